@@ -1,0 +1,228 @@
+//! Histogram buckets: Prometheus native-histogram schema 3, in integer arithmetic.
+//!
+//! A bucket's upper bound is `2^(index/8)` seconds and inclusive, as the
+//! [native histogram specification](https://prometheus.io/docs/specs/native_histograms/) lays down. Kernel programs
+//! have no floating point, so a duration is first turned into units of 2^-30 s and then placed by integer compares
+//! alone. Both sides use this one function; its tests hold it against floating point over the whole range.
+
+/// Native-histogram schema: `2^3` buckets an octave.
+pub const SCHEMA: i32 = 3;
+
+/// Log2 of the zero threshold in seconds: what lasted `2^-20` s (0.95 us) or less is in the zero bucket.
+pub const ZERO_THRESHOLD_LOG2: i32 = -20;
+
+/// Cells of a [`Histogram`]: the zero bucket, [`BUCKETS`] exponential ones, and the sum.
+pub const CELLS: usize = 256;
+
+/// Exponential buckets: indices [`FIRST_INDEX`] ..= [`LAST_INDEX`].
+pub const BUCKETS: usize = CELLS - 2;
+
+/// Native index of cell 1: the bucket just above the zero threshold.
+pub const FIRST_INDEX: i32 = ZERO_THRESHOLD_LOG2 * 8 + 1;
+
+/// Native index of the last bucket, which also takes everything longer (upper bound 2^11.75 s, 57 minutes).
+pub const LAST_INDEX: i32 = FIRST_INDEX + BUCKETS as i32 - 1;
+
+/// The cell that holds the sum of all observations, in nanoseconds.
+pub const SUM_CELL: usize = CELLS - 1;
+
+/// Counts and sum of one latency distribution, exactly as kernel programs add to it.
+///
+/// Cell 0 is the zero bucket, cells `1..=254` are native buckets from [`FIRST_INDEX`] on, and cell 255 is the sum in
+/// nanoseconds. 2 KiB, so that a power-of-two mask bounds every index.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Histogram {
+    /// The cells, see the type's own documentation.
+    pub cells: [u64; CELLS],
+}
+
+impl Histogram {
+    /// A histogram without observations.
+    pub const EMPTY: Self = Self { cells: [0; CELLS] };
+
+    /// Adds one observation (userspace and tests; kernel programs add atomically to the same cells).
+    pub fn observe(&mut self, ns: u64) {
+        self.cells[cell(ns)] += 1;
+        self.cells[SUM_CELL] += ns;
+    }
+
+    /// Number of observations.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.cells[..SUM_CELL].iter().sum()
+    }
+
+    /// Sum of all observations in nanoseconds.
+    #[must_use]
+    pub const fn sum_ns(&self) -> u64 {
+        self.cells[SUM_CELL]
+    }
+
+    /// Observations of at most `2^octave` seconds, for the classic bucket `le = 2^octave`.
+    ///
+    /// Exact for `-20 <= octave <= 11`, because classic bounds are a subset of the native ones.
+    #[must_use]
+    pub fn cumulative_to_octave(&self, octave: i32) -> u64 {
+        let last = (octave * 8 - FIRST_INDEX + 1).clamp(0, BUCKETS as i32) as usize;
+        self.cells[..=last].iter().sum()
+    }
+}
+
+/// `floor(2^(63 + j/8))`: where the eighths of an octave end, for a value whose top bit is bit 63.
+const EIGHTHS: [u64; 8] = [
+    0x8000_0000_0000_0000,
+    0x8b95_c1e3_ea8b_d6e6,
+    0x9837_f051_8db8_a96f,
+    0xa5fe_d6a9_b151_38ea,
+    0xb504_f333_f9de_6484,
+    0xc567_2a11_5506_dadd,
+    0xd744_fcca_d69d_6af4,
+    0xeac0_c6e7_dd24_392e,
+];
+
+/// Longest duration that the conversion takes without overflow: an hour, above the last bucket's lower bound.
+const MAX_NS: u64 = 3_700_000_000_000;
+
+/// `(2^30 / 10^9 - 1) * 2^26`, rounded down: `ns + (ns * this >> 26)` is a duration in units of 2^-30 s, never more than
+/// the exact value and less by at most one unit and 5e-10 of it. So a round number of seconds stays in the bucket that
+/// ends with it. (A plain `ns * 1125900 >> 20` rounds up and puts exactly 1 s above the 1 s bound.)
+const NS_TO_UNITS: u64 = 4_948_730;
+
+/// The cell of [`Histogram::cells`] that an observation of `ns` nanoseconds belongs to; always below [`SUM_CELL`].
+#[inline(always)]
+#[must_use]
+pub const fn cell(ns: u64) -> usize {
+    let ns = if ns > MAX_NS { MAX_NS } else { ns };
+    let units = ns + ((ns * NS_TO_UNITS) >> 26);
+    // The zero bucket ends at 2^-20 s = 2^10 units.
+    if units <= 1 << 10 {
+        return 0;
+    }
+    // The top bit, by halving: this target has no count-leading-zeros instruction.
+    let mut norm = units;
+    let mut top = 63;
+    if norm >> 32 == 0 {
+        norm <<= 32;
+        top -= 32;
+    }
+    if norm >> 48 == 0 {
+        norm <<= 16;
+        top -= 16;
+    }
+    if norm >> 56 == 0 {
+        norm <<= 8;
+        top -= 8;
+    }
+    if norm >> 60 == 0 {
+        norm <<= 4;
+        top -= 4;
+    }
+    if norm >> 62 == 0 {
+        norm <<= 2;
+        top -= 2;
+    }
+    if norm >> 63 == 0 {
+        norm <<= 1;
+        top -= 1;
+    }
+    // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above. Constant indices only: they
+    // become immediates, so that kernel programs need no table.
+    let eighth = if norm > EIGHTHS[3] {
+        if norm > EIGHTHS[5] {
+            if norm > EIGHTHS[6] {
+                if norm > EIGHTHS[7] { 8 } else { 7 }
+            } else {
+                6
+            }
+        } else if norm > EIGHTHS[4] {
+            5
+        } else {
+            4
+        }
+    } else if norm > EIGHTHS[1] {
+        if norm > EIGHTHS[2] { 3 } else { 2 }
+    } else if norm > EIGHTHS[0] {
+        1
+    } else {
+        0
+    };
+    // Units are 2^-30 s, so index = ceil(8 * log2(units)) - 240, and cell 1 has index -159.
+    let cell = 8 * top + eighth - 240 - (FIRST_INDEX as i64) + 1;
+    if cell > BUCKETS as i64 { BUCKETS } else { cell as usize }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn eighths_are_the_eighth_roots_of_two() {
+        for (j, &bound) in EIGHTHS.iter().enumerate() {
+            let exact = 2f64.powf(63.0 + j as f64 / 8.0);
+            assert!((bound as f64 - exact).abs() / exact < 1e-15, "eighth {j}");
+        }
+    }
+
+    #[test]
+    fn the_first_bucket_begins_above_the_zero_threshold() {
+        assert_eq!(cell(0), 0);
+        assert_eq!(cell(953), 0, "953 ns are below 2^-20 s = 953.67 ns");
+        assert_eq!(cell(955), 1);
+        assert_eq!(FIRST_INDEX, -159);
+        assert_eq!(LAST_INDEX, 94);
+    }
+
+    #[test]
+    fn what_is_too_long_is_in_the_last_bucket() {
+        assert_eq!(cell(4_000_000_000_000), BUCKETS);
+        assert_eq!(cell(u64::MAX), BUCKETS);
+    }
+
+    #[test]
+    fn one_second_is_in_the_bucket_that_ends_at_one_second() {
+        // Index 0 has upper bound 2^0 s, inclusive.
+        assert_eq!(cell(1_000_000_000) as i32, 1 - FIRST_INDEX);
+        assert_eq!(cell(1_000_000_001), (2 - FIRST_INDEX) as usize);
+    }
+
+    #[test]
+    fn classic_buckets_are_sums_of_native_ones() {
+        let mut histogram = Histogram::EMPTY;
+        for ns in [500, 400_000_000, 1_000_000_000, 1_100_000_000, 2_500_000_000] {
+            histogram.observe(ns);
+        }
+        assert_eq!(histogram.cumulative_to_octave(-20), 1);
+        assert_eq!(histogram.cumulative_to_octave(-1), 2);
+        assert_eq!(histogram.cumulative_to_octave(0), 3);
+        assert_eq!(histogram.cumulative_to_octave(1), 4);
+        assert_eq!(histogram.cumulative_to_octave(10), 5);
+        assert_eq!(histogram.count(), 5);
+        assert_eq!(histogram.sum_ns(), 5_000_000_500);
+    }
+
+    proptest! {
+        /// Log-uniform over the whole range: the bucket's bounds hold the value, up to the conversion's rounding.
+        #[test]
+        fn bounds_hold_the_value_in_floating_point(exponent in 0.0f64..44.0) {
+            let ns = 2f64.powf(exponent) as u64;
+            let seconds = ns as f64 * 1e-9;
+            let cell = cell(ns);
+            let slack = 1e-9 + seconds * 1e-9;
+            if cell == 0 {
+                prop_assert!(seconds <= 2f64.powi(-20) + slack);
+            } else {
+                let index = cell as i32 - 1 + FIRST_INDEX;
+                let (lower, upper) = (2f64.powf(f64::from(index - 1) / 8.0), 2f64.powf(f64::from(index) / 8.0));
+                prop_assert!(seconds > lower - slack, "{ns} ns is at or below bucket {index}");
+                prop_assert!(seconds <= upper + slack || cell == BUCKETS, "{ns} ns is above bucket {index}");
+            }
+        }
+
+        #[test]
+        fn longer_is_never_in_an_earlier_bucket(ns in 0u64..5_000_000_000_000, more in 0u64..1_000_000_000_000) {
+            prop_assert!(cell(ns) <= cell(ns + more));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Configuration: raw (what was written) -> resolved (valid by construction).
+
+pub mod resolved;

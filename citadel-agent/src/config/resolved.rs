@@ -1,0 +1,93 @@
+//! The resolved configuration: every value is there, valid and in its final type.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration. Only [`super::load`] makes one, so that holding one means that it is valid.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// `local_collection`: what is served, where.
+    pub local: Local,
+    /// `model_monitoring`: which ports are models.
+    pub models: Models,
+    /// `remote_monitoring`: the dev-ops server, `None` when absent or not enabled.
+    pub remote: Option<Remote>,
+    /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
+    pub ebpf: Ebpf,
+}
+
+/// What is served, where.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Local {
+    /// Address that both listeners bind; default `::`, which takes IPv4 as well (falls back to 0.0.0.0 without IPv6).
+    pub listen_address: IpAddr,
+    /// Port of the metrics pages.
+    pub metrics_port: u16,
+    /// Port of `/health`, `/ready` and `/status`.
+    pub health_check_port: u16,
+    /// Level of the log.
+    pub log_level: tracing::Level,
+    /// How often sources that are not read at each scrape are read.
+    pub collection_interval: Duration,
+    /// Paths of the pages.
+    pub endpoints: Endpoints,
+}
+
+/// Paths of the metrics pages; `/metrics` always carries all.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Endpoints {
+    /// Host metrics.
+    pub system: String,
+    /// GPU metrics.
+    pub gpu: String,
+    /// Per-model metrics.
+    pub models: String,
+    /// Storage metrics.
+    pub storage: String,
+    /// Service metrics.
+    pub services: String,
+}
+
+/// Which ports are models.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Models {
+    /// Names of configured ports.
+    pub ports: BTreeMap<u16, String>,
+    /// Ports that are measured without being configured, as `port-N`.
+    pub discover: Option<RangeInclusive<u16>>,
+    /// Paths that the health probes ask.
+    pub health_endpoints: Vec<String>,
+}
+
+/// The dev-ops server.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Remote {
+    /// Host name or address of the dev-ops server.
+    pub dev_ops_server: String,
+    /// Where remote write goes.
+    pub remote_write_url: Option<String>,
+    /// How often Prometheus scrapes this host.
+    pub scrape_interval: Duration,
+    /// How often Prometheus evaluates its rules.
+    pub evaluation_interval: Duration,
+    /// Grafana, for links.
+    pub grafana_url: Option<String>,
+    /// Grafana's data source.
+    pub grafana_datasource: Option<String>,
+    /// Alertmanager.
+    pub alert_manager_url: Option<String>,
+    /// Alertmanager's webhook, as the operator's file names it.
+    pub webhook_url: Option<String>,
+}
+
+/// Which kernel probes run, and where.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ebpf {
+    /// The `net` family: requests, tokens, TCP.
+    pub net: bool,
+    /// The cgroup v2 directory that programs attach to; `None`: the root of the mount that mountinfo names.
+    pub cgroup: Option<PathBuf>,
+}

@@ -1,0 +1,7 @@
+//! citadel-agent: per-model latency of LLM servers, measured in the kernel.
+//!
+//! Data flows one way and no import points back up:
+//! `config -> host -> ebpf | sources -> metrics -> http`. `agent` only wires.
+
+pub mod config;
+pub mod metrics;

@@ -1,0 +1,3 @@
+//! The thin binary: parse, dispatch, map errors to exit codes.
+
+fn main() {}
