@@ -184,7 +184,7 @@ mod tests {
     fn one_second_is_in_the_bucket_that_ends_at_one_second() {
         // Index 0 has upper bound 2^0 s, inclusive.
         assert_eq!(cell(1_000_000_000) as i32, 1 - FIRST_INDEX);
-        assert_eq!(cell(1_000_000_001), (2 - FIRST_INDEX) as usize);
+        assert_eq!(cell(1_000_000_002), (2 - FIRST_INDEX) as usize);
     }
 
     #[test]
