@@ -227,7 +227,7 @@ fn run_logs_json_and_says_first_which_file_it_uses() {
     // Port numbers that nothing else on this machine is asked to use, were it to get as far as listening.
     let path = file(
         dir.path(),
-        "local_collection: { listen_address: 127.0.0.1, metrics_port: 1, health_check_port: 2 }",
+        "local_collection: { listen_address: 127.0.0.1, metrics_port: 1, health_check_port: 2 }\nebpf: { net: false }\n",
     );
     let line = first_log_line(agent(&["run"]).env("CITADEL_AGENT_CONFIG", &path));
     assert_eq!(line["level"], "INFO");

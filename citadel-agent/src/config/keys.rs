@@ -39,7 +39,7 @@ keys! {
         "The configured models. Writing the key replaces the whole default; `{}` configures none.";
     "model_monitoring.discover": "`\"FIRST-LAST\"`, one port, or `none`", r#""11400-11500""#,
         "Ports on which a new listener is measured without being configured.";
-    "model_monitoring.health_endpoints": "list of paths", "[/health, /v1/models, /metrics]",
+    "model_monitoring.health_endpoints": "list of at most 16 paths", "[/health, /v1/models, /metrics]",
         "Paths that the health probes ask of each model; `[]` probes none.";
     "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";
     "remote_monitoring.dev_ops_server": "host name or IP address", "",

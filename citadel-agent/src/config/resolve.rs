@@ -9,6 +9,9 @@ use super::section::{At, Section, convert_at, entries};
 use super::tree::{Node, Value};
 use super::value::{self, expected};
 
+/// Most paths that each model is probed for.
+const MAX_HEALTH_ENDPOINTS: usize = 16;
+
 /// Reads the whole tree; `None` when something is wrong, which is then among `mistakes`.
 pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Config> {
     let root = Section::root(root, mistakes);
@@ -291,6 +294,11 @@ fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<
             return None;
         }
     };
+    if items.len() > MAX_HEALTH_ENDPOINTS {
+        let message = format!("{} paths are more than {MAX_HEALTH_ENDPOINTS}", items.len());
+        mistakes.push(node.pos, path, message);
+        return None;
+    }
     let mut paths: Vec<String> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let at_path = format!("{path}[{i}]");

@@ -29,13 +29,14 @@ pub(super) enum Kind<'a> {
     Str(&'a str),
     List,
     Map,
+    Refused,
 }
 
 pub(super) fn kind(node: &Node) -> Kind<'_> {
     match &node.value {
         Value::List(_) => Kind::List,
         Value::Map(_) => Kind::Map,
-        Value::Refused => Kind::Null,
+        Value::Refused => Kind::Refused,
         Value::Scalar { text, plain: false } => Kind::Str(text),
         Value::Scalar { text, plain: true } => match text.as_str() {
             "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
@@ -78,6 +79,7 @@ pub(super) fn expected(what: &str, node: &Node) -> String {
         Kind::Str(text) => format!("the string {}", quoted(text)),
         Kind::List => "a list".to_owned(),
         Kind::Map => "a mapping".to_owned(),
+        Kind::Refused => "what is not supported".to_owned(),
     };
     format!("expected {what}, found {found}")
 }

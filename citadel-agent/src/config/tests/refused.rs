@@ -232,6 +232,29 @@ fn health_endpoints() {
 }
 
 #[test]
+fn too_many_health_endpoints() {
+    let paths: Vec<_> = (0..17).map(|i| format!("/{i}")).collect();
+    refused(
+        &format!(
+            "model_monitoring: {{ health_endpoints: [{}] }}",
+            paths.join(", ")
+        ),
+        &["FILE:1:39: model_monitoring.health_endpoints: 17 paths are more than 16"],
+    );
+}
+
+#[test]
+fn a_refused_value_is_reported_once() {
+    refused(
+        "remote_monitoring: { enabled: true, dev_ops_server: *server, prometheus: !!map {} }\n",
+        &[
+            "FILE:1:53: remote_monitoring.dev_ops_server: aliases (*name) are not supported; write the value out",
+            r#"FILE:1:80: remote_monitoring.prometheus: the tag "!!map" is not supported; write the plain value"#,
+        ],
+    );
+}
+
+#[test]
 fn durations() {
     let wrong = |written: &str| {
         let text = format!("local_collection: {{ collection_interval: {written} }}");
