@@ -29,7 +29,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    /// The first two of these are the agent's own ports, the rest models; discovery stays clear of the own ones.
+    /// Distinct ports: the agent's own two, and those of the models.
     fn ports()(mut ports in prop::collection::btree_set(1u16.., 2..40).prop_map(|ports| ports.into_iter().collect::<Vec<_>>()).prop_shuffle())
         (models in prop::collection::vec("[a-zA-Z0-9][a-zA-Z0-9._/:+@-]{0,20}", ports.len() - 2), own in Just(ports.split_off(ports.len() - 2)), ports in Just(ports))
     -> (u16, u16, BTreeMap<u16, String>) {
