@@ -3,5 +3,8 @@
 //! Data flows one way and no import points back up:
 //! `config -> host -> ebpf | sources -> metrics -> http`. `agent` only wires.
 
+pub mod agent;
+pub mod cli;
 pub mod config;
+pub mod logging;
 pub mod metrics;
