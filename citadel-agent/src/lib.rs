@@ -4,4 +4,5 @@
 //! `config -> host -> ebpf | sources -> metrics -> http`. `agent` only wires.
 
 pub mod config;
+pub mod http;
 pub mod metrics;
