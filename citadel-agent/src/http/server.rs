@@ -15,6 +15,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -41,7 +42,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 64,
+            connections: 32,
             idle: Duration::from_secs(300),
             request: Duration::from_secs(10),
             answer: Duration::from_secs(30),
@@ -63,6 +64,10 @@ impl Limits {
 
 /// Largest request header. A scraper's has some 500 bytes; longer ones are answered with 431.
 const MAX_HEADER: usize = 16 * 1024;
+
+/// What the kernel may hold of an answer. By itself it would grow to megabytes a connection, and take a whole page from a
+/// reader that is too slow to ever get it.
+const SEND_BUFFER: usize = 128 * 1024;
 
 /// How often connections are held against their time limits.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -166,8 +171,9 @@ impl Connections {
 /// Serves one connection. Dropping this closes it.
 async fn connection(stream: TcpStream, activity: Arc<Activity>, site: Arc<Site>, mut closing: watch::Receiver<bool>) {
     // Answers go out whole, so that waiting for more to send only delays them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    let options = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
+    if let Err(error) = options {
+        tracing::debug!(%error, "cannot set the options of a connection");
     }
     let service = service_fn(|request| {
         activity.answering();
