@@ -218,10 +218,12 @@ fn a_connection_serves_many_requests_one_by_one_and_pipelined() {
 fn a_thousand_idle_connections_do_not_stop_a_scrape() {
     allow_files(4096);
     let server = metrics();
-    let idle: Vec<TcpStream> = (0..1000).map(|_| connect(server.addr)).collect();
+    let mut idle: Vec<TcpStream> = (0..1000).map(|_| connect(server.addr)).collect();
     for _ in 0..3 {
         assert_scrape(server.addr);
     }
+    idle.retain_mut(|stream| !is_closed(stream, Duration::from_millis(1)));
+    assert!(idle.len() <= Limits::default().connections, "{} are still open", idle.len());
     drop(idle);
     assert_scrape(server.addr);
 }
@@ -230,9 +232,6 @@ fn a_thousand_idle_connections_do_not_stop_a_scrape() {
 fn a_thousand_half_sent_requests_do_not_stop_a_scrape() {
     allow_files(4096);
     let server = metrics();
-    let mut scraper = connect(server.addr);
-    scraper.write_all(b"GET /metrics/gpu HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-    assert_eq!(read_answer(&mut scraper).unwrap().status, 200);
     let mut half: Vec<TcpStream> = Vec::new();
     for i in 0..1000 {
         let mut stream = connect(server.addr);

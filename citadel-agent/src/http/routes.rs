@@ -52,8 +52,10 @@ pub(super) enum Serves {
     Status,
 }
 
-/// The pages that have a configured path. Those without a section of their own yet carry the agent's own metrics.
+/// Where the configuration names a page's path.
 type Path = fn(&Endpoints) -> &String;
+
+/// The pages that have a configured path. Those without a section of their own yet carry the agent's own metrics.
 const SECTIONS: [(Path, &str, Section); 5] = [
     (|paths| &paths.models, "Models", Section::Models),
     (|paths| &paths.gpu, "GPUs", Section::Agent),

@@ -95,7 +95,9 @@ pub(super) async fn serve(
                 Ok((stream, _)) => connections.admit(stream),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    connections.make_room();
+                    if is_exhaustion(&error) {
+                        connections.make_room();
+                    }
                     time::sleep(ACCEPT_BACKOFF).await;
                 }
             },
@@ -108,6 +110,11 @@ pub(super) async fn serve(
     drop(listener);
     connections.drain().await;
     Ok(())
+}
+
+/// Whether a connection less would help: out of file descriptors or memory. Else the newcomer itself had failed.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// The open connections of a listener.

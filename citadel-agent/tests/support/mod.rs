@@ -19,12 +19,13 @@ use citadel_agent_common::hist::Histogram;
 use tokio::sync::oneshot;
 
 /// Names that break naive encoders.
-pub const NASTY: [&str; 6] = [
+pub const NASTY: [&str; 7] = [
     "quote\" } 1",
     "back\\slash\\n",
     "two\nlines\r\n",
     "{a=\"b\",le=\"1\"}",
     "# HELP mixtral",
+    "nul\0 and \u{85}\u{2028}\u{feff}\t\x7f",
     "ünïcödé 模型 🦀 <b>&amp;",
 ];
 
