@@ -341,7 +341,8 @@ fn huge_and_broken_headers_are_refused() {
 
 #[test]
 fn who_has_shut_the_sending_side_still_gets_the_answer() {
-    let server = metrics();
+    // More than one write, so that the end of the request is seen while the answer is under way.
+    let server = Server::start(Content::Metrics, Fake::new(|_| Ok(large())), Limits::default());
     let mut stream = connect(server.addr);
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
