@@ -1,7 +1,7 @@
 //! Metrics: the catalogue, the families that sources fill, and their encodings.
 //!
-//! A scrape is a [`Page`](family::Page) in, bytes out: [`encode`] sorts and checks it and writes it in the
-//! [`Format`](format::Format) that the client asked for. Nothing is kept between scrapes.
+//! A scrape is a [`Page`] in, bytes out: [`encode`] sorts and checks it and writes it in the
+//! [`Format`] that the client asked for. Nothing is kept between scrapes.
 
 mod buckets;
 pub mod catalogue;
