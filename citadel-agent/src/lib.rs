@@ -6,5 +6,9 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod ebpf;
+pub mod host;
 pub mod logging;
+pub mod http;
 pub mod metrics;
+pub mod sources;
