@@ -9,5 +9,6 @@
 extern crate std;
 
 pub mod abi;
+pub mod connection;
 pub mod hist;
 pub mod http;

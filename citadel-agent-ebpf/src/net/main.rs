@@ -26,9 +26,10 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
 use citadel_agent_common::abi::{Lost, Side, counter};
+use citadel_agent_common::connection::{Connection, Tuple};
 use citadel_agent_common::http::conn::Progress;
 
-use maps::{BLANK, CONNECTIONS, Connection, EARLY, EGRESS_AGAIN, INGRESS_AGAIN, Tuple, V4_MAPPED};
+use maps::{BLANK, CONNECTIONS, EARLY, EGRESS_AGAIN, INGRESS_AGAIN, V4_MAPPED};
 use packet::Segment;
 use sink::Counters;
 
@@ -86,7 +87,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
         connection(sock)
     };
     let Some(connection) = connection else { return };
-    let Some(mut counters) = Counters::of(slot, sock, &raw mut connection.rx_window.scratch) else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
     let conn = &mut connection.conn;
     if segment.len > 0 {
         // SAFETY: no arguments.
@@ -121,7 +122,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
         return;
     }
     let Some(connection) = connection(sock) else { return };
-    let Some(mut counters) = Counters::of(slot, sock, &raw mut connection.tx_window.scratch) else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
     if segment.ends() || connection.conn.has_sent(segment.seq) {
         // SAFETY: the socket is valid while its packet is looked at.
         let tcp = unsafe { bpf_tcp_sock(sock) };
@@ -193,11 +194,11 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         connection.known = 1;
         connection.open = 1;
         connection.conn.expect_first(field!(rcv_nxt));
-        let Some(mut counters) = Counters::of(slot, sock, &raw mut connection.tx_window.scratch) else { return };
+        let Some(mut counters) = Counters::of(slot, sock) else { return };
         counters.add(counter::OPENED, 1);
     } else {
         let Some(connection) = connection(sock) else { return };
-        let Some(mut counters) = Counters::of(slot, sock, &raw mut connection.tx_window.scratch) else { return };
+        let Some(mut counters) = Counters::of(slot, sock) else { return };
         let state = field!(__bindgen_anon_1.args[1]);
         // Open as long as the server's application has it open.
         if connection.open != 0 && state != BPF_TCP_ESTABLISHED && state != BPF_TCP_CLOSE_WAIT {
@@ -284,7 +285,7 @@ fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Connecti
     connection.known = 1;
     connection.first_seq = segment.seq;
     // SAFETY: no arguments.
-    connection.first_ns = unsafe { bpf_ktime_get_ns() };
+    connection.made_ns = unsafe { bpf_ktime_get_ns() };
     Some(connection)
 }
 

@@ -6,41 +6,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
 use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange};
-use citadel_agent_common::http::conn::Conn;
-
-use crate::packet::Window;
-
-/// What is kept per connection: lives in the socket and goes with it, so it cannot fill up or be evicted.
-#[repr(C)]
-pub(crate) struct Connection {
-    pub(crate) conn: Conn,
-    pub(crate) rx_window: Window,
-    pub(crate) tx_window: Window,
-    /// The state above was set up: new memory is zero.
-    pub(crate) known: u32,
-    /// The connection is older than the programs: no callback will say that it closes.
-    pub(crate) joined: u32,
-    /// It is counted as open.
-    pub(crate) open: u32,
-    /// The socket's retransmitted segments that are counted.
-    pub(crate) retransmits: u32,
-    /// In `EARLY`: the sequence number that its data began with, and when it came.
-    pub(crate) first_seq: u32,
-    pub(crate) _reserved: u32,
-    pub(crate) first_ns: u64,
-}
-
-/// A connection's addresses, for the moment in which it has no socket of its own. IPv4 as v4-mapped IPv6.
-///
-/// Aligned to eight bytes: it lies on the stack, where the verifier wants every access aligned.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-pub(crate) struct Tuple {
-    pub(crate) remote: [u32; 4],
-    pub(crate) local: [u32; 4],
-    pub(crate) remote_port: u32,
-    pub(crate) local_port: u32,
-}
+use citadel_agent_common::connection::{Connection, Tuple};
 
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
 pub(crate) const V4_MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
@@ -65,7 +31,7 @@ pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries
 #[map]
 pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, BPF_F_MMAPABLE);
 
-/// Socket -> connection.
+/// Socket -> connection: it lives in the socket and goes with it, so the map cannot fill up and evicts nothing.
 #[btf_map]
 pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 

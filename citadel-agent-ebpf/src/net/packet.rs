@@ -5,9 +5,10 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use citadel_agent_common::connection::{self, Tuple, Window};
 use citadel_agent_common::http::conn::Payload;
 
-use crate::maps::{Tuple, V4_MAPPED};
+use crate::maps::V4_MAPPED;
 
 /// `ETH_P_IP` as `__sk_buff::protocol` has it, in network byte order.
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
@@ -19,8 +20,8 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 
-/// Payload bytes that one helper call brings; a power of two.
-const WINDOW: u32 = 256;
+/// Payload bytes that one helper call brings.
+const WINDOW: u32 = connection::WINDOW as u32;
 
 /// A field of the context. Volatile, because the verifier rewrites each access by itself and refuses merged ones.
 macro_rules! context {
@@ -159,17 +160,6 @@ pub(crate) fn bounded(mut value: u64, mask: u64) -> u64 {
     // SAFETY: an AND without memory access.
     unsafe { asm!("{0} &= {1}", inout(reg) value, in(reg) mask, options(pure, nomem, nostack)) };
     value
-}
-
-/// A stretch of payload. It lives with the connection, because the stack is too small and a per-CPU map could be
-/// overwritten by a softirq that interrupts an egress run.
-#[repr(C)]
-pub(crate) struct Window {
-    bytes: [u8; WINDOW as usize + 8],
-    /// Payload offset of the first byte.
-    base: u32,
-    /// See `Counters::of`.
-    pub(crate) scratch: u32,
 }
 
 /// The payload of one segment.

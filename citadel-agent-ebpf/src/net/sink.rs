@@ -44,15 +44,13 @@ pub(crate) struct Counters {
     slot: u32,
     model: *mut ModelStats,
     sock: *mut bpf_sock,
-    scratch: *mut u32,
 }
 
 impl Counters {
-    /// The counters of `slot`; `None` only if userspace gave a port a slot that does not exist. `scratch` is a place in
-    /// the connection that nothing else uses meanwhile.
+    /// The counters of `slot`; `None` only if userspace gave a port a slot that does not exist.
     #[inline(always)]
-    pub(crate) fn of(slot: u32, sock: *mut bpf_sock, scratch: *mut u32) -> Option<Self> {
-        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock, scratch })
+    pub(crate) fn of(slot: u32, sock: *mut bpf_sock) -> Option<Self> {
+        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock })
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -108,6 +108,14 @@ pub struct Models {
     pub discover: Option<RangeInclusive<u16>>,
     /// Paths that the health probes ask.
     pub health_endpoints: Vec<String>,
+}
+
+impl Models {
+    /// All ports that are measured: the configured ones and those of `discover`.
+    #[must_use]
+    pub fn measured_ports(&self) -> BTreeSet<u16> {
+        self.ports.keys().copied().chain(self.discover.clone().into_iter().flatten()).collect()
+    }
 }
 
 /// The dev-ops server.

@@ -2,6 +2,7 @@
 
 pub mod mountinfo;
 pub mod process;
+pub mod sock_diag;
 
 use std::path::PathBuf;
 

@@ -53,6 +53,11 @@ impl Page {
         }
     }
 
+    /// Adds another page's families, none of which this one has.
+    pub fn append(&mut self, other: Self) {
+        self.families.extend(other.families);
+    }
+
     /// Brings the page into the order in which it is exposed (families as in the catalogue, samples by their labels)
     /// and checks that it can be.
     ///
