@@ -114,6 +114,8 @@ fn apt_get(words: &[&str]) -> Result<()> {
         "SYSTEMD_OFFLINE=1",
         "apt-get",
         "--quiet=2",
+        // A fresh machine is often just upgrading itself.
+        "--option=DPkg::Lock::Timeout=300",
     ]);
     process::run(command.args(words))
 }

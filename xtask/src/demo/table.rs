@@ -98,36 +98,35 @@ impl Row {
     }
 }
 
-/// Prints the table.
+/// Prints the table; each pair is the agent's number and the model's own.
 pub(super) fn show(rows: &[Row]) {
-    println!(
-        "\n{:<12} {:>15} {:>13} {:>13} {:>20} {:>8} {:>17}\n{:<12} {:>15} {:>13} {:>13} {:>20} {:>8} {:>17}",
-        "",
+    let line = |cells: [&str; 7]| {
+        let [name, requests, flying, aborted, first, median, between] = cells;
+        println!(
+            "{name:<12} {requests:>15} {flying:>9} {aborted:>11} {first:>15} {median:>8} {between:>15}"
+        );
+    };
+    println!();
+    line([
+        "agent | true",
         "requests",
         "in flight",
         "aborted",
-        "first token (ms)",
+        "first token",
         "p50",
-        "between (ms)",
-        "agent | true",
-        "",
-        "",
-        "",
-        "mean",
-        "(ms)",
-        "mean",
-    );
+        "between",
+    ]);
+    line(["", "", "", "", "mean, ms", "ms", "mean, ms"]);
     for row in rows {
-        println!(
-            "{:<12} {:>15} {:>13} {:>13} {:>20} {:>8} {:>17}",
+        line([
             row.name,
-            counts(row.requests),
-            counts(row.in_flight),
-            counts(row.aborted),
-            millis(row.first_token),
-            milli(row.first_token_median),
-            millis(row.between_tokens),
-        );
+            &counts(row.requests),
+            &counts(row.in_flight),
+            &counts(row.aborted),
+            &millis(row.first_token),
+            &milli(row.first_token_median),
+            &millis(row.between_tokens),
+        ]);
     }
 }
 
