@@ -38,7 +38,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     kernel
         .args(["--locked", "--package", ON_THE_KERNEL])
         .args(test_words(args, true))
-        .env("CITADEL_AGENT", agent);
+        .env("CITADEL_AGENT_BIN", agent);
     if let Some(sudo) = process::sudo("the tests on the kernel".as_ref())? {
         kernel.env(
             runner_variable(),
