@@ -27,11 +27,7 @@ pub(crate) enum Known {
 impl Package {
     /// A package that starts nothing when installed.
     pub(crate) const fn new(name: &'static str, known: Known) -> Self {
-        Self {
-            name,
-            known,
-            services: &[],
-        }
+        Self { name, known, services: &[] }
     }
 
     /// The systemd services that installing it would start and enable, which nobody asked for here.
@@ -43,18 +39,12 @@ impl Package {
     /// Where it is, `None` when it is not.
     pub(crate) fn find(&self) -> Option<String> {
         match self.known {
-            Known::Program(program) => {
-                process::find(program).map(|path| path.display().to_string())
-            }
-            Known::Runs(words) => {
-                process::succeeds(Command::new(words[0]).args(&words[1..])).then(|| words.join(" "))
-            }
+            Known::Program(program) => process::find(program).map(|path| path.display().to_string()),
+            Known::Runs(words) => process::succeeds(Command::new(words[0]).args(&words[1..])).then(|| words.join(" ")),
             Known::Installed => {
                 let mut query = Command::new("dpkg-query");
                 query.args(["--show", "--showformat=${db:Status-Status}", self.name]);
-                let installed = query
-                    .output()
-                    .is_ok_and(|output| output.stdout == b"installed");
+                let installed = query.output().is_ok_and(|output| output.stdout == b"installed");
                 installed.then(|| format!("package {}", self.name))
             }
         }
@@ -71,10 +61,7 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
     }
     let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
     let by_hand = || {
-        format!(
-            "cannot install from Debian; install by hand, then run this again: apt-get install {}",
-            names.join(" ")
-        )
+        format!("cannot install from Debian; install by hand, then run this again: apt-get install {}", names.join(" "))
     };
     // A machine that was never updated knows no package, and one that was updated long ago asks for versions that
     // the mirror has dropped: so try, update once, and try again.
@@ -83,17 +70,9 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
         apt_get(&install_words(&names)).with_context(by_hand)?;
     }
     // Where systemd runs, a package's script enables its services for the next boot.
-    let services: Vec<&str> = packages
-        .iter()
-        .flat_map(|package| package.services)
-        .copied()
-        .collect();
+    let services: Vec<&str> = packages.iter().flat_map(|package| package.services).copied().collect();
     if !services.is_empty() && Path::new("/run/systemd/system").is_dir() {
-        process::run(
-            process::as_root(Path::new("systemctl"), &[])?
-                .args(["disable", "--now"])
-                .args(&services),
-        )?;
+        process::run(process::as_root(Path::new("systemctl"), &[])?.args(["disable", "--now"]).args(&services))?;
     }
     Ok(())
 }

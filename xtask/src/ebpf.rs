@@ -51,12 +51,7 @@ impl Route {
             Self::Rustup => Tool {
                 name: "bpf-linker",
                 version: "0.10.4",
-                args: &[
-                    "--locked",
-                    "--no-default-features",
-                    "--features",
-                    "rust-llvm-22",
-                ],
+                args: &["--locked", "--no-default-features", "--features", "rust-llvm-22"],
             },
             Self::Debian => Tool {
                 name: "bpf-linker",
@@ -75,11 +70,7 @@ impl Route {
 
     /// The library source of the route's rustc, `None` when it has none.
     fn source(self, workspace: &Workspace) -> Option<PathBuf> {
-        let output = workspace
-            .command(self.rustc())
-            .args(["--print", "sysroot"])
-            .output()
-            .ok()?;
+        let output = workspace.command(self.rustc()).args(["--print", "sysroot"]).output().ok()?;
         let sysroot = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
         let library = sysroot.join("lib/rustlib/src/rust/library");
         library.join("core/Cargo.toml").is_file().then_some(library)
@@ -90,10 +81,7 @@ impl Route {
 pub(crate) fn route(workspace: &Workspace) -> Option<Route> {
     let text = fs::read_to_string(record(workspace)).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("ROUTE="))?;
-    Route::value_variants()
-        .iter()
-        .copied()
-        .find(|route| route.name() == name)
+    Route::value_variants().iter().copied().find(|route| route.name() == name)
 }
 
 /// Makes the next set-up take `route`.
@@ -107,9 +95,7 @@ pub(crate) fn choose(workspace: &Workspace, route: Route) -> Result<()> {
 /// Where the library source is, by the chosen route or by rustup's.
 pub(crate) fn find_source(workspace: &Workspace) -> Result<Option<String>> {
     let route = route(workspace).unwrap_or(Route::Rustup);
-    Ok(route
-        .source(workspace)
-        .map(|library| format!("{} (route: {})", library.display(), route.name())))
+    Ok(route.source(workspace).map(|library| format!("{} (route: {})", library.display(), route.name())))
 }
 
 /// Fetches the library source by rustup, or where rustup can fetch nothing, from Debian.
@@ -128,13 +114,9 @@ pub(crate) fn provide_source(workspace: &Workspace) -> Result<String> {
         }
     }
     debian::install(&[&DEBIAN_COMPILER, &DEBIAN_SOURCE])?;
-    Route::Debian
-        .source(workspace)
-        .with_context(|| format!("{DEBIAN_RUSTC} has no library source after all"))?;
+    Route::Debian.source(workspace).with_context(|| format!("{DEBIAN_RUSTC} has no library source after all"))?;
     choose(workspace, Route::Debian)?;
-    Ok(format!(
-        "{DEBIAN_RUSTC} for the kernel programs alone, from rustc-web and rust-web-src (route: debian)"
-    ))
+    Ok(format!("{DEBIAN_RUSTC} for the kernel programs alone, from rustc-web and rust-web-src (route: debian)"))
 }
 
 /// Where the linker is; it counts only together with a complete record.
@@ -142,13 +124,8 @@ pub(crate) fn find_linker(workspace: &Workspace) -> Result<Option<String>> {
     let Some(route) = route(workspace) else {
         return Ok(None);
     };
-    let complete = fs::read_to_string(record(workspace))
-        .is_ok_and(|text| text == record_text(workspace, route));
-    Ok(if complete {
-        tools::find(workspace, &route.linker())
-    } else {
-        None
-    })
+    let complete = fs::read_to_string(record(workspace)).is_ok_and(|text| text == record_text(workspace, route));
+    Ok(if complete { tools::find(workspace, &route.linker()) } else { None })
 }
 
 /// Builds the linker for the route, unless it is there, and completes the record.
@@ -160,12 +137,7 @@ pub(crate) fn provide_linker(workspace: &Workspace) -> Result<String> {
         (None, Route::Rustup) => tools::install(workspace, &tool)?,
         (None, Route::Debian) => {
             let packages = [DEBIAN_LLVM, DEBIAN_ZLIB, DEBIAN_ZSTD];
-            debian::install(
-                &packages
-                    .iter()
-                    .filter(|package| package.find().is_none())
-                    .collect::<Vec<_>>(),
-            )?;
+            debian::install(&packages.iter().filter(|package| package.find().is_none()).collect::<Vec<_>>())?;
             // A plain llvm-config on the path may be of another version.
             tools::install_with(workspace, &tool, &[("LLVM_PREFIX", "/usr/lib/llvm-22")])?
         }

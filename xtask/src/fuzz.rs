@@ -22,21 +22,11 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Fuzz])?;
     let mut cargo = workspace.cargo("fuzz");
     cargo
-        .args([
-            "run",
-            &args.target,
-            "--",
-            &format!("-max_total_time={}", args.seconds),
-            "-print_final_stats=1",
-        ])
+        .args(["run", &args.target, "--", &format!("-max_total_time={}", args.seconds), "-print_final_stats=1"])
         // The sanitizers are unstable flags; the pinned compiler takes them with this, so no nightly is needed.
         .env("RUSTC_BOOTSTRAP", "1");
-    process::run(&mut cargo).with_context(|| {
-        format!(
-            "fuzzing {0}: an input that made it fail is under fuzz/artifacts/{0}",
-            args.target
-        )
-    })?;
+    process::run(&mut cargo)
+        .with_context(|| format!("fuzzing {0}: an input that made it fail is under fuzz/artifacts/{0}", args.target))?;
     eprintln!("xtask: {} found nothing in {} s", args.target, args.seconds);
     Ok(())
 }

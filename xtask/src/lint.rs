@@ -21,9 +21,7 @@ enum Verdict {
 type Check = (&'static str, fn(&Workspace) -> Result<Verdict>);
 
 const CHECKS: &[Check] = &[
-    ("tidy", |workspace| {
-        tidy::check(workspace).map(|()| Verdict::Passed)
-    }),
+    ("tidy", |workspace| tidy::check(workspace).map(|()| Verdict::Passed)),
     ("format", format),
     ("clippy", clippy),
     ("clippy of the kernel programs", clippy_ebpf),
@@ -35,10 +33,7 @@ const CHECKS: &[Check] = &[
 /// Runs `cargo xtask lint`.
 pub(crate) fn main(workspace: &Workspace) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Lint])?;
-    let verdicts: Vec<_> = CHECKS
-        .iter()
-        .map(|(name, check)| (*name, check(workspace)))
-        .collect();
+    let verdicts: Vec<_> = CHECKS.iter().map(|(name, check)| (*name, check(workspace))).collect();
 
     eprintln!();
     let mut failed = 0;
@@ -65,21 +60,12 @@ fn passes(command: &mut Command) -> Result<Verdict> {
 
 /// The manifests of the workspace's crates and of the two crates that are workspaces of their own.
 fn manifests(workspace: &Workspace) -> [std::path::PathBuf; 3] {
-    [
-        workspace.root.join("Cargo.toml"),
-        workspace.ebpf_manifest(),
-        workspace.fuzz_manifest(),
-    ]
+    [workspace.root.join("Cargo.toml"), workspace.ebpf_manifest(), workspace.fuzz_manifest()]
 }
 
 fn format(workspace: &Workspace) -> Result<Verdict> {
     for manifest in manifests(workspace) {
-        passes(
-            workspace
-                .cargo("fmt")
-                .args(["--all", "--check", "--manifest-path"])
-                .arg(manifest),
-        )?;
+        passes(workspace.cargo("fmt").args(["--all", "--check", "--manifest-path"]).arg(manifest))?;
     }
     Ok(Verdict::Passed)
 }
@@ -97,9 +83,7 @@ fn clippy(workspace: &Workspace) -> Result<Verdict> {
 
 fn clippy_ebpf(workspace: &Workspace) -> Result<Verdict> {
     if ebpf::route(workspace) == Some(Route::Debian) {
-        return Ok(Verdict::Skipped(
-            "Debian's compiler comes without clippy, and the toolchain's has no rust-src",
-        ));
+        return Ok(Verdict::Skipped("Debian's compiler comes without clippy, and the toolchain's has no rust-src"));
     }
     let folder = workspace.root.join("citadel-agent-ebpf");
     passes(
@@ -107,13 +91,7 @@ fn clippy_ebpf(workspace: &Workspace) -> Result<Verdict> {
             .cargo("clippy")
             // In its own folder, so that cargo reads the crate's own .cargo/config.toml.
             .current_dir(folder)
-            .args([
-                "--locked",
-                "-Zbuild-std=core",
-                "--target=bpfel-unknown-none",
-                "--",
-                "--deny=warnings",
-            ])
+            .args(["--locked", "-Zbuild-std=core", "--target=bpfel-unknown-none", "--", "--deny=warnings"])
             // -Z on the pinned stable compiler.
             .env("RUSTC_BOOTSTRAP", "1"),
     )
@@ -123,35 +101,21 @@ fn docs(workspace: &Workspace) -> Result<Verdict> {
     passes(
         workspace
             .cargo("doc")
-            .args([
-                "--locked",
-                "--workspace",
-                "--no-deps",
-                "--document-private-items",
-            ])
+            .args(["--locked", "--workspace", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "--deny=warnings"),
     )
 }
 
 fn dependencies(workspace: &Workspace) -> Result<Verdict> {
     for manifest in manifests(workspace) {
-        passes(deny(workspace, &manifest).args([
-            "check",
-            "--hide-inclusion-graph",
-            "licenses",
-            "bans",
-            "sources",
-        ]))?;
+        passes(deny(workspace, &manifest).args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))?;
     }
     Ok(Verdict::Passed)
 }
 
 fn advisories(workspace: &Workspace) -> Result<Verdict> {
-    if !process::succeeds(deny(workspace, &workspace.root.join("Cargo.toml")).args(["fetch", "db"]))
-    {
-        return Ok(Verdict::Skipped(
-            "the advisory database cannot be fetched from here",
-        ));
+    if !process::succeeds(deny(workspace, &workspace.root.join("Cargo.toml")).args(["fetch", "db"])) {
+        return Ok(Verdict::Skipped("the advisory database cannot be fetched from here"));
     }
     for manifest in manifests(workspace) {
         passes(deny(workspace, &manifest).args(["check", "--disable-fetch", "advisories"]))?;
@@ -162,10 +126,6 @@ fn advisories(workspace: &Workspace) -> Result<Verdict> {
 /// cargo-deny on one manifest, all by the one `deny.toml` of the root.
 fn deny(workspace: &Workspace, manifest: &Path) -> Command {
     let mut cargo = workspace.cargo("deny");
-    cargo
-        .args(["--locked", "--manifest-path"])
-        .arg(manifest)
-        .arg("--config")
-        .arg(workspace.root.join("deny.toml"));
+    cargo.args(["--locked", "--manifest-path"]).arg(manifest).arg("--config").arg(workspace.root.join("deny.toml"));
     cargo
 }

@@ -11,9 +11,7 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);
     eprintln!("$ {line}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed: {status}");
     }
@@ -23,10 +21,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// What `command` prints, trimmed; its errors go to the terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = shown(command);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{line}`"))?;
     if !output.status.success() {
         bail!("`{line}` failed: {}", output.status);
     }
@@ -48,9 +43,7 @@ fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program());
     // Cargo is known by its full path here; a reader wants the word.
     let name = name.file_name().unwrap_or(name.as_os_str());
-    let words = std::iter::once(name)
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy);
+    let words = std::iter::once(name).chain(command.get_args()).map(OsStr::to_string_lossy);
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -58,9 +51,7 @@ fn shown(command: &Command) -> String {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    folders
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Whether this process is root.
@@ -77,12 +68,7 @@ pub(crate) fn sudo(program: &Path) -> Result<Option<PathBuf>> {
     if is_root() {
         return Ok(None);
     }
-    let missing = || {
-        format!(
-            "`{}` must run as root, and there is no sudo here: do this as root",
-            program.display()
-        )
-    };
+    let missing = || format!("`{}` must run as root, and there is no sudo here: do this as root", program.display());
     find("sudo").with_context(missing).map(Some)
 }
 

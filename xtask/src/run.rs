@@ -36,18 +36,9 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         demo::check_ports()?;
     }
     let binary = match &args.agent {
-        Some(binary) => binary
-            .canonicalize()
-            .with_context(|| format!("no agent at {}", binary.display()))?,
+        Some(binary) => binary.canonicalize().with_context(|| format!("no agent at {}", binary.display()))?,
         None => {
-            setup::ensure(
-                workspace,
-                if args.demo {
-                    &[setup::Purpose::Demo]
-                } else {
-                    &[]
-                },
-            )?;
+            setup::ensure(workspace, if args.demo { &[setup::Purpose::Demo] } else { &[] })?;
             build::agent(workspace, true)?
         }
     };

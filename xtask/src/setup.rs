@@ -40,10 +40,7 @@ enum How {
     /// Built by cargo under `target/tools`.
     Cargo(Tool),
     /// By functions of its own: where it is found, and how it was provided.
-    Own {
-        find: fn(&Workspace) -> Result<Option<String>>,
-        provide: fn(&Workspace) -> Result<String>,
-    },
+    Own { find: fn(&Workspace) -> Result<Option<String>>, provide: fn(&Workspace) -> Result<String> },
 }
 
 /// Everything that this project asks of a machine beyond rustup, a C compiler and git, in the order of provision.
@@ -58,19 +55,13 @@ const NEEDS: &[Need] = &[
         name: "rust-src",
         why: "core is compiled for the BPF target from its source",
         purpose: Purpose::Build,
-        how: How::Own {
-            find: ebpf::find_source,
-            provide: ebpf::provide_source,
-        },
+        how: How::Own { find: ebpf::find_source, provide: ebpf::provide_source },
     },
     Need {
         name: "bpf-linker",
         why: "links the kernel programs to BPF objects",
         purpose: Purpose::Build,
-        how: How::Own {
-            find: ebpf::find_linker,
-            provide: ebpf::provide_linker,
-        },
+        how: How::Own { find: ebpf::find_linker, provide: ebpf::provide_linker },
     },
     Need {
         name: "nginx",
@@ -88,9 +79,7 @@ const NEEDS: &[Need] = &[
         name: "prometheus",
         why: "promtool checks each page; a real Prometheus scrapes it",
         purpose: Purpose::Test,
-        how: How::Debian(
-            Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"]),
-        ),
+        how: How::Debian(Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"])),
     },
     Need {
         name: "iproute2",
@@ -125,19 +114,12 @@ const NEEDS: &[Need] = &[
         name: "cargo-fuzz",
         why: "runs the fuzz targets",
         purpose: Purpose::Fuzz,
-        how: How::Cargo(Tool {
-            name: "cargo-fuzz",
-            version: "0.13.2",
-            args: &["--debug", "--locked"],
-        }),
+        how: How::Cargo(Tool { name: "cargo-fuzz", version: "0.13.2", args: &["--debug", "--locked"] }),
     },
 ];
 
 /// Debian's python3 comes without the part that puts pip into a virtual environment.
-const PYTHON_VENV: Package = Package::new(
-    "python3-venv",
-    Known::Runs(&["/usr/bin/python3", "-c", "import ensurepip"]),
-);
+const PYTHON_VENV: Package = Package::new("python3-venv", Known::Runs(&["/usr/bin/python3", "-c", "import ensurepip"]));
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -207,15 +189,8 @@ mod tests {
     #[test]
     fn each_need_is_listed_once_for_a_purpose() {
         for (position, need) in NEEDS.iter().enumerate() {
-            let twin = NEEDS[..position]
-                .iter()
-                .find(|other| other.name == need.name && other.purpose == need.purpose);
-            assert!(
-                twin.is_none(),
-                "{} is listed twice for {:?}",
-                need.name,
-                need.purpose
-            );
+            let twin = NEEDS[..position].iter().find(|other| other.name == need.name && other.purpose == need.purpose);
+            assert!(twin.is_none(), "{} is listed twice for {:?}", need.name, need.purpose);
         }
     }
 }

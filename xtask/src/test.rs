@@ -28,22 +28,14 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 
     // Unit tests and doctests, in parallel and as whoever calls.
     let mut units = workspace.cargo("test");
-    units
-        .args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL])
-        .args(test_words(args, false));
+    units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
     process::run(&mut units)?;
 
     // The agent on the running kernel: as root, and one at a time, because they share the model ports.
     let mut kernel = workspace.cargo("test");
-    kernel
-        .args(["--locked", "--package", ON_THE_KERNEL])
-        .args(test_words(args, true))
-        .env("CITADEL_AGENT_BIN", agent);
+    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(test_words(args, true)).env("CITADEL_AGENT_BIN", agent);
     if let Some(sudo) = process::sudo("the tests on the kernel".as_ref())? {
-        kernel.env(
-            runner_variable(),
-            format!("{} --preserve-env", sudo.display()),
-        );
+        kernel.env(runner_variable(), format!("{} --preserve-env", sudo.display()));
     }
     process::run(&mut kernel)
 }
@@ -63,8 +55,5 @@ fn test_words(args: &Args, serial: bool) -> Vec<OsString> {
 
 /// The variable by which cargo runs test binaries, and nothing else, under another program.
 fn runner_variable() -> String {
-    format!(
-        "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
-        std::env::consts::ARCH.to_uppercase()
-    )
+    format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase())
 }

@@ -22,18 +22,14 @@ struct Problem {
 
 impl Problem {
     fn at(index: usize, what: impl Into<String>) -> Self {
-        Self {
-            line: index + 1,
-            what: what.into(),
-        }
+        Self { line: index + 1, what: what.into() }
     }
 }
 
 /// Checks every file that git tracks or would track.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut list = workspace.command("git");
-    let listed =
-        process::output(list.args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
+    let listed = process::output(list.args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
     let mut count = 0;
     for path in listed.lines() {
         let file = workspace.root.join(path);
@@ -46,8 +42,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             count += 1;
         }
     }
-    let front =
-        fs::read_to_string(workspace.root.join("README.md")).context("cannot read README.md")?;
+    let front = fs::read_to_string(workspace.root.join("README.md")).context("cannot read README.md")?;
     for command in COMMANDS.iter().filter(|command| !front.contains(**command)) {
         eprintln!("README.md:1: does not name `{command}`");
         count += 1;
@@ -73,12 +68,8 @@ fn problems(path: &str, text: &str) -> Vec<Problem> {
 
 fn length(text: &str) -> Option<Problem> {
     let lines = text.lines().count();
-    (lines > LONGEST_FILE).then(|| {
-        Problem::at(
-            LONGEST_FILE,
-            format!("{lines} lines; split it, {LONGEST_FILE} at most"),
-        )
-    })
+    (lines > LONGEST_FILE)
+        .then(|| Problem::at(LONGEST_FILE, format!("{lines} lines; split it, {LONGEST_FILE} at most")))
 }
 
 fn unfinished(text: &str) -> Vec<Problem> {
@@ -87,10 +78,7 @@ fn unfinished(text: &str) -> Vec<Problem> {
     lines
         .filter_map(|(index, line)| {
             let mark = marks.iter().find(|mark| line.contains(**mark))?;
-            Some(Problem::at(
-                index,
-                format!("`{mark}`: finish it or leave it out"),
-            ))
+            Some(Problem::at(index, format!("`{mark}`: finish it or leave it out")))
         })
         .collect()
 }
@@ -102,15 +90,12 @@ fn unsafe_without_reason(text: &str) -> Vec<Problem> {
     let mut found = Vec::new();
     for (index, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
-        if !(code.contains("unsafe {") || code.contains("unsafe impl")) || line.contains("SAFETY:")
-        {
+        if !(code.contains("unsafe {") || code.contains("unsafe impl")) || line.contains("SAFETY:") {
             continue;
         }
         // Up over the rest of the statement and its attributes, to the comment.
         let above = lines[..index].iter().rev();
-        let mut above = above
-            .skip_while(|line| !line.starts_with("//") && !ends_statement(line))
-            .peekable();
+        let mut above = above.skip_while(|line| !line.starts_with("//") && !ends_statement(line)).peekable();
         let comment = std::iter::from_fn(|| above.next_if(|line| line.starts_with("//")));
         if !comment.into_iter().any(|line| line.contains("SAFETY:")) {
             found.push(Problem::at(index, "`unsafe` without a SAFETY line"));
@@ -131,10 +116,7 @@ fn machine_paths(text: &str) -> Vec<Problem> {
     lines
         .filter_map(|(index, line)| {
             let home = homes.iter().find(|home| starts_a_path(line, home))?;
-            Some(Problem::at(
-                index,
-                format!("names `{home}`, a folder of one machine"),
-            ))
+            Some(Problem::at(index, format!("names `{home}`, a folder of one machine")))
         })
         .collect()
 }
@@ -165,42 +147,20 @@ mod tests {
     fn unsafe_needs_a_reason_above_its_statement() {
         let good = "// SAFETY: it is\n// fine.\nlet x =\n    unsafe { y() };\n";
         assert_eq!(unsafe_without_reason(good), []);
-        assert_eq!(
-            unsafe_without_reason("// SAFETY: fine\n#[inline]\nunsafe impl Send for X {}"),
-            []
-        );
+        assert_eq!(unsafe_without_reason("// SAFETY: fine\n#[inline]\nunsafe impl Send for X {}"), []);
         assert_eq!(unsafe_without_reason("// an unsafe { in a comment"), []);
-        assert_eq!(
-            lines(&unsafe_without_reason(
-                "// SAFETY: for another\nlet a = 1;\nunsafe { y() };"
-            )),
-            [3]
-        );
-        assert_eq!(
-            lines(&unsafe_without_reason("// no reason\nunsafe { y() };")),
-            [2]
-        );
+        assert_eq!(lines(&unsafe_without_reason("// SAFETY: for another\nlet a = 1;\nunsafe { y() };")), [3]);
+        assert_eq!(lines(&unsafe_without_reason("// no reason\nunsafe { y() };")), [2]);
     }
 
     #[test]
     fn unfinished_work_is_found() {
-        assert_eq!(
-            lines(&unfinished(
-                "fn a() {\n    todo!()\n}\n#[ignore = \"slow\"]\n"
-            )),
-            [2, 4]
-        );
+        assert_eq!(lines(&unfinished("fn a() {\n    todo!()\n}\n#[ignore = \"slow\"]\n")), [2, 4]);
     }
 
     #[test]
     fn folders_of_a_machine_are_found_but_not_relative_ones() {
-        let text = concat!(
-            "see /",
-            "root/x\nhttps://a.b/",
-            "work/c\n\"/",
-            "work/d\"\n$ROOT/",
-            "work/x\n"
-        );
+        let text = concat!("see /", "root/x\nhttps://a.b/", "work/c\n\"/", "work/d\"\n$ROOT/", "work/x\n");
         assert_eq!(lines(&machine_paths(text)), [1, 3]);
     }
 }

@@ -33,11 +33,7 @@ pub(crate) fn install(workspace: &Workspace, tool: &Tool) -> Result<String> {
 }
 
 /// [`install`], with environment variables for the tool's build.
-pub(crate) fn install_with(
-    workspace: &Workspace,
-    tool: &Tool,
-    envs: &[(&str, &str)],
-) -> Result<String> {
+pub(crate) fn install_with(workspace: &Workspace, tool: &Tool, envs: &[(&str, &str)]) -> Result<String> {
     let build = workspace.tools().join("build");
     let mut cargo = workspace.cargo("install");
     cargo
@@ -48,14 +44,8 @@ pub(crate) fn install_with(
         .arg("--target-dir")
         .arg(&build)
         .envs(envs.iter().copied());
-    process::run(&mut cargo)
-        .with_context(|| format!("cannot build {} {} from crates.io", tool.name, tool.version))?;
+    process::run(&mut cargo).with_context(|| format!("cannot build {} {} from crates.io", tool.name, tool.version))?;
     // Half a gigabyte that only a rebuild of the tool would use.
     fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
-    Ok(format!(
-        "built {} {} in {}",
-        tool.name,
-        tool.version,
-        workspace.tools().display()
-    ))
+    Ok(format!("built {} {} in {}", tool.name, tool.version, workspace.tools().display()))
 }

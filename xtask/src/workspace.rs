@@ -17,14 +17,10 @@ impl Workspace {
     /// The workspace around this package.
     pub(crate) fn here() -> Result<Self> {
         // `cargo run` sets it anew each time; the compiled-in value would be stale in a checkout that was moved.
-        let package = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = package
-            .parent()
-            .context("the xtask package has no parent folder")?;
-        Ok(Self {
-            root: root.to_owned(),
-        })
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.parent().context("the xtask package has no parent folder")?;
+        Ok(Self { root: root.to_owned() })
     }
 
     /// Where cargo puts what it builds.
@@ -70,8 +66,7 @@ impl Workspace {
 
     /// The cargo that runs this xtask, so that everything is built by one toolchain.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
-        let mut command = self
-            .command(env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
+        let mut command = self.command(env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
         command.arg(subcommand);
         command
     }

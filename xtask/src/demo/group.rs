@@ -47,33 +47,17 @@ pub(super) struct Group {
 
 impl Group {
     /// Starts `command`, its errors (and its output, unless that is `piped`) going to `log`.
-    pub(super) fn spawn(
-        name: &str,
-        command: &mut Command,
-        log: PathBuf,
-        piped: bool,
-    ) -> Result<Self> {
-        let file =
-            File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+    pub(super) fn spawn(name: &str, command: &mut Command, log: PathBuf, piped: bool) -> Result<Self> {
+        let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let other = file.try_clone().context("cannot share the log file")?;
         if piped {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
         } else {
             command.stdin(Stdio::null()).stdout(other);
         }
-        let sudo =
-            Some(PathBuf::from(command.get_program())).filter(|program| program.ends_with("sudo"));
-        let child = command
-            .stderr(file)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            log,
-            child,
-            sudo,
-        })
+        let sudo = Some(PathBuf::from(command.get_program())).filter(|program| program.ends_with("sudo"));
+        let child = command.stderr(file).process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name: name.to_owned(), log, child, sudo })
     }
 
     /// Waits until `ready` says so.
@@ -88,12 +72,7 @@ impl Group {
                 bail!("interrupted");
             }
             if begin.elapsed() > limit {
-                bail!(
-                    "{} was not ready after {} s{}",
-                    self.name,
-                    limit.as_secs(),
-                    self.last_words()
-                );
+                bail!("{} was not ready after {} s{}", self.name, limit.as_secs(), self.last_words());
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -102,11 +81,7 @@ impl Group {
 
     /// Fails when the process has ended.
     pub(super) fn check(&mut self) -> Result<()> {
-        match self
-            .child
-            .try_wait()
-            .with_context(|| format!("cannot ask for {}", self.name))?
-        {
+        match self.child.try_wait().with_context(|| format!("cannot ask for {}", self.name))? {
             Some(status) => bail!("{} has ended ({status}){}", self.name, self.last_words()),
             None => Ok(()),
         }
@@ -123,13 +98,7 @@ impl Group {
         // The child was its group's first process, so its id is the group's; a pid fits pid_t.
         let group = -(self.child.id() as libc::pid_t);
         if let Some(sudo) = &self.sudo {
-            let words = [
-                "-n",
-                "kill",
-                &format!("-{signal}"),
-                "--",
-                &group.to_string(),
-            ];
+            let words = ["-n", "kill", &format!("-{signal}"), "--", &group.to_string()];
             process::succeeds(Command::new(sudo).args(words));
         } else {
             // SAFETY: kill takes two numbers; the child is not reaped yet, so no other group can have its id.

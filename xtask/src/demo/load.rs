@@ -31,10 +31,7 @@ impl Load {
                 }
             })
         };
-        let clients = ports
-            .flat_map(|port| std::iter::repeat_n(port, clients))
-            .map(client)
-            .collect();
+        let clients = ports.flat_map(|port| std::iter::repeat_n(port, clients)).map(client).collect();
         Self { stop, clients }
     }
 
@@ -70,30 +67,18 @@ impl Manner {
 
 fn complete(port: u16, manner: Manner) -> std::io::Result<()> {
     let stream = manner != Manner::Whole;
-    let body = format!(
-        r#"{{"model":"demo","stream":{stream},"messages":[{{"role":"user","content":"Hello"}}]}}"#
-    );
+    let body = format!(r#"{{"model":"demo","stream":{stream},"messages":[{{"role":"user","content":"Hello"}}]}}"#);
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let head =
-        "POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json";
-    write!(
-        connection,
-        "{head}\r\nHost: localhost:{port}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json";
+    write!(connection, "{head}\r\nHost: localhost:{port}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
 
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         let read = connection.read(&mut buffer)?;
         answer.extend_from_slice(&buffer[..read]);
-        let events = || {
-            answer
-                .windows(6)
-                .filter(|window| window == b"data: ")
-                .count()
-        };
+        let events = || answer.windows(6).filter(|window| window == b"data: ").count();
         if read == 0 || (manner == Manner::Aborted && events() >= 3) {
             return Ok(());
         }

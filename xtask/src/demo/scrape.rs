@@ -9,25 +9,16 @@ use anyhow::{Context as _, Result, bail};
 /// The body at `path` of a server on this host; anything but a 200 is an error.
 pub(super) fn get(port: u16, path: &str) -> Result<String> {
     let limit = Some(Duration::from_secs(5));
-    let mut stream =
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"))?;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"))?;
     stream.set_read_timeout(limit)?;
     stream.set_write_timeout(limit)?;
     // HTTP/1.0: the body then comes unchunked and ends with the connection.
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nAccept: text/plain\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nAccept: text/plain\r\n\r\n")?;
     let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .with_context(|| format!("reading port {port} {path}"))?;
+    stream.read_to_string(&mut answer).with_context(|| format!("reading port {port} {path}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     if head.split_whitespace().nth(1) != Some("200") {
-        bail!(
-            "port {port} {path} answered {}",
-            head.lines().next().unwrap_or_default()
-        );
+        bail!("port {port} {path} answered {}", head.lines().next().unwrap_or_default());
     }
     Ok(body.to_owned())
 }
@@ -49,16 +40,12 @@ impl Page {
 
     /// The sum over all series of `name` that have these labels; `None` when there is no such series.
     pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        self.series(name, labels)
-            .map(|sample| sample.value)
-            .reduce(|a, b| a + b)
+        self.series(name, labels).map(|sample| sample.value).reduce(|a, b| a + b)
     }
 
     /// Mean of a histogram in its own unit; `None` before the first observation.
     pub(super) fn mean(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let count = self
-            .sum(&format!("{name}_count"), labels)
-            .filter(|count| *count > 0.0)?;
+        let count = self.sum(&format!("{name}_count"), labels).filter(|count| *count > 0.0)?;
         Some(self.sum(&format!("{name}_sum"), labels)? / count)
     }
 
@@ -77,23 +64,12 @@ impl Page {
         let at = buckets.iter().position(|(_, count)| *count >= half)?;
         let (low, below) = if at == 0 { (0.0, 0.0) } else { buckets[at - 1] };
         let (high, upto) = buckets[at];
-        Some(if high.is_finite() {
-            low + (high - low) * (half - below) / (upto - below)
-        } else {
-            low
-        })
+        Some(if high.is_finite() { low + (high - low) * (half - below) / (upto - below) } else { low })
     }
 
-    fn series<'a>(
-        &'a self,
-        name: &'a str,
-        labels: &'a [(&str, &str)],
-    ) -> impl Iterator<Item = &'a Sample> {
+    fn series<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
         self.0.iter().filter(move |sample| {
-            sample.name == name
-                && labels
-                    .iter()
-                    .all(|(key, value)| sample.label(key) == Some(value))
+            sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == Some(value))
         })
     }
 }
@@ -108,8 +84,7 @@ impl Sample {
         let mut labels = Vec::new();
         if let Some(inside) = rest.strip_prefix('{') {
             rest = inside;
-            while let Some((key, after)) = rest.split_once("=\"").filter(|_| !rest.starts_with('}'))
-            {
+            while let Some((key, after)) = rest.split_once("=\"").filter(|_| !rest.starts_with('}')) {
                 let (value, after) = unquote(after)?;
                 labels.push((key.to_owned(), value));
                 rest = after.strip_prefix(',').unwrap_or(after);
@@ -117,18 +92,11 @@ impl Sample {
             rest = rest.strip_prefix('}')?;
         }
         let value = rest.split_whitespace().next()?.parse().ok()?;
-        Some(Self {
-            name: name.to_owned(),
-            labels,
-            value,
-        })
+        Some(Self { name: name.to_owned(), labels, value })
     }
 
     fn label(&self, name: &str) -> Option<&str> {
-        self.labels
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 

@@ -32,9 +32,7 @@ impl Truth {
                 "between_count" => &mut truth.between_count,
                 _ => continue,
             };
-            *field = value
-                .parse()
-                .with_context(|| format!("{key} is no number"))?;
+            *field = value.parse().with_context(|| format!("{key} is no number"))?;
         }
         Ok(truth)
     }
@@ -58,37 +56,18 @@ struct Pair(Option<f64>, Option<f64>);
 impl Row {
     pub(super) fn new(name: &'static str, page: &Page, truth: Truth) -> Self {
         let chat = [("model", name), ("endpoint", "chat_completions")];
-        let (first_token, between) = (
-            "citadel_model_time_to_first_token_seconds",
-            "citadel_model_inter_token_latency_seconds",
-        );
+        let (first_token, between) =
+            ("citadel_model_time_to_first_token_seconds", "citadel_model_inter_token_latency_seconds");
         let mean = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
         Self {
             name,
             // A counter that has counted nothing yet may have no series.
-            requests: Pair(
-                page.sum("citadel_model_requests_total", &chat)
-                    .or(Some(0.0)),
-                Some(truth.requests),
-            ),
-            in_flight: Pair(
-                page.sum("citadel_model_requests_in_flight", &chat[..1]),
-                Some(truth.in_flight),
-            ),
-            aborted: Pair(
-                page.sum("citadel_model_requests_aborted_total", &chat)
-                    .or(Some(0.0)),
-                Some(truth.aborted),
-            ),
-            first_token: Pair(
-                page.mean(first_token, &chat),
-                mean(truth.first_token_sum, truth.first_token_count),
-            ),
+            requests: Pair(page.sum("citadel_model_requests_total", &chat).or(Some(0.0)), Some(truth.requests)),
+            in_flight: Pair(page.sum("citadel_model_requests_in_flight", &chat[..1]), Some(truth.in_flight)),
+            aborted: Pair(page.sum("citadel_model_requests_aborted_total", &chat).or(Some(0.0)), Some(truth.aborted)),
+            first_token: Pair(page.mean(first_token, &chat), mean(truth.first_token_sum, truth.first_token_count)),
             first_token_median: page.median(first_token, &chat),
-            between_tokens: Pair(
-                page.mean(between, &chat),
-                mean(truth.between_sum, truth.between_count),
-            ),
+            between_tokens: Pair(page.mean(between, &chat), mean(truth.between_sum, truth.between_count)),
         }
     }
 
@@ -102,20 +81,10 @@ impl Row {
 pub(super) fn show(rows: &[Row]) {
     let line = |cells: [&str; 7]| {
         let [name, requests, flying, aborted, first, median, between] = cells;
-        println!(
-            "{name:<12} {requests:>15} {flying:>9} {aborted:>11} {first:>15} {median:>8} {between:>15}"
-        );
+        println!("{name:<12} {requests:>15} {flying:>9} {aborted:>11} {first:>15} {median:>8} {between:>15}");
     };
     println!();
-    line([
-        "agent | true",
-        "requests",
-        "in flight",
-        "aborted",
-        "first token",
-        "p50",
-        "between",
-    ]);
+    line(["agent | true", "requests", "in flight", "aborted", "first token", "p50", "between"]);
     line(["", "", "", "", "mean, ms", "ms", "mean, ms"]);
     for row in rows {
         line([
@@ -131,8 +100,7 @@ pub(super) fn show(rows: &[Row]) {
 }
 
 fn counts(Pair(agent, truth): Pair) -> String {
-    let count =
-        |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let count = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     format!("{} | {}", count(agent), count(truth))
 }
 
