@@ -13,7 +13,7 @@ use crate::{build, demo, process, setup};
 /// Arguments of `cargo xtask run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The agent's configuration; without one it uses its built-in defaults.
+    /// The agent's configuration; without one it looks where docs/configuration.md says.
     #[arg(long, conflicts_with = "demo")]
     config: Option<PathBuf>,
     /// Start stand-in models and a small load, and show the agent's numbers beside what the models know.
@@ -53,7 +53,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// `citadel-agent run`, as root: only the built binary is ever root, never cargo.
 pub(crate) fn agent_command(binary: &Path, config: Option<&Path>) -> Result<Command> {
-    let mut command = process::as_root(binary, &["RUST_LOG"])?;
+    let mut command = process::as_root(binary, &["RUST_LOG", "CITADEL_AGENT_CONFIG"])?;
     command.arg("run");
     if let Some(config) = config {
         command.arg("--config").arg(config);

@@ -73,7 +73,8 @@ fn length(text: &str) -> Option<Problem> {
 }
 
 fn unfinished(text: &str) -> Vec<Problem> {
-    let marks = ["todo!(", "unimplemented!(", "#[ignore"];
+    // An ignored test may be one that only measures; then its reason stands in the attribute.
+    let marks = ["todo!(", "unimplemented!(", "#[ignore]"];
     let lines = text.lines().enumerate();
     lines
         .filter_map(|(index, line)| {
@@ -155,7 +156,8 @@ mod tests {
 
     #[test]
     fn unfinished_work_is_found() {
-        assert_eq!(lines(&unfinished("fn a() {\n    todo!()\n}\n#[ignore = \"slow\"]\n")), [2, 4]);
+        let text = "fn a() {\n    todo!()\n}\n#[ignore]\n#[ignore = \"a measurement\"]\n";
+        assert_eq!(lines(&unfinished(text)), [2, 4]);
     }
 
     #[test]
