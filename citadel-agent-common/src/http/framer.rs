@@ -4,8 +4,12 @@
 //! time and knows nothing of the other direction, except for the two facts about the request that a response's framing
 //! depends on.
 
+use super::Payload;
 use super::line::{Decimal, KEPT, LONGEST, Line, decimal, hexadecimal, keep, prefix};
 use crate::abi::Endpoint;
+
+/// Words of a line that one step takes: most lines are shorter than this.
+const WORDS: u32 = 4;
 
 /// Where in a message the next byte is. Plain numbers, because the state lives in a kernel map.
 pub mod state {
@@ -165,20 +169,32 @@ impl Framer {
         self.flags &= flag::CONNECTION;
     }
 
-    /// Takes the first bytes of `word`, of which `valid` (1..=8) count, as part of a line.
+    /// Takes part of a line: from `offset` on, at most `left` bytes, at most [`WORDS`] words, at most to the line's end.
     #[inline(always)]
-    pub fn read<const RESPONSE: bool>(&mut self, word: u64, valid: u32) {
-        let pushed = self.line.push(word, valid);
-        let event = if pushed.complete {
-            let event = self.line_complete::<RESPONSE>();
-            self.line.clear();
-            event
-        } else if self.line.len() > LONGEST {
-            self.unintelligible()
-        } else {
-            event::NONE
-        };
-        self.report(pushed.used, event);
+    pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
+        let mut used = 0;
+        for _ in 0..WORDS {
+            let Some(word) = payload.word(offset + used) else {
+                let event = self.lose();
+                self.report(used, event);
+                return;
+            };
+            let valid = left - used;
+            let pushed = self.line.push::<RESPONSE>(word, if valid < 8 { valid } else { 8 });
+            used += pushed & Line::USED;
+            if pushed & Line::COMPLETE != 0 {
+                let event = self.line_complete::<RESPONSE>();
+                self.line.clear();
+                self.report(used, event);
+                return;
+            }
+            used = self.line.forget(used);
+            if used >= left {
+                break;
+            }
+        }
+        let event = if self.line.len() > LONGEST { self.unintelligible() } else { event::NONE };
+        self.report(used, event);
     }
 
     /// Notes what a step found and how many bytes it took, for [`Self::found`]. By way of memory, so that to the kernel's
