@@ -172,8 +172,12 @@ impl Framer {
     /// Takes part of a line: from `offset` on, at most `left` bytes, at most [`WORDS`] words, at most to the line's end.
     #[inline(always)]
     pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
-        let mut used = 0;
+        self.report(0, event::NONE);
         for _ in 0..WORDS {
+            let (used, _) = self.found();
+            if used >= left {
+                break;
+            }
             let Some(word) = payload.word(offset + used) else {
                 let event = self.lose();
                 self.report(used, event);
@@ -181,19 +185,22 @@ impl Framer {
             };
             let valid = left - used;
             let pushed = self.line.push::<RESPONSE>(word, if valid < 8 { valid } else { 8 });
-            used += pushed & Line::USED;
+            self.report(used + (pushed & Line::USED), pushed & Line::COMPLETE);
             if pushed & Line::COMPLETE != 0 {
-                let event = self.line_complete::<RESPONSE>();
-                self.line.clear();
-                self.report(used, event);
-                return;
-            }
-            used = self.line.forget(used);
-            if used >= left {
                 break;
             }
         }
-        let event = if self.line.len() > LONGEST { self.unintelligible() } else { event::NONE };
+        // Read back, so that it is one path from here on, after whichever word the loop ended.
+        let (used, complete) = self.found();
+        let event = if complete != 0 {
+            let event = self.line_complete::<RESPONSE>();
+            self.line.clear();
+            event
+        } else if self.line.len() > LONGEST {
+            self.unintelligible()
+        } else {
+            event::NONE
+        };
         self.report(used, event);
     }
 
