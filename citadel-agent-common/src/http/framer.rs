@@ -19,18 +19,16 @@ pub mod state {
     pub const FIELDS: u32 = 1;
     /// In a chunk-size line.
     pub const CHUNK_SIZE: u32 = 2;
-    /// In the line end after a chunk's data.
-    pub const CHUNK_END: u32 = 3;
     /// In the trailer section.
-    pub const TRAILERS: u32 = 4;
-    /// In a body of known length, or in a chunk's data.
-    pub const DATA: u32 = 5;
+    pub const TRAILERS: u32 = 3;
+    /// In a body of known length, or in a chunk's data and the line end after it.
+    pub const DATA: u32 = 4;
     /// In a body that ends with the connection.
-    pub const UNTIL_CLOSE: u32 = 6;
+    pub const UNTIL_CLOSE: u32 = 5;
     /// Nowhere: bytes are counted but not read.
-    pub const OPAQUE: u32 = 7;
+    pub const OPAQUE: u32 = 6;
     /// Lost: bytes are not read until a packet begins with what can be a start line.
-    pub const RESYNC: u32 = 8;
+    pub const RESYNC: u32 = 7;
 }
 
 /// Facts about the message under way.
@@ -66,7 +64,7 @@ pub mod event {
     /// A request line, or the status line of a final response, is complete.
     pub const START: u32 = 1;
     /// The first byte of a body or of a chunk.
-    pub const DATA: u32 = 2;
+    pub const DATA: u32 = 4;
     /// The last byte of the message.
     pub const END: u32 = 4;
     /// The first line is the HTTP/2 preface.
@@ -153,7 +151,7 @@ impl Framer {
             self.remaining = self.remaining.wrapping_sub(u64::from(count));
             if self.remaining == 0 {
                 if self.flags & flag::CHUNKED != 0 {
-                    self.enter(state::CHUNK_END);
+                    self.enter(state::CHUNK_SIZE);
                 } else {
                     event |= event::END;
                 }
@@ -251,14 +249,6 @@ impl Framer {
                 }
             }
             state::CHUNK_SIZE => self.chunk_size(),
-            state::CHUNK_END => {
-                if self.line.is_blank() {
-                    self.state = state::CHUNK_SIZE;
-                    event::NONE
-                } else {
-                    self.lose()
-                }
-            }
             _ => {
                 // The trailer section.
                 if self.line.is_blank() {
@@ -451,7 +441,8 @@ impl Framer {
                 event::NONE
             }
             Some(size) => {
-                self.remaining = size;
+                // The CR LF after the data goes with it. If it is not there, the next chunk size is no number.
+                self.remaining = size + 2;
                 self.flags |= flag::DATA_BEGINS;
                 self.state = state::DATA;
                 event::NONE
