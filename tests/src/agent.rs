@@ -295,6 +295,12 @@ impl Agent {
         self.dir.path().join("config.yaml")
     }
 
+    /// Port of the metrics pages.
+    #[must_use]
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
     /// The process.
     ///
     /// # Panics

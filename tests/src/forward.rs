@@ -36,11 +36,13 @@ pub enum Way {
 
 /// A TCP segment with payload that is seen for the first time. Everything else passes unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment {
+pub struct Segment<'a> {
     /// Its way.
     pub way: Way,
     /// Its place among the new segments of its way, from 1.
     pub nth: u64,
+    /// What it carries.
+    pub payload: &'a [u8],
 }
 
 /// What becomes of a segment.
@@ -90,7 +92,7 @@ impl Network {
     /// # Panics
     /// Without root.
     #[must_use]
-    pub fn new(delay_ms: u64, rule: impl FnMut(Segment) -> Fate + Send + 'static) -> Self {
+    pub fn new(delay_ms: u64, rule: impl FnMut(Segment<'_>) -> Fate + Send + 'static) -> Self {
         let (server, client) = (Namespace::new(), Namespace::new());
         let devices = [server.enter(|| tun::open(SERVER)), client.enter(|| tun::open(CLIENT))];
         let shared = Arc::new(Shared::default());
@@ -188,7 +190,7 @@ struct Carrier<R> {
     shared: Arc<Shared>,
 }
 
-impl<R: FnMut(Segment) -> Fate> Carrier<R> {
+impl<R: FnMut(Segment<'_>) -> Fate> Carrier<R> {
     fn run(&mut self) {
         while !self.shared.stop.load(Ordering::Relaxed) {
             let came = self.wait();
@@ -223,8 +225,8 @@ impl<R: FnMut(Segment) -> Fate> Carrier<R> {
         let now = monotonic_ns();
         let lane = &mut self.lanes[usize::from(way == Way::ToClient)];
         let fate = match lane.new_data(&packet) {
-            true => (self.rule)(Segment { way, nth: lane.nth }),
-            false => Fate::Passes,
+            Some(payload) => (self.rule)(Segment { way, nth: lane.nth, payload }),
+            None => Fate::Passes,
         };
         match fate {
             Fate::Passes => lane.send(packet, now + self.delay),
@@ -259,39 +261,38 @@ impl<R: FnMut(Segment) -> Fate> Carrier<R> {
 }
 
 impl Lane {
-    /// Whether an IPv4 packet carries TCP payload that was not seen before; counts it if so.
-    fn new_data(&mut self, packet: &[u8]) -> bool {
-        let Some(segment) = parse(packet) else { return false };
-        let end = segment.seq.wrapping_add(segment.payload);
+    /// The TCP payload of an IPv4 packet, if it was not seen before; counts it if so.
+    fn new_data<'a>(&mut self, packet: &'a [u8]) -> Option<&'a [u8]> {
+        let segment = parse(packet)?;
+        let end = segment.seq.wrapping_add(segment.payload.len() as u32);
         let next = self.next.entry(segment.ports).or_insert(segment.seq);
         // Sequence numbers wrap: RFC 9293, section 3.4.
-        if segment.payload == 0 || end.wrapping_sub(*next) as i32 <= 0 {
-            return false;
+        if segment.payload.is_empty() || end.wrapping_sub(*next) as i32 <= 0 {
+            return None;
         }
         *next = end;
         self.nth += 1;
-        true
+        Some(segment.payload)
     }
 }
 
 #[derive(PartialEq, Eq, Debug)]
-struct Tcp {
+struct Tcp<'a> {
     ports: [u8; 4],
     seq: u32,
-    payload: u32,
+    payload: &'a [u8],
 }
 
 /// Reads the headers of an IPv4 packet (RFC 791) with a TCP segment (RFC 9293) inside.
-fn parse(packet: &[u8]) -> Option<Tcp> {
-    let word = |at: usize| Some(u32::from_be_bytes(packet.get(at..at + 4)?.try_into().ok()?));
+fn parse(packet: &[u8]) -> Option<Tcp<'_>> {
     let first = usize::from(*packet.first()?);
     if first >> 4 != 4 || i32::from(*packet.get(9)?) != libc::IPPROTO_TCP {
         return None;
     }
     let tcp = (first & 15) * 4;
     let data = tcp + usize::from(*packet.get(tcp + 12)? >> 4) * 4;
-    let payload = u32::try_from(packet.len().checked_sub(data)?).ok()?;
-    Some(Tcp { ports: packet.get(tcp..tcp + 4)?.try_into().ok()?, seq: word(tcp + 4)?, payload })
+    let seq = u32::from_be_bytes(packet.get(tcp + 4..tcp + 8)?.try_into().ok()?);
+    Some(Tcp { ports: packet.get(tcp..tcp + 4)?.try_into().ok()?, seq, payload: packet.get(data..)? })
 }
 
 #[cfg(test)]

@@ -273,8 +273,26 @@ impl Server {
         }))
     }
 
-    /// Accepts `connections` one after the other and answers each request on them with `answer` until the client closes.
-    pub fn answer_all(&self, connections: usize, answer: impl AsRef<[u8]> + Send + Sync + 'static) -> Playing<()> {
+    /// Accepts one connection and answers its requests in turn, each after so many milliseconds; when it answered.
+    ///
+    /// # Panics
+    /// If the listener cannot be shared with the thread.
+    pub fn answer_each(&self, answers: Vec<(u64, String)>) -> Playing<Vec<Stamp>> {
+        self.serve(move |mut peer| {
+            let answer_one = |(ms, answer): (u64, String)| {
+                peer.read_message();
+                pause(ms);
+                peer.write(answer)
+            };
+            answers.into_iter().map(answer_one).collect()
+        })
+    }
+
+    /// Accepts `connections` one after the other and answers each request on them alike until the client closes.
+    ///
+    /// # Panics
+    /// If the listener cannot be shared with the thread.
+    pub fn answer_all(&self, connections: usize, answer: String) -> Playing<()> {
         let listener = self.listener.try_clone().expect("share the listener");
         Playing(thread::spawn(move || {
             for _ in 0..connections {
@@ -290,9 +308,26 @@ impl Server {
 }
 
 impl Peer {
+    /// Sends a request and reads an answer of `length` bytes; when it asked.
+    ///
+    /// # Panics
+    /// If the connection ends first.
+    #[track_caller]
+    pub fn ask(&mut self, request: impl AsRef<[u8]>, length: usize) -> Stamp {
+        let asked = self.write(request);
+        self.read(length);
+        asked
+    }
+
     /// Waits until bytes come (`true`) or the other side closes (`false`).
     pub fn has_more(&mut self) -> bool {
         !self.ahead.is_empty() || self.stream.peek(&mut [0]).is_ok_and(|n| n > 0)
+    }
+}
+
+impl From<TcpListener> for Server {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener }
     }
 }
 
