@@ -98,7 +98,7 @@ impl Setup {
     /// If it does not become ready; the text holds its log.
     #[must_use]
     pub fn start(self) -> Agent {
-        Agent::start(self)
+        Agent::start(&self)
     }
 
     fn yaml(&self, metrics_port: u16, health_port: u16) -> String {
@@ -140,7 +140,7 @@ impl Agent {
     }
 
     #[track_caller]
-    fn start(setup: Setup) -> Self {
+    fn start(setup: &Setup) -> Self {
         let only = take_turn();
         let dir = tempfile::tempdir().expect("make a temporary directory");
         let (metrics_port, health_port) = (free_port(), free_port());
