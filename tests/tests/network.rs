@@ -3,7 +3,7 @@
 use citadel_agent_tests::agent::Agent;
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::forward::Fate::{ComesTwice, IsLost, IsOvertakenBy, Passes};
-use citadel_agent_tests::forward::{Fate, Network, Segment, Way};
+use citadel_agent_tests::forward::{Fate, Network, Segment, Tally, Way};
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, answer, chat, event, get, post};
 use citadel_agent_tests::names::{ABORTED, CHUNKS, CONNECTIONS, DURATION, INTER_TOKEN, LOST, REQUEST_BYTES, REQUESTS};
 use citadel_agent_tests::names::{RESPONSE_BYTES, RETRANSMITS, RTT, TTFB, TTFT};
@@ -98,9 +98,11 @@ fn uploads_downloads_and_a_stream_are_exact(network: &Network) -> Truth {
 }
 
 #[test]
-fn a_gentle_network_has_no_retransmits() {
+fn a_gentle_network_is_exact() {
     let network = Network::new(0, |_| Passes);
-    assert_eq!(uploads_downloads_and_a_stream_are_exact(&network).retransmits, 0);
+    // On a busy machine TCP may take a late acknowledgement for a loss, so even here retransmits need not be 0.
+    let _ = uploads_downloads_and_a_stream_are_exact(&network);
+    assert_eq!(network.tally(), Tally { lost: 0, doubled: 0, overtaken: 0 });
 }
 
 #[test]
