@@ -4,8 +4,12 @@
 //! both ends of a connection, and compares the agent's page ([`scrape::Page`]) with the [`truth::Stamp`]s of the
 //! script. Tests need root (for eBPF and network namespaces), and they fail without it: none is skipped.
 //!
-//! They run one at a time. `cargo test -p citadel-agent-tests -- --test-threads=1` is the quiet way; without the
-//! option a lock that every [`agent::Agent`] holds for its lifetime has the same effect.
+//! They run one at a time: `cargo test -p citadel-agent-tests -- --test-threads=1`. Without the option a lock that every
+//! [`agent::Agent`] holds for its lifetime makes them wait for each other, which tests that begin before their agent
+//! does may not outlast.
+//!
+//! They need: the agent's binary (built before, or named by `CITADEL_AGENT_BIN`), `/dev/net/tun`, and for
+//! `real_servers.rs` Debian's `nginx-light`, `wrk` and `python3-venv`, and PyPI once.
 
 pub mod agent;
 pub mod bpf;

@@ -169,6 +169,22 @@ impl Peer {
         Heard { bytes: [head.bytes, body.bytes].concat(), at: head.at.stretched_to(body.at) }
     }
 
+    /// Sends a request and reads an answer of `length` bytes; when it asked.
+    ///
+    /// # Panics
+    /// If the connection ends first.
+    #[track_caller]
+    pub fn ask(&mut self, request: impl AsRef<[u8]>, length: usize) -> Stamp {
+        let asked = self.write(request);
+        self.read(length);
+        asked
+    }
+
+    /// Waits until bytes come (`true`) or the other side closes (`false`).
+    pub fn has_more(&mut self) -> bool {
+        !self.ahead.is_empty() || self.stream.peek(&mut [0]).is_ok_and(|n| n > 0)
+    }
+
     /// Reads what still comes until the other side closes or resets the connection.
     pub fn read_to_end(&mut self) -> Heard {
         let mut bytes = std::mem::take(&mut self.ahead);
@@ -304,24 +320,6 @@ impl Server {
                 }
             }
         }))
-    }
-}
-
-impl Peer {
-    /// Sends a request and reads an answer of `length` bytes; when it asked.
-    ///
-    /// # Panics
-    /// If the connection ends first.
-    #[track_caller]
-    pub fn ask(&mut self, request: impl AsRef<[u8]>, length: usize) -> Stamp {
-        let asked = self.write(request);
-        self.read(length);
-        asked
-    }
-
-    /// Waits until bytes come (`true`) or the other side closes (`false`).
-    pub fn has_more(&mut self) -> bool {
-        !self.ahead.is_empty() || self.stream.peek(&mut [0]).is_ok_and(|n| n > 0)
     }
 }
 

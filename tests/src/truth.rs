@@ -82,6 +82,17 @@ pub fn gaps(events: &[Stamp]) -> Vec<Span> {
     events.windows(2).map(|pair| pair[0].until(pair[1])).collect()
 }
 
+/// The time from each of the first events to the event at the same place in the second.
+///
+/// # Panics
+/// If one has more events than the other.
+#[must_use]
+#[track_caller]
+pub fn spans(from: &[Stamp], to: &[Stamp]) -> Vec<Span> {
+    assert_eq!(from.len(), to.len(), "every event has its counterpart");
+    from.iter().zip(to).map(|(from, to)| from.until(*to)).collect()
+}
+
 /// How far outside of its bounds a measured duration may lie: 2 % of it or 200 us, whichever is more.
 #[must_use]
 pub fn tolerance(ns: u64) -> u64 {

@@ -8,7 +8,7 @@ use citadel_agent_tests::http::{
 use citadel_agent_tests::names::{ABORTED, CHUNKS, DURATION, REQUEST_BYTES, REQUESTS, RESPONSE_BYTES, TTFB, TTFT};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::sums;
-use citadel_agent_tests::truth::pause;
+use citadel_agent_tests::truth::{pause, spans};
 
 #[test]
 fn responses_without_a_body_end_with_their_head() {
@@ -27,7 +27,7 @@ fn responses_without_a_body_end_with_their_head() {
     let playing = server.answer_each(bodiless.iter().map(|(_, answer)| (15, answer.clone())).collect());
     let mut client = server.connect();
     let asked: Vec<_> = bodiless.iter().map(|(request, answer)| client.ask(request, answer.len())).collect();
-    let truths: Vec<_> = asked.iter().zip(playing.truth()).map(|(asked, answered)| asked.until(answered)).collect();
+    let truths = spans(&asked, &playing.truth());
 
     let page = assert_eventually!(agent, |page| page.requests() == 7);
     page.assert_nothing_lost();
@@ -89,7 +89,7 @@ fn http_1_0_closes_unless_it_says_keep_alive() {
         client.ask(keep, kept.len()),
         client.ask("GET /health HTTP/1.0\r\n\r\n", closed.len()),
     ];
-    let truths: Vec<_> = asked.iter().zip(playing.truth()).map(|(asked, answered)| asked.until(answered)).collect();
+    let truths = spans(&asked, &playing.truth());
     client.read_to_end();
     client.close();
 
@@ -319,7 +319,7 @@ fn empty_lines_before_a_request_are_ignored() {
     pause(15);
     asked.push(client.ask(get("/v1/models"), response.len()));
     asked.push(client.ask("\r\n\r\n".to_owned() + &get("/v1/models"), response.len()));
-    let truths: Vec<_> = asked.iter().zip(playing.truth()).map(|(asked, answered)| asked.until(answered)).collect();
+    let truths = spans(&asked, &playing.truth());
 
     let page = assert_eventually!(agent, |page| page.requests() == 3);
     page.assert_nothing_lost();
@@ -359,7 +359,7 @@ fn a_long_head_over_several_segments_is_one_head() {
         pause(5);
         asked.push(client.ask(two, length));
     }
-    let truths: Vec<_> = asked.iter().zip(playing.truth()).map(|(asked, answered)| asked.until(answered)).collect();
+    let truths = spans(&asked, &playing.truth());
 
     let page = assert_eventually!(agent, |page| page.requests() == 2);
     page.assert_nothing_lost();

@@ -8,7 +8,7 @@ use citadel_agent_tests::names::{
 };
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::sums;
-use citadel_agent_tests::truth::{Span, assert_within, pause};
+use citadel_agent_tests::truth::{Span, assert_within, pause, spans};
 
 #[test]
 fn requests_are_counted_by_endpoint_and_code_and_each_is_timed() {
@@ -76,7 +76,7 @@ fn a_hundred_fast_requests_lose_nothing() {
 
     let mut client = server.connect();
     let asked: Vec<_> = (0..100).map(|_| client.ask(get("/v1/models"), response.len())).collect();
-    let truths: Vec<_> = asked.iter().zip(playing.truth()).map(|(asked, answered)| asked.until(answered)).collect();
+    let truths = spans(&asked, &playing.truth());
 
     let page = assert_eventually!(agent, |page| page.requests() == 100);
     page.assert_nothing_lost();
@@ -198,7 +198,7 @@ fn more_outstanding_requests_than_the_agent_remembers_are_reported_lost_and_not_
     let ttfb = page.histogram(TTFB);
     assert!((counted..=40).contains(&ttfb.count()), "{} first bytes of {counted} responses", ttfb.count());
     let timed = ttfb.count() as usize;
-    let spans: Vec<_> = answered.into_iter().map(|answered| asked.until(answered)).collect();
+    let spans = spans(&vec![asked; count], &answered);
     let (first, last) =
         (spans[..timed].iter().copied().sum::<Span>(), spans[count - timed..].iter().copied().sum::<Span>());
     assert_within("sum of the times that were measured", ttfb.sum(), Span { lo: first.lo, hi: last.hi });

@@ -9,7 +9,7 @@ use citadel_agent_tests::http::{answer, get, post};
 use citadel_agent_tests::names::{ABORTED, CONNECTIONS, DURATION, OPEN, REQUEST_BYTES, REQUESTS, RESPONSE_BYTES, TTFB};
 use citadel_agent_tests::peer::{Peer, Server};
 use citadel_agent_tests::scrape::sums;
-use citadel_agent_tests::truth::pause;
+use citadel_agent_tests::truth::{pause, spans};
 use citadel_agent_tests::tun::set_tcp_option;
 use rustix::net::sockopt::set_socket_reuseport;
 
@@ -33,7 +33,7 @@ fn ipv6_and_ipv4_clients_of_one_socket_are_measured_alike() {
         answered.extend(playing.truth());
         (sent, received) = (sent + client.sent, received + client.received);
     }
-    let truths: Vec<_> = asked.iter().zip(&answered).map(|(asked, answered)| asked.until(*answered)).collect();
+    let truths = spans(&asked, &answered);
 
     let page = assert_eventually!(agent, |page| page.requests() == 4);
     page.assert_nothing_lost();
@@ -104,7 +104,7 @@ fn a_request_that_completes_the_handshake_belongs_to_its_connection() {
         answered.extend(playing.truth());
         (sent, received) = (sent + client.sent, received + client.received);
     }
-    let truths: Vec<_> = asked.iter().zip(&answered).map(|(asked, answered)| asked.until(*answered)).collect();
+    let truths = spans(&asked, &answered);
 
     let page = assert_eventually!(agent, |page| page.requests() == 6);
     page.assert_nothing_lost();
@@ -158,19 +158,18 @@ fn models_on_two_ports_are_two_models() {
     let agent = Setup::new().model("phi3", phi.port()).model("yi34b", yi.port()).start();
     agent.assert_measuring();
     let response = answer("200 OK", "{}");
-    let mut spans = Vec::new();
+    let mut truths = Vec::new();
     for (server, ms) in [(&phi, 5), (&yi, 40)] {
         let playing = server.answer_each(vec![(ms, response.clone()); 3]);
         let mut client = server.connect();
         let asked: Vec<_> = (0..3).map(|_| client.ask(get("/v1/models"), response.len())).collect();
-        let answered = playing.truth();
-        spans.push(asked.iter().zip(answered).map(|(asked, answered)| asked.until(answered)).collect::<Vec<_>>());
+        truths.push(spans(&asked, &playing.truth()));
     }
 
     let page = assert_eventually!(agent, |page| page.requests() == 6);
     page.assert_nothing_lost();
     let expected = sums([(&format!("phi3 {}", phi.port()), 3), (&format!("yi34b {}", yi.port()), 3)]);
     assert_eq!(page.counter(REQUESTS).by(["model", "port"]), expected);
-    page.histogram(TTFB).label("model", "phi3").assert_holds(&spans[0]);
-    page.histogram(TTFB).label("model", "yi34b").assert_holds(&spans[1]);
+    page.histogram(TTFB).label("model", "phi3").assert_holds(&truths[0]);
+    page.histogram(TTFB).label("model", "yi34b").assert_holds(&truths[1]);
 }
