@@ -81,8 +81,8 @@ const EIGHTHS: [u64; 8] = [
     0xeac0_c6e7_dd24_392e,
 ];
 
-/// Longest duration that the conversion takes without overflow: an hour, above the last bucket's lower bound.
-const MAX_NS: u64 = 3_700_000_000_000;
+/// Longer durations count as this one: it is in the last bucket, and the conversion takes it without overflow.
+const MAX_NS: u64 = 3_400_000_000_000;
 
 /// `(2^30 / 10^9 - 1) * 2^26`, rounded down: `ns + (ns * this >> 26)` is a duration in units of 2^-30 s, never more than
 /// the exact value and less by at most one unit and 5e-10 of it. So a round number of seconds stays in the bucket that
@@ -90,66 +90,61 @@ const MAX_NS: u64 = 3_700_000_000_000;
 const NS_TO_UNITS: u64 = 4_948_730;
 
 /// The cell of [`Histogram::cells`] that an observation of `ns` nanoseconds belongs to; always below [`SUM_CELL`].
+///
+/// Without a branch after the first: the kernel's verifier follows every path by itself, and branches here would give it
+/// five hundred of them, for each observation of each step of the parser.
 #[inline(always)]
 #[must_use]
-pub const fn cell(ns: u64) -> usize {
+pub fn cell(ns: u64) -> usize {
     let ns = if ns > MAX_NS { MAX_NS } else { ns };
     let units = ns + ((ns * NS_TO_UNITS) >> 26);
     // The zero bucket ends at 2^-20 s = 2^10 units.
     if units <= 1 << 10 {
         return 0;
     }
-    // The top bit, by halving: this target has no count-leading-zeros instruction.
+    // The position of the top bit, by halving: this target has no count-leading-zeros instruction. `norm` has its top bit
+    // at 62 in the end, so that differences fit.
     let mut norm = units;
-    let mut top = 63;
-    if norm >> 32 == 0 {
-        norm <<= 32;
-        top -= 32;
+    let mut top = 62;
+    let mut width = 32;
+    while width > 0 {
+        // Does the value fit below the upper `width` of 63 bits?
+        let shift = below(norm, 1 << (63 - width)) * width;
+        norm <<= shift;
+        top -= shift;
+        width >>= 1;
     }
-    if norm >> 48 == 0 {
-        norm <<= 16;
-        top -= 16;
+    // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above.
+    let mut index = 8 * top;
+    let mut eighth = 0;
+    while eighth < 8 {
+        index += below(EIGHTHS[eighth] >> 1, norm);
+        eighth += 1;
     }
-    if norm >> 56 == 0 {
-        norm <<= 8;
-        top -= 8;
+    // Units are 2^-30 s, so this is the native index plus 240, and cell 1 has native index -159.
+    (index - (240 + FIRST_INDEX - 1) as u64) as usize
+}
+
+/// 1 if `a < b`, else 0, for values below 2^63.
+#[cfg(not(target_arch = "bpf"))]
+const fn below(a: u64, b: u64) -> u64 {
+    a.wrapping_sub(b) >> 63
+}
+
+/// 1 if `a < b`, else 0, for values below 2^63. In assembly, because the compiler would make a comparison and a branch of
+/// it.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn below(a: u64, b: u64) -> u64 {
+    let mut difference = a;
+    // SAFETY: arithmetic on registers alone.
+    unsafe {
+        core::arch::asm!(
+            "{0} -= {1}", "{0} >>= 63",
+            inout(reg) difference, in(reg) b, options(pure, nomem, nostack)
+        );
     }
-    if norm >> 60 == 0 {
-        norm <<= 4;
-        top -= 4;
-    }
-    if norm >> 62 == 0 {
-        norm <<= 2;
-        top -= 2;
-    }
-    if norm >> 63 == 0 {
-        norm <<= 1;
-        top -= 1;
-    }
-    // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above. Constant indices only: they
-    // become immediates, so that kernel programs need no table.
-    let eighth = if norm > EIGHTHS[3] {
-        if norm > EIGHTHS[5] {
-            if norm > EIGHTHS[6] {
-                if norm > EIGHTHS[7] { 8 } else { 7 }
-            } else {
-                6
-            }
-        } else if norm > EIGHTHS[4] {
-            5
-        } else {
-            4
-        }
-    } else if norm > EIGHTHS[1] {
-        if norm > EIGHTHS[2] { 3 } else { 2 }
-    } else if norm > EIGHTHS[0] {
-        1
-    } else {
-        0
-    };
-    // Units are 2^-30 s, so index = ceil(8 * log2(units)) - 240, and cell 1 has index -159.
-    let cell = 8 * top + eighth - 240 - (FIRST_INDEX as i64) + 1;
-    if cell > BUCKETS as i64 { BUCKETS } else { cell as usize }
+    difference
 }
 
 #[cfg(test)]

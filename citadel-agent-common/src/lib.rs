@@ -3,8 +3,12 @@
 //! `no_std` and free of dependencies, because the very same code is compiled for the kernel (`bpfel-unknown-none`) and for
 //! the host, where tests, a fuzzer and a reference parser check it.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(test)]
 extern crate std;
 
+pub mod abi;
+pub mod connection;
 pub mod hist;
+pub mod http;

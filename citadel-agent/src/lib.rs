@@ -3,5 +3,12 @@
 //! Data flows one way and no import points back up:
 //! `config -> host -> ebpf | sources -> metrics -> http`. `agent` only wires.
 
+pub mod agent;
+pub mod cli;
 pub mod config;
+pub mod ebpf;
+pub mod host;
+pub mod logging;
+pub mod http;
 pub mod metrics;
+pub mod sources;

@@ -1,3 +1,7 @@
-//! The thin binary: parse, dispatch, map errors to exit codes.
+//! The thin binary: all of it is in [`citadel_agent::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    citadel_agent::cli::main(std::env::args_os())
+}

@@ -1,2 +1,63 @@
-//! Set-up, build, run, test, lint and bench.
-fn main() {}
+//! Set-up, build, run, test, lint and fuzz: `cargo xtask help`.
+
+mod build;
+mod debian;
+mod demo;
+mod ebpf;
+mod fuzz;
+mod lint;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::workspace::Workspace;
+
+/// Everything that one does with this repository. Each command first provides what it needs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Xtask {
+    /// Find or provide the tools and packages that the other commands need.
+    Setup(setup::Args),
+    /// Build the agent with its kernel programs.
+    Build(build::Args),
+    /// Build the agent and run it on this host, as root.
+    Run(run::Args),
+    /// Run all tests; those on the running kernel as root.
+    Test(test::Args),
+    /// Check format, lints, docs, dependencies and the rules of the house.
+    Lint,
+    /// Fuzz the HTTP tracker.
+    Fuzz(fuzz::Args),
+}
+
+fn main() -> ExitCode {
+    let xtask = Xtask::parse();
+    match dispatch(&xtask) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(xtask: &Xtask) -> Result<()> {
+    let workspace = Workspace::here()?;
+    match xtask {
+        Xtask::Setup(args) => setup::main(&workspace, args),
+        Xtask::Build(args) => build::main(&workspace, args),
+        Xtask::Run(args) => run::main(&workspace, args),
+        Xtask::Test(args) => test::main(&workspace, args),
+        Xtask::Lint => lint::main(&workspace),
+        Xtask::Fuzz(args) => fuzz::main(&workspace, args),
+    }
+}

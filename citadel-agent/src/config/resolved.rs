@@ -1,12 +1,16 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The whole configuration. Only [`super::load`] makes one, so that holding one means that it is valid.
+/// `scrape_interval` and `evaluation_interval` where they are not configured.
+pub(super) const DEFAULT_PROMETHEUS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The whole configuration. Only [`super::load`], [`super::parse`] and [`Config::default`] make one, so that
+/// holding one means that it is valid.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// `local_collection`: what is served, where.
@@ -17,6 +21,50 @@ pub struct Config {
     pub remote: Option<Remote>,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
+}
+
+impl Default for Config {
+    /// What serves without a file, and for every key that a file leaves out: the seven models of the operator's file,
+    /// discovery on 11400-11500, and nothing sent anywhere.
+    fn default() -> Self {
+        let ports = [
+            (11400, "mixtral"),
+            (11401, "hermes"),
+            (11402, "openchat"),
+            (11403, "phi3"),
+            (11404, "yi34b"),
+            (11405, "coder"),
+            (11500, "vision"),
+        ];
+        Config {
+            local: Local {
+                listen_address: Ipv6Addr::UNSPECIFIED.into(),
+                metrics_port: 8000,
+                health_check_port: 8001,
+                log_level: tracing::Level::INFO,
+                collection_interval: Duration::from_secs(60),
+                endpoints: Endpoints {
+                    system: "/metrics/system".to_owned(),
+                    gpu: "/metrics/gpu".to_owned(),
+                    models: "/metrics/models".to_owned(),
+                    storage: "/metrics/storage".to_owned(),
+                    services: "/metrics/services".to_owned(),
+                },
+            },
+            models: Models {
+                ports: ports.map(|(port, name)| (port, name.to_owned())).into(),
+                discover: Some(11400..=11500),
+                health_endpoints: ["/health", "/v1/models", "/metrics"]
+                    .map(str::to_owned)
+                    .into(),
+            },
+            remote: None,
+            ebpf: Ebpf {
+                net: true,
+                cgroup: None,
+            },
+        }
+    }
 }
 
 /// What is served, where.
@@ -60,6 +108,14 @@ pub struct Models {
     pub discover: Option<RangeInclusive<u16>>,
     /// Paths that the health probes ask.
     pub health_endpoints: Vec<String>,
+}
+
+impl Models {
+    /// All ports that are measured: the configured ones and those of `discover`.
+    #[must_use]
+    pub fn measured_ports(&self) -> BTreeSet<u16> {
+        self.ports.keys().copied().chain(self.discover.clone().into_iter().flatten()).collect()
+    }
 }
 
 /// The dev-ops server.

@@ -4,7 +4,7 @@
 
 use citadel_agent_common::hist::Histogram;
 
-use super::catalogue::Desc;
+use super::catalogue::{CATALOGUE, Desc, Kind};
 
 /// One metric with a value per label set.
 #[derive(Clone, Debug)]
@@ -51,5 +51,108 @@ impl Page {
             Some(family) => family.samples.push(sample),
             None => self.families.push(Family { desc, samples: vec![sample] }),
         }
+    }
+
+    /// Adds another page's families, none of which this one has.
+    pub fn append(&mut self, other: Self) {
+        self.families.extend(other.families);
+    }
+
+    /// Brings the page into the order in which it is exposed (families as in the catalogue, samples by their labels)
+    /// and checks that it can be.
+    ///
+    /// # Errors
+    /// When two samples of a family have the same labels, or when a sample does not fit its entry in the catalogue.
+    /// Prometheus would refuse such a page, or worse, keep one of the two values.
+    pub fn sort(&mut self) -> Result<(), PageError> {
+        self.families.sort_by_key(|family| CATALOGUE.iter().position(|desc| std::ptr::eq(*desc, family.desc)));
+        for Family { desc, samples } in &mut self.families {
+            samples.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+            if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
+                return Err(PageError::Duplicate { name: desc.name, labels: twice[0].labels.join(", ") });
+            }
+            if let Some(sample) = samples.iter().find(|sample| sample.labels.len() != desc.labels.len()) {
+                let (want, got) = (desc.labels.len(), sample.labels.len());
+                return Err(PageError::LabelCount { name: desc.name, want, got });
+            }
+            let histogram = desc.kind == Kind::Histogram;
+            if samples.iter().any(|sample| matches!(sample.value, Value::Histogram(_)) != histogram) {
+                return Err(PageError::Kind { name: desc.name, kind: desc.kind });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a page cannot be exposed: always a defect of the agent, never of what it measures.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PageError {
+    /// Two samples would be the same series.
+    #[error("{name} has two samples with the labels ({labels}): one source counted the same thing twice")]
+    Duplicate {
+        /// The family.
+        name: &'static str,
+        /// Label values that occur twice.
+        labels: String,
+    },
+    /// A sample has more or fewer label values than the catalogue has label names.
+    #[error("{name} has a sample with {got} label values, the catalogue names {want} labels")]
+    LabelCount {
+        /// The family.
+        name: &'static str,
+        /// Labels in the catalogue.
+        want: usize,
+        /// Values in the sample.
+        got: usize,
+    },
+    /// A histogram where a number belongs, or the other way round.
+    #[error("{name} is a {kind:?} in the catalogue but has a sample of another type")]
+    Kind {
+        /// The family.
+        name: &'static str,
+        /// What it should be.
+        kind: Kind,
+    },
+    /// The text encoder gave up.
+    #[error("the text encoder failed")]
+    Encoder(#[from] std::fmt::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::catalogue::{CONNECTIONS_OPEN, PROCESS_RSS, REQUEST_BYTES, TCP_RTT};
+
+    #[test]
+    fn a_page_is_sorted_like_the_catalogue_and_by_labels() {
+        let mut page = Page::default();
+        page.add(&PROCESS_RSS, [], Value::Integer(1));
+        page.add(&CONNECTIONS_OPEN, ["b", "11401"], Value::Integer(2));
+        page.add(&CONNECTIONS_OPEN, ["a", "11400"], Value::Integer(3));
+        page.add(&REQUEST_BYTES, ["a", "11400"], Value::Integer(4));
+        page.sort().unwrap();
+        let names: Vec<_> = page.families.iter().map(|family| family.desc.name).collect();
+        assert_eq!(names, [REQUEST_BYTES.name, CONNECTIONS_OPEN.name, PROCESS_RSS.name]);
+        assert_eq!(page.families[1].samples[0].labels, ["a", "11400"]);
+    }
+
+    #[test]
+    fn two_samples_with_the_same_labels_are_an_error_that_names_them() {
+        let mut page = Page::default();
+        page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], Value::Integer(2));
+        page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], Value::Integer(3));
+        let error = page.sort().unwrap_err().to_string();
+        assert!(error.contains("citadel_model_connections_open") && error.contains("phi3, 11403"), "{error}");
+    }
+
+    #[test]
+    fn a_sample_must_fit_its_entry_in_the_catalogue() {
+        let mut page = Page::default();
+        page.add(&TCP_RTT, ["phi3", "11403"], Value::Integer(2));
+        assert_eq!(page.sort(), Err(PageError::Kind { name: TCP_RTT.name, kind: Kind::Histogram }));
+
+        let samples = vec![Sample { labels: vec![], value: Value::Integer(1) }];
+        let mut page = Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples }] };
+        assert_eq!(page.sort(), Err(PageError::LabelCount { name: CONNECTIONS_OPEN.name, want: 2, got: 0 }));
     }
 }

@@ -1,0 +1,262 @@
+//! Layout of the maps that kernel programs write and userspace reads.
+//!
+//! Everything is `repr(C)`, without padding, in `u64`/`u32` only, so that any byte pattern is a valid value. Counters only
+//! grow; userspace reads them through mmap while the kernel adds to them.
+
+use crate::hist::Histogram;
+
+/// What a request asked for: a closed set, so that the number of series is bounded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Endpoint {
+    /// Anything that is none of the others.
+    Other = 0,
+    /// `/v1/chat/completions`.
+    ChatCompletions = 1,
+    /// `/v1/completions`, llama.cpp's `/completion`.
+    Completions = 2,
+    /// `/v1/responses`.
+    Responses = 3,
+    /// `/v1/embeddings`.
+    Embeddings = 4,
+    /// `/v1/rerank`.
+    Rerank = 5,
+    /// `/v1/models`.
+    Models = 6,
+    /// `/health`.
+    Health = 7,
+    /// `/metrics`.
+    Metrics = 8,
+}
+
+impl Endpoint {
+    /// All endpoints, in the order of their numbers.
+    pub const ALL: [Self; ENDPOINTS] = [
+        Self::Other,
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Responses,
+        Self::Embeddings,
+        Self::Rerank,
+        Self::Models,
+        Self::Health,
+        Self::Metrics,
+    ];
+
+    /// The value of the `endpoint` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+            Self::Responses => "responses",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Models => "models",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// Number of [`Endpoint`]s.
+pub const ENDPOINTS: usize = 9;
+
+/// Which side ended a connection first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Side {
+    /// The client sent FIN or RST first, or vanished.
+    Client = 0,
+    /// The server did.
+    Server = 1,
+}
+
+/// How far a request had come when its connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Phase {
+    /// Its last byte had not arrived.
+    Request = 0,
+    /// It was complete, and no response byte had left.
+    Waiting = 1,
+    /// Response bytes had left, but no body byte.
+    Headers = 2,
+    /// Inside the body of a streamed response.
+    Streaming = 3,
+    /// Inside any other body.
+    Body = 4,
+}
+
+/// What the first bytes of a connection were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Protocol {
+    /// Not known yet.
+    Unknown = 0,
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1 = 1,
+    /// The HTTP/2 preface (RFC 9113, section 3.4).
+    Http2 = 2,
+    /// A TLS record (RFC 8446, section 5.1).
+    Tls = 3,
+    /// Anything else, or nothing at all.
+    Other = 4,
+}
+
+/// Why something could not be measured: index into the `LOST` map and value of the `reason` label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Lost {
+    /// A request's framing could not be followed (malformed, or bytes unseen because segments came out of order).
+    RequestFraming = 0,
+    /// Responses whose framing could not be followed.
+    ResponseFraming = 1,
+    /// Requests beyond [`crate::http::conn::PIPELINE`] outstanding ones on a connection.
+    PipelineFull = 2,
+    /// Out-of-order ranges beyond what a connection remembers.
+    Reordering = 3,
+    /// Packets with more framing than one program run may parse.
+    StepLimit = 4,
+    /// Connections without state: the kernel had no memory for it.
+    NoMemory = 5,
+    /// Packets whose headers could not be read.
+    PacketHeader = 6,
+}
+
+impl Lost {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::RequestFraming,
+        Self::ResponseFraming,
+        Self::PipelineFull,
+        Self::Reordering,
+        Self::StepLimit,
+        Self::NoMemory,
+        Self::PacketHeader,
+    ];
+
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::RequestFraming => "request_framing",
+            Self::ResponseFraming => "response_framing",
+            Self::PipelineFull => "pipeline_full",
+            Self::Reordering => "reordering",
+            Self::StepLimit => "step_limit",
+            Self::NoMemory => "no_memory",
+            Self::PacketHeader => "packet_header",
+        }
+    }
+}
+
+/// Entries of the `LOST` map: a power of two, at least the number of reasons.
+pub const LOST_CELLS: usize = 8;
+
+/// A latency of one endpoint: index into [`EndpointStats::latencies`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Latency {
+    /// First request byte in to last response byte out.
+    Duration = 0,
+    /// Last request byte in to first response byte out.
+    FirstByte = 1,
+    /// Last request byte in to first body byte out, streamed responses only.
+    FirstToken = 2,
+    /// Between consecutive chunks of a streamed response.
+    InterToken = 3,
+}
+
+/// Everything that is counted per model and endpoint: one entry of the `ENDPOINT_STATS` map, at
+/// `slot * ENDPOINTS + endpoint`. Three pages, so that a slot's entries can be mapped on their own.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EndpointStats {
+    /// Indexed by [`Latency`].
+    pub latencies: [Histogram; 4],
+    /// Indexed by the functions below.
+    pub counters: [u64; 512],
+}
+
+impl EndpointStats {
+    /// Index of the number of body chunks of streamed responses.
+    pub const CHUNKS: usize = 0;
+
+    /// Index of the number of aborted requests.
+    #[inline(always)]
+    #[must_use]
+    pub const fn aborted(side: u32, phase: u32) -> usize {
+        1 + (side * 5 + phase) as usize
+    }
+
+    /// Index of the number of requests with status `code` (100..=599, RFC 9110 section 15); any other code shares one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn requests(code: u32) -> usize {
+        let above = code.wrapping_sub(100);
+        if above < 500 { 12 + above as usize } else { 11 }
+    }
+
+    /// The status code that is counted at `index`: the inverse of [`Self::requests`].
+    #[must_use]
+    pub const fn code_at(index: usize) -> Option<u32> {
+        if index >= 12 { Some(index as u32 - 12 + 100) } else { None }
+    }
+}
+
+/// Everything that is counted per model: one entry of the `MODEL_STATS` map, exactly a page.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ModelStats {
+    /// Smoothed round-trip times.
+    pub rtt: Histogram,
+    /// Indexed by [`counter`].
+    pub counters: [u64; 256],
+}
+
+/// Indices into [`ModelStats::counters`]. What ingress and what egress adds to lies in different cache lines, because
+/// the two run on different CPUs at the same time.
+pub mod counter {
+    /// Payload bytes received.
+    pub const REQUEST_BYTES: usize = 0;
+    /// Requests begun.
+    pub const BEGUN: usize = 1;
+    /// Payload bytes sent.
+    pub const RESPONSE_BYTES: usize = 8;
+    /// Requests ended, aborted or lost.
+    pub const ENDED: usize = 9;
+    /// Segments sent again.
+    pub const RETRANSMITS: usize = 10;
+    /// Connections established.
+    pub const OPENED: usize = 16;
+    /// Connections closed that had been counted as established.
+    pub const CLOSED: usize = 17;
+    /// Connections by protocol: this plus [`super::Protocol`].
+    pub const PROTOCOLS: usize = 24;
+}
+
+/// Which ports are measured: the single entry of the `CONFIG` map.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortRange {
+    /// Lowest measured port.
+    pub first: u32,
+    /// Highest measured port minus the lowest.
+    pub span: u32,
+}
+
+/// Entry of the `PORTS` map for a port that is not measured; any other value is the port's slot plus one.
+pub const NO_SLOT: u32 = 0;
+
+const _: () = {
+    assert!(size_of::<Histogram>() == 2048);
+    assert!(size_of::<EndpointStats>() == 3 * 4096);
+    assert!(size_of::<ModelStats>() == 4096);
+    assert!(size_of::<PortRange>() == 8);
+    assert!(Endpoint::ALL.len() == ENDPOINTS);
+    assert!(Lost::ALL.len() <= LOST_CELLS);
+    assert!(EndpointStats::aborted(1, 4) < EndpointStats::requests(0));
+    assert!(EndpointStats::requests(599) < 512);
+};

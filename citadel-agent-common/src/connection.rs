@@ -1,0 +1,68 @@
+//! What the kernel keeps per connection, and how a connection without a socket is found.
+//!
+//! Shared, because userspace sweeps the map of early connections; everything else in here is the kernel's own.
+
+use crate::http::conn::Conn;
+
+/// Payload bytes that a [`Window`] holds; a power of two.
+pub const WINDOW: usize = 256;
+
+/// A stretch of payload. It lives with the connection, because the stack is too small and a per-CPU map could be
+/// overwritten by a softirq that interrupts an egress run.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Window {
+    /// The bytes, and room for a word that begins in the last of them.
+    pub bytes: [u8; WINDOW + 8],
+    /// Payload offset of the first byte.
+    pub base: u32,
+    _reserved: u32,
+}
+
+/// What is kept per connection: the value of the `CONNECTIONS` map (in the socket) and of `EARLY`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// In `EARLY`: when it was made, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub made_ns: u64,
+    /// Both directions, and the requests under way.
+    pub conn: Conn,
+    /// For ingress.
+    pub rx_window: Window,
+    /// For egress.
+    pub tx_window: Window,
+    /// The state was set up: new memory is zero.
+    pub known: u32,
+    /// The connection is older than the programs: no callback will say that it closes.
+    pub joined: u32,
+    /// It is counted as open.
+    pub open: u32,
+    /// The socket's retransmitted segments that are counted.
+    pub retransmits: u32,
+    /// In `EARLY`: the sequence number that its data began with.
+    pub first_seq: u32,
+    _reserved: u32,
+}
+
+/// A connection's addresses, for the moment in which it has no socket of its own: the key of `EARLY`. IPv4 is v4-mapped
+/// IPv6, addresses are in network and ports in host byte order.
+///
+/// Aligned to eight bytes: it lies on the stack, where the verifier wants every access aligned.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Tuple {
+    /// The client's address.
+    pub remote: [u32; 4],
+    /// The server's.
+    pub local: [u32; 4],
+    /// The client's port.
+    pub remote_port: u32,
+    /// The server's.
+    pub local_port: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Tuple>() == 40);
+    // No padding: the sum of the fields.
+    assert!(size_of::<Connection>() == 8 + size_of::<Conn>() + 2 * size_of::<Window>() + 24);
+};

@@ -1,0 +1,570 @@
+//! One TCP connection of a model server: both directions, the requests under way, and what is observed of them.
+//!
+//! The ingress program calls [`Conn::receive`], the egress program [`Conn::transmit`], and whoever sees the connection end
+//! calls [`Conn::close`]. The two directions run on different CPUs at the same time and share no lock, so each field has
+//! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
+//! single-producer, single-consumer queue between them.
+
+use super::framer::{Framer, event, flag, state};
+use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+
+/// Requests under way that one connection can have (pipelining, RFC 9112, section 9.3.2); a power of two.
+pub const PIPELINE: usize = 16;
+
+/// Ranges that came too early and that a connection remembers.
+const EARLY: usize = 4;
+
+/// Parser steps of one call: a step is up to eight bytes of a line, or any number of body bytes. A call that runs out of
+/// steps says [`Progress::More`], and the same call again goes on where it stopped.
+pub const STEPS: u32 = 16;
+
+/// Where observations go: atomic adds on map values in the kernel, a record in tests.
+pub trait Sink {
+    /// Payload bytes, each counted once.
+    fn bytes(&mut self, response: bool, count: u32);
+    /// The connection's protocol became known.
+    fn protocol(&mut self, protocol: Protocol);
+    /// A request began.
+    fn begun(&mut self);
+    /// Requests left the queue: ended, aborted or lost.
+    fn left(&mut self, count: u32);
+    /// A response ended with status `code`.
+    fn ended(&mut self, endpoint: u32, code: u32);
+    /// A latency in nanoseconds.
+    fn latency(&mut self, which: Latency, endpoint: u32, ns: u64);
+    /// A body chunk of a streamed response.
+    fn chunk(&mut self, endpoint: u32);
+    /// A request whose connection ended first.
+    fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
+    /// Something that could not be measured.
+    fn lost(&mut self, why: Lost, count: u32);
+}
+
+/// The payload of one segment.
+pub trait Payload {
+    /// Eight bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
+    fn word(&mut self, offset: u32) -> Option<u64>;
+}
+
+/// Whether a call took the whole segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// It did.
+    Done,
+    /// It ran out of steps; the same call again goes on.
+    More,
+}
+
+/// A request under way.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Request {
+    /// Time of its first byte.
+    first_ns: u64,
+    /// Time of its last byte so far.
+    last_ns: u64,
+    endpoint: u32,
+    /// [`flag::HEAD`], [`flag::CONNECT`], [`COMPLETE`].
+    flags: u32,
+}
+
+/// A request's last byte has arrived.
+const COMPLETE: u32 = 1 << 31;
+
+/// A range of sequence numbers that came before what precedes it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Early {
+    start: u32,
+    /// Equal to `start` where there is none.
+    end: u32,
+}
+
+/// The connection's state: see the module's documentation for who writes what.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conn {
+    // Written by ingress.
+    rx: Framer,
+    rx_first_ns: u64,
+    early: [Early; EARLY],
+    rx_next: u32,
+    /// `rx_next` is known.
+    rx_synced: u32,
+    /// Requests pushed into the queue so far.
+    tail: u32,
+    /// More than [`PIPELINE`] requests were under way once: later ones are not followed.
+    overflown: u32,
+    /// The client sent FIN or RST.
+    client_ended: u32,
+    protocol: u32,
+    // Written by egress.
+    tx: Framer,
+    tx_first_ns: u64,
+    /// Time of the last response byte so far.
+    tx_last_ns: u64,
+    /// Time of the last chunk of the response under way.
+    chunk_ns: u64,
+    tx_next: u32,
+    /// `tx_next` is known.
+    tx_synced: u32,
+    /// Requests taken from the queue so far.
+    head: u32,
+    /// A body byte of the response under way was sent.
+    body_begun: u32,
+    /// Up to where the server's TCP has acknowledged the client's bytes.
+    acknowledged: u32,
+    acknowledges: u32,
+    requests: [Request; PIPELINE],
+}
+
+/// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
+/// value on this path, so that all paths through a step of the parser end in the same state.
+macro_rules! fresh {
+    ($place:expr) => {
+        // SAFETY: the place is behind a reference, so it is readable and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $place) }
+    };
+}
+
+/// Whether sequence number `a` lies after `b` (RFC 9293, section 3.4).
+#[inline(always)]
+const fn after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
+}
+
+impl Conn {
+    /// A connection that is seen from its beginning, the handshake. All zero, as new kernel memory is.
+    pub const NEW: Self = Self {
+        rx: Framer::NEW,
+        rx_first_ns: 0,
+        early: [Early { start: 0, end: 0 }; EARLY],
+        rx_next: 0,
+        rx_synced: 0,
+        tail: 0,
+        overflown: 0,
+        client_ended: 0,
+        protocol: Protocol::Unknown as u32,
+        tx: Framer::NEW,
+        tx_first_ns: 0,
+        tx_last_ns: 0,
+        chunk_ns: 0,
+        tx_next: 0,
+        tx_synced: 0,
+        head: 0,
+        body_begun: 0,
+        acknowledged: 0,
+        acknowledges: 0,
+        requests: [Request { first_ns: 0, last_ns: 0, endpoint: 0, flags: 0 }; PIPELINE],
+    };
+
+    /// Turns [`Self::NEW`] into a connection that was open before anyone looked: nothing is read until a segment begins
+    /// like a request.
+    #[inline(always)]
+    pub const fn join(&mut self) {
+        self.rx.join();
+        self.tx.join();
+    }
+
+    /// Tells the sequence number of the client's first byte, unless bytes have come already: so that even a first segment
+    /// out of order finds its place.
+    #[inline(always)]
+    pub const fn expect_first(&mut self, seq: u32) {
+        if self.rx_synced == 0 {
+            self.rx_next = seq;
+            self.rx_synced = 1;
+        }
+    }
+
+    /// The client sent FIN or RST.
+    #[inline(always)]
+    pub const fn client_ends(&mut self) {
+        self.client_ended = 1;
+    }
+
+    /// Whether `seq` is just what the client is to send next: what a RST must have to count (RFC 5961, section 3.2).
+    #[inline(always)]
+    #[must_use]
+    pub fn is_next(&self, seq: u32) -> bool {
+        fresh!(self.rx_next) == seq
+    }
+
+    /// Whether the server has sent from `seq` on before.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_sent(&self, seq: u32) -> bool {
+        self.tx_synced != 0 && after(fresh!(self.tx_next), seq)
+    }
+
+    /// Takes the protocol as [`Protocol::Other`] if nothing has shown what it is: for a connection that ends.
+    #[inline(always)]
+    pub fn settle_protocol<S: Sink>(&mut self, sink: &mut S) {
+        if self.protocol == Protocol::Unknown as u32 {
+            self.speaks(Protocol::Other, sink);
+        }
+    }
+
+    #[inline(always)]
+    fn speaks<S: Sink>(&mut self, protocol: Protocol, sink: &mut S) {
+        self.protocol = protocol as u32;
+        sink.protocol(protocol);
+    }
+
+    /// A segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`.
+    #[inline(always)]
+    pub fn receive<P: Payload, S: Sink>(
+        &mut self,
+        payload: &mut P,
+        seq: u32,
+        len: u32,
+        now: u64,
+        sink: &mut S,
+    ) -> Progress {
+        self.expect_first(seq);
+        let before = fresh!(self.rx_next);
+        if self.tx.state() == state::OPAQUE {
+            self.rx.enter(state::OPAQUE);
+        } else if before == seq && self.rx.state() == state::RESYNC {
+            self.rx.enter(state::START);
+        }
+        let mut progress = Progress::More;
+        for _ in 0..STEPS {
+            let next = fresh!(self.rx_next);
+            let offset = next.wrapping_sub(seq);
+            let (left, seen) = if offset < len {
+                (len - offset, true)
+            } else if after(seq, next) {
+                // What the server's TCP has acknowledged has come, whether it was seen here or not.
+                let acknowledged = fresh!(self.acknowledged);
+                if self.acknowledges == 0 || !after(acknowledged, next) {
+                    self.keep(seq, len, sink);
+                    progress = Progress::Done;
+                    break;
+                }
+                let to = if after(acknowledged, seq) { seq } else { acknowledged };
+                (to.wrapping_sub(next), false)
+            } else {
+                let left = self.joins(next);
+                if left == 0 {
+                    progress = Progress::Done;
+                    break;
+                }
+                (left, false)
+            };
+            self.step::<false, P, S>(payload, offset, left, seen, now, sink);
+            let (used, event) = self.rx.found();
+            self.rx_next = next.wrapping_add(used);
+            self.request_event(event, now, sink);
+        }
+        let taken = fresh!(self.rx_next).wrapping_sub(before);
+        if taken != 0 {
+            sink.bytes(false, taken);
+            let in_message = !matches!(self.rx.state(), state::START | state::RESYNC | state::OPAQUE);
+            if in_message && self.overflown == 0 {
+                self.newest().last_ns = now;
+            }
+        }
+        progress
+    }
+
+    /// A segment from the server: `len` > 0 payload bytes from sequence number `seq` on, at time `now`; `ack` is its
+    /// acknowledgement number.
+    #[inline(always)]
+    pub fn transmit<P: Payload, S: Sink>(
+        &mut self,
+        payload: &mut P,
+        seq: u32,
+        len: u32,
+        ack: u32,
+        now: u64,
+        sink: &mut S,
+    ) -> Progress {
+        self.acknowledged = ack;
+        self.acknowledges = 1;
+        if self.tx_synced == 0 {
+            self.tx_next = seq;
+            self.tx_synced = 1;
+        }
+        let before = fresh!(self.tx_next);
+        if after(seq, before) {
+            // TCP sends in order, so bytes went out that no program saw.
+            let event = self.tx.lose();
+            self.response_event(event, now, sink);
+            self.tx_next = seq;
+        }
+        let next = fresh!(self.tx_next);
+        if self.rx.state() == state::OPAQUE {
+            self.tx.enter(state::OPAQUE);
+        } else if next == seq && self.tx.state() == state::RESYNC && self.under_way() != 0 {
+            self.tx.enter(state::START);
+        }
+        let mut progress = Progress::More;
+        for _ in 0..STEPS {
+            let next = fresh!(self.tx_next);
+            let offset = next.wrapping_sub(seq);
+            if offset >= len {
+                progress = Progress::Done;
+                break;
+            }
+            self.step::<true, P, S>(payload, offset, len - offset, true, now, sink);
+            let (used, event) = self.tx.found();
+            self.tx_next = next.wrapping_add(used);
+            self.response_event(event, now, sink);
+        }
+        let taken = fresh!(self.tx_next).wrapping_sub(before);
+        if taken != 0 {
+            self.tx_last_ns = now;
+            sink.bytes(true, taken);
+        }
+        progress
+    }
+
+    /// The connection ends: by the server's FIN (`orderly`), which is the end of a body that lasts until then, or in any
+    /// other way. Whatever is still under way is aborted, by the client if it ended first, else by `otherwise`.
+    #[inline(always)]
+    pub fn close<S: Sink>(&mut self, orderly: bool, otherwise: Side, sink: &mut S) {
+        if orderly && self.tx.state() == state::UNTIL_CLOSE && self.under_way() != 0 {
+            self.response_event(event::END, self.tx_last_ns, sink);
+        }
+        let side = if self.client_ended != 0 { Side::Client } else { otherwise };
+        let mut response = self.response_phase();
+        let mut aborted = 0;
+        for _ in 0..PIPELINE {
+            if self.under_way() == 0 {
+                break;
+            }
+            let request = *self.oldest();
+            let waiting = if request.flags & COMPLETE != 0 { Phase::Waiting } else { Phase::Request };
+            sink.aborted(request.endpoint, side, response.unwrap_or(waiting));
+            response = None;
+            aborted += 1;
+            self.head = fresh!(self.head).wrapping_add(1);
+        }
+        if aborted > 0 {
+            sink.left(aborted);
+        }
+    }
+
+    /// How far the response under way has come; `None` before its first byte.
+    #[inline(always)]
+    fn response_phase(&self) -> Option<Phase> {
+        match self.tx.state() {
+            state::RESYNC | state::OPAQUE => None,
+            state::START if self.tx.at_message_start() => None,
+            _ if self.body_begun == 0 => Some(Phase::Headers),
+            _ if self.tx.flags & flag::STREAMED != 0 => Some(Phase::Streaming),
+            _ => Some(Phase::Body),
+        }
+    }
+
+    /// Number of requests in the queue.
+    #[inline(always)]
+    fn under_way(&self) -> u32 {
+        fresh!(self.tail).wrapping_sub(fresh!(self.head))
+    }
+
+    #[inline(always)]
+    fn oldest(&mut self) -> &mut Request {
+        let index = fresh!(self.head) as usize;
+        &mut self.requests[index & (PIPELINE - 1)]
+    }
+
+    #[inline(always)]
+    fn newest(&mut self) -> &mut Request {
+        let index = fresh!(self.tail).wrapping_sub(1) as usize;
+        &mut self.requests[index & (PIPELINE - 1)]
+    }
+
+    /// One step: up to eight bytes of a line, or all that is there of a body. Of the `left` bytes at `offset`, only those
+    /// `seen` can be looked at; the others came out of order.
+    #[inline(always)]
+    fn step<const RESPONSE: bool, P: Payload, S: Sink>(
+        &mut self,
+        payload: &mut P,
+        offset: u32,
+        left: u32,
+        seen: bool,
+        now: u64,
+        sink: &mut S,
+    ) {
+        let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
+        let skippable = framer.skippable();
+        if skippable > 0 {
+            framer.skip(if skippable < u64::from(left) { skippable as u32 } else { left });
+            return;
+        }
+        let word = if seen { payload.word(offset) } else { None };
+        let Some(word) = word else {
+            let event = framer.lose();
+            framer.report(0, event);
+            return;
+        };
+        if framer.at_message_start() && !self.begin::<RESPONSE, S>(word, left, now, sink) {
+            return;
+        }
+        let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
+        framer.read::<RESPONSE>(word, if left < 8 { left } else { 8 });
+    }
+
+    /// The first byte of a message. `false`: nothing that is to be read; then what it is, is reported.
+    #[inline(always)]
+    fn begin<const RESPONSE: bool, S: Sink>(&mut self, word: u64, left: u32, now: u64, sink: &mut S) -> bool {
+        if RESPONSE {
+            if self.under_way() == 0 {
+                // A server may send what nobody asked for, such as 408 on an idle connection.
+                self.tx.report(left, event::NONE);
+                return false;
+            }
+            self.tx_first_ns = now;
+            self.body_begun = 0;
+            let request = self.oldest().flags;
+            self.tx.flags |= request & (flag::HEAD | flag::CONNECT);
+            return true;
+        }
+        self.rx_first_ns = now;
+        let byte = (word & 0xff) as u8;
+        if self.protocol != Protocol::Unknown as u32 || byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n') {
+            return true;
+        }
+        // TLS content types 20 to 23, then the major version 3 (RFC 8446, section 5.1).
+        if matches!(byte, 20..=23) && (word >> 8) & 0xff == 3 {
+            self.rx.enter(state::OPAQUE);
+            self.speaks(Protocol::Tls, sink);
+            self.rx.report(left, event::NONE);
+        } else {
+            let event = self.rx.unintelligible();
+            self.rx.report(left, event);
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn request_event<S: Sink>(&mut self, event: u32, now: u64, sink: &mut S) {
+        if event == event::NONE {
+            return;
+        }
+        if event & event::START != 0 {
+            if self.protocol == Protocol::Unknown as u32 {
+                self.speaks(Protocol::Http1, sink);
+            }
+            self.push(now, sink);
+        }
+        if event & event::END != 0 {
+            if self.overflown == 0 {
+                let request = self.newest();
+                request.last_ns = now;
+                request.flags |= COMPLETE;
+            }
+            self.rx.begin_next();
+        }
+        if event & event::HTTP2 != 0 {
+            self.speaks(Protocol::Http2, sink);
+        }
+        if event & event::NOT_HTTP != 0 {
+            self.speaks(Protocol::Other, sink);
+        }
+        if event & event::LOST != 0 {
+            sink.lost(Lost::RequestFraming, 1);
+        }
+    }
+
+    /// Puts the request that has begun into the queue.
+    #[inline(always)]
+    fn push<S: Sink>(&mut self, now: u64, sink: &mut S) {
+        if self.overflown != 0 || self.under_way() >= PIPELINE as u32 {
+            self.overflown = 1;
+            sink.lost(Lost::PipelineFull, 1);
+            return;
+        }
+        let request = Request {
+            first_ns: self.rx_first_ns,
+            last_ns: now,
+            endpoint: fresh!(self.rx.subject),
+            flags: self.rx.flags & (flag::HEAD | flag::CONNECT),
+        };
+        let tail = fresh!(self.tail);
+        // Volatile and in this order: the egress program may look as soon as the queue has grown.
+        // SAFETY: both places are behind `self`.
+        unsafe {
+            (&raw mut self.requests[tail as usize & (PIPELINE - 1)]).write_volatile(request);
+            (&raw mut self.tail).write_volatile(tail.wrapping_add(1));
+        }
+        sink.begun();
+    }
+
+    #[inline(always)]
+    fn response_event<S: Sink>(&mut self, event: u32, now: u64, sink: &mut S) {
+        if event == event::NONE {
+            return;
+        }
+        if event & event::LOST != 0 {
+            let count = self.under_way();
+            self.head = fresh!(self.tail);
+            if count > 0 {
+                sink.left(count);
+                sink.lost(Lost::ResponseFraming, count);
+            }
+            return;
+        }
+        let request = *self.oldest();
+        if event & event::START != 0 {
+            sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
+        }
+        if event & event::DATA != 0 {
+            if self.tx.flags & flag::STREAMED != 0 {
+                if self.body_begun == 0 {
+                    sink.latency(Latency::FirstToken, request.endpoint, now.saturating_sub(request.last_ns));
+                } else {
+                    sink.latency(Latency::InterToken, request.endpoint, now.saturating_sub(self.chunk_ns));
+                }
+                if self.tx.flags & flag::CHUNKED != 0 {
+                    sink.chunk(request.endpoint);
+                }
+            }
+            self.body_begun = 1;
+            self.chunk_ns = now;
+        }
+        if event & event::END != 0 {
+            sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
+            sink.ended(request.endpoint, fresh!(self.tx.subject));
+            self.head = fresh!(self.head).wrapping_add(1);
+            sink.left(1);
+            self.tx.begin_next();
+        }
+    }
+
+    /// Keeps a range that came too early.
+    #[inline(always)]
+    fn keep<S: Sink>(&mut self, seq: u32, len: u32, sink: &mut S) {
+        let (next, end) = (fresh!(self.rx_next), seq.wrapping_add(len));
+        for early in &mut self.early {
+            if early.start == early.end || !after(early.end, next) {
+                *early = Early { start: seq, end };
+                return;
+            }
+            if !after(seq, early.end) && !after(early.start, end) {
+                // It touches this range: one range from the first to the last of both.
+                if after(early.start, seq) {
+                    early.start = seq;
+                }
+                if after(end, early.end) {
+                    early.end = end;
+                }
+                return;
+            }
+        }
+        sink.lost(Lost::Reordering, 1);
+    }
+
+    /// How many bytes from `next` on came early.
+    #[inline(always)]
+    fn joins(&self, next: u32) -> u32 {
+        let mut to = next;
+        for early in &self.early {
+            if early.start != early.end && !after(early.start, next) && after(early.end, to) {
+                to = early.end;
+            }
+        }
+        to.wrapping_sub(next)
+    }
+}

@@ -1,0 +1,306 @@
+//! The `net` family: requests, tokens and TCP of each model port, seen below the socket.
+//!
+//! `net_ingress` and `net_egress` (cgroup_skb) see every segment of every socket under their cgroup, `net_sockops`
+//! (sock_ops) sees connections begin and end. All three are thin: they find the connection's state and hand it what they
+//! saw; what it means is decided in `citadel_agent_common::http`. They never change or drop a packet.
+//!
+//! Hooks and helpers are stable UAPI, the newest of Linux 5.10 (sk_storage from cgroup_skb, 5.9; mmapable arrays, 5.5).
+#![no_std]
+#![no_main]
+#![expect(internal_features, reason = "atomic_xadd is the only atomic that every kernel's BPF has")]
+#![feature(core_intrinsics, asm_experimental_arch)]
+
+mod maps;
+mod packet;
+mod sink;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN, bpf_sock,
+    bpf_sock_ops,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_ns, bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_sk_storage_get,
+    bpf_sock_ops_cb_flags_set, bpf_tcp_sock,
+};
+use aya_ebpf::macros::{cgroup_skb, sock_ops};
+use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
+use citadel_agent_common::abi::{Lost, Side, counter};
+use citadel_agent_common::connection::{Connection, Tuple};
+use citadel_agent_common::http::conn::Progress;
+
+use maps::{BLANK, CONNECTIONS, EARLY, EGRESS_AGAIN, INGRESS_AGAIN, V4_MAPPED};
+use packet::Segment;
+use sink::Counters;
+
+/// What a cgroup program returns to let the packet pass.
+const PASS: i32 = 1;
+
+/// Segments from clients.
+#[cgroup_skb(ingress)]
+pub fn net_ingress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if let Some(slot) = maps::slot(packet::local_port(skb)) {
+        ingress(skb, slot);
+    }
+    PASS
+}
+
+/// Segments from servers.
+#[cgroup_skb(egress)]
+pub fn net_egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if let Some(slot) = maps::slot(packet::local_port(skb)) {
+        egress(skb, slot);
+    }
+    PASS
+}
+
+/// Connections that begin and end.
+#[sock_ops]
+pub fn net_sockops(ctx: SockOpsContext) -> u32 {
+    // SAFETY: the context is valid for the program's whole run. Volatile: context fields are rewritten one by one.
+    let port = unsafe { (&raw const (*ctx.ops).local_port).read_volatile() };
+    if let Some(slot) = maps::slot(port) {
+        sockops(ctx.ops, slot);
+    }
+    1
+}
+
+#[inline(always)]
+fn ingress(skb: *mut __sk_buff, slot: u32) {
+    let Some(segment) = Segment::read(skb) else {
+        sink::lost(Lost::PacketHeader, 1);
+        return;
+    };
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return;
+    }
+    // SAFETY: not null; the verifier knows it as a socket.
+    let listening = unsafe { (&raw const (*sock).state).read_volatile() } == BPF_TCP_LISTEN;
+    let connection = if listening {
+        early(skb, &segment)
+    } else if segment.is_bare() {
+        return;
+    } else {
+        connection(sock)
+    };
+    let Some(connection) = connection else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
+    let conn = &mut connection.conn;
+    if segment.len > 0 {
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let mut payload = segment.payload(skb, &mut connection.rx_window);
+        let progress = conn.receive(&mut payload, segment.seq, segment.len, now, &mut counters);
+        if matches!(progress, Progress::More) {
+            maps::again(skb, &INGRESS_AGAIN);
+            sink::lost(Lost::StepLimit, 1);
+        }
+    }
+    if segment.ends() && !listening {
+        conn.client_ends();
+        // A connection older than the programs has no callback when it closes: the packet has to tell.
+        if segment.is_reset() && connection.joined != 0 && conn.is_next(segment.seq) {
+            conn.close(false, Side::Client, &mut counters);
+        }
+    }
+}
+
+#[inline(always)]
+fn egress(skb: *mut __sk_buff, slot: u32) {
+    let Some(segment) = Segment::read(skb) else {
+        sink::lost(Lost::PacketHeader, 1);
+        return;
+    };
+    if segment.is_bare() {
+        return;
+    }
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return;
+    }
+    let Some(connection) = connection(sock) else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
+    if segment.ends() || connection.conn.has_sent(segment.seq) {
+        // SAFETY: the socket is valid while its packet is looked at.
+        let tcp = unsafe { bpf_tcp_sock(sock) };
+        if !tcp.is_null() {
+            // SAFETY: not null.
+            count_retransmits(connection, unsafe { (*tcp).total_retrans }, &mut counters);
+        }
+    }
+    let conn = &mut connection.conn;
+    if segment.len > 0 {
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let mut payload = segment.payload(skb, &mut connection.tx_window);
+        let progress = conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
+        if matches!(progress, Progress::More) {
+            maps::again(skb, &EGRESS_AGAIN);
+            sink::lost(Lost::StepLimit, 1);
+        }
+    }
+    if segment.ends() {
+        conn.close(!segment.is_reset(), Side::Server, &mut counters);
+    }
+}
+
+#[inline(always)]
+fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
+    // Context fields are rewritten one by one, so each is read by itself.
+    macro_rules! field {
+        ($($place:tt)+) => {
+            // SAFETY: the context is valid for the program's whole run.
+            unsafe { (&raw const (*ops).$($place)+).read_volatile() }
+        };
+    }
+    let op = field!(op);
+    if op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_STATE_CB {
+        return;
+    }
+    let sock: *mut bpf_sock = field!(__bindgen_anon_2.sk);
+    if sock.is_null() {
+        return;
+    }
+    if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        // The call replaces the flags, and another program may have set some.
+        let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        // SAFETY: a valid context.
+        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
+        let mut tuple = Tuple {
+            remote: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(remote_ip4)],
+            local: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(local_ip4)],
+            remote_port: u32::from_be(field!(remote_port)),
+            local_port: field!(local_port),
+        };
+        if field!(family) == AF_INET6 {
+            tuple.remote =
+                [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
+            tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
+        }
+        // SAFETY: maps and keys are valid. What came early becomes the connection's first state.
+        let connection = unsafe {
+            let map = (&raw const EARLY).cast_mut().cast();
+            let early = bpf_map_lookup_elem(map, (&raw mut tuple).cast());
+            let connection = storage(sock, early);
+            if !early.is_null() {
+                bpf_map_delete_elem(map, (&raw mut tuple).cast());
+            }
+            connection
+        };
+        let Some(connection) = connection else { return };
+        connection.known = 1;
+        connection.open = 1;
+        connection.conn.expect_first(field!(rcv_nxt));
+        let Some(mut counters) = Counters::of(slot, sock) else { return };
+        counters.add(counter::OPENED, 1);
+    } else {
+        let Some(connection) = connection(sock) else { return };
+        let Some(mut counters) = Counters::of(slot, sock) else { return };
+        let state = field!(__bindgen_anon_1.args[1]);
+        // Open as long as the server's application has it open.
+        if connection.open != 0 && state != BPF_TCP_ESTABLISHED && state != BPF_TCP_CLOSE_WAIT {
+            connection.open = 0;
+            counters.add(counter::CLOSED, 1);
+        }
+        if state == BPF_TCP_CLOSE {
+            count_retransmits(connection, field!(total_retrans), &mut counters);
+            // What neither side's packets ended, a time-out or an error did: the client is gone.
+            connection.conn.close(false, Side::Client, &mut counters);
+            connection.conn.settle_protocol(&mut counters);
+        }
+    }
+}
+
+/// `AF_INET6` of `<linux/socket.h>`.
+const AF_INET6: u32 = 10;
+
+/// The connection's state. One that was not seen to begin is older than the programs.
+#[inline(always)]
+fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
+    let connection = storage(sock, core::ptr::null_mut())?;
+    if connection.known == 0 {
+        connection.known = 1;
+        connection.joined = 1;
+        connection.conn.join();
+        // SAFETY: the socket is valid while its packet is looked at.
+        let tcp = unsafe { bpf_tcp_sock(sock) };
+        if !tcp.is_null() {
+            // SAFETY: not null.
+            connection.retransmits = unsafe { (*tcp).total_retrans };
+        }
+    }
+    Some(connection)
+}
+
+/// The socket's storage, made if it has none: zero, or as `first` says.
+#[inline(always)]
+fn storage(sock: *mut bpf_sock, first: *mut core::ffi::c_void) -> Option<&'static mut Connection> {
+    let map = (&raw const CONNECTIONS).cast_mut().cast();
+    // SAFETY: a valid map and socket. The pointer lives until the program returns, and the socket's two directions write
+    // different fields of what it points to.
+    let connection = unsafe {
+        bpf_sk_storage_get(map, sock.cast(), first, BPF_SK_STORAGE_GET_F_CREATE as u64).cast::<Connection>().as_mut()
+    };
+    if connection.is_none() {
+        sink::lost(Lost::NoMemory, 1);
+    }
+    connection
+}
+
+/// Where a segment's payload is kept that still belongs to the listener, because the child's socket does not exist yet:
+/// TCP Fast Open, deferred accept, a lost ACK. `net_sockops` gives it to the child in the same softirq.
+#[inline(always)]
+fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Connection> {
+    let mut tuple = segment.tuple(skb);
+    let map = (&raw const EARLY).cast_mut().cast();
+    let key = (&raw mut tuple).cast();
+    if segment.len == 0 {
+        // The handshake completes without the data that a SYN may have carried: it was not taken, and will come again.
+        if !segment.is_syn() {
+            // SAFETY: a valid map and key.
+            unsafe { bpf_map_delete_elem(map, key) };
+        }
+        return None;
+    }
+    // SAFETY: a valid map and key.
+    let found = unsafe { bpf_map_lookup_elem(map, key).cast::<Connection>().as_mut() };
+    if let Some(connection) = found
+        && connection.first_seq == segment.seq
+    {
+        return Some(connection);
+    }
+    let blank = BLANK.get_ptr(0)?;
+    // SAFETY: valid maps, key and value.
+    let made = unsafe {
+        bpf_map_update_elem(map, key, blank.cast_mut().cast(), 0);
+        bpf_map_lookup_elem(map, key).cast::<Connection>().as_mut()
+    };
+    let Some(connection) = made else {
+        sink::lost(Lost::NoMemory, 1);
+        return None;
+    };
+    connection.known = 1;
+    connection.first_seq = segment.seq;
+    // SAFETY: no arguments.
+    connection.made_ns = unsafe { bpf_ktime_get_ns() };
+    Some(connection)
+}
+
+/// Counts what the socket has retransmitted since it was last asked.
+#[inline(always)]
+fn count_retransmits(connection: &mut Connection, total: u32, counters: &mut Counters) {
+    let new = total.wrapping_sub(connection.retransmits);
+    if new != 0 {
+        connection.retransmits = total;
+        counters.add(counter::RETRANSMITS, new as u64);
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

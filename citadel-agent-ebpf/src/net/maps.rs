@@ -1,0 +1,75 @@
+//! The family's maps: key, value, size, and what happens when one is full.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::programs::SkBuffContext;
+use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange};
+use citadel_agent_common::connection::{Connection, Tuple};
+
+/// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
+pub(crate) const V4_MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
+
+/// Which ports can be measured at all; written by userspace, also while the programs run.
+#[map]
+static CONFIG: Array<PortRange> = Array::with_max_entries(1, 0);
+
+/// Port -> slot + 1, [`NO_SLOT`] where the port is not measured. Half a megabyte, so that no port needs a search.
+#[map]
+static PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+
+/// Slot -> what is counted per model. Userspace sets the size to the number of slots before it loads.
+#[map]
+pub(crate) static MODEL_STATS: Array<ModelStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Slot * 9 + endpoint -> what is counted per endpoint. Sized like `MODEL_STATS`.
+#[map]
+pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Reason -> how much could not be measured.
+#[map]
+pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, BPF_F_MMAPABLE);
+
+/// Socket -> connection: it lives in the socket and goes with it, so the map cannot fill up and evicts nothing.
+#[btf_map]
+pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+/// Addresses -> connection, between a listener's segment and the child's callback in the same softirq. What finds no
+/// child (its handshake failed) is swept by userspace; full means that new ones are lost, and counted.
+#[map]
+pub(crate) static EARLY: HashMap<Tuple, Connection> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// A connection of zeros: what `EARLY` entries begin as. Nothing writes it.
+#[map]
+pub(crate) static BLANK: Array<Connection> = Array::with_max_entries(1, 0);
+
+/// `net_ingress` itself, for packets with more framing than one run may parse. One map a program, because the kernel
+/// refuses programs with different attach types in one (`bpf_prog_map_compatible`).
+#[map]
+pub(crate) static INGRESS_AGAIN: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// `net_egress` itself, likewise.
+#[map]
+pub(crate) static EGRESS_AGAIN: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The slot of a port, if it is measured.
+#[inline(always)]
+pub(crate) fn slot(port: u32) -> Option<u32> {
+    let range = CONFIG.get(0)?;
+    if port.wrapping_sub(range.first) > range.span {
+        return None;
+    }
+    match *PORTS.get(port)? {
+        NO_SLOT => None,
+        slot => Some(slot - 1),
+    }
+}
+
+/// Runs the program in `program` again on the same packet: sequence numbers tell it where to go on. Returns only if the
+/// kernel refuses (33 runs, `MAX_TAIL_CALL_CNT`).
+#[inline(always)]
+pub(crate) fn again(skb: *mut __sk_buff, program: &ProgramArray) {
+    // SAFETY: the entry is a program of the same type; an empty one makes the call return.
+    let _ = unsafe { program.tail_call(&SkBuffContext::new(skb), 0) };
+}

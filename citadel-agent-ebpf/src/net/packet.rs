@@ -1,0 +1,208 @@
+//! Reading segments: addresses and TCP header from the packet's linear part, payload through helper calls, because on
+//! loopback and on transmission it sits in page fragments.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use citadel_agent_common::connection::{self, Tuple, Window};
+use citadel_agent_common::http::conn::Payload;
+
+use crate::maps::V4_MAPPED;
+
+/// `ETH_P_IP` as `__sk_buff::protocol` has it, in network byte order.
+const IPV4: u32 = 0x0800_u16.to_be() as u32;
+/// `ETH_P_IPV6`, likewise.
+const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+const IPPROTO_TCP: u8 = 6;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+
+/// Payload bytes that one helper call brings.
+const WINDOW: u32 = connection::WINDOW as u32;
+
+/// A field of the context. Volatile, because the verifier rewrites each access by itself and refuses merged ones.
+macro_rules! context {
+    ($skb:expr, $field:ident) => {
+        // SAFETY: the context is valid for the program's whole run.
+        unsafe { (&raw const (*$skb).$field).read_volatile() }
+    };
+}
+
+/// The local port of the packet's socket, in host byte order.
+#[inline(always)]
+pub(crate) fn local_port(skb: *mut __sk_buff) -> u32 {
+    context!(skb, local_port)
+}
+
+/// The packet's socket.
+#[inline(always)]
+pub(crate) fn sock(skb: *mut __sk_buff) -> *mut bpf_sock {
+    // SAFETY: as in `context`; the field is a pointer in a union.
+    unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() }
+}
+
+/// What a TCP segment's headers say.
+pub(crate) struct Segment {
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    /// Payload bytes.
+    pub(crate) len: u32,
+    /// Offset of the payload from the IP header.
+    at: u32,
+    flags: u8,
+}
+
+impl Segment {
+    /// Reads the headers; `None` for what is no TCP over IPv4 or over IPv6 without extension headers.
+    #[inline(always)]
+    pub(crate) fn read(skb: *mut __sk_buff) -> Option<Self> {
+        let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
+        let protocol = context!(skb, protocol);
+        if data + 40 > end {
+            return None;
+        }
+        let header = data as *const u8;
+        // SAFETY: 40 bytes from `data` on are inside the packet.
+        let (ip_len, protocol) = unsafe {
+            if protocol == IPV4 {
+                ((*header as u32 & 0xf) * 4, *header.add(9))
+            } else if protocol == IPV6 {
+                (40, *header.add(6))
+            } else {
+                return None;
+            }
+        };
+        let tcp = data + ip_len as usize;
+        if protocol != IPPROTO_TCP || tcp + 20 > end {
+            return None;
+        }
+        let tcp = tcp as *const u8;
+        // SAFETY: 20 bytes from `tcp` on are inside the packet; packet data need not be aligned.
+        let (seq, ack, offset, flags) = unsafe {
+            (
+                u32::from_be(tcp.add(4).cast::<u32>().read_unaligned()),
+                u32::from_be(tcp.add(8).cast::<u32>().read_unaligned()),
+                (*tcp.add(12) >> 4) as u32 * 4,
+                *tcp.add(13),
+            )
+        };
+        let at = ip_len + offset;
+        let total = context!(skb, len);
+        let len = if total > at { total - at } else { 0 };
+        // SYN takes the first sequence number.
+        let seq = if flags & SYN != 0 { seq.wrapping_add(1) } else { seq };
+        Some(Self { seq, ack, len, at, flags })
+    }
+
+    /// Nothing but an acknowledgement.
+    #[inline(always)]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.len == 0 && !self.ends()
+    }
+
+    /// FIN or RST.
+    #[inline(always)]
+    pub(crate) fn ends(&self) -> bool {
+        self.flags & (FIN | RST) != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_reset(&self) -> bool {
+        self.flags & RST != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_syn(&self) -> bool {
+        self.flags & SYN != 0
+    }
+
+    /// The addresses of a segment that came in.
+    #[inline(always)]
+    pub(crate) fn tuple(&self, skb: *mut __sk_buff) -> Tuple {
+        let [a, b, c] = V4_MAPPED;
+        let mut tuple = Tuple {
+            remote: [a, b, c, 0],
+            local: [a, b, c, 0],
+            remote_port: u32::from_be(context!(skb, remote_port)),
+            local_port: local_port(skb),
+        };
+        let v4 = context!(skb, protocol) == IPV4;
+        let skb = skb.cast();
+        // SAFETY: the destinations are as long as the lengths say; a failed call zeroes them.
+        unsafe {
+            if v4 {
+                bpf_skb_load_bytes(skb, 12, (&raw mut tuple.remote[3]).cast(), 4);
+                bpf_skb_load_bytes(skb, 16, (&raw mut tuple.local[3]).cast(), 4);
+            } else {
+                bpf_skb_load_bytes(skb, 8, (&raw mut tuple.remote).cast(), 16);
+                bpf_skb_load_bytes(skb, 24, (&raw mut tuple.local).cast(), 16);
+            }
+        }
+        tuple
+    }
+
+    /// The payload, read through `window`.
+    #[inline(always)]
+    pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window) -> Bytes<'a> {
+        // A base from which no offset is inside the window: nothing is loaded yet.
+        window.base = u32::MAX - WINDOW;
+        Bytes { skb, at: self.at, len: self.len, window }
+    }
+}
+
+/// `value & mask`, for a mask that changes nothing: it shows the verifier the bound right before the value is used, where
+/// the compiler, which knows the bound as well, would leave the instruction out.
+#[inline(always)]
+pub(crate) fn bounded(mut value: u64, mask: u64) -> u64 {
+    // SAFETY: an AND without memory access.
+    unsafe { asm!("{0} &= {1}", inout(reg) value, in(reg) mask, options(pure, nomem, nostack)) };
+    value
+}
+
+/// The payload of one segment.
+pub(crate) struct Bytes<'a> {
+    skb: *mut __sk_buff,
+    at: u32,
+    len: u32,
+    window: &'a mut Window,
+}
+
+impl Payload for Bytes<'_> {
+    #[inline(always)]
+    fn word(&mut self, offset: u32) -> Option<u64> {
+        // SAFETY: behind a reference. Volatile for the verifier's sake, as in `citadel_agent_common`.
+        let base = unsafe { (&raw const self.window.base).read_volatile() };
+        let mut within = offset.wrapping_sub(base);
+        if within > WINDOW - 8 {
+            self.load(offset)?;
+            within = 0;
+        }
+        let at = self.window.bytes.as_ptr().wrapping_add(bounded(within as u64, WINDOW as u64 - 1) as usize);
+        // SAFETY: at most 255 + 8 bytes into the window. BPF memory access need not be aligned on the 64-bit
+        // architectures that this agent runs on.
+        Some(unsafe { at.cast::<u64>().read_unaligned() })
+    }
+}
+
+impl Bytes<'_> {
+    /// Loads the window from `offset` on: up to 256 bytes, as many as there are.
+    #[inline(always)]
+    fn load(&mut self, offset: u32) -> Option<()> {
+        let left = self.len.wrapping_sub(offset).wrapping_sub(1) as u64;
+        let last = bounded(if left < WINDOW as u64 { left } else { WINDOW as u64 - 1 }, WINDOW as u64 - 1);
+        // SAFETY: the window is longer than the length that is passed.
+        let failed = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                self.at + offset,
+                self.window.bytes.as_mut_ptr().cast(),
+                last as u32 + 1,
+            )
+        };
+        self.window.base = offset;
+        if failed == 0 { Some(()) } else { None }
+    }
+}

@@ -1,0 +1,141 @@
+//! Where observations go: atomic adds on the maps that userspace has mapped.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::bpf_tcp_sock;
+use citadel_agent_common::abi::{
+    ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter,
+};
+use citadel_agent_common::hist::{self, Histogram};
+use citadel_agent_common::http::conn::Sink;
+
+use crate::packet::bounded;
+use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS};
+
+/// Adds to a counter that other CPUs add to as well.
+#[inline(always)]
+fn add(cell: &mut u64, count: u64) {
+    // SAFETY: a valid, aligned place. `BPF_XADD` is the form that 5.10 knows; the result must stay unused, or a newer
+    // instruction is emitted.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(cell, count) };
+}
+
+/// The cell at `index`, which is in bounds.
+#[inline(always)]
+fn cell<const N: usize>(cells: &mut [u64; N], index: usize) -> &mut u64 {
+    const { assert!(N.is_power_of_two()) };
+    let index = bounded(index as u64, N as u64 - 1) as usize;
+    // SAFETY: below N.
+    unsafe { cells.get_unchecked_mut(index) }
+}
+
+/// Counts what could not be measured.
+#[inline(always)]
+pub(crate) fn lost(why: Lost, count: u32) {
+    if let Some(cell) = LOST.get_ptr_mut(why as u32) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        add(unsafe { &mut *cell }, count as u64);
+    }
+}
+
+/// The counters of one model, and the socket whose round-trip time goes with its responses.
+pub(crate) struct Counters {
+    slot: u32,
+    model: *mut ModelStats,
+    sock: *mut bpf_sock,
+}
+
+impl Counters {
+    /// The counters of `slot`; `None` only if userspace gave a port a slot that does not exist.
+    #[inline(always)]
+    pub(crate) fn of(slot: u32, sock: *mut bpf_sock) -> Option<Self> {
+        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock })
+    }
+
+    #[inline(always)]
+    fn observe(&self, histogram: *mut Histogram, ns: u64) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        let cells = unsafe { &mut (*histogram).cells };
+        add(cell(cells, hist::cell(ns)), 1);
+        add(&mut cells[hist::SUM_CELL], ns);
+    }
+
+    /// Adds to one of [`counter`]'s cells.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, cell: usize, count: u64) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        add(self::cell(unsafe { &mut (*self.model).counters }, cell), count);
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, endpoint: u32) -> Option<&'static mut EndpointStats> {
+        let stats = ENDPOINT_STATS.get_ptr_mut(self.slot * ENDPOINTS as u32 + endpoint)?;
+        // SAFETY: a map value; other CPUs only add atomically.
+        Some(unsafe { &mut *stats })
+    }
+}
+
+impl Sink for Counters {
+    #[inline(always)]
+    fn bytes(&mut self, response: bool, count: u32) {
+        self.add(if response { counter::RESPONSE_BYTES } else { counter::REQUEST_BYTES }, count as u64);
+    }
+
+    #[inline(always)]
+    fn protocol(&mut self, protocol: Protocol) {
+        self.add(counter::PROTOCOLS + protocol as usize, 1);
+    }
+
+    #[inline(always)]
+    fn begun(&mut self) {
+        self.add(counter::BEGUN, 1);
+    }
+
+    #[inline(always)]
+    fn left(&mut self, count: u32) {
+        self.add(counter::ENDED, count as u64);
+    }
+
+    #[inline(always)]
+    fn ended(&mut self, endpoint: u32, code: u32) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            add(cell(&mut stats.counters, EndpointStats::requests(code)), 1);
+        }
+        // SAFETY: the socket is valid while its packet is looked at.
+        let tcp = unsafe { bpf_tcp_sock(self.sock) };
+        if !tcp.is_null() {
+            // SAFETY: not null. The kernel keeps eight times the smoothed round-trip time, in microseconds.
+            let srtt_ns = unsafe { (*tcp).srtt_us } as u64 * (1000 / 8);
+            // SAFETY: a map value.
+            let rtt = unsafe { &raw mut (*self.model).rtt };
+            self.observe(rtt, srtt_ns);
+        }
+    }
+
+    #[inline(always)]
+    fn latency(&mut self, which: Latency, endpoint: u32, ns: u64) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            self.observe(&mut stats.latencies[which as usize], ns);
+        }
+    }
+
+    #[inline(always)]
+    fn chunk(&mut self, endpoint: u32) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            add(&mut stats.counters[EndpointStats::CHUNKS], 1);
+        }
+    }
+
+    #[inline(always)]
+    fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            add(cell(&mut stats.counters, EndpointStats::aborted(side as u32, phase as u32)), 1);
+        }
+    }
+
+    #[inline(always)]
+    fn lost(&mut self, why: Lost, count: u32) {
+        lost(why, count);
+    }
+}

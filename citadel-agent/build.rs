@@ -1,0 +1,101 @@
+//! Builds the kernel programs and tells the crate where the objects are.
+//!
+//! aya-build would do it with rustup's compiler only; here the compiler and the linker are those that
+//! `cargo xtask setup` found or provided (`target/tools/ebpf.env`), so that Debian's compiler works as well.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// One object per probe family.
+const FAMILIES: [&str; 1] = ["net"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the crate has no parent folder")?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    for path in ["citadel-agent-ebpf/src", "citadel-agent-ebpf/Cargo.toml", "citadel-agent-ebpf/Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
+    }
+    println!("cargo::rerun-if-changed={}", root.join("citadel-agent-common/src").display());
+    describe_build();
+
+    let tools = tools(&root.join("target/tools/ebpf.env"))?;
+    let linker = tools.get("BPF_LINKER").ok_or("target/tools/ebpf.env names no BPF_LINKER: run `cargo xtask setup`")?;
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").map_err(|_| "CARGO_CFG_TARGET_ARCH is not set")?;
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        // 32-bit arithmetic, 5.1 on.
+        "-Ctarget-cpu=v3".to_owned(),
+        // Debug information is where the maps' BTF comes from.
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        // Otherwise zeroing an array becomes a byte loop of hundreds of instructions.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
+        // Words of header text lie at any offset; x86-64 and arm64 load them as they are.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
+        format!("-Clinker={linker}"),
+    ];
+    let target_dir = out.join("ebpf");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root.join("citadel-agent-ebpf"))
+        .args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        // Cargo hands its own settings down; those are for the host.
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        // `-Z build-std` on the pinned stable compiler.
+        .env("RUSTC_BOOTSTRAP", "1");
+    for (key, value) in &tools {
+        cargo.env(key, value);
+    }
+    let output = cargo.output().map_err(|error| format!("cannot run cargo for the eBPF crate: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "the eBPF crate does not build (is `cargo xtask setup` done?): {}",
+            String::from_utf8_lossy(&output.stderr).replace('\n', "\ncargo::error=")
+        ));
+    }
+    for family in FAMILIES {
+        let object = target_dir.join("bpfel-unknown-none/release").join(family);
+        std::fs::copy(&object, out.join(format!("{family}.o")))
+            .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
+    }
+    Ok(())
+}
+
+/// Reads `KEY=VALUE` lines.
+fn tools(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    println!("cargo::rerun-if-changed={}", path.display());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{}: {error}: run `cargo xtask setup` first", path.display()))?;
+    Ok(text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+}
+
+/// What `citadel_agent_build_info` and `citadel-agent version` say; "unknown" where there is no git or compiler to ask.
+fn describe_build() {
+    println!("cargo::rerun-if-changed=../.git/HEAD");
+    let say = |variable: &str, program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
+        let text = output.and_then(|output| String::from_utf8(output.stdout).ok());
+        println!("cargo::rustc-env={variable}={}", text.as_deref().map_or("unknown", str::trim));
+    };
+    say("CITADEL_COMMIT", "git", &["rev-parse", "--short=12", "HEAD"]);
+    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    say("CITADEL_RUSTC", &rustc, &["--version"]);
+}

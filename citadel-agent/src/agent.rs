@@ -1,0 +1,384 @@
+//! Wiring: configuration -> probes -> sources -> pages. Only this module knows all the others.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::config::watch::{Trigger, Watch};
+use crate::config::{self, Config};
+use crate::ebpf::net::{Net, NetError};
+use crate::ebpf::plan::{Decision, Family, decide};
+use crate::ebpf::status::{FamilyStatus, Verdict};
+use crate::ebpf::support::Support;
+use crate::host::Roots;
+use crate::http::{self, App, CollectError, Content};
+use crate::logging::LogHandle;
+use crate::metrics::catalogue::Section;
+use crate::metrics::family::Page;
+use crate::sources::{self, Health, Origin};
+
+/// How long open answers may take after the agent was told to stop.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// How often what handshakes left behind is swept.
+const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+
+/// Runs the agent until SIGTERM or SIGINT. `path` is the file that `config` came from, to be watched; `log` takes the level
+/// at a reload.
+///
+/// # Errors
+/// The agent cannot start: a port is taken, or the operating system refuses what it needs.
+pub fn run(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
+    // One thread for everything: nothing in here waits for anything but sockets and signals.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(serve(config, path, log))
+}
+
+async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
+    // First of all: before it exists, SIGHUP would end the process.
+    let mut watch = Watch::new(path).context("cannot watch for reloads")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut listeners = Listeners::bind(config)?;
+    if config.remote.is_some() {
+        warn!("remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent");
+    }
+    let agent = Arc::new(Agent::start(config.clone()));
+    // The first read, so that ready is true from the first moment in which anyone can ask.
+    agent.state().page(None);
+    listeners.serve(&agent);
+    info!(
+        metrics = %listeners.metrics.address, health = %listeners.health.address,
+        "ready: scrape /metrics, see /status on the health port"
+    );
+    let mut sweep = tokio::time::interval(SWEEP_PERIOD);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = sweep.tick() => agent.state().sweep(),
+            trigger = watch.next_reload() => reload(&agent, &mut listeners, path, log, trigger).await,
+        }
+    }
+    info!("stopping");
+    listeners.stop().await;
+    Ok(())
+}
+
+/// Loads the configuration anew and applies it as one transaction: whatever can fail is done first, and where it fails,
+/// everything stays as it was.
+async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Path>, log: &LogHandle, why: Trigger) {
+    let result: anyhow::Result<()> = async {
+        let config = config::load(path)?;
+        let old = agent.config();
+        let moved = listeners.bind_changed(&old, &config)?;
+        let prepared = agent.state().prepare(&config)?;
+        agent.state().commit(prepared)?;
+        log.set_level(config.local.log_level);
+        agent.state().config = Arc::new(config);
+        listeners.replace(moved, agent).await;
+        Ok(())
+    }
+    .await;
+    match result {
+        Ok(()) => info!(trigger = ?why, "configuration reloaded"),
+        Err(error) => error!(trigger = ?why, "configuration not reloaded, the old one stays in force: {error:#}"),
+    }
+}
+
+/// Prints what would run on this host under `config`, as text or as JSON. False when something that is configured cannot.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
+    let support = Support::gather(&Roots::default());
+    let planned: Vec<_> =
+        Family::ALL.map(|family| (family, decide(family, &config.ebpf, &support))).into_iter().collect();
+    let statuses: Vec<_> = planned.iter().map(|(family, decision)| FamilyStatus::planned(*family, decision)).collect();
+    let mut out = io::stdout().lock();
+    if json {
+        let families: serde_json::Map<_, _> =
+            statuses.iter().map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
+        writeln!(out, "{:#}", serde_json::json!({ "families": families }))?;
+    } else {
+        for ((_, decision), status) in planned.iter().zip(&statuses) {
+            write!(out, "{}: {}", status.family, status.status.name())?;
+            match decision {
+                Decision::Attach { cgroup } => writeln!(out, ", attaches to {}", cgroup.display())?,
+                Decision::Skip(_) => writeln!(out, ", {}\n  to mend it: {}", status.reason, status.remedy)?,
+            }
+            for program in &status.programs {
+                writeln!(out, "  {}", program.name)?;
+            }
+        }
+        writeln!(
+            out,
+            "models: {} configured, {} ports measured",
+            config.models.ports.len(),
+            config.models.measured_ports().len()
+        )?;
+    }
+    Ok(statuses.iter().all(|status| matches!(status.status, Verdict::Ok | Verdict::Disabled)))
+}
+
+/// The running agent, as the listeners see it.
+struct Agent {
+    state: Mutex<State>,
+}
+
+/// Everything that a read or a reload changes. The lock is never held across an await.
+struct State {
+    config: Arc<Config>,
+    roots: Roots,
+    net: Option<Net>,
+    families: Vec<FamilyStatus>,
+    health: Health,
+    read_once: bool,
+}
+
+/// A reload that can be committed.
+enum Prepared {
+    /// The programs stay; they are to measure these ports.
+    Measure(BTreeSet<u16>),
+    /// The programs are attached anew, switched off or given up.
+    Replace(Box<(Option<Net>, Vec<FamilyStatus>)>),
+}
+
+impl Agent {
+    fn start(config: Config) -> Self {
+        let roots = Roots::default();
+        let (net, families) = attach(&config, &roots);
+        let state = State {
+            config: Arc::new(config),
+            roots,
+            net,
+            families,
+            health: Health::default(),
+            read_once: false,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between statements: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn page(&mut self, section: Option<Section>) -> Page {
+        if let Some(net) = &mut self.net {
+            net.refresh_older_connections();
+        }
+        let mut origin =
+            Origin { config: &self.config, roots: &self.roots, net: self.net.as_mut(), families: &self.families };
+        let page = sources::collect(section, &mut origin, &mut self.health);
+        self.read_once = true;
+        page
+    }
+
+    fn sweep(&mut self) {
+        if let Some(net) = &mut self.net
+            && let Err(error) = net.sweep_early()
+        {
+            warn!(%error, "cannot sweep early connections");
+        }
+    }
+
+    /// Does what can fail of a reload, without changing what runs.
+    fn prepare(&self, config: &Config) -> Result<Prepared, NetError> {
+        let ports = config.models.measured_ports();
+        if config.ebpf == self.config.ebpf
+            && let Some(net) = &self.net
+        {
+            net.can_measure(&ports)?;
+            return Ok(Prepared::Measure(ports));
+        }
+        let (net, families) = attach(config, &self.roots);
+        if self.net.is_some()
+            && let Some(broken) = families.iter().find(|family| family.status == Verdict::Broken)
+        {
+            return Err(NetError::Program { program: broken.family, error: broken.reason.clone() });
+        }
+        Ok(Prepared::Replace(Box::new((net, families))))
+    }
+
+    fn commit(&mut self, prepared: Prepared) -> Result<(), NetError> {
+        match prepared {
+            Prepared::Measure(ports) => {
+                if let Some(net) = &mut self.net {
+                    let old = self.config.models.measured_ports();
+                    if let Err(error) = net.measure(&ports) {
+                        net.measure(&old)?;
+                        return Err(error);
+                    }
+                }
+            }
+            Prepared::Replace(new) => (self.net, self.families) = *new,
+        }
+        Ok(())
+    }
+}
+
+impl App for Agent {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.state().config)
+    }
+
+    fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
+        Ok(self.state().page(section))
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let state = self.state();
+        let families: serde_json::Map<_, _> =
+            state.families.iter().map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
+        let lost: serde_json::Map<_, _> = state
+            .net
+            .iter()
+            .flat_map(Net::lost)
+            .map(|(why, count)| (why.label().to_owned(), serde_json::json!(count)))
+            .collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": env!("CITADEL_COMMIT"),
+            "families": families,
+            "events_lost": lost,
+            "models": state.config.models.ports.iter().map(|(port, name)| (port.to_string(), name.as_str()))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.state().read_once { Ok(()) } else { Err("the first read is not done".to_owned()) }
+    }
+}
+
+/// Facts -> plan -> effect: attaches what this host can and says what it cannot.
+fn attach(config: &Config, roots: &Roots) -> (Option<Net>, Vec<FamilyStatus>) {
+    let support = Support::gather(roots);
+    let family = Family::Net;
+    let (net, status) = match decide(family, &config.ebpf, &support) {
+        Decision::Skip(reason) => (None, FamilyStatus::skipped(family, &reason)),
+        Decision::Attach { cgroup } => match Net::attach(&cgroup, &config.models.measured_ports()) {
+            Ok(net) => {
+                info!(family = family.name(), cgroup = %cgroup.display(), "attached");
+                (Some(net), FamilyStatus::ok(family))
+            }
+            Err(error) => {
+                (None, FamilyStatus::broken(family, error.program(), error.to_string(), error.remedy().to_owned()))
+            }
+        },
+    };
+    match status.status {
+        Verdict::Ok => {}
+        Verdict::Disabled => info!(family = status.family, reason = status.reason, "not attached"),
+        Verdict::Unsupported | Verdict::Broken => {
+            warn!(family = status.family, reason = status.reason, remedy = status.remedy, "not attached");
+        }
+    }
+    (net, vec![status])
+}
+
+/// Both listeners.
+struct Listeners {
+    metrics: Listening,
+    health: Listening,
+}
+
+/// One listener: bound, then serving.
+struct Listening {
+    content: Content,
+    address: std::net::SocketAddr,
+    bound: Option<TcpListener>,
+    task: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let local = &config.local;
+        Ok(Self {
+            metrics: Listening::bind(Content::Metrics, local.listen_address, local.metrics_port)?,
+            health: Listening::bind(Content::Health, local.listen_address, local.health_check_port)?,
+        })
+    }
+
+    /// Binds the listeners whose address or port differs between two configurations.
+    fn bind_changed(
+        &self,
+        old: &Config,
+        new: &Config,
+    ) -> anyhow::Result<(Option<Listening>, Option<Listening>)> {
+        let (old, new) = (&old.local, &new.local);
+        let moved = old.listen_address != new.listen_address;
+        let bind = |content, before, now| {
+            (moved || before != now).then(|| Listening::bind(content, new.listen_address, now)).transpose()
+        };
+        Ok((
+            bind(Content::Metrics, old.metrics_port, new.metrics_port)?,
+            bind(Content::Health, old.health_check_port, new.health_check_port)?,
+        ))
+    }
+
+    fn serve(&mut self, agent: &Arc<Agent>) {
+        self.metrics.serve(agent);
+        self.health.serve(agent);
+    }
+
+    /// Serves on listeners that were bound anew, then ends those that they replace.
+    async fn replace(&mut self, moved: (Option<Listening>, Option<Listening>), agent: &Arc<Agent>) {
+        for (place, new) in [(&mut self.metrics, moved.0), (&mut self.health, moved.1)] {
+            if let Some(mut new) = new {
+                new.serve(agent);
+                std::mem::replace(place, new).stop().await;
+            }
+        }
+    }
+
+    async fn stop(self) {
+        tokio::join!(self.metrics.stop(), self.health.stop());
+    }
+}
+
+impl Listening {
+    fn bind(content: Content, address: std::net::IpAddr, port: u16) -> anyhow::Result<Self> {
+        let listener = http::bind(address, port)?;
+        let address = listener.local_addr().context("a listener without an address")?;
+        Ok(Self { content, address, bound: Some(listener), task: None })
+    }
+
+    fn serve(&mut self, agent: &Arc<Agent>) {
+        let Some(listener) = self.bound.take() else { return };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let app: Arc<dyn App> = Arc::clone(agent) as _;
+        let content = self.content;
+        let task = tokio::spawn(async move {
+            // A dropped sender ends it as well.
+            let shutdown = async { _ = stopped.await };
+            let result = http::serve(content, listener, app, http::Limits::default(), shutdown).await;
+            if let Err(error) = &result {
+                error!(?content, %error, "a listener ended");
+            }
+            result
+        });
+        self.task = Some((stop, task));
+    }
+
+    async fn stop(self) {
+        if let Some((stop, task)) = self.task {
+            _ = stop.send(());
+            if tokio::time::timeout(GRACE, task).await.is_err() {
+                warn!(address = %self.address, "open answers were cut off");
+            }
+        }
+    }
+}

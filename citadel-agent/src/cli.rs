@@ -1,0 +1,196 @@
+//! The command line: parse, load the configuration, dispatch, map errors to exit codes.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing::info;
+
+use crate::agent;
+use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
+use crate::logging::{self, LogError, LogHandle};
+
+/// Exit code when something failed.
+pub const FAILED: u8 = 1;
+/// Exit code when the command line, the environment or the configuration is mistaken.
+pub const MISTAKE: u8 = 2;
+
+/// Per-model latency of LLM servers, measured in the kernel.
+#[derive(Parser, Debug)]
+#[command(name = "citadel-agent", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake.
+Environment: CITADEL_AGENT_CONFIG names the configuration file, RUST_LOG overrides the log level.";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the agent in the foreground, as systemd starts it. SIGHUP reloads the configuration.
+    Run(ConfigArg),
+    /// Say what would run on this host, what cannot, and how to mend it.
+    Check {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check or print the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// Report every mistake in FILE, each with its line.
+    Check {
+        /// The file to check.
+        file: PathBuf,
+    },
+    /// Print the effective values as YAML, defaults included.
+    Print(ConfigArg),
+}
+
+#[derive(Args, Debug)]
+struct ConfigArg {
+    /// The configuration file [default: /etc/citadel-agent/monitoring-integration.yaml if it exists, else built in].
+    #[arg(long = "config", value_name = "FILE", env = "CITADEL_AGENT_CONFIG")]
+    file: Option<PathBuf>,
+}
+
+impl ConfigArg {
+    /// The file to load: the named one, else the default one if it is there, else none.
+    fn path(self) -> Option<PathBuf> {
+        let default = || {
+            let path = Path::new(DEFAULT_PATH);
+            // A dangling link or a file that cannot be reached is a mistake to report, not an absence.
+            let absent = path
+                .symlink_metadata()
+                .is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            (!absent).then(|| path.to_owned())
+        };
+        self.file.or_else(default)
+    }
+
+    fn load(self) -> Result<(Config, Option<PathBuf>), ConfigErrors> {
+        let path = self.path();
+        config::load(path.as_deref()).map(|config| (config, path))
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+    #[error("{0:#}")]
+    Agent(#[from] anyhow::Error),
+}
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            CliError::Config(_) | CliError::Log(_) => ExitCode::from(MISTAKE),
+            CliError::Output(_) | CliError::Agent(_) => ExitCode::from(FAILED),
+        }
+    }
+}
+
+/// The whole program: takes the arguments, gives the exit code (0 ok, [`FAILED`], [`MISTAKE`]).
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and the version go to stdout, mistakes to stderr. A closed pipe leaves nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(MISTAKE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    dispatch(cli.command).unwrap_or_else(|error| match error {
+        // The reader had enough (`config print | head`), which is no failure.
+        CliError::Output(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        error => {
+            let _ = writeln!(io::stderr(), "{error}");
+            error.exit_code()
+        }
+    })
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Run(config) => {
+            let (config, path) = config.load()?;
+            let log = start_log(&config, path.as_deref())?;
+            agent::run(&config, path.as_deref(), &log)?;
+        }
+        Command::Check { config, json } => {
+            let (config, path) = config.load()?;
+            start_log(&config, path.as_deref())?;
+            if !agent::check(&config, json)? {
+                return Ok(ExitCode::from(FAILED));
+            }
+        }
+        Command::Config(ConfigCommand::Check { file }) => {
+            config::load(Some(&file))?;
+            print(format_args!("{}: ok\n", file.display()))?;
+        }
+        Command::Config(ConfigCommand::Print(config)) => {
+            let (config, _) = config.load()?;
+            print(config::print(&config))?;
+        }
+        Command::Version => print(concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError> {
+    let log = logging::init(config.local.log_level)?;
+    match path {
+        Some(path) => info!(file = %path.display(), "configuration loaded"),
+        None => info!(
+            "no configuration file ({DEFAULT_PATH} does not exist): the built-in default serves"
+        ),
+    }
+    Ok(log)
+}
+
+/// Writes to stdout; unlike `println!`, a closed pipe is an error and no panic.
+fn print(text: impl std::fmt::Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}")?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_the_default_path() {
+        let mut command = Cli::command();
+        let run = command.find_subcommand_mut("run").unwrap();
+        assert!(run.render_help().to_string().contains(DEFAULT_PATH));
+    }
+}

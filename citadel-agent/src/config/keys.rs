@@ -1,0 +1,81 @@
+//! Every key of the configuration, in one table: unknown keys are told by it, and `docs/configuration.md` repeats it.
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// YAML path from the top of the file.
+    pub path: &'static str,
+    /// What may be written.
+    pub kind: &'static str,
+    /// What serves when the key is absent, as it would be written; empty: nothing does.
+    pub default: &'static str,
+    /// What it is for.
+    pub meaning: &'static str,
+}
+
+macro_rules! keys {
+    ($($path:literal: $kind:literal, $default:literal, $meaning:literal;)*) => {
+        /// Every key, in the order of `docs/configuration.md`. A section is known by the keys below it.
+        pub const KEYS: &[Key] = &[$(Key { path: $path, kind: $kind, default: $default, meaning: $meaning }),*];
+    };
+}
+
+keys! {
+    "local_collection.listen_address": "IP address in quotes", r#""::""#,
+        "Address that both listeners bind. `\"::\"` takes IPv4 as well; a host without IPv6 falls back to `0.0.0.0`.";
+    "local_collection.metrics_port": "TCP port, 1-65535", "8000", "Port of the metrics pages.";
+    "local_collection.health_check_port": "TCP port, 1-65535", "8001", "Port of `/health`, `/ready` and `/status`.";
+    "local_collection.log_level": "`TRACE`, `DEBUG`, `INFO`, `WARN` or `WARNING`, `ERROR`; any case", "INFO",
+        "Level of the agent's own log; libraries stay at `INFO` or quieter. The environment variable `RUST_LOG` overrides it.";
+    "local_collection.collection_interval": "duration, 100ms to 24h", "60",
+        "How often sources that are not read at each scrape are read.";
+    "local_collection.endpoints.system_metrics": "path", "/metrics/system", "Page of the host metrics.";
+    "local_collection.endpoints.gpu_metrics": "path", "/metrics/gpu", "Page of the GPU metrics.";
+    "local_collection.endpoints.model_metrics": "path", "/metrics/models", "Page of the per-model metrics.";
+    "local_collection.endpoints.storage_metrics": "path", "/metrics/storage", "Page of the storage metrics.";
+    "local_collection.endpoints.service_metrics": "path", "/metrics/services", "Page of the service metrics.";
+    "model_monitoring.ports": "mapping of model name to TCP port",
+        "{mixtral: 11400, hermes: 11401, openchat: 11402, phi3: 11403, yi34b: 11404, coder: 11405, vision: 11500}",
+        "The configured models. Writing the key replaces the whole default; `{}` configures none.";
+    "model_monitoring.discover": "`\"FIRST-LAST\"`, one port, or `none`", r#""11400-11500""#,
+        "Ports on which a new listener is measured without being configured.";
+    "model_monitoring.health_endpoints": "list of at most 16 paths", "[/health, /v1/models, /metrics]",
+        "Paths that the health probes ask of each model; `[]` probes none.";
+    "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";
+    "remote_monitoring.dev_ops_server": "host name or IP address", "",
+        "The dev-ops server. Required when `enabled` is `true`.";
+    "remote_monitoring.prometheus.remote_write_url": "http(s) URL", "", "Where remote write goes; absent: nowhere.";
+    "remote_monitoring.prometheus.scrape_interval": "duration, 100ms to 24h", "15s",
+        "How often Prometheus scrapes this host.";
+    "remote_monitoring.prometheus.evaluation_interval": "duration, 100ms to 24h", "15s",
+        "How often Prometheus evaluates its rules.";
+    "remote_monitoring.grafana.dashboard_url": "http(s) URL", "", "Grafana, for links.";
+    "remote_monitoring.grafana.datasource": "string", "", "Name of Grafana's data source.";
+    "remote_monitoring.alerting.alert_manager_url": "http(s) URL", "", "Where alerts go; absent: nowhere.";
+    "remote_monitoring.alerting.webhook_url": "http(s) URL", "", "Webhook that is told of alerts.";
+    "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
+    "ebpf.cgroup": "absolute path", "",
+        "The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.";
+}
+
+/// Names of the keys directly below `path`, sections included; the empty path is the top of the file.
+pub(super) fn below(path: &str) -> Vec<&'static str> {
+    let mut names: Vec<_> = KEYS
+        .iter()
+        .filter_map(|key| match path {
+            "" => Some(key.path),
+            _ => key.path.strip_prefix(path)?.strip_prefix('.'),
+        })
+        .map(|rest| rest.split('.').next().unwrap_or(rest))
+        .collect();
+    names.dedup();
+    names
+}
+
+/// The section that holds a key of this name, other than `path`: for a key that was written in the wrong place.
+pub(super) fn home_of(name: &str, path: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .filter_map(|key| key.path.rsplit_once('.'))
+        .find(|(home, last)| *last == name && *home != path)
+        .map(|(home, _)| home)
+}

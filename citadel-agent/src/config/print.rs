@@ -1,0 +1,140 @@
+//! A [`Config`] -> YAML that resolves to an equal one.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use super::resolved::{Config, Remote};
+
+/// The effective values as YAML, defaults included; [`super::parse`] of it gives an equal [`Config`].
+#[must_use]
+pub fn print(config: &Config) -> String {
+    let mut yaml = Yaml::default();
+    let Config {
+        local,
+        models,
+        remote,
+        ebpf,
+    } = config;
+
+    yaml.section(0, "remote_monitoring");
+    yaml.value(1, "enabled", remote.is_some());
+    if let Some(remote) = remote {
+        print_remote(&mut yaml, remote);
+    }
+
+    yaml.section(0, "local_collection");
+    yaml.value(
+        1,
+        "listen_address",
+        quote(&local.listen_address.to_string()),
+    );
+    yaml.value(1, "metrics_port", local.metrics_port);
+    yaml.value(1, "health_check_port", local.health_check_port);
+    yaml.value(1, "log_level", local.log_level);
+    yaml.value(
+        1,
+        "collection_interval",
+        duration(local.collection_interval),
+    );
+    yaml.section(1, "endpoints");
+    yaml.value(2, "system_metrics", quote(&local.endpoints.system));
+    yaml.value(2, "gpu_metrics", quote(&local.endpoints.gpu));
+    yaml.value(2, "model_metrics", quote(&local.endpoints.models));
+    yaml.value(2, "storage_metrics", quote(&local.endpoints.storage));
+    yaml.value(2, "service_metrics", quote(&local.endpoints.services));
+
+    yaml.section(0, "model_monitoring");
+    if models.ports.is_empty() {
+        yaml.value(1, "ports", "{}");
+    } else {
+        yaml.section(1, "ports");
+        for (port, name) in &models.ports {
+            yaml.value(2, &key(name), port);
+        }
+    }
+    match &models.discover {
+        Some(range) => yaml.value(
+            1,
+            "discover",
+            quote(&format!("{}-{}", range.start(), range.end())),
+        ),
+        None => yaml.value(1, "discover", "none"),
+    }
+    let paths: Vec<_> = models
+        .health_endpoints
+        .iter()
+        .map(|path| quote(path))
+        .collect();
+    yaml.value(
+        1,
+        "health_endpoints",
+        format_args!("[{}]", paths.join(", ")),
+    );
+
+    yaml.section(0, "ebpf");
+    yaml.value(1, "net", ebpf.net);
+    let cgroup = ebpf.cgroup.as_ref().map(|path| path.display().to_string());
+    yaml.optional(1, "cgroup", cgroup.as_deref());
+    yaml.0
+}
+
+fn print_remote(yaml: &mut Yaml, remote: &Remote) {
+    yaml.value(1, "dev_ops_server", quote(&remote.dev_ops_server));
+    yaml.section(1, "prometheus");
+    yaml.optional(2, "remote_write_url", remote.remote_write_url.as_deref());
+    yaml.value(2, "scrape_interval", duration(remote.scrape_interval));
+    yaml.value(
+        2,
+        "evaluation_interval",
+        duration(remote.evaluation_interval),
+    );
+    yaml.section(1, "grafana");
+    yaml.optional(2, "dashboard_url", remote.grafana_url.as_deref());
+    yaml.optional(2, "datasource", remote.grafana_datasource.as_deref());
+    yaml.section(1, "alerting");
+    yaml.optional(2, "alert_manager_url", remote.alert_manager_url.as_deref());
+    yaml.optional(2, "webhook_url", remote.webhook_url.as_deref());
+}
+
+#[derive(Default)]
+struct Yaml(String);
+
+impl Yaml {
+    fn section(&mut self, depth: usize, name: &str) {
+        self.line(depth, format_args!("{name}:"));
+    }
+
+    fn value(&mut self, depth: usize, name: &str, value: impl Display) {
+        self.line(depth, format_args!("{name}: {value}"));
+    }
+
+    /// A value that may be absent: written as `null`, so that the reader sees that the key exists.
+    fn optional(&mut self, depth: usize, name: &str, value: Option<&str>) {
+        self.value(depth, name, value.map_or_else(|| "null".to_owned(), quote));
+    }
+
+    fn line(&mut self, depth: usize, text: impl Display) {
+        writeln!(self.0, "{:1$}{text}", "", depth * 2)
+            .expect("a String takes all that is written to it");
+    }
+}
+
+/// A model's name as a key: bare where no reader could take it for anything else.
+fn key(name: &str) -> String {
+    match name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+    {
+        true => name.to_owned(),
+        false => quote(name),
+    }
+}
+
+/// A double-quoted scalar: a JSON string is one (YAML 1.2.2, 7.3.1).
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn duration(duration: Duration) -> String {
+    quote(&humantime::format_duration(duration).to_string())
+}

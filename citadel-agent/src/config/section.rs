@@ -1,0 +1,183 @@
+//! One mapping with known keys, read key by key; mistakes are noted and the reading goes on.
+
+use std::collections::HashMap;
+
+use super::keys;
+use super::mistakes::{Mistakes, Pos, join, nearest, quoted};
+use super::tree::{Entry, Node, Value};
+use super::value::{Kind, expected, kind};
+
+/// A value and where it was written; `None`: nowhere, it is the default.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) pos: Option<Pos>,
+}
+
+/// Converts one written value, or says what is wrong with it.
+pub(super) type Convert<T> = fn(&Node) -> Result<T, String>;
+
+/// A mapping whose keys are those that [`keys::KEYS`] lists below its path.
+pub(super) struct Section<'a> {
+    path: String,
+    entries: HashMap<&'a str, &'a Entry>,
+}
+
+impl<'a> Section<'a> {
+    /// The top of the file.
+    pub(super) fn root(node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
+        Self::open("", node, mistakes)
+    }
+
+    /// The section `name` in this one. An absent one, and one whose keys are all commented out, is empty.
+    pub(super) fn section(&self, name: &str, mistakes: &mut Mistakes) -> Section<'a> {
+        let node = self.entries.get(name).map(|entry| &entry.value);
+        Self::open(&join(&self.path, name), node, mistakes)
+    }
+
+    fn open(path: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
+        let mut section = Section {
+            path: path.to_owned(),
+            entries: HashMap::new(),
+        };
+        let Some(node) = node.filter(|node| !matches!(kind(node), Kind::Null)) else {
+            return section;
+        };
+        let Some(written) = entries(path, node, "a mapping of keys to values", mistakes) else {
+            return section;
+        };
+        let known = keys::below(path);
+        for entry in written {
+            if known.contains(&entry.key.as_str()) {
+                section.entries.insert(&entry.key, entry);
+                continue;
+            }
+            let hint = match (
+                nearest(&entry.key, known.iter().copied()),
+                keys::home_of(&entry.key, path),
+            ) {
+                (_, Some(home)) => format!("; it is a key of {home}"),
+                (Some(near), None) => format!("; did you mean \"{near}\"?"),
+                (None, None) => format!("; known here: {}", known.join(", ")),
+            };
+            mistakes.push(
+                entry.key_pos,
+                path,
+                format!("unknown key {}{hint}", quoted(&entry.key)),
+            );
+        }
+        section
+    }
+
+    /// The value of `name`, else `default`. `None`: it was written and is wrong, and that is noted.
+    pub(super) fn read<T>(
+        &self,
+        name: &str,
+        default: T,
+        convert: Convert<T>,
+        mistakes: &mut Mistakes,
+    ) -> Option<At<T>> {
+        match self.entries.get(name) {
+            None => Some(At {
+                value: default,
+                pos: None,
+            }),
+            Some(entry) => self.convert(entry, convert, mistakes),
+        }
+    }
+
+    /// The value of `name`, which may be left out or empty. `None`: it was written and is wrong, and that is noted.
+    pub(super) fn optional<T>(
+        &self,
+        name: &str,
+        convert: Convert<T>,
+        mistakes: &mut Mistakes,
+    ) -> Option<Option<T>> {
+        match self.entries.get(name) {
+            Some(entry) if !matches!(kind(&entry.value), Kind::Null) => self
+                .convert(entry, convert, mistakes)
+                .map(|at| Some(at.value)),
+            _ => Some(None),
+        }
+    }
+
+    /// The written value of `name` as it stands, with its path.
+    pub(super) fn node(&self, name: &str) -> Option<(String, &'a Node)> {
+        self.entries
+            .get(name)
+            .map(|entry| (join(&self.path, name), &entry.value))
+    }
+
+    fn convert<T>(
+        &self,
+        entry: &Entry,
+        convert: Convert<T>,
+        mistakes: &mut Mistakes,
+    ) -> Option<At<T>> {
+        convert_at(
+            join(&self.path, &entry.key),
+            entry.key_pos,
+            &entry.value,
+            convert,
+            mistakes,
+        )
+    }
+}
+
+/// Converts the value at `path`, noting a mistake at the value, or at `fallback` where the value is nothing to point at.
+pub(super) fn convert_at<T>(
+    path: String,
+    fallback: Pos,
+    node: &Node,
+    convert: Convert<T>,
+    mistakes: &mut Mistakes,
+) -> Option<At<T>> {
+    if matches!(node.value, Value::Refused) {
+        return None;
+    }
+    match convert(node) {
+        Ok(value) => Some(At {
+            value,
+            pos: Some(node.pos),
+        }),
+        Err(message) => {
+            let pos = if matches!(kind(node), Kind::Null) {
+                fallback
+            } else {
+                node.pos
+            };
+            mistakes.push(pos, path, message);
+            None
+        }
+    }
+}
+
+/// The entries of the mapping at `path`, each key once. `None`: it is no mapping, and that is noted.
+pub(super) fn entries<'a>(
+    path: &str,
+    node: &'a Node,
+    what: &str,
+    mistakes: &mut Mistakes,
+) -> Option<Vec<&'a Entry>> {
+    let written = match &node.value {
+        Value::Map(written) => written,
+        Value::Refused => return None,
+        _ => {
+            mistakes.push(node.pos, path, expected(what, node));
+            return None;
+        }
+    };
+    let mut first = HashMap::new();
+    let mut once = Vec::new();
+    for entry in written {
+        match first.insert(entry.key.as_str(), entry.key_pos) {
+            None => once.push(entry),
+            Some(earlier) => {
+                first.insert(&entry.key, earlier);
+                let message = format!("duplicate key; it is on line {} already", earlier.line);
+                mistakes.push(entry.key_pos, join(path, &entry.key), message);
+            }
+        }
+    }
+    Some(once)
+}

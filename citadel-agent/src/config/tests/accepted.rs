@@ -1,0 +1,184 @@
+//! What is accepted, and what it means.
+
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::OPERATORS;
+use crate::config::resolved::Remote;
+use crate::config::{Config, load, parse, print};
+
+fn ok(text: &str) -> Config {
+    parse("FILE", text).unwrap_or_else(|errors| panic!("refused:\n{text}\n{errors}"))
+}
+
+#[test]
+fn the_operators_file_says_what_it_says() {
+    let config = ok(OPERATORS);
+    let remote = Remote {
+        dev_ops_server: "192.168.10.36".to_owned(),
+        remote_write_url: Some("http://192.168.10.36:9090/api/v1/write".to_owned()),
+        scrape_interval: Duration::from_secs(15),
+        evaluation_interval: Duration::from_secs(15),
+        grafana_url: Some("http://192.168.10.36:3000".to_owned()),
+        grafana_datasource: Some("prometheus".to_owned()),
+        alert_manager_url: Some("http://192.168.10.36:9093".to_owned()),
+        webhook_url: Some("http://192.168.10.36:9093/api/v1/alerts".to_owned()),
+    };
+    assert_eq!(config.remote, Some(remote));
+}
+
+#[test]
+fn the_default_is_the_operators_file_with_nothing_sent_anywhere() {
+    assert_eq!(
+        Config::default(),
+        Config {
+            remote: None,
+            ..ok(OPERATORS)
+        }
+    );
+    assert_eq!(load(None).unwrap(), Config::default());
+}
+
+#[test]
+fn an_empty_file_and_empty_sections_are_the_default() {
+    for text in [
+        "",
+        "\n",
+        "# nothing yet\n",
+        "---\n",
+        "---\n...\n",
+        "\u{feff}# byte order mark\n",
+        "null",
+        "{}",
+        "local_collection:\nmodel_monitoring:\nremote_monitoring:\nebpf: ~\n",
+        "local_collection:\n  # metrics_port: 1\n  endpoints:\n",
+    ] {
+        assert_eq!(ok(text), Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn what_the_agent_adds_can_be_set() {
+    let config = ok("
+local_collection: { listen_address: 127.0.0.1, collection_interval: 500ms }
+model_monitoring: { ports: {}, discover: '12000-12010', health_endpoints: [] }
+ebpf: { net: false, cgroup: /sys/fs/cgroup/unified }
+");
+    assert_eq!(config.local.listen_address.to_string(), "127.0.0.1");
+    assert_eq!(config.local.collection_interval, Duration::from_millis(500));
+    assert!(config.models.ports.is_empty());
+    assert_eq!(config.models.discover, Some(12000..=12010));
+    assert!(config.models.health_endpoints.is_empty());
+    assert!(!config.ebpf.net);
+    assert_eq!(
+        config.ebpf.cgroup.unwrap().to_str(),
+        Some("/sys/fs/cgroup/unified")
+    );
+}
+
+#[test]
+fn discovery_is_a_range_one_port_or_off() {
+    let discover = |written: &str| {
+        ok(&format!("model_monitoring: {{ discover: {written} }}"))
+            .models
+            .discover
+    };
+    assert_eq!(discover("11400-11500"), Some(11400..=11500));
+    assert_eq!(discover("'11400 - 11401'"), Some(11400..=11401));
+    assert_eq!(discover("11400"), Some(11400..=11400));
+    assert_eq!(discover("'11400'"), Some(11400..=11400));
+    for off in ["none", "None", "'none'", "false"] {
+        assert_eq!(discover(off), None, "{off}");
+    }
+}
+
+#[test]
+fn durations_are_seconds_or_have_a_unit() {
+    let interval = |written: &str| {
+        ok(&format!(
+            "local_collection: {{ collection_interval: {written} }}"
+        ))
+        .local
+        .collection_interval
+    };
+    assert_eq!(interval("60"), Duration::from_secs(60));
+    assert_eq!(interval("'15s'"), Duration::from_secs(15));
+    assert_eq!(interval("500ms"), Duration::from_millis(500));
+    assert_eq!(interval("5m"), Duration::from_secs(300));
+    assert_eq!(interval("1h 30m"), Duration::from_secs(5400));
+    assert_eq!(interval("100ms"), Duration::from_millis(100));
+    assert_eq!(interval("24h"), Duration::from_secs(86400));
+}
+
+#[test]
+fn log_levels_in_any_case() {
+    let level = |written: &str| {
+        ok(&format!("local_collection: {{ log_level: {written} }}"))
+            .local
+            .log_level
+    };
+    for (written, expected) in [
+        ("TRACE", Level::TRACE),
+        ("debug", Level::DEBUG),
+        ("Info", Level::INFO),
+        ("warn", Level::WARN),
+        ("\"WARNING\"", Level::WARN),
+        ("error", Level::ERROR),
+    ] {
+        assert_eq!(level(written), expected);
+    }
+}
+
+#[test]
+fn a_remote_section_that_is_not_enabled_sends_nothing() {
+    assert_eq!(
+        ok(&OPERATORS.replace("enabled: true", "enabled: false")),
+        Config::default()
+    );
+    assert_eq!(
+        ok(&OPERATORS.replace("  enabled: true\n", "")),
+        Config::default()
+    );
+}
+
+#[test]
+fn names_as_people_give_them_to_models() {
+    let config = ok(
+        "model_monitoring: { ports: { Qwen/Qwen2.5-7B: 1, 123: 2, \"null\": 3, phi3@v1+x: 4 } }",
+    );
+    let names: Vec<_> = config.models.ports.values().map(String::as_str).collect();
+    assert_eq!(names, ["Qwen/Qwen2.5-7B", "123", "null", "phi3@v1+x"]);
+}
+
+#[test]
+fn urls_of_both_schemes_and_address_families() {
+    for url in [
+        "http://[::1]:9090/api/v1/write",
+        "https://prometheus.example/write?tenant=a",
+    ] {
+        let text = format!(
+            "remote_monitoring: {{ enabled: true, dev_ops_server: '::1', prometheus: {{ remote_write_url: '{url}' }} }}"
+        );
+        assert_eq!(
+            ok(&text).remote.unwrap().remote_write_url.as_deref(),
+            Some(url)
+        );
+    }
+}
+
+#[test]
+fn what_is_printed_says_the_same() {
+    for config in [Config::default(), ok(OPERATORS)] {
+        assert_eq!(ok(&print(&config)), config);
+    }
+    same_lines(&print(&Config::default()), include_str!("default.yaml"));
+}
+
+/// Compares line by line, so that a failure names the line.
+fn same_lines(found: &str, expected: &str) {
+    for (number, (found, expected)) in found.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(found, expected, "line {}", number + 1);
+    }
+    assert_eq!(found.lines().count(), expected.lines().count());
+}

@@ -1,0 +1,10 @@
+//! The configuration as a whole: what is accepted, what is refused and in which words.
+
+mod accepted;
+mod documented;
+mod properties;
+mod refused;
+
+/// The operator's file, byte for byte.
+pub(crate) const OPERATORS: &str =
+    include_str!("../../../../tests/fixtures/monitoring-integration.yaml");

@@ -1,0 +1,211 @@
+//! Properties: printing loses nothing, and nothing that can be written makes the reader panic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tracing::Level;
+
+use super::OPERATORS;
+use crate::config::resolved::{Config, Ebpf, Endpoints, Local, Models, Remote};
+use crate::config::{parse, print};
+
+fn interval() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1u64..86_400).prop_map(Duration::from_secs),
+        (100u64..86_400_000).prop_map(Duration::from_millis),
+        (100_000_000u64..86_400_000_000_000).prop_map(Duration::from_nanos),
+    ]
+}
+
+fn url() -> impl Strategy<Value = String> {
+    "https?://([a-z]{1,9}(\\.[a-z]{1,5})?|\\[::1\\]|10\\.0\\.0\\.1)(:[1-9][0-9]{0,3})?(/[a-zA-Z0-9._~%?=&-]{0,20})?"
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,9}[^\\pC\\pZ]\\PC{0,9}"
+}
+
+prop_compose! {
+    /// Distinct ports: the agent's own two, and those of the models.
+    fn ports()(mut ports in prop::collection::btree_set(1u16.., 2..40).prop_map(|ports| ports.into_iter().collect::<Vec<_>>()).prop_shuffle())
+        (models in prop::collection::vec("[a-zA-Z0-9][a-zA-Z0-9._/:+@-]{0,20}", ports.len() - 2), own in Just(ports.split_off(ports.len() - 2)), ports in Just(ports))
+    -> (u16, u16, BTreeMap<u16, String>) {
+        let mut names = BTreeSet::new();
+        let models = ports.into_iter().zip(models).filter(|(_, name)| names.insert(name.clone())).collect();
+        (own[0], own[1], models)
+    }
+}
+
+fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Local> {
+    let levels = [
+        Level::TRACE,
+        Level::DEBUG,
+        Level::INFO,
+        Level::WARN,
+        Level::ERROR,
+    ];
+    let pages = prop::collection::btree_set("(/[a-zA-Z0-9_~-][a-zA-Z0-9._~-]{0,5}){1,4}", 5)
+        .prop_filter("/metrics is taken", |pages| !pages.contains("/metrics"))
+        .prop_map(|pages| pages.into_iter().collect::<Vec<_>>())
+        .prop_shuffle();
+    (
+        any::<IpAddr>(),
+        prop::sample::select(levels.to_vec()),
+        interval(),
+        pages,
+    )
+        .prop_map(
+            move |(listen_address, log_level, collection_interval, pages)| {
+                let [system, gpu, models, storage, services] =
+                    pages.try_into().expect("five pages");
+                let endpoints = Endpoints {
+                    system,
+                    gpu,
+                    models,
+                    storage,
+                    services,
+                };
+                Local {
+                    listen_address,
+                    metrics_port,
+                    health_check_port,
+                    log_level,
+                    collection_interval,
+                    endpoints,
+                }
+            },
+        )
+}
+
+fn remote() -> impl Strategy<Value = Remote> {
+    let host = prop_oneof![
+        "[a-z0-9-]{1,9}(\\.[a-z0-9-]{1,9}){0,3}".boxed(),
+        any::<IpAddr>().prop_map(|ip| ip.to_string()).boxed()
+    ];
+    let optional = || prop::option::of(url());
+    (
+        host,
+        optional(),
+        interval(),
+        interval(),
+        optional(),
+        prop::option::of(text()),
+        optional(),
+        optional(),
+    )
+        .prop_map(
+            |(
+                dev_ops_server,
+                remote_write_url,
+                scrape_interval,
+                evaluation_interval,
+                grafana_url,
+                grafana_datasource,
+                alert_manager_url,
+                webhook_url,
+            )| Remote {
+                dev_ops_server,
+                remote_write_url,
+                scrape_interval,
+                evaluation_interval,
+                grafana_url,
+                grafana_datasource,
+                alert_manager_url,
+                webhook_url,
+            },
+        )
+}
+
+prop_compose! {
+    fn config()
+        ((metrics_port, health_check_port, ports) in ports())
+        (
+            local in local(metrics_port, health_check_port),
+            ports in Just(ports),
+            discover in prop::option::of((1u16.., 1u16..).prop_map(|(a, b)| a.min(b)..=a.max(b)))
+                .prop_filter("own ports are not discovered", move |discover| discover.as_ref().is_none_or(|range| !range.contains(&metrics_port) && !range.contains(&health_check_port))),
+            health_endpoints in prop::collection::btree_set("/[!\"$-~]{0,20}", 0..5),
+            remote in prop::option::of(remote()),
+            net in any::<bool>(),
+            cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
+        )
+    -> Config {
+        let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect() };
+        Config { local, models, remote, ebpf: Ebpf { net, cgroup } }
+    }
+}
+
+/// The operator's file with some bytes replaced: near enough to YAML to reach every reader.
+fn mutated() -> impl Strategy<Value = String> {
+    let spliced = prop_oneof![
+        Just("\n".to_owned()),
+        Just("  ".to_owned()),
+        Just("- ".to_owned()),
+        Just(": ".to_owned()),
+        Just("{".to_owned()),
+        Just("*a".to_owned()),
+        Just("&a ".to_owned()),
+        Just("!!int ".to_owned()),
+        Just("\"".to_owned()),
+        Just("---\n".to_owned()),
+        Just("1e9".to_owned()),
+        Just(".nan".to_owned()),
+        "\\PC{0,3}",
+    ];
+    prop::collection::vec((0..OPERATORS.len(), 0usize..12, spliced), 1..8).prop_map(|edits| {
+        let mut bytes = OPERATORS.as_bytes().to_vec();
+        for (at, removed, inserted) in edits {
+            let at = at.min(bytes.len());
+            let end = (at + removed).min(bytes.len());
+            bytes.splice(at..end, inserted.into_bytes());
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Accepted or refused, but whatever is accepted prints to what is accepted again.
+fn holds(text: &str) -> Result<(), TestCaseError> {
+    match parse("FILE", text) {
+        Ok(config) => prop_assert_eq!(parse("FILE", &print(&config)), Ok(config)),
+        Err(errors) => {
+            prop_assert!(!errors.mistakes().is_empty());
+            // One line a mistake, so that nothing from the file can pass for a line of ours.
+            prop_assert_eq!(
+                errors.to_string().lines().count(),
+                errors.mistakes().len().min(101)
+            );
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn printing_and_parsing_gives_the_same_configuration(config in config()) {
+        let text = print(&config);
+        prop_assert_eq!(parse("FILE", &text), Ok(config), "{}", text);
+    }
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        holds(&text)?;
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        holds(&String::from_utf8_lossy(&bytes))?;
+    }
+
+    #[test]
+    fn no_yaml_punctuation_panics(text in "[-:{}\\[\\],&*!|>'\"%@`#? \t\na0]{0,80}") {
+        holds(&text)?;
+    }
+
+    #[test]
+    fn no_edit_of_a_real_file_panics(text in mutated()) {
+        holds(&text)?;
+    }
+}

@@ -1,0 +1,11 @@
+//! Kernel probes: what this kernel can (`support`), what is to be done (`plan`), doing it (`net`), how it went (`status`).
+//!
+//! `support` and `net` do I/O, `plan`, `status` and `slots` are pure.
+
+pub mod mapped;
+pub mod net;
+pub mod plan;
+pub mod slots;
+pub mod stats;
+pub mod status;
+pub mod support;

@@ -1,0 +1,93 @@
+//! Which port counts into which slot of the kernel's maps. Pure.
+
+use std::collections::BTreeMap;
+
+/// A port keeps its slot until the agent ends, also while it is not measured: so its counters never go back, and a slot
+/// never holds another port's counts.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    by_port: BTreeMap<u16, u32>,
+    capacity: u32,
+}
+
+/// More ports were measured since the agent started than its maps have slots for.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{ports} different ports since the agent started, but its kernel maps were made for {capacity}: restart the agent to \
+     measure them"
+)]
+pub struct TooManyPorts {
+    /// Ports with a slot, the new ones included.
+    pub ports: usize,
+    /// Slots.
+    pub capacity: u32,
+}
+
+impl Slots {
+    /// Slots beyond those needed at the start, for ports that a reload adds.
+    const SPARE: usize = 32;
+
+    /// Enough slots for `ports` ports and some more.
+    #[must_use]
+    pub fn for_ports(ports: usize) -> Self {
+        let capacity = u32::try_from(ports + Self::SPARE).unwrap_or(u32::MAX);
+        Self { by_port: BTreeMap::new(), capacity }
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub const fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The slots with a slot for each of `ports`.
+    ///
+    /// # Errors
+    /// There are not enough; then nothing changes.
+    pub fn with(&self, ports: impl IntoIterator<Item = u16>) -> Result<Self, TooManyPorts> {
+        let mut by_port = self.by_port.clone();
+        for port in ports {
+            let next = by_port.len() as u32;
+            by_port.entry(port).or_insert(next);
+        }
+        if by_port.len() > self.capacity as usize {
+            return Err(TooManyPorts { ports: by_port.len(), capacity: self.capacity });
+        }
+        Ok(Self { by_port, capacity: self.capacity })
+    }
+
+    /// The slot of a port.
+    #[must_use]
+    pub fn get(&self, port: u16) -> Option<u32> {
+        self.by_port.get(&port).copied()
+    }
+
+    /// All ports that ever had a slot.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.by_port.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_keeps_its_slot() {
+        let slots = Slots::for_ports(2).with([11401, 11400]).unwrap();
+        let later = slots.with([11500]).unwrap();
+        assert_eq!(later.get(11401), slots.get(11401));
+        assert_eq!(later.get(11400), slots.get(11400));
+        let mut used: Vec<_> = later.ports().map(|port| later.get(port).unwrap()).collect();
+        used.sort_unstable();
+        assert_eq!(used, [0, 1, 2]);
+    }
+
+    #[test]
+    fn too_many_ports_are_refused_as_a_whole() {
+        let slots = Slots::for_ports(0).with(0..32).unwrap();
+        let error = slots.with([100, 101]).unwrap_err();
+        assert_eq!(error, TooManyPorts { ports: 34, capacity: 32 });
+        assert_eq!(slots.get(100), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! How it went: one verdict a family, with reason and remedy. Pure data, served by `/status`, printed by
+//! `citadel-agent check` and exported as `citadel_probe_status`.
+
+use serde::Serialize;
+
+use super::plan::{Decision, Family, Reason};
+
+/// A family's or a program's verdict.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It measures.
+    Ok,
+    /// This host cannot: nothing is wrong with the agent.
+    Unsupported,
+    /// The configuration says no.
+    Disabled,
+    /// This host should be able to, and it failed.
+    Broken,
+}
+
+impl Verdict {
+    /// As in the label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unsupported => "unsupported",
+            Self::Disabled => "disabled",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// One family's status.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FamilyStatus {
+    /// The family's name.
+    #[serde(skip)]
+    pub family: &'static str,
+    /// The worst of its programs' verdicts: a family measures with all of its programs or not at all, because half of it
+    /// would count requests without their ends.
+    pub status: Verdict,
+    /// Why it does not measure; empty when it does.
+    pub reason: String,
+    /// What a person can do about it; empty when it measures.
+    pub remedy: String,
+    /// Its programs.
+    pub programs: Vec<ProgramStatus>,
+}
+
+/// One program's status.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ProgramStatus {
+    /// The program's name.
+    pub name: &'static str,
+    /// Its verdict.
+    pub status: Verdict,
+    /// Why it does not run; empty when it does.
+    pub reason: String,
+}
+
+impl FamilyStatus {
+    /// A family whose programs all run.
+    #[must_use]
+    pub fn ok(family: Family) -> Self {
+        Self::of(family, Verdict::Ok, String::new(), String::new())
+    }
+
+    /// A family that the plan leaves out.
+    #[must_use]
+    pub fn skipped(family: Family, reason: &Reason) -> Self {
+        let verdict = if *reason == Reason::Disabled { Verdict::Disabled } else { Verdict::Unsupported };
+        Self::of(family, verdict, reason.to_string(), reason.remedy())
+    }
+
+    /// A family that should run and does not. `program` is the one that failed, when it was one.
+    #[must_use]
+    pub fn broken(family: Family, program: Option<&str>, reason: String, remedy: String) -> Self {
+        let mut status = Self::of(family, Verdict::Broken, reason, remedy);
+        if let Some(failed) = program {
+            for other in status.programs.iter_mut().filter(|other| other.name != failed) {
+                other.reason = format!("given up because {failed} failed");
+            }
+        }
+        status
+    }
+
+    /// The plan before it is carried out, as `citadel-agent check` prints it.
+    #[must_use]
+    pub fn planned(family: Family, decision: &Decision) -> Self {
+        match decision {
+            Decision::Attach { .. } => Self::ok(family),
+            Decision::Skip(reason) => Self::skipped(family, reason),
+        }
+    }
+
+    fn of(family: Family, status: Verdict, reason: String, remedy: String) -> Self {
+        let programs =
+            family.programs().iter().map(|&name| ProgramStatus { name, status, reason: reason.clone() }).collect();
+        Self { family: family.name(), status, reason, remedy, programs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disabled_and_unsupported_are_told_apart() {
+        assert_eq!(FamilyStatus::skipped(Family::Net, &Reason::Disabled).status, Verdict::Disabled);
+        let status = FamilyStatus::skipped(Family::Net, &Reason::NoCgroup2);
+        assert_eq!(status.status, Verdict::Unsupported);
+        assert!(!status.remedy.is_empty());
+        assert!(status.programs.iter().all(|program| program.status == Verdict::Unsupported));
+    }
+
+    #[test]
+    fn the_program_that_failed_keeps_the_reason() {
+        let status = FamilyStatus::broken(Family::Net, Some("net_egress"), "refused".to_owned(), "report".to_owned());
+        let reason = |name| status.programs.iter().find(|program| program.name == name).unwrap().reason.as_str();
+        assert_eq!(reason("net_egress"), "refused");
+        assert_eq!(reason("net_ingress"), "given up because net_egress failed");
+    }
+}

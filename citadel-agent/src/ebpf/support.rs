@@ -1,0 +1,140 @@
+//! Facts: what this kernel, and this process on it, can do. `None` is "could not find out", and no reason to give up.
+
+use std::fs;
+use std::path::PathBuf;
+
+use aya::maps::MapType;
+use aya::programs::ProgramType;
+use aya::sys::{is_map_supported, is_program_supported};
+
+use crate::host::{Roots, mountinfo};
+
+/// A capability that a program may need (`capabilities(7)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Capability {
+    /// Loading programs and maps, 5.8 on.
+    Bpf,
+    /// Network programs.
+    NetAdmin,
+    /// Tracing programs, 5.8 on.
+    Perfmon,
+    /// All of these, and the only one that older kernels know.
+    SysAdmin,
+}
+
+impl Capability {
+    /// Bit in the capability sets (`linux/capability.h`).
+    const fn bit(self) -> u32 {
+        match self {
+            Self::NetAdmin => 12,
+            Self::SysAdmin => 21,
+            Self::Perfmon => 38,
+            Self::Bpf => 39,
+        }
+    }
+
+    /// The name, as systemd and `capsh` want it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "CAP_BPF",
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::Perfmon => "CAP_PERFMON",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+        }
+    }
+}
+
+/// A kernel version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Kernel(pub u32, pub u32);
+
+impl std::fmt::Display for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// What was found out.
+#[derive(Clone, Debug, Default)]
+pub struct Support {
+    /// The running kernel.
+    pub kernel: Option<Kernel>,
+    /// The effective capability set.
+    pub capabilities: Option<u64>,
+    /// Where cgroup v2 is mounted; the inner `None`: nowhere.
+    pub cgroup2: Option<Option<PathBuf>>,
+    /// Programs of type cgroup_skb load.
+    pub cgroup_skb: Option<bool>,
+    /// Programs of type sock_ops load.
+    pub sock_ops: Option<bool>,
+    /// Maps of type sk_storage can be made.
+    pub sk_storage: Option<bool>,
+}
+
+impl Support {
+    /// Finds out, on this host.
+    #[must_use]
+    pub fn gather(roots: &Roots) -> Self {
+        let status = fs::read_to_string(roots.proc.join("self/status")).ok();
+        let release = fs::read_to_string(roots.proc.join("sys/kernel/osrelease")).ok();
+        Self {
+            kernel: release.as_deref().and_then(parse_release),
+            capabilities: status.as_deref().and_then(parse_effective_capabilities),
+            cgroup2: mountinfo::read_cgroup2_mount(roots).ok(),
+            // An unprivileged process is refused before the kernel looks at the type: that is "could not find out".
+            cgroup_skb: is_program_supported(ProgramType::CgroupSkb).ok(),
+            sock_ops: is_program_supported(ProgramType::SockOps).ok(),
+            sk_storage: is_map_supported(MapType::SkStorage).ok(),
+        }
+    }
+
+    /// Whether this process has a capability; not knowing counts as yes, because trying tells.
+    #[must_use]
+    pub fn has(&self, capability: Capability) -> bool {
+        self.capabilities.is_none_or(|set| set >> capability.bit() & 1 == 1)
+    }
+}
+
+/// Parses the first two numbers of a kernel release such as `6.18.44-fc`.
+#[must_use]
+pub fn parse_release(release: &str) -> Option<Kernel> {
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit());
+    Some(Kernel(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Parses `CapEff` of `/proc/self/status`.
+#[must_use]
+pub fn parse_effective_capabilities(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(value.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_all_styles_are_read() {
+        assert_eq!(parse_release("6.18.44-fc-v657\n"), Some(Kernel(6, 18)));
+        assert_eq!(parse_release("5.10.0-33-cloud-amd64"), Some(Kernel(5, 10)));
+        assert_eq!(parse_release("7.0-rc1"), Some(Kernel(7, 0)));
+        assert_eq!(parse_release("linux"), None);
+        assert!(Kernel(5, 10) < Kernel(6, 1) && Kernel(5, 9) < Kernel(5, 10));
+    }
+
+    #[test]
+    fn capabilities_are_read_from_the_effective_set() {
+        let status = "CapPrm:\tffffffffffffffff\nCapEff:\t0000008000001000\n";
+        let support = Support { capabilities: parse_effective_capabilities(status), ..Support::default() };
+        assert!(support.has(Capability::Bpf) && support.has(Capability::NetAdmin));
+        assert!(!support.has(Capability::SysAdmin) && !support.has(Capability::Perfmon));
+        assert_eq!(parse_effective_capabilities("CapEff:\tx"), None);
+    }
+
+    #[test]
+    fn this_host_can_be_asked() {
+        let support = Support::gather(&Roots::default());
+        assert!(support.kernel.is_some() && support.capabilities.is_some() && support.cgroup2.is_some());
+    }
+}

@@ -1,0 +1,20 @@
+//! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
+
+pub mod mountinfo;
+pub mod process;
+pub mod sock_diag;
+
+use std::path::PathBuf;
+
+/// Where the kernel's file systems are; tests put a fixture tree here.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { proc: "/proc".into() }
+    }
+}

@@ -1,0 +1,106 @@
+//! TCP sockets of the agent's network namespace, from the kernel's socket monitor (`sock_diag(7)`).
+
+use std::collections::HashSet;
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket as Netlink, SocketAddr};
+
+/// An open connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Socket {
+    /// The server's port.
+    pub local_port: u16,
+    /// The kernel's own name for the socket, never used twice.
+    cookie: [u8; 8],
+}
+
+/// Reads the connections that a local application has open (`ESTABLISHED` or `CLOSE_WAIT`) on ports that `wanted` takes.
+///
+/// # Errors
+/// When the kernel does not answer as `sock_diag(7)` says it does.
+pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
+    let mut sockets = HashSet::new();
+    for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        dump(family, id, |socket| {
+            if wanted(socket.local_port) {
+                sockets.insert(socket);
+            }
+        })?;
+    }
+    Ok(sockets.into_iter().collect())
+}
+
+fn dump(family: u8, socket_id: SocketId, mut take: impl FnMut(Socket)) -> io::Result<()> {
+    let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
+    netlink.bind_auto()?;
+    netlink.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT,
+        socket_id,
+    };
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    netlink.send(&bytes, 0)?;
+
+    // The kernel fills datagrams of at most 32 KiB.
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = netlink.recv(&mut &mut buffer[..], 0)?;
+        let mut rest = buffer.get(..length).ok_or_else(|| io::Error::other("a datagram longer than 64 KiB"))?;
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    let id = response.header.socket_id;
+                    take(Socket { local_port: id.source_port, cookie: id.cookie });
+                }
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+            // Messages are aligned to four bytes.
+            let used = (answer.header.length as usize).next_multiple_of(4);
+            if used == 0 {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of no length"));
+            }
+            rest = rest.get(used..).unwrap_or(&[]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn open_connections_are_listed_until_they_close() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let open = || read_open_connections(|other| other == port).unwrap();
+            assert_eq!(open(), [], "a listener is no connection");
+            let clients = [0; 3].map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let servers = [0; 3].map(|_| listener.accept().unwrap().0);
+            let sockets = open();
+            assert_eq!(sockets.len(), 3);
+            assert!(sockets.iter().all(|socket| socket.local_port == port));
+            drop(servers);
+            drop(clients);
+            assert_eq!(open(), []);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The two HTTP listeners: metrics pages, and health.
+//!
+//! [`bind`] first, so that the agent can say that it is ready and then be right; then [`serve_metrics`] and
+//! [`serve_health`] until their shutdown future is done. They know the rest of the agent only as [`App`]. A page is made
+//! in memory and answered whole, or not at all.
+//!
+//! ```text
+//! bind -> server (accept, limits) -> connection (hyper) -> routes (path -> what) -> App
+//! ```
+
+mod activity;
+mod bind;
+mod index;
+mod routes;
+mod server;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use crate::config::resolved::Config;
+use crate::metrics::catalogue::Section;
+use crate::metrics::family::Page;
+
+pub use bind::{BindError, Holder, bind};
+pub use server::Limits;
+
+/// What the listeners ask the agent for. Calls come from the runtime's only thread: they must not wait.
+pub trait App: Send + Sync + 'static {
+    /// The configuration in force; the paths of the pages may change by a reload.
+    fn config(&self) -> Arc<Config>;
+
+    /// The families of a page: of everything (`None`), or of a section, always with [`Section::Agent`].
+    ///
+    /// # Errors
+    /// When what the page is about cannot be read. A source that is merely missing is no error, but absent.
+    fn collect(&self, section: Option<Section>) -> Result<Page, CollectError>;
+
+    /// What `/status` answers: families, programs, verdicts and reasons.
+    fn status(&self) -> serde_json::Value;
+
+    /// Whether the first read is done.
+    ///
+    /// # Errors
+    /// Why it is not, in words for a person.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Why a page could not be collected.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what}: {cause}")]
+pub struct CollectError {
+    /// What was read.
+    pub what: &'static str,
+    /// What went wrong with it.
+    #[source]
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// The metrics pages and the index.
+    Metrics,
+    /// `/health`, `/ready` and `/status`.
+    Health,
+}
+
+/// Serves the metrics pages and the index on `listener` until `shutdown` is done and the open answers are out.
+///
+/// # Errors
+/// When the runtime cannot take the listener. What happens on a connection ends that connection only.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    app: Arc<dyn App>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    serve(Content::Metrics, listener, app, Limits::default(), shutdown).await
+}
+
+/// Serves `/health`, `/ready` and `/status` on `listener` until `shutdown` is done and the open answers are out.
+///
+/// # Errors
+/// When the runtime cannot take the listener. What happens on a connection ends that connection only.
+pub async fn serve_health(
+    listener: TcpListener,
+    app: Arc<dyn App>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    serve(Content::Health, listener, app, Limits::default(), shutdown).await
+}
+
+/// Like [`serve_metrics`] and [`serve_health`], with limits of one's own.
+///
+/// # Errors
+/// When the runtime cannot take the listener. What happens on a connection ends that connection only.
+pub async fn serve(
+    content: Content,
+    listener: TcpListener,
+    app: Arc<dyn App>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let routes = match content {
+        Content::Metrics => routes::metrics,
+        Content::Health => routes::health,
+    };
+    server::serve(listener, routes::Site { app, routes }, limits, shutdown).await
+}

@@ -1,0 +1,168 @@
+//! Which path answers what. The table also makes the index page and the text of a 404.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+
+use super::{App, index};
+use crate::config::resolved::{Config, Endpoints};
+use crate::metrics::catalogue::Section;
+use crate::metrics::{self, format::Format};
+
+/// An answer, in memory.
+pub(super) type Response = hyper::Response<Full<Bytes>>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What one listener serves.
+pub(super) struct Site {
+    /// The agent.
+    pub(super) app: Arc<dyn App>,
+    /// What there is; asked at each request, because a reload may change it.
+    pub(super) routes: fn(&Config) -> Vec<Route>,
+}
+
+/// One path.
+pub(super) struct Route {
+    /// The path, without a query.
+    pub(super) path: String,
+    /// What it is, for a person.
+    pub(super) title: &'static str,
+    /// What it answers.
+    pub(super) serves: Serves,
+}
+
+/// What a path answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Serves {
+    /// The index page.
+    Index,
+    /// A metrics page: everything, or a section.
+    Metrics(Option<Section>),
+    /// Alive.
+    Health,
+    /// Ready, or why not.
+    Ready,
+    /// What is measured and what is not.
+    Status,
+}
+
+/// Where the configuration names a page's path.
+type Path = fn(&Endpoints) -> &String;
+
+/// The pages that have a configured path. Those without a section of their own yet carry the agent's own metrics.
+const SECTIONS: [(Path, &str, Section); 5] = [
+    (|paths| &paths.models, "Models", Section::Models),
+    (|paths| &paths.gpu, "GPUs", Section::Agent),
+    (|paths| &paths.system, "Host", Section::Agent),
+    (|paths| &paths.storage, "Storage", Section::Agent),
+    (|paths| &paths.services, "Services", Section::Agent),
+];
+
+/// The paths of the metrics port.
+pub(super) fn metrics(config: &Config) -> Vec<Route> {
+    let fixed = [("/", "This overview", Serves::Index), ("/metrics", "All metrics", Serves::Metrics(None))]
+        .map(|(path, title, serves)| Route { path: path.to_owned(), title, serves });
+    let sections = SECTIONS.map(|(path, title, section)| {
+        let path = path(&config.local.endpoints).clone();
+        Route { path, title, serves: Serves::Metrics(Some(section)) }
+    });
+    fixed.into_iter().chain(sections).collect()
+}
+
+/// The paths of the health port.
+pub(super) fn health(_: &Config) -> Vec<Route> {
+    [
+        ("/health", "Alive", Serves::Health),
+        ("/ready", "Ready, or why not", Serves::Ready),
+        ("/status", "What is measured, what is not and why", Serves::Status),
+    ]
+    .map(|(path, title, serves)| Route { path: path.to_owned(), title, serves })
+    .into()
+}
+
+impl Site {
+    /// Answers a request. HEAD is answered like GET; hyper leaves the body out.
+    pub(super) fn respond<B>(&self, request: &Request<B>) -> Response {
+        let config = self.app.config();
+        let routes = (self.routes)(&config);
+        let Some(route) = routes.iter().find(|route| route.path == request.uri().path()) else {
+            return not_found(&routes);
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match route.serves {
+            Serves::Index => self.index(&config, &routes),
+            Serves::Metrics(section) => self.metrics(section, request.headers()),
+            Serves::Health => text(StatusCode::OK, "alive\n"),
+            Serves::Ready => match self.app.ready() {
+                Ok(()) => text(StatusCode::OK, "ready\n"),
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+            },
+            Serves::Status => {
+                let body = format!("{:#}\n", self.app.status());
+                answer(StatusCode::OK, "application/json", body)
+            }
+        }
+    }
+
+    fn metrics(&self, section: Option<Section>, headers: &HeaderMap) -> Response {
+        // A field that occurs more than once is one list: RFC 9110, section 5.3.
+        let fields: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let format = Format::negotiate(&fields.join(","));
+        let page = match self.app.collect(section) {
+            Ok(page) => page,
+            Err(error) => return failed(&error),
+        };
+        match metrics::encode(page, format) {
+            Ok(page) => answer(StatusCode::OK, format.content_type(), page),
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn index(&self, config: &Config, routes: &[Route]) -> Response {
+        match self.app.collect(None) {
+            Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", index::html(config, routes, &page)),
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+fn not_found(routes: &[Route]) -> Response {
+    let mut body = String::from("not found; there is:\n");
+    for route in routes {
+        _ = writeln!(body, "{}  {}", route.path, route.title);
+    }
+    text(StatusCode::NOT_FOUND, body)
+}
+
+/// No page can be made: why, here and in the log. (The errors' texts name their causes.)
+fn failed(error: &impl Error) -> Response {
+    tracing::error!(%error, "no page can be made");
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("no page can be made: {error}\n"))
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    answer(status, TEXT, body)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let body = body.into();
+    let length = body.len();
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // Said here because hyper could not know it at HEAD.
+    headers.insert(CONTENT_LENGTH, length.into());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,299 @@
+//! The log: to stderr, for people on a terminal and as JSON lines otherwise.
+//!
+//! The level is the configuration's and moves with it at a reload. `RUST_LOG` overrides it for good, target by target
+//! (`info,citadel_agent::config=debug`), and is refused when it says nothing sensible.
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
+
+use crate::config;
+
+/// The environment variable that overrides the configured level.
+pub const ENV: &str = "RUST_LOG";
+
+/// Target of the agent's own events: the crate's name.
+const OWN_TARGET: &str = "citadel_agent";
+
+/// How events are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// One coloured line an event, for a terminal.
+    Human,
+    /// One JSON object a line, for whatever collects logs.
+    Json,
+}
+
+impl Format {
+    /// [`Format::Human`] when stderr is a terminal.
+    #[must_use]
+    pub fn for_stderr() -> Self {
+        if std::io::stderr().is_terminal() {
+            Format::Human
+        } else {
+            Format::Json
+        }
+    }
+}
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// `RUST_LOG` holds something that is no filter.
+    #[error(
+        "{ENV}: {part:?} is no log filter{hint}; write a level (TRACE, DEBUG, INFO, WARN, ERROR, OFF) or TARGET=LEVEL, \
+         separated by commas"
+    )]
+    BadFilter {
+        /// The part of it that is wrong.
+        part: String,
+        /// `; did you mean "info"?`, or nothing.
+        hint: String,
+    },
+    /// Another log is in place in this process.
+    #[error("the log is set up already")]
+    AlreadySet,
+}
+
+/// Changes the level of the running log.
+#[derive(Clone, Debug)]
+pub struct LogHandle {
+    filter: reload::Handle<Targets, Registry>,
+    overridden: bool,
+}
+
+impl LogHandle {
+    /// Sets the level that the configuration asks for. False when `RUST_LOG` overrides it, so that nothing changed.
+    #[must_use = "with RUST_LOG set, nothing changes, and the log should say so"]
+    pub fn set_level(&self, level: Level) -> bool {
+        !self.overridden && self.filter.reload(configured(level)).is_ok()
+    }
+}
+
+/// Sets up the process' log on stderr with the configuration's `level`, or what `RUST_LOG` says instead.
+///
+/// # Errors
+/// `RUST_LOG` is no filter, or the process has a log already.
+pub fn init(level: Level) -> Result<LogHandle, LogError> {
+    // Not UTF-8 is as wrong as any other text that is no filter.
+    let env = std::env::var_os(ENV).map(|value| value.to_string_lossy().into_owned());
+    let (subscriber, handle) =
+        subscriber(level, env.as_deref(), Format::for_stderr(), std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    Ok(handle)
+}
+
+/// The log without the process around it: `env` is the value of `RUST_LOG`, `writer` takes the lines.
+///
+/// # Errors
+/// `env` is no filter.
+pub fn subscriber<W>(
+    level: Level,
+    env: Option<&str>,
+    format: Format,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync, LogHandle), LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let env = env.map(str::trim).filter(|env| !env.is_empty());
+    let targets = env.map_or_else(|| Ok(configured(level)), parse)?;
+    let (filter, handle) = reload::Layer::new(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = match format {
+        Format::Human => layer.boxed(),
+        Format::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
+    Ok((
+        subscriber,
+        LogHandle {
+            filter: handle,
+            overridden: env.is_some(),
+        },
+    ))
+}
+
+/// The agent at `level`; libraries, whose debug lines are about themselves, at INFO or quieter.
+fn configured(level: Level) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::from_level(level.min(Level::INFO)))
+        .with_target(OWN_TARGET, level)
+}
+
+/// The filter in `env`. Stricter than [`Targets`], to which a misspelt level is the name of a target.
+fn parse(env: &str) -> Result<Targets, LogError> {
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+    for part in env
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (target, level) = part
+            .split_once('=')
+            .map_or((None, part), |(target, level)| (Some(target), level));
+        let level_is_good = LevelFilter::from_str(level.trim()).is_ok();
+        let target_is_good = target.is_none_or(|target| {
+            !target.trim().is_empty() && !target.contains(['[', ']', '{', '}'])
+        });
+        if !level_is_good || !target_is_good {
+            let near = config::nearest(level.trim(), LEVELS).filter(|_| !level_is_good);
+            let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            return Err(LogError::BadFilter {
+                part: part.to_owned(),
+                hint,
+            });
+        }
+    }
+    env.replace(' ', "")
+        .parse()
+        .map_err(|_| LogError::BadFilter {
+            part: env.to_owned(),
+            hint: String::new(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{debug, info, warn};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    /// Runs `events` under a log with these settings.
+    fn with_log(
+        level: Level,
+        env: Option<&str>,
+        format: Format,
+        events: impl FnOnce(&LogHandle, &Lines),
+    ) {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, handle) = subscriber(level, env, format, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || events(&handle, &lines));
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_the_fields_at_the_top() {
+        with_log(Level::INFO, None, Format::Json, |_, lines| {
+            info!(port = 11400, "listening\non two lines");
+            let text = lines.take();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(line["level"], "INFO");
+            assert_eq!(line["message"], "listening\non two lines");
+            assert_eq!(line["port"], 11400);
+        });
+    }
+
+    #[test]
+    fn human_text_is_no_json() {
+        with_log(Level::INFO, None, Format::Human, |_, lines| {
+            info!("listening");
+            let text = lines.take();
+            assert!(
+                text.contains("listening") && !text.starts_with('{'),
+                "{text}"
+            );
+        });
+    }
+
+    #[test]
+    fn the_level_follows_the_configuration_at_a_reload() {
+        with_log(Level::INFO, None, Format::Json, |handle, lines| {
+            debug!("one");
+            assert_eq!(lines.take(), "");
+            assert!(handle.set_level(Level::DEBUG));
+            debug!("two");
+            assert!(lines.take().contains("two"));
+            assert!(handle.set_level(Level::ERROR));
+            warn!("three");
+            assert_eq!(lines.take(), "");
+        });
+    }
+
+    #[test]
+    fn rust_log_overrides_the_configuration_and_its_reloads() {
+        with_log(
+            Level::TRACE,
+            Some("warn, citadel_agent::logging=info"),
+            Format::Json,
+            |handle, lines| {
+                debug!("hidden");
+                info!("shown");
+                info!(target: "hyper", "hidden too");
+                let text = lines.take();
+                assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
+                assert!(!handle.set_level(Level::TRACE));
+                debug!("hidden still");
+                assert_eq!(lines.take(), "");
+            },
+        );
+    }
+
+    #[test]
+    fn libraries_do_not_follow_the_agent_to_debug() {
+        with_log(Level::DEBUG, None, Format::Json, |_, lines| {
+            debug!(target: "hyper", "noise");
+            info!(target: "hyper", "news");
+            let text = lines.take();
+            assert!(text.contains("news") && !text.contains("noise"), "{text}");
+        });
+    }
+
+    #[test]
+    fn a_bad_rust_log_says_which_part_and_what_was_meant() {
+        let error = |env| {
+            subscriber(Level::INFO, Some(env), Format::Json, io::sink)
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            error("inof")
+                .starts_with(r#"RUST_LOG: "inof" is no log filter; did you mean "info"?; write"#),
+            "{}",
+            error("inof")
+        );
+        assert!(error("info,hyper=loud").contains(r#""hyper=loud" is no log filter; write"#));
+        assert!(error("=debug").contains(r#""=debug" is no log filter; write"#));
+        assert!(error("citadel_agent[span]=debug").contains("is no log filter"));
+    }
+
+    #[test]
+    fn an_empty_rust_log_is_none() {
+        with_log(Level::DEBUG, Some("  "), Format::Json, |handle, lines| {
+            debug!("shown");
+            assert!(lines.take().contains("shown"));
+            assert!(handle.set_level(Level::INFO));
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! `docs/metrics.md`, made from the catalogue.
+
+use std::fmt::Write as _;
+
+use super::catalogue::{CATALOGUE, Desc, Kind, Section, Unit};
+
+/// The sections of the document: which, its heading, and what there is to say about it.
+const SECTIONS: [(Section, &str, &str); 2] = [
+    (
+        Section::Models,
+        "Models: `/metrics/models`",
+        "`model` is the configured or discovered name, `port` the TCP port. `endpoint` is one of `chat_completions`, \
+         `completions`, `responses`, `embeddings`, `rerank`, `models`, `health`, `metrics`, `other`; `code` is the exact HTTP \
+         status.",
+    ),
+    (
+        Section::Agent,
+        "The agent itself: on every page",
+        "What is measured, what is not and why, and what the agent costs.",
+    ),
+];
+
+/// The text of `docs/metrics.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "<!-- Made from citadel-agent/src/metrics/catalogue.rs: UPDATE_DOCS=1 cargo test -p citadel-agent docs -->\n\
+         # Metrics\n\n\
+         `/metrics` carries all of them. The format follows `Accept`: Prometheus text 0.0.4, OpenMetrics 1.0, or Prometheus'\n\
+         delimited protobuf.\n\n\
+         Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
+         bucket. Only protobuf carries native histograms. The classic buckets `le` are powers of two from 2^-20 s to 2^10 s,\n\
+         sums of the native ones, the same in every format.\n\n\
+         Counters start at 0 with the agent (`process_start_time_seconds`). What is not measured is absent, never 0.\n",
+    );
+    for (section, heading, about) in SECTIONS {
+        _ = write!(
+            text,
+            "\n## {heading}\n{about}\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n"
+        );
+        for desc in CATALOGUE.iter().filter(|desc| desc.section == section) {
+            row(&mut text, desc);
+        }
+    }
+    text
+}
+
+fn row(text: &mut String, desc: &Desc) {
+    let kind = match desc.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let unit = match desc.unit {
+        Unit::None => "",
+        Unit::Seconds => "seconds",
+        Unit::Bytes => "bytes",
+    };
+    let help = desc.help.replace('|', "\\|").replace('\n', " ");
+    _ = writeln!(text, "| `{}` | {kind} | {unit} | {} | {help} |", desc.name, desc.labels.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{env, fs, path::Path};
+
+    #[test]
+    fn docs_are_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        if env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, markdown()).expect("docs/metrics.md can be written");
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == markdown(),
+            "docs/metrics.md is not what the catalogue says: run UPDATE_DOCS=1 cargo test -p citadel-agent docs"
+        );
+    }
+
+    #[test]
+    fn every_metric_is_in_the_docs() {
+        let text = markdown();
+        for desc in CATALOGUE {
+            assert!(text.contains(&format!("| `{}` |", desc.name)), "{} has a section that the docs lack", desc.name);
+        }
+    }
+}

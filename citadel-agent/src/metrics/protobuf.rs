@@ -1,0 +1,241 @@
+//! Prometheus' protobuf format: length-delimited [`MetricFamily`] messages, the only one that carries native histograms.
+//!
+//! The messages are the part that the agent sends of
+//! [`io.prometheus.client`](https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto),
+//! written by hand so that the build needs no `protoc`. Fields are `required` here, which prost takes to mean that
+//! zeros are written too: readers of proto2 tell an absent field from 0.
+//!
+//! Histograms carry both forms. Prometheus keeps the native one, and the classic one as well where the scrape
+//! configuration says `always_scrape_classic_histograms` (version 2: `scrape_classic_histograms`).
+
+use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
+use prost::Message;
+
+use super::buckets::{self, BOUNDS};
+use super::catalogue::{Desc, Kind, PROCESS_START, Unit};
+use super::family::{self, Page, Value};
+
+/// A label of a metric.
+#[derive(Clone, PartialEq, Message)]
+pub struct LabelPair {
+    /// Label name.
+    #[prost(string, required, tag = "1")]
+    pub name: String,
+    /// Label value, any UTF-8.
+    #[prost(string, required, tag = "2")]
+    pub value: String,
+}
+
+/// Type of a family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
+#[repr(i32)]
+pub enum MetricType {
+    /// The metrics have `counter` set.
+    Counter = 0,
+    /// The metrics have `gauge` set.
+    Gauge = 1,
+    /// The metrics have `histogram` set.
+    Histogram = 4,
+}
+
+/// Value of a gauge.
+#[derive(Clone, PartialEq, Message)]
+pub struct Gauge {
+    /// The value.
+    #[prost(double, required, tag = "1")]
+    pub value: f64,
+}
+
+/// Value of a counter.
+#[derive(Clone, PartialEq, Message)]
+pub struct Counter {
+    /// The value.
+    #[prost(double, required, tag = "1")]
+    pub value: f64,
+    /// Since when it counts.
+    #[prost(message, optional, tag = "3")]
+    pub created_timestamp: Option<Timestamp>,
+}
+
+/// A point in time, `google.protobuf.Timestamp`.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Timestamp {
+    /// Whole seconds since the epoch.
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    /// And nanoseconds.
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
+}
+
+/// A histogram in both forms.
+#[derive(Clone, PartialEq, Message)]
+pub struct Histogram {
+    /// Number of observations.
+    #[prost(uint64, required, tag = "1")]
+    pub sample_count: u64,
+    /// Their sum, in the unit of the family.
+    #[prost(double, required, tag = "2")]
+    pub sample_sum: f64,
+    /// Classic buckets, by rising bound.
+    #[prost(message, repeated, tag = "3")]
+    pub bucket: Vec<Bucket>,
+    /// Native form: buckets an octave, as a power of two.
+    #[prost(sint32, required, tag = "5")]
+    pub schema: i32,
+    /// Native form: the widest value in the zero bucket.
+    #[prost(double, required, tag = "6")]
+    pub zero_threshold: f64,
+    /// Native form: observations in the zero bucket.
+    #[prost(uint64, required, tag = "7")]
+    pub zero_count: u64,
+    /// Native form: runs of buckets.
+    #[prost(message, repeated, tag = "12")]
+    pub positive_span: Vec<BucketSpan>,
+    /// Native form: each bucket's count, as the difference to the bucket before. Not packed, as in proto2.
+    #[prost(sint64, repeated, packed = "false", tag = "13")]
+    pub positive_delta: Vec<i64>,
+    /// Since when it counts.
+    #[prost(message, optional, tag = "15")]
+    pub created_timestamp: Option<Timestamp>,
+}
+
+/// A classic bucket.
+#[derive(Clone, PartialEq, Message)]
+pub struct Bucket {
+    /// Observations up to the bound.
+    #[prost(uint64, required, tag = "1")]
+    pub cumulative_count: u64,
+    /// The bound, inclusive.
+    #[prost(double, required, tag = "2")]
+    pub upper_bound: f64,
+}
+
+/// A run of native buckets.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct BucketSpan {
+    /// Buckets left out since the last run; the first run's is the index of its first bucket.
+    #[prost(sint32, required, tag = "1")]
+    pub offset: i32,
+    /// Buckets in the run.
+    #[prost(uint32, required, tag = "2")]
+    pub length: u32,
+}
+
+/// One label set and its value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Metric {
+    /// The labels.
+    #[prost(message, repeated, tag = "1")]
+    pub label: Vec<LabelPair>,
+    /// Set in families of gauges.
+    #[prost(message, optional, tag = "2")]
+    pub gauge: Option<Gauge>,
+    /// Set in families of counters.
+    #[prost(message, optional, tag = "3")]
+    pub counter: Option<Counter>,
+    /// Set in families of histograms.
+    #[prost(message, optional, tag = "7")]
+    pub histogram: Option<Histogram>,
+}
+
+/// A family: what one delimited message of a page holds.
+#[derive(Clone, PartialEq, Message)]
+pub struct MetricFamily {
+    /// Full name, counters with `_total`.
+    #[prost(string, required, tag = "1")]
+    pub name: String,
+    /// HELP, unescaped.
+    #[prost(string, required, tag = "2")]
+    pub help: String,
+    /// Type of all metrics in it.
+    #[prost(enumeration = "MetricType", required, tag = "3")]
+    pub r#type: i32,
+    /// The metrics.
+    #[prost(message, repeated, tag = "4")]
+    pub metric: Vec<Metric>,
+    /// The unit, which is also the suffix of the name.
+    #[prost(string, optional, tag = "5")]
+    pub unit: Option<String>,
+}
+
+/// A sorted page as delimited messages. One family at a time, so that only one is held twice.
+pub(super) fn encode(page: &Page) -> Vec<u8> {
+    let created = created(page);
+    let mut out = Vec::new();
+    for family in &page.families {
+        out.extend_from_slice(&message(family, created).encode_length_delimited_to_vec());
+    }
+    out
+}
+
+/// All counters count since the agent started, which the page says itself.
+fn created(page: &Page) -> Option<Timestamp> {
+    let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
+    let seconds = number(&family.samples.first()?.value);
+    Some(Timestamp { seconds: seconds.floor() as i64, nanos: (seconds.fract() * 1e9) as i32 })
+}
+
+fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily {
+    let desc = family.desc;
+    MetricFamily {
+        name: desc.name.to_owned(),
+        help: desc.help.to_owned(),
+        r#type: match desc.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+        }
+        .into(),
+        metric: family.samples.iter().map(|sample| metric(desc, sample, created)).collect(),
+        unit: match desc.unit {
+            Unit::None => None,
+            Unit::Seconds => Some("seconds".to_owned()),
+            Unit::Bytes => Some("bytes".to_owned()),
+        },
+    }
+}
+
+fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timestamp>) -> Metric {
+    let label = (desc.labels.iter().zip(&sample.labels))
+        .map(|(name, value)| LabelPair { name: (*name).to_owned(), value: value.clone() })
+        .collect();
+    let mut metric = Metric { label, ..Metric::default() };
+    match (&sample.value, desc.kind) {
+        (Value::Histogram(value), _) => metric.histogram = Some(histogram(value, created_timestamp)),
+        (value, Kind::Counter) => metric.counter = Some(Counter { value: number(value), created_timestamp }),
+        (value, _) => metric.gauge = Some(Gauge { value: number(value) }),
+    }
+    metric
+}
+
+fn histogram(histogram: &hist::Histogram, created_timestamp: Option<Timestamp>) -> Histogram {
+    let (spans, positive_delta) = buckets::native(histogram);
+    let mut cumulative_count = 0;
+    let bucket = (BOUNDS.iter().zip(buckets::classic(histogram)))
+        .map(|(&upper_bound, count)| {
+            cumulative_count += count;
+            Bucket { cumulative_count, upper_bound }
+        })
+        .collect();
+    Histogram {
+        sample_count: histogram.count(),
+        sample_sum: buckets::sum_seconds(histogram),
+        bucket,
+        schema: SCHEMA,
+        zero_threshold: 2f64.powi(ZERO_THRESHOLD_LOG2),
+        zero_count: histogram.cells[0],
+        positive_span: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
+        positive_delta,
+        created_timestamp,
+    }
+}
+
+/// A number as every Prometheus format has it. [`Page::sort`] lets no histogram through to here.
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Integer(value) => *value as f64,
+        Value::Float(value) => *value,
+        Value::Histogram(histogram) => histogram.count() as f64,
+    }
+}

@@ -1,0 +1,100 @@
+//! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
+//! fixture.
+
+mod models;
+mod probes;
+mod process;
+
+use std::error::Error;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::config::resolved::Config;
+use crate::ebpf::net::Net;
+use crate::ebpf::status::FamilyStatus;
+use crate::host::Roots;
+use crate::metrics::catalogue::{SOURCE_DURATION, SOURCE_SUCCESS, Section};
+use crate::metrics::family::{Page, Value};
+
+/// What sources read from.
+pub struct Origin<'a> {
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// Where the kernel's file systems are.
+    pub roots: &'a Roots,
+    /// The `net` probes, where they are attached.
+    pub net: Option<&'a mut Net>,
+    /// All probe families' statuses.
+    pub families: &'a [FamilyStatus],
+}
+
+/// How a read went.
+pub enum Outcome {
+    /// The page has what there is.
+    Read,
+    /// This host or this configuration has no such source: nothing is exported, not even a failure.
+    Absent,
+}
+
+/// One source.
+pub struct Source {
+    /// Value of the `source` label.
+    pub name: &'static str,
+    /// The section whose page carries it.
+    pub section: Section,
+    /// Reads it. An error keeps the whole of it off the page.
+    read: fn(&mut Origin<'_>, &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>>,
+}
+
+/// All sources.
+pub const SOURCES: &[Source] = &[
+    Source { name: "models", section: Section::Models, read: models::read },
+    Source { name: "probes", section: Section::Agent, read: probes::read },
+    Source { name: "process", section: Section::Agent, read: process::read },
+];
+
+/// Remembers which sources fail, so that each failure and each recovery is logged once.
+#[derive(Debug)]
+pub struct Health {
+    failing: [bool; SOURCES.len()],
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { failing: [false; SOURCES.len()] }
+    }
+}
+
+/// Reads the sources of a section and of the agent itself, or all of them. A source that fails is left out, and said.
+pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut Health) -> Page {
+    let mut page = Page::default();
+    for (source, failing) in SOURCES.iter().zip(&mut health.failing) {
+        if section.is_some_and(|section| source.section != section && source.section != Section::Agent) {
+            continue;
+        }
+        let begin = Instant::now();
+        let mut own = Page::default();
+        let outcome = (source.read)(origin, &mut own);
+        let success = match outcome {
+            Ok(Outcome::Absent) => continue,
+            Ok(Outcome::Read) => {
+                page.append(own);
+                true
+            }
+            Err(error) => {
+                if !*failing {
+                    warn!(source = source.name, %error, "cannot be read; its metrics are missing until it can");
+                }
+                false
+            }
+        };
+        if success && *failing {
+            info!(source = source.name, "can be read again");
+        }
+        *failing = !success;
+        page.add(&SOURCE_SUCCESS, [source.name], Value::Integer(u64::from(success)));
+        page.add(&SOURCE_DURATION, [source.name], Value::Float(begin.elapsed().as_secs_f64()));
+    }
+    page
+}

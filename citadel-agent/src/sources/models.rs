@@ -1,0 +1,110 @@
+//! The models: what the `net` probes counted per port, under the models' names.
+
+use std::error::Error;
+
+use citadel_agent_common::abi::{Endpoint, EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
+use citadel_agent_common::hist::Histogram;
+
+use super::{Origin, Outcome};
+use crate::metrics::catalogue::{
+    CONNECTIONS, CONNECTIONS_OPEN, Desc, INTER_TOKEN_LATENCY, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
+    REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT,
+    TIME_TO_FIRST_BYTE, TIME_TO_FIRST_TOKEN,
+};
+use crate::metrics::family::{Page, Value};
+
+const PROTOCOLS: [(Protocol, &str); 4] =
+    [(Protocol::Http1, "http1"), (Protocol::Http2, "http2"), (Protocol::Tls, "tls"), (Protocol::Other, "other")];
+
+const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
+
+const PHASES: [(Phase, &str); 5] = [
+    (Phase::Request, "request"),
+    (Phase::Waiting, "waiting"),
+    (Phase::Headers, "headers"),
+    (Phase::Streaming, "streaming"),
+    (Phase::Body, "body"),
+];
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+    let Some(net) = &mut origin.net else { return Ok(Outcome::Absent) };
+    for port in origin.config.models.measured_ports() {
+        let Some(stats) = net.model(port) else { continue };
+        let older = net.older_connections(port);
+        let configured = origin.config.models.ports.get(&port);
+        // A port that nobody configured becomes a model with its first connection.
+        if configured.is_none() && older == 0 && stats.counters.iter().all(|&count| count == 0) {
+            continue;
+        }
+        let discovered = format!("port-{port}");
+        let model = configured.unwrap_or(&discovered);
+        let port_label = port.to_string();
+        add_model(page, [model, &port_label], &stats, older);
+        if stats.counters[counter::BEGUN] > 0 {
+            for (endpoint, stats) in Endpoint::ALL.into_iter().zip(net.endpoints(port)?) {
+                add_endpoint(page, [model, &port_label, endpoint.label()], &stats);
+            }
+        }
+    }
+    Ok(Outcome::Read)
+}
+
+/// What a model has whether or not anyone asked it anything.
+fn add_model(page: &mut Page, labels: [&str; 2], stats: &ModelStats, older_connections: u64) {
+    let count = |index: usize| stats.counters[index];
+    // The two ends are read one after the other while both grow: never below zero.
+    let difference = |more: usize, less: usize| count(more).saturating_sub(count(less));
+    page.add(&REQUESTS_IN_FLIGHT, labels, Value::Integer(difference(counter::BEGUN, counter::ENDED)));
+    page.add(&REQUEST_BYTES, labels, Value::Integer(count(counter::REQUEST_BYTES)));
+    page.add(&RESPONSE_BYTES, labels, Value::Integer(count(counter::RESPONSE_BYTES)));
+    let open = difference(counter::OPENED, counter::CLOSED) + older_connections;
+    page.add(&CONNECTIONS_OPEN, labels, Value::Integer(open));
+    page.add(&TCP_RETRANSMITS, labels, Value::Integer(count(counter::RETRANSMITS)));
+    let [model, port] = labels;
+    for (protocol, name) in PROTOCOLS {
+        page.add(&CONNECTIONS, [model, port, name], Value::Integer(count(counter::PROTOCOLS + protocol as usize)));
+    }
+    add_histogram(page, &TCP_RTT, labels, &stats.rtt);
+}
+
+/// What an endpoint has once it was asked.
+fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: &EndpointStats) {
+    let [model, port, endpoint] = labels;
+    for (index, &count) in stats.counters.iter().enumerate().filter(|&(_, &count)| count > 0) {
+        if let Some(code) = EndpointStats::code_at(index) {
+            page.add(&REQUESTS, [model, port, endpoint, &code.to_string()], Value::Integer(count));
+        }
+    }
+    let invalid = stats.counters[EndpointStats::requests(0)];
+    if invalid > 0 {
+        page.add(&REQUESTS, [model, port, endpoint, "invalid"], Value::Integer(invalid));
+    }
+    for (side, side_name) in SIDES {
+        for (phase, phase_name) in PHASES {
+            let count = stats.counters[EndpointStats::aborted(side as u32, phase as u32)];
+            if count > 0 {
+                let labels = [model, port, endpoint, side_name, phase_name];
+                page.add(&REQUESTS_ABORTED, labels, Value::Integer(count));
+            }
+        }
+    }
+    let chunks = stats.counters[EndpointStats::CHUNKS];
+    if chunks > 0 {
+        page.add(&STREAM_CHUNKS, labels, Value::Integer(chunks));
+    }
+    for (latency, desc) in [
+        (Latency::Duration, &REQUEST_DURATION),
+        (Latency::FirstByte, &TIME_TO_FIRST_BYTE),
+        (Latency::FirstToken, &TIME_TO_FIRST_TOKEN),
+        (Latency::InterToken, &INTER_TOKEN_LATENCY),
+    ] {
+        add_histogram(page, desc, labels, &stats.latencies[latency as usize]);
+    }
+}
+
+/// A histogram, once it has an observation: absent is absent.
+fn add_histogram<const N: usize>(page: &mut Page, desc: &'static Desc, labels: [&str; N], histogram: &Histogram) {
+    if histogram.count() > 0 {
+        page.add(desc, labels, Value::Histogram(Box::new(*histogram)));
+    }
+}

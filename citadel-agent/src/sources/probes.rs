@@ -1,0 +1,31 @@
+//! The kernel probes themselves: verdicts, cost, fill, loss.
+
+use std::error::Error;
+
+use super::{Origin, Outcome};
+use crate::metrics::catalogue::{
+    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS,
+};
+use crate::metrics::family::{Page, Value};
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+    for family in origin.families {
+        for program in &family.programs {
+            let labels = [family.family, program.name, program.status.name(), &program.reason];
+            page.add(&PROBE_STATUS, labels, Value::Integer(1));
+        }
+    }
+    let Some(net) = &origin.net else { return Ok(Outcome::Read) };
+    for (program, stats) in net.run_stats() {
+        page.add(&PROBE_RUNS, [program], Value::Integer(stats.runs));
+        page.add(&PROBE_SECONDS, [program], Value::Float(stats.nanoseconds as f64 * 1e-9));
+    }
+    for (map, entries, capacity) in net.fill()? {
+        page.add(&MAP_ENTRIES, [map], Value::Integer(entries));
+        page.add(&MAP_CAPACITY, [map], Value::Integer(capacity));
+    }
+    for (why, count) in net.lost() {
+        page.add(&EVENTS_LOST, [why.label()], Value::Integer(count));
+    }
+    Ok(Outcome::Read)
+}

@@ -1,0 +1,236 @@
+//! The real binary: what it prints where, and its exit codes.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const OPERATORS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../tests/fixtures/monitoring-integration.yaml"
+);
+
+/// The binary with an environment of its own: the caller's settings must not decide a test.
+fn agent(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citadel-agent"));
+    command
+        .args(args)
+        .env_remove("RUST_LOG")
+        .env_remove("CITADEL_AGENT_CONFIG")
+        .stdin(Stdio::null());
+    command
+}
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+#[track_caller]
+fn end(command: &mut Command) -> Ended {
+    let output = command.output().expect("the binary starts");
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
+    }
+}
+
+fn file(dir: &Path, text: &str) -> PathBuf {
+    let path = dir.join("config.yaml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn version_says_which() {
+    let ended = end(&mut agent(&["version"]));
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(
+        ended.stdout,
+        concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    assert_eq!(end(&mut agent(&["--version"])).stdout, ended.stdout);
+}
+
+#[test]
+fn mistaken_usage_exits_with_2_and_help_with_0() {
+    for args in [
+        &[][..],
+        &["rnu"],
+        &["run", "--confg", "x"],
+        &["config", "check"],
+        &["run", "surplus"],
+    ] {
+        let ended = end(&mut agent(args));
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert_eq!(ended.stdout, "", "{args:?}");
+        assert!(!ended.stderr.is_empty(), "{args:?}");
+    }
+    let help = end(&mut agent(&["--help"]));
+    assert_eq!(help.code, Some(0));
+    assert!(
+        help.stdout
+            .contains("Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake")
+    );
+}
+
+#[test]
+fn config_check_accepts_the_operators_file() {
+    let ended = end(&mut agent(&["config", "check", OPERATORS]));
+    assert_eq!(
+        (ended.code, ended.stdout, ended.stderr),
+        (Some(0), format!("{OPERATORS}: ok\n"), String::new())
+    );
+}
+
+#[test]
+fn config_check_lists_every_mistake_on_stderr_and_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(
+        dir.path(),
+        "local_collection:\n  metrcs_port: 8000\nmodel_monitoring:\n  ports: { a: 0 }\n",
+    );
+    let ended = end(&mut agent(&["config", "check", path.to_str().unwrap()]));
+    assert_eq!(ended.code, Some(2));
+    assert_eq!(ended.stdout, "");
+    let path = path.display();
+    assert_eq!(
+        ended.stderr,
+        format!(
+            "{path}:2:3: local_collection: unknown key \"metrcs_port\"; did you mean \"metrics_port\"?\n\
+             {path}:4:15: model_monitoring.ports.a: 0 is not a TCP port (1-65535)\n"
+        )
+    );
+}
+
+#[test]
+fn a_missing_file_is_a_mistake_for_every_command() {
+    for args in [
+        &["run", "--config", "/nonexistent/x.yaml"][..],
+        &["check", "--config", "/nonexistent/x.yaml"],
+        &["config", "check", "/nonexistent/x.yaml"],
+        &["config", "print", "--config", "/nonexistent/x.yaml"],
+    ] {
+        let ended = end(&mut agent(args));
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(
+            ended
+                .stderr
+                .starts_with("/nonexistent/x.yaml: no such file; "),
+            "{args:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn config_print_is_a_file_that_prints_the_same() {
+    let first = end(&mut agent(&["config", "print", "--config", OPERATORS]));
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), &first.stdout);
+    let second = end(&mut agent(&[
+        "config",
+        "print",
+        "--config",
+        path.to_str().unwrap(),
+    ]));
+    assert_eq!(second.stdout, first.stdout);
+}
+
+#[test]
+fn the_environment_names_the_file_and_the_command_line_overrides_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "local_collection: { metrics_port: 9123 }");
+    let from_env = end(agent(&["config", "print"]).env("CITADEL_AGENT_CONFIG", &path));
+    assert!(
+        from_env.stdout.contains("metrics_port: 9123"),
+        "{}",
+        from_env.stdout
+    );
+    let overridden =
+        end(agent(&["config", "print", "--config", OPERATORS]).env("CITADEL_AGENT_CONFIG", &path));
+    assert!(
+        overridden.stdout.contains("metrics_port: 8000"),
+        "{}",
+        overridden.stdout
+    );
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let mut child = agent(&["config", "print"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let ended = end(agent(&["config", "print"]).stdout(full));
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stderr
+            .starts_with("cannot write to standard output: "),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_bad_rust_log_is_reported_and_not_ignored() {
+    for command in ["run", "check"] {
+        let ended =
+            end(agent(&[command, "--config", OPERATORS]).env("RUST_LOG", "citadel_agent=loud"));
+        assert_eq!(ended.code, Some(2));
+        assert!(
+            ended
+                .stderr
+                .starts_with("RUST_LOG: \"citadel_agent=loud\" is no log filter; "),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+/// The first line that `run` logs. `run` goes on until it is stopped, so it is.
+fn first_log_line(command: &mut Command) -> serde_json::Value {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    // It may have ended by itself already, as far as this test is concerned.
+    let _ = child.kill();
+    child.wait().unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
+#[test]
+fn run_logs_json_and_says_first_which_file_it_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    // Port numbers that nothing else on this machine is asked to use, were it to get as far as listening.
+    let path = file(
+        dir.path(),
+        "local_collection: { listen_address: 127.0.0.1, metrics_port: 1, health_check_port: 2 }\nebpf: { net: false }\n",
+    );
+    let line = first_log_line(agent(&["run"]).env("CITADEL_AGENT_CONFIG", &path));
+    assert_eq!(line["level"], "INFO");
+    assert_eq!(line["message"], "configuration loaded");
+    assert_eq!(line["file"], path.to_str().unwrap());
+}

@@ -1,0 +1,305 @@
+//! Pages in all three formats: nothing is lost, nothing is invented, and Prometheus' own linter is content.
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use std::{env, fs};
+
+use citadel_agent::metrics::catalogue::{
+    CATALOGUE, Kind, PROCESS_CPU, REQUEST_BYTES, REQUEST_DURATION, REQUESTS_IN_FLIGHT, SOURCE_DURATION, Unit,
+};
+use citadel_agent::metrics::encode;
+use citadel_agent::metrics::family::{Page, PageError, Value};
+use citadel_agent::metrics::format::Format;
+use citadel_agent::metrics::protobuf::{MetricFamily, MetricType};
+use proptest::prelude::*;
+use prost::Message;
+use support::text::{Parsed, parse};
+use support::{NASTY, histogram, page};
+
+fn text(page: &Page, format: Format) -> String {
+    String::from_utf8(encode(page.clone(), format).unwrap()).unwrap()
+}
+
+fn families(page: &Page) -> Vec<MetricFamily> {
+    let bytes = encode(page.clone(), Format::Protobuf).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut families = Vec::new();
+    while !rest.is_empty() {
+        families.push(MetricFamily::decode_length_delimited(&mut rest).unwrap());
+    }
+    families
+}
+
+/// What a page in protobuf says, in the terms of the text formats.
+fn as_text(families: &[MetricFamily]) -> Parsed {
+    let mut parsed = Parsed::default();
+    for family in families {
+        let name = &family.name;
+        parsed.order.push(name.clone());
+        parsed.help.insert(name.clone(), family.help.clone());
+        parsed.kind.insert(name.clone(), format!("{:?}", family.r#type()).to_lowercase());
+        if let Some(unit) = &family.unit {
+            parsed.unit.insert(name.clone(), unit.clone());
+        }
+        for metric in &family.metric {
+            let labels: BTreeMap<_, _> = metric.label.iter().map(|l| (l.name.clone(), l.value.clone())).collect();
+            let mut add = |name: String, le: Option<f64>, value: f64| {
+                let mut labels = labels.clone();
+                if let Some(le) = le {
+                    labels.insert("le".to_owned(), le.to_string());
+                }
+                assert_eq!(parsed.samples.insert((name, labels), value), None);
+            };
+            match (&metric.counter, &metric.gauge, &metric.histogram) {
+                (Some(counter), None, None) => add(name.clone(), None, counter.value),
+                (None, Some(gauge), None) => add(name.clone(), None, gauge.value),
+                (None, None, Some(histogram)) => {
+                    add(format!("{name}_count"), None, histogram.sample_count as f64);
+                    add(format!("{name}_sum"), None, histogram.sample_sum);
+                    for bucket in &histogram.bucket {
+                        add(format!("{name}_bucket"), Some(bucket.upper_bound), bucket.cumulative_count as f64);
+                    }
+                }
+                _ => panic!("not one value: {metric:?}"),
+            }
+        }
+    }
+    parsed
+}
+
+/// Bounds as numbers, to compare them with those of protobuf.
+fn with_numeric_bounds(mut parsed: Parsed) -> Parsed {
+    parsed.samples = std::mem::take(&mut parsed.samples)
+        .into_iter()
+        .map(|((name, mut labels), value)| {
+            if let Some(le) = labels.get_mut("le") {
+                *le = le.parse::<f64>().unwrap().to_string();
+            }
+            ((name, labels), value)
+        })
+        .collect();
+    parsed
+}
+
+#[test]
+fn all_formats_say_the_same() {
+    let page = page(&NASTY);
+    let plain = parse(&text(&page, Format::Text));
+    let open = parse(&text(&page, Format::OpenMetrics));
+    let protobuf = as_text(&families(&page));
+    assert_eq!(plain.samples, open.samples);
+    let plain = with_numeric_bounds(plain);
+    assert_eq!(plain.samples, protobuf.samples);
+    assert_eq!((&plain.help, &plain.kind, &plain.order), (&protobuf.help, &protobuf.kind, &protobuf.order));
+    assert!(plain.unit.is_empty() && !plain.eof, "0.0.4 has neither UNIT nor EOF");
+    assert!(open.eof);
+}
+
+#[test]
+fn open_metrics_names_families_without_total() {
+    let page = page(&["phi3"]);
+    let open = parse(&text(&page, Format::OpenMetrics));
+    for desc in CATALOGUE {
+        let name = if desc.kind == Kind::Counter { desc.name.strip_suffix("_total").unwrap() } else { desc.name };
+        assert!(open.kind.contains_key(name), "{name}");
+        assert_eq!(open.unit.contains_key(name), desc.unit != Unit::None, "unit of {name}");
+    }
+}
+
+#[test]
+fn families_come_in_the_order_of_the_catalogue() {
+    let parsed = parse(&text(&page(&["b", "a"]), Format::Text));
+    let order: Vec<&str> = CATALOGUE.iter().map(|desc| desc.name).collect();
+    assert_eq!(parsed.order, order);
+}
+
+#[test]
+fn values_are_those_of_the_page() {
+    let mut page = Page::default();
+    page.add(&REQUEST_BYTES, ["phi3", "11403"], Value::Integer(u64::from(u32::MAX) + 1));
+    page.add(&SOURCE_DURATION, ["models"], Value::Float(1.5e-7));
+    page.add(&PROCESS_CPU, [], Value::Float(0.25));
+    for format in [Format::Text, Format::OpenMetrics] {
+        let parsed = parse(&text(&page, format));
+        let model = [("model", "phi3"), ("port", "11403")];
+        assert_eq!(parsed.value("citadel_model_request_bytes_total", &model), Some(4_294_967_296.0));
+        assert_eq!(parsed.value("citadel_source_duration_seconds", &[("source", "models")]), Some(1.5e-7));
+        assert_eq!(parsed.value("process_cpu_seconds_total", &[]), Some(0.25));
+    }
+}
+
+#[test]
+fn bounds_have_one_spelling_in_every_text_format() {
+    let mut page = Page::default();
+    page.add(&REQUEST_DURATION, ["phi3", "11403", "other"], Value::Histogram(Box::new(histogram(10))));
+    for format in [Format::Text, Format::OpenMetrics] {
+        let parsed = parse(&text(&page, format));
+        let bounds: HashSet<&str> =
+            parsed.samples.keys().filter_map(|(_, labels)| Some(labels.get("le")?.as_str())).collect();
+        assert_eq!(bounds.len(), 32);
+        for bound in ["9.5367431640625e-07", "6.103515625e-05", "0.0001220703125", "0.5", "1.0", "1024.0", "+Inf"] {
+            assert!(bounds.contains(bound), "{bound} in {format:?}: {bounds:?}");
+        }
+    }
+}
+
+#[test]
+fn native_and_classic_buckets_hold_the_same_observations() {
+    for family in families(&page(&["phi3"])).iter().filter(|family| family.r#type() == MetricType::Histogram) {
+        let histogram = family.metric[0].histogram.as_ref().unwrap();
+        assert_eq!((histogram.schema, histogram.zero_threshold), (3, 2f64.powi(-20)));
+        let mut count = 0i64;
+        let native: i64 = (histogram.positive_delta.iter())
+            .map(|delta| {
+                count += delta;
+                count
+            })
+            .sum();
+        assert_eq!(native as u64 + histogram.zero_count, 100);
+        assert_eq!(histogram.sample_count, 100);
+        assert_eq!(histogram.bucket.last().map(|bucket| bucket.cumulative_count), Some(100));
+        let created = histogram.created_timestamp.unwrap();
+        assert_eq!((created.seconds, created.nanos), (1_700_000_000, 250_000_000));
+    }
+}
+
+#[test]
+fn a_duplicate_is_an_error_in_every_format() {
+    let mut page = Page::default();
+    page.add(&REQUESTS_IN_FLIGHT, ["phi3", "11403"], Value::Integer(1));
+    page.add(&REQUESTS_IN_FLIGHT, ["phi3", "11403"], Value::Integer(2));
+    for format in Format::ALL {
+        assert!(matches!(encode(page.clone(), format), Err(PageError::Duplicate { .. })));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_model_name_comes_back(models in prop::collection::btree_map(any::<String>(), any::<u32>(), 0..8)) {
+        let mut page = Page::default();
+        for (model, &value) in &models {
+            page.add(&REQUEST_BYTES, [model, "1"], Value::Integer(value.into()));
+            page.add(&REQUEST_DURATION, [model, "1", model], Value::Histogram(Box::new(histogram(value % 16))));
+        }
+        let plain = parse(&text(&page, Format::Text));
+        prop_assert_eq!(&plain.samples, &parse(&text(&page, Format::OpenMetrics)).samples);
+        prop_assert_eq!(with_numeric_bounds(plain).samples, as_text(&families(&page)).samples);
+        let parsed = parse(&text(&page, Format::Text));
+        for (model, &value) in &models {
+            let labels = [("model", model.as_str()), ("port", "1")];
+            prop_assert_eq!(parsed.value("citadel_model_request_bytes_total", &labels), Some(f64::from(value)));
+        }
+        prop_assert_eq!(parsed.samples.len(), models.len() * (1 + 34));
+    }
+}
+
+#[test]
+fn the_catalogue_keeps_to_the_naming_rules() {
+    let valid = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let mut names = HashSet::new();
+    for desc in CATALOGUE {
+        let name = desc.name;
+        assert!(valid(name), "{name}: lower case, digits and underscores only");
+        let base = name.strip_suffix("_total");
+        assert_eq!(base.is_some(), desc.kind == Kind::Counter, "{name}: counters, and only they, end in _total");
+        let base = base.unwrap_or(name);
+        assert!(names.insert(base), "{name}: twice");
+        let unit = match desc.unit {
+            Unit::None => "",
+            Unit::Seconds => "_seconds",
+            Unit::Bytes => "_bytes",
+        };
+        assert!(base.ends_with(unit), "{name}: ends with its unit");
+        for suffix in ["_bucket", "_sum", "_count", "_created"] {
+            assert!(!base.ends_with(suffix), "{name}: {suffix} is for parts of a histogram");
+        }
+        assert!(
+            desc.help.ends_with('.') && !desc.help.contains('\n'),
+            "{name}: help is a line that ends with a period"
+        );
+        let labels: HashSet<_> = desc.labels.iter().collect();
+        assert_eq!(labels.len(), desc.labels.len(), "{name}: a label twice");
+        for label in desc.labels {
+            let reserved = ["le", "quantile", "job", "instance"].contains(label);
+            assert!(valid(label) && !reserved, "{name}: label {label}");
+        }
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is needed: apt-get install prometheus (cargo xtask test does it)");
+    promtool.stdin.take().unwrap().write_all(text(&page(&NASTY), Format::Text).as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "promtool: {}\n{said}", output.status);
+}
+
+/// Compares with a file under `tests/fixtures`, or writes it if `UPDATE_FIXTURES` is set.
+fn assert_golden(name: &str, page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    if env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::write(&path, page).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    let differs = golden.lines().zip(page.lines()).find(|(a, b)| a != b);
+    assert!(
+        golden == page,
+        "{name} is not what is exposed now, first at {differs:#?}\n\
+         if that is meant: UPDATE_FIXTURES=1 cargo test -p citadel-agent --test exposition"
+    );
+}
+
+#[test]
+fn pages_are_the_golden_ones() {
+    let page = page(&["mixtral", NASTY[0], NASTY[1]]);
+    assert_golden("page.prom", &text(&page, Format::Text));
+    assert_golden("page.openmetrics", &text(&page, Format::OpenMetrics));
+    let mut decoded = String::new();
+    for MetricFamily { name, help, r#type, unit, metric } in families(&page) {
+        writeln!(decoded, "{name} type {type} unit {unit:?} help {help:?}").unwrap();
+        for metric in metric {
+            writeln!(decoded, "  {metric:?}").unwrap();
+        }
+    }
+    assert_golden("page.protobuf.txt", &decoded);
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release -p citadel-agent --test exposition -- --ignored --nocapture"]
+fn a_scrape_of_101_models_takes_a_few_milliseconds() {
+    let names: Vec<String> = (0..101).map(|i| format!("model-{i}")).collect();
+    let page = page(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for format in Format::ALL {
+        let mut times: Vec<_> = (0..50)
+            .map(|_| {
+                let page = page.clone();
+                let start = Instant::now();
+                let bytes = encode(page, format).unwrap().len();
+                (start.elapsed(), bytes)
+            })
+            .collect();
+        times.sort();
+        let ((fastest, bytes), (median, _)) = (times[0], times[times.len() / 2]);
+        println!("{format:?}: fastest {fastest:?}, median {median:?}, {bytes} bytes");
+        // The fastest is what it takes; the others are what a busy machine adds.
+        assert!(fastest.as_millis() < 4, "{format:?}: {fastest:?}");
+    }
+}

@@ -1,0 +1,172 @@
+//! What the tests of pages and listeners share: pages to expose, a fake agent, and a parser that owes nothing to the
+//! encoders.
+#![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
+
+pub mod client;
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Local, Models};
+use citadel_agent::http::{self, App, CollectError, Content, Limits};
+use citadel_agent::metrics::catalogue::{CATALOGUE, Kind, Section};
+use citadel_agent::metrics::family::{Family, Page, Sample, Value};
+use citadel_agent_common::hist::Histogram;
+use tokio::sync::oneshot;
+
+/// Names that break naive encoders.
+pub const NASTY: [&str; 7] = [
+    "quote\" } 1",
+    "back\\slash\\n",
+    "two\nlines\r\n",
+    "{a=\"b\",le=\"1\"}",
+    "# HELP mixtral",
+    "nul\0 and \u{85}\u{2028}\u{feff}\t\x7f",
+    "ünïcödé 模型 🦀 <b>&amp;",
+];
+
+/// A page with every metric of the catalogue, once for each of `models`.
+pub fn page(models: &[&str]) -> Page {
+    let mut page = Page::default();
+    for (i, model) in models.iter().enumerate() {
+        let port = (11400 + i).to_string();
+        for desc in CATALOGUE {
+            let first = desc.labels.first() == Some(&"model");
+            if !first && i > 0 {
+                continue;
+            }
+            let value = match desc.kind {
+                Kind::Histogram => Value::Histogram(Box::new(histogram(100))),
+                Kind::Gauge if desc.name == "process_start_time_seconds" => Value::Float(1_700_000_000.25),
+                _ => Value::Integer(42 + i as u64),
+            };
+            let label = |name: &&str| match *name {
+                "model" => model.to_string(),
+                "port" => port.clone(),
+                "endpoint" => "chat_completions".to_owned(),
+                "code" => "200".to_owned(),
+                "status" => "unsupported".to_owned(),
+                other => format!("some {other} <i>"),
+            };
+            let sample = Sample { labels: desc.labels.iter().map(label).collect(), value };
+            match page.families.iter_mut().find(|family| std::ptr::eq(family.desc, *desc)) {
+                Some(family) => family.samples.push(sample),
+                None => page.families.push(Family { desc, samples: vec![sample] }),
+            }
+        }
+    }
+    page
+}
+
+/// As many observations, log-uniform from 1 us to 100 s, the same at every call.
+pub fn histogram(observations: u32) -> Histogram {
+    let mut histogram = Histogram::EMPTY;
+    for i in 0..observations {
+        histogram.observe((1e3 * 10f64.powf(8.0 * f64::from(i) / f64::from(observations))) as u64);
+    }
+    histogram
+}
+
+/// An agent that answers what it is told to.
+pub struct Fake {
+    pub config: Mutex<Config>,
+    pub page: Box<dyn Fn(Option<Section>) -> Result<Page, CollectError> + Send + Sync>,
+    pub ready: Mutex<Result<(), String>>,
+}
+
+impl Fake {
+    pub fn new(page: impl Fn(Option<Section>) -> Result<Page, CollectError> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { config: Mutex::new(config()), page: Box::new(page), ready: Mutex::new(Ok(())) })
+    }
+}
+
+impl App for Fake {
+    fn config(&self) -> Arc<Config> {
+        Arc::new(self.config.lock().unwrap().clone())
+    }
+
+    fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
+        (self.page)(section)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!({"families": [{"name": "net", "verdict": "ok"}]})
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.ready.lock().unwrap().clone()
+    }
+}
+
+/// The configuration that [`Fake`] begins with.
+pub fn config() -> Config {
+    let path = str::to_owned;
+    Config {
+        local: Local {
+            listen_address: Ipv4Addr::LOCALHOST.into(),
+            metrics_port: 8000,
+            health_check_port: 8001,
+            log_level: tracing::Level::INFO,
+            collection_interval: Duration::from_secs(60),
+            endpoints: Endpoints {
+                system: path("/metrics/system"),
+                gpu: path("/metrics/gpu"),
+                models: path("/metrics/models"),
+                storage: path("/metrics/storage"),
+                services: path("/metrics/services"),
+            },
+        },
+        models: Models {
+            ports: BTreeMap::from([(11403, "phi<3>".to_owned())]),
+            discover: Some(11400..=11500),
+            health_endpoints: vec![],
+        },
+        remote: None,
+        ebpf: Ebpf { net: true, cgroup: None },
+    }
+}
+
+/// A listener on loopback that serves until it is dropped.
+pub struct Server {
+    pub addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(content: Content, app: Arc<Fake>, limits: Limits) -> Self {
+        let listener = http::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let shutdown = async { _ = stopped.await };
+            runtime.block_on(http::serve(content, listener, app, limits, shutdown)).unwrap();
+        });
+        Self { addr, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Begins the shutdown.
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits until it is over.
+    pub fn join(mut self) {
+        self.stop();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask build`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::process;
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// Arguments of `cargo xtask build`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Optimised, as it is run and measured.
+    #[arg(long)]
+    release: bool,
+}
+
+/// Runs `cargo xtask build`.
+pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    setup::ensure(workspace, &[])?;
+    let binary = agent(workspace, args.release)?;
+    eprintln!("xtask: built {}", binary.display());
+    Ok(())
+}
+
+/// Builds the agent and returns its binary. Set-up must have been ensured.
+pub(crate) fn agent(workspace: &Workspace, release: bool) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo("build");
+    cargo.args(["--locked", "--package", "citadel-agent"]);
+    if release {
+        cargo.arg("--release");
+    }
+    process::run(&mut cargo)?;
+    Ok(workspace.agent(release))
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask run`: the agent on this host, or with stand-in models.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace::Workspace;
+use crate::{build, demo, process, setup};
+
+/// Arguments of `cargo xtask run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The agent's configuration; without one it looks where docs/configuration.md says.
+    #[arg(long, conflicts_with = "demo")]
+    config: Option<PathBuf>,
+    /// Start stand-in models and a small load, and show the agent's numbers beside what the models know.
+    #[arg(long)]
+    demo: bool,
+    /// End the demo after this many seconds; without it, Ctrl-C does.
+    #[arg(long, requires = "demo")]
+    seconds: Option<u64>,
+    /// Run this agent instead of building one.
+    #[arg(long)]
+    agent: Option<PathBuf>,
+    /// Further arguments for `citadel-agent run`.
+    #[arg(last = true)]
+    rest: Vec<OsString>,
+}
+
+/// Runs `cargo xtask run`.
+pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    if args.demo {
+        demo::check_ports()?;
+    }
+    let binary = match &args.agent {
+        Some(binary) => binary.canonicalize().with_context(|| format!("no agent at {}", binary.display()))?,
+        None => {
+            setup::ensure(workspace, if args.demo { &[setup::Purpose::Demo] } else { &[] })?;
+            build::agent(workspace, true)?
+        }
+    };
+    if args.demo {
+        return demo::main(workspace, &binary, args.seconds, &args.rest);
+    }
+    let mut command = agent_command(&binary, args.config.as_deref())?;
+    command.args(&args.rest);
+    // Becomes the agent, so that signals reach it and its exit code is ours.
+    Err(command.exec()).with_context(|| format!("cannot run {}", binary.display()))
+}
+
+/// `citadel-agent run`, as root: only the built binary is ever root, never cargo.
+pub(crate) fn agent_command(binary: &Path, config: Option<&Path>) -> Result<Command> {
+    let mut command = process::as_root(binary, &["RUST_LOG", "CITADEL_AGENT_CONFIG"])?;
+    command.arg("run");
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    Ok(command)
+}

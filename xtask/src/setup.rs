@@ -1,0 +1,196 @@
+//! `cargo xtask setup`: finds or provides what the other subcommands need. All needs stand in [`NEEDS`].
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::debian::{self, Known, Package};
+use crate::ebpf::{self, Route};
+use crate::tools::{self, Tool};
+use crate::workspace::Workspace;
+
+/// What a need is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Compile the agent and its kernel programs; everything else builds on it.
+    Build,
+    /// Run the tests.
+    Test,
+    /// Check format, lints, docs and dependencies.
+    Lint,
+    /// Fuzz the tracker.
+    Fuzz,
+    /// Run stand-in models.
+    Demo,
+}
+
+/// One thing that must be on the machine.
+pub(crate) struct Need {
+    /// What it is called, in the output and in errors.
+    pub(crate) name: &'static str,
+    /// What it is for, as a person would ask.
+    why: &'static str,
+    purpose: Purpose,
+    how: How,
+}
+
+/// How a need is found and provided.
+enum How {
+    /// From Debian, all missing ones in one apt-get run.
+    Debian(Package),
+    /// Built by cargo under `target/tools`.
+    Cargo(Tool),
+    /// By functions of its own: where it is found, and how it was provided.
+    Own { find: fn(&Workspace) -> Result<Option<String>>, provide: fn(&Workspace) -> Result<String> },
+}
+
+/// Everything that this project asks of a machine beyond rustup, a C compiler and git, in the order of provision.
+const NEEDS: &[Need] = &[
+    Need {
+        name: "g++",
+        why: "bpf-linker and libFuzzer contain C++",
+        purpose: Purpose::Build,
+        how: How::Debian(Package::new("g++", Known::Program("c++"))),
+    },
+    Need {
+        name: "rust-src",
+        why: "core is compiled for the BPF target from its source",
+        purpose: Purpose::Build,
+        how: How::Own { find: ebpf::find_source, provide: ebpf::provide_source },
+    },
+    Need {
+        name: "bpf-linker",
+        why: "links the kernel programs to BPF objects",
+        purpose: Purpose::Build,
+        how: How::Own { find: ebpf::find_linker, provide: ebpf::provide_linker },
+    },
+    Need {
+        name: "nginx",
+        why: "a real server that the tests measure",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"])),
+    },
+    Need {
+        name: "wrk",
+        why: "the load whose count the agent must equal",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("wrk", Known::Program("wrk"))),
+    },
+    Need {
+        name: "prometheus",
+        why: "promtool checks each page; a real Prometheus scrapes it",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"])),
+    },
+    Need {
+        name: "iproute2",
+        why: "network namespaces for retransmits and reordering",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("iproute2", Known::Program("ip"))),
+    },
+    Need {
+        name: "python3-venv",
+        why: "uvicorn and FastAPI, the HTTP stack of vLLM, in a virtual environment",
+        purpose: Purpose::Test,
+        how: How::Debian(PYTHON_VENV),
+    },
+    Need {
+        name: "python3-venv",
+        why: "the stand-in models run in a virtual environment",
+        purpose: Purpose::Demo,
+        how: How::Debian(PYTHON_VENV),
+    },
+    Need {
+        name: "cargo-deny",
+        why: "licences, sources and advisories of the dependencies",
+        purpose: Purpose::Lint,
+        how: How::Cargo(Tool {
+            name: "cargo-deny",
+            version: "0.20.2",
+            // Unoptimised: it runs for a second, and compiles in a third of the time.
+            args: &["--debug", "--locked", "--no-default-features"],
+        }),
+    },
+    Need {
+        name: "cargo-fuzz",
+        why: "runs the fuzz targets",
+        purpose: Purpose::Fuzz,
+        how: How::Cargo(Tool { name: "cargo-fuzz", version: "0.13.2", args: &["--debug", "--locked"] }),
+    },
+];
+
+/// Debian's python3 comes without the part that puts pip into a virtual environment.
+const PYTHON_VENV: Package = Package::new("python3-venv", Known::Runs(&["/usr/bin/python3", "-c", "import ensurepip"]));
+
+/// Arguments of `cargo xtask setup`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to set up for; every other subcommand sets up for itself.
+    #[arg(value_enum, default_value = "build")]
+    purposes: Vec<Purpose>,
+    /// Take this route to the kernel programs' compiler, instead of the first that works.
+    #[arg(long, value_enum)]
+    route: Option<Route>,
+}
+
+/// Runs `cargo xtask setup`.
+pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    if let Some(route) = args.route {
+        ebpf::choose(workspace, route)?;
+    }
+    ensure(workspace, &args.purposes)
+}
+
+/// Provides what `purposes` need, and what [`Purpose::Build`] needs, which everything else builds on.
+pub(crate) fn ensure(workspace: &Workspace, purposes: &[Purpose]) -> Result<()> {
+    let wanted = |need: &&Need| need.purpose == Purpose::Build || purposes.contains(&need.purpose);
+    let context = |need: &Need| format!("setting up {} ({})", need.name, need.why);
+
+    let mut missing = Vec::new();
+    for need in NEEDS.iter().filter(wanted) {
+        let found = match &need.how {
+            How::Debian(package) => package.find(),
+            How::Cargo(tool) => tools::find(workspace, tool),
+            How::Own { find, .. } => find(workspace).with_context(|| context(need))?,
+        };
+        match found {
+            Some(found) => say(need, &format!("already there: {found}")),
+            None => {
+                say(need, &format!("missing: {}", need.why));
+                missing.push(need);
+            }
+        }
+    }
+
+    let packages = missing.iter().filter_map(|need| match &need.how {
+        How::Debian(package) => Some(package),
+        How::Cargo(_) | How::Own { .. } => None,
+    });
+    debian::install(&packages.collect::<Vec<_>>())?;
+    for need in missing {
+        let provided = match &need.how {
+            How::Debian(_) => Ok("installed from Debian".to_owned()),
+            How::Cargo(tool) => tools::install(workspace, tool),
+            How::Own { provide, .. } => provide(workspace),
+        };
+        say(need, &provided.with_context(|| context(need))?);
+    }
+    Ok(())
+}
+
+/// One line of the set-up's story.
+fn say(need: &Need, what: &str) {
+    eprintln!("setup: {:<12} {what}", need.name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_need_is_listed_once_for_a_purpose() {
+        for (position, need) in NEEDS.iter().enumerate() {
+            let twin = NEEDS[..position].iter().find(|other| other.name == need.name && other.purpose == need.purpose);
+            assert!(twin.is_none(), "{} is listed twice for {:?}", need.name, need.purpose);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `cargo xtask test`.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+use crate::{build, process};
+
+/// The package whose tests attach to the running kernel.
+const ON_THE_KERNEL: &str = "citadel-agent-tests";
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Show what the tests print.
+    #[arg(long)]
+    nocapture: bool,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// Runs `cargo xtask test`.
+pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    setup::ensure(workspace, &[Purpose::Test])?;
+    let agent = build::agent(workspace, true)?;
+
+    // Unit tests and doctests, in parallel and as whoever calls.
+    let mut units = workspace.cargo("test");
+    units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
+    process::run(&mut units)?;
+
+    // The agent on the running kernel: as root, and one at a time, because they share the model ports.
+    let mut kernel = workspace.cargo("test");
+    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(test_words(args, true)).env("CITADEL_AGENT_BIN", agent);
+    if let Some(sudo) = process::sudo("the tests on the kernel".as_ref())? {
+        kernel.env(runner_variable(), format!("{} --preserve-env", sudo.display()));
+    }
+    process::run(&mut kernel)
+}
+
+/// The words after `cargo test`'s own.
+fn test_words(args: &Args, serial: bool) -> Vec<OsString> {
+    let mut words: Vec<OsString> = args.filter.iter().map(OsString::from).collect();
+    words.push("--".into());
+    if args.nocapture {
+        words.push("--nocapture".into());
+    }
+    if serial {
+        words.push("--test-threads=1".into());
+    }
+    words
+}
+
+/// The variable by which cargo runs test binaries, and nothing else, under another program.
+fn runner_variable() -> String {
+    format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase())
+}
