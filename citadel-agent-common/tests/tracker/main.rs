@@ -5,10 +5,11 @@
 
 mod conversation;
 mod endings;
+mod findings;
 mod garbage;
 mod operations;
 mod recorder;
 mod reference;
 mod segments;
-//mod tcp;
+mod tcp;
 mod wire;
