@@ -9,7 +9,7 @@
 //! does may not outlast.
 //!
 //! They need: the agent's binary (built before, or named by `CITADEL_AGENT_BIN`), `/dev/net/tun`, and for
-//! `real_servers.rs` Debian's `nginx-light`, `wrk` and `python3-venv`, and PyPI once.
+//! `real_servers.rs` Debian's `nginx`, `wrk` and `python3-venv`, and PyPI once.
 
 pub mod agent;
 pub mod bpf;

@@ -31,7 +31,7 @@ struct Nginx {
 
 impl Nginx {
     fn start() -> Self {
-        let nginx = tools::program("nginx", "nginx-light");
+        let nginx = tools::program("nginx", "nginx");
         let dir = tempfile::tempdir().expect("make a temporary directory");
         let port = free_port();
         let root = dir.path().display();
