@@ -116,7 +116,12 @@ enum Framing {
     /// No framing field: no body, or a response until the connection closes.
     None,
     Length(Vec<u8>),
-    Chunked { coding: &'static str, chunks: Vec<Chunk>, last: &'static str, trailers: Vec<String> },
+    Chunked {
+        coding: &'static str,
+        chunks: Vec<Chunk>,
+        last: &'static str,
+        trailers: Vec<String>,
+    },
     /// A response until the connection closes, although it has a field.
     OtherCoding(Vec<u8>),
 }
@@ -282,7 +287,8 @@ fn extra_field() -> impl Strategy<Value = String> {
     let alike = select(alike.to_vec()).prop_map(|(name, value)| (name.to_owned(), value.to_owned()));
     let any = ("X-[A-Za-z0-9-]{0,20}", "([!-~][ -~]{0,20}[!-~])?");
     let long = ("X-[a-z]{1,80}", "[!-~]{50,200}");
-    (prop_oneof![2 => alike, 2 => any, 1 => long], style()).prop_map(|((name, value), style)| style.field(&name, &value))
+    (prop_oneof![2 => alike, 2 => any, 1 => long], style())
+        .prop_map(|((name, value), style)| style.field(&name, &value))
 }
 
 fn fields() -> impl Strategy<Value = Fields> {
@@ -314,7 +320,14 @@ fn data(bodies: Bodies, most: usize) -> BoxedStrategy<Vec<u8>> {
 
 fn framing(bodies: Bodies) -> impl Strategy<Value = Framing> {
     let coding = select(vec!["chunked", "chunked", "Chunked", "gzip, chunked", "gzip,CHUNKED", "deflate ,\tchunked"]);
-    let extension = select(vec!["", "", ";a=b", " ; name=\"0\r\"", ";a;bb=\"c d\"", ";quite-a-long-extension=that-fills-several-words"]);
+    let extension = select(vec![
+        "",
+        "",
+        ";a=b",
+        " ; name=\"0\r\"",
+        ";a;bb=\"c d\"",
+        ";quite-a-long-extension=that-fills-several-words",
+    ]);
     let chunk = (0usize..4, any::<bool>(), extension, data(bodies, 60), eol())
         .prop_map(|(zeros, upper, extension, data, eol)| Chunk { zeros, upper, extension, data, eol });
     let last = select(vec!["0\r\n", "0\r\n", "000\r\n", "0;end=1\r\n", "0\n"]);
@@ -400,7 +413,13 @@ fn response(bodies: Bodies) -> impl Strategy<Value = Response> {
         Some("text/event"),
     ]);
     let code = prop_oneof![3 => Just(200u16), 1 => select(vec![204u16, 304]), 3 => 200u16..600];
-    let reason = select(vec![" OK", "", " ", " Not Found", " a reason of more than sixty-four bytes: nobody reads it, but somebody sent it"]);
+    let reason = select(vec![
+        " OK",
+        "",
+        " ",
+        " Not Found",
+        " a reason of more than sixty-four bytes: nobody reads it, but somebody sent it",
+    ]);
     (
         prop_oneof![3 => Just(vec![]), 1 => vec(interim, 1..3)],
         select(vec!["1.1", "1.1", "1.0"]),

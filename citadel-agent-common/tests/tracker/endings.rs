@@ -29,7 +29,11 @@ fn aborted(requests: &[Request], responses: &[Response], sent: [usize; 2], order
     let [from_client, from_server] = sent;
     let pairs = requests.iter().zip(responses).filter(|(request, response)| {
         let begun = request.line_end <= from_client;
-        let ended = if response.until_close { orderly && response.head_end <= from_server } else { response.end <= from_server };
+        let ended = if response.until_close {
+            orderly && response.head_end <= from_server
+        } else {
+            response.end <= from_server
+        };
         begun && !ended
     });
     let phases = pairs.map(|(request, response)| {

@@ -61,8 +61,11 @@ pub(crate) fn perform(beginning: Beginning, operations: &[Operation]) -> Tracked
         tracked.expect_first(client_seq);
         client.first = Some(0);
     }
+    let mut closed = false;
     for (now, operation) in (1u64..).zip(operations) {
         match operation {
+            // See `findings` for a server that sends after the end.
+            Operation::Server { .. } if closed => {}
             Operation::Client { bytes, .. } | Operation::Server { bytes, .. } if bytes.is_empty() => {}
             Operation::Client { offset, bytes } => {
                 let seq = client_seq.wrapping_add(client.place(*offset, bytes.len()));
@@ -75,6 +78,7 @@ pub(crate) fn perform(beginning: Beginning, operations: &[Operation]) -> Tracked
             }
             Operation::ClientEnds => tracked.client_ends(),
             Operation::Close { orderly, otherwise } => {
+                closed = true;
                 tracked.close(*orderly, *otherwise, now);
                 assert_eq!(tracked.under_way(), 0, "nothing is under way on a closed connection");
             }

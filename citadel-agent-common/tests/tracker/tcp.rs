@@ -54,11 +54,11 @@ impl<'a> Delivery<'a> {
         self.tracked.check();
     }
 
-    /// Ranges that have come past the first gap, with this one.
-    fn early_with(&self, from: usize, to: usize) -> usize {
-        let has = |at: usize| self.client_has[at] || (from..to).contains(&at);
-        let next = (0..self.client_has.len()).find(|&at| !has(at)).unwrap_or(self.client_has.len());
-        (next..self.client_has.len()).filter(|&at| has(at) && (at == 0 || !has(at - 1))).count()
+    /// Whether the tracker surely has room for one more of the segments that came: each can take a place of its own (see
+    /// `findings`) until all before it has come.
+    fn has_room(&self, came: &[(usize, usize)]) -> bool {
+        let next = self.client_times.iter().position(Option::is_none).unwrap_or(self.client_times.len());
+        came.iter().filter(|&&(_, to)| to > next).count() < EARLY
     }
 
     /// Delivers segments, `order` says which of those left comes next; never more early ranges than are remembered.
@@ -67,15 +67,13 @@ impl<'a> Delivery<'a> {
         let mut came = vec![];
         while !left.is_empty() {
             let choice = order.next().expect("endless");
-            if choice % 4 == 0 && !came.is_empty() {
+            if choice % 4 == 0 && !came.is_empty() && self.has_room(&came) {
                 // A retransmission of what had come.
                 let (from, to) = came[choice / 4 % came.len()];
                 self.client(from, to);
+                came.push((from, to));
             }
-            let mut at = choice % left.len();
-            if self.early_with(left[at].0, left[at].1) > EARLY {
-                at = 0;
-            }
+            let at = if self.has_room(&came) { choice % left.len() } else { 0 };
             let segment = left.remove(at);
             self.client(segment.0, segment.1);
             came.push(segment);
@@ -157,11 +155,11 @@ proptest! {
             let begun = new.iter().filter(|seen| **seen == Observation::Begun).count();
             let right = Observation::Ended { endpoint: requests[index].endpoint, code: responses[index].code };
             match begun {
+                // The first one is not known to have been a request: see `findings`.
                 0 => prop_assert!(
                     ended.is_empty() && (index == 0 || lost(&delivery.tracked) > before.1),
                     "a lost request is said to be lost: {new:?}"
                 ),
-                // The first one is not known to have been a request: see `findings`.
                 1 => prop_assert_eq!(ended, [right]),
                 _ => prop_assert!(false, "invented: {:?}", new),
             }

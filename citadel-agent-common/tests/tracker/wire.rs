@@ -105,10 +105,11 @@ impl<'a> Wire<'a> {
             let from = usize::from(from_client);
             let end = sent[from].saturating_add(*sizes[from].next().unwrap()).min(may[from]);
             now += gaps.next().unwrap();
-            let begin = sent[from].saturating_sub(*again.next().unwrap());
+            let back = *again.next().unwrap();
+            let begin = sent[from].saturating_sub(back);
             segments.push(Segment { from_client, range: begin..end, now, acknowledged: sent[1 - from] });
             sent[from] = end;
-            if begin % 3 == 1 {
+            if back % 3 == 1 {
                 // Once more, for nothing.
                 segments.push(Segment { from_client, range: begin..end, now: now + 1, acknowledged: sent[1 - from] });
                 now += 1;
