@@ -223,8 +223,8 @@ impl Conn {
         let before = fresh!(self.rx_next);
         if self.tx.state() == state::OPAQUE {
             self.rx.enter(state::OPAQUE);
-        } else if before == seq && self.rx.state() == state::RESYNC {
-            self.rx.enter(state::START);
+        } else if before == seq {
+            self.rx.try_again();
         }
         let mut progress = Progress::More;
         for _ in 0..RECEIVE_STEPS {
@@ -294,8 +294,8 @@ impl Conn {
         let next = fresh!(self.tx_next);
         if self.rx.state() == state::OPAQUE {
             self.tx.enter(state::OPAQUE);
-        } else if next == seq && self.tx.state() == state::RESYNC && self.under_way() != 0 {
-            self.tx.enter(state::START);
+        } else if next == seq && self.under_way() != 0 {
+            self.tx.try_again();
         }
         let mut progress = Progress::More;
         for _ in 0..TRANSMIT_STEPS {
@@ -342,6 +342,8 @@ impl Conn {
         if aborted > 0 {
             sink.left(aborted);
         }
+        // Whatever still comes is no answer.
+        self.tx.enter(state::OPAQUE);
     }
 
     /// How far the response under way has come; `None` before its first byte.
@@ -436,8 +438,9 @@ impl Conn {
         if byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n') {
             return true;
         }
-        // TLS content types 20 to 23, then the major version 3 (RFC 8446, section 5.1).
-        if matches!(byte, 20..=23) && (word >> 8) & 0xff == 3 {
+        // A TLS connection begins with a handshake record, type 22; one that was joined goes on with any of the types 20 to
+        // 23 (RFC 8446, section 5.1). No HTTP begins with either.
+        if byte == 22 || (matches!(byte, 20..=23) && self.rx.flags & flag::JOINED != 0) {
             self.rx.enter(state::OPAQUE);
             self.speaks(Protocol::Tls, sink);
             self.rx.report(left, event::NONE);
@@ -516,6 +519,9 @@ impl Conn {
             }
             return;
         }
+        if self.under_way() == 0 {
+            return;
+        }
         let request = *self.oldest();
         if event & event::START != 0 {
             sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
@@ -548,11 +554,8 @@ impl Conn {
     fn keep<S: Sink>(&mut self, seq: u32, len: u32, sink: &mut S) {
         let (next, end) = (fresh!(self.rx_next), seq.wrapping_add(len));
         for early in &mut self.early {
-            if early.start == early.end || !after(early.end, next) {
-                *early = Early { start: seq, end };
-                return;
-            }
-            if !after(seq, early.end) && !after(early.start, end) {
+            let there = early.start != early.end && after(early.end, next);
+            if there && !after(seq, early.end) && !after(early.start, end) {
                 // It touches this range: one range from the first to the last of both.
                 if after(early.start, seq) {
                     early.start = seq;
@@ -563,15 +566,26 @@ impl Conn {
                 return;
             }
         }
+        for early in &mut self.early {
+            if early.start == early.end || !after(early.end, next) {
+                *early = Early { start: seq, end };
+                return;
+            }
+        }
         sink.lost(Lost::Reordering, 1);
     }
 
-    /// How many bytes from `next` on came early.
+    /// How many bytes from `next` on came early; forgets the ranges that `next` has passed.
     #[inline(always)]
-    fn joins(&self, next: u32) -> u32 {
+    fn joins(&mut self, next: u32) -> u32 {
         let mut to = next;
-        for early in &self.early {
-            if early.start != early.end && !after(early.start, next) && after(early.end, to) {
+        for early in &mut self.early {
+            if early.start == early.end {
+                continue;
+            }
+            if !after(early.end, next) {
+                early.end = early.start;
+            } else if !after(early.start, next) && after(early.end, to) {
                 to = early.end;
             }
         }

@@ -53,6 +53,8 @@ pub mod flag {
     pub const SWITCHES: u32 = 512;
     /// The connection was open before anyone looked.
     pub const JOINED: u32 = 256;
+    /// No start line was read since the framing was lost.
+    pub const RESYNCING: u32 = 1024;
     /// The flags that belong to the connection rather than to one message.
     pub const CONNECTION: u32 = SPEAKS_HTTP | JOINED;
 }
@@ -64,7 +66,7 @@ pub mod event {
     /// A request line, or the status line of a final response, is complete.
     pub const START: u32 = 1;
     /// The first byte of a body or of a chunk.
-    pub const DATA: u32 = 4;
+    pub const DATA: u32 = 2;
     /// The last byte of the message.
     pub const END: u32 = 4;
     /// The first line is the HTTP/2 preface.
@@ -105,7 +107,7 @@ impl Framer {
     #[inline(always)]
     pub const fn join(&mut self) {
         self.state = state::RESYNC;
-        self.flags = flag::JOINED;
+        self.flags = flag::JOINED | flag::RESYNCING;
     }
 
     /// Where the next byte is: see [`state`].
@@ -228,12 +230,22 @@ impl Framer {
         self.lose()
     }
 
-    /// Gives up on the message under way; what was never known to be HTTP is no loss.
+    /// Gives up on the message under way. In a connection that was open before anyone looked, what was never known to be
+    /// HTTP is no loss.
     #[inline(always)]
     pub const fn lose(&mut self) -> u32 {
         self.enter(state::RESYNC);
-        self.flags &= flag::CONNECTION;
-        if self.flags & flag::SPEAKS_HTTP != 0 { event::LOST } else { event::NONE }
+        self.flags = (self.flags & flag::CONNECTION) | flag::RESYNCING;
+        if self.flags & flag::CONNECTION == flag::JOINED { event::NONE } else { event::LOST }
+    }
+
+    /// A segment begins: where the framing was lost, a message may begin with it. So one that begins inside a segment, or
+    /// whose start line is cut, is not found; but nothing is taken for a start line that is none.
+    #[inline(always)]
+    pub fn try_again(&mut self) {
+        if self.state() == state::RESYNC || (self.flags & flag::RESYNCING != 0 && self.state() == state::START) {
+            self.enter(state::START);
+        }
     }
 
     #[inline(always)]
@@ -301,7 +313,7 @@ impl Framer {
         if self.line.word(8) & 0xff != b' ' as u64 || code.digits != 3 {
             return self.lose();
         }
-        self.flags |= flag::SPEAKS_HTTP;
+        self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
         self.subject = code.value as u32;
         self.state = state::FIELDS;
         // Interim responses announce themselves only by their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
@@ -441,7 +453,8 @@ impl Framer {
                 event::NONE
             }
             Some(size) => {
-                // The CR LF after the data goes with it. If it is not there, the next chunk size is no number.
+                // The CR LF after the data goes with it: chunk-data is not a line, so no bare LF will do (section 7.1). If
+                // it is not there, the next chunk size is no number.
                 self.remaining = size + 2;
                 self.flags |= flag::DATA_BEGINS;
                 self.state = state::DATA;
