@@ -67,7 +67,7 @@ impl<'a> Delivery<'a> {
         let mut came = vec![];
         while !left.is_empty() {
             let choice = order.next().expect("endless");
-            if choice % 4 == 0 && !came.is_empty() && self.has_room(&came) {
+            if choice.is_multiple_of(4) && !came.is_empty() && self.has_room(&came) {
                 // A retransmission of what had come.
                 let (from, to) = came[choice / 4 % came.len()];
                 self.client(from, to);
