@@ -1,6 +1,6 @@
 //! What the properties found: one minimal case each, so that it stays mended.
 
-use citadel_agent_common::abi::{Endpoint, Lost, Phase, Protocol, Side};
+use citadel_agent_common::abi::{Endpoint, Lost, Phase, Side};
 
 use crate::recorder::{Observation, Tracked};
 
