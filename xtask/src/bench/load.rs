@@ -69,8 +69,9 @@ pub(super) fn steady(ports: &[u16], rate: f64, time: Duration) -> Result<u64> {
     })
 }
 
-/// Time between two chunks: long enough for each to be a segment of its own, and the busy wait keeps the CPU awake.
-const CHUNK_GAP: Duration = Duration::from_micros(10);
+/// Time between two chunks: long enough for each to be a segment of its own (at 10 us the socket gathers them to 64 KiB);
+/// the busy wait keeps the CPU awake.
+const CHUNK_GAP: Duration = Duration::from_micros(50);
 
 /// An event as OpenAI-compatible servers send it for one token.
 const EVENT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\

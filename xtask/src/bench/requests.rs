@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// # Errors
 /// The three counts differ; the message has them all.
 pub(super) fn main(stage: &Stage, args: &Args) -> Result<()> {
-    if args.count == 0 || args.count % CONNECTIONS != 0 {
+    if args.count == 0 || !args.count.is_multiple_of(CONNECTIONS) {
         bail!("--count must be a multiple of {CONNECTIONS}");
     }
     let nginx = Nginx::start(stage, MODEL_PORT)?;
