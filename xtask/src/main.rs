@@ -1,13 +1,16 @@
-//! Set-up, build, run, test, lint and fuzz: `cargo xtask help`.
+//! Set-up, build, run, test, lint, fuzz and bench: `cargo xtask help`.
 
+mod bench;
 mod build;
 mod debian;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod group;
 mod lint;
 mod process;
 mod run;
+mod scrape;
 mod setup;
 mod test;
 mod tidy;
@@ -37,6 +40,8 @@ enum Xtask {
     Lint,
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
+    /// Measure what the agent costs, and whether it counts exactly; as root.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,5 +64,6 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Test(args) => test::main(&workspace, args),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
+        Xtask::Bench(args) => bench::main(&workspace, args),
     }
 }

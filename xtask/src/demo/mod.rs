@@ -1,9 +1,7 @@
 //! `cargo xtask run --demo`: stand-in models that know their own timing, a small load, and the agent's numbers beside
 //! theirs. Everything started ends with it: each process is a [`Group`], which ends when dropped.
 
-mod group;
 mod load;
-mod scrape;
 mod table;
 
 use std::ffi::OsString;
@@ -18,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use self::group::Group;
 use self::load::Load;
-use self::scrape::Page;
 use self::table::{Row, Truth};
+use crate::group::{self, Group};
+use crate::scrape::{self, Page};
 use crate::workspace::Workspace;
 use crate::{process, run};
 
