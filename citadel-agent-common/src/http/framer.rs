@@ -223,6 +223,10 @@ impl Framer {
     /// What cannot be followed: not HTTP if the connection's first bytes show it, else lost.
     #[inline(always)]
     pub const fn unintelligible(&mut self) -> u32 {
+        if self.flags & flag::RESYNCING != 0 {
+            self.enter(state::RESYNC);
+            return event::NONE;
+        }
         if self.flags & flag::CONNECTION == 0 {
             self.enter(state::OPAQUE);
             return event::NOT_HTTP;
@@ -239,11 +243,12 @@ impl Framer {
         if self.flags & flag::CONNECTION == flag::JOINED { event::NONE } else { event::LOST }
     }
 
-    /// A segment begins: where the framing was lost, a message may begin with it. So one that begins inside a segment, or
-    /// whose start line is cut, is not found; but nothing is taken for a start line that is none.
+    /// A segment begins, with `word`: where the framing was lost, a message may begin with it. A start line that is under
+    /// way already goes on, unless this is plainly the beginning of one: then what came before was none.
     #[inline(always)]
-    pub fn try_again(&mut self) {
-        if self.state() == state::RESYNC || (self.flags & flag::RESYNCING != 0 && self.state() == state::START) {
+    pub fn try_again<const RESPONSE: bool>(&mut self, word: u64) {
+        let state = self.state();
+        if state == state::RESYNC || (state == state::START && begins_message::<RESPONSE>(word)) {
             self.enter(state::START);
         }
     }
@@ -493,6 +498,25 @@ fn after_method(line: &Line) -> u32 {
         }
     }
     0
+}
+
+/// Whether eight bytes are the beginning of a status line, or a method and a space.
+#[inline(always)]
+fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
+    if RESPONSE {
+        return word & keep(7) == prefix(b"HTTP/1.");
+    }
+    let is = |method: &'static [u8]| word & keep(method.len() as u32) == prefix(method);
+    // The registered methods of RFC 9110 and RFC 5789: none ends like another, so no part of a method is taken for one.
+    is(b"GET ")
+        || is(b"POST ")
+        || is(b"HEAD ")
+        || is(b"PUT ")
+        || is(b"DELETE ")
+        || is(b"OPTIONS ")
+        || is(b"PATCH ")
+        || is(b"TRACE ")
+        || is(b"CONNECT ")
 }
 
 /// The endpoint of a request target in origin form: the path without its API version, up to `?`, `/` or the end.
