@@ -115,23 +115,20 @@ pub enum Lost {
     ResponseFraming = 1,
     /// Requests beyond [`crate::http::conn::PIPELINE`] outstanding ones on a connection.
     PipelineFull = 2,
-    /// Out-of-order ranges beyond what a connection remembers.
-    Reordering = 3,
     /// Packets with more framing than one program run may parse.
-    StepLimit = 4,
+    StepLimit = 3,
     /// Connections without state: the kernel had no memory for it.
-    NoMemory = 5,
+    NoMemory = 4,
     /// Packets whose headers could not be read.
-    PacketHeader = 6,
+    PacketHeader = 5,
 }
 
 impl Lost {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
-        Self::Reordering,
         Self::StepLimit,
         Self::NoMemory,
         Self::PacketHeader,
@@ -144,7 +141,6 @@ impl Lost {
             Self::RequestFraming => "request_framing",
             Self::ResponseFraming => "response_framing",
             Self::PipelineFull => "pipeline_full",
-            Self::Reordering => "reordering",
             Self::StepLimit => "step_limit",
             Self::NoMemory => "no_memory",
             Self::PacketHeader => "packet_header",

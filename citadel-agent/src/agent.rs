@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::ebpf::net::{Net, NetError};
-use crate::ebpf::plan::{Decision, Family, decide};
+use crate::ebpf::plan::{Decision, Family, decide, hook};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
 use crate::host::Roots;
@@ -85,7 +85,9 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
         let moved = listeners.bind_changed(&old, &config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
-        log.set_level(config.local.log_level);
+        if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
+            warn!("RUST_LOG is set, so the configured log level changes nothing");
+        }
         agent.state().config = Arc::new(config);
         listeners.replace(moved, agent).await;
         Ok(())
@@ -119,7 +121,7 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
                 Decision::Skip(_) => writeln!(out, ", {}\n  to mend it: {}", status.reason, status.remedy)?,
             }
             for program in &status.programs {
-                writeln!(out, "  {}", program.name)?;
+                writeln!(out, "  {} ({})", program.name, hook(program.name))?;
             }
         }
         writeln!(

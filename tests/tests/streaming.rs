@@ -212,9 +212,12 @@ fn chunks_that_look_like_http_are_data() {
 #[test]
 fn hundreds_of_chunks_in_one_super_packet_are_counted_exactly() {
     // Loopback's segments carry up to 64 KiB, as those do that a network card cuts up (GSO).
-    let burst = event("token").repeat(60_000 / event("token").len());
-    let chunks = (60_000 / event("token").len()) as u64;
-    assert!(chunks > 900, "hundreds, and tiny: {chunks}");
+    // The events are as long as an OpenAI server's, about 250 bytes; a packet may hold 264 of any length.
+    let token = event(&"t".repeat(220));
+    let chunks = 60_000 / token.len();
+    assert!(chunks > 200, "hundreds: {chunks}");
+    let burst = token.repeat(chunks);
+    let chunks = chunks as u64;
     let (page, asked, at) = pieces(vec![(20, event("first")), (20, burst), (20, event("last")), end(0)]);
     assert_eq!(page.counter(CHUNKS).value(), chunks + 2);
     page.histogram(TTFT).assert_holds(&[asked.until(at[0])]);

@@ -17,7 +17,7 @@ use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 /// Linux 5.10 takes, which follows at most a million instructions; 33 runs (tail calls) make 8 KiB of header.
 pub const RECEIVE_STEPS: u32 = 8;
 
-/// Likewise of one [`Conn::transmit`]: 33 runs make 264 chunks in a packet.
+/// Likewise of one [`Conn::transmit`]: a chunk is two steps, so 33 runs are 264 chunks in a packet.
 pub const TRANSMIT_STEPS: u32 = 16;
 
 /// Whether a call took the whole segment.
@@ -125,6 +125,13 @@ impl Conn {
         self.client_ended = 1;
     }
 
+    /// The server's TCP has everything up to `seq`.
+    #[inline(always)]
+    pub const fn acknowledge(&mut self, seq: u32) {
+        self.acknowledged = seq;
+        self.acknowledges = 1;
+    }
+
     /// Whether `seq` is just what the client is to send next: what a RST must have to count (RFC 5961, section 3.2).
     #[inline(always)]
     #[must_use]
@@ -180,9 +187,8 @@ impl Conn {
                 // What the server's TCP has acknowledged has come, whether it was seen here or not.
                 let acknowledged = fresh!(self.acknowledged);
                 if self.acknowledges == 0 || !after(acknowledged, next) {
-                    if !self.early.keep(seq, len, next) {
-                        sink.lost(Lost::Reordering, 1);
-                    }
+                    // Without room, the server's acknowledgements tell later.
+                    self.early.keep(seq, len, next);
                     progress = Progress::Done;
                     break;
                 }
@@ -224,8 +230,7 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> Progress {
-        self.acknowledged = ack;
-        self.acknowledges = 1;
+        self.acknowledge(ack);
         if self.tx_synced == 0 {
             self.tx_next = seq;
             self.tx_synced = 1;
@@ -370,19 +375,12 @@ impl Conn {
             }
             self.tx_first_ns = now;
             self.body_begun = 0;
-            if self.tx.flags & flag::RESYNCING != 0
-                && payload.word(offset).is_none_or(|word| word & 0xff != b'H'.into())
-            {
-                let event = self.tx.unintelligible();
-                self.tx.report(left, event);
-                return false;
-            }
             let request = self.oldest().flags;
             self.tx.flags |= request & (flag::HEAD | flag::CONNECT);
             return true;
         }
         self.rx_first_ns = now;
-        if self.protocol != Protocol::Unknown as u32 && self.rx.flags & flag::RESYNCING == 0 {
+        if self.protocol != Protocol::Unknown as u32 {
             return true;
         }
         // The very first byte tells what is not HTTP before a line end, which may never come.
@@ -392,7 +390,7 @@ impl Conn {
             return true;
         }
         // TLS content types (RFC 8446, section 5.1): no HTTP begins with such a byte.
-        if matches!(byte, 20..=23) && self.protocol == Protocol::Unknown as u32 {
+        if matches!(byte, 20..=23) {
             self.rx.enter(state::OPAQUE);
             self.speaks(Protocol::Tls, sink);
             self.rx.report(left, event::NONE);

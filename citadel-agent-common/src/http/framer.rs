@@ -6,7 +6,7 @@
 
 use super::Payload;
 use super::line::{Decimal, KEPT, LONGEST, Line, decimal, hexadecimal, keep, prefix};
-use super::start_line::{after_method, begins_message, endpoint};
+use super::start_line::{after_method, begins_message, can_begin_message, endpoint};
 
 /// Words of a line that one step takes: most lines are shorter than this.
 const WORDS: u32 = 4;
@@ -257,7 +257,9 @@ impl Framer {
     #[inline(always)]
     pub fn try_again<const RESPONSE: bool>(&mut self, word: u64) {
         let state = self.state();
-        if state == state::RESYNC || (state == state::START && begins_message::<RESPONSE>(word)) {
+        if (state == state::RESYNC && can_begin_message::<RESPONSE>(word as u8))
+            || (state == state::START && begins_message::<RESPONSE>(word))
+        {
             self.enter(state::START);
         }
     }

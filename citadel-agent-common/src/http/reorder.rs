@@ -29,9 +29,9 @@ impl EarlyRanges {
     /// None: all zero, as new kernel memory is.
     pub(super) const NONE: Self = Self { ranges: [Range { start: 0, end: 0 }; RANGES] };
 
-    /// Keeps a range, together with those that it touches. `next` is what is waited for. `false`: there is no room.
+    /// Keeps a range, together with those that it touches. `next` is what is waited for. Without room it is forgotten.
     #[inline(always)]
-    pub(super) fn keep(&mut self, seq: u32, len: u32, next: u32) -> bool {
+    pub(super) fn keep(&mut self, seq: u32, len: u32, next: u32) {
         let (mut start, mut end) = (seq, seq.wrapping_add(len));
         for range in &mut self.ranges {
             if !after(range.end, next) {
@@ -50,10 +50,9 @@ impl EarlyRanges {
         for range in &mut self.ranges {
             if range.start == range.end {
                 *range = Range { start, end };
-                return true;
+                return;
             }
         }
-        false
     }
 
     /// How many bytes from `next` on came early; forgets the ranges that `next` has passed.

@@ -24,6 +24,12 @@ pub(super) fn after_method(line: &Line) -> u32 {
     0
 }
 
+/// Whether a byte can be the first of a status line, or of a request line, the empty line before one, or a TLS record.
+#[inline(always)]
+pub(super) const fn can_begin_message<const RESPONSE: bool>(byte: u8) -> bool {
+    if RESPONSE { byte == b'H' } else { byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n' | 20..=23) }
+}
+
 /// Whether eight bytes are the beginning of a status line, or a method and a space.
 #[inline(always)]
 pub(super) fn begins_message<const RESPONSE: bool>(word: u64) -> bool {

@@ -127,7 +127,7 @@ fn an_early_range_that_comes_again_takes_no_more_room() {
     for from in [30, 50, 70, 90] {
         tracked.client(body + from, &[b'x'; 10], 5);
     }
-    assert_eq!(tracked.lost(Lost::Reordering), 0);
+    assert_eq!(tracked.lost(Lost::RequestFraming), 0);
     for from in [20, 40, 60, 80] {
         tracked.client(body + from, &[b'x'; 10], 6);
     }
@@ -144,5 +144,5 @@ fn an_early_range_that_joins_two_makes_them_one() {
     for from in [10, 30, 20, 50, 70, 90] {
         tracked.client(body + from, &[b'x'; 10], 2);
     }
-    assert_eq!(tracked.lost(Lost::Reordering), 0);
+    assert_eq!(tracked.lost(Lost::RequestFraming), 0);
 }

@@ -135,7 +135,7 @@ impl Tracked {
             let framing = Lost::RequestFraming;
             matches!(observation, Observation::Protocol(_) | Observation::Begun)
                 || matches!(observation, Observation::Lost { why, .. }
-                    if [framing, Lost::PipelineFull, Lost::Reordering].contains(why))
+                    if [framing, Lost::PipelineFull].contains(why))
         };
         let (requests, responses) = self.recorder.seen.iter().copied().partition(of_requests);
         [requests, responses]

@@ -17,11 +17,12 @@ mod sink;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN, bpf_sock,
-    bpf_sock_ops,
+    bpf_sock_ops, bpf_tcp_sock,
 };
+use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_ns, bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_sk_storage_get,
-    bpf_sock_ops_cb_flags_set, bpf_tcp_sock,
+    bpf_sock_ops_cb_flags_set,
 };
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
@@ -99,6 +100,12 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     let Some(connection) = connection(sock) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
     if segment.len > 0 {
+        if !connection.conn.is_next(segment.seq)
+            && let Some(tcp) = tcp_sock(sock)
+        {
+            // Out of order: what the socket has in order by now tells what was missed.
+            connection.conn.acknowledge(tcp.rcv_nxt);
+        }
         receive(connection, skb, &segment, INGRESS, &mut counters);
     }
     if segment.ends() {
@@ -153,11 +160,8 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     let Some(connection) = connection(sock) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
     if segment.ends() || connection.conn.has_sent(segment.seq) {
-        // SAFETY: the socket is valid while its packet is looked at.
-        let tcp = unsafe { bpf_tcp_sock(sock) };
-        if !tcp.is_null() {
-            // SAFETY: not null.
-            count_retransmits(connection, unsafe { (*tcp).total_retrans }, &mut counters);
+        if let Some(tcp) = tcp_sock(sock) {
+            count_retransmits(connection, tcp.total_retrans, &mut counters);
         }
     }
     let conn = &mut connection.conn;
@@ -263,14 +267,18 @@ fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
         connection.known = 1;
         connection.joined = 1;
         connection.conn.join();
-        // SAFETY: the socket is valid while its packet is looked at.
-        let tcp = unsafe { bpf_tcp_sock(sock) };
-        if !tcp.is_null() {
-            // SAFETY: not null.
-            connection.retransmits = unsafe { (*tcp).total_retrans };
+        if let Some(tcp) = tcp_sock(sock) {
+            connection.retransmits = tcp.total_retrans;
         }
     }
     Some(connection)
+}
+
+/// What TCP knows of the socket.
+#[inline(always)]
+fn tcp_sock(sock: *mut bpf_sock) -> Option<&'static bpf_tcp_sock> {
+    // SAFETY: the socket is valid while its packet is looked at, which is as long as the program runs.
+    unsafe { helpers::bpf_tcp_sock(sock).as_ref() }
 }
 
 /// The socket's storage, made if it has none: zero, or as `first` says.

@@ -79,5 +79,5 @@ pub(crate) fn slot(port: u32) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn tail_call(skb: *mut __sk_buff, programs: &ProgramArray, index: u32) {
     // SAFETY: the entries are programs of the same type; an empty one makes the call return.
-    let _ = unsafe { programs.tail_call(&SkBuffContext::new(skb), index) };
+    unsafe { programs.tail_call(&SkBuffContext::new(skb), index) };
 }

@@ -50,6 +50,7 @@ pub(crate) struct Segment {
     pub(crate) ack: u32,
     /// Payload bytes.
     pub(crate) len: u32,
+    source_port: u32,
     /// Offset of the payload from the IP header.
     at: u32,
     flags: u8,
@@ -81,8 +82,9 @@ impl Segment {
         }
         let tcp = tcp as *const u8;
         // SAFETY: 20 bytes from `tcp` on are inside the packet; packet data need not be aligned.
-        let (seq, ack, offset, flags) = unsafe {
+        let (source_port, seq, ack, offset, flags) = unsafe {
             (
+                u16::from_be(tcp.cast::<u16>().read_unaligned()) as u32,
                 u32::from_be(tcp.add(4).cast::<u32>().read_unaligned()),
                 u32::from_be(tcp.add(8).cast::<u32>().read_unaligned()),
                 (*tcp.add(12) >> 4) as u32 * 4,
@@ -91,10 +93,10 @@ impl Segment {
         };
         let at = ip_len + offset;
         let total = context!(skb, len);
-        let len = if total > at { total - at } else { 0 };
+        let len = total.saturating_sub(at);
         // SYN takes the first sequence number.
         let seq = if flags & SYN != 0 { seq.wrapping_add(1) } else { seq };
-        Some(Self { seq, ack, len, at, flags })
+        Some(Self { seq, ack, len, source_port, at, flags })
     }
 
     /// Nothing but an acknowledgement.
@@ -126,7 +128,8 @@ impl Segment {
         let mut tuple = Tuple {
             remote: [a, b, c, 0],
             local: [a, b, c, 0],
-            remote_port: u32::from_be(context!(skb, remote_port)),
+            // The context's own remote port is the listener's, which has none.
+            remote_port: self.source_port,
             local_port: local_port(skb),
         };
         let v4 = context!(skb, protocol) == IPV4;

@@ -35,6 +35,17 @@ impl Family {
     }
 }
 
+/// The kernel hook that a program runs at.
+#[must_use]
+pub fn hook(program: &str) -> &'static str {
+    match program {
+        "net_sockops" => "sock_ops",
+        "net_egress" => "cgroup_skb/egress",
+        "net_ingress" => "cgroup_skb/ingress",
+        _ => "tail call",
+    }
+}
+
 /// What is to be done with a family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
