@@ -16,7 +16,7 @@ const EARLY: usize = 4;
 
 /// Parser steps of one call: a step is up to eight bytes of a line, or any number of body bytes. A call that runs out of
 /// steps says [`Progress::More`], and the same call again goes on where it stopped.
-pub const STEPS: u32 = 16;
+pub const STEPS: u32 = 8;
 
 /// Where observations go: atomic adds on map values in the kernel, a record in tests.
 pub trait Sink {

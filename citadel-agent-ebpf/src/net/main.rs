@@ -184,7 +184,14 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         let connection = unsafe {
             let map = (&raw const EARLY).cast_mut().cast();
             let early = bpf_map_lookup_elem(map, (&raw mut tuple).cast());
-            let connection = storage(sock, early);
+            // Kernels before 5.11 take no pointer that may be null for the first value.
+            let first = if early.is_null() {
+                let Some(blank) = BLANK.get_ptr(0) else { return };
+                blank.cast_mut().cast()
+            } else {
+                early
+            };
+            let connection = storage(sock, first);
             if !early.is_null() {
                 bpf_map_delete_elem(map, (&raw mut tuple).cast());
             }
