@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Fuzz,
     /// Run stand-in models.
     Demo,
+    /// Boot old kernels.
+    Kernels,
 }
 
 /// One thing that must be on the machine.
@@ -98,6 +100,18 @@ const NEEDS: &[Need] = &[
         why: "the stand-in models run in a virtual environment",
         purpose: Purpose::Demo,
         how: How::Debian(PYTHON_VENV),
+    },
+    Need {
+        name: "qemu",
+        why: "the machine that old kernels boot on, emulated",
+        purpose: Purpose::Kernels,
+        how: How::Debian(Package::new("qemu-system-x86", Known::Program("qemu-system-x86_64"))),
+    },
+    Need {
+        name: "cpio",
+        why: "packs the file system that a kernel boots with",
+        purpose: Purpose::Kernels,
+        how: How::Debian(Package::new("cpio", Known::Program("cpio"))),
     },
     Need {
         name: "cargo-deny",

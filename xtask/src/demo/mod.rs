@@ -3,7 +3,6 @@
 
 mod group;
 mod load;
-mod scrape;
 mod table;
 
 use std::ffi::OsString;
@@ -20,8 +19,8 @@ use anyhow::{Context as _, Result, bail};
 
 use self::group::Group;
 use self::load::Load;
-use self::scrape::Page;
 use self::table::{Row, Truth};
+use crate::scrape::{self, Page};
 use crate::workspace::Workspace;
 use crate::{process, run};
 

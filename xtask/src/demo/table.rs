@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::scrape::Page;
+use crate::scrape::Page;
 
 /// What a stand-in model knows about itself, since it began; times are in seconds.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 /// The body at `path` of a server on this host; anything but a 200 is an error.
-pub(super) fn get(port: u16, path: &str) -> Result<String> {
+pub(crate) fn get(port: u16, path: &str) -> Result<String> {
     let limit = Some(Duration::from_secs(5));
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"))?;
     stream.set_read_timeout(limit)?;
@@ -24,7 +24,7 @@ pub(super) fn get(port: u16, path: &str) -> Result<String> {
 }
 
 /// A metrics page.
-pub(super) struct Page(Vec<Sample>);
+pub(crate) struct Page(Vec<Sample>);
 
 struct Sample {
     name: String,
@@ -34,23 +34,23 @@ struct Sample {
 
 impl Page {
     /// Reads a page; lines that are no samples are left out.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         Self(text.lines().filter_map(Sample::parse).collect())
     }
 
     /// The sum over all series of `name` that have these labels; `None` when there is no such series.
-    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.series(name, labels).map(|sample| sample.value).reduce(|a, b| a + b)
     }
 
     /// Mean of a histogram in its own unit; `None` before the first observation.
-    pub(super) fn mean(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn mean(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let count = self.sum(&format!("{name}_count"), labels).filter(|count| *count > 0.0)?;
         Some(self.sum(&format!("{name}_sum"), labels)? / count)
     }
 
     /// Median of a classic histogram, linear within its bucket as PromQL's `histogram_quantile` has it.
-    pub(super) fn median(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn median(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for sample in self.series(&format!("{name}_bucket"), labels) {
             let bound = sample.label("le")?.parse().ok()?;
