@@ -116,12 +116,15 @@ fn measure(agent: &mut Child, begun: Instant) -> Result<String> {
     ))
 }
 
+/// Some of a series' labels.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
 /// Every number that the traffic fixes. `first` is the mean time to the first token that the clients saw, in seconds.
 fn compare(page: &Page, first: f64) -> Result<()> {
     let chat = [("endpoint", "chat_completions")];
     let models = [("endpoint", "models")];
     let (lists, chats, chunks) = (f64::from(2 * LISTS), f64::from(2 * CHATS), f64::from(2 * CHATS * CHUNKS));
-    let counts: [(&str, &[(&str, &str)], f64); 9] = [
+    let counts: [(&str, Labels, f64); 9] = [
         ("citadel_model_requests_total", &models, lists),
         ("citadel_model_requests_total", &chat, chats),
         ("citadel_model_requests_total", &[("code", "200")], lists + chats),
