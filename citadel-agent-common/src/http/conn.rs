@@ -5,6 +5,7 @@
 //! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
 //! single-producer, single-consumer queue between them.
 
+pub use super::Payload;
 use super::framer::{Framer, event, flag, state};
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 
@@ -14,9 +15,13 @@ pub const PIPELINE: usize = 16;
 /// Ranges that came too early and that a connection remembers.
 const EARLY: usize = 4;
 
-/// Parser steps of one call: a step is up to eight bytes of a line, or any number of body bytes. A call that runs out of
-/// steps says [`Progress::More`], and the same call again goes on where it stopped.
-pub const STEPS: u32 = 8;
+/// Parser steps of one [`Conn::receive`]: a step is up to 32 bytes of a line, or any number of body bytes. A call that runs
+/// out of steps says [`Progress::More`], and the same call again goes on where it stopped. As many as the verifier of
+/// Linux 5.10 takes, which follows at most a million instructions; 33 runs (tail calls) make 8 KiB of header.
+pub const RECEIVE_STEPS: u32 = 8;
+
+/// Likewise of one [`Conn::transmit`]: 33 runs make 264 chunks in a packet.
+pub const TRANSMIT_STEPS: u32 = 16;
 
 /// Where observations go: atomic adds on map values in the kernel, a record in tests.
 pub trait Sink {
@@ -38,12 +43,6 @@ pub trait Sink {
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
     /// Something that could not be measured.
     fn lost(&mut self, why: Lost, count: u32);
-}
-
-/// The payload of one segment.
-pub trait Payload {
-    /// Eight bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
-    fn word(&mut self, offset: u32) -> Option<u64>;
 }
 
 /// Whether a call took the whole segment.
@@ -228,7 +227,7 @@ impl Conn {
             self.rx.enter(state::START);
         }
         let mut progress = Progress::More;
-        for _ in 0..STEPS {
+        for _ in 0..RECEIVE_STEPS {
             let next = fresh!(self.rx_next);
             let offset = next.wrapping_sub(seq);
             let (left, seen) = if offset < len {
@@ -299,7 +298,7 @@ impl Conn {
             self.tx.enter(state::START);
         }
         let mut progress = Progress::More;
-        for _ in 0..STEPS {
+        for _ in 0..TRANSMIT_STEPS {
             let next = fresh!(self.tx_next);
             let offset = next.wrapping_sub(seq);
             if offset >= len {
@@ -375,7 +374,7 @@ impl Conn {
         &mut self.requests[index & (PIPELINE - 1)]
     }
 
-    /// One step: up to eight bytes of a line, or all that is there of a body. Of the `left` bytes at `offset`, only those
+    /// One step: part of a line, or all that is there of a body. Of the `left` bytes at `offset`, only those
     /// `seen` can be looked at; the others came out of order.
     #[inline(always)]
     fn step<const RESPONSE: bool, P: Payload, S: Sink>(
@@ -393,22 +392,28 @@ impl Conn {
             framer.skip(if skippable < u64::from(left) { skippable as u32 } else { left });
             return;
         }
-        let word = if seen { payload.word(offset) } else { None };
-        let Some(word) = word else {
+        if !seen {
             let event = framer.lose();
             framer.report(0, event);
             return;
-        };
-        if framer.at_message_start() && !self.begin::<RESPONSE, S>(word, left, now, sink) {
+        }
+        if framer.at_message_start() && !self.begin::<RESPONSE, P, S>(payload, offset, left, now, sink) {
             return;
         }
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
-        framer.read::<RESPONSE>(word, if left < 8 { left } else { 8 });
+        framer.read::<RESPONSE, P>(payload, offset, left);
     }
 
     /// The first byte of a message. `false`: nothing that is to be read; then what it is, is reported.
     #[inline(always)]
-    fn begin<const RESPONSE: bool, S: Sink>(&mut self, word: u64, left: u32, now: u64, sink: &mut S) -> bool {
+    fn begin<const RESPONSE: bool, P: Payload, S: Sink>(
+        &mut self,
+        payload: &mut P,
+        offset: u32,
+        left: u32,
+        now: u64,
+        sink: &mut S,
+    ) -> bool {
         if RESPONSE {
             if self.under_way() == 0 {
                 // A server may send what nobody asked for, such as 408 on an idle connection.
@@ -422,8 +427,13 @@ impl Conn {
             return true;
         }
         self.rx_first_ns = now;
+        if self.protocol != Protocol::Unknown as u32 {
+            return true;
+        }
+        // The very first bytes tell what is not HTTP before a line end, which may never come.
+        let Some(word) = payload.word(offset) else { return true };
         let byte = (word & 0xff) as u8;
-        if self.protocol != Protocol::Unknown as u32 || byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n') {
+        if byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n') {
             return true;
         }
         // TLS content types 20 to 23, then the major version 3 (RFC 8446, section 5.1).

@@ -4,8 +4,12 @@
 //! time and knows nothing of the other direction, except for the two facts about the request that a response's framing
 //! depends on.
 
+use super::Payload;
 use super::line::{Decimal, KEPT, LONGEST, Line, decimal, hexadecimal, keep, prefix};
 use crate::abi::Endpoint;
+
+/// Words of a line that one step takes: most lines are shorter than this.
+const WORDS: u32 = 4;
 
 /// Where in a message the next byte is. Plain numbers, because the state lives in a kernel map.
 pub mod state {
@@ -15,18 +19,16 @@ pub mod state {
     pub const FIELDS: u32 = 1;
     /// In a chunk-size line.
     pub const CHUNK_SIZE: u32 = 2;
-    /// In the line end after a chunk's data.
-    pub const CHUNK_END: u32 = 3;
     /// In the trailer section.
-    pub const TRAILERS: u32 = 4;
-    /// In a body of known length, or in a chunk's data.
-    pub const DATA: u32 = 5;
+    pub const TRAILERS: u32 = 3;
+    /// In a body of known length, or in a chunk's data and the line end after it.
+    pub const DATA: u32 = 4;
     /// In a body that ends with the connection.
-    pub const UNTIL_CLOSE: u32 = 6;
+    pub const UNTIL_CLOSE: u32 = 5;
     /// Nowhere: bytes are counted but not read.
-    pub const OPAQUE: u32 = 7;
+    pub const OPAQUE: u32 = 6;
     /// Lost: bytes are not read until a packet begins with what can be a start line.
-    pub const RESYNC: u32 = 8;
+    pub const RESYNC: u32 = 7;
 }
 
 /// Facts about the message under way.
@@ -62,7 +64,7 @@ pub mod event {
     /// A request line, or the status line of a final response, is complete.
     pub const START: u32 = 1;
     /// The first byte of a body or of a chunk.
-    pub const DATA: u32 = 2;
+    pub const DATA: u32 = 4;
     /// The last byte of the message.
     pub const END: u32 = 4;
     /// The first line is the HTTP/2 preface.
@@ -149,7 +151,7 @@ impl Framer {
             self.remaining = self.remaining.wrapping_sub(u64::from(count));
             if self.remaining == 0 {
                 if self.flags & flag::CHUNKED != 0 {
-                    self.enter(state::CHUNK_END);
+                    self.enter(state::CHUNK_SIZE);
                 } else {
                     event |= event::END;
                 }
@@ -165,11 +167,30 @@ impl Framer {
         self.flags &= flag::CONNECTION;
     }
 
-    /// Takes the first bytes of `word`, of which `valid` (1..=8) count, as part of a line.
+    /// Takes part of a line: from `offset` on, at most `left` bytes, at most [`WORDS`] words, at most to the line's end.
     #[inline(always)]
-    pub fn read<const RESPONSE: bool>(&mut self, word: u64, valid: u32) {
-        let pushed = self.line.push(word, valid);
-        let event = if pushed.complete {
+    pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
+        self.report(0, event::NONE);
+        for _ in 0..WORDS {
+            let (used, _) = self.found();
+            if used >= left {
+                break;
+            }
+            let Some(word) = payload.word(offset + used) else {
+                let event = self.lose();
+                self.report(used, event);
+                return;
+            };
+            let valid = left - used;
+            let pushed = self.line.push::<RESPONSE>(word, if valid < 8 { valid } else { 8 });
+            self.report(used + (pushed & Line::USED), pushed & Line::COMPLETE);
+            if pushed & Line::COMPLETE != 0 {
+                break;
+            }
+        }
+        // Read back, so that it is one path from here on, after whichever word the loop ended.
+        let (used, complete) = self.found();
+        let event = if complete != 0 {
             let event = self.line_complete::<RESPONSE>();
             self.line.clear();
             event
@@ -178,7 +199,7 @@ impl Framer {
         } else {
             event::NONE
         };
-        self.report(pushed.used, event);
+        self.report(used, event);
     }
 
     /// Notes what a step found and how many bytes it took, for [`Self::found`]. By way of memory, so that to the kernel's
@@ -228,14 +249,6 @@ impl Framer {
                 }
             }
             state::CHUNK_SIZE => self.chunk_size(),
-            state::CHUNK_END => {
-                if self.line.is_blank() {
-                    self.state = state::CHUNK_SIZE;
-                    event::NONE
-                } else {
-                    self.lose()
-                }
-            }
             _ => {
                 // The trailer section.
                 if self.line.is_blank() {
@@ -428,7 +441,8 @@ impl Framer {
                 event::NONE
             }
             Some(size) => {
-                self.remaining = size;
+                // The CR LF after the data goes with it. If it is not there, the next chunk size is no number.
+                self.remaining = size + 2;
                 self.flags |= flag::DATA_BEGINS;
                 self.state = state::DATA;
                 event::NONE

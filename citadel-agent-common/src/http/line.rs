@@ -12,7 +12,7 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 const LOWER: u64 = 0x2020_2020_2020_2020;
 
 /// Bytes of a line that are certain to be kept.
-pub const KEPT: u32 = 57;
+pub const KEPT: u32 = 56;
 
 /// Longest line: beyond it the peer does not speak HTTP, or nobody could serve it (servers stop at 8 to 64 KiB).
 pub const LONGEST: u32 = 1 << 20;
@@ -21,7 +21,7 @@ pub const LONGEST: u32 = 1 << 20;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Its first 57 to 64 bytes, line end included; what follows the line end is left over from an earlier line.
+    /// Its first 56 to 63 bytes, line end included; what follows the line end is left over from an earlier line.
     head: [u64; 8],
     /// Its last 16 bytes, the newest in the highest byte.
     tail: [u64; 2],
@@ -29,14 +29,6 @@ pub struct Line {
     len: u32,
     /// See [`Line::forget`].
     scratch: u32,
-}
-
-/// What [`Line::push`] took from a word.
-pub struct Pushed {
-    /// Bytes taken, at least one.
-    pub used: u32,
-    /// The line's end (LF) was among them.
-    pub complete: bool,
 }
 
 impl Line {
@@ -78,9 +70,14 @@ impl Line {
         self.len = 0;
     }
 
+    /// In the answer of [`Self::push`]: how many bytes it took.
+    pub const USED: u32 = 15;
+    /// In the answer of [`Self::push`]: the line's end (LF) was among them.
+    pub const COMPLETE: u32 = 16;
+
     /// Appends the first `valid` (1..=8) bytes of `word`, up to and including the first LF.
     #[inline(always)]
-    pub fn push(&mut self, word: u64, valid: u32) -> Pushed {
+    pub fn push<const RESPONSE: bool>(&mut self, word: u64, valid: u32) -> u32 {
         let newline = bytes_equal(word, b'\n');
         // Bytes up to and including the first LF; 8 without one.
         let to_newline = bytes_through_lowest(newline);
@@ -91,22 +88,24 @@ impl Line {
         let len = self.len();
         if len < KEPT {
             let (index, shift) = ((len >> 3) as usize, (len & 7) * 8);
-            let kept = if shift == 0 { 0 } else { self.head[index & 7] & !(u64::MAX << shift) };
+            let kept = self.head[index & 7] & !(u64::MAX << shift);
             self.head[index & 7] = kept | (word << shift);
-            if shift != 0 {
-                self.head[(index + 1) & 7] = word >> (64 - shift);
+            // Two shifts, because one by 64 is not defined. Without a shift this writes what nobody reads.
+            self.head[(index + 1) & 7] = (word >> 1) >> (63 - shift);
+        }
+        if !RESPONSE {
+            // Only request lines are told by their end.
+            if used == 8 {
+                self.tail = [self.tail[1], word];
+            } else {
+                self.tail = [
+                    (self.tail[0] >> bits) | (self.tail[1] << (64 - bits)),
+                    (self.tail[1] >> bits) | (word << (64 - bits)),
+                ];
             }
         }
-        if used == 8 {
-            self.tail = [self.tail[1], word];
-        } else {
-            self.tail = [
-                (self.tail[0] >> bits) | (self.tail[1] << (64 - bits)),
-                (self.tail[1] >> bits) | (word << (64 - bits)),
-            ];
-        }
         self.len = len + used;
-        Pushed { used, complete }
+        self.forget(used | if complete { Self::COMPLETE } else { 0 })
     }
 
     /// Eight bytes from `offset` on; what lies beyond the kept bytes is unspecified.
@@ -283,8 +282,8 @@ mod tests {
         for piece in text.chunks(cut) {
             let mut word = [0xff; 8];
             word[..piece.len()].copy_from_slice(piece);
-            let pushed = line.push(u64::from_le_bytes(word), piece.len() as u32);
-            assert_eq!(pushed.used as usize, piece.len());
+            let pushed = line.push::<false>(u64::from_le_bytes(word), piece.len() as u32);
+            assert_eq!((pushed & Line::USED) as usize, piece.len());
         }
         line
     }
@@ -303,10 +302,10 @@ mod tests {
 
         #[test]
         fn push_stops_after_the_first_line_feed(word in any::<[u8; 8]>(), valid in 1u32..=8) {
-            let pushed = { Line::EMPTY }.push(u64::from_le_bytes(word), valid);
+            let pushed = { Line::EMPTY }.push::<false>(u64::from_le_bytes(word), valid);
             let newline = word[..valid as usize].iter().position(|&byte| byte == b'\n');
-            prop_assert_eq!(pushed.complete, newline.is_some());
-            prop_assert_eq!(pushed.used, newline.map_or(valid, |at| at as u32 + 1));
+            prop_assert_eq!(pushed & Line::COMPLETE != 0, newline.is_some());
+            prop_assert_eq!(pushed & Line::USED, newline.map_or(valid, |at| at as u32 + 1));
         }
 
         #[test]

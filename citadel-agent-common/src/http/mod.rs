@@ -6,3 +6,9 @@
 pub mod conn;
 pub mod framer;
 pub mod line;
+
+/// The payload of one segment.
+pub trait Payload {
+    /// Eight bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
+    fn word(&mut self, offset: u32) -> Option<u64>;
+}

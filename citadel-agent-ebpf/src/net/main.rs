@@ -29,7 +29,9 @@ use citadel_agent_common::abi::{Lost, Side, counter};
 use citadel_agent_common::connection::{Connection, Tuple};
 use citadel_agent_common::http::conn::Progress;
 
-use maps::{BLANK, CONNECTIONS, EARLY, EGRESS_AGAIN, INGRESS_AGAIN, V4_MAPPED};
+use maps::{
+    BLANK, CONNECTIONS, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED,
+};
 use packet::Segment;
 use sink::Counters;
 
@@ -42,6 +44,17 @@ pub fn net_ingress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     if let Some(slot) = maps::slot(packet::local_port(skb)) {
         ingress(skb, slot);
+    }
+    PASS
+}
+
+/// Segments from clients that belong to a listener: `net_ingress` goes on here. A program of its own, because the
+/// verifier would follow the whole parser once for each kind of place that a connection's state is in.
+#[cgroup_skb(ingress)]
+pub fn net_early(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if let Some(slot) = maps::slot(packet::local_port(skb)) {
+        early_ingress(skb, slot);
     }
     PASS
 }
@@ -78,33 +91,51 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
         return;
     }
     // SAFETY: not null; the verifier knows it as a socket.
-    let listening = unsafe { (&raw const (*sock).state).read_volatile() } == BPF_TCP_LISTEN;
-    let connection = if listening {
-        early(skb, &segment)
-    } else if segment.is_bare() {
+    if unsafe { (&raw const (*sock).state).read_volatile() } == BPF_TCP_LISTEN {
+        maps::tail_call(skb, &INGRESS_PROGRAMS, EARLY_INGRESS);
         return;
-    } else {
-        connection(sock)
-    };
-    let Some(connection) = connection else { return };
+    }
+    if segment.is_bare() {
+        return;
+    }
+    let Some(connection) = connection(sock) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
-    let conn = &mut connection.conn;
     if segment.len > 0 {
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        let mut payload = segment.payload(skb, &mut connection.rx_window);
-        let progress = conn.receive(&mut payload, segment.seq, segment.len, now, &mut counters);
-        if matches!(progress, Progress::More) {
-            maps::again(skb, &INGRESS_AGAIN);
-            sink::lost(Lost::StepLimit, 1);
+        receive(connection, skb, &segment, INGRESS, &mut counters);
+    }
+    if segment.ends() {
+        connection.conn.client_ends();
+        // A connection older than the programs has no callback when it closes: the packet has to tell.
+        if segment.is_reset() && connection.joined != 0 && connection.conn.is_next(segment.seq) {
+            connection.conn.close(false, Side::Client, &mut counters);
         }
     }
-    if segment.ends() && !listening {
-        conn.client_ends();
-        // A connection older than the programs has no callback when it closes: the packet has to tell.
-        if segment.is_reset() && connection.joined != 0 && conn.is_next(segment.seq) {
-            conn.close(false, Side::Client, &mut counters);
-        }
+}
+
+/// A segment that still belongs to the listener, because the child's socket does not exist yet: TCP Fast Open, deferred
+/// accept, a lost ACK. Its payload waits in `EARLY` until `net_sockops` gives it to the child in the same softirq.
+#[inline(always)]
+fn early_ingress(skb: *mut __sk_buff, slot: u32) {
+    let Some(segment) = Segment::read(skb) else { return };
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return;
+    }
+    let Some(connection) = early(skb, &segment) else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
+    receive(connection, skb, &segment, EARLY_INGRESS, &mut counters);
+}
+
+/// Follows a segment's payload; `program` is the one that runs, to run again.
+#[inline(always)]
+fn receive(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, program: u32, counters: &mut Counters) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut payload = segment.payload(skb, &mut connection.rx_window);
+    let progress = connection.conn.receive(&mut payload, segment.seq, segment.len, now, counters);
+    if matches!(progress, Progress::More) {
+        maps::tail_call(skb, &INGRESS_PROGRAMS, program);
+        sink::lost(Lost::StepLimit, 1);
     }
 }
 
@@ -138,7 +169,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
         let mut payload = segment.payload(skb, &mut connection.tx_window);
         let progress = conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
         if matches!(progress, Progress::More) {
-            maps::again(skb, &EGRESS_AGAIN);
+            maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
             sink::lost(Lost::StepLimit, 1);
         }
     }
@@ -257,8 +288,7 @@ fn storage(sock: *mut bpf_sock, first: *mut core::ffi::c_void) -> Option<&'stati
     connection
 }
 
-/// Where a segment's payload is kept that still belongs to the listener, because the child's socket does not exist yet:
-/// TCP Fast Open, deferred accept, a lost ACK. `net_sockops` gives it to the child in the same softirq.
+/// The place in `EARLY` for a segment's payload.
 #[inline(always)]
 fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Connection> {
     let mut tuple = segment.tuple(skb);

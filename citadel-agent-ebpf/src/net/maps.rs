@@ -44,14 +44,22 @@ pub(crate) static EARLY: HashMap<Tuple, Connection> = HashMap::with_max_entries(
 #[map]
 pub(crate) static BLANK: Array<Connection> = Array::with_max_entries(1, 0);
 
-/// `net_ingress` itself, for packets with more framing than one run may parse. One map a program, because the kernel
-/// refuses programs with different attach types in one (`bpf_prog_map_compatible`).
+/// The ingress programs: to go on with a listener's segment, and to run again on packets with more framing than one run
+/// may parse. One map a direction, because the kernel refuses programs with different attach types in one
+/// (`bpf_prog_map_compatible`).
 #[map]
-pub(crate) static INGRESS_AGAIN: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static INGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
-/// `net_egress` itself, likewise.
+/// The egress program, likewise.
 #[map]
-pub(crate) static EGRESS_AGAIN: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static EGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Index of `net_ingress` in `INGRESS_PROGRAMS`.
+pub(crate) const INGRESS: u32 = 0;
+/// Index of `net_early` in `INGRESS_PROGRAMS`.
+pub(crate) const EARLY_INGRESS: u32 = 1;
+/// Index of `net_egress` in `EGRESS_PROGRAMS`.
+pub(crate) const EGRESS: u32 = 0;
 
 /// The slot of a port, if it is measured.
 #[inline(always)]
@@ -66,10 +74,10 @@ pub(crate) fn slot(port: u32) -> Option<u32> {
     }
 }
 
-/// Runs the program in `program` again on the same packet: sequence numbers tell it where to go on. Returns only if the
-/// kernel refuses (33 runs, `MAX_TAIL_CALL_CNT`).
+/// Goes on with another program, or with the same one from its beginning: sequence numbers tell it where it stopped.
+/// Returns only if the kernel refuses (33 runs on a packet, `MAX_TAIL_CALL_CNT`).
 #[inline(always)]
-pub(crate) fn again(skb: *mut __sk_buff, program: &ProgramArray) {
-    // SAFETY: the entry is a program of the same type; an empty one makes the call return.
-    let _ = unsafe { program.tail_call(&SkBuffContext::new(skb), 0) };
+pub(crate) fn tail_call(skb: *mut __sk_buff, programs: &ProgramArray, index: u32) {
+    // SAFETY: the entries are programs of the same type; an empty one makes the call return.
+    let _ = unsafe { programs.tail_call(&SkBuffContext::new(skb), index) };
 }

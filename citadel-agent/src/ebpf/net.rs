@@ -26,6 +26,13 @@ use crate::host::sock_diag::{self, Socket};
 /// The kernel programs, as `build.rs` made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/net.o"));
 
+/// Where the programs find each other: map, index, program.
+const CONTINUATIONS: [(&str, u32, &str); 3] = [
+    ("INGRESS_PROGRAMS", 0, "net_ingress"),
+    ("INGRESS_PROGRAMS", 1, "net_early"),
+    ("EGRESS_PROGRAMS", 0, "net_egress"),
+];
+
 /// How long early data waits for the connection that it belongs to; a handshake that takes longer has failed.
 const EARLY_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -159,8 +166,8 @@ impl Net {
         for &name in Family::Net.programs() {
             load(&mut ebpf, name)?;
         }
-        for (map, program) in [("INGRESS_AGAIN", "net_ingress"), ("EGRESS_AGAIN", "net_egress")] {
-            set_continuation(&mut ebpf, map, program)?;
+        for (map, index, program) in CONTINUATIONS {
+            set_continuation(&mut ebpf, map, index, program)?;
         }
         let mut net = Self {
             slots,
@@ -365,6 +372,8 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), NetE
     // "Single" is what aya maps to a link on 5.7 and later, and the kernel still allows several at one cgroup.
     let mode = CgroupAttachMode::Single;
     let result = match ebpf.program_mut(name).ok_or(NetError::Missing(name))? {
+        // Reached from `net_ingress` alone.
+        Program::CgroupSkb(_) if name == "net_early" => return Ok(()),
         Program::CgroupSkb(program) => {
             let direction =
                 if name == "net_ingress" { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
@@ -376,12 +385,17 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), NetE
     result.map_err(|error| refused(name, error))
 }
 
-fn set_continuation(ebpf: &mut Ebpf, map: &'static str, program: &'static str) -> Result<(), NetError> {
+fn set_continuation(
+    ebpf: &mut Ebpf,
+    map: &'static str,
+    index: u32,
+    program: &'static str,
+) -> Result<(), NetError> {
     let loaded = ebpf.program(program).ok_or(NetError::Missing(program))?.fd();
     let fd = loaded.and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| refused(program, error))?;
     let mut continuation = ProgramArray::try_from(ebpf.map_mut(map).ok_or(NetError::Missing(map))?)
         .map_err(|error| NetError::Map { map, error })?;
-    continuation.set(0, &fd, 0).map_err(|error| NetError::Map { map, error })
+    continuation.set(index, &fd, 0).map_err(|error| NetError::Map { map, error })
 }
 
 fn refused(program: &'static str, error: ProgramError) -> NetError {

@@ -30,7 +30,7 @@ impl Family {
     pub const fn programs(self) -> &'static [&'static str] {
         match self {
             // Connections first: one that begins while the others are being attached is known from its handshake.
-            Self::Net => &["net_sockops", "net_egress", "net_ingress"],
+            Self::Net => &["net_sockops", "net_egress", "net_early", "net_ingress"],
         }
     }
 }

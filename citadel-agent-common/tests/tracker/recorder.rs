@@ -1,0 +1,209 @@
+//! Drives one tracked connection and keeps what the tracker observed of it. The fuzz target uses this file too.
+
+use citadel_agent_common::abi::{Latency, Lost, Phase, Protocol, Side};
+use citadel_agent_common::http::conn::{Conn, PIPELINE, Payload, Progress, Sink};
+
+/// What the tracker reported, byte counts aside: where these are reported depends on the segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Observation {
+    Protocol(Protocol),
+    Begun,
+    Left(u32),
+    Ended { endpoint: u32, code: u32 },
+    Latency { which: Latency, endpoint: u32, ns: u64 },
+    Chunk { endpoint: u32 },
+    Aborted { endpoint: u32, side: Side, phase: Phase },
+    Lost { why: Lost, count: u32 },
+}
+
+/// A sink that remembers, in order and with the time of the segment.
+#[derive(Default)]
+struct Recorder {
+    now: u64,
+    seen: Vec<(u64, Observation)>,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+impl Recorder {
+    fn note(&mut self, observation: Observation) {
+        self.seen.push((self.now, observation));
+    }
+}
+
+impl Sink for Recorder {
+    fn bytes(&mut self, response: bool, count: u32) {
+        *if response { &mut self.response_bytes } else { &mut self.request_bytes } += u64::from(count);
+    }
+    fn protocol(&mut self, protocol: Protocol) {
+        self.note(Observation::Protocol(protocol));
+    }
+    fn begun(&mut self) {
+        self.note(Observation::Begun);
+    }
+    fn left(&mut self, count: u32) {
+        self.note(Observation::Left(count));
+    }
+    fn ended(&mut self, endpoint: u32, code: u32) {
+        self.note(Observation::Ended { endpoint, code });
+    }
+    fn latency(&mut self, which: Latency, endpoint: u32, ns: u64) {
+        self.note(Observation::Latency { which, endpoint, ns });
+    }
+    fn chunk(&mut self, endpoint: u32) {
+        self.note(Observation::Chunk { endpoint });
+    }
+    fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
+        self.note(Observation::Aborted { endpoint, side, phase });
+    }
+    fn lost(&mut self, why: Lost, count: u32) {
+        self.note(Observation::Lost { why, count });
+    }
+}
+
+/// A segment's payload. What is unspecified beyond its end differs from word to word, and means something to a parser.
+struct Bytes<'a>(&'a [u8]);
+
+impl Payload for Bytes<'_> {
+    fn word(&mut self, offset: u32) -> Option<u64> {
+        let rest = &self.0[offset as usize..];
+        let mut word = [b'\n', 3, b'0', b'G', b'\r', b':', b' ', 0xff];
+        word.rotate_left(offset as usize % 8);
+        let count = rest.len().min(8);
+        word[..count].copy_from_slice(&rest[..count]);
+        Some(u64::from_le_bytes(word))
+    }
+}
+
+/// A connection under the tracker.
+pub(crate) struct Tracked {
+    conn: Conn,
+    recorder: Recorder,
+}
+
+impl Tracked {
+    /// Seen from its beginning.
+    pub(crate) fn new() -> Self {
+        Self { conn: Conn::NEW, recorder: Recorder::default() }
+    }
+
+    /// Open before anyone looked.
+    pub(crate) fn joined() -> Self {
+        let mut tracked = Self::new();
+        tracked.conn.join();
+        tracked
+    }
+
+    /// The handshake told the client's first sequence number.
+    pub(crate) fn expect_first(&mut self, seq: u32) {
+        self.conn.expect_first(seq);
+    }
+
+    /// A segment from the client.
+    pub(crate) fn client(&mut self, seq: u32, bytes: &[u8], now: u64) {
+        self.recorder.now = now;
+        let mut payload = Bytes(bytes);
+        until_done(bytes.len(), || self.conn.receive(&mut payload, seq, bytes.len() as u32, now, &mut self.recorder));
+    }
+
+    /// A segment from the server.
+    pub(crate) fn server(&mut self, seq: u32, bytes: &[u8], ack: u32, now: u64) {
+        self.recorder.now = now;
+        let (mut payload, len) = (Bytes(bytes), bytes.len() as u32);
+        until_done(bytes.len(), || self.conn.transmit(&mut payload, seq, len, ack, now, &mut self.recorder));
+    }
+
+    /// The client sent FIN or RST.
+    pub(crate) fn client_ends(&mut self) {
+        self.conn.client_ends();
+    }
+
+    /// The connection ends.
+    pub(crate) fn close(&mut self, orderly: bool, otherwise: Side, now: u64) {
+        self.recorder.now = now;
+        self.conn.close(orderly, otherwise, &mut self.recorder);
+    }
+
+    /// What was observed, in order.
+    pub(crate) fn observed(&self) -> impl Iterator<Item = Observation> {
+        self.recorder.seen.iter().map(|&(_, observation)| observation)
+    }
+
+    /// What was observed of requests and of responses, each in order and with the time of the segment that showed it.
+    pub(crate) fn by_direction(&self) -> [Vec<(u64, Observation)>; 2] {
+        let of_requests = |(_, observation): &(u64, Observation)| {
+            let framing = Lost::RequestFraming;
+            matches!(observation, Observation::Protocol(_) | Observation::Begun)
+                || matches!(observation, Observation::Lost { why, .. }
+                    if [framing, Lost::PipelineFull, Lost::Reordering].contains(why))
+        };
+        let (requests, responses) = self.recorder.seen.iter().copied().partition(of_requests);
+        [requests, responses]
+    }
+
+    /// Payload bytes counted: from the client, from the server.
+    pub(crate) fn bytes(&self) -> [u64; 2] {
+        [self.recorder.request_bytes, self.recorder.response_bytes]
+    }
+
+    /// Requests that began.
+    pub(crate) fn begun(&self) -> u64 {
+        self.observed().filter(|seen| *seen == Observation::Begun).count() as u64
+    }
+
+    /// How many were lost for this reason.
+    pub(crate) fn lost(&self, why: Lost) -> u64 {
+        let count = |seen| match seen {
+            Observation::Lost { why: this, count } if this == why => u64::from(count),
+            _ => 0,
+        };
+        self.observed().map(count).sum()
+    }
+
+    /// Requests that began and have not left.
+    pub(crate) fn under_way(&self) -> i64 {
+        let change = |seen| match seen {
+            Observation::Begun => 1,
+            Observation::Left(count) => -i64::from(count),
+            _ => 0,
+        };
+        self.observed().map(change).sum()
+    }
+
+    /// What holds of any connection at any time.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(crate) fn check(&self) {
+        let mut requests = 0;
+        let mut accounted = 0;
+        let mut left = 0;
+        for seen in self.observed() {
+            match seen {
+                Observation::Begun => requests += 1,
+                Observation::Left(count) => left += i64::from(count),
+                Observation::Ended { .. } | Observation::Aborted { .. } => accounted += 1,
+                Observation::Lost { why: Lost::ResponseFraming, count } => accounted += i64::from(count),
+                Observation::Lost { count, .. } => assert_ne!(count, 0),
+                Observation::Chunk { .. } | Observation::Latency { .. } => {
+                    assert!(requests > 0, "a response to no request: {:?}", self.recorder.seen);
+                }
+                Observation::Protocol(_) => {}
+            }
+            assert!(left <= requests, "more requests left than began: {:?}", self.recorder.seen);
+            assert!(requests - left <= PIPELINE as i64, "too many under way: {:?}", self.recorder.seen);
+        }
+        assert_eq!(left, accounted, "each request leaves as ended, aborted or lost: {:?}", self.recorder.seen);
+        let protocols = self.observed().filter(|seen| matches!(seen, Observation::Protocol(_)));
+        assert!(protocols.count() <= 1, "a connection has one protocol: {:?}", self.recorder.seen);
+        let http1 = self.observed().any(|seen| seen == Observation::Protocol(Protocol::Http1));
+        assert!(requests == 0 || http1, "requests without HTTP/1: {:?}", self.recorder.seen);
+    }
+}
+
+/// Repeats a call that ran out of steps.
+fn until_done(len: usize, mut call: impl FnMut() -> Progress) {
+    // A step takes a byte at least, except one that loses the framing; gaps and early ranges are a few steps more.
+    let enough = len + 64;
+    assert!((0..enough).any(|_| call() == Progress::Done), "no end after {enough} calls for {len} bytes");
+}

@@ -1,0 +1,114 @@
+//! The same bytes mean the same however they are cut, and they mean what the reference says.
+
+use proptest::prelude::*;
+
+use citadel_agent_common::abi::{Lost, Side};
+use citadel_agent_common::http::conn::PIPELINE;
+
+use crate::conversation::{Bodies, Conversation, conversations};
+use crate::recorder::{Observation, Tracked};
+use crate::reference::{requests, responses, truth};
+use crate::wire::{Choices, Wire, choices};
+
+/// Sends all of a conversation and ends it; returns the tracker and when it ended.
+fn run(wire: &Wire<'_>) -> (Tracked, u64) {
+    let mut tracked = Tracked::new();
+    wire.send_all(&mut tracked);
+    tracked.close(true, Side::Server, wire.end());
+    tracked.check();
+    (tracked, wire.end())
+}
+
+/// Observations without times.
+fn timeless(tracked: &Tracked) -> [Vec<Observation>; 2] {
+    tracked.by_direction().map(|seen| {
+        let without_time = |(_, observation)| match observation {
+            Observation::Latency { which, endpoint, .. } => Observation::Latency { which, endpoint, ns: 0 },
+            other => other,
+        };
+        seen.into_iter().map(without_time).collect()
+    })
+}
+
+/// Compares what the tracker observes with the reference.
+fn compare(conversation: &Conversation, choices: &Choices) -> Result<(), TestCaseError> {
+    let requests = requests(&conversation.client);
+    let responses = responses(&conversation.server, &requests);
+    for (index, exchange) in conversation.exchanges.iter().enumerate() {
+        prop_assert_eq!(exchange.request.end, requests[index].end, "the generator and httparse disagree");
+        prop_assert_eq!(exchange.response.end, responses[index].end, "the generator and httparse disagree");
+    }
+    let wire = Wire::new(conversation, choices);
+    let (tracked, close) = run(&wire);
+    prop_assert_eq!(tracked.by_direction(), truth(|client, at| wire.time(client, at), &requests, &responses, close));
+    prop_assert_eq!(tracked.bytes(), [conversation.client.len() as u64, conversation.server.len() as u64]);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn the_tracker_observes_what_the_reference_says(
+        conversation in conversations(5, Bodies::Any),
+        choices in choices(false),
+    ) {
+        compare(&conversation, &choices)?;
+    }
+
+    #[test]
+    fn bytes_that_come_again_change_nothing(
+        conversation in conversations(4, Bodies::Any),
+        choices in choices(true),
+    ) {
+        compare(&conversation, &choices)?;
+    }
+
+    #[test]
+    fn observations_do_not_depend_on_the_segments(
+        conversation in conversations(4, Bodies::Any),
+        one in choices(false),
+        other in choices(true),
+    ) {
+        let whole = Choices { client_sizes: vec![usize::MAX], server_sizes: vec![usize::MAX], ..one.clone() };
+        let bytes = Choices { client_sizes: vec![1], server_sizes: vec![1], ..other.clone() };
+        let (expected, _) = run(&Wire::new(&conversation, &one));
+        for choices in [other, whole, bytes] {
+            let (tracked, _) = run(&Wire::new(&conversation, &choices));
+            prop_assert_eq!(timeless(&tracked), timeless(&expected));
+            prop_assert_eq!(tracked.bytes(), expected.bytes());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn sixteen_requests_can_be_under_way(
+        conversation in conversations(PIPELINE, Bodies::Any),
+        choices in choices(false),
+    ) {
+        compare(&conversation, &Choices { pipelined: true, ..choices })?;
+    }
+}
+
+/// `count` requests for models at once, then their responses.
+fn pipeline(count: usize) -> Tracked {
+    let mut tracked = Tracked::new();
+    tracked.client(1, b"GET /v1/models HTTP/1.1\r\n\r\n".repeat(count).as_slice(), 10);
+    tracked.server(1, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".repeat(count).as_slice(), 1, 20);
+    tracked.check();
+    tracked
+}
+
+#[test]
+fn requests_beyond_the_pipeline_are_lost_and_said_to_be() {
+    for count in [PIPELINE, PIPELINE + 1, 2 * PIPELINE + 3] {
+        let tracked = pipeline(count);
+        let ended = tracked.observed().filter(|seen| matches!(seen, Observation::Ended { code: 200, .. })).count();
+        assert_eq!((tracked.begun(), ended), (PIPELINE as u64, PIPELINE));
+        assert_eq!(tracked.lost(Lost::PipelineFull), (count - PIPELINE) as u64);
+        assert_eq!(tracked.under_way(), 0);
+    }
+}

@@ -1,0 +1,32 @@
+//! Names of the metrics under test, written out: dashboards and rules know these very names, so a rename must fail here.
+
+/// Requests whose response ended.
+pub const REQUESTS: &str = "citadel_model_requests_total";
+/// Requests begun whose response has not ended.
+pub const IN_FLIGHT: &str = "citadel_model_requests_in_flight";
+/// Requests whose connection ended before their response did.
+pub const ABORTED: &str = "citadel_model_requests_aborted_total";
+/// First request byte in to last response byte out.
+pub const DURATION: &str = "citadel_model_request_duration_seconds";
+/// Last request byte in to first response byte out.
+pub const TTFB: &str = "citadel_model_time_to_first_byte_seconds";
+/// Last request byte in to first body byte out, of streamed responses.
+pub const TTFT: &str = "citadel_model_time_to_first_token_seconds";
+/// Between consecutive chunks of a streamed response.
+pub const INTER_TOKEN: &str = "citadel_model_inter_token_latency_seconds";
+/// Chunks of streamed responses.
+pub const CHUNKS: &str = "citadel_model_stream_chunks_total";
+/// TCP payload from clients.
+pub const REQUEST_BYTES: &str = "citadel_model_request_bytes_total";
+/// TCP payload to clients.
+pub const RESPONSE_BYTES: &str = "citadel_model_response_bytes_total";
+/// Established connections.
+pub const OPEN: &str = "citadel_model_connections_open";
+/// Connections by protocol.
+pub const CONNECTIONS: &str = "citadel_model_connections_total";
+/// Smoothed round-trip times.
+pub const RTT: &str = "citadel_model_tcp_rtt_seconds";
+/// Segments that the server's host sent again.
+pub const RETRANSMITS: &str = "citadel_model_tcp_retransmits_total";
+/// What the agent itself says that it could not measure.
+pub const LOST: &str = "citadel_events_lost_total";

@@ -1,0 +1,241 @@
+//! Start, discovery, reload, stop, and what an agent does that may not measure.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
+use citadel_agent_tests::assert_eventually;
+use citadel_agent_tests::bpf::{self, Kind};
+use citadel_agent_tests::http::{answer, get};
+use citadel_agent_tests::names::REQUESTS;
+use citadel_agent_tests::peer::Server;
+use citadel_agent_tests::scrape::{Page, sums};
+use citadel_agent_tests::truth::pause;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+/// Sends so many requests on a connection of their own.
+fn send(server: &Server, requests: usize) {
+    let response = answer("200 OK", "{}");
+    let playing = server.answer_each(vec![(0, response.clone()); requests]);
+    let mut client = server.connect();
+    for _ in 0..requests {
+        client.ask(get("/v1/models"), response.len());
+    }
+    playing.truth();
+}
+
+/// Sends requests until the model's name is on the page: a reload has no visible end but its effect. How many counted.
+fn send_until_measured(agent: &Agent, server: &Server, model: &str) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while agent.scrape().counter(REQUESTS).label("model", model).value() == 0 {
+        assert!(Instant::now() < deadline, "{model} is not measured; log:\n{}", agent.log());
+        send(server, 1);
+        pause(50);
+    }
+    agent.scrape().counter(REQUESTS).label("model", model).value()
+}
+
+fn by_model(page: &Page) -> std::collections::BTreeMap<String, u64> {
+    page.counter(REQUESTS).by(["model", "port"])
+}
+
+/// A server on a port that the agent discovers without being told.
+fn bind_in_the_discovered_range() -> Server {
+    let free = (11400..=11500).find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    Server::from(free.expect("a free port in 11400-11500"))
+}
+
+#[test]
+fn ports_of_the_range_are_measured_without_being_configured() {
+    let before = bind_in_the_discovered_range();
+    let agent = Setup::new().discovering().start();
+    agent.assert_measuring();
+    send(&before, 3);
+    let name = |server: &Server| format!("port-{0} {0}", server.port());
+    let page = assert_eventually!(agent, |page| page.requests() == 3);
+    assert_eq!(by_model(&page), sums([(&name(&before), 3)]));
+
+    // One that appears later is measured within one interval, which is a second here.
+    let after = bind_in_the_discovered_range();
+    pause(1500);
+    send(&after, 2);
+    let page = assert_eventually!(agent, |page| page.requests() == 5);
+    assert_eq!(by_model(&page), sums([(&name(&before), 3), (&name(&after), 2)]));
+}
+
+#[test]
+fn a_port_outside_of_the_range_is_not_discovered() {
+    let (inside, outside) = (bind_in_the_discovered_range(), Server::bind());
+    let agent = Setup::new().discovering().start();
+    agent.assert_measuring();
+    send(&outside, 3);
+    send(&inside, 1);
+    let page = assert_eventually!(agent, |page| page.requests() == 1);
+    assert_eq!(page.counter(REQUESTS).label("port", &outside.port().to_string()).value(), 0);
+}
+
+#[test]
+fn a_reload_adds_a_port_and_keeps_what_the_others_counted() {
+    let (old, new) = (Server::bind(), Server::bind());
+    let setup = Setup::new().model("old", old.port());
+    let agent = setup.clone().start();
+    agent.assert_measuring();
+    let held = bpf::held_by(agent.pid(), Kind::Link);
+    send(&old, 3);
+    assert_eventually!(agent, |page| page.requests() == 3);
+
+    agent.reload(&setup.model("new", new.port()));
+    let counted = send_until_measured(&agent, &new, "new");
+    send(&new, 4);
+    send(&old, 2);
+    let page = assert_eventually!(agent, |page| page.requests() == 5 + counted + 4);
+    let expected = sums([(&format!("old {}", old.port()), 5), (&format!("new {}", new.port()), counted + 4)]);
+    assert_eq!(by_model(&page), expected);
+    assert_eq!(bpf::held_by(agent.pid(), Kind::Link), held, "the programs stayed attached");
+}
+
+#[test]
+fn a_reload_removes_a_port_and_may_rename_another() {
+    let (kept, gone) = (Server::bind(), Server::bind());
+    let agent = Setup::new().model("before", kept.port()).model("gone", gone.port()).start();
+    agent.assert_measuring();
+    send(&kept, 2);
+    send(&gone, 2);
+    assert_eventually!(agent, |page| page.requests() == 4);
+
+    agent.reload(&Setup::new().model("after", kept.port()));
+    let counted = send_until_measured(&agent, &kept, "after");
+    send(&gone, 3);
+    send(&kept, 1);
+    let page = assert_eventually!(agent, |page| page.requests() == counted + 1);
+    assert_eq!(by_model(&page), sums([(&format!("after {}", kept.port()), counted + 1)]));
+}
+
+#[test]
+fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
+    let server = Server::bind();
+    let agent = Agent::measuring(server.port());
+    send(&server, 2);
+    assert_eventually!(agent, |page| page.requests() == 2);
+    let good = agent.config();
+
+    agent.reload_with(&good.replace("metrics_port", "metrics_prot"));
+    agent.wait_for_log("metrics_prot");
+    agent.wait_for_log("metrics_port");
+    send(&server, 1);
+    let page = assert_eventually!(agent, |page| page.requests() == 3);
+    assert_eq!(by_model(&page), sums([(&format!("model {}", server.port()), 3)]));
+
+    // And the next good file is taken.
+    agent.reload_with(&good.replace("model:", "renamed:"));
+    send_until_measured(&agent, &server, "renamed");
+}
+
+#[test]
+fn sigterm_ends_the_agent_cleanly_even_with_clients_connected() {
+    let server = Server::bind();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut agent = Agent::measuring(server.port());
+        // One that says nothing, and one that stays connected after its answer.
+        let _idle = TcpStream::connect((Ipv4Addr::LOCALHOST, agent.metrics_port())).expect("connect");
+        let mut kept = citadel_agent_tests::peer::Peer::connect((Ipv4Addr::LOCALHOST, agent.metrics_port()));
+        kept.write(get("/metrics/models"));
+        kept.read_head();
+        let (status, took) = agent.end_by(signal);
+        assert!(status.success(), "{signal:?}: {status}; log:\n{}", agent.log());
+        assert!(took < STOP_TIME, "{signal:?}: {took:?}");
+    }
+}
+
+#[test]
+fn nothing_of_the_agent_is_left_in_the_kernel() {
+    let server = Server::bind();
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut agent = Agent::measuring(server.port());
+        send(&server, 1);
+        let held = [Kind::Link, Kind::Program].map(|kind| (kind, bpf::held_by(agent.pid(), kind)));
+        assert!(held.iter().any(|(_, ids)| !ids.is_empty()), "the agent holds BPF objects while it measures");
+        agent.end_by(signal);
+        // The kernel frees programs and links some time after their last user is gone.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for (kind, ids) in held {
+            loop {
+                let left: Vec<_> = ids.intersection(&bpf::all(kind)).copied().collect();
+                if left.is_empty() {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "left after {signal:?}: {kind:?} {left:?}");
+                pause(50);
+            }
+        }
+    }
+    // A new one measures at once.
+    let agent = Agent::measuring(server.port());
+    send(&server, 2);
+    assert_eventually!(agent, |page| page.requests() == 2);
+}
+
+#[test]
+fn without_privileges_the_agent_serves_what_is_left_and_says_what_is_missing() {
+    let server = Server::bind();
+    let agent = Setup::new().model("model", server.port()).as_nobody().start();
+    send(&server, 1);
+    assert_eq!(agent.health("/health").expect("GET /health").code, 200);
+    assert_eq!(agent.health("/ready").expect("GET /ready").code, 200);
+    let net = &agent.status()["families"]["net"];
+    let status = net["status"].as_str().unwrap_or_default();
+    assert!(["unsupported", "broken"].contains(&status), "{net:#}");
+    assert!(net.to_string().contains("CAP_BPF"), "the reason names what is missing: {net:#}");
+    let page = Page::parse(&agent.metrics("/metrics"));
+    assert!(page.gauge("citadel_agent_build_info").is_present());
+    assert!(page.gauge("citadel_probe_status").label("family", "net").is_present());
+    assert!(!page.gauge("citadel_probe_status").label("status", "ok").is_present());
+    // Absent is absent, never 0.
+    let models = agent.scrape();
+    assert!(!models.counter(REQUESTS).is_present(), "nothing was measured, so nothing is counted");
+}
+
+#[test]
+fn the_check_prints_the_plan() {
+    let (status, text) = run(&["check"]);
+    for word in ["net", "ingress", "egress", "sock_ops"] {
+        assert!(text.contains(word), "the plan names {word}:\n{text}");
+    }
+    assert!(status.success(), "as root, on this kernel, the plan can be carried out: {status}\n{text}");
+}
+
+#[test]
+fn pages_and_probes_answer_where_the_contract_says() {
+    let server = Server::bind();
+    let agent = Agent::measuring(server.port());
+    for path in ["/", "/metrics", "/metrics/models"] {
+        assert!(!agent.metrics(path).is_empty(), "{path}");
+    }
+    for path in ["/health", "/ready", "/status"] {
+        assert_eq!(agent.health(path).expect(path).code, 200, "{path}");
+    }
+    assert_eq!(agent.health("/nonsense").expect("GET").code, 404);
+    // The whole page parses, and holds every family of the agent itself.
+    let page = Page::parse(&agent.metrics("/metrics"));
+    for name in ["citadel_agent_build_info", "citadel_probe_status", "process_resident_memory_bytes"] {
+        assert!(page.gauge(name).is_present(), "{name}");
+    }
+    assert!(page.gauge("citadel_probe_status").label("family", "net").label("status", "ok").is_present());
+}
+
+#[test]
+fn a_thousand_idle_connections_and_a_slow_client_do_not_stop_a_scrape() {
+    // Debian's default of 1,024 descriptors is not enough for this test's own 1,000 and those of the harness.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("raise the limit of descriptors");
+    let server = Server::bind();
+    let agent = Agent::measuring(server.port());
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, agent.metrics_port())).expect("connect");
+    let _idle: Vec<_> = (0..1000).map(|_| connect()).collect();
+    // Asks, and never reads.
+    let mut slow = citadel_agent_tests::peer::Peer::over(connect());
+    slow.write(get("/metrics").repeat(50));
+    let begin = Instant::now();
+    assert!(!agent.metrics("/metrics/models").is_empty());
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
