@@ -1,10 +1,12 @@
-//! Set-up, build, run, test, lint and fuzz: `cargo xtask help`.
+//! Set-up, build, run, test, lint, fuzz and bench: `cargo xtask help`.
 
+mod bench;
 mod build;
 mod debian;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod group;
 mod kernels;
 mod lint;
 mod process;
@@ -44,6 +46,8 @@ enum Xtask {
     Guest,
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
+    /// Measure what the agent costs, and whether it counts exactly; as root.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +75,6 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Guest => unreachable!("the guest powers off"),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
+        Xtask::Bench(args) => bench::main(&workspace, args),
     }
 }

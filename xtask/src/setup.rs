@@ -23,6 +23,8 @@ pub(crate) enum Purpose {
     Demo,
     /// Boot old kernels.
     Kernels,
+    /// Measure the overhead.
+    Bench,
 }
 
 /// One thing that must be on the machine.
@@ -69,13 +71,13 @@ const NEEDS: &[Need] = &[
         name: "nginx",
         why: "a real server that the tests measure",
         purpose: Purpose::Test,
-        how: How::Debian(Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"])),
+        how: How::Debian(NGINX),
     },
     Need {
         name: "wrk",
         why: "the load whose count the agent must equal",
         purpose: Purpose::Test,
-        how: How::Debian(Package::new("wrk", Known::Program("wrk"))),
+        how: How::Debian(WRK),
     },
     Need {
         name: "prometheus",
@@ -101,6 +103,8 @@ const NEEDS: &[Need] = &[
         purpose: Purpose::Demo,
         how: How::Debian(PYTHON_VENV),
     },
+    Need { name: "nginx", why: "the server under load", purpose: Purpose::Bench, how: How::Debian(NGINX) },
+    Need { name: "wrk", why: "the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
     Need {
         name: "qemu",
         why: "the machine that old kernels boot on, emulated",
@@ -131,6 +135,9 @@ const NEEDS: &[Need] = &[
         how: How::Cargo(Tool { name: "cargo-fuzz", version: "0.13.2", args: &["--debug", "--locked"] }),
     },
 ];
+
+const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);
+const WRK: Package = Package::new("wrk", Known::Program("wrk"));
 
 /// Debian's python3 comes without the part that puts pip into a virtual environment.
 const PYTHON_VENV: Package = Package::new("python3-venv", Known::Runs(&["/usr/bin/python3", "-c", "import ensurepip"]));

@@ -223,8 +223,8 @@ impl Conn {
         let before = fresh!(self.rx_next);
         if self.tx.state() == state::OPAQUE {
             self.rx.enter(state::OPAQUE);
-        } else if before == seq && self.rx.state() == state::RESYNC {
-            self.rx.enter(state::START);
+        } else if before == seq && self.rx.flags & flag::RESYNCING != 0 {
+            self.rx.try_again::<false>(payload.word(0).unwrap_or(0));
         }
         let mut progress = Progress::More;
         for _ in 0..RECEIVE_STEPS {
@@ -294,8 +294,8 @@ impl Conn {
         let next = fresh!(self.tx_next);
         if self.rx.state() == state::OPAQUE {
             self.tx.enter(state::OPAQUE);
-        } else if next == seq && self.tx.state() == state::RESYNC && self.under_way() != 0 {
-            self.tx.enter(state::START);
+        } else if next == seq && self.tx.flags & flag::RESYNCING != 0 && self.under_way() != 0 {
+            self.tx.try_again::<true>(payload.word(0).unwrap_or(0));
         }
         let mut progress = Progress::More;
         for _ in 0..TRANSMIT_STEPS {
@@ -342,6 +342,8 @@ impl Conn {
         if aborted > 0 {
             sink.left(aborted);
         }
+        // Whatever still comes is no answer.
+        self.tx.enter(state::OPAQUE);
     }
 
     /// How far the response under way has come; `None` before its first byte.
@@ -422,22 +424,27 @@ impl Conn {
             }
             self.tx_first_ns = now;
             self.body_begun = 0;
+            if self.tx.flags & flag::RESYNCING != 0 && payload.word(offset).is_none_or(|word| word & 0xff != b'H'.into()) {
+                let event = self.tx.unintelligible();
+                self.tx.report(left, event);
+                return false;
+            }
             let request = self.oldest().flags;
             self.tx.flags |= request & (flag::HEAD | flag::CONNECT);
             return true;
         }
         self.rx_first_ns = now;
-        if self.protocol != Protocol::Unknown as u32 {
+        if self.protocol != Protocol::Unknown as u32 && self.rx.flags & flag::RESYNCING == 0 {
             return true;
         }
-        // The very first bytes tell what is not HTTP before a line end, which may never come.
+        // The very first byte tells what is not HTTP before a line end, which may never come.
         let Some(word) = payload.word(offset) else { return true };
         let byte = (word & 0xff) as u8;
         if byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n') {
             return true;
         }
-        // TLS content types 20 to 23, then the major version 3 (RFC 8446, section 5.1).
-        if matches!(byte, 20..=23) && (word >> 8) & 0xff == 3 {
+        // TLS content types (RFC 8446, section 5.1): no HTTP begins with such a byte.
+        if matches!(byte, 20..=23) && self.protocol == Protocol::Unknown as u32 {
             self.rx.enter(state::OPAQUE);
             self.speaks(Protocol::Tls, sink);
             self.rx.report(left, event::NONE);
@@ -516,6 +523,9 @@ impl Conn {
             }
             return;
         }
+        if self.under_way() == 0 {
+            return;
+        }
         let request = *self.oldest();
         if event & event::START != 0 {
             sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
@@ -543,35 +553,45 @@ impl Conn {
         }
     }
 
-    /// Keeps a range that came too early.
+    /// Keeps a range that came too early, together with those that it touches.
     #[inline(always)]
     fn keep<S: Sink>(&mut self, seq: u32, len: u32, sink: &mut S) {
-        let (next, end) = (fresh!(self.rx_next), seq.wrapping_add(len));
+        let next = fresh!(self.rx_next);
+        let (mut start, mut end) = (seq, seq.wrapping_add(len));
         for early in &mut self.early {
-            if early.start == early.end || !after(early.end, next) {
-                *early = Early { start: seq, end };
-                return;
+            if !after(early.end, next) {
+                early.end = early.start;
             }
-            if !after(seq, early.end) && !after(early.start, end) {
-                // It touches this range: one range from the first to the last of both.
-                if after(early.start, seq) {
-                    early.start = seq;
+            if early.start != early.end && !after(start, early.end) && !after(early.start, end) {
+                if after(start, early.start) {
+                    start = early.start;
                 }
-                if after(end, early.end) {
-                    early.end = end;
+                if after(early.end, end) {
+                    end = early.end;
                 }
+                early.end = early.start;
+            }
+        }
+        for early in &mut self.early {
+            if early.start == early.end {
+                *early = Early { start, end };
                 return;
             }
         }
         sink.lost(Lost::Reordering, 1);
     }
 
-    /// How many bytes from `next` on came early.
+    /// How many bytes from `next` on came early; forgets the ranges that `next` has passed.
     #[inline(always)]
-    fn joins(&self, next: u32) -> u32 {
+    fn joins(&mut self, next: u32) -> u32 {
         let mut to = next;
-        for early in &self.early {
-            if early.start != early.end && !after(early.start, next) && after(early.end, to) {
+        for early in &mut self.early {
+            if early.start == early.end {
+                continue;
+            }
+            if !after(early.end, next) {
+                early.end = early.start;
+            } else if !after(early.start, next) && after(early.end, to) {
                 to = early.end;
             }
         }

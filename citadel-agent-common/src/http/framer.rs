@@ -53,6 +53,8 @@ pub mod flag {
     pub const SWITCHES: u32 = 512;
     /// The connection was open before anyone looked.
     pub const JOINED: u32 = 256;
+    /// No start line was read since the framing was lost.
+    pub const RESYNCING: u32 = 1024;
     /// The flags that belong to the connection rather than to one message.
     pub const CONNECTION: u32 = SPEAKS_HTTP | JOINED;
 }
@@ -64,7 +66,7 @@ pub mod event {
     /// A request line, or the status line of a final response, is complete.
     pub const START: u32 = 1;
     /// The first byte of a body or of a chunk.
-    pub const DATA: u32 = 4;
+    pub const DATA: u32 = 2;
     /// The last byte of the message.
     pub const END: u32 = 4;
     /// The first line is the HTTP/2 preface.
@@ -105,7 +107,7 @@ impl Framer {
     #[inline(always)]
     pub const fn join(&mut self) {
         self.state = state::RESYNC;
-        self.flags = flag::JOINED;
+        self.flags = flag::JOINED | flag::RESYNCING;
     }
 
     /// Where the next byte is: see [`state`].
@@ -221,6 +223,10 @@ impl Framer {
     /// What cannot be followed: not HTTP if the connection's first bytes show it, else lost.
     #[inline(always)]
     pub const fn unintelligible(&mut self) -> u32 {
+        if self.flags & flag::RESYNCING != 0 {
+            self.enter(state::RESYNC);
+            return event::NONE;
+        }
         if self.flags & flag::CONNECTION == 0 {
             self.enter(state::OPAQUE);
             return event::NOT_HTTP;
@@ -228,12 +234,23 @@ impl Framer {
         self.lose()
     }
 
-    /// Gives up on the message under way; what was never known to be HTTP is no loss.
+    /// Gives up on the message under way. In a connection that was open before anyone looked, what was never known to be
+    /// HTTP is no loss.
     #[inline(always)]
     pub const fn lose(&mut self) -> u32 {
         self.enter(state::RESYNC);
-        self.flags &= flag::CONNECTION;
-        if self.flags & flag::SPEAKS_HTTP != 0 { event::LOST } else { event::NONE }
+        self.flags = (self.flags & flag::CONNECTION) | flag::RESYNCING;
+        if self.flags & flag::CONNECTION == flag::JOINED { event::NONE } else { event::LOST }
+    }
+
+    /// A segment begins, with `word`: where the framing was lost, a message may begin with it. A start line that is under
+    /// way already goes on, unless this is plainly the beginning of one: then what came before was none.
+    #[inline(always)]
+    pub fn try_again<const RESPONSE: bool>(&mut self, word: u64) {
+        let state = self.state();
+        if state == state::RESYNC || (state == state::START && begins_message::<RESPONSE>(word)) {
+            self.enter(state::START);
+        }
     }
 
     #[inline(always)]
@@ -301,7 +318,7 @@ impl Framer {
         if self.line.word(8) & 0xff != b' ' as u64 || code.digits != 3 {
             return self.lose();
         }
-        self.flags |= flag::SPEAKS_HTTP;
+        self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
         self.subject = code.value as u32;
         self.state = state::FIELDS;
         // Interim responses announce themselves only by their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
@@ -441,7 +458,8 @@ impl Framer {
                 event::NONE
             }
             Some(size) => {
-                // The CR LF after the data goes with it. If it is not there, the next chunk size is no number.
+                // The CR LF after the data goes with it: chunk-data is not a line, so no bare LF will do (section 7.1). If
+                // it is not there, the next chunk size is no number.
                 self.remaining = size + 2;
                 self.flags |= flag::DATA_BEGINS;
                 self.state = state::DATA;
@@ -480,6 +498,25 @@ fn after_method(line: &Line) -> u32 {
         }
     }
     0
+}
+
+/// Whether eight bytes are the beginning of a status line, or a method and a space.
+#[inline(always)]
+fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
+    if RESPONSE {
+        return word & keep(7) == prefix(b"HTTP/1.");
+    }
+    let is = |method: &'static [u8]| word & keep(method.len() as u32) == prefix(method);
+    // The registered methods of RFC 9110 and RFC 5789: none ends like another, so no part of a method is taken for one.
+    is(b"GET ")
+        || is(b"POST ")
+        || is(b"HEAD ")
+        || is(b"PUT ")
+        || is(b"DELETE ")
+        || is(b"OPTIONS ")
+        || is(b"PATCH ")
+        || is(b"TRACE ")
+        || is(b"CONNECT ")
 }
 
 /// The endpoint of a request target in origin form: the path without its API version, up to `?`, `/` or the end.

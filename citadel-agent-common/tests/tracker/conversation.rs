@@ -138,7 +138,8 @@ impl Framing {
                     let size = if *upper { format!("{size:X}") } else { format!("{size:x}") };
                     bytes.extend_from_slice(format!("{}{size}{extension}{eol}", "0".repeat(*zeros)).as_bytes());
                     bytes.extend_from_slice(data);
-                    bytes.extend_from_slice(eol.as_bytes());
+                    // The line end after the data is part of the chunk and no line: always CR LF (section 7.1).
+                    bytes.extend_from_slice(b"\r\n");
                 }
                 bytes.extend_from_slice(last.as_bytes());
                 bytes.extend(trailers.concat().into_bytes());

@@ -1,6 +1,6 @@
 //! What the properties found: one minimal case each, so that it stays mended.
 
-use citadel_agent_common::abi::{Endpoint, Lost, Phase, Protocol, Side};
+use citadel_agent_common::abi::{Endpoint, Lost, Phase, Side};
 
 use crate::recorder::{Observation, Tracked};
 
@@ -18,7 +18,6 @@ fn ended_well(endpoint: Endpoint) -> Observation {
 
 /// The second byte of a one-byte segment is not there to be looked at.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn a_first_byte_alone_shows_the_same_protocol() {
     for bytes in [&b"\x16\x03\x01"[..], b"\x14\x00", b"\x17\x04"] {
         let (mut whole, mut cut) = (Tracked::new(), Tracked::new());
@@ -31,7 +30,6 @@ fn a_first_byte_alone_shows_the_same_protocol() {
 
 /// A reset that another CPU sees while the server still sends.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn a_response_that_goes_on_after_the_connection_ended_ends_nothing() {
     let mut tracked = Tracked::new();
     tracked.client(1, MODELS, 1);
@@ -48,7 +46,6 @@ fn a_response_that_goes_on_after_the_connection_ended_ends_nothing() {
 
 /// Else every response of the connection is taken for that of the request before.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn a_first_response_that_is_no_http_takes_no_later_one_for_its_own() {
     let mut tracked = Tracked::new();
     tracked.client(1, HEALTH, 1);
@@ -62,7 +59,6 @@ fn a_first_response_that_is_no_http_takes_no_later_one_for_its_own() {
 
 /// The handshake was seen, so the unseen bytes were somebody's.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn a_first_request_out_of_order_is_said_to_be_lost() {
     let mut tracked = Tracked::new();
     tracked.expect_first(1);
@@ -74,10 +70,10 @@ fn a_first_request_out_of_order_is_said_to_be_lost() {
 
 /// The rest of a lost request's body, which has no line end, is not the beginning of the next request's line.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn the_request_after_a_lost_one_is_read() {
     for body in ["hello", "HELLO"] {
         let mut tracked = Tracked::new();
+        tracked.expect_first(1);
         let head = b"POST /v1/rerank HTTP/1.1\r\nContent-Length: 10\r\n\r\n";
         let (body_seq, end) = (1 + head.len() as u32, 11 + head.len() as u32);
         tracked.client(31, &head[30..], 1);
@@ -96,7 +92,6 @@ fn the_request_after_a_lost_one_is_read() {
 
 /// Sequence numbers come round again after 4 GiB.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn an_early_range_is_forgotten_once_it_was_reached() {
     let head = b"PUT /v1/files HTTP/1.1\r\nContent-Length: 6000000000\r\n\r\n";
     let mut tracked = Tracked::new();
@@ -121,7 +116,6 @@ fn an_early_range_is_forgotten_once_it_was_reached() {
 
 /// Four ranges are remembered, even if one of them comes again once there is room.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn an_early_range_that_comes_again_takes_no_more_room() {
     let head = b"PUT /v1/files HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
     let mut tracked = Tracked::new();
@@ -142,7 +136,6 @@ fn an_early_range_that_comes_again_takes_no_more_room() {
 
 /// Ranges that have grown together are one.
 #[test]
-#[ignore = "found, and not yet mended in the tracker"]
 fn an_early_range_that_joins_two_makes_them_one() {
     let head = b"PUT /v1/files HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
     let mut tracked = Tracked::new();

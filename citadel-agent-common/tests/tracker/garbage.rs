@@ -124,7 +124,8 @@ proptest! {
     #[test]
     fn any_client_is_the_same_however_its_bytes_are_cut(bytes in soup(), one in sizes(), other in sizes()) {
         // See `findings`.
-        prop_assume!(!bytes.first().is_some_and(|first| (20..=23).contains(first)));
+        let first = bytes.iter().find(|byte| !b"\r\n".contains(byte));
+        prop_assume!(!first.is_some_and(|first| (20..=23).contains(first)));
         let (one, other) = (client(&bytes, &one), client(&bytes, &other));
         prop_assert_eq!(before_loss(&one), before_loss(&other));
         let counted = bytes.len() as u64;

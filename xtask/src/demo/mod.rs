@@ -1,7 +1,6 @@
 //! `cargo xtask run --demo`: stand-in models that know their own timing, a small load, and the agent's numbers beside
 //! theirs. Everything started ends with it: each process is a [`Group`], which ends when dropped.
 
-mod group;
 mod load;
 mod table;
 
@@ -17,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use self::group::Group;
 use self::load::Load;
 use self::table::{Row, Truth};
+use crate::group::{self, Group};
 use crate::scrape::{self, Page};
 use crate::workspace::Workspace;
 use crate::{process, run};

@@ -1,6 +1,7 @@
-//! Processes that end with the demo, however it ends.
+//! Processes that end with what started them, however that ends.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,7 @@ use crate::process;
 /// How long a process has to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Set when the user wants the demo to end.
+/// Set when the user wants everything to end.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_signal(_: libc::c_int) {
@@ -23,31 +24,31 @@ extern "C" fn on_signal(_: libc::c_int) {
 }
 
 /// From now on, Ctrl-C and its like only make [`stopping`] true, so that everything started is ended in order.
-pub(super) fn catch_signals() {
+pub(crate) fn catch_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe, and lives as long as the program.
         unsafe { libc::signal(signal, on_signal as *const () as libc::sighandler_t) };
     }
 }
 
-/// Whether the user wants the demo to end.
-pub(super) fn stopping() -> bool {
+/// Whether the user wants everything to end.
+pub(crate) fn stopping() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
 /// A child in a process group of its own: Ctrl-C does not reach it, and its children end with it. Ends when dropped.
-pub(super) struct Group {
+pub(crate) struct Group {
     name: String,
     log: PathBuf,
     /// The child; its standard input and output are piped if the command says so.
-    pub(super) child: Child,
+    pub(crate) child: Child,
     /// The sudo that it runs under, whose help it takes to end it.
     sudo: Option<PathBuf>,
 }
 
 impl Group {
     /// Starts `command`, its errors (and its output, unless that is `piped`) going to `log`.
-    pub(super) fn spawn(name: &str, command: &mut Command, log: PathBuf, piped: bool) -> Result<Self> {
+    pub(crate) fn spawn(name: &str, command: &mut Command, log: PathBuf, piped: bool) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let other = file.try_clone().context("cannot share the log file")?;
         if piped {
@@ -64,7 +65,7 @@ impl Group {
     ///
     /// # Errors
     /// The process has ended, or `ready` did not come within `limit`; the message ends with the process's own words.
-    pub(super) fn wait_until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
+    pub(crate) fn wait_until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
         let begin = Instant::now();
         while !ready() {
             self.check()?;
@@ -80,11 +81,24 @@ impl Group {
     }
 
     /// Fails when the process has ended.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait().with_context(|| format!("cannot ask for {}", self.name))? {
             Some(status) => bail!("{} has ended ({status}){}", self.name, self.last_words()),
             None => Ok(()),
         }
+    }
+
+    /// Interrupts the process, as Ctrl-C would, waits until it has ended, and returns what it printed: its output must be
+    /// piped, and must fit a pipe (64 KiB).
+    pub(crate) fn interrupt_for_output(&mut self) -> Result<String> {
+        self.signal(libc::SIGINT);
+        if !self.ended() {
+            bail!("{} did not end when interrupted{}", self.name, self.last_words());
+        }
+        let mut output = self.child.stdout.take().with_context(|| format!("{}'s output is not piped", self.name))?;
+        let mut text = String::new();
+        output.read_to_string(&mut text).with_context(|| format!("reading {}'s output", self.name))?;
+        Ok(text)
     }
 
     fn last_words(&self) -> String {
@@ -126,14 +140,14 @@ impl Drop for Group {
         }
         self.signal(libc::SIGTERM);
         if !self.ended() {
-            eprintln!("demo: {} did not end by itself; killing it", self.name);
+            eprintln!("xtask: {} did not end by itself; killing it", self.name);
             self.signal(libc::SIGKILL);
             self.ended();
         }
     }
 }
 
-/// The log file of a process of the demo.
-pub(super) fn log(folder: &Path, name: &str) -> PathBuf {
+/// The log file of a process.
+pub(crate) fn log(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.log"))
 }

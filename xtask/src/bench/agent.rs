@@ -1,0 +1,126 @@
+//! The agent under measurement.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::Stage;
+use super::stats::Runs;
+use crate::group::{self, Group};
+use crate::run;
+use crate::scrape::{self, Page};
+
+/// The programs whose time is measured.
+pub(super) const PROGRAMS: [&str; 3] = ["net_ingress", "net_egress", "net_sockops"];
+
+/// The agent's default: seven models by name.
+pub(super) const MODELS: [(&str, u16); 7] = [
+    ("mixtral", 11400),
+    ("hermes", 11401),
+    ("openchat", 11402),
+    ("phi3", 11403),
+    ("yi34b", 11404),
+    ("coder", 11405),
+    ("vision", 11500),
+];
+
+/// A running agent, ready; ends when dropped.
+pub(super) struct Agent {
+    group: Group,
+    port: u16,
+}
+
+impl Agent {
+    /// Starts the agent with the seven models, and with `discover` as its range, or `none`.
+    pub(super) fn start(stage: &Stage, discover: &str) -> Result<Self> {
+        let (port, health) = (free_port()?, free_port()?);
+        let models: Vec<_> = MODELS.iter().map(|(name, port)| format!("{name}: {port}")).collect();
+        let text = format!(
+            "local_collection:\n  listen_address: \"127.0.0.1\"\n  metrics_port: {port}\n  health_check_port: {health}\n  \
+             log_level: WARN\nmodel_monitoring:\n  ports: {{{}}}\n  discover: \"{discover}\"\n  health_endpoints: []\n",
+            models.join(", ")
+        );
+        let config = stage.folder.join("agent.yaml");
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let mut command = run::agent_command(&stage.agent, Some(&config))?;
+        let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "agent"), false)?;
+        group.wait_until(Duration::from_secs(20), || scrape::get(health, "/ready").is_ok())?;
+        Ok(Self { group, port })
+    }
+
+    /// Scrapes the models' page, as text.
+    pub(super) fn text(&self) -> Result<String> {
+        scrape::get(self.port, "/metrics/models").context("scraping the agent")
+    }
+
+    /// Scrapes the models' page.
+    pub(super) fn page(&self) -> Result<Page> {
+        Ok(Page::parse(&self.text()?))
+    }
+
+    /// What each of [`PROGRAMS`] has cost since BPF statistics are on.
+    pub(super) fn runs(&self) -> Result<[Runs; 3]> {
+        let page = self.page()?;
+        Ok(PROGRAMS.map(|program| {
+            let sum = |name| page.sum(name, &[("program", program)]).unwrap_or(0.0);
+            // Absent until it has run with statistics on.
+            Runs { count: sum("citadel_probe_runs_total"), ns: sum("citadel_probe_seconds_total") * 1e9 }
+        }))
+    }
+
+    /// CPU time used so far by all its threads, user and system.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.group.child.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let ticks = cpu_ticks(&stat).with_context(|| format!("no CPU times in {path}"))?;
+        // SAFETY: sysconf reads a constant.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
+    /// Resident memory in bytes: now, and at its highest.
+    pub(super) fn memory(&self) -> Result<(f64, f64)> {
+        let path = format!("/proc/{}/status", self.group.child.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let field = |name| bytes(&status, name).with_context(|| format!("no {name} in {path}"));
+        Ok((field("VmRSS:")?, field("VmHWM:")?))
+    }
+}
+
+/// User and system time of `/proc/PID/stat` (fields 14 and 15; the second, the name, may contain anything).
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+/// A field of `/proc/PID/status` that is in kB.
+fn bytes(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
+}
+
+/// A port on which nothing listens, from the range that the kernel gives away.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 31 11 0 0 20 0 1 0 100 1000 10";
+        assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(cpu_ticks("7 a"), None);
+    }
+
+    #[test]
+    fn memory_is_in_bytes() {
+        assert_eq!(bytes("Name:\tx\nVmHWM:\t   9 kB\nVmRSS:\t   4 kB\n", "VmRSS:"), Some(4096.0));
+        assert_eq!(bytes("Name:\tx\n", "VmRSS:"), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask bench`: what the agent costs, and whether it counts exactly. Traffic stays on loopback; everything started
+//! ends with it.
+
+mod agent;
+mod empty;
+mod load;
+mod nginx;
+mod overhead;
+mod report;
+mod requests;
+mod stats;
+mod wrk;
+
+use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+use crate::{build, group, process};
+
+/// The first of the model ports, which takes the load where one port is enough.
+const MODEL_PORT: u16 = 11400;
+/// A port that is no model's.
+const OTHER_PORT: u16 = 18080;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// Measure this agent instead of building one.
+    #[arg(long, global = true)]
+    agent: Option<PathBuf>,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Throughput with and without the agent, time in its programs, its memory and CPU; writes docs/overhead.md.
+    Overhead(overhead::Args),
+    /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
+    Requests(requests::Args),
+}
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    let agent = match &args.agent {
+        Some(agent) => agent.canonicalize().with_context(|| format!("no agent at {}", agent.display()))?,
+        None => {
+            setup::ensure(workspace, &[Purpose::Bench])?;
+            build::agent(workspace, true)?
+        }
+    };
+    if !process::is_root() {
+        return again_as_root(&agent);
+    }
+    let folder = workspace.root.join("target/bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    group::catch_signals();
+    let stage = Stage { agent, folder };
+    match &args.what {
+        What::Overhead(args) => overhead::main(workspace, &stage, args),
+        What::Requests(args) => requests::main(&stage, args),
+    }
+}
+
+/// Becomes this program as root, with the agent already built: cargo itself is never root.
+fn again_as_root(agent: &Path) -> Result<()> {
+    let own = env::current_exe().context("cannot find this program")?;
+    let mut command = process::as_root(&own, &["PATH", "CARGO_MANIFEST_DIR", "CARGO_TARGET_DIR"])?;
+    // A second `--agent` would be refused, and is not needed: this one was asked for, or was just built.
+    let words = env::args_os().skip(1);
+    command.args(words);
+    if !env::args_os().any(|word| word.to_string_lossy().starts_with("--agent")) {
+        command.arg("--agent").arg(agent);
+    }
+    Err(command.exec()).with_context(|| format!("cannot run {} as root", own.display()))
+}
+
+/// What every measurement needs.
+struct Stage {
+    /// The agent's binary.
+    agent: PathBuf,
+    /// Where configurations and logs go.
+    folder: PathBuf,
+}
+
+/// Fails when the user wants everything to end.
+fn go_on() -> Result<()> {
+    if group::stopping() {
+        bail!("interrupted");
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The server under load.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::{MODEL_PORT, OTHER_PORT, Stage};
+use crate::group::{self, Group};
+use crate::{process, scrape};
+
+/// Serves nginx's own counters.
+const STATUS_PORT: u16 = 18081;
+
+/// Size of the file that it serves: that of a short answer of a model.
+const FILE_SIZE: usize = 600;
+
+/// Worker processes.
+pub(super) const WORKERS: usize = 2;
+
+/// A running nginx; ends when dropped.
+pub(super) struct Nginx {
+    _group: Group,
+}
+
+impl Nginx {
+    /// Starts nginx on the model ports `MODEL_PORT` to `last`, and on `OTHER_PORT`.
+    pub(super) fn start(stage: &Stage, last: u16) -> Result<Self> {
+        let folder = &stage.folder;
+        let config = folder.join("nginx.conf");
+        let shown = folder.display();
+        let mut listen = format!("listen 127.0.0.1:{OTHER_PORT};");
+        for port in MODEL_PORT..=last {
+            write!(listen, " listen 127.0.0.1:{port};")?;
+        }
+        let text = format!(
+            "daemon off; user root; worker_processes {WORKERS}; pid {shown}/nginx.pid; error_log stderr;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\n\
+             access_log off; default_type application/json; keepalive_requests 1000000000; keepalive_timeout 1h;\n\
+             client_body_temp_path {shown}/body; proxy_temp_path {shown}/proxy; fastcgi_temp_path {shown}/fastcgi;\n\
+             uwsgi_temp_path {shown}/uwsgi; scgi_temp_path {shown}/scgi;\n\
+             server {{ {listen} root {shown}/www; open_file_cache max=10; }}\n\
+             server {{ listen 127.0.0.1:{STATUS_PORT}; location / {{ stub_status; }} }}\n\
+             }}\n"
+        );
+        fs::create_dir_all(folder.join("www/v1")).context("cannot create the served folder")?;
+        fs::write(folder.join("www/v1/models"), "x".repeat(FILE_SIZE)).context("cannot write the served file")?;
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let nginx = process::find("nginx").context("no nginx: `cargo xtask setup bench`")?;
+        let mut command = std::process::Command::new(nginx);
+        command.arg("-c").arg(&config).arg("-e").arg("stderr");
+        let mut group = Group::spawn("nginx", &mut command, group::log(folder, "nginx"), false)?;
+        group.wait_until(Duration::from_secs(10), || TcpStream::connect((Ipv4Addr::LOCALHOST, STATUS_PORT)).is_ok())?;
+        // Another server on these ports would have answered as well.
+        std::thread::sleep(Duration::from_millis(100));
+        group.check()?;
+        Ok(Self { _group: group })
+    }
+
+    /// Requests that it has handled so far, this question included.
+    pub(super) fn requests(&self) -> Result<u64> {
+        let text = scrape::get(STATUS_PORT, "/")?;
+        parse_requests(&text).with_context(|| format!("nginx's status is {text:?}"))
+    }
+}
+
+/// The third number of the third line of `stub_status`.
+fn parse_requests(status: &str) -> Option<u64> {
+    status.lines().nth(2)?.split_whitespace().nth(2)?.parse().ok()
+}
+
+/// Where the file is, on `port`.
+pub(super) fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}{PATH}")
+}
+
+/// Path of the file.
+pub(super) const PATH: &str = "/v1/models";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_the_third_number() {
+        let status = "Active connections: 2 \nserver accepts handled requests\n 9 9 12 \nReading: 0 Writing: 1\n";
+        assert_eq!(parse_requests(status), Some(12));
+        assert_eq!(parse_requests("no"), None);
+    }
+}

@@ -1,0 +1,268 @@
+//! `cargo xtask bench overhead`: what the agent costs.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::agent::{Agent, MODELS, PROGRAMS};
+use super::empty::EmptyPair;
+use super::nginx::Nginx;
+use super::report::{self, Report};
+use super::stats::{self, Runs, Spread, StatsOn};
+use super::{MODEL_PORT, OTHER_PORT, Stage, go_on, load, wrk};
+use crate::workspace::Workspace;
+
+/// Arguments of `cargo xtask bench overhead`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Throughput pairs on each port.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Seconds of each half of a pair.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Two short pairs of everything, printed and not written: to see that the bench works.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Last model port, and the range of the 101.
+const LAST_PORT: u16 = 11500;
+const RANGE: &str = "11400-11500";
+
+/// Requests a second of the steady load.
+const STEADY_RATE: f64 = 1000.0;
+
+/// Runs `cargo xtask bench overhead`.
+pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<()> {
+    let (pairs, seconds) = if args.quick { (2, 1) } else { (args.pairs, args.seconds) };
+    let (rounds, chunks, steady) = if args.quick { (2, 5_000, 5) } else { (5, 20_000, 30) };
+    stats::must_be_off()?;
+    let (throughput, requests, others) = {
+        let _nginx = Nginx::start(stage, MODEL_PORT)?;
+        let throughput = throughput(stage, pairs, seconds)?;
+        let agent = Agent::start(stage, RANGE)?;
+        let saturated = |port| {
+            costs(&agent, rounds, || {
+                let outcome = wrk::saturate(port, 1.max(seconds / 2))?;
+                Ok(outcome.requests as f64)
+            })
+        };
+        (throughput, saturated(MODEL_PORT)?, saturated(OTHER_PORT)?)
+    };
+    let streams = {
+        let agent = Agent::start(stage, RANGE)?;
+        costs(&agent, rounds, || {
+            let seen = chunks_seen(&agent)?;
+            load::stream(MODEL_PORT, chunks)?;
+            let seen = chunks_seen(&agent)? - seen;
+            ensure!(seen == chunks as f64, "the agent counted {seen} chunks of {chunks}");
+            Ok(seen)
+        })?
+    };
+    let _nginx = Nginx::start(stage, LAST_PORT)?;
+    let report = Report {
+        throughput,
+        requests,
+        chunks: streams,
+        others,
+        steady: steady_load(stage, Duration::from_secs(steady))?,
+        scrape: scrape(stage)?,
+        seconds,
+    };
+    let text = report::markdown(&report)?;
+    println!("{text}");
+    if !args.quick {
+        let file = workspace.root.join("docs/overhead.md");
+        std::fs::write(&file, text)?;
+        eprintln!("bench: written to {}", file.display());
+    }
+    Ok(())
+}
+
+/// What is attached in a part of a pair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attached {
+    Nothing,
+    Empty,
+    Agent,
+}
+
+/// Requests a second on one port, in each part of one pair.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rates {
+    pub(super) nothing: f64,
+    pub(super) empty: f64,
+    pub(super) agent: f64,
+}
+
+/// The rates of all pairs on the model port and on the other.
+pub(super) struct Throughput {
+    pub(super) model: Vec<Rates>,
+    pub(super) other: Vec<Rates>,
+}
+
+/// Saturates both ports with nothing, the empty pair and the agent attached in turn; every other time in the reverse
+/// order, so that what drifts slowly favours none.
+fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
+    let mut all = Throughput { model: Vec::new(), other: Vec::new() };
+    for pair in 0..pairs {
+        let mut order = [Attached::Nothing, Attached::Empty, Attached::Agent];
+        if pair % 2 == 1 {
+            order.reverse();
+        }
+        let (mut model, mut other) = (Rates::default(), Rates::default());
+        for attached in order {
+            let _agent = (attached == Attached::Agent).then(|| Agent::start(stage, RANGE)).transpose()?;
+            let _empty = (attached == Attached::Empty).then(EmptyPair::attach).transpose()?;
+            for (port, rates) in [(MODEL_PORT, &mut model), (OTHER_PORT, &mut other)] {
+                let rate = wrk::saturate(port, seconds)?.rate;
+                match attached {
+                    Attached::Nothing => rates.nothing = rate,
+                    Attached::Empty => rates.empty = rate,
+                    Attached::Agent => rates.agent = rate,
+                }
+            }
+        }
+        for (name, rates) in [("model", model), ("other", other)] {
+            eprintln!(
+                "bench: pair {:>2}, {name} port: {:.0} requests/s with nothing, {:.0} with an empty pair, {:.0} with the \
+                 agent",
+                pair + 1,
+                rates.nothing,
+                rates.empty,
+                rates.agent
+            );
+        }
+        all.model.push(model);
+        all.other.push(other);
+    }
+    Ok(all)
+}
+
+/// Time in the programs while something happened some number of times.
+pub(super) struct Costs {
+    /// How often it happened, in all rounds.
+    pub(super) units: f64,
+    /// Runs of each of [`PROGRAMS`], in all rounds.
+    pub(super) programs: [Runs; PROGRAMS.len()],
+    /// Runs of the empty pair, likewise.
+    pub(super) empty: [Runs; 2],
+    /// Nanoseconds of the agent's programs for one time, by round.
+    pub(super) each: Spread,
+    /// Nanoseconds of one run of the agent's programs, by round.
+    pub(super) run: Spread,
+    /// Nanoseconds of one run of the empty pair, by round.
+    pub(super) empty_run: Spread,
+}
+
+/// Times the agent's programs and an empty pair beside them while `work` runs, `rounds` times; `work` says how often that
+/// happened which is measured.
+fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result<f64>) -> Result<Costs> {
+    let empty = EmptyPair::attach()?;
+    let _on = StatsOn::new()?;
+    let (mut units, mut programs, mut pair) = (0.0, [Runs::default(); 3], [Runs::default(); 2]);
+    let (mut each, mut run, mut empty_run) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        go_on()?;
+        let before = (agent.runs()?, empty.runs()?);
+        let count = work()?;
+        let after = (agent.runs()?, empty.runs()?);
+        let (mut own, mut least) = (Runs::default(), Runs::default());
+        for (program, (after, before)) in programs.iter_mut().zip(after.0.into_iter().zip(before.0)) {
+            *program += after - before;
+            own += after - before;
+        }
+        for (program, (after, before)) in pair.iter_mut().zip(after.1.into_iter().zip(before.1)) {
+            *program += after - before;
+            least += after - before;
+        }
+        units += count;
+        each.push(own.ns / count);
+        run.push(own.each());
+        empty_run.push(least.each());
+    }
+    let (each, run, empty_run) = (Spread::of(each), Spread::of(run), Spread::of(empty_run));
+    Ok(Costs { units, programs, empty: pair, each, run, empty_run })
+}
+
+fn chunks_seen(agent: &Agent) -> Result<f64> {
+    Ok(agent.page()?.sum("citadel_model_stream_chunks_total", &[]).unwrap_or(0.0))
+}
+
+/// The agent's own use of the machine under a steady load.
+pub(super) struct Steady {
+    /// Seconds that it was watched.
+    pub(super) seconds: f64,
+    /// Requests a second that were answered.
+    pub(super) rate: f64,
+    /// Seconds of CPU a second.
+    pub(super) cpu: f64,
+    /// Resident bytes at the end.
+    pub(super) resident: f64,
+    /// Resident bytes at their highest, start-up included.
+    pub(super) peak: f64,
+}
+
+/// Seven models, a steady load and a scrape a second.
+fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
+    let agent = Agent::start(stage, RANGE)?;
+    let ports = MODELS.map(|(_, port)| port);
+    let scrape_each_second = |count: u64| -> Result<()> {
+        let begin = Instant::now();
+        for number in 1..=count {
+            go_on()?;
+            agent.text()?;
+            thread::sleep(Duration::from_secs(number).saturating_sub(begin.elapsed()));
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        // Begins before and ends after what is measured.
+        let load = scope.spawn(|| load::steady(&ports, STEADY_RATE, time + Duration::from_secs(2)));
+        thread::sleep(Duration::from_secs(1));
+        let (begin, before) = (Instant::now(), agent.cpu()?);
+        scrape_each_second(time.as_secs())?;
+        let (seconds, used) = (begin.elapsed().as_secs_f64(), agent.cpu()? - before);
+        let (resident, peak) = agent.memory()?;
+        let answered = load.join().map_err(|_| anyhow::anyhow!("the steady load panicked"))??;
+        let rate = answered as f64 / (time.as_secs_f64() + 2.0);
+        Ok(Steady { seconds, rate, cpu: used.as_secs_f64() / seconds, resident, peak })
+    })
+}
+
+/// Scrapes of all 101 models.
+pub(super) struct Scrape {
+    /// Models on the page.
+    pub(super) models: usize,
+    /// Bytes of the page.
+    pub(super) bytes: usize,
+    /// Seconds, connection included.
+    pub(super) seconds: Spread,
+    /// The agent's resident bytes afterwards.
+    pub(super) resident: f64,
+}
+
+/// How often the page is read.
+const SCRAPES: u32 = 50;
+
+fn scrape(stage: &Stage) -> Result<Scrape> {
+    let agent = Agent::start(stage, RANGE)?;
+    for port in MODEL_PORT..=LAST_PORT {
+        load::ask_once(port)?;
+    }
+    let mut seconds = Vec::new();
+    let mut text = String::new();
+    for _ in 0..SCRAPES {
+        go_on()?;
+        let begin = Instant::now();
+        text = agent.text()?;
+        seconds.push(begin.elapsed().as_secs_f64());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let models = text.lines().filter(|line| line.starts_with("citadel_model_requests_in_flight{")).count();
+    let expected = usize::from(LAST_PORT - MODEL_PORT) + 1;
+    ensure!(models == expected, "the page has {models} models, not {expected}");
+    Ok(Scrape { models, bytes: text.len(), seconds: Spread::of(seconds), resident: agent.memory()?.0 })
+}

@@ -1,0 +1,214 @@
+//! `docs/overhead.md`: figures beside targets, and how they came about.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::agent::PROGRAMS;
+use super::overhead::{Costs, Rates, Scrape, Steady, Throughput};
+use super::stats::Spread;
+use super::{nginx, wrk};
+use crate::process;
+
+/// Everything that was measured.
+pub(super) struct Report {
+    pub(super) throughput: Throughput,
+    pub(super) requests: Costs,
+    pub(super) chunks: Costs,
+    pub(super) others: Costs,
+    pub(super) steady: Steady,
+    pub(super) scrape: Scrape,
+    /// Of each half of a pair.
+    pub(super) seconds: u64,
+}
+
+/// What a figure should be.
+#[derive(Clone, Copy)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    Below(f64),
+}
+
+impl Target {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(limit) => value >= limit,
+            Self::AtMost(limit) => value <= limit,
+            Self::Below(limit) => value < limit,
+        }
+    }
+
+    fn shown(self) -> String {
+        match self {
+            Self::AtLeast(limit) => format!("{limit} or more"),
+            Self::AtMost(limit) => format!("{limit} or less"),
+            Self::Below(limit) => format!("below {limit}"),
+        }
+    }
+}
+
+/// The whole document.
+pub(super) fn markdown(report: &Report) -> Result<String> {
+    let mut text = String::new();
+    let Report { throughput, requests, chunks, others, steady, scrape, seconds } = report;
+    let pairs = throughput.model.len();
+    text +=
+        "# Overhead\n\nWritten by `cargo xtask bench overhead`, which measures everything here anew; do not edit.\n\n";
+    writeln!(text, "{}\n\n## Figures\n", environment()?)?;
+    text += "| what | measured | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n";
+    let ratio = |rates: &[Rates]| Spread::of(rates.iter().map(|rates| rates.agent / rates.nothing));
+    row(
+        &mut text,
+        "throughput on a model port, with / without",
+        &ratio(&throughput.model),
+        1.0,
+        3,
+        Target::AtLeast(0.9),
+    )?;
+    row(
+        &mut text,
+        "throughput on another port, with / without",
+        &ratio(&throughput.other),
+        1.0,
+        3,
+        Target::AtLeast(0.97),
+    )?;
+    row(&mut text, "a whole small request, all its packets, ns", &requests.each, 1.0, 0, Target::AtMost(500.0))?;
+    row(&mut text, "a streamed chunk, all its packets, ns", &chunks.each, 1.0, 0, Target::AtMost(200.0))?;
+    row(&mut text, "a packet of another port, ns", &others.run, 1.0, 1, Target::AtMost(30.0))?;
+    let one = |value| Spread::of([value]);
+    row(&mut text, "agent's resident memory, MB", &one(steady.resident), 1e-6, 1, Target::Below(20.0))?;
+    row(&mut text, "agent's CPU, % of a core", &one(steady.cpu), 100.0, 2, Target::Below(0.5))?;
+    row(&mut text, "a scrape of 101 models, ms", &scrape.seconds, 1e3, 2, Target::Below(5.0))?;
+
+    text += "\nMeasured is the median, the spread from the least to the most.\n\n## Throughput at saturation\n\n";
+    writeln!(
+        text,
+        "nginx ({} workers, a 600-byte file) and wrk (1 thread, {} connections) share this machine's cores, {seconds} s \
+         each time, {pairs} pairs. In each pair nothing, the empty pair and the agent are attached in turn, every other \
+         time in the reverse order; BPF statistics are off. Because client and server share the cores, and both ends of a \
+         connection run the programs, this is the worst case: each nanosecond in a program is one that the server lacks.\n",
+        nginx::WORKERS,
+        wrk::CONNECTIONS
+    )?;
+    for (name, rates) in [("the model port", &throughput.model), ("another port", &throughput.other)] {
+        pairs_table(&mut text, name, rates)?;
+    }
+
+    text += "## Time in the programs\n\nFrom the kernel's own statistics (`kernel.bpf_stats_enabled`), which take the clock \
+             twice a run: that is inside each figure. An empty pair - two cgroup_skb programs that only return - is attached \
+             beside the agent's and runs for the same packets: what it shows is the least that any program can show here. \
+             Nothing is subtracted.\n\n";
+    text += "Both ends of a loopback connection run the programs, so a request's total includes what its client's end \
+             costs: on a host with remote clients that part is absent.\n\n";
+    for (name, unit, costs) in [
+        ("A small request on a model port", "request", requests),
+        ("A chunk of a streamed answer", "chunk", chunks),
+        ("A request on another port", "request", others),
+    ] {
+        costs_table(&mut text, name, unit, costs)?;
+    }
+
+    text += "## The agent itself\n\n";
+    writeln!(
+        text,
+        "Seven models, {:.0} requests a second together, a scrape a second, over {:.0} s: {:.2} % of a core, {:.1} MB \
+         resident ({:.1} MB at its highest, start-up included). CPU is the process's own, from `/proc/PID/stat`, in steps of \
+         10 ms; time in the kernel programs is charged to whoever sends or receives, and is measured above.\n",
+        steady.rate,
+        steady.seconds,
+        steady.cpu * 100.0,
+        steady.resident * 1e-6,
+        steady.peak * 1e-6
+    )?;
+    writeln!(
+        text,
+        "A scrape of {} models, each asked once, is {:.0} kB of text and takes {:.2} ms as a client on loopback sees it, \
+         connection included; the agent then has {:.1} MB resident.",
+        scrape.models,
+        scrape.bytes as f64 * 1e-3,
+        scrape.seconds.median() * 1e3,
+        scrape.resident * 1e-6
+    )?;
+    text += "\n## Again\n\n```sh\ncargo xtask bench overhead            # all of it, some minutes, on an idle machine\n\
+             cargo xtask bench overhead --quick    # only prints, to see that it works\n```\n";
+    Ok(text)
+}
+
+/// A line of the table of figures; values are shown times `scale`, and that is what the target is about.
+fn row(text: &mut String, what: &str, values: &Spread, scale: f64, digits: usize, target: Target) -> Result<()> {
+    let value = values.median() * scale;
+    let (min, max) = (values.min() * scale, values.max() * scale);
+    let spread = if min < max { format!("{min:.digits$} - {max:.digits$}") } else { String::new() };
+    let verdict = if target.is_met(value) { "met" } else { "**not met**" };
+    writeln!(text, "| {what} | {value:.digits$} | {spread} | {} | {verdict} |", target.shown())?;
+    Ok(())
+}
+
+fn pairs_table(text: &mut String, name: &str, rates: &[Rates]) -> Result<()> {
+    writeln!(text, "Requests a second on {name}:\n")?;
+    *text += "| pair | nothing | empty pair | agent | empty / nothing | agent / nothing | agent / empty |\n";
+    *text += "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+    for (index, Rates { nothing, empty, agent }) in rates.iter().enumerate() {
+        writeln!(
+            text,
+            "| {} | {nothing:.0} | {empty:.0} | {agent:.0} | {:.3} | {:.3} | {:.3} |",
+            index + 1,
+            empty / nothing,
+            agent / nothing,
+            agent / empty
+        )?;
+    }
+    let median = |value: fn(&Rates) -> f64| Spread::of(rates.iter().map(value)).median();
+    writeln!(
+        text,
+        "| median | {:.0} | {:.0} | {:.0} | {:.3} | {:.3} | {:.3} |\n",
+        median(|rates| rates.nothing),
+        median(|rates| rates.empty),
+        median(|rates| rates.agent),
+        median(|rates| rates.empty / rates.nothing),
+        median(|rates| rates.agent / rates.nothing),
+        median(|rates| rates.agent / rates.empty)
+    )?;
+    Ok(())
+}
+
+fn costs_table(text: &mut String, name: &str, unit: &str, costs: &Costs) -> Result<()> {
+    writeln!(text, "{name} ({:.0} of them):\n", costs.units)?;
+    writeln!(text, "| program | runs a {unit} | ns a run | ns a {unit} |\n| --- | ---: | ---: | ---: |")?;
+    let empty = ["empty ingress", "empty egress"];
+    for (program, runs) in PROGRAMS.iter().zip(&costs.programs).chain(empty.iter().zip(&costs.empty)) {
+        writeln!(
+            text,
+            "| {program} | {:.2} | {:.1} | {:.0} |",
+            runs.count / costs.units,
+            runs.each(),
+            runs.ns / costs.units
+        )?;
+    }
+    writeln!(
+        text,
+        "\nThe agent's programs together: {:.0} ns a {unit}, {:.1} ns a run; the empty pair: {:.1} ns a run (medians of the \
+         rounds).\n",
+        costs.each.median(),
+        costs.run.median(),
+        costs.empty_run.median()
+    )?;
+    Ok(())
+}
+
+/// Where and when.
+fn environment() -> Result<String> {
+    let output = |program: &str, args: &[&str]| process::output(Command::new(program).args(args));
+    let (date, kernel) = (output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?, output("uname", &["-srm"])?);
+    let cpus = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("an unknown processor", |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+    let load = fs::read_to_string("/proc/loadavg").context("cannot read the load")?;
+    let load = load.split(' ').next().unwrap_or_default().to_owned();
+    Ok(format!("{date}; {kernel}; {model}, {cores} cores; release build; load average at the end {load}."))
+}

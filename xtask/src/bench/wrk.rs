@@ -1,0 +1,61 @@
+//! The load.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{go_on, nginx};
+use crate::process;
+
+/// Connections of a saturating load.
+pub(super) const CONNECTIONS: usize = 32;
+
+/// What wrk reports.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Outcome {
+    /// Requests that were answered while wrk counted.
+    pub(super) requests: u64,
+    /// Per second.
+    pub(super) rate: f64,
+}
+
+/// Saturates `port` for some seconds.
+pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
+    go_on()?;
+    let mut wrk = command()?;
+    wrk.arg("-t1").arg(format!("-c{CONNECTIONS}")).arg(format!("-d{seconds}s")).arg(nginx::url(port));
+    let text = process::output(&mut wrk)?;
+    go_on()?;
+    parse(&text)
+}
+
+/// wrk, wherever it is.
+pub(super) fn command() -> Result<Command> {
+    Ok(Command::new(process::find("wrk").context("no wrk: `cargo xtask setup bench`")?))
+}
+
+/// Reads wrk's report.
+///
+/// # Errors
+/// It reports errors or refusals: then its numbers say nothing.
+pub(super) fn parse(text: &str) -> Result<Outcome> {
+    if let Some(line) = text.lines().find(|line| line.contains("Socket errors") || line.contains("Non-2xx")) {
+        bail!("wrk saw errors: {}", line.trim());
+    }
+    let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
+    let rate = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    requests.zip(rate).map(|(requests, rate)| Outcome { requests, rate }).with_context(|| format!("wrk said {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_and_errors_are_refused() {
+        let text = "Running 1s test\n  123 requests in 1.00s, 3MB read\nRequests/sec:    123.50\nTransfer/sec: 3MB\n";
+        assert_eq!(parse(text).unwrap(), Outcome { requests: 123, rate: 123.5 });
+        assert!(parse(&format!("{text}  Socket errors: connect 0, read 1, write 0, timeout 0\n")).is_err());
+        assert!(parse("no").is_err());
+    }
+}
