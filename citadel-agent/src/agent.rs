@@ -50,7 +50,9 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut listeners = Listeners::bind(config)?;
     if config.remote.is_some() {
-        warn!("remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent");
+        warn!(
+            "remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent"
+        );
     }
     let agent = Arc::new(Agent::start(config.clone()));
     // The first read, so that ready is true from the first moment in which anyone can ask.
@@ -157,14 +159,8 @@ impl Agent {
     fn start(config: Config) -> Self {
         let roots = Roots::default();
         let (net, families) = attach(&config, &roots);
-        let state = State {
-            config: Arc::new(config),
-            roots,
-            net,
-            families,
-            health: Health::default(),
-            read_once: false,
-        };
+        let state =
+            State { config: Arc::new(config), roots, net, families, health: Health::default(), read_once: false };
         Self { state: Mutex::new(state) }
     }
 
@@ -313,11 +309,7 @@ impl Listeners {
     }
 
     /// Binds the listeners whose address or port differs between two configurations.
-    fn bind_changed(
-        &self,
-        old: &Config,
-        new: &Config,
-    ) -> anyhow::Result<(Option<Listening>, Option<Listening>)> {
+    fn bind_changed(&self, old: &Config, new: &Config) -> anyhow::Result<(Option<Listening>, Option<Listening>)> {
         let (old, new) = (&old.local, &new.local);
         let moved = old.listen_address != new.listen_address;
         let bind = |content, before, now| {

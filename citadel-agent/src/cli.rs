@@ -71,9 +71,7 @@ impl ConfigArg {
         let default = || {
             let path = Path::new(DEFAULT_PATH);
             // A dangling link or a file that cannot be reached is a mistake to report, not an absence.
-            let absent = path
-                .symlink_metadata()
-                .is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            let absent = path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
             (!absent).then(|| path.to_owned())
         };
         self.file.or_else(default)
@@ -114,11 +112,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and the version go to stdout, mistakes to stderr. A closed pipe leaves nobody to tell.
             let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(MISTAKE)
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { ExitCode::from(MISTAKE) } else { ExitCode::SUCCESS };
         }
     };
     dispatch(cli.command).unwrap_or_else(|error| match error {
@@ -162,9 +156,7 @@ fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError
     let log = logging::init(config.local.log_level)?;
     match path {
         Some(path) => info!(file = %path.display(), "configuration loaded"),
-        None => info!(
-            "no configuration file ({DEFAULT_PATH} does not exist): the built-in default serves"
-        ),
+        None => info!("no configuration file ({DEFAULT_PATH} does not exist): the built-in default serves"),
     }
     Ok(log)
 }

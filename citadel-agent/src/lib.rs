@@ -8,7 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod ebpf;
 pub mod host;
-pub mod logging;
 pub mod http;
+pub mod logging;
 pub mod metrics;
 pub mod sources;

@@ -34,11 +34,7 @@ impl Format {
     /// [`Format::Human`] when stderr is a terminal.
     #[must_use]
     pub fn for_stderr() -> Self {
-        if std::io::stderr().is_terminal() {
-            Format::Human
-        } else {
-            Format::Json
-        }
+        if std::io::stderr().is_terminal() { Format::Human } else { Format::Json }
     }
 }
 
@@ -83,8 +79,7 @@ impl LogHandle {
 pub fn init(level: Level) -> Result<LogHandle, LogError> {
     // Not UTF-8 is as wrong as any other text that is no filter.
     let env = std::env::var_os(ENV).map(|value| value.to_string_lossy().into_owned());
-    let (subscriber, handle) =
-        subscriber(level, env.as_deref(), Format::for_stderr(), std::io::stderr)?;
+    let (subscriber, handle) = subscriber(level, env.as_deref(), Format::for_stderr(), std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
     Ok(handle)
 }
@@ -111,52 +106,29 @@ where
         Format::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
-    Ok((
-        subscriber,
-        LogHandle {
-            filter: handle,
-            overridden: env.is_some(),
-        },
-    ))
+    Ok((subscriber, LogHandle { filter: handle, overridden: env.is_some() }))
 }
 
 /// The agent at `level`; libraries, whose debug lines are about themselves, at INFO or quieter.
 fn configured(level: Level) -> Targets {
-    Targets::new()
-        .with_default(LevelFilter::from_level(level.min(Level::INFO)))
-        .with_target(OWN_TARGET, level)
+    Targets::new().with_default(LevelFilter::from_level(level.min(Level::INFO))).with_target(OWN_TARGET, level)
 }
 
 /// The filter in `env`. Stricter than [`Targets`], to which a misspelt level is the name of a target.
 fn parse(env: &str) -> Result<Targets, LogError> {
     const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
-    for part in env
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        let (target, level) = part
-            .split_once('=')
-            .map_or((None, part), |(target, level)| (Some(target), level));
+    for part in env.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (target, level) = part.split_once('=').map_or((None, part), |(target, level)| (Some(target), level));
         let level_is_good = LevelFilter::from_str(level.trim()).is_ok();
-        let target_is_good = target.is_none_or(|target| {
-            !target.trim().is_empty() && !target.contains(['[', ']', '{', '}'])
-        });
+        let target_is_good =
+            target.is_none_or(|target| !target.trim().is_empty() && !target.contains(['[', ']', '{', '}']));
         if !level_is_good || !target_is_good {
             let near = config::nearest(level.trim(), LEVELS).filter(|_| !level_is_good);
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
-            return Err(LogError::BadFilter {
-                part: part.to_owned(),
-                hint,
-            });
+            return Err(LogError::BadFilter { part: part.to_owned(), hint });
         }
     }
-    env.replace(' ', "")
-        .parse()
-        .map_err(|_| LogError::BadFilter {
-            part: env.to_owned(),
-            hint: String::new(),
-        })
+    env.replace(' ', "").parse().map_err(|_| LogError::BadFilter { part: env.to_owned(), hint: String::new() })
 }
 
 #[cfg(test)]
@@ -189,12 +161,7 @@ mod tests {
     }
 
     /// Runs `events` under a log with these settings.
-    fn with_log(
-        level: Level,
-        env: Option<&str>,
-        format: Format,
-        events: impl FnOnce(&LogHandle, &Lines),
-    ) {
+    fn with_log(level: Level, env: Option<&str>, format: Format, events: impl FnOnce(&LogHandle, &Lines)) {
         let lines = Lines::default();
         let writer = lines.clone();
         let (subscriber, handle) = subscriber(level, env, format, move || writer.clone()).unwrap();
@@ -219,10 +186,7 @@ mod tests {
         with_log(Level::INFO, None, Format::Human, |_, lines| {
             info!("listening");
             let text = lines.take();
-            assert!(
-                text.contains("listening") && !text.starts_with('{'),
-                "{text}"
-            );
+            assert!(text.contains("listening") && !text.starts_with('{'), "{text}");
         });
     }
 
@@ -242,21 +206,16 @@ mod tests {
 
     #[test]
     fn rust_log_overrides_the_configuration_and_its_reloads() {
-        with_log(
-            Level::TRACE,
-            Some("warn, citadel_agent::logging=info"),
-            Format::Json,
-            |handle, lines| {
-                debug!("hidden");
-                info!("shown");
-                info!(target: "hyper", "hidden too");
-                let text = lines.take();
-                assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
-                assert!(!handle.set_level(Level::TRACE));
-                debug!("hidden still");
-                assert_eq!(lines.take(), "");
-            },
-        );
+        with_log(Level::TRACE, Some("warn, citadel_agent::logging=info"), Format::Json, |handle, lines| {
+            debug!("hidden");
+            info!("shown");
+            info!(target: "hyper", "hidden too");
+            let text = lines.take();
+            assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
+            assert!(!handle.set_level(Level::TRACE));
+            debug!("hidden still");
+            assert_eq!(lines.take(), "");
+        });
     }
 
     #[test]
@@ -271,15 +230,10 @@ mod tests {
 
     #[test]
     fn a_bad_rust_log_says_which_part_and_what_was_meant() {
-        let error = |env| {
-            subscriber(Level::INFO, Some(env), Format::Json, io::sink)
-                .map(|_| ())
-                .unwrap_err()
-                .to_string()
-        };
+        let error =
+            |env| subscriber(Level::INFO, Some(env), Format::Json, io::sink).map(|_| ()).unwrap_err().to_string();
         assert!(
-            error("inof")
-                .starts_with(r#"RUST_LOG: "inof" is no log filter; did you mean "info"?; write"#),
+            error("inof").starts_with(r#"RUST_LOG: "inof" is no log filter; did you mean "info"?; write"#),
             "{}",
             error("inof")
         );

@@ -4,19 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const OPERATORS: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../tests/fixtures/monitoring-integration.yaml"
-);
+const OPERATORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/monitoring-integration.yaml");
 
 /// The binary with an environment of its own: the caller's settings must not decide a test.
 fn agent(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_citadel-agent"));
-    command
-        .args(args)
-        .env_remove("RUST_LOG")
-        .env_remove("CITADEL_AGENT_CONFIG")
-        .stdin(Stdio::null());
+    command.args(args).env_remove("RUST_LOG").env_remove("CITADEL_AGENT_CONFIG").stdin(Stdio::null());
     command
 }
 
@@ -46,22 +39,13 @@ fn file(dir: &Path, text: &str) -> PathBuf {
 fn version_says_which() {
     let ended = end(&mut agent(&["version"]));
     assert_eq!(ended.code, Some(0));
-    assert_eq!(
-        ended.stdout,
-        concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(ended.stdout, concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"));
     assert_eq!(end(&mut agent(&["--version"])).stdout, ended.stdout);
 }
 
 #[test]
 fn mistaken_usage_exits_with_2_and_help_with_0() {
-    for args in [
-        &[][..],
-        &["rnu"],
-        &["run", "--confg", "x"],
-        &["config", "check"],
-        &["run", "surplus"],
-    ] {
+    for args in [&[][..], &["rnu"], &["run", "--confg", "x"], &["config", "check"], &["run", "surplus"]] {
         let ended = end(&mut agent(args));
         assert_eq!(ended.code, Some(2), "{args:?}");
         assert_eq!(ended.stdout, "", "{args:?}");
@@ -69,28 +53,19 @@ fn mistaken_usage_exits_with_2_and_help_with_0() {
     }
     let help = end(&mut agent(&["--help"]));
     assert_eq!(help.code, Some(0));
-    assert!(
-        help.stdout
-            .contains("Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake")
-    );
+    assert!(help.stdout.contains("Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake"));
 }
 
 #[test]
 fn config_check_accepts_the_operators_file() {
     let ended = end(&mut agent(&["config", "check", OPERATORS]));
-    assert_eq!(
-        (ended.code, ended.stdout, ended.stderr),
-        (Some(0), format!("{OPERATORS}: ok\n"), String::new())
-    );
+    assert_eq!((ended.code, ended.stdout, ended.stderr), (Some(0), format!("{OPERATORS}: ok\n"), String::new()));
 }
 
 #[test]
 fn config_check_lists_every_mistake_on_stderr_and_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    let path = file(
-        dir.path(),
-        "local_collection:\n  metrcs_port: 8000\nmodel_monitoring:\n  ports: { a: 0 }\n",
-    );
+    let path = file(dir.path(), "local_collection:\n  metrcs_port: 8000\nmodel_monitoring:\n  ports: { a: 0 }\n");
     let ended = end(&mut agent(&["config", "check", path.to_str().unwrap()]));
     assert_eq!(ended.code, Some(2));
     assert_eq!(ended.stdout, "");
@@ -114,13 +89,7 @@ fn a_missing_file_is_a_mistake_for_every_command() {
     ] {
         let ended = end(&mut agent(args));
         assert_eq!(ended.code, Some(2), "{args:?}");
-        assert!(
-            ended
-                .stderr
-                .starts_with("/nonexistent/x.yaml: no such file; "),
-            "{args:?}: {}",
-            ended.stderr
-        );
+        assert!(ended.stderr.starts_with("/nonexistent/x.yaml: no such file; "), "{args:?}: {}", ended.stderr);
     }
 }
 
@@ -130,12 +99,7 @@ fn config_print_is_a_file_that_prints_the_same() {
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), &first.stdout);
-    let second = end(&mut agent(&[
-        "config",
-        "print",
-        "--config",
-        path.to_str().unwrap(),
-    ]));
+    let second = end(&mut agent(&["config", "print", "--config", path.to_str().unwrap()]));
     assert_eq!(second.stdout, first.stdout);
 }
 
@@ -144,27 +108,14 @@ fn the_environment_names_the_file_and_the_command_line_overrides_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "local_collection: { metrics_port: 9123 }");
     let from_env = end(agent(&["config", "print"]).env("CITADEL_AGENT_CONFIG", &path));
-    assert!(
-        from_env.stdout.contains("metrics_port: 9123"),
-        "{}",
-        from_env.stdout
-    );
-    let overridden =
-        end(agent(&["config", "print", "--config", OPERATORS]).env("CITADEL_AGENT_CONFIG", &path));
-    assert!(
-        overridden.stdout.contains("metrics_port: 8000"),
-        "{}",
-        overridden.stdout
-    );
+    assert!(from_env.stdout.contains("metrics_port: 9123"), "{}", from_env.stdout);
+    let overridden = end(agent(&["config", "print", "--config", OPERATORS]).env("CITADEL_AGENT_CONFIG", &path));
+    assert!(overridden.stdout.contains("metrics_port: 8000"), "{}", overridden.stdout);
 }
 
 #[test]
 fn a_reader_that_has_enough_is_no_failure() {
-    let mut child = agent(&["config", "print"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = agent(&["config", "print"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -173,48 +124,26 @@ fn a_reader_that_has_enough_is_no_failure() {
 
 #[test]
 fn a_full_disk_is_a_failure() {
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let ended = end(agent(&["config", "print"]).stdout(full));
     assert_eq!(ended.code, Some(1));
-    assert!(
-        ended
-            .stderr
-            .starts_with("cannot write to standard output: "),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.starts_with("cannot write to standard output: "), "{}", ended.stderr);
 }
 
 #[test]
 fn a_bad_rust_log_is_reported_and_not_ignored() {
     for command in ["run", "check"] {
-        let ended =
-            end(agent(&[command, "--config", OPERATORS]).env("RUST_LOG", "citadel_agent=loud"));
+        let ended = end(agent(&[command, "--config", OPERATORS]).env("RUST_LOG", "citadel_agent=loud"));
         assert_eq!(ended.code, Some(2));
-        assert!(
-            ended
-                .stderr
-                .starts_with("RUST_LOG: \"citadel_agent=loud\" is no log filter; "),
-            "{}",
-            ended.stderr
-        );
+        assert!(ended.stderr.starts_with("RUST_LOG: \"citadel_agent=loud\" is no log filter; "), "{}", ended.stderr);
     }
 }
 
 /// The first line that `run` logs. `run` goes on until it is stopped, so it is.
 fn first_log_line(command: &mut Command) -> serde_json::Value {
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
     // It may have ended by itself already, as far as this test is concerned.
     let _ = child.kill();
     child.wait().unwrap();

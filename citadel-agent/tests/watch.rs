@@ -19,11 +19,7 @@ const QUIET: Duration = Duration::from_millis(200);
 fn block_on(test: impl Future<Output = ()>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
 async fn next(watch: &mut Watch) -> Trigger {
@@ -56,12 +52,7 @@ fn each_change_is_reported_once() {
         let other = dir.path().join("other");
         fs::write(&other, "ebpf: { net: FALSE }").unwrap();
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
-        fs::File::options()
-            .write(true)
-            .open(&other)
-            .unwrap()
-            .set_modified(modified)
-            .unwrap();
+        fs::File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(next(&mut watch).await, Trigger::FileChanged);
         is_quiet(&mut watch).await;

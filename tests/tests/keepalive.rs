@@ -25,7 +25,7 @@ fn requests_are_counted_by_endpoint_and_code_and_each_is_timed() {
         (get("/v1/models"), "models", "200 OK", 0),
         (get("/health"), "health", "503 Service Unavailable", 1),
         (get("/metrics"), "metrics", "200 OK", 2),
-        (get("/v1/chat/completions/and/more"), "other", "404 Not Found", 0),
+        (get("/v1/chat/completions-and-more"), "other", "404 Not Found", 0),
         (get("/v1/models?after=x"), "models", "200 OK", 8),
         (post("/v1/chat/completions", json), "chat_completions", "400 Bad Request", 0),
     ];

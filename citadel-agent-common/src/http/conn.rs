@@ -5,15 +5,12 @@
 //! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
 //! single-producer, single-consumer queue between them.
 
-pub use super::Payload;
 use super::framer::{Framer, event, flag, state};
+use super::reorder::{EarlyRanges, after};
+pub use super::request::PIPELINE;
+use super::request::{COMPLETE, Request};
+pub use super::{Payload, Sink};
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
-
-/// Requests under way that one connection can have (pipelining, RFC 9112, section 9.3.2); a power of two.
-pub const PIPELINE: usize = 16;
-
-/// Ranges that came too early and that a connection remembers.
-const EARLY: usize = 4;
 
 /// Parser steps of one [`Conn::receive`]: a step is up to 32 bytes of a line, or any number of body bytes. A call that runs
 /// out of steps says [`Progress::More`], and the same call again goes on where it stopped. As many as the verifier of
@@ -22,28 +19,6 @@ pub const RECEIVE_STEPS: u32 = 8;
 
 /// Likewise of one [`Conn::transmit`]: 33 runs make 264 chunks in a packet.
 pub const TRANSMIT_STEPS: u32 = 16;
-
-/// Where observations go: atomic adds on map values in the kernel, a record in tests.
-pub trait Sink {
-    /// Payload bytes, each counted once.
-    fn bytes(&mut self, response: bool, count: u32);
-    /// The connection's protocol became known.
-    fn protocol(&mut self, protocol: Protocol);
-    /// A request began.
-    fn begun(&mut self);
-    /// Requests left the queue: ended, aborted or lost.
-    fn left(&mut self, count: u32);
-    /// A response ended with status `code`.
-    fn ended(&mut self, endpoint: u32, code: u32);
-    /// A latency in nanoseconds.
-    fn latency(&mut self, which: Latency, endpoint: u32, ns: u64);
-    /// A body chunk of a streamed response.
-    fn chunk(&mut self, endpoint: u32);
-    /// A request whose connection ended first.
-    fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
-    /// Something that could not be measured.
-    fn lost(&mut self, why: Lost, count: u32);
-}
 
 /// Whether a call took the whole segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,31 +29,6 @@ pub enum Progress {
     More,
 }
 
-/// A request under way.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Request {
-    /// Time of its first byte.
-    first_ns: u64,
-    /// Time of its last byte so far.
-    last_ns: u64,
-    endpoint: u32,
-    /// [`flag::HEAD`], [`flag::CONNECT`], [`COMPLETE`].
-    flags: u32,
-}
-
-/// A request's last byte has arrived.
-const COMPLETE: u32 = 1 << 31;
-
-/// A range of sequence numbers that came before what precedes it.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Early {
-    start: u32,
-    /// Equal to `start` where there is none.
-    end: u32,
-}
-
 /// The connection's state: see the module's documentation for who writes what.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,7 +36,7 @@ pub struct Conn {
     // Written by ingress.
     rx: Framer,
     rx_first_ns: u64,
-    early: [Early; EARLY],
+    early: EarlyRanges,
     rx_next: u32,
     /// `rx_next` is known.
     rx_synced: u32,
@@ -126,18 +76,12 @@ macro_rules! fresh {
     };
 }
 
-/// Whether sequence number `a` lies after `b` (RFC 9293, section 3.4).
-#[inline(always)]
-const fn after(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) > 0
-}
-
 impl Conn {
     /// A connection that is seen from its beginning, the handshake. All zero, as new kernel memory is.
     pub const NEW: Self = Self {
         rx: Framer::NEW,
         rx_first_ns: 0,
-        early: [Early { start: 0, end: 0 }; EARLY],
+        early: EarlyRanges::NONE,
         rx_next: 0,
         rx_synced: 0,
         tail: 0,
@@ -154,7 +98,7 @@ impl Conn {
         body_begun: 0,
         acknowledged: 0,
         acknowledges: 0,
-        requests: [Request { first_ns: 0, last_ns: 0, endpoint: 0, flags: 0 }; PIPELINE],
+        requests: [Request::NONE; PIPELINE],
     };
 
     /// Turns [`Self::NEW`] into a connection that was open before anyone looked: nothing is read until a segment begins
@@ -236,14 +180,16 @@ impl Conn {
                 // What the server's TCP has acknowledged has come, whether it was seen here or not.
                 let acknowledged = fresh!(self.acknowledged);
                 if self.acknowledges == 0 || !after(acknowledged, next) {
-                    self.keep(seq, len, sink);
+                    if !self.early.keep(seq, len, next) {
+                        sink.lost(Lost::Reordering, 1);
+                    }
                     progress = Progress::Done;
                     break;
                 }
                 let to = if after(acknowledged, seq) { seq } else { acknowledged };
                 (to.wrapping_sub(next), false)
             } else {
-                let left = self.joins(next);
+                let left = self.early.joins(next);
                 if left == 0 {
                     progress = Progress::Done;
                     break;
@@ -424,7 +370,9 @@ impl Conn {
             }
             self.tx_first_ns = now;
             self.body_begun = 0;
-            if self.tx.flags & flag::RESYNCING != 0 && payload.word(offset).is_none_or(|word| word & 0xff != b'H'.into()) {
+            if self.tx.flags & flag::RESYNCING != 0
+                && payload.word(offset).is_none_or(|word| word & 0xff != b'H'.into())
+            {
                 let event = self.tx.unintelligible();
                 self.tx.report(left, event);
                 return false;
@@ -551,50 +499,5 @@ impl Conn {
             sink.left(1);
             self.tx.begin_next();
         }
-    }
-
-    /// Keeps a range that came too early, together with those that it touches.
-    #[inline(always)]
-    fn keep<S: Sink>(&mut self, seq: u32, len: u32, sink: &mut S) {
-        let next = fresh!(self.rx_next);
-        let (mut start, mut end) = (seq, seq.wrapping_add(len));
-        for early in &mut self.early {
-            if !after(early.end, next) {
-                early.end = early.start;
-            }
-            if early.start != early.end && !after(start, early.end) && !after(early.start, end) {
-                if after(start, early.start) {
-                    start = early.start;
-                }
-                if after(early.end, end) {
-                    end = early.end;
-                }
-                early.end = early.start;
-            }
-        }
-        for early in &mut self.early {
-            if early.start == early.end {
-                *early = Early { start, end };
-                return;
-            }
-        }
-        sink.lost(Lost::Reordering, 1);
-    }
-
-    /// How many bytes from `next` on came early; forgets the ranges that `next` has passed.
-    #[inline(always)]
-    fn joins(&mut self, next: u32) -> u32 {
-        let mut to = next;
-        for early in &mut self.early {
-            if early.start == early.end {
-                continue;
-            }
-            if !after(early.end, next) {
-                early.end = early.start;
-            } else if !after(early.start, next) && after(early.end, to) {
-                to = early.end;
-            }
-        }
-        to.wrapping_sub(next)
     }
 }

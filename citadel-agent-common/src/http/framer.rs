@@ -6,7 +6,7 @@
 
 use super::Payload;
 use super::line::{Decimal, KEPT, LONGEST, Line, decimal, hexadecimal, keep, prefix};
-use crate::abi::Endpoint;
+use super::start_line::{after_method, begins_message, endpoint};
 
 /// Words of a line that one step takes: most lines are shorter than this.
 const WORDS: u32 = 4;
@@ -89,7 +89,7 @@ pub struct Framer {
     state: u32,
     /// See [`flag`].
     pub flags: u32,
-    /// Request: its [`Endpoint`]. Response: its status code.
+    /// Request: its [`crate::abi::Endpoint`]. Response: its status code.
     pub subject: u32,
     /// What the last step found, see [`event`].
     event: u32,
@@ -100,8 +100,17 @@ pub struct Framer {
 
 impl Framer {
     /// Before the first byte of a connection that is seen from its beginning. All zero, as new kernel memory is.
-    pub const NEW: Self =
-        Self { line: Line::EMPTY, remaining: 0, length: 0, state: state::START, flags: 0, subject: 0, event: 0, used: 0, _reserved: 0 };
+    pub const NEW: Self = Self {
+        line: Line::EMPTY,
+        remaining: 0,
+        length: 0,
+        state: state::START,
+        flags: 0,
+        subject: 0,
+        event: 0,
+        used: 0,
+        _reserved: 0,
+    };
 
     /// Goes into a connection that was open before anyone looked.
     #[inline(always)]
@@ -268,11 +277,7 @@ impl Framer {
             state::CHUNK_SIZE => self.chunk_size(),
             _ => {
                 // The trailer section.
-                if self.line.is_blank() {
-                    event::END
-                } else {
-                    event::NONE
-                }
+                if self.line.is_blank() { event::END } else { event::NONE }
             }
         }
     }
@@ -315,7 +320,7 @@ impl Framer {
             return self.lose();
         }
         let code = decimal(&mut self.line, 9);
-        if self.line.word(8) & 0xff != b' ' as u64 || code.digits != 3 {
+        if self.line.word(8) as u8 != b' ' || code.digits != 3 {
             return self.lose();
         }
         self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
@@ -369,7 +374,7 @@ impl Framer {
             (self.line.lower_word(at), self.line.lower_word(at + 8), self.line.lower_word(at + 16));
         let event_stream = first == prefix(b"text/eve")
             && second == prefix(b"nt-strea")
-            && third & 0xff == b'm' as u64
+            && third as u8 == b'm'
             && ends_media_type((self.line.word(at + 17)) as u8);
         let ndjson = first == prefix(b"applicat")
             && second == prefix(b"ion/x-nd")
@@ -477,95 +482,4 @@ const fn is_interim(code: u32) -> bool {
 /// What may follow a media type without parameters changing it.
 const fn ends_media_type(byte: u8) -> bool {
     matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// Offset of the request target: after the method, which is upper-case letters (all registered methods are) and one
-/// space, at most 16 bytes together. 0 if there is none.
-#[inline(always)]
-fn after_method(line: &Line) -> u32 {
-    let mut word = line.word(0);
-    for at in 0..16 {
-        if at == 8 {
-            word = line.word(8);
-        }
-        let byte = (word & 0xff) as u8;
-        word >>= 8;
-        if byte == b' ' {
-            return if at > 0 { at + 1 } else { 0 };
-        }
-        if !byte.is_ascii_uppercase() && byte != b'-' {
-            return 0;
-        }
-    }
-    0
-}
-
-/// Whether eight bytes are the beginning of a status line, or a method and a space.
-#[inline(always)]
-fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
-    if RESPONSE {
-        return word & keep(7) == prefix(b"HTTP/1.");
-    }
-    let is = |method: &'static [u8]| word & keep(method.len() as u32) == prefix(method);
-    // The registered methods of RFC 9110 and RFC 5789: none ends like another, so no part of a method is taken for one.
-    is(b"GET ")
-        || is(b"POST ")
-        || is(b"HEAD ")
-        || is(b"PUT ")
-        || is(b"DELETE ")
-        || is(b"OPTIONS ")
-        || is(b"PATCH ")
-        || is(b"TRACE ")
-        || is(b"CONNECT ")
-}
-
-/// The endpoint of a request target in origin form: the path without its API version, up to `?`, `/` or the end.
-#[inline(always)]
-fn endpoint(line: &Line, target: u32) -> Endpoint {
-    let first = line.word(target) & keep(4);
-    let at = if first == prefix(b"/v1/") || first == prefix(b"/v2/") { target + 3 } else { target };
-    let (w0, w1, w2) = (line.word(at), line.word(at + 8), line.word(at + 16));
-    let is = |path: &'static [u8]| {
-        // The path and the byte after it, compared word by word; all of this folds to constants.
-        let len = path.len() as u32;
-        let (c0, c1, c2) = words(path);
-        let matches = match len {
-            0..8 => w0 & keep(len) == c0,
-            8 => w0 == c0,
-            9..16 => w0 == c0 && w1 & keep(len - 8) == c1,
-            16 => w0 == c0 && w1 == c1,
-            _ => w0 == c0 && w1 == c1 && w2 & keep(len - 16) == c2,
-        };
-        matches && matches!(line.word(at + len) as u8, b' ' | b'?' | b'/')
-    };
-    if is(b"/chat/completions") {
-        Endpoint::ChatCompletions
-    } else if is(b"/completions") || is(b"/completion") {
-        Endpoint::Completions
-    } else if is(b"/responses") {
-        Endpoint::Responses
-    } else if is(b"/embeddings") || is(b"/embedding") {
-        Endpoint::Embeddings
-    } else if is(b"/rerank") || is(b"/reranking") {
-        Endpoint::Rerank
-    } else if is(b"/models") {
-        Endpoint::Models
-    } else if is(b"/health") || is(b"/healthz") {
-        Endpoint::Health
-    } else if is(b"/metrics") {
-        Endpoint::Metrics
-    } else {
-        Endpoint::Other
-    }
-}
-
-/// Up to 24 bytes as three words.
-const fn words(text: &[u8]) -> (u64, u64, u64) {
-    let mut words = [0u64; 3];
-    let mut i = 0;
-    while i < text.len() {
-        words[i / 8] |= (text[i] as u64) << (i % 8 * 8);
-        i += 1;
-    }
-    (words[0], words[1], words[2])
 }

@@ -129,7 +129,7 @@ impl Line {
     #[must_use]
     pub fn is_blank(&self) -> bool {
         let len = self.len();
-        len == 1 || (len == 2 && self.head[0] & 0xff == b'\r' as u64)
+        len == 1 || (len == 2 && self.head[0] as u8 == b'\r')
     }
 
     /// Whether the complete line ends with ` HTTP/1.` and a digit, as a request line does.
@@ -267,7 +267,7 @@ pub fn hexadecimal(line: &Line) -> Option<u64> {
             let ends = matches!(byte, b'\r' | b'\n' | b';' | b' ' | b'\t');
             return if ends && digit > 0 { Some(value) } else { None };
         };
-        value = value << 4 | nibble as u64;
+        value = value << 4 | u64::from(nibble);
     }
     None
 }
@@ -322,14 +322,14 @@ mod tests {
         #[test]
         fn chunk_sizes_are_read_as_the_standard_library_does(value in 0u64..1 << 60, upper in any::<bool>()) {
             let text = if upper { std::format!("{value:X};ext=1\r\n") } else { std::format!("{value:x}\r\n") };
-            prop_assert_eq!(hexadecimal(&mut line_of(text.as_bytes(), 8)), Some(value));
+            prop_assert_eq!(hexadecimal(&line_of(text.as_bytes(), 8)), Some(value));
         }
     }
 
     #[test]
     fn what_is_no_number_is_refused() {
         for text in ["\r\n", "-1\r\n", "x\r\n", ";\r\n", "1234567890123456\r\n", "5\u{1}\r\n"] {
-            assert_eq!(hexadecimal(&mut line_of(text.as_bytes(), 8)), None, "{text:?}");
+            assert_eq!(hexadecimal(&line_of(text.as_bytes(), 8)), None, "{text:?}");
         }
         assert_eq!(decimal(&mut line_of(b"\r\n", 8), 0).digits, 0);
         assert_eq!(decimal(&mut line_of(b"12345678901234567\r\n", 8), 0).digits, 17);
@@ -340,7 +340,9 @@ mod tests {
         for good in ["GET / HTTP/1.1\r\n", "GET / HTTP/1.0\r\n", "GET / HTTP/1.1\n", "M / HTTP/1.1\r\n"] {
             assert!(line_of(good.as_bytes(), 3).ends_with_version(), "{good:?}");
         }
-        for bad in ["GET / HTTP/2.0\r\n", "GET /HTTP/1.1\r\n", "GET / HTTP/1.x\r\n", "GET / HTTP/1.1 \r\n", "HTTP/1.1\r\n"] {
+        for bad in
+            ["GET / HTTP/2.0\r\n", "GET /HTTP/1.1\r\n", "GET / HTTP/1.x\r\n", "GET / HTTP/1.1 \r\n", "HTTP/1.1\r\n"]
+        {
             assert!(!line_of(bad.as_bytes(), 8).ends_with_version(), "{bad:?}");
         }
     }

@@ -6,9 +6,36 @@
 pub mod conn;
 pub mod framer;
 pub mod line;
+mod reorder;
+mod request;
+mod start_line;
+
+use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 
 /// The payload of one segment.
 pub trait Payload {
     /// Eight bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
     fn word(&mut self, offset: u32) -> Option<u64>;
+}
+
+/// Where observations go: atomic adds on map values in the kernel, a record in tests.
+pub trait Sink {
+    /// Payload bytes, each counted once.
+    fn bytes(&mut self, response: bool, count: u32);
+    /// The connection's protocol became known.
+    fn protocol(&mut self, protocol: Protocol);
+    /// A request began.
+    fn begun(&mut self);
+    /// Requests left the queue: ended, aborted or lost.
+    fn left(&mut self, count: u32);
+    /// A response ended with status `code`.
+    fn ended(&mut self, endpoint: u32, code: u32);
+    /// A latency in nanoseconds.
+    fn latency(&mut self, which: Latency, endpoint: u32, ns: u64);
+    /// A body chunk of a streamed response.
+    fn chunk(&mut self, endpoint: u32);
+    /// A request whose connection ended first.
+    fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
+    /// Something that could not be measured.
+    fn lost(&mut self, why: Lost, count: u32);
 }

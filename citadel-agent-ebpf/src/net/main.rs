@@ -29,9 +29,7 @@ use citadel_agent_common::abi::{Lost, Side, counter};
 use citadel_agent_common::connection::{Connection, Tuple};
 use citadel_agent_common::http::conn::Progress;
 
-use maps::{
-    BLANK, CONNECTIONS, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED,
-};
+use maps::{BLANK, CONNECTIONS, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
 use packet::Segment;
 use sink::Counters;
 
@@ -207,8 +205,7 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             local_port: field!(local_port),
         };
         if field!(family) == AF_INET6 {
-            tuple.remote =
-                [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
+            tuple.remote = [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
             tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         }
         // SAFETY: maps and keys are valid. What came early becomes the connection's first state.
@@ -245,8 +242,11 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         }
         if state == BPF_TCP_CLOSE {
             count_retransmits(connection, field!(total_retrans), &mut counters);
-            // What neither side's packets ended, a time-out or an error did: the client is gone.
-            connection.conn.close(false, Side::Client, &mut counters);
+            // An abortive close by the server's application gets here before its RST goes out (`tcp_disconnect`,
+            // `tcp_close`). A retransmission time-out sends none: then segments are lost or under way again, and it is the
+            // client that is gone.
+            let vanished = field!(retrans_out) | field!(lost_out) != 0;
+            connection.conn.close(false, if vanished { Side::Client } else { Side::Server }, &mut counters);
             connection.conn.settle_protocol(&mut counters);
         }
     }

@@ -4,14 +4,12 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
-use citadel_agent_common::abi::{
-    ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter,
-};
+use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter};
 use citadel_agent_common::hist::{self, Histogram};
 use citadel_agent_common::http::conn::Sink;
 
-use crate::packet::bounded;
 use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS};
+use crate::packet::bounded;
 
 /// Adds to a counter that other CPUs add to as well.
 #[inline(always)]

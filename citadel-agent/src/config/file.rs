@@ -10,13 +10,8 @@ use super::{DEFAULT_PATH, MAX_FILE_BYTES};
 
 /// The text of the file at `path`, or what is wrong with the file as a whole.
 pub(super) fn read(path: &Path) -> Result<String, Mistake> {
-    let bytes = read_bytes(path).map_err(|message| Mistake {
-        pos: None,
-        path: String::new(),
-        message,
-    })?;
-    String::from_utf8(bytes)
-        .map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))
+    let bytes = read_bytes(path).map_err(|message| Mistake { pos: None, path: String::new(), message })?;
+    String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
@@ -28,11 +23,7 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
         _ => format!("cannot be read: {error}"),
     };
     // Not blocking: opening a FIFO would otherwise wait for its writer, at a reload with the whole agent behind it.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(unreadable)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
     let kind = file.metadata().map_err(unreadable)?.file_type();
     if kind.is_dir() {
         return Err("is a directory; the configuration is one file".to_owned());
@@ -41,13 +32,9 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
         return Err("is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "is larger than {MAX_FILE_BYTES} bytes, the most that a configuration may have"
-        ));
+        return Err(format!("is larger than {MAX_FILE_BYTES} bytes, the most that a configuration may have"));
     }
     Ok(bytes)
 }
@@ -56,14 +43,8 @@ fn not_utf8(bytes: &[u8], at: usize) -> Mistake {
     let valid = String::from_utf8_lossy(&bytes[..at]);
     let line = valid.rsplit('\n').next().unwrap_or_default();
     Mistake {
-        pos: Some(Pos {
-            line: valid.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
-        }),
+        pos: Some(Pos { line: valid.matches('\n').count() + 1, column: line.chars().count() + 1 }),
         path: String::new(),
-        message: format!(
-            "byte 0x{:02x} is not UTF-8; save the file as UTF-8",
-            bytes[at]
-        ),
+        message: format!("byte 0x{:02x} is not UTF-8; save the file as UTF-8", bytes[at]),
     }
 }

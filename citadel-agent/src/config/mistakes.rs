@@ -35,10 +35,7 @@ pub struct ConfigErrors {
 impl ConfigErrors {
     pub(super) fn new(file: &str, mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort_by_key(|mistake| mistake.pos);
-        Self {
-            file: file.to_owned(),
-            mistakes,
-        }
+        Self { file: file.to_owned(), mistakes }
     }
 
     /// The mistakes, in the order of the file; at least one.
@@ -50,8 +47,7 @@ impl ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Mistake { pos, path, message }) in self.mistakes.iter().take(MAX_LISTED).enumerate()
-        {
+        for (i, Mistake { pos, path, message }) in self.mistakes.iter().take(MAX_LISTED).enumerate() {
             if i > 0 {
                 writeln!(f)?;
             }
@@ -78,17 +74,8 @@ impl std::error::Error for ConfigErrors {}
 pub(super) struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    pub(super) fn push(
-        &mut self,
-        pos: impl Into<Option<Pos>>,
-        path: impl Into<String>,
-        message: impl Into<String>,
-    ) {
-        self.0.push(Mistake {
-            pos: pos.into(),
-            path: path.into(),
-            message: message.into(),
-        });
+    pub(super) fn push(&mut self, pos: impl Into<Option<Pos>>, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Mistake { pos: pos.into(), path: path.into(), message: message.into() });
     }
 
     pub(super) fn into_vec(self) -> Vec<Mistake> {
@@ -112,18 +99,11 @@ pub(super) fn join(path: &str, key: &str) -> String {
         key if !key.is_empty() && key.len() <= 60 && key.chars().all(plain) => key.to_owned(),
         key => quoted(key),
     };
-    if path.is_empty() {
-        key
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
 /// The candidate nearest to what was written, when it is near enough to be what was meant.
-pub(crate) fn nearest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance is quadratic in the lengths, and nothing that long is a typo of a key.
     const LONGEST: usize = 64;
     if written.len() > LONGEST {
@@ -132,12 +112,7 @@ pub(crate) fn nearest<'a>(
     let written = written.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&written, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::damerau_levenshtein(&written, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

@@ -50,8 +50,7 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
 /// The text is not YAML, or holds mistakes: all of them, in the order of the file.
 pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
     let mut mistakes = mistakes::Mistakes::default();
-    let config = tree::parse(text, &mut mistakes)
-        .and_then(|root| resolve::resolve(root.as_ref(), &mut mistakes));
+    let config = tree::parse(text, &mut mistakes).and_then(|root| resolve::resolve(root.as_ref(), &mut mistakes));
     match (config, mistakes.into_vec()) {
         (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
         (_, mistakes) => Err(ConfigErrors::new(name, mistakes)),

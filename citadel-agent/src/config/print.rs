@@ -9,12 +9,7 @@ use super::resolved::{Config, Remote};
 #[must_use]
 pub fn print(config: &Config) -> String {
     let mut yaml = Yaml::default();
-    let Config {
-        local,
-        models,
-        remote,
-        ebpf,
-    } = config;
+    let Config { local, models, remote, ebpf } = config;
 
     yaml.section(0, "remote_monitoring");
     yaml.value(1, "enabled", remote.is_some());
@@ -23,19 +18,11 @@ pub fn print(config: &Config) -> String {
     }
 
     yaml.section(0, "local_collection");
-    yaml.value(
-        1,
-        "listen_address",
-        quote(&local.listen_address.to_string()),
-    );
+    yaml.value(1, "listen_address", quote(&local.listen_address.to_string()));
     yaml.value(1, "metrics_port", local.metrics_port);
     yaml.value(1, "health_check_port", local.health_check_port);
     yaml.value(1, "log_level", local.log_level);
-    yaml.value(
-        1,
-        "collection_interval",
-        duration(local.collection_interval),
-    );
+    yaml.value(1, "collection_interval", duration(local.collection_interval));
     yaml.section(1, "endpoints");
     yaml.value(2, "system_metrics", quote(&local.endpoints.system));
     yaml.value(2, "gpu_metrics", quote(&local.endpoints.gpu));
@@ -53,23 +40,11 @@ pub fn print(config: &Config) -> String {
         }
     }
     match &models.discover {
-        Some(range) => yaml.value(
-            1,
-            "discover",
-            quote(&format!("{}-{}", range.start(), range.end())),
-        ),
+        Some(range) => yaml.value(1, "discover", quote(&format!("{}-{}", range.start(), range.end()))),
         None => yaml.value(1, "discover", "none"),
     }
-    let paths: Vec<_> = models
-        .health_endpoints
-        .iter()
-        .map(|path| quote(path))
-        .collect();
-    yaml.value(
-        1,
-        "health_endpoints",
-        format_args!("[{}]", paths.join(", ")),
-    );
+    let paths: Vec<_> = models.health_endpoints.iter().map(|path| quote(path)).collect();
+    yaml.value(1, "health_endpoints", format_args!("[{}]", paths.join(", ")));
 
     yaml.section(0, "ebpf");
     yaml.value(1, "net", ebpf.net);
@@ -83,11 +58,7 @@ fn print_remote(yaml: &mut Yaml, remote: &Remote) {
     yaml.section(1, "prometheus");
     yaml.optional(2, "remote_write_url", remote.remote_write_url.as_deref());
     yaml.value(2, "scrape_interval", duration(remote.scrape_interval));
-    yaml.value(
-        2,
-        "evaluation_interval",
-        duration(remote.evaluation_interval),
-    );
+    yaml.value(2, "evaluation_interval", duration(remote.evaluation_interval));
     yaml.section(1, "grafana");
     yaml.optional(2, "dashboard_url", remote.grafana_url.as_deref());
     yaml.optional(2, "datasource", remote.grafana_datasource.as_deref());
@@ -114,17 +85,13 @@ impl Yaml {
     }
 
     fn line(&mut self, depth: usize, text: impl Display) {
-        writeln!(self.0, "{:1$}{text}", "", depth * 2)
-            .expect("a String takes all that is written to it");
+        writeln!(self.0, "{:1$}{text}", "", depth * 2).expect("a String takes all that is written to it");
     }
 }
 
 /// A model's name as a key: bare where no reader could take it for anything else.
 fn key(name: &str) -> String {
-    match name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
-    {
+    match name.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c)) {
         true => name.to_owned(),
         false => quote(name),
     }

@@ -20,20 +20,10 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let section = root.section("local_collection", mistakes);
     let own = OwnPorts::read(&section, &defaults.local, mistakes);
     let local = local(&section, &own, defaults.local, mistakes);
-    let models = models(
-        &root.section("model_monitoring", mistakes),
-        &own,
-        defaults.models,
-        mistakes,
-    );
+    let models = models(&root.section("model_monitoring", mistakes), &own, defaults.models, mistakes);
     let remote = remote(&root.section("remote_monitoring", mistakes), mistakes);
     let ebpf = ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
-    Some(Config {
-        local: local?,
-        models: models?,
-        remote: remote?,
-        ebpf: ebpf?,
-    })
+    Some(Config { local: local?, models: models?, remote: remote?, ebpf: ebpf? })
 }
 
 /// The ports that the agent itself listens on: no model can have one.
@@ -45,12 +35,7 @@ struct OwnPorts {
 impl OwnPorts {
     fn read(section: &Section<'_>, defaults: &Local, mistakes: &mut Mistakes) -> Self {
         let metrics = section.read("metrics_port", defaults.metrics_port, value::port, mistakes);
-        let health = section.read(
-            "health_check_port",
-            defaults.health_check_port,
-            value::port,
-            mistakes,
-        );
+        let health = section.read("health_check_port", defaults.health_check_port, value::port, mistakes);
         if let (Some(metrics), Some(health)) = (&metrics, &health)
             && metrics.value == health.value
         {
@@ -59,15 +44,8 @@ impl OwnPorts {
                 true => ("metrics_port", "health_check_port", metrics),
                 false => ("health_check_port", "metrics_port", health),
             };
-            let default = if metrics.pos.is_none() || health.pos.is_none() {
-                " (its default)"
-            } else {
-                ""
-            };
-            let message = format!(
-                "{} is also the {other}{default}; they must differ",
-                at.value
-            );
+            let default = if metrics.pos.is_none() || health.pos.is_none() { " (its default)" } else { "" };
+            let message = format!("{} is also the {other}{default}; they must differ", at.value);
             mistakes.push(at.pos, format!("local_collection.{name}"), message);
         }
         Self { metrics, health }
@@ -75,39 +53,18 @@ impl OwnPorts {
 
     /// Names and values of those that could be read.
     fn each(&self) -> impl Iterator<Item = (&'static str, &At<u16>)> {
-        [
-            ("metrics_port", &self.metrics),
-            ("health_check_port", &self.health),
-        ]
-        .into_iter()
-        .filter_map(|(name, at)| at.as_ref().map(|at| (name, at)))
+        [("metrics_port", &self.metrics), ("health_check_port", &self.health)]
+            .into_iter()
+            .filter_map(|(name, at)| at.as_ref().map(|at| (name, at)))
     }
 }
 
-fn local(
-    section: &Section<'_>,
-    own: &OwnPorts,
-    defaults: Local,
-    mistakes: &mut Mistakes,
-) -> Option<Local> {
-    let listen_address = section.read(
-        "listen_address",
-        defaults.listen_address,
-        value::address,
-        mistakes,
-    );
+fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut Mistakes) -> Option<Local> {
+    let listen_address = section.read("listen_address", defaults.listen_address, value::address, mistakes);
     let log_level = section.read("log_level", defaults.log_level, value::level, mistakes);
-    let collection_interval = section.read(
-        "collection_interval",
-        defaults.collection_interval,
-        value::interval,
-        mistakes,
-    );
-    let endpoints = endpoints(
-        &section.section("endpoints", mistakes),
-        defaults.endpoints,
-        mistakes,
-    );
+    let collection_interval =
+        section.read("collection_interval", defaults.collection_interval, value::interval, mistakes);
+    let endpoints = endpoints(&section.section("endpoints", mistakes), defaults.endpoints, mistakes);
     Some(Local {
         listen_address: listen_address?.value,
         metrics_port: own.metrics.as_ref()?.value,
@@ -118,11 +75,7 @@ fn local(
     })
 }
 
-fn endpoints(
-    section: &Section<'_>,
-    defaults: Endpoints,
-    mistakes: &mut Mistakes,
-) -> Option<Endpoints> {
+fn endpoints(section: &Section<'_>, defaults: Endpoints, mistakes: &mut Mistakes) -> Option<Endpoints> {
     let mut pages = [
         ("system_metrics", defaults.system),
         ("gpu_metrics", defaults.gpu),
@@ -130,22 +83,11 @@ fn endpoints(
         ("storage_metrics", defaults.storage),
         ("service_metrics", defaults.services),
     ]
-    .map(|(name, default)| {
-        (
-            name,
-            section.read(name, default, value::page_path, mistakes),
-        )
-    });
+    .map(|(name, default)| (name, section.read(name, default, value::page_path, mistakes)));
 
     // In the order of the file, defaults first: the later of two equal paths is the mistake.
-    let mut taken = BTreeMap::from([(
-        "/metrics".to_owned(),
-        "the page that carries all metrics".to_owned(),
-    )]);
-    let mut in_order: Vec<_> = pages
-        .iter()
-        .filter_map(|(name, at)| at.as_ref().map(|at| (name, at)))
-        .collect();
+    let mut taken = BTreeMap::from([("/metrics".to_owned(), "the page that carries all metrics".to_owned())]);
+    let mut in_order: Vec<_> = pages.iter().filter_map(|(name, at)| at.as_ref().map(|at| (name, at))).collect();
     in_order.sort_by_key(|(_, at)| at.pos);
     for (name, At { value: path, pos }) in in_order {
         if let Some(owner) = taken.get(path) {
@@ -157,23 +99,11 @@ fn endpoints(
         }
     }
 
-    let [system, gpu, models, storage, services] =
-        pages.each_mut().map(|(_, at)| at.take().map(|at| at.value));
-    Some(Endpoints {
-        system: system?,
-        gpu: gpu?,
-        models: models?,
-        storage: storage?,
-        services: services?,
-    })
+    let [system, gpu, models, storage, services] = pages.each_mut().map(|(_, at)| at.take().map(|at| at.value));
+    Some(Endpoints { system: system?, gpu: gpu?, models: models?, storage: storage?, services: services? })
 }
 
-fn models(
-    section: &Section<'_>,
-    own: &OwnPorts,
-    defaults: Models,
-    mistakes: &mut Mistakes,
-) -> Option<Models> {
+fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mut Mistakes) -> Option<Models> {
     let ports = match section.node("ports") {
         None => {
             default_models_have_their_ports(&defaults.ports, own, mistakes);
@@ -182,30 +112,18 @@ fn models(
         Some((path, node)) => model_ports(&path, node, own, mistakes),
     };
     let discover = section.read("discover", defaults.discover, value::discover, mistakes);
-    if let Some(At {
-        value: Some(range),
-        pos,
-    }) = &discover
-    {
+    if let Some(At { value: Some(range), pos }) = &discover {
         discovers_no_own_port(range, *pos, own, mistakes);
     }
     let health_endpoints = match section.node("health_endpoints") {
         None => Some(defaults.health_endpoints),
         Some((path, node)) => health_endpoints(&path, node, mistakes),
     };
-    Some(Models {
-        ports: ports?,
-        discover: discover?.value,
-        health_endpoints: health_endpoints?,
-    })
+    Some(Models { ports: ports?, discover: discover?.value, health_endpoints: health_endpoints? })
 }
 
 /// The default models are not in the file, so the agent's own port is what to mend.
-fn default_models_have_their_ports(
-    ports: &BTreeMap<u16, String>,
-    own: &OwnPorts,
-    mistakes: &mut Mistakes,
-) {
+fn default_models_have_their_ports(ports: &BTreeMap<u16, String>, own: &OwnPorts, mistakes: &mut Mistakes) {
     for (own_name, at) in own.each() {
         if let Some(model) = ports.get(&at.value) {
             let message = format!("{} is the default port of the model {model}", at.value);
@@ -233,12 +151,7 @@ fn discovers_no_own_port(
     }
 }
 
-fn model_ports(
-    path: &str,
-    node: &Node,
-    own: &OwnPorts,
-    mistakes: &mut Mistakes,
-) -> Option<BTreeMap<u16, String>> {
+fn model_ports(path: &str, node: &Node, own: &OwnPorts, mistakes: &mut Mistakes) -> Option<BTreeMap<u16, String>> {
     let what = "a mapping of model names to ports, or {} for none";
     let written = entries(path, node, what, mistakes)?;
     let mut ports: BTreeMap<u16, (String, usize)> = BTreeMap::new();
@@ -247,38 +160,19 @@ fn model_ports(
         if let Err(message) = value::model_name(&entry.key) {
             mistakes.push(entry.key_pos, &path, message);
         }
-        let Some(at) = convert_at(
-            path.clone(),
-            entry.key_pos,
-            &entry.value,
-            value::port,
-            mistakes,
-        ) else {
+        let Some(at) = convert_at(path.clone(), entry.key_pos, &entry.value, value::port, mistakes) else {
             continue;
         };
         if let Some((name, _)) = own.each().find(|(_, own)| own.value == at.value) {
-            mistakes.push(
-                at.pos,
-                &path,
-                format!("port {} is the agent's own {name}", at.value),
-            );
+            mistakes.push(at.pos, &path, format!("port {} is the agent's own {name}", at.value));
         }
         if let Some((other, line)) = ports.get(&at.value) {
-            mistakes.push(
-                at.pos,
-                &path,
-                format!("port {} is {other}'s already (line {line})", at.value),
-            );
+            mistakes.push(at.pos, &path, format!("port {} is {other}'s already (line {line})", at.value));
         } else {
             ports.insert(at.value, (entry.key.clone(), entry.key_pos.line));
         }
     }
-    Some(
-        ports
-            .into_iter()
-            .map(|(port, (name, _))| (port, name))
-            .collect(),
-    )
+    Some(ports.into_iter().map(|(port, (name, _))| (port, name)).collect())
 }
 
 fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<Vec<String>> {
@@ -286,11 +180,7 @@ fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<
         Value::List(items) => items,
         Value::Refused => return None,
         _ => {
-            mistakes.push(
-                node.pos,
-                path,
-                expected("a list of paths, or [] for none", node),
-            );
+            mistakes.push(node.pos, path, expected("a list of paths, or [] for none", node));
             return None;
         }
     };
@@ -302,16 +192,11 @@ fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<
     let mut paths: Vec<String> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let at_path = format!("{path}[{i}]");
-        let Some(at) = convert_at(at_path.clone(), item.pos, item, value::probe_path, mistakes)
-        else {
+        let Some(at) = convert_at(at_path.clone(), item.pos, item, value::probe_path, mistakes) else {
             continue;
         };
         if paths.contains(&at.value) {
-            mistakes.push(
-                at.pos,
-                at_path,
-                format!("\"{}\" is in the list already", at.value),
-            );
+            mistakes.push(at.pos, at_path, format!("\"{}\" is in the list already", at.value));
         } else {
             paths.push(at.value);
         }
@@ -330,18 +215,8 @@ fn remote(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Option<Remot
     }
     let prometheus = section.section("prometheus", mistakes);
     let remote_write_url = prometheus.optional("remote_write_url", value::url, mistakes);
-    let scrape_interval = prometheus.read(
-        "scrape_interval",
-        default_interval,
-        value::interval,
-        mistakes,
-    );
-    let evaluation_interval = prometheus.read(
-        "evaluation_interval",
-        default_interval,
-        value::interval,
-        mistakes,
-    );
+    let scrape_interval = prometheus.read("scrape_interval", default_interval, value::interval, mistakes);
+    let evaluation_interval = prometheus.read("evaluation_interval", default_interval, value::interval, mistakes);
     let grafana = section.section("grafana", mistakes);
     let grafana_url = grafana.optional("dashboard_url", value::url, mistakes);
     let grafana_datasource = grafana.optional("datasource", value::text, mistakes);
@@ -367,8 +242,5 @@ fn remote(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Option<Remot
 fn ebpf(section: &Section<'_>, defaults: &Ebpf, mistakes: &mut Mistakes) -> Option<Ebpf> {
     let net = section.read("net", defaults.net, value::boolean, mistakes);
     let cgroup = section.optional("cgroup", value::absolute_path, mistakes);
-    Some(Ebpf {
-        net: net?.value,
-        cgroup: cgroup?,
-    })
+    Some(Ebpf { net: net?.value, cgroup: cgroup? })
 }

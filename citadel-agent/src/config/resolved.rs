@@ -54,15 +54,10 @@ impl Default for Config {
             models: Models {
                 ports: ports.map(|(port, name)| (port, name.to_owned())).into(),
                 discover: Some(11400..=11500),
-                health_endpoints: ["/health", "/v1/models", "/metrics"]
-                    .map(str::to_owned)
-                    .into(),
+                health_endpoints: ["/health", "/v1/models", "/metrics"].map(str::to_owned).into(),
             },
             remote: None,
-            ebpf: Ebpf {
-                net: true,
-                cgroup: None,
-            },
+            ebpf: Ebpf { net: true, cgroup: None },
         }
     }
 }

@@ -36,10 +36,7 @@ impl<'a> Section<'a> {
     }
 
     fn open(path: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
-        let mut section = Section {
-            path: path.to_owned(),
-            entries: HashMap::new(),
-        };
+        let mut section = Section { path: path.to_owned(), entries: HashMap::new() };
         let Some(node) = node.filter(|node| !matches!(kind(node), Kind::Null)) else {
             return section;
         };
@@ -52,19 +49,12 @@ impl<'a> Section<'a> {
                 section.entries.insert(&entry.key, entry);
                 continue;
             }
-            let hint = match (
-                nearest(&entry.key, known.iter().copied()),
-                keys::home_of(&entry.key, path),
-            ) {
+            let hint = match (nearest(&entry.key, known.iter().copied()), keys::home_of(&entry.key, path)) {
                 (_, Some(home)) => format!("; it is a key of {home}"),
                 (Some(near), None) => format!("; did you mean \"{near}\"?"),
                 (None, None) => format!("; known here: {}", known.join(", ")),
             };
-            mistakes.push(
-                entry.key_pos,
-                path,
-                format!("unknown key {}{hint}", quoted(&entry.key)),
-            );
+            mistakes.push(entry.key_pos, path, format!("unknown key {}{hint}", quoted(&entry.key)));
         }
         section
     }
@@ -78,49 +68,28 @@ impl<'a> Section<'a> {
         mistakes: &mut Mistakes,
     ) -> Option<At<T>> {
         match self.entries.get(name) {
-            None => Some(At {
-                value: default,
-                pos: None,
-            }),
+            None => Some(At { value: default, pos: None }),
             Some(entry) => self.convert(entry, convert, mistakes),
         }
     }
 
     /// The value of `name`, which may be left out or empty. `None`: it was written and is wrong, and that is noted.
-    pub(super) fn optional<T>(
-        &self,
-        name: &str,
-        convert: Convert<T>,
-        mistakes: &mut Mistakes,
-    ) -> Option<Option<T>> {
+    pub(super) fn optional<T>(&self, name: &str, convert: Convert<T>, mistakes: &mut Mistakes) -> Option<Option<T>> {
         match self.entries.get(name) {
-            Some(entry) if !matches!(kind(&entry.value), Kind::Null) => self
-                .convert(entry, convert, mistakes)
-                .map(|at| Some(at.value)),
+            Some(entry) if !matches!(kind(&entry.value), Kind::Null) => {
+                self.convert(entry, convert, mistakes).map(|at| Some(at.value))
+            }
             _ => Some(None),
         }
     }
 
     /// The written value of `name` as it stands, with its path.
     pub(super) fn node(&self, name: &str) -> Option<(String, &'a Node)> {
-        self.entries
-            .get(name)
-            .map(|entry| (join(&self.path, name), &entry.value))
+        self.entries.get(name).map(|entry| (join(&self.path, name), &entry.value))
     }
 
-    fn convert<T>(
-        &self,
-        entry: &Entry,
-        convert: Convert<T>,
-        mistakes: &mut Mistakes,
-    ) -> Option<At<T>> {
-        convert_at(
-            join(&self.path, &entry.key),
-            entry.key_pos,
-            &entry.value,
-            convert,
-            mistakes,
-        )
+    fn convert<T>(&self, entry: &Entry, convert: Convert<T>, mistakes: &mut Mistakes) -> Option<At<T>> {
+        convert_at(join(&self.path, &entry.key), entry.key_pos, &entry.value, convert, mistakes)
     }
 }
 
@@ -136,16 +105,9 @@ pub(super) fn convert_at<T>(
         return None;
     }
     match convert(node) {
-        Ok(value) => Some(At {
-            value,
-            pos: Some(node.pos),
-        }),
+        Ok(value) => Some(At { value, pos: Some(node.pos) }),
         Err(message) => {
-            let pos = if matches!(kind(node), Kind::Null) {
-                fallback
-            } else {
-                node.pos
-            };
+            let pos = if matches!(kind(node), Kind::Null) { fallback } else { node.pos };
             mistakes.push(pos, path, message);
             None
         }
@@ -153,12 +115,7 @@ pub(super) fn convert_at<T>(
 }
 
 /// The entries of the mapping at `path`, each key once. `None`: it is no mapping, and that is noted.
-pub(super) fn entries<'a>(
-    path: &str,
-    node: &'a Node,
-    what: &str,
-    mistakes: &mut Mistakes,
-) -> Option<Vec<&'a Entry>> {
+pub(super) fn entries<'a>(path: &str, node: &'a Node, what: &str, mistakes: &mut Mistakes) -> Option<Vec<&'a Entry>> {
     let written = match &node.value {
         Value::Map(written) => written,
         Value::Refused => return None,

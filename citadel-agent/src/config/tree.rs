@@ -39,12 +39,7 @@ pub(super) struct Entry {
 
 /// Parses one document. `None`: not YAML, and reported; `Some(None)`: nothing but white space and comments.
 pub(super) fn parse(text: &str, mistakes: &mut Mistakes) -> Option<Option<Node>> {
-    let mut builder = Builder {
-        mistakes,
-        root: None,
-        documents: 0,
-        open: Vec::new(),
-    };
+    let mut builder = Builder { mistakes, root: None, documents: 0, open: Vec::new() };
     match builder.run(text) {
         Ok(()) => Some(builder.root),
         Err(Fatal { pos, message }) => {
@@ -63,28 +58,15 @@ struct Fatal {
 
 impl From<ScanError> for Fatal {
     fn from(error: ScanError) -> Self {
-        let pos = Pos {
-            line: error.marker().line(),
-            column: error.marker().col() + 1,
-        };
-        Fatal {
-            pos,
-            message: format!("not valid YAML: {}", error.info().replace('\n', "; ")),
-        }
+        let pos = Pos { line: error.marker().line(), column: error.marker().col() + 1 };
+        Fatal { pos, message: format!("not valid YAML: {}", error.info().replace('\n', "; ")) }
     }
 }
 
 /// A collection whose end has not come yet.
 enum Open {
-    List {
-        pos: Pos,
-        items: Vec<Node>,
-    },
-    Map {
-        pos: Pos,
-        entries: Vec<Entry>,
-        key: Option<(String, Pos)>,
-    },
+    List { pos: Pos, items: Vec<Node> },
+    Map { pos: Pos, entries: Vec<Entry>, key: Option<(String, Pos)> },
 }
 
 struct Builder<'m> {
@@ -109,15 +91,9 @@ impl Builder<'_> {
     }
 
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Fatal> {
-        let pos = Pos {
-            line: span.start.line(),
-            column: span.start.col() + 1,
-        };
+        let pos = Pos { line: span.start.line(), column: span.start.col() + 1 };
         if let Some(tag) = event.tag() {
-            let message = format!(
-                "the tag {} is not supported; write the plain value",
-                quoted(&tag.original())
-            );
+            let message = format!("the tag {} is not supported; write the plain value", quoted(&tag.original()));
             self.mistakes.push(pos, self.path(), message);
         }
         let tagged = event.tag().is_some();
@@ -125,59 +101,31 @@ impl Builder<'_> {
             Event::DocumentStart(..) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    let message =
-                        "a second YAML document begins here; the configuration is one document"
-                            .to_owned();
+                    let message = "a second YAML document begins here; the configuration is one document".to_owned();
                     return Err(Fatal { pos, message });
                 }
                 Ok(())
             }
-            Event::Scalar(..) if tagged => self.complete(Node {
-                pos,
-                value: Value::Refused,
-            }),
+            Event::Scalar(..) if tagged => self.complete(Node { pos, value: Value::Refused }),
             Event::Scalar(text, style, ..) => {
-                let value = Value::Scalar {
-                    text: text.into_owned(),
-                    plain: style == ScalarStyle::Plain,
-                };
+                let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
                 self.complete(Node { pos, value })
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                self.mistakes.push(
-                    pos,
-                    self.path(),
-                    "aliases (*name) are not supported; write the value out",
-                );
-                self.complete(Node {
-                    pos,
-                    value: Value::Refused,
-                })
+                self.mistakes.push(pos, self.path(), "aliases (*name) are not supported; write the value out");
+                self.complete(Node { pos, value: Value::Refused })
             }
             Event::SequenceStart(..) => {
-                self.open.push(Open::List {
-                    pos,
-                    items: Vec::new(),
-                });
+                self.open.push(Open::List { pos, items: Vec::new() });
                 Ok(())
             }
             Event::MappingStart(..) => {
-                self.open.push(Open::Map {
-                    pos,
-                    entries: Vec::new(),
-                    key: None,
-                });
+                self.open.push(Open::Map { pos, entries: Vec::new(), key: None });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open::List { pos, items }) => self.complete(Node {
-                    pos,
-                    value: Value::List(items),
-                }),
-                Some(Open::Map { pos, entries, .. }) => self.complete(Node {
-                    pos,
-                    value: Value::Map(entries),
-                }),
+                Some(Open::List { pos, items }) => self.complete(Node { pos, value: Value::List(items) }),
+                Some(Open::Map { pos, entries, .. }) => self.complete(Node { pos, value: Value::Map(entries) }),
                 None => Ok(()),
             },
             // Stream marks, document ends, and events that the options leave off.
@@ -191,20 +139,12 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(Open::List { items, .. }) => items.push(node),
             Some(Open::Map { entries, key, .. }) => match (key.take(), node.value) {
-                (Some((key, key_pos)), value) => entries.push(Entry {
-                    key,
-                    key_pos,
-                    value: Node {
-                        pos: node.pos,
-                        value,
-                    },
-                }),
+                (Some((key, key_pos)), value) => {
+                    entries.push(Entry { key, key_pos, value: Node { pos: node.pos, value } })
+                }
                 (None, Value::Scalar { text, .. }) => *key = Some((text, node.pos)),
                 (None, _) => {
-                    return Err(Fatal {
-                        pos: node.pos,
-                        message: "a key must be a plain word".to_owned(),
-                    });
+                    return Err(Fatal { pos: node.pos, message: "a key must be a plain word".to_owned() });
                 }
             },
         }
@@ -213,15 +153,10 @@ impl Builder<'_> {
 
     /// YAML path of what is being read.
     fn path(&self) -> String {
-        self.open
-            .iter()
-            .fold(String::new(), |path, open| match open {
-                Open::List { items, .. } => format!("{path}[{}]", items.len()),
-                Open::Map {
-                    key: Some((key, _)),
-                    ..
-                } => join(&path, key),
-                Open::Map { key: None, .. } => path,
-            })
+        self.open.iter().fold(String::new(), |path, open| match open {
+            Open::List { items, .. } => format!("{path}[{}]", items.len()),
+            Open::Map { key: Some((key, _)), .. } => join(&path, key),
+            Open::Map { key: None, .. } => path,
+        })
     }
 }

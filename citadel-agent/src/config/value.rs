@@ -11,8 +11,7 @@ use super::mistakes::{nearest, quoted};
 use super::tree::{Node, Value};
 
 /// Bounds of every interval: below, the agent would do little else; above, it is surely a slip of the unit.
-const INTERVAL: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
 
 /// Longest path, URL and string that is taken.
 const MAX_LEN: usize = 2048;
@@ -59,13 +58,8 @@ fn is_int(text: &str) -> bool {
 fn is_float(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     // Rust's own float syntax, less the words "inf" and "nan", which YAML writes with a dot.
-    let number = unsigned.starts_with(|c: char| c == '.' || c.is_ascii_digit())
-        && unsigned.parse::<f64>().is_ok();
-    number
-        || matches!(
-            unsigned,
-            ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN"
-        )
+    let number = unsigned.starts_with(|c: char| c == '.' || c.is_ascii_digit()) && unsigned.parse::<f64>().is_ok();
+    number || matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN")
 }
 
 /// `expected WHAT, found ...`
@@ -87,17 +81,11 @@ pub(super) fn expected(what: &str, node: &Node) -> String {
 /// An integer of any size that a port or a number of seconds can have; larger ones saturate, so that they are out of range.
 fn int(text: &str) -> i64 {
     let saturated = |text: &str, radix| {
-        i64::from_str_radix(text, radix).unwrap_or(if text.starts_with('-') {
-            i64::MIN
-        } else {
-            i64::MAX
-        })
+        i64::from_str_radix(text, radix).unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX })
     };
     match text.strip_prefix("0x") {
         Some(hex) => saturated(hex, 16),
-        None => text
-            .strip_prefix("0o")
-            .map_or_else(|| saturated(text, 10), |octal| saturated(octal, 8)),
+        None => text.strip_prefix("0o").map_or_else(|| saturated(text, 10), |octal| saturated(octal, 8)),
     }
 }
 
@@ -110,15 +98,12 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
 
 fn string(node: &Node) -> Result<&str, String> {
     match kind(node) {
-        Kind::Str(text) if text.trim().is_empty() => {
-            Err("is empty; leave the key out for the default".to_owned())
-        }
+        Kind::Str(text) if text.trim().is_empty() => Err("is empty; leave the key out for the default".to_owned()),
         Kind::Str(text) if text.len() > MAX_LEN => Err(format!("is longer than {MAX_LEN} bytes")),
         Kind::Str(text) => Ok(text),
-        Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => Err(format!(
-            "{}; put it in quotes if it is meant",
-            expected("a string", node)
-        )),
+        Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {
+            Err(format!("{}; put it in quotes if it is meant", expected("a string", node)))
+        }
         _ => Err(expected("a string", node)),
     }
 }
@@ -134,10 +119,7 @@ pub(super) fn text(node: &Node) -> Result<String, String> {
 pub(super) fn port(node: &Node) -> Result<u16, String> {
     match kind(node) {
         Kind::Int(text) => number_to_port(text),
-        Kind::Str(text) if is_int(text) => Err(format!(
-            "{}; remove the quotes",
-            expected("a TCP port", node)
-        )),
+        Kind::Str(text) if is_int(text) => Err(format!("{}; remove the quotes", expected("a TCP port", node))),
         _ => Err(expected("a TCP port (1-65535)", node)),
     }
 }
@@ -146,12 +128,7 @@ fn number_to_port(text: &str) -> Result<u16, String> {
     u16::try_from(int(text))
         .ok()
         .filter(|port| *port > 0)
-        .ok_or_else(|| {
-            format!(
-                "{} is not a TCP port (1-65535)",
-                text.chars().take(40).collect::<String>()
-            )
-        })
+        .ok_or_else(|| format!("{} is not a TCP port (1-65535)", text.chars().take(40).collect::<String>()))
 }
 
 /// `"11400-11500"`, one port, or `none` (also `false`).
@@ -169,9 +146,7 @@ pub(super) fn discover(node: &Node) -> Result<Option<RangeInclusive<u16>>, Strin
             }
             let (first, last) = (number_to_port(first)?, number_to_port(last)?);
             if first > last {
-                return Err(format!(
-                    "the range {first}-{last} is empty; write \"{last}-{first}\""
-                ));
+                return Err(format!("the range {first}-{last} is empty; write \"{last}-{first}\""));
             }
             Ok(Some(first..=last))
         }
@@ -184,10 +159,9 @@ pub(super) fn interval(node: &Node) -> Result<Duration, String> {
     let what = r#"a duration such as 60 (seconds), "15s", "500ms" or "5m""#;
     let (duration, written) = match kind(node) {
         // A negative number of seconds is as much out of range as zero.
-        Kind::Int(text) => (
-            Duration::from_secs(u64::try_from(int(text)).unwrap_or(0)),
-            text.chars().take(40).collect(),
-        ),
+        Kind::Int(text) => {
+            (Duration::from_secs(u64::try_from(int(text)).unwrap_or(0)), text.chars().take(40).collect())
+        }
         Kind::Str(text) => match humantime::parse_duration(text) {
             Ok(duration) => (duration, quoted(text)),
             Err(error) => return Err(format!("{}: {error}", expected(what, node))),
@@ -202,9 +176,7 @@ pub(super) fn interval(node: &Node) -> Result<Duration, String> {
 
 pub(super) fn address(node: &Node) -> Result<IpAddr, String> {
     match kind(node) {
-        Kind::Str(text) => text
-            .parse()
-            .map_err(|_| expected(r#"an IP address such as "::" or "127.0.0.1""#, node)),
+        Kind::Str(text) => text.parse().map_err(|_| expected(r#"an IP address such as "::" or "127.0.0.1""#, node)),
         _ => Err(expected("an IP address in quotes", node)),
     }
 }
@@ -222,15 +194,11 @@ pub(super) fn level(node: &Node) -> Result<Level, String> {
     let Kind::Str(text) = kind(node) else {
         return Err(expected(what, node));
     };
-    LEVELS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(text))
-        .map(|(_, level)| *level)
-        .ok_or_else(|| {
-            let hint = nearest(text, LEVELS.map(|(name, _)| name))
-                .map_or(String::new(), |name| format!("; did you mean {name}?"));
-            format!("{}{hint}", expected(what, node))
-        })
+    LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, level)| *level).ok_or_else(|| {
+        let hint =
+            nearest(text, LEVELS.map(|(name, _)| name)).map_or(String::new(), |name| format!("; did you mean {name}?"));
+        format!("{}{hint}", expected(what, node))
+    })
 }
 
 /// The path of one of our own pages. Letters, digits and `._~-` only: anything else would have to be escaped by who asks
@@ -242,19 +210,16 @@ pub(super) fn page_path(node: &Node) -> Result<String, String> {
     };
     let segment = |segment: &str| {
         !segment.is_empty()
-            && segment
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "._~-".contains(c))
+            && segment.chars().all(|c| c.is_ascii_alphanumeric() || "._~-".contains(c))
             && segment != "."
             && segment != ".."
     };
     match rest {
         "" => Err("\"/\" is the index page; choose another path".to_owned()),
         _ if rest.split('/').all(segment) => Ok(path.to_owned()),
-        _ => Err(format!(
-            "{} is not a path of letters, digits, '.', '_', '~' and '-' between single '/'",
-            quoted(path)
-        )),
+        _ => {
+            Err(format!("{} is not a path of letters, digits, '.', '_', '~' and '-' between single '/'", quoted(path)))
+        }
     }
 }
 
@@ -265,10 +230,7 @@ pub(super) fn probe_path(node: &Node) -> Result<String, String> {
         return Err(format!("{} does not start with '/'", quoted(path)));
     }
     match path.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-        Some(c) => Err(format!(
-            "{} holds {c:?}, which a request path cannot hold; escape it (%XX)",
-            quoted(path)
-        )),
+        Some(c) => Err(format!("{} holds {c:?}, which a request path cannot hold; escape it (%XX)", quoted(path))),
         None => Ok(path.to_owned()),
     }
 }
@@ -284,11 +246,7 @@ pub(super) fn absolute_path(node: &Node) -> Result<PathBuf, String> {
 pub(super) fn url(node: &Node) -> Result<String, String> {
     let text = string(node)?;
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
-    if after_scheme
-        .split(['/', '?'])
-        .next()
-        .is_some_and(|authority| authority.contains('@'))
-    {
+    if after_scheme.split(['/', '?']).next().is_some_and(|authority| authority.contains('@')) {
         // The text is not repeated: the message goes to the log.
         return Err("is not a URL: a user name or password in it would end up in logs".to_owned());
     }
@@ -300,17 +258,11 @@ pub(super) fn url(node: &Node) -> Result<String, String> {
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return bad("it must start with http:// or https://");
     }
-    let Some(authority) = uri
-        .authority()
-        .filter(|authority| !authority.host().is_empty())
-    else {
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
         return bad("it names no host");
     };
     let after_host = &authority.as_str()[authority.host().len()..];
-    if after_host
-        .strip_prefix(':')
-        .is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0))
-    {
+    if after_host.strip_prefix(':').is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
         return bad("its port is not a TCP port (1-65535)");
     }
     if text.contains('#') {
@@ -322,20 +274,10 @@ pub(super) fn url(node: &Node) -> Result<String, String> {
 /// A host name or an IP address.
 pub(super) fn host(node: &Node) -> Result<String, String> {
     let text = string(node)?;
-    let label = |label: &str| {
-        !label.is_empty()
-            && label
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
-    };
-    match text.parse::<IpAddr>().is_ok()
-        || text.strip_suffix('.').unwrap_or(text).split('.').all(label)
-    {
+    let label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    match text.parse::<IpAddr>().is_ok() || text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
         true => Ok(text.to_owned()),
-        false => Err(format!(
-            "{} is not a host name or an IP address (no scheme, no port)",
-            quoted(text)
-        )),
+        false => Err(format!("{} is not a host name or an IP address (no scheme, no port)", quoted(text))),
     }
 }
 
@@ -345,16 +287,10 @@ pub(super) fn model_name(name: &str) -> Result<(), String> {
         return Err("a model's name is empty".to_owned());
     }
     if name.len() > MAX_NAME_LEN {
-        return Err(format!(
-            "a model's name is longer than {MAX_NAME_LEN} bytes"
-        ));
+        return Err(format!("a model's name is longer than {MAX_NAME_LEN} bytes"));
     }
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    match first
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-/:+@".contains(c))
-    {
+    match first && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:+@".contains(c)) {
         true => Ok(()),
         false => Err(format!(
             "{} is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit",

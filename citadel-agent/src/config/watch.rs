@@ -53,11 +53,7 @@ impl Watch {
         let mut poll = interval(period);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let file = path.map(Watched::new);
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            poll,
-            file,
-        })
+        Ok(Self { hangup: signal(SignalKind::hangup())?, poll, file })
     }
 
     /// Waits for the next reason. Safe to cancel and call again: nothing is lost.
@@ -116,11 +112,7 @@ struct Watched {
 impl Watched {
     fn new(path: &Path) -> Self {
         let now = stamp(path);
-        Self {
-            path: path.to_owned(),
-            reported: now,
-            last: now,
-        }
+        Self { path: path.to_owned(), reported: now, last: now }
     }
 
     /// One look. True once for each new state, when it has been the same twice: a file that is being written, or is away

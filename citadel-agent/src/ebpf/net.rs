@@ -154,8 +154,8 @@ impl Net {
     /// When any of it fails; then nothing stays attached.
     pub fn attach(cgroup: &Path, ports: &BTreeSet<u16>) -> Result<Self, NetError> {
         lift_memlock_limit();
-        let directory = File::open(cgroup)
-            .map_err(|error| NetError::Cgroup { path: cgroup.display().to_string(), error })?;
+        let directory =
+            File::open(cgroup).map_err(|error| NetError::Cgroup { path: cgroup.display().to_string(), error })?;
         let slots = Slots::for_ports(ports.len());
         let entries = slots.capacity();
         let mut ebpf = EbpfLoader::new()
@@ -385,12 +385,7 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), NetE
     result.map_err(|error| refused(name, error))
 }
 
-fn set_continuation(
-    ebpf: &mut Ebpf,
-    map: &'static str,
-    index: u32,
-    program: &'static str,
-) -> Result<(), NetError> {
+fn set_continuation(ebpf: &mut Ebpf, map: &'static str, index: u32, program: &'static str) -> Result<(), NetError> {
     let loaded = ebpf.program(program).ok_or(NetError::Missing(program))?.fd();
     let fd = loaded.and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| refused(program, error))?;
     let mut continuation = ProgramArray::try_from(ebpf.map_mut(map).ok_or(NetError::Missing(map))?)

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_command_name_may_hold_anything() {
-        let stat = b"7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 12345 1000000 200 18446744073709551615 1";
+        let stat =
+            b"7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 12345 1000000 200 18446744073709551615 1";
         let usage = parse_stat(stat, 100.0, 4096).unwrap();
         assert_eq!(
             usage,

@@ -3,9 +3,7 @@
 use std::error::Error;
 
 use super::{Origin, Outcome};
-use crate::metrics::catalogue::{
-    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS,
-};
+use crate::metrics::catalogue::{EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS};
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>> {

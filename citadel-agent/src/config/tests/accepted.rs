@@ -30,13 +30,7 @@ fn the_operators_file_says_what_it_says() {
 
 #[test]
 fn the_default_is_the_operators_file_with_nothing_sent_anywhere() {
-    assert_eq!(
-        Config::default(),
-        Config {
-            remote: None,
-            ..ok(OPERATORS)
-        }
-    );
+    assert_eq!(Config::default(), Config { remote: None, ..ok(OPERATORS) });
     assert_eq!(load(None).unwrap(), Config::default());
 }
 
@@ -71,19 +65,12 @@ ebpf: { net: false, cgroup: /sys/fs/cgroup/unified }
     assert_eq!(config.models.discover, Some(12000..=12010));
     assert!(config.models.health_endpoints.is_empty());
     assert!(!config.ebpf.net);
-    assert_eq!(
-        config.ebpf.cgroup.unwrap().to_str(),
-        Some("/sys/fs/cgroup/unified")
-    );
+    assert_eq!(config.ebpf.cgroup.unwrap().to_str(), Some("/sys/fs/cgroup/unified"));
 }
 
 #[test]
 fn discovery_is_a_range_one_port_or_off() {
-    let discover = |written: &str| {
-        ok(&format!("model_monitoring: {{ discover: {written} }}"))
-            .models
-            .discover
-    };
+    let discover = |written: &str| ok(&format!("model_monitoring: {{ discover: {written} }}")).models.discover;
     assert_eq!(discover("11400-11500"), Some(11400..=11500));
     assert_eq!(discover("'11400 - 11401'"), Some(11400..=11401));
     assert_eq!(discover("11400"), Some(11400..=11400));
@@ -96,11 +83,7 @@ fn discovery_is_a_range_one_port_or_off() {
 #[test]
 fn durations_are_seconds_or_have_a_unit() {
     let interval = |written: &str| {
-        ok(&format!(
-            "local_collection: {{ collection_interval: {written} }}"
-        ))
-        .local
-        .collection_interval
+        ok(&format!("local_collection: {{ collection_interval: {written} }}")).local.collection_interval
     };
     assert_eq!(interval("60"), Duration::from_secs(60));
     assert_eq!(interval("'15s'"), Duration::from_secs(15));
@@ -113,11 +96,7 @@ fn durations_are_seconds_or_have_a_unit() {
 
 #[test]
 fn log_levels_in_any_case() {
-    let level = |written: &str| {
-        ok(&format!("local_collection: {{ log_level: {written} }}"))
-            .local
-            .log_level
-    };
+    let level = |written: &str| ok(&format!("local_collection: {{ log_level: {written} }}")).local.log_level;
     for (written, expected) in [
         ("TRACE", Level::TRACE),
         ("debug", Level::DEBUG),
@@ -132,38 +111,24 @@ fn log_levels_in_any_case() {
 
 #[test]
 fn a_remote_section_that_is_not_enabled_sends_nothing() {
-    assert_eq!(
-        ok(&OPERATORS.replace("enabled: true", "enabled: false")),
-        Config::default()
-    );
-    assert_eq!(
-        ok(&OPERATORS.replace("  enabled: true\n", "")),
-        Config::default()
-    );
+    assert_eq!(ok(&OPERATORS.replace("enabled: true", "enabled: false")), Config::default());
+    assert_eq!(ok(&OPERATORS.replace("  enabled: true\n", "")), Config::default());
 }
 
 #[test]
 fn names_as_people_give_them_to_models() {
-    let config = ok(
-        "model_monitoring: { ports: { Qwen/Qwen2.5-7B: 1, 123: 2, \"null\": 3, phi3@v1+x: 4 } }",
-    );
+    let config = ok("model_monitoring: { ports: { Qwen/Qwen2.5-7B: 1, 123: 2, \"null\": 3, phi3@v1+x: 4 } }");
     let names: Vec<_> = config.models.ports.values().map(String::as_str).collect();
     assert_eq!(names, ["Qwen/Qwen2.5-7B", "123", "null", "phi3@v1+x"]);
 }
 
 #[test]
 fn urls_of_both_schemes_and_address_families() {
-    for url in [
-        "http://[::1]:9090/api/v1/write",
-        "https://prometheus.example/write?tenant=a",
-    ] {
+    for url in ["http://[::1]:9090/api/v1/write", "https://prometheus.example/write?tenant=a"] {
         let text = format!(
             "remote_monitoring: {{ enabled: true, dev_ops_server: '::1', prometheus: {{ remote_write_url: '{url}' }} }}"
         );
-        assert_eq!(
-            ok(&text).remote.unwrap().remote_write_url.as_deref(),
-            Some(url)
-        );
+        assert_eq!(ok(&text).remote.unwrap().remote_write_url.as_deref(), Some(url));
     }
 }
 

@@ -4,68 +4,36 @@ use crate::config::{Config, KEYS, Key, parse};
 
 const DOCS: &str = include_str!("../../../../docs/configuration.md");
 
-fn row(
-    Key {
-        path,
-        kind,
-        default,
-        meaning,
-    }: &Key,
-) -> String {
-    let default = if default.is_empty() {
-        String::new()
-    } else {
-        format!("`{default}`")
-    };
+fn row(Key { path, kind, default, meaning }: &Key) -> String {
+    let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
     format!("| `{path}` | {kind} | {default} | {meaning} |")
 }
 
 #[test]
 fn every_key_is_documented_in_the_words_of_the_table() {
-    let missing: Vec<_> = KEYS
-        .iter()
-        .map(row)
-        .filter(|row| !DOCS.lines().any(|line| line == row))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/configuration.md lacks these rows:\n{}",
-        missing.join("\n")
-    );
+    let missing: Vec<_> = KEYS.iter().map(row).filter(|row| !DOCS.lines().any(|line| line == row)).collect();
+    assert!(missing.is_empty(), "docs/configuration.md lacks these rows:\n{}", missing.join("\n"));
 }
 
 #[test]
 fn no_key_is_documented_that_does_not_exist() {
     let rows: Vec<_> = KEYS.iter().map(row).collect();
-    let strange: Vec<_> = DOCS
-        .lines()
-        .filter(|line| line.starts_with("| `") && !rows.iter().any(|row| row == line))
-        .collect();
-    assert!(
-        strange.is_empty(),
-        "docs/configuration.md has rows of no key:\n{}",
-        strange.join("\n")
-    );
+    let strange: Vec<_> =
+        DOCS.lines().filter(|line| line.starts_with("| `") && !rows.iter().any(|row| row == line)).collect();
+    assert!(strange.is_empty(), "docs/configuration.md has rows of no key:\n{}", strange.join("\n"));
 }
 
 /// `a.b: value` as nested YAML.
 fn nested(path: &str, value: &str) -> String {
     let names: Vec<_> = path.split('.').collect();
-    let lines = names
-        .iter()
-        .enumerate()
-        .map(|(depth, name)| format!("{}{name}:", "  ".repeat(depth)));
+    let lines = names.iter().enumerate().map(|(depth, name)| format!("{}{name}:", "  ".repeat(depth)));
     format!("{} {value}\n", lines.collect::<Vec<_>>().join("\n"))
 }
 
 #[test]
 fn every_default_is_what_serves_when_the_key_is_absent() {
     for Key { path, default, .. } in KEYS.iter().filter(|key| !key.default.is_empty()) {
-        assert_eq!(
-            parse("FILE", &nested(path, default)),
-            Ok(Config::default()),
-            "{path}: {default}"
-        );
+        assert_eq!(parse("FILE", &nested(path, default)), Ok(Config::default()), "{path}: {default}");
     }
 }
 
@@ -79,14 +47,9 @@ fn every_key_is_read_and_not_only_known() {
 
 #[test]
 fn the_example_in_the_docs_is_accepted() {
-    let examples: Vec<_> = DOCS
-        .split("```yaml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
+    let examples: Vec<_> = DOCS.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!examples.is_empty());
     for example in examples {
-        parse("docs/configuration.md", example)
-            .unwrap_or_else(|errors| panic!("{errors}\n{example}"));
+        parse("docs/configuration.md", example).unwrap_or_else(|errors| panic!("{errors}\n{example}"));
     }
 }

@@ -6,5 +6,4 @@ mod properties;
 mod refused;
 
 /// The operator's file, byte for byte.
-pub(crate) const OPERATORS: &str =
-    include_str!("../../../../tests/fixtures/monitoring-integration.yaml");
+pub(crate) const OPERATORS: &str = include_str!("../../../../tests/fixtures/monitoring-integration.yaml");

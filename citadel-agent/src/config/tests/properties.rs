@@ -40,44 +40,18 @@ prop_compose! {
 }
 
 fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Local> {
-    let levels = [
-        Level::TRACE,
-        Level::DEBUG,
-        Level::INFO,
-        Level::WARN,
-        Level::ERROR,
-    ];
+    let levels = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
     let pages = prop::collection::btree_set("(/[a-zA-Z0-9_~-][a-zA-Z0-9._~-]{0,5}){1,4}", 5)
         .prop_filter("/metrics is taken", |pages| !pages.contains("/metrics"))
         .prop_map(|pages| pages.into_iter().collect::<Vec<_>>())
         .prop_shuffle();
-    (
-        any::<IpAddr>(),
-        prop::sample::select(levels.to_vec()),
-        interval(),
-        pages,
+    (any::<IpAddr>(), prop::sample::select(levels.to_vec()), interval(), pages).prop_map(
+        move |(listen_address, log_level, collection_interval, pages)| {
+            let [system, gpu, models, storage, services] = pages.try_into().expect("five pages");
+            let endpoints = Endpoints { system, gpu, models, storage, services };
+            Local { listen_address, metrics_port, health_check_port, log_level, collection_interval, endpoints }
+        },
     )
-        .prop_map(
-            move |(listen_address, log_level, collection_interval, pages)| {
-                let [system, gpu, models, storage, services] =
-                    pages.try_into().expect("five pages");
-                let endpoints = Endpoints {
-                    system,
-                    gpu,
-                    models,
-                    storage,
-                    services,
-                };
-                Local {
-                    listen_address,
-                    metrics_port,
-                    health_check_port,
-                    log_level,
-                    collection_interval,
-                    endpoints,
-                }
-            },
-        )
 }
 
 fn remote() -> impl Strategy<Value = Remote> {
@@ -86,37 +60,27 @@ fn remote() -> impl Strategy<Value = Remote> {
         any::<IpAddr>().prop_map(|ip| ip.to_string()).boxed()
     ];
     let optional = || prop::option::of(url());
-    (
-        host,
-        optional(),
-        interval(),
-        interval(),
-        optional(),
-        prop::option::of(text()),
-        optional(),
-        optional(),
+    (host, optional(), interval(), interval(), optional(), prop::option::of(text()), optional(), optional()).prop_map(
+        |(
+            dev_ops_server,
+            remote_write_url,
+            scrape_interval,
+            evaluation_interval,
+            grafana_url,
+            grafana_datasource,
+            alert_manager_url,
+            webhook_url,
+        )| Remote {
+            dev_ops_server,
+            remote_write_url,
+            scrape_interval,
+            evaluation_interval,
+            grafana_url,
+            grafana_datasource,
+            alert_manager_url,
+            webhook_url,
+        },
     )
-        .prop_map(
-            |(
-                dev_ops_server,
-                remote_write_url,
-                scrape_interval,
-                evaluation_interval,
-                grafana_url,
-                grafana_datasource,
-                alert_manager_url,
-                webhook_url,
-            )| Remote {
-                dev_ops_server,
-                remote_write_url,
-                scrape_interval,
-                evaluation_interval,
-                grafana_url,
-                grafana_datasource,
-                alert_manager_url,
-                webhook_url,
-            },
-        )
 }
 
 prop_compose! {
@@ -173,10 +137,7 @@ fn holds(text: &str) -> Result<(), TestCaseError> {
         Err(errors) => {
             prop_assert!(!errors.mistakes().is_empty());
             // One line a mistake, so that nothing from the file can pass for a line of ours.
-            prop_assert_eq!(
-                errors.to_string().lines().count(),
-                errors.mistakes().len().min(101)
-            );
+            prop_assert_eq!(errors.to_string().lines().count(), errors.mistakes().len().min(101));
         }
     }
     Ok(())

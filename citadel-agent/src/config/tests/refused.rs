@@ -51,14 +51,8 @@ fn unknown_keys() {
 
 #[test]
 fn wrong_types() {
-    refused(
-        "8000",
-        &["FILE:1:1: expected a mapping of keys to values, found the number 8000"],
-    );
-    refused(
-        "- a\n",
-        &["FILE:1:1: expected a mapping of keys to values, found a list"],
-    );
+    refused("8000", &["FILE:1:1: expected a mapping of keys to values, found the number 8000"]);
+    refused("- a\n", &["FILE:1:1: expected a mapping of keys to values, found a list"]);
     refused(
         r#"
 local_collection:
@@ -121,9 +115,7 @@ fn a_port_has_one_owner() {
     );
     refused(
         "local_collection:\n  health_check_port: 9000\n  metrics_port: 9000\n",
-        &[
-            "FILE:3:17: local_collection.metrics_port: 9000 is also the health_check_port; they must differ",
-        ],
+        &["FILE:3:17: local_collection.metrics_port: 9000 is also the health_check_port; they must differ"],
     );
     refused(
         "model_monitoring:\n  ports:\n    a: 8000\n    b: 8001\n    c: 8001\n",
@@ -136,21 +128,15 @@ fn a_port_has_one_owner() {
     );
     refused(
         "model_monitoring: { ports: {}, discover: '7999-8000' }\n",
-        &[
-            "FILE:1:42: model_monitoring.discover: 7999-8000 contains the agent's own metrics_port, 8000",
-        ],
+        &["FILE:1:42: model_monitoring.discover: 7999-8000 contains the agent's own metrics_port, 8000"],
     );
     refused(
         "local_collection: { metrics_port: 11450 }\n",
-        &[
-            "FILE:1:35: local_collection.metrics_port: 11450 lies in model_monitoring.discover (11400-11500)",
-        ],
+        &["FILE:1:35: local_collection.metrics_port: 11450 lies in model_monitoring.discover (11400-11500)"],
     );
     refused(
         "model_monitoring: { discover: none }\nlocal_collection: { metrics_port: 11400 }\n",
-        &[
-            "FILE:2:35: local_collection.metrics_port: 11400 is the default port of the model mixtral",
-        ],
+        &["FILE:2:35: local_collection.metrics_port: 11400 is the default port of the model mixtral"],
     );
 }
 
@@ -235,10 +221,7 @@ fn health_endpoints() {
 fn too_many_health_endpoints() {
     let paths: Vec<_> = (0..17).map(|i| format!("/{i}")).collect();
     refused(
-        &format!(
-            "model_monitoring: {{ health_endpoints: [{}] }}",
-            paths.join(", ")
-        ),
+        &format!("model_monitoring: {{ health_endpoints: [{}] }}", paths.join(", ")),
         &["FILE:1:39: model_monitoring.health_endpoints: 17 paths are more than 16"],
     );
 }
@@ -259,24 +242,15 @@ fn durations() {
     let wrong = |written: &str| {
         let text = format!("local_collection: {{ collection_interval: {written} }}");
         let errors = parse("FILE", &text).expect_err(written).to_string();
-        errors
-            .strip_prefix("FILE:1:42: local_collection.collection_interval: ")
-            .expect("the place")
-            .to_owned()
+        errors.strip_prefix("FILE:1:42: local_collection.collection_interval: ").expect("the place").to_owned()
     };
     assert_eq!(wrong("0"), "0 is out of range (100ms to 24h)");
     assert_eq!(wrong("-5"), "-5 is out of range (100ms to 24h)");
     assert_eq!(wrong("99ms"), r#""99ms" is out of range (100ms to 24h)"#);
     assert_eq!(wrong("25h"), r#""25h" is out of range (100ms to 24h)"#);
-    assert_eq!(
-        wrong("99999999999999999999"),
-        "99999999999999999999 is out of range (100ms to 24h)"
-    );
+    assert_eq!(wrong("99999999999999999999"), "99999999999999999999 is out of range (100ms to 24h)");
     let expected = r#"expected a duration such as 60 (seconds), "15s", "500ms" or "5m", found "#;
-    assert_eq!(
-        wrong("'60'"),
-        format!(r#"{expected}the string "60": time unit needed, for example 60sec or 60ms"#)
-    );
+    assert_eq!(wrong("'60'"), format!(r#"{expected}the string "60": time unit needed, for example 60sec or 60ms"#));
     assert!(wrong("soon").starts_with(&format!(r#"{expected}the string "soon": "#)));
     assert_eq!(wrong("true"), format!("{expected}true"));
 }
@@ -285,9 +259,7 @@ fn durations() {
 fn discovery() {
     refused(
         "model_monitoring: { discover: 11500-11400 }",
-        &[
-            r#"FILE:1:31: model_monitoring.discover: the range 11500-11400 is empty; write "11400-11500""#,
-        ],
+        &[r#"FILE:1:31: model_monitoring.discover: the range 11500-11400 is empty; write "11400-11500""#],
     );
     refused(
         "model_monitoring: { discover: 0-70000 }",
@@ -335,18 +307,12 @@ remote_monitoring:
         ("http://x:0/", "its port is not a TCP port (1-65535)"),
         ("http://x:/", "its port is not a TCP port (1-65535)"),
         ("http://x/#top", "it holds a '#'"),
-        (
-            "not://u:p@x/",
-            "a user name or password in it would end up in logs",
-        ),
+        ("not://u:p@x/", "a user name or password in it would end up in logs"),
         ("/write", "it must start with http:// or https://"),
     ] {
         let text = format!("remote_monitoring: {{ prometheus: {{ remote_write_url: '{url}' }} }}");
         let errors = parse("FILE", &text).expect_err(url).to_string();
-        assert!(
-            errors.contains("is not a URL: ") && errors.ends_with(why),
-            "{errors}"
-        );
+        assert!(errors.contains("is not a URL: ") && errors.ends_with(why), "{errors}");
     }
 }
 
@@ -383,27 +349,15 @@ fn not_yaml() {
         "ebpf:\n  net: true\n bad\n",
         &["FILE:3:2: not valid YAML: while parsing a block mapping, did not find expected key"],
     );
-    refused(
-        "ebpf: [1\n",
-        &["FILE:1:7: not valid YAML: unclosed bracket '['"],
-    );
+    refused("ebpf: [1\n", &["FILE:1:7: not valid YAML: unclosed bracket '['"]);
     refused("ebpf: \"x\n", &["FILE:1:7: not valid YAML: unclosed quote"]);
     refused(
         "ebpf:\n\tnet: true\n",
         &["FILE:2:2: not valid YAML: tabs disallowed within this context (block indentation)"],
     );
-    refused(
-        "ebpf: \u{1}\n",
-        &["FILE:1:7: not valid YAML: unexpected character: `\\u{1}'"],
-    );
-    refused(
-        &"[".repeat(100_000),
-        &["FILE:1:17: not valid YAML: recursion limit exceeded"],
-    );
-    refused(
-        &"- ".repeat(100_000),
-        &["FILE:1:33: not valid YAML: recursion limit exceeded"],
-    );
+    refused("ebpf: \u{1}\n", &["FILE:1:7: not valid YAML: unexpected character: `\\u{1}'"]);
+    refused(&"[".repeat(100_000), &["FILE:1:17: not valid YAML: recursion limit exceeded"]);
+    refused(&"- ".repeat(100_000), &["FILE:1:33: not valid YAML: recursion limit exceeded"]);
 }
 
 #[test]
@@ -431,42 +385,17 @@ fn files_that_cannot_be_one() {
     let error = |path: &Path| load(Some(path)).unwrap_err().to_string();
 
     let missing = dir.path().join("missing.yaml");
-    assert!(error(&missing).starts_with(&format!(
-        "{}: no such file; name another with --config",
-        missing.display()
-    )));
-    assert_eq!(
-        error(dir.path()),
-        format!(
-            "{}: is a directory; the configuration is one file",
-            dir.path().display()
-        )
-    );
-    assert_eq!(
-        error(Path::new("/dev/null")),
-        "/dev/null: is not a regular file"
-    );
+    assert!(error(&missing).starts_with(&format!("{}: no such file; name another with --config", missing.display())));
+    assert_eq!(error(dir.path()), format!("{}: is a directory; the configuration is one file", dir.path().display()));
+    assert_eq!(error(Path::new("/dev/null")), "/dev/null: is not a regular file");
 
     let latin1 = dir.path().join("latin1.yaml");
     std::fs::write(&latin1, b"# caf\xc3\xa9\n# caf\xc3\xa9 caf\xe9\n").unwrap();
-    assert_eq!(
-        error(&latin1),
-        format!(
-            "{}:2:11: byte 0xe9 is not UTF-8; save the file as UTF-8",
-            latin1.display()
-        )
-    );
+    assert_eq!(error(&latin1), format!("{}:2:11: byte 0xe9 is not UTF-8; save the file as UTF-8", latin1.display()));
 
     let huge = dir.path().join("huge.yaml");
-    std::fs::write(
-        &huge,
-        vec![b'#'; usize::try_from(MAX_FILE_BYTES).unwrap() + 1],
-    )
-    .unwrap();
-    assert!(
-        error(&huge)
-            .ends_with("is larger than 1048576 bytes, the most that a configuration may have")
-    );
+    std::fs::write(&huge, vec![b'#'; usize::try_from(MAX_FILE_BYTES).unwrap() + 1]).unwrap();
+    assert!(error(&huge).ends_with("is larger than 1048576 bytes, the most that a configuration may have"));
     std::fs::write(&huge, vec![b'#'; usize::try_from(MAX_FILE_BYTES).unwrap()]).unwrap();
     assert!(load(Some(&huge)).is_ok());
 }
@@ -479,10 +408,5 @@ fn a_fifo_is_refused_and_not_waited_for() {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
     // SAFETY: `name` is a string that ends in NUL and outlives the call.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    assert!(
-        load(Some(&path))
-            .unwrap_err()
-            .to_string()
-            .ends_with("is not a regular file")
-    );
+    assert!(load(Some(&path)).unwrap_err().to_string().ends_with("is not a regular file"));
 }
