@@ -87,7 +87,7 @@ impl Line {
         let word = word & (u64::MAX >> ((64 - bits) & 63));
         let len = self.len();
         if len < KEPT {
-            let (index, shift) = ((len >> 3) as usize, (len & 7) * 8);
+            let (index, shift) = (masked(len >> 3) as usize, (len & 7) * 8);
             let kept = self.head[index & 7] & !(u64::MAX << shift);
             self.head[index & 7] = kept | (word << shift);
             // Two shifts, because one by 64 is not defined. Without a shift this writes what nobody reads.
@@ -270,6 +270,19 @@ pub fn hexadecimal(line: &Line) -> Option<u64> {
         value = value << 4 | u64::from(nibble);
     }
     None
+}
+
+/// `index & 7`, which changes nothing for an index of [`Line::head`]: the compiler, which knows the bound, would leave the
+/// instruction out, and verifiers before 6.12 forget a bound when the register is spilled between comparison and use.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "bpf"), expect(unused_mut, reason = "only the kernel's variant writes it"))]
+fn masked(mut index: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: an AND without memory access.
+    unsafe {
+        core::arch::asm!("{0} &= 7", inout(reg) index, options(pure, nomem, nostack));
+    }
+    index
 }
 
 #[cfg(test)]
