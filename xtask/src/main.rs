@@ -7,6 +7,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod group;
+mod kernels;
 mod lint;
 mod process;
 mod run;
@@ -38,6 +39,11 @@ enum Xtask {
     Test(test::Args),
     /// Check format, lints, docs, dependencies and the rules of the house.
     Lint,
+    /// Boot old kernels and see that the agent loads, attaches and measures on each.
+    Kernels(kernels::Args),
+    /// What runs inside such a kernel, as its first process.
+    #[command(hide = true)]
+    Guest,
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
     /// Measure what the agent costs, and whether it counts exactly; as root.
@@ -46,6 +52,9 @@ enum Xtask {
 
 fn main() -> ExitCode {
     let xtask = Xtask::parse();
+    if matches!(xtask, Xtask::Guest) {
+        kernels::guest::main();
+    }
     match dispatch(&xtask) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,6 +71,8 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Build(args) => build::main(&workspace, args),
         Xtask::Run(args) => run::main(&workspace, args),
         Xtask::Test(args) => test::main(&workspace, args),
+        Xtask::Kernels(args) => kernels::main(&workspace, args),
+        Xtask::Guest => unreachable!("the guest powers off"),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
         Xtask::Bench(args) => bench::main(&workspace, args),

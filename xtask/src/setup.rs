@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Fuzz,
     /// Run stand-in models.
     Demo,
+    /// Boot old kernels.
+    Kernels,
     /// Measure the overhead.
     Bench,
 }
@@ -103,6 +105,18 @@ const NEEDS: &[Need] = &[
     },
     Need { name: "nginx", why: "the server under load", purpose: Purpose::Bench, how: How::Debian(NGINX) },
     Need { name: "wrk", why: "the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
+    Need {
+        name: "qemu",
+        why: "the machine that old kernels boot on, emulated",
+        purpose: Purpose::Kernels,
+        how: How::Debian(Package::new("qemu-system-x86", Known::Program("qemu-system-x86_64"))),
+    },
+    Need {
+        name: "cpio",
+        why: "packs the file system that a kernel boots with",
+        purpose: Purpose::Kernels,
+        how: How::Debian(Package::new("cpio", Known::Program("cpio"))),
+    },
     Need {
         name: "cargo-deny",
         why: "licences, sources and advisories of the dependencies",

@@ -1,0 +1,78 @@
+//! The file system that the kernels boot with: the agent, this program, and the libraries that they are linked to.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+
+/// Where the agent is in the image.
+pub(super) const AGENT: &str = "/bin/citadel-agent";
+/// Where this program is.
+pub(super) const GUEST: &str = "/bin/xtask";
+/// Where the agent's configuration is.
+pub(super) const CONFIG: &str = "/etc/config.yaml";
+
+/// Folders that the guest mounts something on, or writes to.
+const FOLDERS: [&str; 6] = ["dev", "etc", "proc", "sys", "run", "tmp"];
+
+/// Packs the image under `folder` and returns it.
+pub(super) fn build(folder: &Path, agent: &Path) -> Result<PathBuf> {
+    let root = folder.join("root");
+    let _ = fs::remove_dir_all(&root);
+    for name in FOLDERS {
+        fs::create_dir_all(root.join(name))?;
+    }
+    let own = env::current_exe().context("where am I?")?;
+    let mut libraries = BTreeSet::new();
+    for (program, place) in [(agent, AGENT), (&own, GUEST)] {
+        let place = within(&root, Path::new(place))?;
+        // Nine tenths of an unoptimised program are debug information, which the emulated machine need not unpack.
+        process::run(Command::new("strip").arg("-o").arg(place).arg(program))?;
+        libraries.extend(linked(program)?);
+    }
+    for library in libraries {
+        fs::copy(&library, within(&root, &library)?).with_context(|| format!("copying {}", library.display()))?;
+    }
+    fs::write(within(&root, Path::new(CONFIG))?, super::guest::CONFIG_TEXT)?;
+    pack(&root, &folder.join("image.cpio"))
+}
+
+/// The place of `path` in the image; its folder is made.
+fn within(root: &Path, path: &Path) -> Result<PathBuf> {
+    let place = root.join(path.strip_prefix("/").unwrap_or(path));
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Ok(place)
+}
+
+/// The libraries of a program, its loader among them.
+fn linked(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = process::output(Command::new("ldd").arg(program))?;
+    // `name => /path (0x...)`, `/path (0x...)`, or the kernel's own, which has no path.
+    let paths = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(paths.collect())
+}
+
+/// Packs a folder as the kernel wants it (Documentation/driver-api/early-userspace/buffer-format.rst).
+fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
+    let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn().context("find")?;
+    let names = find.stdout.take().context("find has no output")?;
+    let file = File::create(image).with_context(|| format!("creating {}", image.display()))?;
+    let status = Command::new("cpio")
+        .args(["--create", "--format=newc", "--quiet"])
+        .current_dir(root)
+        .stdin(names)
+        .stdout(file)
+        .status()
+        .context("cannot start cpio")?;
+    if !find.wait()?.success() || !status.success() {
+        bail!("cannot pack {}", root.display());
+    }
+    Ok(image.to_owned())
+}

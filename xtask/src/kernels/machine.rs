@@ -1,0 +1,76 @@
+//! One emulated machine: boots a kernel, keeps its console, reads the verdict.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::guest::{FAILED, PASSED};
+use super::image::GUEST;
+
+/// Longest run. One takes 15 to 40 seconds, most of it the verifier's.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Runs the guest under `kernel`; its summary, if all is well. `console` keeps what the machine printed.
+///
+/// # Errors
+/// The guest's complaint, or that it never came to a verdict.
+pub(super) fn run(kernel: &Path, image: &Path, console: &Path) -> Result<String> {
+    let output = File::create(console).with_context(|| format!("creating {}", console.display()))?;
+    let machine = Machine(
+        Command::new("qemu-system-x86_64")
+            // Emulated, because not every machine that builds this can virtualise.
+            // One CPU: with two, a kernel that patches its own code meets stale breakpoints now and then (6.12, QEMU 7.2).
+            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024"])
+            .args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(image)
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 rdinit={GUEST} -- guest")])
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .context("cannot start qemu-system-x86_64")?,
+    );
+    let ended = machine.ends_within(LIMIT)?;
+    let text = String::from_utf8_lossy(&fs::read(console)?).into_owned();
+    let verdict = |word: &str| {
+        text.lines().rev().find_map(|line| line.trim().split_once(word)).map(|(_, rest)| rest.trim().to_owned())
+    };
+    let see = format!("the console is in {}", console.display());
+    match (verdict(PASSED), verdict(FAILED)) {
+        (Some(summary), None) if ended => Ok(summary),
+        (_, Some(complaint)) => bail!("{complaint}; {see}"),
+        _ if !ended => bail!("no verdict after {} s; {see}", LIMIT.as_secs()),
+        _ => bail!("the machine stopped without a verdict; {see}"),
+    }
+}
+
+/// A running QEMU; dropped, it ends.
+struct Machine(Child);
+
+impl Machine {
+    /// Whether it powers off in time.
+    fn ends_within(mut self, limit: Duration) -> Result<bool> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if self.0.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

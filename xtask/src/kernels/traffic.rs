@@ -1,0 +1,122 @@
+//! Traffic whose truth is known: a server that answers in JSON and as an event stream, and clients that ask it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The server's port, the first of the models'.
+pub(super) const PORT: u16 = 11400;
+/// What the server waits before the first chunk, and between chunks.
+pub(super) const FIRST: Duration = Duration::from_millis(100);
+pub(super) const GAP: Duration = Duration::from_millis(50);
+/// Chunks of a stream, the empty last one excluded.
+pub(super) const CHUNKS: u32 = 8;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Answers connections on [`PORT`], of IPv4 and IPv6, for as long as the process lives.
+pub(super) fn serve() -> Result<()> {
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("binding the model's port")?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                if let Err(error) = answer(stream) {
+                    eprintln!("server: {error:#}");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Answers requests until the client closes.
+fn answer(stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut out = stream.try_clone()?;
+    let mut reader = BufReader::new(stream);
+    while let Some(head) = read_head(&mut reader)? {
+        let mut body = vec![0; length(&head)?];
+        reader.read_exact(&mut body)?;
+        if head.starts_with("POST ") {
+            write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            for number in 0..CHUNKS {
+                thread::sleep(if number == 0 { FIRST } else { GAP });
+                let event = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{number}\"}}}}]}}\n\n");
+                write!(out, "{:x}\r\n{event}\r\n", event.len())?;
+            }
+            out.write_all(b"0\r\n\r\n")?;
+        } else {
+            let body = r#"{"object":"list","data":[{"id":"guest"}]}"#;
+            let length = body.len();
+            write!(out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A message's head with the empty line; `None` at the end of the stream.
+fn read_head(reader: &mut impl std::io::BufRead) -> Result<Option<String>> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return if head.is_empty() { Ok(None) } else { bail!("the stream ends inside a head") };
+        }
+    }
+    Ok(Some(head))
+}
+
+fn length(head: &str) -> Result<usize> {
+    head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(Ok(0), |value| Ok(value.parse()?))
+}
+
+/// One client's connection.
+pub(super) struct Client {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects to the server at an address of loopback.
+    pub(super) fn connect(address: impl Into<IpAddr>) -> Result<Self> {
+        let stream = TcpStream::connect((address.into(), PORT)).context("connecting to the model's port")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Self { reader: BufReader::new(stream.try_clone()?), stream })
+    }
+
+    /// Asks for the list of models.
+    pub(super) fn list(&mut self) -> Result<()> {
+        self.stream.write_all(b"GET /v1/models HTTP/1.1\r\nHost: guest\r\n\r\n")?;
+        let head = read_head(&mut self.reader)?.context("no answer")?;
+        let mut body = vec![0; length(&head)?];
+        Ok(self.reader.read_exact(&mut body)?)
+    }
+
+    /// Asks for a stream; the time to its first chunk.
+    pub(super) fn chat(&mut self) -> Result<Duration> {
+        let body = r#"{"model":"guest","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#;
+        let (begun, length) = (Instant::now(), body.len());
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: guest\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        // Head and body in two segments, as many clients send them.
+        self.stream.write_all(head.as_bytes())?;
+        self.stream.write_all(body.as_bytes())?;
+        read_head(&mut self.reader)?.context("no answer")?;
+        let mut first = None;
+        loop {
+            let mut size = String::new();
+            self.reader.read_line(&mut size)?;
+            first.get_or_insert_with(|| begun.elapsed());
+            let size = usize::from_str_radix(size.trim(), 16).with_context(|| format!("chunk size {size:?}"))?;
+            let mut chunk = vec![0; size + 2];
+            self.reader.read_exact(&mut chunk)?;
+            if size == 0 {
+                return first.context("no chunk");
+            }
+        }
+    }
+}
