@@ -99,7 +99,8 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     }
     let Some(connection) = connection(sock) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
-    if segment.len > 0 {
+    // A FIN comes last: with it, what came out of order before is settled.
+    if segment.len > 0 || segment.is_fin() {
         if !connection.conn.is_next(segment.seq)
             && let Some(tcp) = tcp_sock(sock)
         {

@@ -117,6 +117,11 @@ impl Segment {
     }
 
     #[inline(always)]
+    pub(crate) fn is_fin(&self) -> bool {
+        self.flags & FIN != 0
+    }
+
+    #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
         self.flags & SYN != 0
     }
