@@ -29,11 +29,10 @@ pub enum Progress {
     More,
 }
 
-/// The connection's state: see the module's documentation for who writes what.
+/// The connection's state: what ingress writes, then what egress writes, then the queue between them.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Conn {
-    // Written by ingress.
     rx: Framer,
     rx_first_ns: u64,
     early: EarlyRanges,
@@ -42,7 +41,7 @@ pub struct Conn {
     rx_synced: u32,
     /// Requests pushed into the queue so far.
     tail: u32,
-    /// More than [`PIPELINE`] requests were under way once: later ones are not followed.
+    /// More requests than [`PIPELINE`] were under way once: later ones are not followed.
     overflown: u32,
     /// The client sent FIN or RST.
     client_ended: u32,

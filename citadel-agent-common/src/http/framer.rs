@@ -178,7 +178,7 @@ impl Framer {
         self.flags &= flag::CONNECTION;
     }
 
-    /// Takes part of a line: from `offset` on, at most `left` bytes, at most [`WORDS`] words, at most to the line's end.
+    /// Takes part of a line: from `offset` on, at most `left` bytes, at most four words, at most to the line's end.
     #[inline(always)]
     pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
         self.report(0, event::NONE);

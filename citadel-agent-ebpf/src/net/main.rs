@@ -160,10 +160,10 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     }
     let Some(connection) = connection(sock) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
-    if segment.ends() || connection.conn.has_sent(segment.seq) {
-        if let Some(tcp) = tcp_sock(sock) {
-            count_retransmits(connection, tcp.total_retrans, &mut counters);
-        }
+    if (segment.ends() || connection.conn.has_sent(segment.seq))
+        && let Some(tcp) = tcp_sock(sock)
+    {
+        count_retransmits(connection, tcp.total_retrans, &mut counters);
     }
     let conn = &mut connection.conn;
     if segment.len > 0 {

@@ -140,7 +140,7 @@ impl Builder<'_> {
             Some(Open::List { items, .. }) => items.push(node),
             Some(Open::Map { entries, key, .. }) => match (key.take(), node.value) {
                 (Some((key, key_pos)), value) => {
-                    entries.push(Entry { key, key_pos, value: Node { pos: node.pos, value } })
+                    entries.push(Entry { key, key_pos, value: Node { pos: node.pos, value } });
                 }
                 (None, Value::Scalar { text, .. }) => *key = Some((text, node.pos)),
                 (None, _) => {

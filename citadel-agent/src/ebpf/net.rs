@@ -365,7 +365,7 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), NetError> {
         Program::SockOps(program) => program.load(),
         _ => return Err(NetError::Missing(name)),
     };
-    result.map_err(|error| refused(name, error))
+    result.map_err(|error| refused(name, &error))
 }
 
 fn attach(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), NetError> {
@@ -382,23 +382,23 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), NetE
         Program::SockOps(program) => SockOps::attach(program, cgroup, mode).map(drop),
         _ => return Err(NetError::Missing(name)),
     };
-    result.map_err(|error| refused(name, error))
+    result.map_err(|error| refused(name, &error))
 }
 
 fn set_continuation(ebpf: &mut Ebpf, map: &'static str, index: u32, program: &'static str) -> Result<(), NetError> {
     let loaded = ebpf.program(program).ok_or(NetError::Missing(program))?.fd();
-    let fd = loaded.and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| refused(program, error))?;
+    let fd = loaded.and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| refused(program, &error))?;
     let mut continuation = ProgramArray::try_from(ebpf.map_mut(map).ok_or(NetError::Missing(map))?)
         .map_err(|error| NetError::Map { map, error })?;
     continuation.set(index, &fd, 0).map_err(|error| NetError::Map { map, error })
 }
 
-fn refused(program: &'static str, error: ProgramError) -> NetError {
-    if let ProgramError::LoadError { verifier_log, .. } = &error {
+fn refused(program: &'static str, error: &ProgramError) -> NetError {
+    if let ProgramError::LoadError { verifier_log, .. } = error {
         debug!(program, log = %verifier_log, "verifier");
     }
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();

@@ -1,6 +1,6 @@
 //! The two HTTP listeners: metrics pages, and health.
 //!
-//! [`bind`] first, so that the agent can say that it is ready and then be right; then [`serve_metrics`] and
+//! [`bind()`] first, so that the agent can say that it is ready and then be right; then [`serve_metrics`] and
 //! [`serve_health`] until their shutdown future is done. They know the rest of the agent only as [`App`]. A page is made
 //! in memory and answered whole, or not at all.
 //!

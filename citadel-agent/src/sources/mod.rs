@@ -37,6 +37,9 @@ pub enum Outcome {
     Absent,
 }
 
+/// What a source answers.
+type Reading = Result<Outcome, Box<dyn Error + Send + Sync>>;
+
 /// One source.
 pub struct Source {
     /// Value of the `source` label.
@@ -44,7 +47,7 @@ pub struct Source {
     /// The section whose page carries it.
     pub section: Section,
     /// Reads it. An error keeps the whole of it off the page.
-    read: fn(&mut Origin<'_>, &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>>,
+    read: fn(&mut Origin<'_>, &mut Page) -> Reading,
 }
 
 /// All sources.

@@ -1,11 +1,9 @@
 //! The models: what the `net` probes counted per port, under the models' names.
 
-use std::error::Error;
-
 use citadel_agent_common::abi::{Endpoint, EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
 use citadel_agent_common::hist::Histogram;
 
-use super::{Origin, Outcome};
+use super::{Origin, Outcome, Reading};
 use crate::metrics::catalogue::{
     CONNECTIONS, CONNECTIONS_OPEN, Desc, INTER_TOKEN_LATENCY, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
     REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
@@ -26,7 +24,7 @@ const PHASES: [(Phase, &str); 5] = [
     (Phase::Body, "body"),
 ];
 
-pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(net) = &mut origin.net else { return Ok(Outcome::Absent) };
     for port in origin.config.models.measured_ports() {
         let Some(stats) = net.model(port) else { continue };

@@ -1,15 +1,13 @@
 //! The agent's own process, under the names that every Prometheus client uses.
 
-use std::error::Error;
-
-use super::{Origin, Outcome};
+use super::{Origin, Outcome, Reading};
 use crate::host::process::{max_fds, read_boot_time, read_open_fds, read_own_usage, ticks_per_second};
 use crate::metrics::catalogue::{
     BUILD_INFO, PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RSS, PROCESS_START, PROCESS_VIRTUAL,
 };
 use crate::metrics::family::{Page, Value};
 
-pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let usage = read_own_usage(origin.roots)?;
     let start = read_boot_time(origin.roots)? as f64 + usage.start_ticks as f64 / ticks_per_second();
     let build = [env!("CARGO_PKG_VERSION"), env!("CITADEL_COMMIT"), env!("CITADEL_RUSTC")];
