@@ -180,6 +180,22 @@ impl EndpointStats {
     /// Index of the number of body chunks of streamed responses.
     pub const CHUNKS: usize = 0;
 
+    /// The words of the whole entry of which one is not zero as soon as anything was counted: the sums of the latencies
+    /// (an ended request lasted some time), then the aborted requests.
+    pub const TELLING: [usize; 14] = {
+        let mut words = [0; 14];
+        let mut i = 0;
+        while i < 4 {
+            words[i] = i * crate::hist::CELLS + crate::hist::SUM_CELL;
+            i += 1;
+        }
+        while i < 14 {
+            words[i] = 4 * crate::hist::CELLS + 1 + (i - 4);
+            i += 1;
+        }
+        words
+    };
+
     /// Index of the number of aborted requests.
     #[inline(always)]
     #[must_use]

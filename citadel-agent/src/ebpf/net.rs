@@ -13,7 +13,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, ProgramError, SockOps};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
-use citadel_agent_common::abi::{self, ENDPOINTS, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT};
+use citadel_agent_common::abi::{self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT};
 use citadel_agent_common::connection::{Connection, Tuple};
 use tracing::{debug, warn};
 
@@ -248,18 +248,21 @@ impl Net {
         self.models.get(self.slots.get(port)? as usize)
     }
 
-    /// What was counted for each of a port's endpoints, in the order of their numbers.
+    /// What was counted for those of a port's endpoints that anyone asked.
     ///
     /// # Errors
     /// When the kernel does not map the entries.
-    pub fn endpoints(&mut self, port: u16) -> Result<Vec<Box<EndpointStats>>, NetError> {
+    pub fn endpoints(&mut self, port: u16) -> Result<Vec<(Endpoint, Box<EndpointStats>)>, NetError> {
         let Some(slot) = self.slots.get(port).map(|slot| slot as usize) else { return Ok(Vec::new()) };
         let Some(place) = self.endpoints_of.get_mut(slot) else { return Ok(Vec::new()) };
         let mapped = match place {
             Some(mapped) => mapped,
             None => place.insert(map_into_memory(&self.endpoints, "ENDPOINT_STATS", slot * ENDPOINTS, ENDPOINTS)?),
         };
-        Ok((0..ENDPOINTS).filter_map(|endpoint| mapped.get(endpoint)).collect())
+        // An entry is 12 KiB: look at the words that tell whether it holds anything before copying it.
+        let asked = |index: usize| EndpointStats::TELLING.iter().any(|&word| mapped.word(index, word) != Some(0));
+        let endpoints = Endpoint::ALL.into_iter().filter(|&endpoint| asked(endpoint as usize));
+        Ok(endpoints.filter_map(|endpoint| Some((endpoint, mapped.get(endpoint as usize)?))).collect())
     }
 
     /// How much could not be measured, by reason.

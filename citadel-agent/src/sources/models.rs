@@ -1,6 +1,6 @@
 //! The models: what the `net` probes counted per port, under the models' names.
 
-use citadel_agent_common::abi::{Endpoint, EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
+use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
 use citadel_agent_common::hist::Histogram;
 
 use super::{Origin, Outcome, Reading};
@@ -39,7 +39,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let port_label = port.to_string();
         add_model(page, [model, &port_label], &stats, older);
         if stats.counters[counter::BEGUN] > 0 {
-            for (endpoint, stats) in Endpoint::ALL.into_iter().zip(net.endpoints(port)?) {
+            for (endpoint, stats) in net.endpoints(port)? {
                 add_endpoint(page, [model, &port_label, endpoint.label()], &stats);
             }
         }
