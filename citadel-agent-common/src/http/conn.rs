@@ -13,11 +13,11 @@ pub use super::{Payload, Sink};
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 
 /// Parser steps of one [`Conn::receive`]: a step is up to 32 bytes of a line, or any number of body bytes. A call that runs
-/// out of steps says [`Progress::More`], and the same call again goes on where it stopped. As many as the verifier of
-/// Linux 5.10 takes, which follows at most a million instructions; 33 runs (tail calls) make 8 KiB of header.
+/// out of steps says [`Progress::More`], and the same call again goes on where it stopped. The verifier
+/// follows at most a million instructions, which bounds it; 33 runs (tail calls) make 8 KiB of header.
 pub const RECEIVE_STEPS: u32 = 8;
 
-/// Likewise of one [`Conn::transmit`]: a chunk is two steps, so 33 runs are 264 chunks in a packet.
+/// Likewise of [`Conn::transmit`]: 264 chunks in a packet. 5.10 and 6.1 refuse it today: `docs/architecture.md`.
 pub const TRANSMIT_STEPS: u32 = 16;
 
 /// Whether a call took the whole segment.

@@ -1,8 +1,7 @@
 //! The two HTTP listeners: metrics pages, and health.
 //!
-//! [`bind()`] first, so that the agent can say that it is ready and then be right; then [`serve_metrics`] and
-//! [`serve_health`] until their shutdown future is done. They know the rest of the agent only as [`App`]. A page is made
-//! in memory and answered whole, or not at all.
+//! [`bind()`] first, so that the agent can say that it is ready and then be right; then [`serve`] until its shutdown future
+//! is done. They know the rest of the agent only as [`App`]. A page is made in memory and answered whole, or not at all.
 //!
 //! ```text
 //! bind -> server (accept, limits) -> connection (hyper) -> routes (path -> what) -> App
@@ -66,31 +65,7 @@ pub enum Content {
     Health,
 }
 
-/// Serves the metrics pages and the index on `listener` until `shutdown` is done and the open answers are out.
-///
-/// # Errors
-/// When the runtime cannot take the listener. What happens on a connection ends that connection only.
-pub async fn serve_metrics(
-    listener: TcpListener,
-    app: Arc<dyn App>,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    serve(Content::Metrics, listener, app, Limits::default(), shutdown).await
-}
-
-/// Serves `/health`, `/ready` and `/status` on `listener` until `shutdown` is done and the open answers are out.
-///
-/// # Errors
-/// When the runtime cannot take the listener. What happens on a connection ends that connection only.
-pub async fn serve_health(
-    listener: TcpListener,
-    app: Arc<dyn App>,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    serve(Content::Health, listener, app, Limits::default(), shutdown).await
-}
-
-/// Like [`serve_metrics`] and [`serve_health`], with limits of one's own.
+/// Serves `content` on `listener` until `shutdown` is done and the open answers are out.
 ///
 /// # Errors
 /// When the runtime cannot take the listener. What happens on a connection ends that connection only.
