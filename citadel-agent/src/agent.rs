@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
+use crate::discovery::inventory::Inventory;
 use crate::ebpf::net::{Net, NetError};
 use crate::ebpf::plan::{Decision, Family, decide, hook};
 use crate::ebpf::status::{FamilyStatus, Verdict};
@@ -146,6 +147,7 @@ struct State {
     net: Option<Net>,
     families: Vec<FamilyStatus>,
     health: Health,
+    inventory: Inventory,
     read_once: bool,
 }
 
@@ -161,8 +163,15 @@ impl Agent {
     fn start(config: Config) -> Self {
         let roots = Roots::default();
         let (net, families) = attach(&config, &roots);
-        let state =
-            State { config: Arc::new(config), roots, net, families, health: Health::default(), read_once: false };
+        let state = State {
+            config: Arc::new(config),
+            roots,
+            net,
+            families,
+            health: Health::default(),
+            inventory: Inventory::default(),
+            read_once: false,
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -177,8 +186,13 @@ impl State {
         if let Some(net) = &mut self.net {
             net.refresh_older_connections();
         }
-        let mut origin =
-            Origin { config: &self.config, roots: &self.roots, net: self.net.as_mut(), families: &self.families };
+        let mut origin = Origin {
+            config: &self.config,
+            roots: &self.roots,
+            inventory: &self.inventory,
+            net: self.net.as_mut(),
+            families: &self.families,
+        };
         let page = sources::collect(section, &mut origin, &mut self.health);
         self.read_once = true;
         page

@@ -1,14 +1,16 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
 //! Data flows one way and no import points back up:
-//! `config -> host -> ebpf | sources -> metrics -> http`. `agent` only wires.
+//! `config -> host -> ebpf | sources -> discovery -> metrics -> http`. `agent` only wires.
 
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod ebpf;
 pub mod host;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod slot;
 pub mod sources;

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use std::{env, fs};
 
-use citadel_agent::metrics::catalogue::{
-    CATALOGUE, Kind, PROCESS_CPU, REQUEST_BYTES, REQUEST_DURATION, REQUESTS_IN_FLIGHT, SOURCE_DURATION, Unit,
-};
+use citadel_agent::metrics::catalogue::agent::{PROCESS_CPU, SOURCE_DURATION};
+use citadel_agent::metrics::catalogue::models::{REQUEST_BYTES, REQUEST_DURATION, REQUESTS_IN_FLIGHT};
+use citadel_agent::metrics::catalogue::{self, Kind, Unit};
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, PageError, Value};
 use citadel_agent::metrics::format::Format;
@@ -105,7 +105,7 @@ fn all_formats_say_the_same() {
 fn open_metrics_names_families_without_total() {
     let page = page(&["phi3"]);
     let open = parse(&text(&page, Format::OpenMetrics));
-    for desc in CATALOGUE {
+    for desc in catalogue::all() {
         let name = if desc.kind == Kind::Counter { desc.name.strip_suffix("_total").unwrap() } else { desc.name };
         assert!(open.kind.contains_key(name), "{name}");
         assert_eq!(open.unit.contains_key(name), desc.unit != Unit::None, "unit of {name}");
@@ -115,7 +115,7 @@ fn open_metrics_names_families_without_total() {
 #[test]
 fn families_come_in_the_order_of_the_catalogue() {
     let parsed = parse(&text(&page(&["b", "a"]), Format::Text));
-    let order: Vec<&str> = CATALOGUE.iter().map(|desc| desc.name).collect();
+    let order: Vec<&str> = catalogue::all().map(|desc| desc.name).collect();
     assert_eq!(parsed.order, order);
 }
 
@@ -208,19 +208,14 @@ fn the_catalogue_keeps_to_the_naming_rules() {
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
     let mut names = HashSet::new();
-    for desc in CATALOGUE {
+    for desc in catalogue::all() {
         let name = desc.name;
         assert!(valid(name), "{name}: lower case, digits and underscores only");
         let base = name.strip_suffix("_total");
         assert_eq!(base.is_some(), desc.kind == Kind::Counter, "{name}: counters, and only they, end in _total");
         let base = base.unwrap_or(name);
         assert!(names.insert(base), "{name}: twice");
-        let unit = match desc.unit {
-            Unit::None => "",
-            Unit::Seconds => "_seconds",
-            Unit::Bytes => "_bytes",
-        };
-        assert!(base.ends_with(unit), "{name}: ends with its unit");
+        assert!(base.ends_with(desc.unit.name()), "{name}: ends with its unit");
         for suffix in ["_bucket", "_sum", "_count", "_created"] {
             assert!(!base.ends_with(suffix), "{name}: {suffix} is for parts of a histogram");
         }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use citadel_agent::http::{BindError, CollectError, Content, Limits, bind};
-use citadel_agent::metrics::catalogue::{REQUESTS_IN_FLIGHT, Section};
+use citadel_agent::metrics::catalogue::{Section, models::REQUESTS_IN_FLIGHT};
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::format::Format;

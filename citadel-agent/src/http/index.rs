@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::routes::{Route, Serves};
 use crate::config::resolved::Config;
-use crate::metrics::catalogue::PROBE_STATUS;
+use crate::metrics::catalogue::agent::PROBE_STATUS;
 use crate::metrics::family::{Family, Page};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\

@@ -55,13 +55,13 @@ pub(super) enum Serves {
 /// Where the configuration names a page's path.
 type Path = fn(&Endpoints) -> &String;
 
-/// The pages that have a configured path. Those without a section of their own yet carry the agent's own metrics.
+/// The pages that have a configured path.
 const SECTIONS: [(Path, &str, Section); 5] = [
     (|paths| &paths.models, "Models", Section::Models),
-    (|paths| &paths.gpu, "GPUs", Section::Agent),
-    (|paths| &paths.system, "Host", Section::Agent),
-    (|paths| &paths.storage, "Storage", Section::Agent),
-    (|paths| &paths.services, "Services", Section::Agent),
+    (|paths| &paths.gpu, "GPUs", Section::Gpu),
+    (|paths| &paths.system, "Host", Section::System),
+    (|paths| &paths.storage, "Storage", Section::Storage),
+    (|paths| &paths.services, "Services", Section::Services),
 ];
 
 /// The paths of the metrics port.

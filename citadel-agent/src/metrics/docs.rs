@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::catalogue::{CATALOGUE, Desc, Kind, Section, Unit};
+use super::catalogue::{self, Desc, Kind, Section};
 
 /// The sections of the document: which, its heading, and what there is to say about it.
-const SECTIONS: [(Section, &str, &str); 2] = [
+const SECTIONS: [(Section, &str, &str); 6] = [
     (
         Section::Models,
         "Models: `/metrics/models`",
@@ -13,6 +13,10 @@ const SECTIONS: [(Section, &str, &str); 2] = [
          `completions`, `responses`, `embeddings`, `rerank`, `models`, `health`, `metrics`, `other`; `code` is the exact HTTP \
          status.",
     ),
+    (Section::Gpu, "GPUs: `/metrics/gpu`", ""),
+    (Section::System, "The host: `/metrics/system`", ""),
+    (Section::Storage, "Storage: `/metrics/storage`", ""),
+    (Section::Services, "Services: `/metrics/services`", ""),
     (
         Section::Agent,
         "The agent itself: on every page",
@@ -24,7 +28,7 @@ const SECTIONS: [(Section, &str, &str); 2] = [
 #[must_use]
 pub fn markdown() -> String {
     let mut text = String::from(
-        "<!-- Made from citadel-agent/src/metrics/catalogue.rs: UPDATE_DOCS=1 cargo test -p citadel-agent docs -->\n\
+        "<!-- Made from citadel-agent/src/metrics/catalogue: UPDATE_DOCS=1 cargo test -p citadel-agent docs -->\n\
          # Metrics\n\n\
          `/metrics` carries all of them. The format follows `Accept`: Prometheus text 0.0.4, OpenMetrics 1.0, or Prometheus'\n\
          delimited protobuf.\n\n\
@@ -34,13 +38,15 @@ pub fn markdown() -> String {
          Counters start at 0 with the agent (`process_start_time_seconds`). What is not measured is absent, never 0.\n",
     );
     for (section, heading, about) in SECTIONS {
+        let mut entries = catalogue::all().filter(|desc| desc.section == section).peekable();
+        if entries.peek().is_none() {
+            continue;
+        }
         _ = write!(
             text,
             "\n## {heading}\n{about}\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n"
         );
-        for desc in CATALOGUE.iter().filter(|desc| desc.section == section) {
-            row(&mut text, desc);
-        }
+        entries.for_each(|desc| row(&mut text, desc));
     }
     text
 }
@@ -51,11 +57,7 @@ fn row(text: &mut String, desc: &Desc) {
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
     };
-    let unit = match desc.unit {
-        Unit::None => "",
-        Unit::Seconds => "seconds",
-        Unit::Bytes => "bytes",
-    };
+    let unit = desc.unit.name();
     let help = desc.help.replace('|', "\\|").replace('\n', " ");
     _ = writeln!(text, "| `{}` | {kind} | {unit} | {} | {help} |", desc.name, desc.labels.join(", "));
 }
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn every_metric_is_in_the_docs() {
         let text = markdown();
-        for desc in CATALOGUE {
+        for desc in catalogue::all() {
             assert!(text.contains(&format!("| `{}` |", desc.name)), "{} has a section that the docs lack", desc.name);
         }
     }

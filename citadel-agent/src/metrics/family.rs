@@ -4,7 +4,7 @@
 
 use citadel_agent_common::hist::Histogram;
 
-use super::catalogue::{CATALOGUE, Desc, Kind};
+use super::catalogue::{self, Desc, Kind};
 
 /// One metric with a value per label set.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Page {
     /// When two samples of a family have the same labels, or when a sample does not fit its entry in the catalogue.
     /// Prometheus would refuse such a page, or worse, keep one of the two values.
     pub fn sort(&mut self) -> Result<(), PageError> {
-        self.families.sort_by_key(|family| CATALOGUE.iter().position(|desc| std::ptr::eq(*desc, family.desc)));
+        self.families.sort_by_cached_key(|family| catalogue::all().position(|desc| std::ptr::eq(desc, family.desc)));
         for Family { desc, samples } in &mut self.families {
             samples.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
@@ -121,7 +121,8 @@ pub enum PageError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::catalogue::{CONNECTIONS_OPEN, PROCESS_RSS, REQUEST_BYTES, TCP_RTT};
+    use crate::metrics::catalogue::agent::PROCESS_RSS;
+    use crate::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUEST_BYTES, TCP_RTT};
 
     #[test]
     fn a_page_is_sorted_like_the_catalogue_and_by_labels() {

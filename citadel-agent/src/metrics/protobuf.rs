@@ -12,7 +12,7 @@ use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message;
 
 use super::buckets::{self, BOUNDS};
-use super::catalogue::{Desc, Kind, PROCESS_START, Unit};
+use super::catalogue::{Desc, Kind, agent::PROCESS_START};
 use super::family::{self, Page, Value};
 
 /// A label of a metric.
@@ -188,11 +188,7 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
         }
         .into(),
         metric: family.samples.iter().map(|sample| metric(desc, sample, created)).collect(),
-        unit: match desc.unit {
-            Unit::None => None,
-            Unit::Seconds => Some("seconds".to_owned()),
-            Unit::Bytes => Some("bytes".to_owned()),
-        },
+        unit: Some(desc.unit.name()).filter(|unit| !unit.is_empty()).map(str::to_owned),
     }
 }
 

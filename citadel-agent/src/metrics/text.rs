@@ -70,11 +70,8 @@ impl Collector for Collected {
 impl Collected {
     /// The unit to announce; the encoder then appends it to the name. 0.0.4 knows none.
     fn unit(&self, desc: &Desc) -> Option<registry::Unit> {
-        match (self.dialect, desc.unit) {
-            (Dialect::Prometheus, _) | (_, Unit::None) => None,
-            (Dialect::OpenMetrics, Unit::Seconds) => Some(registry::Unit::Seconds),
-            (Dialect::OpenMetrics, Unit::Bytes) => Some(registry::Unit::Bytes),
-        }
+        let announced = self.dialect == Dialect::OpenMetrics && desc.unit != Unit::None;
+        announced.then(|| registry::Unit::Other(desc.unit.name().to_owned()))
     }
 
     /// The name without what the encoder appends by itself: in OpenMetrics a counter's `_total` and the unit.

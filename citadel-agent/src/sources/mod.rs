@@ -11,10 +11,12 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::resolved::Config;
+use crate::discovery::inventory::Inventory;
 use crate::ebpf::net::Net;
 use crate::ebpf::status::FamilyStatus;
 use crate::host::Roots;
-use crate::metrics::catalogue::{SOURCE_DURATION, SOURCE_SUCCESS, Section};
+use crate::metrics::catalogue::Section;
+use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
 use crate::metrics::family::{Page, Value};
 
 /// What sources read from.
@@ -23,6 +25,8 @@ pub struct Origin<'a> {
     pub config: &'a Config,
     /// Where the kernel's file systems are.
     pub roots: &'a Roots,
+    /// The models of this host.
+    pub inventory: &'a Inventory,
     /// The `net` probes, where they are attached.
     pub net: Option<&'a mut Net>,
     /// All probe families' statuses.

@@ -4,9 +4,10 @@ use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Proto
 use citadel_agent_common::hist::Histogram;
 
 use super::{Origin, Outcome, Reading};
-use crate::metrics::catalogue::{
-    CONNECTIONS, CONNECTIONS_OPEN, Desc, INTER_TOKEN_LATENCY, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
-    REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
+use crate::metrics::catalogue::Desc;
+use crate::metrics::catalogue::models::{
+    CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, REQUEST_BYTES, REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED,
+    REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
     TIME_TO_FIRST_TOKEN,
 };
 use crate::metrics::family::{Page, Value};

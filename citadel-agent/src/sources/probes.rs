@@ -1,7 +1,9 @@
 //! The kernel probes themselves: verdicts, cost, fill, loss.
 
 use super::{Origin, Outcome, Reading};
-use crate::metrics::catalogue::{EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS};
+use crate::metrics::catalogue::agent::{
+    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS,
+};
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {

@@ -2,7 +2,7 @@
 
 use super::{Origin, Outcome, Reading};
 use crate::host::process::{max_fds, read_boot_time, read_open_fds, read_own_usage, ticks_per_second};
-use crate::metrics::catalogue::{
+use crate::metrics::catalogue::agent::{
     BUILD_INFO, PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RSS, PROCESS_START, PROCESS_VIRTUAL,
 };
 use crate::metrics::family::{Page, Value};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Local, Models};
 use citadel_agent::http::{self, App, CollectError, Content, Limits};
-use citadel_agent::metrics::catalogue::{CATALOGUE, Kind, Section};
+use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
 use citadel_agent_common::hist::Histogram;
 use tokio::sync::oneshot;
@@ -34,7 +34,7 @@ pub fn page(models: &[&str]) -> Page {
     let mut page = Page::default();
     for (i, model) in models.iter().enumerate() {
         let port = (11400 + i).to_string();
-        for desc in CATALOGUE {
+        for desc in catalogue::all() {
             let first = desc.labels.first() == Some(&"model");
             if !first && i > 0 {
                 continue;
@@ -53,7 +53,7 @@ pub fn page(models: &[&str]) -> Page {
                 other => format!("some {other} <i>"),
             };
             let sample = Sample { labels: desc.labels.iter().map(label).collect(), value };
-            match page.families.iter_mut().find(|family| std::ptr::eq(family.desc, *desc)) {
+            match page.families.iter_mut().find(|family| std::ptr::eq(family.desc, desc)) {
                 Some(family) => family.samples.push(sample),
                 None => page.families.push(Family { desc, samples: vec![sample] }),
             }

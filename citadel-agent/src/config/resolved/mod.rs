@@ -1,13 +1,16 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
+mod ebpf;
+mod remote;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
-/// `scrape_interval` and `evaluation_interval` where they are not configured.
-pub(super) const DEFAULT_PROMETHEUS_INTERVAL: Duration = Duration::from_secs(15);
+pub use ebpf::Ebpf;
+pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
+pub use remote::Remote;
 
 /// The whole configuration. Only [`super::load`], [`super::parse`] and [`Config::default`] make one, so that
 /// holding one means that it is valid.
@@ -111,34 +114,4 @@ impl Models {
     pub fn measured_ports(&self) -> BTreeSet<u16> {
         self.ports.keys().copied().chain(self.discover.clone().into_iter().flatten()).collect()
     }
-}
-
-/// The dev-ops server.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Remote {
-    /// Host name or address of the dev-ops server.
-    pub dev_ops_server: String,
-    /// Where remote write goes.
-    pub remote_write_url: Option<String>,
-    /// How often Prometheus scrapes this host.
-    pub scrape_interval: Duration,
-    /// How often Prometheus evaluates its rules.
-    pub evaluation_interval: Duration,
-    /// Grafana, for links.
-    pub grafana_url: Option<String>,
-    /// Grafana's data source.
-    pub grafana_datasource: Option<String>,
-    /// Alertmanager.
-    pub alert_manager_url: Option<String>,
-    /// Alertmanager's webhook, as the operator's file names it.
-    pub webhook_url: Option<String>,
-}
-
-/// Which kernel probes run, and where.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Ebpf {
-    /// The `net` family: requests, tokens, TCP.
-    pub net: bool,
-    /// The cgroup v2 directory that programs attach to; `None`: the root of the mount that mountinfo names.
-    pub cgroup: Option<PathBuf>,
 }

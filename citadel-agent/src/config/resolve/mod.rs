@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+mod ebpf;
+mod remote;
+
 use super::mistakes::{Mistakes, join};
-use super::resolved::{Config, Ebpf, Endpoints, Local, Models, Remote};
+use super::resolved::{Config, Endpoints, Local, Models};
 use super::section::{At, Section, convert_at, entries};
 use super::tree::{Node, Value};
 use super::value::{self, expected};
@@ -21,8 +24,8 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let own = OwnPorts::read(&section, &defaults.local, mistakes);
     let local = local(&section, &own, defaults.local, mistakes);
     let models = models(&root.section("model_monitoring", mistakes), &own, defaults.models, mistakes);
-    let remote = remote(&root.section("remote_monitoring", mistakes), mistakes);
-    let ebpf = ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
+    let remote = remote::remote(&root.section("remote_monitoring", mistakes), mistakes);
+    let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
     Some(Config { local: local?, models: models?, remote: remote?, ebpf: ebpf? })
 }
 
@@ -202,45 +205,4 @@ fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<
         }
     }
     Some(paths)
-}
-
-/// All keys are checked even when the section is not enabled, so that enabling it holds no surprise.
-fn remote(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Option<Remote>> {
-    let default_interval = super::resolved::DEFAULT_PROMETHEUS_INTERVAL;
-    let enabled = section.read("enabled", false, value::boolean, mistakes);
-    let server = section.optional("dev_ops_server", value::host, mistakes);
-    if let (Some(At { value: true, pos }), Some(None)) = (&enabled, &server) {
-        let message = "is missing, and required because remote_monitoring.enabled is true";
-        mistakes.push(*pos, "remote_monitoring.dev_ops_server", message);
-    }
-    let prometheus = section.section("prometheus", mistakes);
-    let remote_write_url = prometheus.optional("remote_write_url", value::url, mistakes);
-    let scrape_interval = prometheus.read("scrape_interval", default_interval, value::interval, mistakes);
-    let evaluation_interval = prometheus.read("evaluation_interval", default_interval, value::interval, mistakes);
-    let grafana = section.section("grafana", mistakes);
-    let grafana_url = grafana.optional("dashboard_url", value::url, mistakes);
-    let grafana_datasource = grafana.optional("datasource", value::text, mistakes);
-    let alerting = section.section("alerting", mistakes);
-    let alert_manager_url = alerting.optional("alert_manager_url", value::url, mistakes);
-    let webhook_url = alerting.optional("webhook_url", value::url, mistakes);
-
-    if !enabled?.value {
-        return Some(None);
-    }
-    Some(Some(Remote {
-        dev_ops_server: server??,
-        remote_write_url: remote_write_url?,
-        scrape_interval: scrape_interval?.value,
-        evaluation_interval: evaluation_interval?.value,
-        grafana_url: grafana_url?,
-        grafana_datasource: grafana_datasource?,
-        alert_manager_url: alert_manager_url?,
-        webhook_url: webhook_url?,
-    }))
-}
-
-fn ebpf(section: &Section<'_>, defaults: &Ebpf, mistakes: &mut Mistakes) -> Option<Ebpf> {
-    let net = section.read("net", defaults.net, value::boolean, mistakes);
-    let cgroup = section.optional("cgroup", value::absolute_path, mistakes);
-    Some(Ebpf { net: net?.value, cgroup: cgroup? })
 }

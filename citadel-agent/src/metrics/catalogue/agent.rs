@@ -1,0 +1,38 @@
+//! The agent itself: on every page.
+
+use super::{Desc, Kind, Section, Unit};
+
+catalogue! {
+    Agent;
+
+    BUILD_INFO: Gauge None "citadel_agent_build_info" ["version", "commit", "rustc"]
+        "Always 1; the labels say what is running.";
+    SOURCE_SUCCESS: Gauge None "citadel_source_success" ["source"]
+        "1 if the source's last read succeeded, else 0.";
+    SOURCE_DURATION: Gauge Seconds "citadel_source_duration_seconds" ["source"]
+        "How long the source's last read took.";
+    PROBE_STATUS: Gauge None "citadel_probe_status" ["family", "program", "status", "reason"]
+        "Always 1; one series a kernel program, its labels say whether it measures and if not, why.";
+    PROBE_RUNS: Counter None "citadel_probe_runs_total" ["program"]
+        "Runs of a kernel program, while the kernel's BPF statistics are on.";
+    PROBE_SECONDS: Counter Seconds "citadel_probe_seconds_total" ["program"]
+        "Time spent in a kernel program, while the kernel's BPF statistics are on.";
+    MAP_ENTRIES: Gauge None "citadel_map_entries" ["map"]
+        "Entries in use of a kernel map.";
+    MAP_CAPACITY: Gauge None "citadel_map_capacity" ["map"]
+        "Entries that a kernel map can hold.";
+    EVENTS_LOST: Counter None "citadel_events_lost_total" ["reason"]
+        "What could not be measured, by reason; 0 as long as every request was followed.";
+    PROCESS_CPU: Counter Seconds "process_cpu_seconds_total" []
+        "User and system CPU time of the agent.";
+    PROCESS_RSS: Gauge Bytes "process_resident_memory_bytes" []
+        "Resident memory of the agent.";
+    PROCESS_VIRTUAL: Gauge Bytes "process_virtual_memory_bytes" []
+        "Virtual memory of the agent.";
+    PROCESS_OPEN_FDS: Gauge None "process_open_fds" []
+        "Open file descriptors of the agent.";
+    PROCESS_MAX_FDS: Gauge None "process_max_fds" []
+        "Most file descriptors that the agent may open.";
+    PROCESS_START: Gauge Seconds "process_start_time_seconds" []
+        "When the agent started, in seconds since the epoch.";
+}

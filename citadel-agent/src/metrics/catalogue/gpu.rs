@@ -1,0 +1,7 @@
+//! GPUs: `/metrics/gpu`.
+
+use super::Desc;
+
+catalogue! {
+    Gpu;
+}

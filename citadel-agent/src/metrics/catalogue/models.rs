@@ -1,0 +1,36 @@
+//! The models: `/metrics/models`.
+
+use super::{Desc, Kind, Section, Unit};
+
+catalogue! {
+    Models;
+
+    REQUESTS: Counter None "citadel_model_requests_total" ["model", "port", "endpoint", "code"]
+        "Requests whose response ended, by HTTP status code.";
+    REQUESTS_IN_FLIGHT: Gauge None "citadel_model_requests_in_flight" ["model", "port"]
+        "Requests that began and whose response has not ended.";
+    REQUESTS_ABORTED: Counter None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
+        "Requests whose connection was closed or reset before the response ended, by the side that ended it first and by what was under way: request (still arriving), waiting (no response byte yet), headers (header out, no body yet), streaming, body.";
+    REQUEST_DURATION: Histogram Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint"]
+        "First request byte in the server's TCP to last response byte handed down by the server.";
+    TIME_TO_FIRST_BYTE: Histogram Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint"]
+        "Last request byte in to first response byte out; 1xx responses are left out.";
+    TIME_TO_FIRST_TOKEN: Histogram Seconds "citadel_model_time_to_first_token_seconds" ["model", "port", "endpoint"]
+        "Last request byte in to first body byte out, streamed responses only (text/event-stream, application/x-ndjson). The first chunk of an OpenAI stream may be a role chunk without text.";
+    INTER_TOKEN_LATENCY: Histogram Seconds "citadel_model_inter_token_latency_seconds" ["model", "port", "endpoint"]
+        "Time between consecutive body chunks of a streamed response. A chunk can hold several tokens.";
+    STREAM_CHUNKS: Counter None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
+        "HTTP body chunks of streamed responses, the empty last chunk excluded.";
+    REQUEST_BYTES: Counter Bytes "citadel_model_request_bytes_total" ["model", "port"]
+        "TCP payload received from clients, each byte once.";
+    RESPONSE_BYTES: Counter Bytes "citadel_model_response_bytes_total" ["model", "port"]
+        "TCP payload sent to clients, each byte once.";
+    CONNECTIONS_OPEN: Gauge None "citadel_model_connections_open" ["model", "port"]
+        "Established TCP connections to the model's port.";
+    CONNECTIONS: Counter None "citadel_model_connections_total" ["model", "port", "protocol"]
+        "Connections by what their first bytes were: http1, http2, tls, or other (also: closed without a byte).";
+    TCP_RTT: Histogram Seconds "citadel_model_tcp_rtt_seconds" ["model", "port"]
+        "Smoothed TCP round-trip time of the model's connections, one sample a response.";
+    TCP_RETRANSMITS: Counter None "citadel_model_tcp_retransmits_total" ["model", "port"]
+        "TCP segments that the host sent again on the model's connections.";
+}

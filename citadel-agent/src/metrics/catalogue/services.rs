@@ -1,0 +1,7 @@
+//! systemd units and the health of models: `/metrics/services`.
+
+use super::Desc;
+
+catalogue! {
+    Services;
+}

@@ -1,0 +1,7 @@
+//! Disks and file systems: `/metrics/storage`.
+
+use super::Desc;
+
+catalogue! {
+    Storage;
+}

@@ -1,0 +1,81 @@
+//! Where a slow reader leaves its newest whole sample for the scrapes.
+//!
+//! A source that may hang (a driver, a disk that spins up, a peer) runs on a thread or task of its own and publishes here;
+//! a scrape takes what is there, at once, and its age says whether the reader is still alive.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One value, replaced as a whole. Clones share it.
+#[derive(Debug)]
+pub struct Slot<T> {
+    newest: Arc<Mutex<Option<Published<T>>>>,
+}
+
+/// A published value.
+#[derive(Debug)]
+pub struct Published<T> {
+    /// The value; shared, because a scrape may still read it while the next one is published.
+    pub value: Arc<T>,
+    /// When it was published.
+    pub at: Instant,
+}
+
+impl<T> Published<T> {
+    /// How long ago it was published.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.at.elapsed()
+    }
+}
+
+impl<T> Clone for Published<T> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), at: self.at }
+    }
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self { newest: Arc::clone(&self.newest) }
+    }
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { newest: Arc::default() }
+    }
+}
+
+impl<T> Slot<T> {
+    /// Replaces the value.
+    pub fn publish(&self, value: T) {
+        let published = Published { value: Arc::new(value), at: Instant::now() };
+        // Held for a move only, on both sides: nobody waits here. The old value is dropped after the lock.
+        let old = self.newest.lock().unwrap_or_else(PoisonError::into_inner).replace(published);
+        drop(old);
+    }
+
+    /// The newest value, `None` before the first.
+    #[must_use]
+    pub fn newest(&self) -> Option<Published<T>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_see_the_newest_value_and_keep_an_older_one() {
+        let slot = Slot::default();
+        assert!(slot.newest().is_none());
+        let writer = slot.clone();
+        writer.publish(1);
+        let old = slot.newest().unwrap();
+        writer.publish(2);
+        assert_eq!((*old.value, *slot.newest().unwrap().value), (1, 2));
+        assert!(slot.newest().unwrap().at >= old.at);
+    }
+}
