@@ -81,7 +81,7 @@ pub fn net_sockops(ctx: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn ingress(skb: *mut __sk_buff, slot: u32) {
-    let Some(segment) = Segment::read(skb) else {
+    let Some(mut segment) = Segment::read(skb) else {
         sink::lost(Lost::PacketHeader, 1);
         return;
     };
@@ -108,6 +108,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
             connection.conn.acknowledge(tcp.rcv_nxt);
         }
         receive(connection, skb, &segment, INGRESS, &mut counters);
+        segment.recall(&connection.rx_window);
     }
     if segment.ends() {
         connection.conn.client_ends();
@@ -147,7 +148,7 @@ fn receive(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, 
 
 #[inline(always)]
 fn egress(skb: *mut __sk_buff, slot: u32) {
-    let Some(segment) = Segment::read(skb) else {
+    let Some(mut segment) = Segment::read(skb) else {
         sink::lost(Lost::PacketHeader, 1);
         return;
     };
@@ -165,19 +166,20 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     {
         count_retransmits(connection, tcp.total_retrans, &mut counters);
     }
-    let conn = &mut connection.conn;
     if segment.len > 0 {
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         let mut payload = segment.payload(skb, &mut connection.tx_window);
-        let progress = conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
+        let progress =
+            connection.conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
         if matches!(progress, Progress::More) {
             maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
             sink::lost(Lost::StepLimit, 1);
         }
+        segment.recall(&connection.tx_window);
     }
     if segment.ends() {
-        conn.close(!segment.is_reset(), Side::Server, &mut counters);
+        connection.conn.close(!segment.is_reset(), Side::Server, &mut counters);
     }
 }
 
