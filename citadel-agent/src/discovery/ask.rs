@@ -198,7 +198,10 @@ mod tests {
     #[test]
     fn answers_are_understood() {
         let ok = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{body}").into_bytes();
-        assert_eq!(parse(&ok(r#"{"object":"list","data":[{"id":"a/b","x":1},{"id":"c"}]}"#)), Said::Name("a/b".to_owned()));
+        assert_eq!(
+            parse(&ok(r#"{"object":"list","data":[{"id":"a/b","x":1},{"id":"c"}]}"#)),
+            Said::Name("a/b".to_owned())
+        );
         for body in ["", "{}", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#, r#"{"data":[{"id":"a"}"#] {
             assert_eq!(parse(&ok(body)), Said::Nothing, "{body}");
         }

@@ -2,8 +2,7 @@
 
 /// Options that name a model, the ones that say what clients call it first: vLLM's and SGLang's `--served-model-name`,
 /// llama.cpp's `--alias` and `-a`, then `--model`, `--model-path` and llama.cpp's `-m`.
-const OPTIONS: [&[&str]; 3] =
-    [&["--served-model-name"], &["--alias", "-a"], &["--model", "--model-path", "-m"]];
+const OPTIONS: [&[&str]; 3] = [&["--served-model-name"], &["--alias", "-a"], &["--model", "--model-path", "-m"]];
 
 /// Most bytes of a name that came from outside.
 const MAX_NAME: usize = 128;
@@ -72,7 +71,10 @@ mod tests {
     #[test]
     fn servers_name_their_model() {
         for (line, name) in [
-            ("/usr/bin/python3 -m vllm.entrypoints.openai.api_server --model meta-llama/Llama-3-8B --port 11400", "meta-llama/Llama-3-8B"),
+            (
+                "/usr/bin/python3 -m vllm.entrypoints.openai.api_server --model meta-llama/Llama-3-8B --port 11400",
+                "meta-llama/Llama-3-8B",
+            ),
             ("python3 -m vllm.entrypoints.openai.api_server --model=x/y --served-model-name hermes alias2", "hermes"),
             ("/opt/v/bin/python /opt/v/bin/vllm serve mistralai/Mixtral-8x7B --port 11400", "mistralai/Mixtral-8x7B"),
             ("vllm serve /models/phi3/ --served-model-name=phi3", "phi3"),
@@ -88,7 +90,15 @@ mod tests {
 
     #[test]
     fn other_programs_name_none() {
-        for line in ["", "nginx", "nginx: worker process", "python3 -m http.server 11400", "x --model", "x --model --port 1", "docker serve x"] {
+        for line in [
+            "",
+            "nginx",
+            "nginx: worker process",
+            "python3 -m http.server 11400",
+            "x --model",
+            "x --model --port 1",
+            "docker serve x",
+        ] {
             assert_eq!(named(line), None, "{line}");
         }
         assert_eq!(model(&[]), None);

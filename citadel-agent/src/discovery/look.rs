@@ -103,7 +103,9 @@ impl Looker {
         for (port, server) in found {
             self.servers.insert(port, Known { server, gone: None });
         }
-        let nobody = holders.iter().filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
+        let nobody = holders
+            .iter()
+            .filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
         Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind })
     }
 
@@ -164,9 +166,8 @@ impl Looker {
     /// A process that was the server's stays so, also when its parent has ended and another one's child it is now.
     fn keep_members(&self, server: &mut Server, trees: &BTreeMap<u16, BTreeSet<Pid>>, table: &Table) {
         let Some(known) = self.servers.get(&server.port) else { return };
-        let anothers = |process: &Process| {
-            trees.iter().any(|(&port, tree)| port != server.port && tree.contains(&process.pid))
-        };
+        let anothers =
+            |process: &Process| trees.iter().any(|(&port, tree)| port != server.port && tree.contains(&process.pid));
         let members = known.server.processes.iter().filter(|process| table.lives(**process) && !anothers(process));
         server.processes.extend(members);
     }

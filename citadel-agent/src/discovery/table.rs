@@ -81,7 +81,17 @@ mod tests {
             .iter()
             .map(|&(pid, parent)| {
                 let none = Default::default();
-                (pid, Stat { parent, start_ticks: 1, used: none, used_by_children: none, virtual_bytes: 0, resident_pages: 0 })
+                (
+                    pid,
+                    Stat {
+                        parent,
+                        start_ticks: 1,
+                        used: none,
+                        used_by_children: none,
+                        virtual_bytes: 0,
+                        resident_pages: 0,
+                    },
+                )
             })
             .collect()
     }

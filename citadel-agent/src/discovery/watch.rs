@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::ask::{Answers, ask};
 use super::look::{Around, Looker, Unseen};
 use super::name;
@@ -168,6 +170,7 @@ impl Watcher {
         let known: BTreeSet<u16> = self.looker.servers().map(|server| server.port).collect();
         self.answers.keep(|port| known.contains(&port));
         self.usages.read_memory(self.looker.servers(), now);
+        debug!(servers = known.len(), took = ?now.elapsed(), "looked");
         Ok(Some(unseen))
     }
 
@@ -195,7 +198,6 @@ impl Watcher {
         let (servers, usage, problem) = (servers.collect(), self.usages.all(), self.problem.clone());
         self.newest.publish(Discovered { servers, usage, problem });
     }
-
 }
 
 /// Which of these ports have connections open.

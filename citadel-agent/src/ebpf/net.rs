@@ -172,9 +172,7 @@ impl Net {
             ports: array(&mut ebpf, "PORTS")?,
             early: HashMap::try_from(take(&mut ebpf, "EARLY")?)
                 .map_err(|error| NetError::Map { map: "EARLY", error })?,
-            own: Some(
-                HashMap::try_from(take(&mut ebpf, "OWN")?).map_err(|error| NetError::Map { map: "OWN", error })?,
-            ),
+            own: Some(HashMap::try_from(take(&mut ebpf, "OWN")?).map_err(|error| NetError::Map { map: "OWN", error })?),
             models: map_into_memory(&data(&mut ebpf, "MODEL_STATS")?, "MODEL_STATS", 0, entries as usize)?,
             endpoints: data(&mut ebpf, "ENDPOINT_STATS")?,
             endpoints_of: (0..entries).map(|_| None).collect(),

@@ -213,7 +213,10 @@ mod tests {
         let status = b"Name:\tx\nVmPeak:\t   99 kB\nVmRSS:\t   12 kB\nVmSwap:\t    3 kB\n";
         assert_eq!(parse_resident(status), Some(Resident { rss: 12 << 10, swap: 3 << 10 }));
         assert_eq!(parse_resident(b"Name:\tkthreadd\n"), Some(Resident::default()));
-        assert_eq!(parse_pss(b"00400000-7fff ---p 0 00:00 0 [rollup]\nRss: 9 kB\nPss:   5 kB\nPss_Dirty: 1 kB\n"), Some(5120));
+        assert_eq!(
+            parse_pss(b"00400000-7fff ---p 0 00:00 0 [rollup]\nRss: 9 kB\nPss:   5 kB\nPss_Dirty: 1 kB\n"),
+            Some(5120)
+        );
         assert_eq!(parse_pss(b""), Some(0));
     }
 

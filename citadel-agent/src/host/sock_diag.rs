@@ -40,7 +40,7 @@ pub struct Listener {
 pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
     // A dump that runs while sockets come and go may tell of one twice.
     let mut listeners = HashMap::new();
-    dump(StateFlags::LISTEN, |header| {
+    dump(&StateFlags::LISTEN, |header| {
         let id = &header.socket_id;
         if wanted(id.source_port) {
             let (port, address, inode) = (id.source_port, id.source_address, header.inode);
@@ -58,7 +58,7 @@ pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>>
 /// When the kernel does not answer as `sock_diag(7)` says it does.
 pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
     let mut sockets = HashSet::new();
-    dump(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT, |header| {
+    dump(&(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT), |header| {
         let id = &header.socket_id;
         if wanted(id.source_port) {
             sockets.insert(Socket { local_port: id.source_port, cookie: id.cookie });
@@ -68,7 +68,7 @@ pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Soc
 }
 
 /// All TCP sockets in these states, of IPv4 and IPv6.
-fn dump(states: StateFlags, mut take: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+fn dump(states: &StateFlags, mut take: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
     for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         dump_family(family, id, states.clone(), &mut take)?;
     }
@@ -86,13 +86,7 @@ fn dump_family(
     netlink.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states,
-        socket_id,
-    };
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
     let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];

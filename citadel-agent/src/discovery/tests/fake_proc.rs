@@ -38,7 +38,10 @@ impl FakeProc {
         let fake = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir(fake.folder.path().join("proc")).unwrap();
         fs::create_dir(fake.folder.path().join("cgroup")).unwrap();
-        fake.starts(1, Program { parent: 0, start: 1, name: "systemd", line: "/sbin/init", cgroup: "init.scope", sockets: &[] });
+        fake.starts(
+            1,
+            Program { parent: 0, start: 1, name: "systemd", line: "/sbin/init", cgroup: "init.scope", sockets: &[] },
+        );
         fake
     }
 
@@ -56,7 +59,11 @@ impl FakeProc {
         let folder = self.roots().of(pid);
         fs::create_dir_all(folder.join("fd")).unwrap();
         let Program { parent, start, name, line, cgroup, sockets } = program;
-        fs::write(folder.join("stat"), format!("{pid} ({name}) S {parent}{} 0 0 0 0{} {start} 0 0\n", " 0".repeat(9), " 0".repeat(4))).unwrap();
+        fs::write(
+            folder.join("stat"),
+            format!("{pid} ({name}) S {parent}{} 0 0 0 0{} {start} 0 0\n", " 0".repeat(9), " 0".repeat(4)),
+        )
+        .unwrap();
         fs::write(folder.join("comm"), format!("{name}\n")).unwrap();
         fs::write(folder.join("cmdline"), line.replace(' ', "\0") + "\0").unwrap();
         fs::write(folder.join("cgroup"), format!("0::/{cgroup}\n")).unwrap();
@@ -75,9 +82,14 @@ impl FakeProc {
     pub(super) fn ends(&self, pid: Pid) {
         let folder = self.roots().of(pid);
         let Ok(cgroup) = fs::read_to_string(folder.join("cgroup")) else { return };
-        let procs = self.folder.path().join("cgroup").join(cgroup.trim().trim_start_matches("0::/")).join("cgroup.procs");
-        let others: Vec<String> =
-            fs::read_to_string(&procs).unwrap().lines().filter(|line| **line != pid.to_string()).map(|line| format!("{line}\n")).collect();
+        let procs =
+            self.folder.path().join("cgroup").join(cgroup.trim().trim_start_matches("0::/")).join("cgroup.procs");
+        let others: Vec<String> = fs::read_to_string(&procs)
+            .unwrap()
+            .lines()
+            .filter(|line| **line != pid.to_string())
+            .map(|line| format!("{line}\n"))
+            .collect();
         fs::write(procs, others.concat()).unwrap();
         fs::remove_dir_all(folder).unwrap();
     }

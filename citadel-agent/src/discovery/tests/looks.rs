@@ -30,7 +30,8 @@ impl Host {
 
     /// Looks while these sockets listen (port, inode) and these ports have connections, so many seconds after the beginning.
     fn look_at(&mut self, seconds: u64, listening: &[(u16, u32)], open: &[u16]) -> Unseen {
-        let listener = |&(port, inode)| Listener { port, address: Ipv6Addr::UNSPECIFIED.into(), inode, reachable: true };
+        let listener =
+            |&(port, inode)| Listener { port, address: Ipv6Addr::UNSPECIFIED.into(), inode, reachable: true };
         let listeners: Vec<_> = listening.iter().map(listener).collect();
         let open: BTreeSet<u16> = open.iter().copied().collect();
         let around = Around {
