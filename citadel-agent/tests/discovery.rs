@@ -226,20 +226,21 @@ fn memory_is_what_the_processes_have_touched() {
         memory(&found.1).unwrap()
     };
     let before = newest(1);
-    server.ask("touch 64");
-    let own = newest(before.rss + 64 * MIB);
-    assert!(own.rss < before.rss + 66 * MIB, "{before:?} {own:?}");
-    let (pss_before, pss) = (before.pss.unwrap(), own.pss.unwrap());
-    assert!((63 * MIB..66 * MIB).contains(&(pss - pss_before)), "{before:?} {own:?}");
+    // The program's own pages are shared with the other tests' servers, which come and go: all of them may change hands.
+    let slack = before.rss + 2 * MIB;
+    server.ask("touch 128");
+    let own = newest(before.rss + 128 * MIB);
+    assert!(own.rss < before.rss + 130 * MIB, "{before:?} {own:?}");
+    let grown = own.pss.unwrap() - before.pss.unwrap();
+    assert!(grown.abs_diff(128 * MIB) < slack, "{before:?} {own:?}");
 
-    // A child shares the 64 MiB: twice in rss, once in pss.
+    // A child shares the 128 MiB: twice in rss, once in pss.
     server.ask("child burns 0 and stays");
-    let shared = newest(own.rss + 64 * MIB);
-    assert!(shared.rss < own.rss + 70 * MIB, "{own:?} {shared:?}");
-    let pss = shared.pss.unwrap();
-    assert!(pss.abs_diff(own.pss.unwrap()) < 6 * MIB, "{own:?} {shared:?}");
+    let shared = newest(own.rss + 128 * MIB);
+    assert!(shared.rss < own.rss + 128 * MIB + slack, "{own:?} {shared:?}");
+    assert!(shared.pss.unwrap().abs_diff(own.pss.unwrap()) < slack, "{own:?} {shared:?}");
     server.ask("child ends and is waited for");
-    looking.when(|_, discovered| memory(discovered).is_some_and(|it| it.rss < own.rss + 8 * MIB));
+    looking.when(|_, discovered| memory(discovered).is_some_and(|it| it.rss < own.rss + slack));
 }
 
 /// The server's side; without the variable it is no test.
