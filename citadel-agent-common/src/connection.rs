@@ -50,15 +50,16 @@ pub struct Connection {
     pub retransmits: u32,
     /// In `EARLY`: the sequence number that its data began with.
     pub first_seq: u32,
-    _reserved: u32,
+    /// The agent itself opened it: nothing of it is measured.
+    pub own: u32,
 }
 
-/// A connection's addresses, for the moment in which it has no socket of its own: the key of `EARLY`. IPv4 is v4-mapped
+/// A connection's addresses, for the time before it has a socket of its own: the key of `EARLY` and `OWN`. IPv4 is v4-mapped
 /// IPv6, addresses are in network and ports in host byte order.
 ///
 /// Aligned to eight bytes: it lies on the stack, where the verifier wants every access aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tuple {
     /// The client's address.
     pub remote: [u32; 4],

@@ -16,7 +16,9 @@ use tracing::{error, info, warn};
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::Discovery;
 use crate::ebpf::net::{Net, NetError};
+use crate::ebpf::own::OwnConnections;
 use crate::ebpf::plan::{Decision, Family, decide, hook};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
@@ -55,7 +57,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
             "remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent"
         );
     }
-    let agent = Arc::new(Agent::start(config.clone()));
+    let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
@@ -86,6 +88,7 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
         let moved = listeners.bind_changed(&old, &config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
+        agent.state().discovery.configure(&config);
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
@@ -147,6 +150,9 @@ struct State {
     net: Option<Net>,
     families: Vec<FamilyStatus>,
     health: Health,
+    /// The agent's own connections to models.
+    own: OwnConnections,
+    discovery: Discovery,
     inventory: Inventory,
     read_once: bool,
 }
@@ -160,19 +166,26 @@ enum Prepared {
 }
 
 impl Agent {
-    fn start(config: Config) -> Self {
+    fn start(config: Config) -> io::Result<Self> {
         let roots = Roots::default();
-        let (net, families) = attach(&config, &roots);
+        let (mut net, families) = attach(&config, &roots);
+        let own = OwnConnections::default();
+        if let Some(net) = &mut net {
+            net.leave_out(&own);
+        }
+        let discovery = Discovery::start(&config, &roots, own.clone())?;
         let state = State {
             config: Arc::new(config),
             roots,
             net,
             families,
             health: Health::default(),
+            own,
+            discovery,
             inventory: Inventory::default(),
             read_once: false,
         };
-        Self { state: Mutex::new(state) }
+        Ok(Self { state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -186,10 +199,13 @@ impl State {
         if let Some(net) = &mut self.net {
             net.refresh_older_connections();
         }
+        let discovered = self.discovery.newest();
+        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
             inventory: &self.inventory,
+            discovered: &discovered,
             net: self.net.as_mut(),
             families: &self.families,
         };
@@ -235,7 +251,12 @@ impl State {
                     }
                 }
             }
-            Prepared::Replace(new) => (self.net, self.families) = *new,
+            Prepared::Replace(new) => {
+                (self.net, self.families) = *new;
+                if let Some(net) = &mut self.net {
+                    net.leave_out(&self.own);
+                }
+            }
         }
         Ok(())
     }
@@ -265,7 +286,7 @@ impl App for Agent {
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
             "events_lost": lost,
-            "models": state.config.models.ports.iter().map(|(port, name)| (port.to_string(), name.as_str()))
+            "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })
     }

@@ -201,10 +201,6 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         return;
     }
     if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
-        // The call replaces the flags, and another program may have set some.
-        let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
-        // SAFETY: a valid context.
-        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
         let mut tuple = Tuple {
             remote: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(remote_ip4)],
             local: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(local_ip4)],
@@ -215,6 +211,16 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             tuple.remote = [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
             tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         }
+        if maps::is_own(&mut tuple) {
+            if let Some(connection) = storage(sock, core::ptr::null_mut()) {
+                connection.own = 1;
+            }
+            return;
+        }
+        // The call replaces the flags, and another program may have set some.
+        let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        // SAFETY: a valid context.
+        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
         // SAFETY: maps and keys are valid. What came early becomes the connection's first state.
         let connection = unsafe {
             let map = (&raw const EARLY).cast_mut().cast();
@@ -262,10 +268,13 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
 /// `AF_INET6` of `<linux/socket.h>`.
 const AF_INET6: u32 = 10;
 
-/// The connection's state. One that was not seen to begin is older than the programs.
+/// The connection's state; `None` for one that is not measured. One that was not seen to begin is older than the programs.
 #[inline(always)]
 fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
     let connection = storage(sock, core::ptr::null_mut())?;
+    if connection.own != 0 {
+        return None;
+    }
     if connection.known == 0 {
         connection.known = 1;
         connection.joined = 1;
@@ -303,6 +312,9 @@ fn storage(sock: *mut bpf_sock, first: *mut core::ffi::c_void) -> Option<&'stati
 #[inline(always)]
 fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Connection> {
     let mut tuple = segment.tuple(skb);
+    if maps::is_own(&mut tuple) {
+        return None;
+    }
     let map = (&raw const EARLY).cast_mut().cast();
     let key = (&raw mut tuple).cast();
     if segment.len == 0 {

@@ -1,9 +1,11 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
 //! fixture.
 
+mod discovery;
 mod models;
 mod probes;
 mod process;
+mod processes;
 
 use std::error::Error;
 use std::time::Instant;
@@ -12,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::Discovered;
 use crate::ebpf::net::Net;
 use crate::ebpf::status::FamilyStatus;
 use crate::host::Roots;
@@ -27,6 +30,8 @@ pub struct Origin<'a> {
     pub roots: &'a Roots,
     /// The models of this host.
     pub inventory: &'a Inventory,
+    /// What discovery knows besides.
+    pub discovered: &'a Discovered,
     /// The `net` probes, where they are attached.
     pub net: Option<&'a mut Net>,
     /// All probe families' statuses.
@@ -57,6 +62,8 @@ pub struct Source {
 /// All sources.
 pub const SOURCES: &[Source] = &[
     Source { name: "models", section: Section::Models, read: models::read },
+    Source { name: "discovery", section: Section::Models, read: discovery::read },
+    Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
 ];
