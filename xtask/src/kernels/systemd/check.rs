@@ -149,7 +149,9 @@ fn a_unit_comes_and_goes() -> Result<()> {
     page_when("it is measured", |page| value(page, REQUESTS, &labels) == Some(1.0))?;
     systemctl(&["stop", &unit])?;
     page_when("its series have ended", |page| {
-        [INFO, REQUESTS, CPU, MEMORY, "citadel_model_connections_open"].iter().all(|name| value(page, name, &labels).is_none())
+        [INFO, REQUESTS, CPU, MEMORY, "citadel_model_connections_open"]
+            .iter()
+            .all(|name| value(page, name, &labels).is_none())
     })?;
     Ok(())
 }

@@ -22,17 +22,23 @@ const PACKAGES: [&str; 1] = ["systemd"];
 const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// What of the packages a machine need not unpack.
-const USELESS: [&str; 5] = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion"];
+const USELESS: [&str; 5] =
+    ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion"];
 
 /// Units that would only take time.
-const MASKED: [&str; 4] =
-    ["systemd-journal-flush.service", "systemd-random-seed.service", "systemd-update-utmp.service", "systemd-hwdb-update.service"];
+const MASKED: [&str; 4] = [
+    "systemd-journal-flush.service",
+    "systemd-random-seed.service",
+    "systemd-update-utmp.service",
+    "systemd-hwdb-update.service",
+];
 
 /// The agent's own unit names no configuration: this is where it looks.
 const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
 
 /// No model is configured, so that units give the names.
-const CONFIG_TEXT: &str = "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
+const CONFIG_TEXT: &str =
+    "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
 
 /// Builds the image under `folder`.
 pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path) -> Result<PathBuf> {

@@ -27,7 +27,8 @@ fn become_systemd() -> Result<std::convert::Infallible> {
 /// What the kernel unpacks is no mount that `pivot_root(2)` takes, which systemd needs for units with a view of their own. A
 /// bind mount of it on itself is one.
 fn root_on_itself() -> io::Result<()> {
-    let [root, new, here, dev] = ["/", "/new-root", ".", "/new-root/dev"].map(|path| CString::new(path).unwrap_or_default());
+    let [root, new, here, dev] =
+        ["/", "/new-root", ".", "/new-root/dev"].map(|path| CString::new(path).unwrap_or_default());
     let none = std::ptr::null();
     let old_dev = CString::new("/dev").unwrap_or_default();
     // SAFETY: strings that end with zero, no data; each call only changes what this process, alone in the machine, sees.

@@ -23,7 +23,7 @@ const TRUTH: &str = "/run/citadel-worker";
 pub(crate) fn main(port: u16) -> ! {
     let result = match env::var(WORKER).as_deref() {
         Err(_) => serve(port),
-        Ok("start") => again("work").and_then(|mut command| Ok(drop(command.spawn()?))),
+        Ok("start") => start_worker(),
         Ok(_) => work(),
     };
     if let Err(error) = &result {
@@ -81,6 +81,11 @@ fn order_work() -> Result<String> {
     bail!("the worker says nothing")
 }
 
+/// Ends after it: the worker is then nobody's child.
+fn start_worker() -> Result<()> {
+    again("work")?.spawn().map(drop).context("starting the worker")
+}
+
 /// This program once more, in another role.
 fn again(role: &str) -> Result<Command> {
     let mut command = Command::new(env::current_exe()?);
@@ -111,7 +116,8 @@ fn cpu_time() -> Duration {
 
 /// Asks a server on this machine; the body of its answer.
 pub(super) fn ask(port: u16, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("connecting to {port}"))?;
+    let mut stream =
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("connecting to {port}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(90)))?;
     write!(stream, "{request} HTTP/1.1\r\nHost: guest\r\nContent-Length: 0\r\n\r\n")?;
     let mut answer = String::new();
