@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::guest::{HEALTH, METRICS, READY_WITHIN};
-use super::super::image::GUEST;
 use super::server::{TOUCH, ask};
 use crate::process;
 use crate::scrape::{self, Page};
@@ -88,8 +87,8 @@ fn units_give_names() -> Result<()> {
     for (model, port) in [PHI3, YI] {
         let unit = format!("citadel-{model}.service");
         let pid = show(&unit, "MainPID")?;
-        let labels =
-            [("model", model), ("port", &port.to_string()), ("unit", &unit), ("pid", &pid), ("exe", GUEST)].map(own);
+        let (port, exe) = (port.to_string(), std::env::current_exe()?.display().to_string());
+        let labels = [("model", model), ("port", &port), ("unit", &unit), ("pid", &pid), ("exe", &exe)].map(own);
         page_when(&format!("{model} is known"), |page| value(page, INFO, &labels) == Some(1.0))?;
     }
     Ok(())
