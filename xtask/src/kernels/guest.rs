@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::image::{AGENT, CONFIG};
+use super::support;
 use super::traffic::{self, CHUNKS, Client, FIRST, GAP};
 use crate::scrape::{self, Page};
 
@@ -109,6 +110,7 @@ fn measure(agent: &mut Child, begun: Instant) -> Result<String> {
     // The server's FIN closes the connections.
     thread::sleep(Duration::from_millis(500));
     let page = Page::parse(&scrape::get(METRICS, "/metrics/models")?);
+    support::tell(&page)?;
     compare(&page, first)
         .with_context(|| format!("status {}", status.split_whitespace().collect::<Vec<_>>().join(" ")))?;
     let mean = |name| page.mean(name, &[]).unwrap_or(f64::NAN) * 1e3;

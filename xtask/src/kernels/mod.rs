@@ -6,6 +6,7 @@ mod guest;
 mod image;
 mod machine;
 mod packages;
+mod support;
 mod systemd;
 mod traffic;
 
@@ -106,6 +107,10 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         let image = || systemd::image::build(&folder.join(SYSTEMD), workspace, &agent);
         let verdict = boot(&folder, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
         report(SYSTEMD, &console, args.console, verdict, &mut failed);
+    }
+    let consoles = KERNELS.each_ref().map(|kernel| folder.join(kernel.version).join("console.log"));
+    if KERNELS.iter().all(|kernel| wanted(kernel.version) && !failed.contains(&kernel.version)) {
+        support::write(workspace, &consoles.each_ref().map(PathBuf::as_path))?;
     }
     if !failed.is_empty() {
         bail!("the agent fails on {}", failed.join(", "));
