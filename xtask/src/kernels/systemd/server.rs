@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::FromRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::process::Command;
 use std::time::Duration;
 use std::{env, fs, thread};
@@ -13,6 +13,9 @@ use anyhow::{Context as _, Result, bail};
 pub(super) const BURN_MS: u64 = 1500;
 /// Memory that a process touches by order, in bytes.
 pub(super) const TOUCH: usize = 96 << 20;
+/// A file that somebody else has written, as a model's weights are in the page cache from the run before; mapped and read by
+/// order.
+pub(super) const WEIGHTS: (&str, usize) = ("/run/weights", 32 << 20);
 
 /// Set for the process that does the work, and for the one that only starts it.
 const WORKER: &str = "CITADEL_WORKER";
@@ -96,6 +99,9 @@ fn again(role: &str) -> Result<Command> {
 /// Works, says so, and keeps its memory until the unit ends.
 fn work() -> Result<()> {
     let touched = vec![1_u8; TOUCH];
+    let weights = map_weights()?;
+    let read = weights.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>();
+    std::hint::black_box(read);
     while cpu_time() < Duration::from_millis(BURN_MS) {
         std::hint::black_box((0..100_000).fold(0_u64, |sum, i| sum ^ std::hint::black_box(i)));
     }
@@ -104,6 +110,19 @@ fn work() -> Result<()> {
         thread::sleep(Duration::from_secs(3600));
         std::hint::black_box(&touched);
     }
+}
+
+fn map_weights() -> Result<&'static [u8]> {
+    let (path, length) = WEIGHTS;
+    let file = fs::File::open(path).with_context(|| format!("opening {path}"))?;
+    let (none, read, shared) = (std::ptr::null_mut(), libc::PROT_READ, libc::MAP_SHARED);
+    // SAFETY: a new mapping of an open file, anywhere.
+    let at = unsafe { libc::mmap(none, length, read, shared, file.as_raw_fd(), 0) };
+    if at == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error()).context("mapping the weights");
+    }
+    // SAFETY: mapped, this long, until the process ends; nobody writes or shortens the file.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast::<u8>(), length) })
 }
 
 /// CPU time of this process since it began.
