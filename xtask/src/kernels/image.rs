@@ -65,7 +65,7 @@ pub(super) fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
     let names = find.stdout.take().context("find has no output")?;
     let file = File::create(image).with_context(|| format!("creating {}", image.display()))?;
     let status = Command::new("cpio")
-        .args(["--create", "--format=newc", "--quiet"])
+        .args(["--create", "--format=newc", "--quiet", "--owner=+0:+0"])
         .current_dir(root)
         .stdin(names)
         .stdout(file)
