@@ -198,6 +198,8 @@ impl Worker {
         if let Some((time, done)) = released {
             let result = if ended {
                 info!(seconds = time.as_secs(), "NVML is released");
+                // Before whoever gave the order hears of it and looks.
+                self.shared.report.publish(Report::Released);
                 Ok(())
             } else {
                 Err("waiting for NVML's events does not come back, so NVML stays open".to_owned())
@@ -230,6 +232,7 @@ impl Worker {
             }
             Err(RecvTimeoutError::Disconnected) | Ok(Order::Stop) => Next::End,
             Ok(Order::Release(time, done)) => {
+                self.shared.report.publish(Report::Released);
                 _ = done.send(Ok(()));
                 Next::Closed(Instant::now() + time)
             }

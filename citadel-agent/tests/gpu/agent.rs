@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use citadel_agent::config::resolved::Ebpf;
 use citadel_agent::config::{self, Config};
 use fake_nvml::hosts::{h100, host};
 use fake_nvml::install::Installed;
@@ -44,7 +45,7 @@ impl Agent {
         settings.local.control_socket = folder.join("control.sock");
         settings.models.ports = models.iter().map(|&(port, name)| (port, name.to_owned())).collect();
         settings.models.discover = None;
-        settings.ebpf.net = false;
+        settings.ebpf = Ebpf { net: false, recvq: false, sched: false, cgroup: None };
         settings.gpu.nvml_library = Some(fake.library());
         settings.gpu.sampling_interval = Duration::from_millis(200);
         let config = folder.join("config.yaml");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::{Inventory, Model};
 use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
 use citadel_agent::gpu::{Gpu, View};
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
@@ -65,8 +66,7 @@ impl Host {
                 roots: &self.roots,
                 inventory: &self.inventory,
                 discovered: &Discovered::default(),
-                net: None,
-                families: &[],
+                families: &mut Families::default(),
                 gpu: Some(&self.gpu),
             };
             let page = sources::collect(Some(section), &mut origin, &mut Health::default());

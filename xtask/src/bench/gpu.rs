@@ -87,7 +87,7 @@ fn figures(stage: &Stage, what: &'static str, driver: Option<(&Scenario, &Path)>
     let (port, health) = (agent::free_port()?, agent::free_port()?);
     let text = format!(
         "local_collection:\n  listen_address: \"127.0.0.1\"\n  metrics_port: {port}\n  health_check_port: {health}\n  \
-         control_socket: {}\n  log_level: WARN\nmodel_monitoring:\n  ports: {{}}\n  discover: none\nebpf:\n  net: false\n\
+         control_socket: {}\n  log_level: WARN\nmodel_monitoring:\n  ports: {{}}\n  discover: none\nebpf: {{net: false, recvq: false, sched: false}}\n\
          gpu:\n  sampling_interval: 1s\n{nvml}",
         folder.join("control.sock").display()
     );
