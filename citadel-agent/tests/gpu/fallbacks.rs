@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use citadel_agent::gpu::View;
 use citadel_agent::metrics::catalogue::Section;
-use fake_nvml::hosts::{MISSING_IN_OLD, h100, host, old};
-use fake_nvml::scenario::Event;
+use fake_nvml::hosts::{MISSING_IN_OLD, a100_mig, h100, host, old};
+use fake_nvml::scenario::{Event, Gpu};
 
 use crate::host::{Builder, Host, value};
 
@@ -92,4 +92,20 @@ fn a_reload_changes_what_is_read() {
     host.gpu.configure(&config);
     let passes = host.gpu.work().0;
     host.after_passes(passes + 2);
+}
+
+#[test]
+fn hopper_tells_how_busy_a_mig_device_is_and_leaves_mig_mode_without_a_reset() {
+    let mut scenario = host(vec![Gpu { mig: a100_mig(0).mig, ..h100(0, &[]) }]);
+    let host = Builder::new(&scenario).start();
+    host.after_passes(3);
+    let page = host.parsed(Section::Gpu);
+    assert_eq!(value(&page, "citadel_gpu_mig_utilization_ratio", &[("gi", "1"), ("ci", "0")]), Some(0.8));
+    assert_eq!(value(&page, "citadel_gpu_utilization_ratio", &[]), None);
+
+    scenario.gpus[0].mig.clear();
+    host.fake.set(&scenario).unwrap();
+    // The GPU as a whole was asked in vain before, and is asked again.
+    host.until("whole GPU", || value(&host.parsed(Section::Gpu), "citadel_gpu_utilization_ratio", &[]) == Some(0.87));
+    assert_eq!(value(&host.parsed(Section::Gpu), "citadel_gpu_mig_info", &[]), None);
 }

@@ -3,8 +3,9 @@
 use std::ffi::{c_char, c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlClockType_t, nvmlDevice_t, nvmlEccCounterType_t, nvmlMarginTemperature_t, nvmlMemory_t, nvmlMemory_v2_t,
-    nvmlMemoryErrorType_t, nvmlMemoryLocation_t, nvmlPciInfo_t, nvmlPcieUtilCounter_t,
+    nvmlClockType_t, nvmlDevice_t, nvmlEccCounterType_t, nvmlGridLicensableFeatures_t,
+    nvmlGridLicenseFeatureCode_t_NVML_GRID_LICENSE_FEATURE_CODE_VGPU as VGPU, nvmlMarginTemperature_t, nvmlMemory_t,
+    nvmlMemory_v2_t, nvmlMemoryErrorType_t, nvmlMemoryLocation_t, nvmlPciInfo_t, nvmlPcieUtilCounter_t,
     nvmlReturn_enum_NVML_ERROR_ARGUMENT_VERSION_MISMATCH as VERSION_MISMATCH,
     nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT as INVALID_ARGUMENT, nvmlReturn_enum_NVML_ERROR_NOT_FOUND as NOT_FOUND,
     nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED as NOT_SUPPORTED, nvmlReturn_enum_NVML_SUCCESS as SUCCESS, nvmlReturn_t,
@@ -76,6 +77,15 @@ values! {
         let Memory { total, reserved, used } = target.mig.map(|mig| mig.memory).or(target.gpu.memory)?;
         // The first version counts what is reserved as used.
         Some(nvmlMemory_t { total, used: used + reserved, free: total - used - reserved })
+    };
+    nvmlDeviceGetGridLicensableFeatures_v4() -> nvmlGridLicensableFeatures_t = |target| {
+        // SAFETY: plain numbers and texts, for which all zeros is a value.
+        let mut features: nvmlGridLicensableFeatures_t = unsafe { std::mem::zeroed() };
+        features.isGridLicenseSupported = 1;
+        features.licensableFeaturesCount = 1;
+        features.gridLicensableFeatures[0].featureCode = VGPU;
+        features.gridLicensableFeatures[0].featureState = c_uint::from(target.gpu.licensed?);
+        Some(features)
     };
     nvmlDeviceGetPciInfo_v3() -> nvmlPciInfo_t = |target| {
         // SAFETY: plain numbers, for which all zeros is a value.

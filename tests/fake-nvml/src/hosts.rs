@@ -78,6 +78,7 @@ pub fn h100(index: usize, processes: &[(u32, u64, u32)]) -> Gpu {
             [("0:2", 7), ("1:2", 0), ("0:7", 9), ("1:7", 1)].map(|(key, count)| (key.to_owned(), count)),
         ),
         gpm: BTreeMap::from([(1, 86.5), (2, 80.0), (5, 43.25), (10, 55.5), (20, 1024.0), (21, 2048.0)]),
+        licensed: Some(index == 0),
         event_types: ECC_EVENTS | XID_EVENTS,
         processes: processes.iter().map(process).collect(),
         ..Gpu::default()

@@ -94,6 +94,8 @@ pub struct Gpu {
     pub ecc: BTreeMap<String, u64>,
     /// KiB/s: transmitted, received. Each such call takes 20 ms, as the driver's does.
     pub pcie_throughput: Option<[u32; 2]>,
+    /// Whether it has a vGPU licence.
+    pub licensed: Option<bool>,
     /// GPM values by metric number.
     pub gpm: BTreeMap<u32, f64>,
     /// MIG devices; any: MIG mode is on.
