@@ -22,9 +22,9 @@ pub(super) const LAZY: (&str, u16) = ("lazy", 11470);
 /// Within this time what must become true is true: some intervals of the agent on a slow machine.
 const SOON: Duration = Duration::from_secs(40);
 
-/// The capabilities that the shipped unit gives (`<linux/capability.h>`): BPF, PERFMON, NET_ADMIN, SYS_PTRACE,
+/// The capabilities that the shipped unit gives (`<linux/capability.h>`): BPF, PERFMON, SYSLOG, NET_ADMIN, SYS_PTRACE,
 /// DAC_READ_SEARCH.
-const CAPABILITIES: u64 = 1 << 39 | 1 << 38 | 1 << 12 | 1 << 19 | 1 << 2;
+const CAPABILITIES: u64 = 1 << 39 | 1 << 38 | 1 << 34 | 1 << 12 | 1 << 19 | 1 << 2;
 
 const CPU: &str = "citadel_model_cpu_seconds_total";
 const MEMORY: &str = "citadel_model_memory_bytes";
