@@ -12,5 +12,6 @@ pub mod host;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod remote_write;
 pub mod slot;
 pub mod sources;
