@@ -25,6 +25,9 @@ use crate::http::{self, App, CollectError, Content};
 use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
+use crate::remote_write;
+use crate::slot::Slot;
+use crate::sources::remote_write::Numbers;
 use crate::sources::{self, Health, Origin};
 
 /// How long open answers may take after the agent was told to stop.
@@ -50,15 +53,13 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut listeners = Listeners::bind(config)?;
-    if config.remote.is_some() {
-        warn!(
-            "remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent"
-        );
-    }
+    let prepared = remote_write::prepare(config)?;
     let agent = Arc::new(Agent::start(config.clone()));
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
+    let mut remote_write = remote_write::Running::new(agent.state().remote_write.clone());
+    remote_write.replace(prepared, agent.pages()).await;
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
         "ready: scrape /metrics, see /status on the health port"
@@ -69,28 +70,40 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = sweep.tick() => agent.state().sweep(),
-            trigger = watch.next_reload() => reload(&agent, &mut listeners, path, log, trigger).await,
+            trigger = watch.next_reload() => reload(&agent, &mut listeners, &mut remote_write, path, log, trigger).await,
         }
     }
     info!("stopping");
-    listeners.stop().await;
+    tokio::join!(listeners.stop(), remote_write.stop());
     Ok(())
 }
 
 /// Loads the configuration anew and applies it as one transaction: whatever can fail is done first, and where it fails,
 /// everything stays as it was.
-async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Path>, log: &LogHandle, why: Trigger) {
+async fn reload(
+    agent: &Arc<Agent>,
+    listeners: &mut Listeners,
+    remote_write: &mut remote_write::Running,
+    path: Option<&Path>,
+    log: &LogHandle,
+    why: Trigger,
+) {
     let result: anyhow::Result<()> = async {
         let config = config::load(path)?;
         let old = agent.config();
         let moved = listeners.bind_changed(&old, &config)?;
+        let destinations = remote_write::prepare(&config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
+        let differs = remote_write::differs(&old, &config);
         agent.state().config = Arc::new(config);
         listeners.replace(moved, agent).await;
+        if differs {
+            remote_write.replace(destinations, agent.pages()).await;
+        }
         Ok(())
     }
     .await;
@@ -135,6 +148,15 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
     Ok(statuses.iter().all(|status| matches!(status.status, Verdict::Ok | Verdict::Disabled)))
 }
 
+/// Reads every source once, without kernel programs: what those count begins when they are attached, so one reading of
+/// them says nothing.
+#[must_use]
+pub fn read_once(config: &Config) -> Page {
+    let mut config = config.clone();
+    config.ebpf.net = false;
+    Agent::start(config).state().page(None)
+}
+
 /// The running agent, as the listeners see it.
 struct Agent {
     state: Mutex<State>,
@@ -147,6 +169,7 @@ struct State {
     net: Option<Net>,
     families: Vec<FamilyStatus>,
     health: Health,
+    remote_write: Slot<Vec<Numbers>>,
     inventory: Inventory,
     read_once: bool,
 }
@@ -169,10 +192,17 @@ impl Agent {
             net,
             families,
             health: Health::default(),
+            remote_write: Slot::default(),
             inventory: Inventory::default(),
             read_once: false,
         };
         Self { state: Mutex::new(state) }
+    }
+
+    /// The page of everything, at each call, for those who collect by themselves.
+    fn pages(self: &Arc<Self>) -> impl FnMut() -> Option<Page> + Send + 'static {
+        let agent = Arc::clone(self);
+        move || Some(agent.state().page(None))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,6 +222,7 @@ impl State {
             inventory: &self.inventory,
             net: self.net.as_mut(),
             families: &self.families,
+            remote_write: &self.remote_write,
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
         self.read_once = true;
@@ -265,6 +296,7 @@ impl App for Agent {
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
             "events_lost": lost,
+            "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
             "models": state.config.models.ports.iter().map(|(port, name)| (port.to_string(), name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })

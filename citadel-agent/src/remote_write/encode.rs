@@ -210,7 +210,8 @@ impl Request {
             }
             Protocol::V2 => {
                 let mut reference = |text: &str| self.symbols.position(text);
-                let labels_refs = (labels.iter()).flat_map(|(name, value)| [reference(name), reference(value)]).collect();
+                let labels_refs =
+                    (labels.iter()).flat_map(|(name, value)| [reference(name), reference(value)]).collect();
                 let metadata = context.desc.map(|desc| v2::Metadata {
                     r#type: metric_type(desc.kind).into(),
                     help_ref: reference(desc.help),
@@ -253,10 +254,7 @@ fn native(histogram: Option<&hist::Histogram>, context: &Context<'_>) -> wire::H
         schema: SCHEMA,
         zero_threshold: 2f64.powi(ZERO_THRESHOLD_LOG2),
         zero_count_int: Some(histogram.cells[0]),
-        positive_spans: spans
-            .iter()
-            .map(|span| BucketSpan { offset: span.offset, length: span.length })
-            .collect(),
+        positive_spans: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
         positive_deltas,
         timestamp: context.time_ms,
         start_timestamp: context.start_ms,

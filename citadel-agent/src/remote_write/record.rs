@@ -215,7 +215,8 @@ impl Record {
                 return Err("the number of label values");
             }
             let columns = [family.integers.len(), family.floats.len(), family.histograms.len()];
-            if columns.iter().any(|&length| length != 0 && length != samples) || columns.iter().sum::<usize>() > samples {
+            if columns.iter().any(|&length| length != 0 && length != samples) || columns.iter().sum::<usize>() > samples
+            {
                 return Err("the number of values");
             }
             if family.histograms.iter().any(|cells| cells.histogram().is_none()) {

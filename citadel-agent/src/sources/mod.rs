@@ -4,6 +4,7 @@
 mod models;
 mod probes;
 mod process;
+pub mod remote_write;
 
 use std::error::Error;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::host::Roots;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
 use crate::metrics::family::{Page, Value};
+use crate::slot::Slot;
 
 /// What sources read from.
 pub struct Origin<'a> {
@@ -29,6 +31,8 @@ pub struct Origin<'a> {
     pub inventory: &'a Inventory,
     /// The `net` probes, where they are attached.
     pub net: Option<&'a mut Net>,
+    /// Remote write's figures, once there are any.
+    pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// All probe families' statuses.
     pub families: &'a [FamilyStatus],
 }
@@ -59,6 +63,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "models", section: Section::Models, read: models::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
+    Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
 ];
 
 /// Remembers which sources fail, so that each failure and each recovery is logged once.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Local, Models};
+use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Local, Models, RemoteWrite};
 use citadel_agent::http::{self, App, CollectError, Content, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -126,6 +126,7 @@ pub fn config() -> Config {
             health_endpoints: vec![],
         },
         remote: None,
+        remote_write: RemoteWrite::default(),
         ebpf: Ebpf { net: true, cgroup: None },
     }
 }

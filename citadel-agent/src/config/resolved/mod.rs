@@ -2,6 +2,7 @@
 
 mod ebpf;
 mod remote;
+pub mod remote_write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub use ebpf::Ebpf;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
+pub use remote_write::RemoteWrite;
 
 /// The whole configuration. Only [`super::load`], [`super::parse`] and [`Config::default`] make one, so that
 /// holding one means that it is valid.
@@ -22,6 +24,8 @@ pub struct Config {
     pub models: Models,
     /// `remote_monitoring`: the dev-ops server, `None` when absent or not enabled.
     pub remote: Option<Remote>,
+    /// `remote_write`: how samples are sent (the agent's own, optional section).
+    pub remote_write: RemoteWrite,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
 }
@@ -60,6 +64,7 @@ impl Default for Config {
                 health_endpoints: ["/health", "/v1/models", "/metrics"].map(str::to_owned).into(),
             },
             remote: None,
+            remote_write: RemoteWrite::default(),
             ebpf: Ebpf { net: true, cgroup: None },
         }
     }

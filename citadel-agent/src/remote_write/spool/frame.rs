@@ -25,7 +25,7 @@ const WINDOW: usize = 64 << 10;
 
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Header {
+pub(super) struct Header {
     /// Sequence number of the first sample: how many were collected before it since the spool began.
     pub first: u64,
     /// Number of samples.
@@ -46,7 +46,7 @@ impl Header {
 
     /// The sequence number after the last sample.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.first + u64::from(self.samples)
     }
 
@@ -82,13 +82,8 @@ impl Header {
         if bytes[..4] != MAGIC || crc32fast::hash(&bytes[..HEADER - 4]) != word(HEADER - 4) {
             return None;
         }
-        let header = Self {
-            length: word(4),
-            first: long(8),
-            time_ms: long(16).cast_signed(),
-            samples: word(24),
-            crc: word(28),
-        };
+        let header =
+            Self { length: word(4), first: long(8), time_ms: long(16).cast_signed(), samples: word(24), crc: word(28) };
         (header.length <= MAX_BODY && header.first.checked_add(u64::from(header.samples)).is_some()).then_some(header)
     }
 }

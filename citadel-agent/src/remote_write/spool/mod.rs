@@ -135,15 +135,14 @@ pub struct Spool {
 
 impl Spool {
     /// Opens the spool in `folder`, which is made unless it is there. `at_least` is the highest number that any
-    /// ledger knows of: new samples come after it.
-    ///
-    /// # Errors
-    /// The folder cannot be made or listed. A file that cannot be read is left alone, and said.
-    pub fn open(folder: &Path, limits: Limits, at_least: u64) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+    /// ledger knows of: new samples come after it. What cannot be read is left alone, and said; what cannot be written
+    /// shows with the first record.
+    #[must_use]
+    pub fn open(folder: &Path, limits: Limits, at_least: u64) -> Self {
         let mut segments = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
+        let listed = fs::create_dir_all(folder).and_then(|()| fs::read_dir(folder));
+        let entries = listed.map_err(|error| warn!(folder = %folder.display(), %error, "the spool cannot be read"));
+        for path in entries.into_iter().flatten().flatten().map(|entry| entry.path()) {
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(Segment::is_name) {
                 continue;
             }
@@ -155,7 +154,7 @@ impl Spool {
         }
         segments.sort_by_key(|segment| (segment.first, segment.end));
         let next = segments.iter().map(|segment| segment.end).max().unwrap_or(0).max(at_least);
-        Ok(Self {
+        Self {
             folder: folder.to_owned(),
             limits,
             segments: segments.into(),
@@ -165,7 +164,7 @@ impl Spool {
             next,
             lost: VecDeque::new(),
             unsynced: false,
-        })
+        }
     }
 
     /// The first number that may still be here.
@@ -185,6 +184,12 @@ impl Spool {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Bytes of the files that hold the sample `seq` or later ones.
+    #[must_use]
+    pub fn bytes_from(&self, seq: u64) -> u64 {
+        self.segments.iter().filter(|segment| segment.end > seq).map(|segment| segment.bytes).sum()
     }
 
     /// Bytes of records that the disk did not take yet; 0 while it does.
@@ -218,7 +223,9 @@ impl Spool {
         self.keep_bounds(now_ms);
         while let Some((header, body)) = self.ring.front() {
             let (header, body) = (*header, body.as_slice());
-            if let Err(error) = Self::write(&mut self.segments, &mut self.appending, self.limits, &self.folder, &header, body) {
+            if let Err(error) =
+                Self::write(&mut self.segments, &mut self.appending, self.limits, &self.folder, &header, body)
+            {
                 // What cannot be written to is finished: the next try gets a file of its own.
                 self.finish_segment();
                 if waiting <= 1 {
@@ -393,7 +400,9 @@ impl Spool {
                 Reason::Age
             } else if self.bytes() > self.limits.max_bytes {
                 Reason::Size
-            } else if self.limits.min_free > 0 && free_bytes(&self.folder).is_some_and(|free| free < self.limits.min_free) {
+            } else if self.limits.min_free > 0
+                && free_bytes(&self.folder).is_some_and(|free| free < self.limits.min_free)
+            {
                 Reason::DiskFree
             } else {
                 break;

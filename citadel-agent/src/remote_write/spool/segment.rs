@@ -1,6 +1,6 @@
 //! One file of the spool.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ impl Segment {
 
     /// Creates an empty segment in `folder` for the sample `first` and those after it.
     pub(super) fn create(folder: &Path, first: u64) -> io::Result<Self> {
+        // Somebody may have cleared the disk of more than they meant to.
+        fs::create_dir_all(folder)?;
         let mut attempt = 0;
         loop {
             // A file of that name is somebody else's: it stays.

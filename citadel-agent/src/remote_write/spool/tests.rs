@@ -17,7 +17,10 @@ const CRAMPED: Limits = Limits { max_bytes: 8 << 10, ..ROOMY };
 
 #[derive(Clone, Debug)]
 enum Action {
-    Append { samples: u32, bytes: usize },
+    Append {
+        samples: u32,
+        bytes: usize,
+    },
     Sync,
     /// Everything below this part of what there is, is answered for.
     Release(f64),
@@ -70,7 +73,7 @@ struct World {
 impl World {
     fn new(limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
-        let spool = Spool::open(dir.path(), limits, 0).unwrap();
+        let spool = Spool::open(dir.path(), limits, 0);
         Self { dir, spool, limits, records: Vec::new(), released: 0, noted: 0, seed: 0 }
     }
 
@@ -96,7 +99,7 @@ impl World {
     }
 
     fn reopen(&mut self) {
-        self.spool = Spool::open(self.dir.path(), self.limits, self.noted.max(self.released)).unwrap();
+        self.spool = Spool::open(self.dir.path(), self.limits, self.noted.max(self.released));
         // Of what nobody had noted, a damaged last header leaves no trace: those numbers are free again.
         let end = self.spool.end();
         self.records.retain(|record| record.first < end);
@@ -147,7 +150,8 @@ impl World {
                     buffer[0] ^= 1 << bit;
                     file.write_all_at(&buffer, at).unwrap();
                     // One record at most: the one that the bit is in.
-                    let first = self.spool.segments.iter().find(|segment| segment.path == path).map(|s| (s.first, s.end));
+                    let first =
+                        self.spool.segments.iter().find(|segment| segment.path == path).map(|s| (s.first, s.end));
                     let (first, end) = first.unwrap_or((0, u64::MAX));
                     let mut offset = 0;
                     for record in self.records.iter_mut().filter(|record| (first..end).contains(&record.first)) {
@@ -237,7 +241,7 @@ fn append(spool: &mut Spool, time_ms: i64, bytes: usize) {
 #[test]
 fn what_is_dropped_for_a_bound_is_a_gap_with_that_reason() {
     let dir = TempDir::new().unwrap();
-    let mut spool = Spool::open(dir.path(), Limits { max_age: Duration::from_secs(10), ..CRAMPED }, 0).unwrap();
+    let mut spool = Spool::open(dir.path(), Limits { max_age: Duration::from_secs(10), ..CRAMPED }, 0);
     for _ in 0..20 {
         append(&mut spool, 0, 1000);
     }
@@ -254,7 +258,7 @@ fn what_is_dropped_for_a_bound_is_a_gap_with_that_reason() {
 #[test]
 fn a_disk_that_keeps_too_little_free_is_left_to_others() {
     let dir = TempDir::new().unwrap();
-    let mut spool = Spool::open(dir.path(), Limits { min_free: u64::MAX, ..ROOMY }, 0).unwrap();
+    let mut spool = Spool::open(dir.path(), Limits { min_free: u64::MAX, ..ROOMY }, 0);
     append(&mut spool, 0, 100);
     assert_eq!(spool.read(0).unwrap(), Found::Gap { until: 1, reason: Reason::DiskFree });
     assert_eq!(spool.bytes(), 0);
@@ -265,7 +269,7 @@ fn a_disk_that_keeps_too_little_free_is_left_to_others() {
 fn while_the_disk_refuses_the_newest_stay_in_memory_and_go_to_disk_afterwards() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("spool");
-    let mut spool = Spool::open(&folder, Limits { memory: 2500, ..ROOMY }, 0).unwrap();
+    let mut spool = Spool::open(&folder, Limits { memory: 2500, ..ROOMY }, 0);
     fs::remove_dir(&folder).unwrap();
     for _ in 0..5 {
         append(&mut spool, 0, 1000);
@@ -276,7 +280,7 @@ fn while_the_disk_refuses_the_newest_stay_in_memory_and_go_to_disk_afterwards() 
     fs::create_dir(&folder).unwrap();
     append(&mut spool, 0, 1000);
     assert_eq!(spool.memory(), 0);
-    let mut again = Spool::open(&folder, ROOMY, 0).unwrap();
+    let mut again = Spool::open(&folder, ROOMY, 0);
     for seq in 3..6 {
         assert!(matches!(again.read(seq).unwrap(), Found::Record { first, .. } if first == seq));
     }
@@ -285,7 +289,7 @@ fn while_the_disk_refuses_the_newest_stay_in_memory_and_go_to_disk_afterwards() 
 #[test]
 fn a_file_goes_when_all_of_it_is_answered_for_and_not_before() {
     let dir = TempDir::new().unwrap();
-    let mut spool = Spool::open(dir.path(), CRAMPED, 0).unwrap();
+    let mut spool = Spool::open(dir.path(), CRAMPED, 0);
     for _ in 0..6 {
         append(&mut spool, 0, 900);
     }
@@ -301,7 +305,7 @@ fn a_file_goes_when_all_of_it_is_answered_for_and_not_before() {
 #[test]
 fn numbers_go_on_behind_what_a_destination_has_heard_of() {
     let dir = TempDir::new().unwrap();
-    let mut spool = Spool::open(dir.path(), ROOMY, 100).unwrap();
+    let mut spool = Spool::open(dir.path(), ROOMY, 100);
     append(&mut spool, 0, 1);
     assert!(matches!(spool.read(100).unwrap(), Found::Record { first: 100, .. }));
 }
