@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
 
 pub mod client;
+pub mod receiver;
 pub mod text;
 
 use std::collections::BTreeMap;

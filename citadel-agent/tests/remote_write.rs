@@ -1,0 +1,615 @@
+//! What a sender has to do, protocol by protocol: the cases of Prometheus' own compliance suite for remote write
+//! (prometheus/compliance, `remotewrite/sender`), and the agent's promises beyond it, against a receiver that records.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use citadel_agent::config::{self, Config};
+use citadel_agent::metrics::catalogue::Kind;
+use citadel_agent::metrics::catalogue::agent::{BUILD_INFO, PROCESS_START};
+use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
+use citadel_agent::metrics::family::{self, Page};
+use citadel_agent::metrics::{self, format::Format};
+use citadel_agent::remote_write::{self, Handle, ledger};
+use citadel_agent::slot::Slot;
+use citadel_agent::sources::remote_write::Numbers;
+use support::receiver::{Got, Receiver, Reply, Request, Value};
+use support::{NASTY, histogram, page, text};
+use tempfile::TempDir;
+
+const STALE: u64 = 0x7ff0_0000_0000_0002;
+
+/// A running remote write with one destination, `prometheus`.
+struct Sending {
+    dir: TempDir,
+    config: Config,
+    numbers: Slot<Vec<Numbers>>,
+    handle: Option<Handle>,
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+impl Sending {
+    /// `more` are lines of the destination's section.
+    fn to(url: &str, more: &str, collect: impl FnMut() -> Option<Page> + Send + 'static) -> Self {
+        Self::with(url, more, "", collect)
+    }
+
+    /// `section` are lines of `remote_write`.
+    fn with(url: &str, more: &str, section: &str, collect: impl FnMut() -> Option<Page> + Send + 'static) -> Self {
+        let dir = TempDir::new().unwrap();
+        let text = format!(
+            "remote_write:\n  interval: 100ms\n  directory: {}\n  instance: gpu1\n  min_free_bytes: 0\n{section}\n  \
+             destinations:\n    prometheus:\n      url: '{url}'\n{more}\n",
+            dir.path().display()
+        );
+        let config = config::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut sending = Self { dir, config, numbers: Slot::default(), handle: None };
+        sending.start(collect);
+        sending
+    }
+
+    fn start(&mut self, collect: impl FnMut() -> Option<Page> + Send + 'static) {
+        let prepared = remote_write::prepare(&self.config).unwrap().expect("a destination");
+        self.numbers = Slot::default();
+        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), collect).unwrap());
+    }
+
+    fn stop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            runtime().block_on(handle.stop());
+        }
+    }
+
+    fn numbers(&self) -> Numbers {
+        let begin = std::time::Instant::now();
+        let numbers = loop {
+            match self.numbers.newest() {
+                Some(newest) => break newest.value[0].clone(),
+                None => assert!(begin.elapsed() < Duration::from_secs(20), "no figures in time"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let dropped: u64 = numbers.dropped.iter().map(|(_, count)| count).sum();
+        assert_eq!(numbers.collected, numbers.acknowledged + numbers.rejected + dropped + numbers.pending, "{numbers:?}");
+        numbers
+    }
+
+    fn wait(&self, what: &str, condition: impl Fn(&Numbers) -> bool) -> Numbers {
+        for _ in 0..2000 {
+            let numbers = self.numbers();
+            if condition(&numbers) {
+                return numbers;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no {what} in time: {:?}", self.numbers());
+    }
+
+    fn ledger(&self) -> ledger::Ledger {
+        ledger::read(&self.dir.path().join("prometheus.ledger")).unwrap().expect("a ledger")
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn always(page: Page) -> impl FnMut() -> Option<Page> + Send {
+    move || Some(page.clone())
+}
+
+/// Pages with one gauge, whose value is the number of the page.
+fn counting() -> impl FnMut() -> Option<Page> + Send {
+    let mut count = 0;
+    move || {
+        count += 1;
+        let mut page = Page::default();
+        page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], family::Value::Integer(count));
+        Some(page)
+    }
+}
+
+const V1: &str = "      protocol: 1.0";
+
+fn both(test: impl Fn(&str, bool)) {
+    test("", true);
+    test(V1, false);
+}
+
+fn taken() -> Receiver {
+    Receiver::start(|_| Reply::Taken)
+}
+
+#[test]
+fn each_request_has_the_headers_of_its_protocol() {
+    both(|more, v2| {
+        let receiver = taken();
+        let _sending = Sending::to(&receiver.url(), more, counting());
+        for request in receiver.wait_for(2) {
+            assert_eq!(request.line, "POST /api/v1/write HTTP/1.1");
+            assert_eq!(request.header("content-encoding"), "snappy");
+            let (content_type, version) = match v2 {
+                true => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+                false => ("application/x-protobuf", "0.1.0"),
+            };
+            assert_eq!(request.header("content-type"), content_type);
+            assert_eq!(request.header("x-prometheus-remote-write-version"), version);
+            assert!(request.header("user-agent").starts_with("citadel-agent/"));
+            assert_eq!(request.header("host"), receiver.addr.to_string());
+        }
+    });
+}
+
+#[test]
+fn symbols_are_unique_and_begin_with_the_empty_one() {
+    let receiver = taken();
+    let _sending = Sending::to(&receiver.url(), "", always(page(&NASTY)));
+    for request in receiver.wait_for(3) {
+        assert_eq!(request.symbols[0], "");
+        assert_eq!(request.symbols.iter().collect::<BTreeSet<_>>().len(), request.symbols.len());
+    }
+}
+
+#[test]
+fn labels_are_sorted_unique_complete_and_never_empty() {
+    both(|more, _| {
+        let receiver = taken();
+        let labels = "  external_labels: { site: berlin, zone: a, model: outside }";
+        let mut page = page(&NASTY);
+        page.families.retain(|family| family.desc.name != "citadel_agent_build_info");
+        page.add(&BUILD_INFO, ["", "", "1.95"], family::Value::Integer(1));
+        let _sending = Sending::with(&receiver.url(), more, labels, always(page));
+        let requests = receiver.wait_until("a whole page", |requests| requests.len() >= 4);
+        for got in requests.iter().flat_map(|request| &request.samples) {
+            assert!(got.labels.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", got.labels);
+            assert!(got.labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty()));
+            for (label, value) in [("job", "citadel-agent"), ("instance", "gpu1"), ("site", "berlin"), ("zone", "a")] {
+                assert_eq!(got.label(label), Some(value), "{}", got.series());
+            }
+            if got.name() == "citadel_agent_build_info" {
+                assert_eq!((got.label("version"), got.label("rustc")), (None, Some("1.95")));
+            }
+            if got.name().starts_with("citadel_model") {
+                // The label of the target stays, as a Prometheus does it that scrapes.
+                assert_eq!(got.label("model"), Some("outside"));
+                assert!(NASTY.contains(&got.label("exported_model").unwrap()));
+            }
+        }
+    });
+}
+
+/// The page as text 0.0.4 and as what arrived must say the same: series, and the bits of each value.
+#[test]
+fn every_series_of_the_page_arrives_with_its_value() {
+    both(|more, v2| {
+        let page = page(&NASTY);
+        let receiver = taken();
+        let sending = Sending::to(&receiver.url(), more, always(page.clone()));
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        let requests = receiver.requests();
+        let first = requests[0].samples[0].timestamp;
+        let arrived: Vec<&Got> =
+            requests.iter().flat_map(|request| &request.samples).filter(|got| got.timestamp == first).collect();
+        let own = |got: &Got| {
+            let own = got.labels.iter().filter(|(name, _)| !["__name__", "job", "instance"].contains(&name.as_str()));
+            (got.name().to_owned(), own.cloned().collect::<text::Labels>())
+        };
+        let numbers: BTreeMap<_, _> = (arrived.iter())
+            .filter(|got| matches!(got.value, Value::Number(_)))
+            .map(|got| (own(got), got.number().to_bits()))
+            .collect();
+        let exposed = String::from_utf8(metrics::encode(page.clone(), Format::Text).unwrap()).unwrap();
+        let exposed: BTreeMap<_, _> =
+            text::parse(&exposed).samples.into_iter().map(|(series, value)| (series, value.to_bits())).collect();
+        for (series, value) in &exposed {
+            assert_eq!(numbers.get(series), Some(value), "{series:?}");
+        }
+        assert_eq!(exposed.len(), numbers.len(), "more has arrived than the page has");
+        // And the histograms as native ones besides.
+        let histograms: Vec<_> = arrived.iter().filter(|got| matches!(got.value, Value::Histogram(_))).collect();
+        let expected: usize = page.families.iter().filter(|f| f.desc.kind == Kind::Histogram).map(|f| f.samples.len()).sum();
+        assert_eq!(histograms.len(), expected);
+        for got in histograms {
+            let Value::Histogram(native) = &got.value else { unreachable!("filtered") };
+            assert_eq!((native.count_int, native.schema), (Some(100), 3));
+            assert_eq!(native.sum, histogram(100).sum_ns() as f64 / 1e9);
+            let (mut count, mut total) = (0i64, native.zero_count_int.unwrap());
+            for delta in &native.positive_deltas {
+                count += delta;
+                total += count as u64;
+            }
+            assert_eq!(total, 100, "the buckets hold every observation");
+            let buckets: u32 = native.positive_spans.iter().map(|span| span.length).sum();
+            assert_eq!(buckets as usize, native.positive_deltas.len());
+        }
+        assert_eq!(requests[0].is_v2(), v2);
+    });
+}
+
+#[test]
+fn metadata_and_start_times_go_with_2_0_alone() {
+    both(|more, v2| {
+        let receiver = taken();
+        let sending = Sending::to(&receiver.url(), more, always(page(&["phi3"])));
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        let start = if v2 { 1_700_000_000_250 } else { 0 };
+        for got in receiver.requests().iter().flat_map(|request| &request.samples) {
+            let name = got.name().to_owned();
+            let expected = |start: i64| if v2 { (start, start) } else { (0, 0) };
+            match name.as_str() {
+                "citadel_model_requests_total" => assert_eq!(got.start, expected(start)),
+                "citadel_model_connections_open" => assert_eq!(got.start, (0, 0), "a gauge begins nowhere"),
+                _ if name.ends_with("_bucket") || name == TIME_TO_FIRST_TOKEN.name => {
+                    assert_eq!(got.start, expected(start), "{name}");
+                }
+                _ => {}
+            }
+            assert_eq!(got.metadata.is_some(), v2, "{name}");
+            if name == REQUESTS.name && v2 {
+                assert_eq!(got.metadata, Some((1, REQUESTS.help.to_owned(), String::new())));
+            }
+            if name == TIME_TO_FIRST_TOKEN.name && v2 {
+                assert_eq!(got.metadata, Some((3, TIME_TO_FIRST_TOKEN.help.to_owned(), "seconds".to_owned())));
+            }
+        }
+    });
+}
+
+#[test]
+fn histograms_go_out_as_configured() {
+    for (word, native, classic) in [("both", true, true), ("native", true, false), ("classic", false, true)] {
+        let receiver = taken();
+        let section = format!("  histograms: {word}");
+        let sending = Sending::with(&receiver.url(), "", &section, always(page(&["phi3"])));
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        let names: BTreeSet<String> =
+            receiver.requests().iter().flat_map(|request| &request.samples).map(|got| got.name().to_owned()).collect();
+        assert_eq!(names.contains(TIME_TO_FIRST_TOKEN.name), native, "{word}");
+        assert_eq!(names.contains("citadel_model_time_to_first_token_seconds_bucket"), classic, "{word}");
+    }
+}
+
+#[test]
+fn times_are_milliseconds_and_grow_in_each_series() {
+    both(|more, _| {
+        let receiver = taken();
+        let _sending = Sending::to(&receiver.url(), more, counting());
+        let requests = receiver.wait_for(5);
+        let times: Vec<_> = requests.iter().flat_map(|request| &request.samples).map(|got| got.timestamp).collect();
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+        assert!(times.iter().all(|time| (now - 60_000..=now).contains(time)), "{times:?}");
+    });
+}
+
+#[test]
+fn every_float_arrives_as_it_is_and_nan_as_the_ordinary_one() {
+    let values = [0.0, f64::INFINITY, f64::NEG_INFINITY, -1.5, 1e-300, 0.1 + 0.2, f64::NAN, f64::from_bits(STALE), f64::from_bits(u64::MAX)];
+    both(|more, _| {
+        let mut page = Page::default();
+        for (i, value) in values.iter().enumerate() {
+            page.add(&CONNECTIONS_OPEN, [&format!("m{i}"), "1"], family::Value::Float(*value));
+        }
+        let receiver = taken();
+        let _sending = Sending::to(&receiver.url(), more, always(page));
+        for got in &receiver.wait_for(1)[0].samples {
+            let i: usize = got.label("model").unwrap()[1..].parse().unwrap();
+            let expected = if values[i].is_nan() { 0x7ff8_0000_0000_0001 } else { values[i].to_bits() };
+            assert_eq!(got.value, Value::Number(expected), "{}", values[i]);
+        }
+    });
+}
+
+/// Two models, then one, then none.
+fn ending() -> impl FnMut() -> Option<Page> + Send {
+    let mut collections = 0;
+    move || {
+        collections += 1;
+        let mut page = Page::default();
+        page.add(&PROCESS_START, [], family::Value::Float(1.0));
+        for model in ["a", "b"].into_iter().take(if collections > 4 { 0 } else if collections > 2 { 1 } else { 2 }) {
+            page.add(&CONNECTIONS_OPEN, [model, "1"], family::Value::Integer(3));
+            page.add(&TIME_TO_FIRST_TOKEN, [model, "1", "other"], family::Value::Histogram(Box::new(histogram(5))));
+        }
+        Some(page)
+    }
+}
+
+#[test]
+fn a_series_that_ends_is_marked_once_and_a_planned_stop_marks_nothing() {
+    both(|more, _| {
+        let receiver = taken();
+        let mut sending = Sending::to(&receiver.url(), more, ending());
+        receiver.wait_for(7);
+        sending.stop();
+        let requests = receiver.requests();
+        let mut stale: BTreeMap<String, usize> = BTreeMap::new();
+        for got in requests.iter().flat_map(|request| &request.samples) {
+            let marker = match &got.value {
+                Value::Number(bits) => *bits == STALE,
+                Value::Histogram(histogram) => histogram.sum.to_bits() == STALE,
+            };
+            if marker {
+                *stale.entry(got.series()).or_default() += 1;
+            }
+        }
+        assert!(stale.values().all(|&count| count == 1), "{stale:?}");
+        // A gauge, a native histogram, and 32 buckets, sum and count, of two models.
+        assert_eq!(stale.len(), 2 * (1 + 1 + 34));
+        assert!(!stale.keys().any(|series| series.starts_with("process_start_time_seconds")));
+    });
+}
+
+#[test]
+fn a_receiver_that_fails_gets_the_same_body_again_until_it_takes_it() {
+    both(|more, _| {
+        for reply in [
+            Reply::Status(500, "", "down"),
+            Reply::Status(502, "", ""),
+            Reply::Status(503, "", ""),
+            Reply::Status(429, "", "slow down"),
+            Reply::Cut,
+            Reply::Close,
+        ] {
+            let mut failures = 2;
+            let scripted = reply.clone();
+            let receiver = Receiver::start(move |_| {
+                failures -= 1;
+                if failures >= 0 { scripted.clone() } else { Reply::Taken }
+            });
+            let sending = Sending::to(&receiver.url(), more, counting());
+            let requests = receiver.wait_until(&format!("4 requests after {reply:?}"), |requests| requests.len() >= 4);
+            // A connection that was closed in the middle is tried anew at once, and counts as one try.
+            let first: Vec<_> = requests.iter().filter(|request| request.body == requests[0].body).collect();
+            assert!(first.len() >= 2, "{reply:?}: {} times", first.len());
+            let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+            assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
+            let values: Vec<_> = receiver.requests().iter().flat_map(|r| r.samples.clone()).map(|got| got.number()).collect();
+            assert!(values.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1.0), "{values:?}");
+        }
+    });
+}
+
+#[test]
+fn waits_grow_from_half_a_second() {
+    let receiver = Receiver::start(|_| Reply::Status(500, "", ""));
+    let _sending = Sending::to(&receiver.url(), V1, counting());
+    let times: Vec<_> = receiver.wait_for(4).iter().map(|request| request.at).collect();
+    for (pair, least) in times.windows(2).zip([450, 900, 1800]) {
+        assert!(pair[1] - pair[0] >= Duration::from_millis(least), "{:?} after {least} ms", pair[1] - pair[0]);
+    }
+}
+
+#[test]
+fn retry_after_is_waited_for() {
+    for status in [429, 503] {
+        let mut first = true;
+        let receiver = Receiver::start(move |_| match std::mem::take(&mut first) {
+            true => Reply::Status(status, "Retry-After: 2\r\n", ""),
+            false => Reply::Taken,
+        });
+        let _sending = Sending::to(&receiver.url(), V1, counting());
+        let requests = receiver.wait_for(2);
+        assert!(requests[1].at - requests[0].at >= Duration::from_secs(2));
+        assert_eq!(requests[0].body, requests[1].body);
+    }
+}
+
+#[test]
+fn a_receiver_that_hangs_is_given_up_and_asked_again() {
+    let mut first = true;
+    let receiver = Receiver::start(move |_| if std::mem::take(&mut first) { Reply::Hang } else { Reply::Taken });
+    let sending = Sending::to(&receiver.url(), "      timeout: 300ms", counting());
+    let requests = receiver.wait_for(2);
+    assert_eq!(requests[0].body, requests[1].body);
+    let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+    assert!(numbers.requests.iter().any(|(code, count)| code == "none" && *count == 1), "{numbers:?}");
+}
+
+#[test]
+fn what_is_refused_for_good_is_not_sent_again() {
+    both(|more, _| {
+        for status in [405, 409, 410] {
+            let receiver = Receiver::start(move |_| Reply::Status(status, "", "no"));
+            let sending = Sending::to(&receiver.url(), more, counting());
+            let requests = receiver.wait_for(4);
+            let bodies: BTreeSet<_> = requests.iter().map(|request| request.body.clone()).collect();
+            assert_eq!(bodies.len(), requests.len(), "{status}");
+            sending.wait("rejection", |numbers| numbers.rejected >= 3);
+        }
+    });
+}
+
+#[test]
+fn one_bad_sample_costs_no_other_and_is_named_by_the_receiver() {
+    both(|more, _| {
+        let bad = |request: &Request| request.samples.iter().any(|got| got.label("model") == Some("m13"));
+        let receiver = Receiver::start(move |request| match bad(request) {
+            true if request.is_v2() => Reply::Status(400, "X-Prometheus-Remote-Write-Samples-Written: 0\r\n", "bad label"),
+            true => Reply::Status(400, "", "bad label"),
+            false => Reply::Taken,
+        });
+        let mut page = Page::default();
+        for i in 0..50 {
+            page.add(&CONNECTIONS_OPEN, [&format!("m{i}"), "1"], family::Value::Integer(1));
+        }
+        // A receiver that has confirmed 2.0 before: its 400 is about the sample.
+        let mut collections = 0;
+        let mut good = Page::default();
+        good.add(&PROCESS_START, [], family::Value::Float(1.0));
+        let sending = Sending::to(&receiver.url(), more, move || {
+            collections += 1;
+            Some(if collections == 1 { good.clone() } else { page.clone() })
+        });
+        let numbers = sending.wait("rejection", |numbers| numbers.rejected >= 2 && numbers.acknowledged >= 100);
+        assert!(numbers.rejected <= numbers.acknowledged / 49 + 1, "{numbers:?}");
+        let mut bodies = BTreeSet::new();
+        for request in receiver.requests().iter().filter(|request| bad(request)) {
+            assert!(bodies.insert(request.body.clone()), "a refused body came again");
+        }
+    });
+}
+
+#[test]
+fn a_closed_door_parks_the_queue_and_loses_nothing() {
+    for status in [401, 403, 404] {
+        let receiver = Receiver::start(move |_| Reply::Status(status, "", "no entry"));
+        let sending = Sending::to(&receiver.url(), "", counting());
+        let numbers = sending.wait("parking", |numbers| numbers.parked && numbers.pending >= 3);
+        assert_eq!((numbers.rejected, numbers.acknowledged), (0, 0));
+        assert_eq!(receiver.requests().len(), 1, "{status}: it is tried once a minute");
+    }
+    let receiver = Receiver::start(|_| Reply::Status(403, "", "no entry"));
+    let sending = Sending::to(&receiver.url(), "      denied: drop", counting());
+    sending.wait("rejection", |numbers| numbers.rejected >= 3);
+}
+
+#[test]
+fn a_receiver_that_knows_only_1_0_gets_it_and_is_remembered_over_a_restart() {
+    for reply in [Reply::Status(204, "", ""), Reply::Status(200, "", "ok"), Reply::Status(415, "", "no"), Reply::Status(400, "", "no")] {
+        let scripted = reply.clone();
+        let receiver = Receiver::start(move |request| if request.is_v2() { scripted.clone() } else { Reply::Taken });
+        let mut sending = Sending::to(&receiver.url(), "", counting());
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 2);
+        sending.stop();
+        sending.start(counting());
+        let before = receiver.requests().len();
+        let requests = receiver.wait_for(before + 2);
+        assert_eq!(requests.iter().filter(|request| request.is_v2()).count(), 1, "{reply:?}");
+        assert_eq!(requests[0].samples[0].value, requests[1].samples[0].value, "the same samples, once more");
+    }
+}
+
+#[test]
+fn a_2xx_with_the_headers_of_2_0_never_falls_back() {
+    let receiver = taken();
+    let _sending = Sending::to(&receiver.url(), "", counting());
+    assert!(receiver.wait_for(5).iter().all(Request::is_v2));
+}
+
+#[test]
+fn the_body_of_a_2xx_is_ignored() {
+    let headers = "X-Prometheus-Remote-Write-Samples-Written: 1\r\n";
+    let receiver = Receiver::start(move |_| Reply::Status(200, headers, "error: everything is broken"));
+    let sending = Sending::to(&receiver.url(), "", counting());
+    let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 3);
+    assert_eq!(numbers.rejected, 0);
+}
+
+#[test]
+fn native_histograms_end_where_a_receiver_says_that_they_are_off() {
+    both(|more, _| {
+        let has_native = |request: &Request| request.samples.iter().any(|got| matches!(got.value, Value::Histogram(_)));
+        let receiver = Receiver::start(move |request| match has_native(request) {
+            true => Reply::Status(500, "", "native histograms are disabled\n"),
+            false => Reply::Taken,
+        });
+        let sending = Sending::to(&receiver.url(), more, always(page(&["phi3"])));
+        let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        assert_eq!(receiver.requests().iter().filter(|request| has_native(request)).count(), 1);
+        assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
+    });
+}
+
+#[test]
+fn a_batch_that_fails_alone_is_put_aside_for_a_person() {
+    let receiver = Receiver::start(|request| match request.samples[0].number() == 1.0 {
+        true => Reply::Status(500, "", "cannot compute"),
+        false => Reply::Taken,
+    });
+    let sending = Sending::to(&receiver.url(), V1, counting());
+    let numbers = sending.wait("dead letter", |numbers| !numbers.dropped.is_empty() && numbers.acknowledged > 0);
+    assert_eq!(numbers.dropped, [("dead_letter", 1)]);
+    let letters: Vec<_> = std::fs::read_dir(sending.dir.path().join("dead-letter")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(std::fs::read(&letters[0]).unwrap(), receiver.requests()[0].body, "as it was sent");
+}
+
+#[test]
+fn what_waited_out_an_outage_arrives_in_order_and_whole() {
+    let open = Arc::new(Mutex::new(false));
+    let door = Arc::clone(&open);
+    let receiver = Receiver::start(move |_| if *door.lock().unwrap() { Reply::Taken } else { Reply::Close });
+    let mut sending = Sending::to(&receiver.url(), "", counting());
+    sending.wait("backlog", |numbers| numbers.pending >= 10);
+    // Over a restart, too: the second run's values begin at 1 again.
+    sending.stop();
+    let waiting = sending.ledger();
+    assert!(waiting.holds() && waiting.acknowledged == 0);
+    sending.start(counting());
+    *open.lock().unwrap() = true;
+    let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > waiting.end + 3);
+    assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
+    let mut values = Vec::new();
+    for request in receiver.requests() {
+        values.extend(request.samples.iter().map(|got| (got.timestamp, got.number())));
+    }
+    values.dedup();
+    let values: Vec<_> = values[values.iter().rposition(|(_, value)| *value == 1.0 ).map_or(0, |_| 0)..].to_vec();
+    assert!(values.windows(2).all(|pair| pair[0].0 < pair[1].0 && (pair[1].1 == pair[0].1 + 1.0 || pair[1].1 == 1.0)), "{values:?}");
+}
+
+#[test]
+fn each_destination_has_its_own_cursor_and_credentials() {
+    let good = taken();
+    let bad = Receiver::start(|_| Reply::Status(503, "", ""));
+    let dir = TempDir::new().unwrap();
+    let (password, token) = (dir.path().join("password"), dir.path().join("token"));
+    std::fs::write(&password, "open sesame\n").unwrap();
+    std::fs::write(&token, "abc.def\n").unwrap();
+    let more = format!(
+        "      username: aladdin\n      password_file: {}\n    other:\n      url: '{}'\n      bearer_token_file: {}",
+        password.display(),
+        bad.url(),
+        token.display()
+    );
+    let sending = Sending::to(&good.url(), &more, counting());
+    let numbers = |sending: &Sending, i: usize| sending.numbers.newest().unwrap().value[i].clone();
+    sending.wait("progress", |_| numbers(&sending, 1).acknowledged >= 3 && numbers(&sending, 0).pending >= 3);
+    assert_eq!((numbers(&sending, 0).destination.as_str(), numbers(&sending, 0).acknowledged), ("other", 0));
+    assert_eq!(good.requests()[0].header("authorization"), "Basic YWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert_eq!(bad.requests()[0].header("authorization"), "Bearer abc.def");
+}
+
+#[test]
+fn two_agents_never_share_a_spool() {
+    let receiver = taken();
+    let sending = Sending::to(&receiver.url(), "", counting());
+    receiver.wait_for(1);
+    let second: Slot<Vec<Numbers>> = Slot::default();
+    let prepared = remote_write::prepare(&sending.config).unwrap().unwrap();
+    let handle = remote_write::start(prepared, second.clone(), counting()).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(second.newest().is_none(), "the second one has begun");
+    runtime().block_on(handle.stop());
+}
+
+fn files(folder: &Path, suffix: &str) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect()
+}
+
+#[test]
+fn a_damaged_ledger_costs_nothing_but_a_second_sending() {
+    let receiver = Receiver::start(|_| Reply::Status(503, "", ""));
+    let mut sending = Sending::to(&receiver.url(), "", counting());
+    let pending = sending.wait("backlog", |numbers| numbers.pending >= 3).pending;
+    sending.stop();
+    let ledger = sending.dir.path().join("prometheus.ledger");
+    let mut text = std::fs::read(&ledger).unwrap();
+    text[20] ^= 1;
+    std::fs::write(&ledger, text).unwrap();
+    sending.start(counting());
+    let numbers = sending.wait("figures", |numbers| numbers.collected >= pending);
+    assert!(numbers.pending >= pending);
+    assert_eq!(files(sending.dir.path(), ".damaged").len(), 1);
+}
