@@ -8,115 +8,20 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use citadel_agent::config::{self, Config};
 use citadel_agent::metrics::catalogue::Kind;
 use citadel_agent::metrics::catalogue::agent::{BUILD_INFO, PROCESS_START};
 use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
 use citadel_agent::metrics::family::{self, Page};
 use citadel_agent::metrics::{self, format::Format};
-use citadel_agent::remote_write::{self, Handle, ledger};
+use citadel_agent::remote_write;
 use citadel_agent::slot::Slot;
 use citadel_agent::sources::remote_write::Numbers;
 use support::receiver::{Got, Receiver, Reply, Request, Value};
+use support::sending::{Sending, always, counting, runtime};
 use support::{NASTY, histogram, page, text};
 use tempfile::TempDir;
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
-
-/// A running remote write with one destination, `prometheus`.
-struct Sending {
-    dir: TempDir,
-    config: Config,
-    numbers: Slot<Vec<Numbers>>,
-    handle: Option<Handle>,
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-impl Sending {
-    /// `more` are lines of the destination's section.
-    fn to(url: &str, more: &str, collect: impl FnMut() -> Option<Page> + Send + 'static) -> Self {
-        Self::with(url, more, "", collect)
-    }
-
-    /// `section` are lines of `remote_write`.
-    fn with(url: &str, more: &str, section: &str, collect: impl FnMut() -> Option<Page> + Send + 'static) -> Self {
-        let dir = TempDir::new().unwrap();
-        let text = format!(
-            "remote_write:\n  interval: 100ms\n  directory: {}\n  instance: gpu1\n  min_free_bytes: 0\n{section}\n  \
-             destinations:\n    prometheus:\n      url: '{url}'\n{more}\n",
-            dir.path().display()
-        );
-        let config = config::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}"));
-        let mut sending = Self { dir, config, numbers: Slot::default(), handle: None };
-        sending.start(collect);
-        sending
-    }
-
-    fn start(&mut self, collect: impl FnMut() -> Option<Page> + Send + 'static) {
-        let prepared = remote_write::prepare(&self.config).unwrap().expect("a destination");
-        self.numbers = Slot::default();
-        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), collect).unwrap());
-    }
-
-    fn stop(&mut self) {
-        if let Some(handle) = self.handle.take() {
-            runtime().block_on(handle.stop());
-        }
-    }
-
-    fn numbers(&self) -> Numbers {
-        let begin = std::time::Instant::now();
-        let numbers = loop {
-            match self.numbers.newest() {
-                Some(newest) => break newest.value[0].clone(),
-                None => assert!(begin.elapsed() < Duration::from_secs(20), "no figures in time"),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let dropped: u64 = numbers.dropped.iter().map(|(_, count)| count).sum();
-        assert_eq!(numbers.collected, numbers.acknowledged + numbers.rejected + dropped + numbers.pending, "{numbers:?}");
-        numbers
-    }
-
-    fn wait(&self, what: &str, condition: impl Fn(&Numbers) -> bool) -> Numbers {
-        for _ in 0..2000 {
-            let numbers = self.numbers();
-            if condition(&numbers) {
-                return numbers;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("no {what} in time: {:?}", self.numbers());
-    }
-
-    fn ledger(&self) -> ledger::Ledger {
-        ledger::read(&self.dir.path().join("prometheus.ledger")).unwrap().expect("a ledger")
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn always(page: Page) -> impl FnMut() -> Option<Page> + Send {
-    move || Some(page.clone())
-}
-
-/// Pages with one gauge, whose value is the number of the page.
-fn counting() -> impl FnMut() -> Option<Page> + Send {
-    let mut count = 0;
-    move || {
-        count += 1;
-        let mut page = Page::default();
-        page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], family::Value::Integer(count));
-        Some(page)
-    }
-}
 
 const V1: &str = "      protocol: 1.0";
 
@@ -216,7 +121,8 @@ fn every_series_of_the_page_arrives_with_its_value() {
         assert_eq!(exposed.len(), numbers.len(), "more has arrived than the page has");
         // And the histograms as native ones besides.
         let histograms: Vec<_> = arrived.iter().filter(|got| matches!(got.value, Value::Histogram(_))).collect();
-        let expected: usize = page.families.iter().filter(|f| f.desc.kind == Kind::Histogram).map(|f| f.samples.len()).sum();
+        let expected: usize =
+            page.families.iter().filter(|f| f.desc.kind == Kind::Histogram).map(|f| f.samples.len()).sum();
         assert_eq!(histograms.len(), expected);
         for got in histograms {
             let Value::Histogram(native) = &got.value else { unreachable!("filtered") };
@@ -293,7 +199,17 @@ fn times_are_milliseconds_and_grow_in_each_series() {
 
 #[test]
 fn every_float_arrives_as_it_is_and_nan_as_the_ordinary_one() {
-    let values = [0.0, f64::INFINITY, f64::NEG_INFINITY, -1.5, 1e-300, 0.1 + 0.2, f64::NAN, f64::from_bits(STALE), f64::from_bits(u64::MAX)];
+    let values = [
+        0.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        -1.5,
+        1e-300,
+        0.1 + 0.2,
+        f64::NAN,
+        f64::from_bits(STALE),
+        f64::from_bits(u64::MAX),
+    ];
     both(|more, _| {
         let mut page = Page::default();
         for (i, value) in values.iter().enumerate() {
@@ -316,7 +232,13 @@ fn ending() -> impl FnMut() -> Option<Page> + Send {
         collections += 1;
         let mut page = Page::default();
         page.add(&PROCESS_START, [], family::Value::Float(1.0));
-        for model in ["a", "b"].into_iter().take(if collections > 4 { 0 } else if collections > 2 { 1 } else { 2 }) {
+        for model in ["a", "b"].into_iter().take(if collections > 4 {
+            0
+        } else if collections > 2 {
+            1
+        } else {
+            2
+        }) {
             page.add(&CONNECTIONS_OPEN, [model, "1"], family::Value::Integer(3));
             page.add(&TIME_TO_FIRST_TOKEN, [model, "1", "other"], family::Value::Histogram(Box::new(histogram(5))));
         }
@@ -373,7 +295,8 @@ fn a_receiver_that_fails_gets_the_same_body_again_until_it_takes_it() {
             assert!(first.len() >= 2, "{reply:?}: {} times", first.len());
             let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
             assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
-            let values: Vec<_> = receiver.requests().iter().flat_map(|r| r.samples.clone()).map(|got| got.number()).collect();
+            let values: Vec<_> =
+                receiver.requests().iter().flat_map(|r| r.samples.clone()).map(|got| got.number()).collect();
             assert!(values.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1.0), "{values:?}");
         }
     });
@@ -434,7 +357,9 @@ fn one_bad_sample_costs_no_other_and_is_named_by_the_receiver() {
     both(|more, _| {
         let bad = |request: &Request| request.samples.iter().any(|got| got.label("model") == Some("m13"));
         let receiver = Receiver::start(move |request| match bad(request) {
-            true if request.is_v2() => Reply::Status(400, "X-Prometheus-Remote-Write-Samples-Written: 0\r\n", "bad label"),
+            true if request.is_v2() => {
+                Reply::Status(400, "X-Prometheus-Remote-Write-Samples-Written: 0\r\n", "bad label")
+            }
             true => Reply::Status(400, "", "bad label"),
             false => Reply::Taken,
         });
@@ -475,7 +400,12 @@ fn a_closed_door_parks_the_queue_and_loses_nothing() {
 
 #[test]
 fn a_receiver_that_knows_only_1_0_gets_it_and_is_remembered_over_a_restart() {
-    for reply in [Reply::Status(204, "", ""), Reply::Status(200, "", "ok"), Reply::Status(415, "", "no"), Reply::Status(400, "", "no")] {
+    for reply in [
+        Reply::Status(204, "", ""),
+        Reply::Status(200, "", "ok"),
+        Reply::Status(415, "", "no"),
+        Reply::Status(400, "", "no"),
+    ] {
         let scripted = reply.clone();
         let receiver = Receiver::start(move |request| if request.is_v2() { scripted.clone() } else { Reply::Taken });
         let mut sending = Sending::to(&receiver.url(), "", counting());
@@ -529,7 +459,8 @@ fn a_batch_that_fails_alone_is_put_aside_for_a_person() {
     let sending = Sending::to(&receiver.url(), V1, counting());
     let numbers = sending.wait("dead letter", |numbers| !numbers.dropped.is_empty() && numbers.acknowledged > 0);
     assert_eq!(numbers.dropped, [("dead_letter", 1)]);
-    let letters: Vec<_> = std::fs::read_dir(sending.dir.path().join("dead-letter")).unwrap().map(|e| e.unwrap().path()).collect();
+    let letters: Vec<_> =
+        std::fs::read_dir(sending.dir.path().join("dead-letter")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(letters.len(), 1);
     assert_eq!(std::fs::read(&letters[0]).unwrap(), receiver.requests()[0].body, "as it was sent");
 }
@@ -554,8 +485,11 @@ fn what_waited_out_an_outage_arrives_in_order_and_whole() {
         values.extend(request.samples.iter().map(|got| (got.timestamp, got.number())));
     }
     values.dedup();
-    let values: Vec<_> = values[values.iter().rposition(|(_, value)| *value == 1.0 ).map_or(0, |_| 0)..].to_vec();
-    assert!(values.windows(2).all(|pair| pair[0].0 < pair[1].0 && (pair[1].1 == pair[0].1 + 1.0 || pair[1].1 == 1.0)), "{values:?}");
+    let values: Vec<_> = values[values.iter().rposition(|(_, value)| *value == 1.0).map_or(0, |_| 0)..].to_vec();
+    assert!(
+        values.windows(2).all(|pair| pair[0].0 < pair[1].0 && (pair[1].1 == pair[0].1 + 1.0 || pair[1].1 == 1.0)),
+        "{values:?}"
+    );
 }
 
 #[test]

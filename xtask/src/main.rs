@@ -9,6 +9,7 @@ mod fuzz;
 mod group;
 mod kernels;
 mod lint;
+mod newer;
 mod process;
 mod run;
 mod scrape;

@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
 
 pub mod client;
+pub mod prometheus;
 pub mod receiver;
+pub mod sending;
 pub mod text;
 
 use std::collections::BTreeMap;

@@ -123,7 +123,8 @@ impl Receiver {
         let connections = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Mutex<Box<Script>>> = Arc::new(Mutex::new(Box::new(script)));
         let thread = {
-            let (requests, stopped, connections) = (Arc::clone(&requests), Arc::clone(&stopped), Arc::clone(&connections));
+            let (requests, stopped, connections) =
+                (Arc::clone(&requests), Arc::clone(&stopped), Arc::clone(&connections));
             thread::spawn(move || {
                 for stream in listener.incoming() {
                     if stopped.load(Ordering::SeqCst) {

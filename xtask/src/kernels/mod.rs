@@ -4,7 +4,7 @@
 pub(crate) mod guest;
 mod image;
 mod machine;
-mod packages;
+pub(crate) mod packages;
 mod traffic;
 
 use std::fs;

@@ -43,7 +43,7 @@ pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
 }
 
 /// The one file in `folder` whose name contains `part`.
-fn only(folder: &Path, part: &str) -> Result<PathBuf> {
+pub(crate) fn only(folder: &Path, part: &str) -> Result<PathBuf> {
     let mut found = None;
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
@@ -55,12 +55,16 @@ fn only(folder: &Path, part: &str) -> Result<PathBuf> {
 }
 
 /// An apt that knows one release and touches nothing of the machine's own.
-struct Apt {
+pub(crate) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
-    fn new(folder: &Path, release: &str) -> Result<Self> {
+    /// Its lists and sources are kept under `folder`.
+    ///
+    /// # Errors
+    /// When this machine is no Debian whose apt knows where its own packages come from.
+    pub(crate) fn new(folder: &Path, release: &str) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "sources"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -93,7 +97,8 @@ impl Apt {
         })
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// `apt-get` or `apt-cache` for that release alone.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for option in &self.options {
             command.args(["--option", option]);
@@ -110,7 +115,9 @@ fn sources(targets: &str, own: &str, release: &str) -> String {
     for target in targets.lines() {
         let [kind, uri, suite, component] = target.split_whitespace().collect::<Vec<_>>()[..] else { continue };
         let Some(rest) = suite.strip_prefix(own) else { continue };
-        if kind == "Packages" && component == "main" && matches!(rest, "" | "-security") {
+        // Unstable has no security updates of its own: they go into it.
+        let has_security = release != "sid";
+        if kind == "Packages" && component == "main" && (rest.is_empty() || rest == "-security" && has_security) {
             lines.push(format!("deb {signed}{uri} {release}{rest} main\n"));
         }
     }
@@ -129,6 +136,7 @@ mod tests {
                        Packages http://a.test/debian bookworm contrib\nPackages http://c.test/ nodistro main\n";
         let found = sources(targets, "bookworm", "bullseye");
         let ends: Vec<&str> = found.lines().filter_map(|line| Some(line.split_at(line.find("http")?).1)).collect();
+        assert_eq!(sources(targets, "bookworm", "sid").lines().count(), 1);
         assert_eq!(ends, ["http://a.test/debian bullseye main", "http://b.test/sec bullseye-security main"]);
     }
 }
