@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) live: Cell<f64>,
     /// Told whenever something was collected.
     pub(super) collected: Notify,
+    /// Told whenever something was settled.
+    pub(super) settled: Notify,
     /// Where what fails alone is put.
     pub(super) dead_letters: PathBuf,
 }
@@ -245,6 +247,7 @@ impl Destination {
         let mut account = self.account.borrow_mut();
         account.ledger.settle(range, outcome);
         account.oldest_ms = None;
+        self.shared.settled.notify_one();
     }
 
     fn apply(&mut self, event: Event, load: &Load, answer: &Answer) {

@@ -239,6 +239,7 @@ async fn run(
                 }
             }
             _ = sync.tick() => service.save(),
+            () = service.shared.settled.notified() => service.publish(),
         }
     }
     service.save();
@@ -299,6 +300,7 @@ impl Service {
             spool: RefCell::new(spool),
             live: Cell::new(0.0),
             collected: Notify::new(),
+            settled: Notify::new(),
             dead_letters: folder.join("dead-letter"),
         });
         let mut accounts = Vec::new();
