@@ -126,9 +126,9 @@ struct Disk {
 }
 
 impl Disk {
-    fn new(folder: &Path) -> Self {
+    fn new(folder: &Path, size: &str) -> Self {
         let script = format!(
-            "mount -t tmpfs -o size=512k,mode=0777 tmpfs {} && echo ready && exec sleep 86400",
+            "mount -t tmpfs -o size={size},mode=0777 tmpfs {} && echo ready && exec sleep 86400",
             folder.display()
         );
         let mut holder = Command::new("unshare")
@@ -203,11 +203,11 @@ struct Campaign {
 }
 
 impl Campaign {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, disk: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let folder = dir.path().join("spool");
         fs::create_dir(&folder).unwrap();
-        let disk = Disk::new(&folder);
+        let disk = Disk::new(&folder, disk);
         let store =
             Store { mood: Mood::Good, samples: HashMap::new(), refused: BTreeSet::new(), contradictions: vec![] };
         let store = Arc::new(Mutex::new(store));
@@ -355,14 +355,14 @@ impl Campaign {
         self.set_mood(Mood::Good);
         let mut agent = self.agent();
         let begin = Instant::now();
-        // Some of what is collected while we look is always under way, so the look is at what had to arrive.
+        // Some of what is collected while we look is always under way.
         loop {
             assert!(begin.elapsed() < Duration::from_secs(120), "what waited has not arrived: {}", self.log());
             let figures = self.figures();
             let store = self.store.lock().unwrap();
             let missing =
                 self.promised.keys().filter(|key| !store.samples.contains_key(*key) && !store.refused.contains(*key));
-            if figures.is_some() && missing.count() == 0 {
+            if figures.is_some_and(|[.., pending]| pending < 200) && missing.count() == 0 {
                 break;
             }
             drop(store);
@@ -422,7 +422,7 @@ fn run(full_disks: bool) {
     let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = env::var("CAMPAIGN_SEED").map_or_else(|_| clock(), |seed| seed.parse().expect("a number"));
     println!("{rounds} rounds, CAMPAIGN_SEED={seed}");
-    let mut campaign = Campaign::new(seed);
+    let mut campaign = Campaign::new(seed, if full_disks { "512k" } else { "64m" });
     for _ in 0..rounds {
         campaign.round(full_disks);
     }

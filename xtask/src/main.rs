@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod campaign;
 mod debian;
 mod demo;
 mod ebpf;
@@ -47,6 +48,8 @@ enum Xtask {
     Guest,
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
+    /// Kill the agent a hundred times while its remote-write receiver misbehaves, and account for every sample.
+    Campaign(campaign::Args),
     /// Measure what the agent costs, and whether it counts exactly; as root.
     Bench(bench::Args),
 }
@@ -76,6 +79,7 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Guest => unreachable!("the guest powers off"),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
+        Xtask::Campaign(args) => campaign::main(&workspace, args),
         Xtask::Bench(args) => bench::main(&workspace, args),
     }
 }

@@ -220,7 +220,8 @@ impl Sender {
 
     /// Holds the next request back, so that a backlog goes out at no more than [`CATCH_UP`] times `live` samples a second.
     pub fn pace(&mut self, sent_at: Duration, samples: u64, live: f64) {
-        let pause = samples as f64 / (CATCH_UP * live.max(f64::MIN_POSITIVE));
+        // Before the first collection nobody knows the rate.
+        let pause = if live > 0.0 { samples as f64 / (CATCH_UP * live) } else { 0.0 };
         self.wait =
             self.wait.max(sent_at + Duration::try_from_secs_f64(pause).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
     }
