@@ -206,7 +206,7 @@ fn disk(folder: &Path) -> u64 {
         .sum()
 }
 
-fn start_prometheus(folder: PathBuf, sink: &Sink, target: SocketAddr) -> Measured {
+fn start_prometheus(folder: &Path, sink: &Sink, target: SocketAddr) -> Measured {
     let yaml = format!(
         "scrape_configs:\n- job_name: agent\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{target}']}}]\n\
          remote_write:\n- url: http://{}/write\n",
@@ -263,7 +263,7 @@ fn compare(outage: Duration) {
     // A receiver each, so that bytes can be told apart.
     let (sink, prometheus_sink) = (Sink::start(), Sink::start());
     let (agent, said) = start_agent(dir.join("agent"), &sink);
-    let prometheus = start_prometheus(dir.join("prometheus"), &prometheus_sink, target());
+    let prometheus = start_prometheus(&dir.join("prometheus"), &prometheus_sink, target());
     let number = |which: usize| said[which].load(Ordering::SeqCst);
     thread::sleep(WARM);
     let begin = [agent.usage(), prometheus.usage()];

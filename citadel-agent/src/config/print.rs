@@ -86,7 +86,7 @@ fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
             yaml.value(2, &key(name), quote(value));
         }
     }
-    yaml.value(1, "histograms", word(Histograms::WORDS, remote_write.histograms));
+    yaml.value(1, "histograms", word(Histograms::WORDS, &remote_write.histograms));
     yaml.value(1, "max_bytes", remote_write.max_bytes);
     yaml.value(1, "max_age", duration(remote_write.max_age));
     yaml.value(1, "min_free_bytes", remote_write.min_free_bytes);
@@ -94,8 +94,8 @@ fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
     for (name, destination) in &remote_write.destinations {
         yaml.section(2, &key(name));
         yaml.optional(3, "url", destination.url.as_deref());
-        yaml.value(3, "protocol", quote(word(Protocol::WORDS, destination.protocol)));
-        yaml.value(3, "denied", word(Denied::WORDS, destination.denied));
+        yaml.value(3, "protocol", quote(word(Protocol::WORDS, &destination.protocol)));
+        yaml.value(3, "denied", word(Denied::WORDS, &destination.denied));
         yaml.value(3, "timeout", duration(destination.timeout));
         yaml.optional(3, "username", destination.username.as_deref());
         yaml.optional(3, "password_file", path(&destination.password_file).as_deref());
@@ -105,8 +105,8 @@ fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
 }
 
 /// How a value is written.
-fn word<T: PartialEq>(words: Words<T>, value: T) -> &'static str {
-    words.iter().find(|(_, other)| *other == value).map_or("", |(word, _)| word)
+fn word<T: PartialEq>(words: Words<T>, value: &T) -> &'static str {
+    words.iter().find(|(_, other)| other == value).map_or("", |(word, _)| word)
 }
 
 #[derive(Default)]

@@ -10,6 +10,8 @@ use citadel_agent::slot::Slot;
 use citadel_agent::sources::remote_write::Numbers;
 use tempfile::TempDir;
 
+use super::receiver::{Receiver, Reply};
+
 /// A running remote write with one destination, `prometheus`.
 pub struct Sending {
     pub dir: TempDir,
@@ -108,4 +110,18 @@ pub fn counting() -> impl FnMut() -> Option<Page> + Send {
         page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], family::Value::Integer(count));
         Some(page)
     }
+}
+
+/// The destination speaks 1.0 alone.
+pub const V1: &str = "      protocol: 1.0";
+
+/// Runs a case in both protocols; it is told what to configure, and whether that is 2.0.
+pub fn both(test: impl Fn(&str, bool)) {
+    test("", true);
+    test(V1, false);
+}
+
+/// A receiver that takes everything.
+pub fn taken() -> Receiver {
+    Receiver::start(|_| Reply::Taken)
 }
