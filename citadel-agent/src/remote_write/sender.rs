@@ -218,7 +218,7 @@ impl Sender {
         self.front = None;
     }
 
-    /// Holds the next request back, so that a backlog goes out at no more than [`CATCH_UP`] times `live` samples a second.
+    /// Holds the next request back, so that a backlog goes out at no more than ten times `live` samples a second.
     pub fn pace(&mut self, sent_at: Duration, samples: u64, live: f64) {
         // Before the first collection nobody knows the rate.
         let pause = if live > 0.0 { samples as f64 / (CATCH_UP * live) } else { 0.0 };
