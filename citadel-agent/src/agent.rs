@@ -16,7 +16,9 @@ use tracing::{error, info, warn};
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::Discovery;
 use crate::ebpf::net::{Net, NetError};
+use crate::ebpf::own::OwnConnections;
 use crate::ebpf::plan::{Decision, Family, decide, hook};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
@@ -54,7 +56,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut listeners = Listeners::bind(config)?;
     let prepared = remote_write::prepare(config)?;
-    let agent = Arc::new(Agent::start(config.clone()));
+    let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
@@ -95,6 +97,7 @@ async fn reload(
         let destinations = remote_write::prepare(&config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
+        agent.state().discovery.configure(&config);
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
@@ -150,11 +153,15 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
 
 /// Reads every source once, without kernel programs: what those count begins when they are attached, so one reading of
 /// them says nothing.
-#[must_use]
-pub fn read_once(config: &Config) -> Page {
+///
+/// # Errors
+/// Discovery cannot be started.
+pub fn read_once(config: &Config) -> anyhow::Result<Page> {
     let mut config = config.clone();
     config.ebpf.net = false;
-    Agent::start(config).state().page(None)
+    let agent = Agent::start(config).context("cannot start discovery")?;
+    let page = agent.state().page(None);
+    Ok(page)
 }
 
 /// The running agent, as the listeners see it.
@@ -170,6 +177,9 @@ struct State {
     families: Vec<FamilyStatus>,
     health: Health,
     remote_write: Slot<Vec<Numbers>>,
+    /// The agent's own connections to models.
+    own: OwnConnections,
+    discovery: Discovery,
     inventory: Inventory,
     read_once: bool,
 }
@@ -183,9 +193,14 @@ enum Prepared {
 }
 
 impl Agent {
-    fn start(config: Config) -> Self {
+    fn start(config: Config) -> io::Result<Self> {
         let roots = Roots::default();
-        let (net, families) = attach(&config, &roots);
+        let (mut net, families) = attach(&config, &roots);
+        let own = OwnConnections::default();
+        if let Some(net) = &mut net {
+            net.leave_out(&own);
+        }
+        let discovery = Discovery::start(&config, &roots, own.clone())?;
         let state = State {
             config: Arc::new(config),
             roots,
@@ -193,10 +208,12 @@ impl Agent {
             families,
             health: Health::default(),
             remote_write: Slot::default(),
+            own,
+            discovery,
             inventory: Inventory::default(),
             read_once: false,
         };
-        Self { state: Mutex::new(state) }
+        Ok(Self { state: Mutex::new(state) })
     }
 
     /// The page of everything, at each call, for those who collect by themselves.
@@ -216,10 +233,13 @@ impl State {
         if let Some(net) = &mut self.net {
             net.refresh_older_connections();
         }
+        let discovered = self.discovery.newest();
+        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
             inventory: &self.inventory,
+            discovered: &discovered,
             net: self.net.as_mut(),
             families: &self.families,
             remote_write: &self.remote_write,
@@ -266,7 +286,12 @@ impl State {
                     }
                 }
             }
-            Prepared::Replace(new) => (self.net, self.families) = *new,
+            Prepared::Replace(new) => {
+                (self.net, self.families) = *new;
+                if let Some(net) = &mut self.net {
+                    net.leave_out(&self.own);
+                }
+            }
         }
         Ok(())
     }
@@ -297,7 +322,7 @@ impl App for Agent {
             "families": families,
             "events_lost": lost,
             "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
-            "models": state.config.models.ports.iter().map(|(port, name)| (port.to_string(), name.as_str()))
+            "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })
     }

@@ -175,7 +175,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             let (config, path) = args.config.load()?;
             start_log(&config, path.as_deref())?;
             let protocol = if args.protocol == "1" { Protocol::V1 } else { Protocol::V2 };
-            let said = command::export(&config, agent::read_once(&config), protocol, args.output.as_deref())?;
+            let said = command::export(&config, agent::read_once(&config)?, protocol, args.output.as_deref())?;
             writeln!(io::stderr(), "{said}")?;
         }
         Command::RemoteWrite(RemoteWriteCommand::Test(config)) => {

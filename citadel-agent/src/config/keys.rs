@@ -41,6 +41,8 @@ keys! {
         "Ports on which a new listener is measured without being configured.";
     "model_monitoring.health_endpoints": "list of at most 16 paths", "[/health, /v1/models, /metrics]",
         "Paths that the health probes ask of each model; `[]` probes none.";
+    "model_monitoring.ask_for_names": "`true` or `false`", "true",
+        "Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.";
     "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";
     "remote_monitoring.dev_ops_server": "host name or IP address", "",
         "The dev-ops server. Required when `enabled` is `true`.";

@@ -46,6 +46,7 @@ pub fn print(config: &Config) -> String {
     }
     let paths: Vec<_> = models.health_endpoints.iter().map(|path| quote(path)).collect();
     yaml.value(1, "health_endpoints", format_args!("[{}]", paths.join(", ")));
+    yaml.value(1, "ask_for_names", models.ask_for_names);
 
     print_remote_write(&mut yaml, remote_write);
 

@@ -1,6 +1,9 @@
 //! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
 
+pub mod cgroup;
 pub mod mountinfo;
+pub mod net_tcp;
+pub mod pid;
 pub mod process;
 pub mod sock_diag;
 
@@ -16,5 +19,13 @@ pub struct Roots {
 impl Default for Roots {
     fn default() -> Self {
         Self { proc: "/proc".into() }
+    }
+}
+
+impl Roots {
+    /// The directory of a process.
+    #[must_use]
+    pub fn of(&self, pid: pid::Pid) -> PathBuf {
+        self.proc.join(pid.to_string())
     }
 }

@@ -1,9 +1,11 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
 //! fixture.
 
+mod discovery;
 mod models;
 mod probes;
 mod process;
+mod processes;
 pub mod remote_write;
 
 use std::error::Error;
@@ -13,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::Discovered;
 use crate::ebpf::net::Net;
 use crate::ebpf::status::FamilyStatus;
 use crate::host::Roots;
@@ -29,6 +32,8 @@ pub struct Origin<'a> {
     pub roots: &'a Roots,
     /// The models of this host.
     pub inventory: &'a Inventory,
+    /// What discovery knows besides.
+    pub discovered: &'a Discovered,
     /// The `net` probes, where they are attached.
     pub net: Option<&'a mut Net>,
     /// Remote write's figures, once there are any.
@@ -61,6 +66,8 @@ pub struct Source {
 /// All sources.
 pub const SOURCES: &[Source] = &[
     Source { name: "models", section: Section::Models, read: models::read },
+    Source { name: "discovery", section: Section::Models, read: discovery::read },
+    Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },

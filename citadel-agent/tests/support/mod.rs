@@ -127,6 +127,7 @@ pub fn config() -> Config {
             ports: BTreeMap::from([(11403, "phi<3>".to_owned())]),
             discover: Some(11400..=11500),
             health_endpoints: vec![],
+            ask_for_names: true,
         },
         remote: None,
         remote_write: RemoteWrite::default(),

@@ -125,7 +125,13 @@ fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mu
         None => Some(defaults.health_endpoints),
         Some((path, node)) => health_endpoints(&path, node, mistakes),
     };
-    Some(Models { ports: ports?, discover: discover?.value, health_endpoints: health_endpoints? })
+    let ask_for_names = section.read("ask_for_names", defaults.ask_for_names, value::boolean, mistakes);
+    Some(Models {
+        ports: ports?,
+        discover: discover?.value,
+        health_endpoints: health_endpoints?,
+        ask_for_names: ask_for_names?.value,
+    })
 }
 
 /// The default models are not in the file, so the agent's own port is what to mend.

@@ -62,6 +62,7 @@ impl Default for Config {
                 ports: ports.map(|(port, name)| (port, name.to_owned())).into(),
                 discover: Some(11400..=11500),
                 health_endpoints: ["/health", "/v1/models", "/metrics"].map(str::to_owned).into(),
+                ask_for_names: true,
             },
             remote: None,
             remote_write: RemoteWrite::default(),
@@ -111,9 +112,17 @@ pub struct Models {
     pub discover: Option<RangeInclusive<u16>>,
     /// Paths that the health probes ask.
     pub health_endpoints: Vec<String>,
+    /// Whether a server that nothing else names is asked what it serves.
+    pub ask_for_names: bool,
 }
 
 impl Models {
+    /// Whether a port is measured: a configured one, or one of `discover`.
+    #[must_use]
+    pub fn measures(&self, port: u16) -> bool {
+        self.ports.contains_key(&port) || self.discover.as_ref().is_some_and(|range| range.contains(&port))
+    }
+
     /// All ports that are measured: the configured ones and those of `discover`.
     #[must_use]
     pub fn measured_ports(&self) -> BTreeSet<u16> {

@@ -33,4 +33,10 @@ catalogue! {
         "Smoothed TCP round-trip time of the model's connections, one sample a response.";
     TCP_RETRANSMITS: Counter None "citadel_model_tcp_retransmits_total" ["model", "port"]
         "TCP segments that the host sent again on the model's connections.";
+    INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]
+        "Always 1, while the model listens; the labels say who serves it: systemd unit, the process that has listened longest, what the server itself calls its model, what most of its connections speak. Empty where it is not known.";
+    CPU: Counter Seconds "citadel_model_cpu_seconds_total" ["model", "port", "mode"]
+        "CPU time of the model's processes: by the cgroup of its unit where that holds nothing else, else of the listening processes and all below them. Processes that have ended count on; a process that listens on two ports counts for both.";
+    MEMORY: Gauge Bytes "citadel_model_memory_bytes" ["model", "port", "kind"]
+        "Memory of the model's processes: rss, in RAM, what several processes share counted for each; pss, in RAM, what n processes of the host share counted 1/n for each; swap, swapped out.";
 }
