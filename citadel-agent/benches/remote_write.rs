@@ -226,6 +226,13 @@ fn start_prometheus(folder: &Path, sink: &Sink, target: SocketAddr) -> Measured 
     Measured { process, folder: folder.join("data") }
 }
 
+/// `Prometheus 2.42.0`, as it says itself.
+fn prometheus_version() -> String {
+    let said = Command::new("prometheus").arg("--version").output().expect("prometheus: cargo xtask setup test");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    format!("Prometheus {}", said.split_whitespace().nth(2).unwrap_or("of an unknown version"))
+}
+
 /// What the sender has said last: collected, acknowledged, pending.
 type Said = Arc<[AtomicU64; 3]>;
 
@@ -304,10 +311,11 @@ fn compare(outage: Duration) {
         println!("| {what} | {:.digits$} | {:.digits$} | {:.2} |", of[0], of[1], of[0] / of[1]);
     };
     println!(
-        "{} series each second; the receiver goes away for {} s and comes back. Prometheus is Debian's own (`prometheus \
-         --version` says 2.x) in agent mode, scraping the same page; it sends remote write 1.0, the agent 2.0.\n",
+        "{} series each second; the receiver goes away for {} s and comes back. Beside the agent runs {} in agent mode, \
+         scraping the same page; it sends remote write 1.0, the agent 2.0.\n",
         2 * MODELS,
-        outage.as_secs()
+        outage.as_secs(),
+        prometheus_version()
     );
     println!("| what | agent | Prometheus agent mode | ratio |\n| --- | ---: | ---: | ---: |");
     row("CPU, seconds a million samples, outage and return included", [cpu(0), cpu(1)], 2);
