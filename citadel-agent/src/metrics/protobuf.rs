@@ -169,7 +169,7 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     out
 }
 
-/// All counters count since the agent started, which the page says itself.
+/// When the agent started, as the page says itself: since then count those counters that begin with it.
 fn created(page: &Page) -> Option<Timestamp> {
     let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
     let seconds = number(&family.samples.first()?.value);
@@ -187,7 +187,10 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
             Kind::Histogram => MetricType::Histogram,
         }
         .into(),
-        metric: family.samples.iter().map(|sample| metric(desc, sample, created)).collect(),
+        metric: {
+            let created = created.filter(|_| desc.counts_since_start());
+            family.samples.iter().map(|sample| metric(desc, sample, created)).collect()
+        },
         unit: Some(desc.unit.name()).filter(|unit| !unit.is_empty()).map(str::to_owned),
     }
 }

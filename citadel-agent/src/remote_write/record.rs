@@ -214,6 +214,10 @@ impl Record {
             if samples.checked_mul(family.label_names.len()) != Some(family.label_values.len()) {
                 return Err("the number of label values");
             }
+            // Which also keeps the number of samples below that of the bytes.
+            if family.label_names.is_empty() && samples > 1 {
+                return Err("two samples with the same labels");
+            }
             let columns = [family.integers.len(), family.floats.len(), family.histograms.len()];
             if columns.iter().any(|&length| length != 0 && length != samples) || columns.iter().sum::<usize>() > samples
             {
@@ -224,6 +228,12 @@ impl Record {
             }
         }
         Ok(())
+    }
+
+    /// Names and values of the labels that every series gets.
+    #[must_use]
+    pub fn identity(&self) -> Vec<(&str, &str)> {
+        self.identity.chunks(2).map(|pair| (self.symbol(pair[0]), self.symbol(pair[1]))).collect()
     }
 
     /// The string at `position`.
