@@ -13,7 +13,7 @@ use citadel_agent::remote_write::wire::{v1, v2};
 use prost::Message as _;
 use support::client;
 use support::prometheus::{Prometheus, Version};
-use support::receiver::{Receiver, Reply};
+use support::receiver::{Got, Receiver, Reply};
 use support::sending::taken;
 use tempfile::TempDir;
 
@@ -120,7 +120,7 @@ fn the_test_says_what_each_destination_answered() {
     );
     // A series of its own: the running agent's must arrive in order.
     for request in good.requests().iter().chain(&old.requests()) {
-        assert_eq!(request.samples.iter().map(|got| got.name()).collect::<Vec<_>>(), ["citadel_remote_write_test"]);
+        assert_eq!(request.samples.iter().map(Got::name).collect::<Vec<_>>(), ["citadel_remote_write_test"]);
     }
 
     let refusing = Receiver::start(|_| Reply::Status(401, "", "who are you?"));

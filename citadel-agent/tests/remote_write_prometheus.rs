@@ -123,6 +123,29 @@ fn each_collection_arrives_once_and_in_order_over_a_restart_of_the_sender() {
 }
 
 #[test]
+fn what_was_collected_while_prometheus_was_down_is_in_it_afterwards() {
+    for version in [Version::Old, Version::New] {
+        let mut prometheus = Prometheus::receiving(version, NATIVE);
+        let mut sending = Sending::to(&prometheus.url(), "", counting());
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 5);
+        prometheus.kill();
+        sending.wait("backlog", |numbers| numbers.pending >= 15);
+        // The sender is restarted in the middle of it, too.
+        sending.stop();
+        sending.start(counting());
+        sending.wait("backlog", |numbers| numbers.pending >= 25);
+        prometheus.start_again();
+        let numbers = sending.wait("acknowledgement", |numbers| numbers.pending <= 1);
+        assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0), "{version:?}");
+        sending.stop();
+        let ledger = sending.ledger();
+        let points = points(&prometheus, CONNECTIONS_OPEN.name);
+        assert!(points.len() as u64 >= ledger.acknowledged, "{} of {}", points.len(), ledger.acknowledged);
+        assert!(points.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1.0 || pair[1].1 == 1.0), "{points:?}");
+    }
+}
+
+#[test]
 fn a_series_that_ends_is_gone_at_once() {
     both(NATIVE, |prometheus, _| {
         let mut collections = 0;

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::client::Client;
 use super::dead_letter;
-use super::encode::{self, Body, Form};
+use super::encode::{self, Body, Form, Protocol};
 use super::ledger::{Ledger, Outcome};
 use super::record::Record;
 use super::sender::{Answer, Event, Next, Sender, Settings};
@@ -225,7 +225,9 @@ impl Destination {
         let answer = self.client.post(load.body.bytes.clone(), load.form.protocol).await;
         let code = answer.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         *self.account.borrow_mut().requests.entry(code).or_default() += 1;
-        if let Some(written) = answer.written
+        // Only 2.0 promises the count; some receivers of 1.0 say 0.
+        if load.form.protocol == Protocol::V2
+            && let Some(written) = answer.written
             && answer.status.is_some_and(|status| (200..300).contains(&status))
             && written < load.body.series
         {
@@ -246,7 +248,6 @@ impl Destination {
         }
         let mut account = self.account.borrow_mut();
         account.ledger.settle(range, outcome);
-        account.oldest_ms = None;
         self.shared.settled.notify_one();
     }
 

@@ -283,6 +283,10 @@ impl Sender {
 
     fn refused(&mut self, piece: Range<u64>) -> Vec<Event> {
         let Some(front) = &mut self.front else { return vec![] };
+        if front.passed.is_some() {
+            // It came back just when a later batch was tried first, and now this one is out of order: our doing, not its.
+            return self.put_aside(piece);
+        }
         if piece.end - piece.start > 1 && front.splits > 0 {
             front.splits -= 1;
             front.ends.push(piece.start + (piece.end - piece.start) / 2);
@@ -311,9 +315,7 @@ impl Sender {
         front.failed = if by_receiver { front.failed + 1 } else { 0 };
         if by_receiver && front.passed.is_some() {
             let piece = front.piece();
-            let mut events = vec![Event::DeadLetter(piece.clone())];
-            events.extend(self.advance(piece.end));
-            return events;
+            return self.put_aside(piece);
         }
         if front.failed >= SUSPECT {
             front.scout = true;
@@ -328,6 +330,14 @@ impl Sender {
         let wait = jittered(doubled, jitter).max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER));
         self.wait = now + wait;
         wait
+    }
+
+    /// Gives the piece at the front up, for a person to look at.
+    fn put_aside(&mut self, piece: Range<u64>) -> Vec<Event> {
+        let end = piece.end;
+        let mut events = vec![Event::DeadLetter(piece)];
+        events.extend(self.advance(end));
+        events
     }
 
     /// Settles the piece at the front.

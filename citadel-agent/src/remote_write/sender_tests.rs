@@ -252,6 +252,26 @@ fn a_receiver_that_comes_back_between_two_requests_loses_nothing() {
 }
 
 #[test]
+fn one_that_then_takes_nothing_older_makes_a_dead_letter_and_not_a_rejection() {
+    let mut run = Run::new(AUTO, 30, 10);
+    let mut newest = 0;
+    run.finish(|range, _| {
+        if newest == 0 && range.start < 10 {
+            return answer(500);
+        }
+        match range.start < newest {
+            true => written(400),
+            false => {
+                newest = range.start;
+                written(204)
+            }
+        }
+    });
+    assert_eq!(run.with(Outcome::Dropped(Reason::DeadLetter)), (0..10).collect());
+    assert_eq!(run.with(Outcome::Acknowledged), (10..30).collect());
+}
+
+#[test]
 fn a_backlog_goes_out_at_ten_times_the_live_rate() {
     let mut sender = Sender::new(AUTO, Receiver::default());
     sender.pace(Duration::from_secs(1), 2000, 2000.0);

@@ -195,7 +195,8 @@ impl Service {
                 pending: ledger.pending(end),
                 pending_bytes: if ledger.pending(end) > 0 { spool.bytes_from(ledger.seq) } else { 0 },
                 memory_bytes: spool.memory() as u64,
-                oldest_seconds: account.oldest_ms.map_or(0.0, |at| now.saturating_sub(at).max(0) as f64 / 1e3),
+                oldest_seconds: (account.oldest_ms.filter(|_| ledger.pending(end) > 0))
+                    .map_or(0.0, |at| now.saturating_sub(at).max(0) as f64 / 1e3),
                 requests: account.requests.iter().map(|(code, &count)| (code.clone(), count)).collect(),
                 parked: account.parked,
             }

@@ -29,6 +29,7 @@ pub enum Version {
 
 /// A Prometheus that ends with this value.
 pub struct Prometheus {
+    command: Command,
     process: Child,
     pub addr: SocketAddr,
     /// Its configuration, data and log.
@@ -64,17 +65,29 @@ impl Prometheus {
         let log = fs::File::create(dir.path().join("log")).unwrap();
         // Free now; were it taken by the time Prometheus binds it, the test would fail and say so.
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let process = Command::new(if version == Version::Old { "prometheus" } else { PROMETHEUS_3 })
+        let mut command = Command::new(if version == Version::Old { "prometheus" } else { PROMETHEUS_3 });
+        command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={addr}"))
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("prometheus is needed, both versions: cargo xtask setup test");
-        Self { process, addr, dir }
+            .stderr(log);
+        let process = command.spawn().expect("prometheus is needed, both versions: cargo xtask setup test");
+        Self { command, process, addr, dir }
+    }
+
+    /// Ends it, as a power cut would.
+    pub fn kill(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+
+    /// Starts it again where it was, with what it had.
+    pub fn start_again(&mut self) {
+        self.process = self.command.spawn().expect("it ran before");
+        self.wait_for("vector(1)");
     }
 
     /// The series that `query` gives, once there are any.
