@@ -9,6 +9,9 @@ use citadel_agent::metrics::catalogue::agent::PROCESS_START;
 use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::{self, format::Format};
+use citadel_agent::remote_write::record::Record;
+use citadel_agent::remote_write::spool::{Limits, Spool};
+use citadel_agent::remote_write::{self, ledger};
 use support::prometheus::{Prometheus, Version};
 use support::sending::{Sending, always, counting};
 use support::{NASTY, histogram, page, text};
@@ -96,7 +99,12 @@ fn a_prometheus_without_native_histograms_gets_classic_ones_and_misses_nothing()
 
 /// Times and values of a series in the last minutes.
 fn points(prometheus: &Prometheus, series: &str) -> Vec<(f64, f64)> {
-    let escaped: String = format!("{series}[10m]").bytes().map(|byte| format!("%{byte:02x}")).collect();
+    points_of(prometheus, series, "10m")
+}
+
+/// Times and values of a series in the last so much time.
+fn points_of(prometheus: &Prometheus, series: &str, range: &str) -> Vec<(f64, f64)> {
+    let escaped: String = format!("{series}[{range}]").bytes().map(|byte| format!("%{byte:02x}")).collect();
     let answer = prometheus.get(&format!("/api/v1/query?query={escaped}")).expect("an answer");
     let results = answer["data"]["result"].as_array().unwrap();
     let values = results.iter().flat_map(|series| series["values"].as_array().unwrap());
@@ -142,6 +150,53 @@ fn what_was_collected_while_prometheus_was_down_is_in_it_afterwards() {
         let points = points(&prometheus, CONNECTIONS_OPEN.name);
         assert!(points.len() as u64 >= ledger.acknowledged, "{} of {}", points.len(), ledger.acknowledged);
         assert!(points.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1.0 || pair[1].1 == 1.0), "{points:?}");
+    }
+}
+
+/// A night's collections, five minutes apart, in the spool of a sender that has sent none of them.
+fn night(sending: &Sending) -> u64 {
+    let limits = Limits { max_bytes: 1 << 30, max_age: Duration::from_secs(1 << 30), min_free: 0, memory: 0 };
+    let mut spool = Spool::open(sending.dir.path(), limits, 0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
+    for minutes in (5..=12 * 60).rev().step_by(5) {
+        let mut page = Page::default();
+        page.add(&CONNECTIONS_OPEN, ["night", "1"], Value::Integer(minutes));
+        let identity = remote_write::identity(&sending.config);
+        let time = now - minutes as i64 * 60_000;
+        let record = Record::new(&page, &[], &identity, time, 0);
+        spool.append(record.len(), time, record.to_bytes().unwrap());
+    }
+    spool.sync().unwrap();
+    ledger::write(&sending.dir.path().join("prometheus.ledger"), &ledger::Ledger::new(0)).unwrap();
+    spool.end()
+}
+
+/// While it was down Prometheus got nothing; when it is back, it has newer samples of something else at once. What is older
+/// than an hour by then it takes only within its out-of-order window, as docs/remote-write.md says.
+#[test]
+fn a_whole_night_arrives_within_the_out_of_order_window_and_is_counted_as_rejected_without_it() {
+    for version in [Version::Old, Version::New] {
+        for (yaml, window) in [("storage: {tsdb: {out_of_order_time_window: 1d}}\n", true), ("global: {}\n", false)] {
+            let prometheus = Prometheus::receiving_with(version, yaml, &[]);
+            let other = Sending::to(&prometheus.url(), "", always(page(&["now"])));
+            other.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+            let mut sending = Sending::idle(&prometheus.url(), "", "");
+            let collected = night(&sending);
+            sending.start(counting());
+            let numbers = sending.wait("end of the backlog", |numbers| {
+                numbers.collected > collected + 5 && numbers.acknowledged + numbers.rejected > collected
+            });
+            let escaped = "citadel_model_connections_open{model=\"night\"}";
+            let arrived = points_of(&prometheus, escaped, "13h");
+            if window {
+                assert_eq!((numbers.rejected, arrived.len() as u64), (0, collected), "{version:?}");
+                assert!(arrived.windows(2).all(|pair| pair[1].1 == pair[0].1 - 5.0), "{arrived:?}");
+            } else {
+                // Some of it is young enough.
+                assert!(numbers.rejected >= collected - 14, "{version:?}: {numbers:?}");
+                assert_eq!(arrived.len() as u64, collected - numbers.rejected);
+            }
+        }
     }
 }
 

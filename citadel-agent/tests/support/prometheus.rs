@@ -47,8 +47,13 @@ impl Prometheus {
 
     /// One that scrapes nothing and takes remote write.
     pub fn receiving(version: Version, flags: &[&str]) -> Self {
+        Self::receiving_with(version, "global: {}\n", flags)
+    }
+
+    /// The same, configured.
+    pub fn receiving_with(version: Version, yaml: &str, flags: &[&str]) -> Self {
         let flags: Vec<_> = ["--web.enable-remote-write-receiver"].iter().chain(flags).copied().collect();
-        let prometheus = Self::start(version, "global: {}\n", &flags);
+        let prometheus = Self::start(version, yaml, &flags);
         prometheus.wait_for("vector(1)");
         prometheus
     }

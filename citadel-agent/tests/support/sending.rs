@@ -32,6 +32,13 @@ impl Sending {
 
     /// `section` are lines of `remote_write`.
     pub fn with(url: &str, more: &str, section: &str, collect: impl FnMut() -> Option<Page> + Send + 'static) -> Self {
+        let mut sending = Self::idle(url, more, section);
+        sending.start(collect);
+        sending
+    }
+
+    /// One that is not started yet.
+    pub fn idle(url: &str, more: &str, section: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let text = format!(
             "remote_write:\n  interval: 100ms\n  directory: {}\n  instance: gpu1\n  min_free_bytes: 0\n{section}\n  \
@@ -39,9 +46,7 @@ impl Sending {
             dir.path().display()
         );
         let config = config::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}"));
-        let mut sending = Self { dir, config, numbers: Slot::default(), handle: None };
-        sending.start(collect);
-        sending
+        Self { dir, config, numbers: Slot::default(), handle: None }
     }
 
     pub fn start(&mut self, collect: impl FnMut() -> Option<Page> + Send + 'static) {
