@@ -92,3 +92,16 @@ fn nobody_else_gets_a_sample() {
         assert!(numbers.pending > 0, "it waits for a receiver that can be trusted");
     }
 }
+
+#[test]
+fn a_ca_that_is_not_there_is_an_outage_that_ends_when_it_comes() {
+    let (addr, ca) = receiver("localhost");
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("ca.pem");
+    let url = format!("https://localhost:{}/write", addr.port());
+    let sending = Sending::to(&url, &format!("      ca_file: {}", file.display()), counting());
+    sending.wait("failure", |numbers| numbers.requests.iter().any(|(code, _)| code == "none") && numbers.pending >= 3);
+    fs::write(&file, ca).unwrap();
+    let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 5);
+    assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
+}

@@ -38,26 +38,23 @@ const WORDS: usize = 1024;
 /// What comes after that is still read, so that the connection can be kept.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Why a destination cannot be spoken to at all.
+/// A URL that no request can be sent to. The configuration takes none of these.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The URL is none that a request can be sent to.
-    #[error("{url} is not a URL that samples can be sent to")]
-    Url {
-        /// It.
-        url: String,
-    },
+#[error("{url} is not a URL that samples can be sent to")]
+pub struct UrlError {
+    /// It.
+    pub url: String,
+}
+
+/// Why there is no TLS: an outage like any other, for the file may come yet.
+#[derive(Debug, thiserror::Error)]
+enum TlsError {
     /// The CAs cannot be had.
     #[error("cannot read CA certificates from {from}: {error}")]
-    Roots {
-        /// Where they should be.
-        from: String,
-        /// What went wrong.
-        error: String,
-    },
+    Roots { from: String, error: String },
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Setup(#[from] rustls::Error),
 }
 
 /// A receiver.
@@ -65,6 +62,11 @@ pub struct Client {
     uri: Uri,
     host: String,
     port: u16,
+    /// Whether it is https.
+    encrypted: bool,
+    /// The CAs to trust; `None`: the host's.
+    ca_file: Option<PathBuf>,
+    /// TLS, once it was needed.
     tls: Option<TlsConnector>,
     credentials: Credentials,
     timeout: Duration,
@@ -82,16 +84,15 @@ impl Client {
     /// A client for `destination`, which has a URL.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn new(destination: &Destination) -> Result<Self, ClientError> {
+    /// See [`UrlError`].
+    pub fn new(destination: &Destination) -> Result<Self, UrlError> {
         let url = destination.url.as_deref().unwrap_or_default();
-        let wrong = || ClientError::Url { url: url.to_owned() };
+        let wrong = || UrlError { url: url.to_owned() };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let encrypted = uri.scheme_str() == Some("https");
         // A URL has an IPv6 address in brackets, and the resolver wants none.
         let host = uri.host().ok_or_else(wrong)?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        let tls = encrypted.then(|| tls(destination.ca_file.as_deref())).transpose()?;
         let credentials = match (&destination.username, &destination.password_file, &destination.bearer_token_file) {
             (Some(username), Some(file), _) => {
                 Credentials::Basic { username: username.clone(), password_file: file.clone() }
@@ -99,7 +100,17 @@ impl Client {
             (_, _, Some(file)) => Credentials::Bearer { token_file: file.clone() },
             _ => Credentials::None,
         };
-        Ok(Self { uri, host, port, tls, credentials, timeout: destination.timeout, connection: None })
+        Ok(Self {
+            uri,
+            host,
+            port,
+            encrypted,
+            ca_file: destination.ca_file.clone(),
+            tls: None,
+            credentials,
+            timeout: destination.timeout,
+            connection: None,
+        })
     }
 
     /// Posts `body` and gives what came back; that nothing came back is an answer too.
@@ -168,13 +179,17 @@ impl Client {
         Ok(answer)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+    async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, Error> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        match &self.tls {
-            None => handshake(stream).await,
-            Some(tls) => handshake(tls.connect(ServerName::try_from(self.host.clone())?, stream).await?).await,
+        if !self.encrypted {
+            return handshake(stream).await;
         }
+        let connector = match &self.tls {
+            Some(connector) => connector.clone(),
+            None => self.tls.insert(tls(self.ca_file.as_deref())?).clone(),
+        };
+        handshake(connector.connect(ServerName::try_from(self.host.clone())?, stream).await?).await
     }
 
     fn headers(&self, protocol: Protocol) -> io::Result<HeaderMap> {
@@ -218,11 +233,11 @@ async fn handshake(
 }
 
 /// TLS that trusts the CAs in `file`, or the host's.
-fn tls(file: Option<&Path>) -> Result<TlsConnector, ClientError> {
+fn tls(file: Option<&Path>) -> Result<TlsConnector, TlsError> {
     let mut roots = RootCertStore::empty();
     match file {
         Some(file) => {
-            let wrong = |error: &dyn std::fmt::Display| ClientError::Roots {
+            let wrong = |error: &dyn std::fmt::Display| TlsError::Roots {
                 from: file.display().to_string(),
                 error: error.to_string(),
             };
@@ -239,7 +254,7 @@ fn tls(file: Option<&Path>) -> Result<TlsConnector, ClientError> {
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
                 let error = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-                return Err(ClientError::Roots { from: "this host's store".to_owned(), error });
+                return Err(TlsError::Roots { from: "this host's store".to_owned(), error });
             }
         }
     }

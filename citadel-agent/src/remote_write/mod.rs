@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::metrics::family::Page;
 use crate::slot::Slot;
 use crate::sources::remote_write::Numbers;
-use client::{Client, ClientError};
+use client::{Client, UrlError};
 use record::Identity;
 use sender::Settings;
 
@@ -56,7 +56,7 @@ pub enum StartError {
         /// Its name.
         name: String,
         /// Why.
-        error: ClientError,
+        error: UrlError,
     },
     /// The thread cannot be started.
     #[error("cannot start the remote-write thread: {0}")]
@@ -76,7 +76,7 @@ pub struct Prepared {
     clients: Vec<(String, Client, Settings)>,
 }
 
-/// Checks that every destination can be spoken to: all that can fail of a start. `None`: there is no destination.
+/// All that can fail of a start. `None`: there is no destination.
 ///
 /// # Errors
 /// See [`StartError`].
