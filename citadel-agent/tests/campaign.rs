@@ -226,7 +226,7 @@ impl Campaign {
         let config = format!(
             "local_collection: {{ listen_address: 127.0.0.1, metrics_port: {}, health_check_port: {} }}\n\
              model_monitoring: {{ health_endpoints: [] }}\n\
-             ebpf: {{ net: false }}\n\
+             ebpf: {{ net: false, recvq: false, sched: false }}\n\
              remote_write:\n  interval: 100ms\n  directory: {}\n  histograms: native\n  min_free_bytes: 0\n  \
              max_bytes: 64MiB\n  destinations: {{ sink: {{ url: 'http://{}/write', timeout: 500ms }} }}\n",
             campaign.metrics.port(),

@@ -29,7 +29,7 @@ fn config(dir: &Path, remote_write: &str) -> PathBuf {
     let (metrics, health) = (port(), port());
     let text = format!(
         "local_collection: {{ listen_address: 127.0.0.1, metrics_port: {metrics}, health_check_port: {health} }}\n\
-         model_monitoring: {{ ports: {{}}, discover: none, health_endpoints: [] }}\nebpf: {{ net: false }}\n\
+         model_monitoring: {{ ports: {{}}, discover: none, health_endpoints: [] }}\nebpf: {{ net: false, recvq: false, sched: false }}\n\
          remote_write:\n  interval: 100ms\n  instance: gpu1\n  min_free_bytes: 0\n  directory: {}\n{remote_write}\n",
         dir.join("spool").display()
     );

@@ -83,6 +83,10 @@ keys! {
     "remote_write.destinations.*.ca_file": "absolute path", "",
         "CA certificates to trust, PEM, instead of the host's own.";
     "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
+    "ebpf.recvq": "`true` or `false`", "true",
+        "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";
+    "ebpf.sched": "`true` or `false`", "true",
+        "Whether the `sched` probes run: how long the models' threads wait for a CPU, and have one.";
     "ebpf.cgroup": "absolute path", "",
         "The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.";
 }

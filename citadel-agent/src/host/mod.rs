@@ -1,6 +1,7 @@
 //! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
 
 pub mod cgroup;
+pub mod kernel_types;
 pub mod mountinfo;
 pub mod net_tcp;
 pub mod pid;
@@ -14,11 +15,13 @@ use std::path::PathBuf;
 pub struct Roots {
     /// `/proc`.
     pub proc: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { proc: "/proc".into() }
+        Self { proc: "/proc".into(), sys: "/sys".into() }
     }
 }
 

@@ -7,6 +7,7 @@ mod probes;
 mod process;
 mod processes;
 pub mod remote_write;
+mod sched;
 
 use std::error::Error;
 use std::time::Instant;
@@ -16,8 +17,7 @@ use tracing::{info, warn};
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
-use crate::ebpf::net::Net;
-use crate::ebpf::status::FamilyStatus;
+use crate::ebpf::families::Families;
 use crate::host::Roots;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
@@ -34,12 +34,10 @@ pub struct Origin<'a> {
     pub inventory: &'a Inventory,
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
-    /// The `net` probes, where they are attached.
-    pub net: Option<&'a mut Net>,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
-    /// All probe families' statuses.
-    pub families: &'a [FamilyStatus],
+    /// The kernel probes.
+    pub families: &'a mut Families,
 }
 
 /// How a read went.
@@ -68,6 +66,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "models", section: Section::Models, read: models::read },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
+    Source { name: "sched", section: Section::Models, read: sched::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },

@@ -66,7 +66,7 @@ impl Default for Config {
             },
             remote: None,
             remote_write: RemoteWrite::default(),
-            ebpf: Ebpf { net: true, cgroup: None },
+            ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
         }
     }
 }

@@ -94,12 +94,12 @@ prop_compose! {
             health_endpoints in prop::collection::btree_set("/[!\"$-~]{0,20}", 0..5),
             ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
-            net in any::<bool>(),
+            [net, recvq, sched] in any::<[bool; 3]>(),
             cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
         )
     -> Config {
         let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
-        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf: Ebpf { net, cgroup } }
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf: Ebpf { net, recvq, sched, cgroup } }
     }
 }
 
