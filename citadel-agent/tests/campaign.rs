@@ -357,14 +357,20 @@ impl Campaign {
         let begin = Instant::now();
         // Some of what is collected while we look is always under way.
         loop {
-            assert!(begin.elapsed() < Duration::from_secs(120), "what waited has not arrived: {}", self.log());
             let figures = self.figures();
             let store = self.store.lock().unwrap();
-            let missing =
-                self.promised.keys().filter(|key| !store.samples.contains_key(*key) && !store.refused.contains(*key));
-            if figures.is_some_and(|[.., pending]| pending < 200) && missing.count() == 0 {
+            let arrived = |key: &Key| store.samples.contains_key(key) || store.refused.contains(key);
+            let missing: Vec<&Key> = self.promised.keys().filter(|key| !arrived(key)).collect();
+            if figures.is_some_and(|[.., pending]| pending < 200) && missing.is_empty() {
                 break;
             }
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{} of what waited have not arrived, as {:?}; figures {figures:?}; log: {}",
+                missing.len(),
+                missing.first(),
+                self.log()
+            );
             drop(store);
             thread::sleep(Duration::from_millis(100));
         }
