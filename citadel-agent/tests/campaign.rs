@@ -374,9 +374,7 @@ impl Campaign {
             drop(store);
             thread::sleep(Duration::from_millis(100));
         }
-        // Nothing is collected for this long, so that everything is settled at the end.
-        let mut command = Command::new("kill");
-        assert!(command.arg(agent.id().to_string()).status().unwrap().success());
+        rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM).unwrap();
         agent.wait().unwrap();
         self.take_promises();
         let ledger = self.ledger().expect("a ledger");
