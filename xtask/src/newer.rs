@@ -33,8 +33,7 @@ pub(crate) fn provide_prometheus(workspace: &Workspace) -> Result<String> {
     let folder = folder(workspace);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let apt = Apt::new(&folder.join("apt"), RELEASE)?;
-    process::run(apt.command("apt-get").args(["--quiet=2", "update"]))?;
+    let apt = Apt::of(&folder.join("apt"), Some(RELEASE))?;
     process::run(apt.command("apt-get").current_dir(&folder).args(["--quiet=2", "download", "prometheus"]))?;
     let archive = only(&folder, ".deb")?;
     process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 mod ebpf;
+mod gpu;
 mod remote;
 mod remote_write;
 
@@ -29,7 +30,15 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let remote_write =
         remote_write::remote_write(&root.section("remote_write", mistakes), defaults.remote_write, mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
-    Some(Config { local: local?, models: models?, remote: remote?, remote_write: remote_write?, ebpf: ebpf? })
+    let gpu = gpu::gpu(&root.section("gpu", mistakes), &defaults.gpu, mistakes);
+    Some(Config {
+        local: local?,
+        models: models?,
+        remote: remote?,
+        remote_write: remote_write?,
+        ebpf: ebpf?,
+        gpu: gpu?,
+    })
 }
 
 /// The ports that the agent itself listens on: no model can have one.
@@ -70,6 +79,7 @@ fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut 
     let log_level = section.read("log_level", defaults.log_level, value::level, mistakes);
     let collection_interval =
         section.read("collection_interval", defaults.collection_interval, value::interval, mistakes);
+    let control_socket = section.read("control_socket", defaults.control_socket, value::absolute_path, mistakes);
     let endpoints = endpoints(&section.section("endpoints", mistakes), defaults.endpoints, mistakes);
     Some(Local {
         listen_address: listen_address?.value,
@@ -77,6 +87,7 @@ fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut 
         health_check_port: own.health.as_ref()?.value,
         log_level: log_level?.value,
         collection_interval: collection_interval?.value,
+        control_socket: control_socket?.value,
         endpoints: endpoints?,
     })
 }
