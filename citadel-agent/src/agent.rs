@@ -30,6 +30,9 @@ use crate::http::{self, App, CollectError, Content};
 use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
+use crate::remote_write;
+use crate::slot::Slot;
+use crate::sources::remote_write::Numbers;
 use crate::sources::{self, Health, Origin};
 
 /// How long open answers may take after the agent was told to stop.
@@ -55,15 +58,13 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut listeners = Listeners::bind(config)?;
-    if config.remote.is_some() {
-        warn!(
-            "remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent"
-        );
-    }
+    let prepared = remote_write::prepare(config)?;
     let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
+    let mut remote_write = remote_write::Running::new(agent.state().remote_write.clone());
+    remote_write.replace(prepared, agent.pages()).await;
     let _control = agent.state().take_orders();
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
@@ -75,29 +76,41 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = ticks.tick() => agent.state().tick(),
-            trigger = watch.next_reload() => reload(&agent, &mut listeners, path, log, trigger).await,
+            trigger = watch.next_reload() => reload(&agent, &mut listeners, &mut remote_write, path, log, trigger).await,
         }
     }
     info!("stopping");
-    listeners.stop().await;
+    tokio::join!(listeners.stop(), remote_write.stop());
     Ok(())
 }
 
 /// Loads the configuration anew and applies it as one transaction: whatever can fail is done first, and where it fails,
 /// everything stays as it was.
-async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Path>, log: &LogHandle, why: Trigger) {
+async fn reload(
+    agent: &Arc<Agent>,
+    listeners: &mut Listeners,
+    remote_write: &mut remote_write::Running,
+    path: Option<&Path>,
+    log: &LogHandle,
+    why: Trigger,
+) {
     let result: anyhow::Result<()> = async {
         let config = config::load(path)?;
         let old = agent.config();
         let moved = listeners.bind_changed(&old, &config)?;
+        let destinations = remote_write::prepare(&config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
         agent.state().discovery.configure(&config);
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
+        let differs = remote_write::differs(&old, &config);
         agent.state().configure(config);
         listeners.replace(moved, agent).await;
+        if differs {
+            remote_write.replace(destinations, agent.pages()).await;
+        }
         Ok(())
     }
     .await;
@@ -147,6 +160,19 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
     Ok(statuses.iter().all(|status| matches!(status.status, Verdict::Ok | Verdict::Disabled)))
 }
 
+/// Reads every source once, without kernel programs: what those count begins when they are attached, so one reading of
+/// them says nothing.
+///
+/// # Errors
+/// Discovery cannot be started.
+pub fn read_once(config: &Config) -> anyhow::Result<Page> {
+    let mut config = config.clone();
+    (config.ebpf.net, config.ebpf.recvq, config.ebpf.sched) = (false, false, false);
+    let agent = Agent::start(config).context("cannot start discovery")?;
+    let page = agent.state().page(None);
+    Ok(page)
+}
+
 /// The running agent, as the listeners see it.
 struct Agent {
     state: Mutex<State>,
@@ -158,6 +184,7 @@ struct State {
     roots: Roots,
     families: Families,
     health: Health,
+    remote_write: Slot<Vec<Numbers>>,
     /// The agent's own connections to models.
     own: OwnConnections,
     discovery: Discovery,
@@ -191,6 +218,7 @@ impl Agent {
             roots,
             families,
             health: Health::default(),
+            remote_write: Slot::default(),
             own,
             discovery,
             inventory: Inventory::default(),
@@ -199,6 +227,12 @@ impl Agent {
             read_once: false,
         };
         Ok(Self { state: Mutex::new(state) })
+    }
+
+    /// The page of everything, at each call, for those who collect by themselves.
+    fn pages(self: &Arc<Self>) -> impl FnMut() -> Option<Page> + Send + 'static {
+        let agent = Arc::clone(self);
+        move || Some(agent.state().page(None))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -219,6 +253,7 @@ impl State {
             inventory: &self.inventory,
             discovered: &discovered,
             families: &mut self.families,
+            remote_write: &self.remote_write,
             gpu: self.gpu.as_ref(),
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
@@ -319,6 +354,7 @@ impl App for Agent {
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
             "events_lost": state.families.lost(),
+            "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
             "gpu": state.gpu.as_ref().map(Gpu::status),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),

@@ -13,6 +13,8 @@ use crate::agent;
 use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
 use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
+use crate::remote_write::command::{self, CommandError};
+use crate::remote_write::encode::Protocol;
 
 /// Exit code when something failed.
 pub const FAILED: u8 = 1;
@@ -42,6 +44,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write what would be sent now by remote write, as the body of one request.
+    ///
+    /// What needs a running agent is not in it: the latency of requests, which kernel programs count from their start on.
+    Export(ExportArgs),
+    /// Try the way to the destinations of remote write.
+    #[command(subcommand)]
+    RemoteWrite(RemoteWriteCommand),
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -84,6 +93,27 @@ fn release_time(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Args, Debug)]
+struct ExportArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Collect once and end. The only way so far, and asked for so that it is not taken for a service.
+    #[arg(long, required = true)]
+    once: bool,
+    /// Where to [default: standard output].
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Remote-write protocol.
+    #[arg(long, default_value = "2", value_parser = ["1", "2"])]
+    protocol: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum RemoteWriteCommand {
+    /// Send one sample to each destination and tell what comes back.
+    Test(ConfigArg),
+}
+
+#[derive(Args, Debug)]
 struct ConfigArg {
     /// The configuration file [default: /etc/citadel-agent/monitoring-integration.yaml if it exists, else built in].
     #[arg(long = "config", value_name = "FILE", env = "CITADEL_AGENT_CONFIG")]
@@ -119,6 +149,8 @@ enum CliError {
     Control(#[from] ControlError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
+    #[error("{0}")]
+    RemoteWrite(#[from] CommandError),
     #[error("{0:#}")]
     Agent(#[from] anyhow::Error),
 }
@@ -127,7 +159,9 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             CliError::Config(_) | CliError::Log(_) => ExitCode::from(MISTAKE),
-            CliError::Control(_) | CliError::Output(_) | CliError::Agent(_) => ExitCode::from(FAILED),
+            CliError::Control(_) | CliError::Output(_) | CliError::RemoteWrite(_) | CliError::Agent(_) => {
+                ExitCode::from(FAILED)
+            }
         }
     }
 }
@@ -163,6 +197,26 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             let (config, path) = config.load()?;
             start_log(&config, path.as_deref())?;
             if !agent::check(&config, json)? {
+                return Ok(ExitCode::from(FAILED));
+            }
+        }
+        Command::Export(args) => {
+            let (config, path) = args.config.load()?;
+            start_log(&config, path.as_deref())?;
+            let protocol = if args.protocol == "1" { Protocol::V1 } else { Protocol::V2 };
+            let said = command::export(&config, agent::read_once(&config)?, protocol, args.output.as_deref())?;
+            writeln!(io::stderr(), "{said}")?;
+        }
+        Command::RemoteWrite(RemoteWriteCommand::Test(config)) => {
+            let (config, path) = config.load()?;
+            start_log(&config, path.as_deref())?;
+            let mut failed = None;
+            let all =
+                command::test(&config, &mut |line| failed = failed.take().or(print(format_args!("{line}\n")).err()))?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            if !all {
                 return Ok(ExitCode::from(FAILED));
             }
         }

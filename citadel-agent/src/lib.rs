@@ -15,5 +15,6 @@ pub mod http;
 pub mod join;
 pub mod logging;
 pub mod metrics;
+pub mod remote_write;
 pub mod slot;
 pub mod sources;

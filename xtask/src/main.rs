@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod campaign;
 mod debian;
 mod demo;
 mod ebpf;
@@ -9,6 +10,7 @@ mod fuzz;
 mod group;
 mod kernels;
 mod lint;
+mod newer;
 mod process;
 mod run;
 mod scrape;
@@ -50,6 +52,8 @@ enum Xtask {
     },
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
+    /// Kill the agent a hundred times while its remote-write receiver misbehaves, and account for every sample.
+    Campaign(campaign::Args),
     /// Measure what the agent costs, and whether it counts exactly; as root.
     Bench(bench::Args),
 }
@@ -79,6 +83,7 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Guest { .. } => unreachable!("no guest comes back"),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
+        Xtask::Campaign(args) => campaign::main(&workspace, args),
         Xtask::Bench(args) => bench::main(&workspace, args),
     }
 }

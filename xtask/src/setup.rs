@@ -5,6 +5,7 @@ use clap::ValueEnum;
 
 use crate::debian::{self, Known, Package};
 use crate::ebpf::{self, Route};
+use crate::newer;
 use crate::tools::{self, Tool};
 use crate::workspace::Workspace;
 
@@ -84,6 +85,12 @@ const NEEDS: &[Need] = &[
         why: "promtool checks each page; a real Prometheus scrapes it",
         purpose: Purpose::Test,
         how: How::Debian(Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"])),
+    },
+    Need {
+        name: "prometheus 3",
+        why: "a receiver of remote write 2.0, beside the older one that knows only 1.0",
+        purpose: Purpose::Test,
+        how: How::Own { find: newer::find_prometheus, provide: newer::provide_prometheus },
     },
     Need {
         name: "iproute2",

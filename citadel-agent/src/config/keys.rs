@@ -57,6 +57,33 @@ keys! {
     "remote_monitoring.grafana.datasource": "string", "", "Name of Grafana's data source.";
     "remote_monitoring.alerting.alert_manager_url": "http(s) URL", "", "Where alerts go; absent: nowhere.";
     "remote_monitoring.alerting.webhook_url": "http(s) URL", "", "Webhook that is told of alerts.";
+    "remote_write.interval": "duration, 100ms to 24h", "",
+        "How often samples are collected for remote write; absent: every `remote_monitoring.prometheus.scrape_interval`.";
+    "remote_write.directory": "absolute path", "",
+        "Where samples are kept until they have arrived; absent: `remote-write` in the folder that systemd names (`STATE_DIRECTORY`), else `/var/lib/citadel-agent/remote-write`.";
+    "remote_write.job": "string", "citadel-agent", "The label `job` of every series.";
+    "remote_write.instance": "string", "", "The label `instance` of every series; absent: the host's name.";
+    "remote_write.external_labels": "mapping of label name to value", "{}", "Further labels of every series.";
+    "remote_write.histograms": "`both`, `native` or `classic`", "both",
+        "How histograms are sent. Native ones go only where the receiver takes them; to one that does not, `native` sends classic ones.";
+    "remote_write.max_bytes": "bytes, 64KiB or more", r#""1GiB""#,
+        "Most bytes kept; beyond them the oldest samples are dropped, and counted.";
+    "remote_write.max_age": "age, 1h to 10 years", r#""7d""#, "Older samples are dropped, and counted.";
+    "remote_write.min_free_bytes": "bytes", r#""512MiB""#,
+        "What stays free on the file system: the oldest samples are dropped, and counted, as long as there is less.";
+    "remote_write.destinations.*.url": "http(s) URL", "",
+        "Where samples go. Required, except for the destination `prometheus`, which is `remote_monitoring.prometheus.remote_write_url`.";
+    "remote_write.destinations.*.protocol": "`auto`, `1.0` or `2.0`", "auto",
+        "Remote-write protocol; `auto` is 2.0, and 1.0 for a receiver that knows no other, which is remembered for a day.";
+    "remote_write.destinations.*.denied": "`park` or `drop`", "park",
+        "When the receiver answers 401, 403, 404 or a redirect: wait and try once a minute, or drop what was not let in.";
+    "remote_write.destinations.*.timeout": "duration, 100ms to 24h", "30s", "How long a request may take.";
+    "remote_write.destinations.*.username": "string", "", "User name of basic authentication.";
+    "remote_write.destinations.*.password_file": "absolute path", "", "File that holds its password, read for each request.";
+    "remote_write.destinations.*.bearer_token_file": "absolute path", "",
+        "File that holds a bearer token, read for each request.";
+    "remote_write.destinations.*.ca_file": "absolute path", "",
+        "CA certificates to trust, PEM, instead of the host's own.";
     "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
     "ebpf.recvq": "`true` or `false`", "true",
         "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";

@@ -3,13 +3,14 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::resolved::{Config, Remote};
+use super::resolved::remote_write::{Denied, Histograms, Protocol, Words};
+use super::resolved::{Config, Remote, RemoteWrite};
 
 /// The effective values as YAML, defaults included; [`super::parse`] of it gives an equal [`Config`].
 #[must_use]
 pub fn print(config: &Config) -> String {
     let mut yaml = Yaml::default();
-    let Config { local, models, remote, ebpf, gpu } = config;
+    let Config { local, models, remote, remote_write, ebpf, gpu } = config;
 
     yaml.section(0, "remote_monitoring");
     yaml.value(1, "enabled", remote.is_some());
@@ -48,6 +49,8 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "health_endpoints", format_args!("[{}]", paths.join(", ")));
     yaml.value(1, "ask_for_names", models.ask_for_names);
 
+    print_remote_write(&mut yaml, remote_write);
+
     yaml.section(0, "ebpf");
     yaml.value(1, "net", ebpf.net);
     yaml.value(1, "recvq", ebpf.recvq);
@@ -77,6 +80,45 @@ fn print_remote(yaml: &mut Yaml, remote: &Remote) {
     yaml.section(1, "alerting");
     yaml.optional(2, "alert_manager_url", remote.alert_manager_url.as_deref());
     yaml.optional(2, "webhook_url", remote.webhook_url.as_deref());
+}
+
+fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    yaml.section(0, "remote_write");
+    let interval = remote_write.interval.map_or_else(|| "null".to_owned(), duration);
+    yaml.value(1, "interval", interval);
+    yaml.optional(1, "directory", path(&remote_write.directory).as_deref());
+    yaml.value(1, "job", quote(&remote_write.job));
+    yaml.optional(1, "instance", remote_write.instance.as_deref());
+    if remote_write.external_labels.is_empty() {
+        yaml.value(1, "external_labels", "{}");
+    } else {
+        yaml.section(1, "external_labels");
+        for (name, value) in &remote_write.external_labels {
+            yaml.value(2, &key(name), quote(value));
+        }
+    }
+    yaml.value(1, "histograms", word(Histograms::WORDS, &remote_write.histograms));
+    yaml.value(1, "max_bytes", remote_write.max_bytes);
+    yaml.value(1, "max_age", duration(remote_write.max_age));
+    yaml.value(1, "min_free_bytes", remote_write.min_free_bytes);
+    yaml.section(1, "destinations");
+    for (name, destination) in &remote_write.destinations {
+        yaml.section(2, &key(name));
+        yaml.optional(3, "url", destination.url.as_deref());
+        yaml.value(3, "protocol", quote(word(Protocol::WORDS, &destination.protocol)));
+        yaml.value(3, "denied", word(Denied::WORDS, &destination.denied));
+        yaml.value(3, "timeout", duration(destination.timeout));
+        yaml.optional(3, "username", destination.username.as_deref());
+        yaml.optional(3, "password_file", path(&destination.password_file).as_deref());
+        yaml.optional(3, "bearer_token_file", path(&destination.bearer_token_file).as_deref());
+        yaml.optional(3, "ca_file", path(&destination.ca_file).as_deref());
+    }
+}
+
+/// How a value is written.
+fn word<T: PartialEq>(words: Words<T>, value: &T) -> &'static str {
+    words.iter().find(|(_, other)| other == value).map_or("", |(word, _)| word)
 }
 
 #[derive(Default)]

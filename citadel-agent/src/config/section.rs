@@ -20,36 +20,72 @@ pub(super) type Convert<T> = fn(&Node) -> Result<T, String>;
 /// A mapping whose keys are those that [`keys::KEYS`] lists below its path.
 pub(super) struct Section<'a> {
     path: String,
+    /// Where it begins; `None`: nowhere.
+    pos: Option<Pos>,
     entries: HashMap<&'a str, &'a Entry>,
 }
 
 impl<'a> Section<'a> {
     /// The top of the file.
     pub(super) fn root(node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
-        Self::open("", node, mistakes)
+        Self::open("", "", node, mistakes)
     }
 
     /// The section `name` in this one. An absent one, and one whose keys are all commented out, is empty.
     pub(super) fn section(&self, name: &str, mistakes: &mut Mistakes) -> Section<'a> {
         let node = self.entries.get(name).map(|entry| &entry.value);
-        Self::open(&join(&self.path, name), node, mistakes)
+        let path = join(&self.path, name);
+        Self::open(&path, &path, node, mistakes)
     }
 
-    fn open(path: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
-        let mut section = Section { path: path.to_owned(), entries: HashMap::new() };
+    /// The sections below `name`, each with the name that the file gives it; the table has their keys below `name.*`.
+    pub(super) fn named(&self, name: &str, mistakes: &mut Mistakes) -> Vec<(String, Section<'a>)> {
+        let Some((path, node)) = self.node(name).filter(|(_, node)| !matches!(kind(node), Kind::Null)) else {
+            return Vec::new();
+        };
+        let table = format!("{path}.*");
+        let mut sections = Vec::new();
+        for entry in entries(&path, node, "a mapping of names to their settings", mistakes).unwrap_or_default() {
+            let path = join(&path, &entry.key);
+            if !entry.key.starts_with(|c: char| c.is_ascii_alphanumeric())
+                || !entry.key.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+            {
+                let message = format!("{} is not a name: letters, digits, _ and -", quoted(&entry.key));
+                mistakes.push(entry.key_pos, &path, message);
+            }
+            let mut section = Self::open(&path, &table, Some(&entry.value), mistakes);
+            section.pos = Some(entry.key_pos);
+            sections.push((entry.key.clone(), section));
+        }
+        sections
+    }
+
+    /// YAML path of the section.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Where the section begins.
+    pub(super) fn pos(&self) -> Option<Pos> {
+        self.pos
+    }
+
+    fn open(path: &str, table: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
+        let pos = node.map(|node| node.pos);
+        let mut section = Section { path: path.to_owned(), pos, entries: HashMap::new() };
         let Some(node) = node.filter(|node| !matches!(kind(node), Kind::Null)) else {
             return section;
         };
         let Some(written) = entries(path, node, "a mapping of keys to values", mistakes) else {
             return section;
         };
-        let known = keys::below(path);
+        let known = keys::below(table);
         for entry in written {
             if known.contains(&entry.key.as_str()) {
                 section.entries.insert(&entry.key, entry);
                 continue;
             }
-            let hint = match (nearest(&entry.key, known.iter().copied()), keys::home_of(&entry.key, path)) {
+            let hint = match (nearest(&entry.key, known.iter().copied()), keys::home_of(&entry.key, table)) {
                 (_, Some(home)) => format!("; it is a key of {home}"),
                 (Some(near), None) => format!("; did you mean \"{near}\"?"),
                 (None, None) => format!("; known here: {}", known.join(", ")),

@@ -174,6 +174,50 @@ pub(super) fn interval(node: &Node) -> Result<Duration, String> {
     }
 }
 
+/// How old something may become: an hour to ten years.
+pub(super) fn age(node: &Node) -> Result<Duration, String> {
+    let Kind::Str(text) = kind(node) else {
+        return Err(expected(r#"an age such as "12h" or "7d""#, node));
+    };
+    let age = humantime::parse_duration(text)
+        .map_err(|error| format!("{}: {error}", expected(r#"an age such as "12h" or "7d""#, node)))?;
+    let hour = Duration::from_secs(60 * 60);
+    match (hour..=hour * 24 * 3650).contains(&age) {
+        true => Ok(age),
+        false => Err(format!("{} is out of range (1h to 10 years)", quoted(text))),
+    }
+}
+
+/// A number of bytes, or a number with a unit of 1024: `1GiB`.
+pub(super) fn bytes(node: &Node) -> Result<u64, String> {
+    const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
+    let wrong = || expected(r#"a number of bytes such as 1048576, "512MiB" or "1GiB""#, node);
+    match kind(node) {
+        Kind::Int(text) => u64::try_from(int(text)).map_err(|_| wrong()),
+        Kind::Str(text) => {
+            let (number, shift) = (UNITS.iter())
+                .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), *shift)))
+                .ok_or_else(wrong)?;
+            let number: u64 = number.parse().map_err(|_| wrong())?;
+            number.checked_mul(1 << shift).ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// One of a few words. A number that YAML sees in one (`1.0`) is taken as it is written.
+pub(super) fn word<T: Copy>(node: &Node, words: &'static [(&'static str, T)]) -> Result<T, String> {
+    let names = || words.iter().map(|(name, _)| *name);
+    let what = names().collect::<Vec<_>>().join(", ");
+    let (Kind::Str(text) | Kind::Float(text) | Kind::Int(text)) = kind(node) else {
+        return Err(expected(&format!("one of {what}"), node));
+    };
+    words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let hint = nearest(text, names()).map_or(String::new(), |name| format!("; did you mean {name}?"));
+        format!("{}{hint}", expected(&format!("one of {what}"), node))
+    })
+}
+
 pub(super) fn address(node: &Node) -> Result<IpAddr, String> {
     match kind(node) {
         Kind::Str(text) => text.parse().map_err(|_| expected(r#"an IP address such as "::" or "127.0.0.1""#, node)),

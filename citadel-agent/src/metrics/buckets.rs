@@ -8,10 +8,10 @@ use citadel_agent_common::hist::{BUCKETS, FIRST_INDEX, Histogram, SUM_CELL, ZERO
 const LAST_OCTAVE: i32 = 10;
 
 /// Classic buckets: a bound an octave from the zero threshold to 1024 s, and +Inf.
-pub(super) const CLASSIC: usize = (LAST_OCTAVE - ZERO_THRESHOLD_LOG2 + 2) as usize;
+pub(crate) const CLASSIC: usize = (LAST_OCTAVE - ZERO_THRESHOLD_LOG2 + 2) as usize;
 
 /// Upper bounds of the classic buckets in seconds, inclusive.
-pub(super) static BOUNDS: LazyLock<[f64; CLASSIC]> = LazyLock::new(|| {
+pub(crate) static BOUNDS: LazyLock<[f64; CLASSIC]> = LazyLock::new(|| {
     let mut bounds = [f64::INFINITY; CLASSIC];
     for (bound, octave) in bounds.iter_mut().zip(ZERO_THRESHOLD_LOG2..=LAST_OCTAVE) {
         *bound = 2f64.powi(octave);
@@ -24,7 +24,7 @@ pub(super) static BOUNDS: LazyLock<[f64; CLASSIC]> = LazyLock::new(|| {
 /// Prometheus makes the label out of the number when it reads protobuf, with Go's `%g` and `.0` after whole numbers
 /// (also the canonical form of OpenMetrics), but up to version 2 takes it as written from a text page. Only if all
 /// formats say the same, a series stays the same when a Prometheus turns native histograms on or off.
-pub(super) static LE: LazyLock<[String; CLASSIC]> = LazyLock::new(|| BOUNDS.map(canonical));
+pub(crate) static LE: LazyLock<[String; CLASSIC]> = LazyLock::new(|| BOUNDS.map(canonical));
 
 /// A positive number as Go's `strconv.FormatFloat(bound, 'g', -1, 64)`, whole numbers with `.0`.
 fn canonical(bound: f64) -> String {
@@ -43,7 +43,7 @@ fn canonical(bound: f64) -> String {
 }
 
 /// Observations in each classic bucket, not cumulative.
-pub(super) fn classic(histogram: &Histogram) -> [u64; CLASSIC] {
+pub(crate) fn classic(histogram: &Histogram) -> [u64; CLASSIC] {
     let mut counts = [0; CLASSIC];
     // Cell 0 ends at the first bound, every eight cells further is the next one, and the rest is above the last.
     counts[0] = histogram.cells[0];
@@ -54,17 +54,17 @@ pub(super) fn classic(histogram: &Histogram) -> [u64; CLASSIC] {
 }
 
 /// Sum of all observations in seconds.
-pub(super) fn sum_seconds(histogram: &Histogram) -> f64 {
+pub(crate) fn sum_seconds(histogram: &Histogram) -> f64 {
     histogram.sum_ns() as f64 / 1e9
 }
 
 /// A run of native buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// Buckets left out since the last span; the first span's is the index of its first bucket.
-    pub(super) offset: i32,
+    pub(crate) offset: i32,
     /// Buckets in the run.
-    pub(super) length: u32,
+    pub(crate) length: u32,
 }
 
 /// Gaps of up to this many empty buckets are written out, because a new span costs more bytes.
@@ -73,7 +73,7 @@ const MAX_GAP: usize = 2;
 /// The native buckets that hold something, each count as the difference to the one before it.
 ///
 /// See [the specification](https://prometheus.io/docs/specs/native_histograms/#buckets).
-pub(super) fn native(histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {
+pub(crate) fn native(histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {
     let counts = &histogram.cells[1..=BUCKETS];
     let (mut spans, mut deltas) = (Vec::<Span>::new(), Vec::new());
     let (mut next, mut previous) = (0, 0i64);

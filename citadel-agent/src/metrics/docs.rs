@@ -40,7 +40,9 @@ pub fn markdown() -> String {
          Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
          bucket. Only protobuf carries native histograms. The classic buckets `le` are powers of two from 2^-20 s to 2^10 s,\n\
          sums of the native ones, the same in every format.\n\n\
-         Counters start at 0 with the agent (`process_start_time_seconds`). What is not measured is absent, never 0.\n",
+         What kernel programs count starts at 0 with the agent (`process_start_time_seconds`); what a host, a process or a\n\
+         driver counts goes on from before, and remote write's counts are kept over restarts. What is not measured is\n\
+         absent, never 0.\n",
     );
     for (section, heading, about) in SECTIONS {
         let mut entries = catalogue::all().filter(|desc| desc.section == section).peekable();

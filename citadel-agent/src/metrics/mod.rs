@@ -3,7 +3,7 @@
 //! A scrape is a [`Page`] in, bytes out: [`encode`] sorts and checks it and writes it in the
 //! [`Format`] that the client asked for. Nothing is kept between scrapes.
 
-mod buckets;
+pub(crate) mod buckets;
 pub mod catalogue;
 pub mod docs;
 pub mod family;

@@ -7,6 +7,7 @@ mod models;
 mod probes;
 mod process;
 mod processes;
+pub mod remote_write;
 mod sched;
 
 use std::error::Error;
@@ -23,6 +24,7 @@ use crate::host::Roots;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
 use crate::metrics::family::{Page, Value};
+use crate::slot::Slot;
 
 /// What sources read from.
 pub struct Origin<'a> {
@@ -34,6 +36,8 @@ pub struct Origin<'a> {
     pub inventory: &'a Inventory,
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
+    /// Remote write's figures, once there are any.
+    pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
     pub families: &'a mut Families,
     /// The GPUs, where they are wanted.
@@ -74,6 +78,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "sched", section: Section::Models, read: sched::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
+    Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
 ];
 
 /// Remembers which sources fail, so that each failure and each recovery is logged once.

@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
 
 pub mod client;
+pub mod prometheus;
+pub mod receiver;
+pub mod sending;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -11,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models};
+use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite};
 use citadel_agent::http::{self, App, CollectError, Content, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -128,6 +131,7 @@ pub fn config() -> Config {
             ask_for_names: true,
         },
         remote: None,
+        remote_write: RemoteWrite::default(),
         ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
         gpu: Gpu::default(),
     }

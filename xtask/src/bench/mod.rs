@@ -7,6 +7,7 @@ mod gpu;
 mod load;
 mod nginx;
 mod overhead;
+mod remote_write;
 mod report;
 mod requests;
 mod stats;
@@ -46,10 +47,15 @@ enum What {
     Gpu(gpu::Args),
     /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
     Requests(requests::Args),
+    /// Remote write through an outage, beside Prometheus in agent mode; writes its section of docs/overhead.md.
+    RemoteWrite(remote_write::Args),
 }
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    if let What::RemoteWrite(args) = &args.what {
+        return remote_write::main(workspace, args);
+    }
     let agent = match &args.agent {
         Some(agent) => agent.canonicalize().with_context(|| format!("no agent at {}", agent.display()))?,
         None => {
@@ -69,6 +75,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Overhead(args) => overhead::main(workspace, &stage, args),
         What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
+        What::RemoteWrite(args) => remote_write::main(workspace, args),
     }
 }
 

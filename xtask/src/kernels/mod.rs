@@ -5,7 +5,7 @@
 mod guest;
 mod image;
 mod machine;
-mod packages;
+pub(crate) mod packages;
 mod support;
 mod systemd;
 mod traffic;

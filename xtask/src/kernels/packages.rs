@@ -85,7 +85,7 @@ fn unpack_one(archive: &Path, root: &Path) -> Result<()> {
 }
 
 /// The one file in `folder` whose name contains `part`.
-fn only(folder: &Path, part: &str) -> Result<PathBuf> {
+pub(crate) fn only(folder: &Path, part: &str) -> Result<PathBuf> {
     let mut found = None;
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
@@ -97,13 +97,16 @@ fn only(folder: &Path, part: &str) -> Result<PathBuf> {
 }
 
 /// An apt that knows one release and touches nothing of the machine's own.
-struct Apt {
+pub(crate) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
-    /// One that knows `release`, else the machine's own; with what the release holds today.
-    fn of(folder: &Path, release: Option<&str>) -> Result<Self> {
+    /// One whose lists and sources are kept under `folder`, that knows `release`, else the machine's own; with what the release holds today.
+    ///
+    /// # Errors
+    /// When this machine is no Debian whose apt knows where its own packages come from.
+    pub(crate) fn of(folder: &Path, release: Option<&str>) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "sources"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -146,7 +149,8 @@ impl Apt {
         Ok(names.find(|name| name.starts_with(prefix)).map(str::to_owned))
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// `apt-get` or `apt-cache` for that release alone.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for option in &self.options {
             command.args(["--option", option]);
@@ -189,6 +193,7 @@ mod tests {
                        Packages http://a.test/debian bookworm contrib\nPackages http://c.test/ nodistro main\n";
         let found = sources(targets, "bookworm", "bullseye");
         let ends: Vec<&str> = found.lines().filter_map(|line| Some(line.split_at(line.find("http")?).1)).collect();
+        assert_eq!(sources(targets, "bookworm", "sid").lines().count(), 1);
         assert_eq!(ends, ["http://a.test/debian bullseye main", "http://b.test/sec bullseye-security main"]);
         assert!(sources(targets, "bookworm", "sid").trim_end().ends_with("http://a.test/debian sid main"));
     }

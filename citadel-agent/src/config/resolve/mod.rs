@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 mod ebpf;
 mod gpu;
 mod remote;
+mod remote_write;
 
 use super::mistakes::{Mistakes, join};
 use super::resolved::{Config, Endpoints, Local, Models};
@@ -26,9 +27,18 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let local = local(&section, &own, defaults.local, mistakes);
     let models = models(&root.section("model_monitoring", mistakes), &own, defaults.models, mistakes);
     let remote = remote::remote(&root.section("remote_monitoring", mistakes), mistakes);
+    let remote_write =
+        remote_write::remote_write(&root.section("remote_write", mistakes), defaults.remote_write, mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
     let gpu = gpu::gpu(&root.section("gpu", mistakes), &defaults.gpu, mistakes);
-    Some(Config { local: local?, models: models?, remote: remote?, ebpf: ebpf?, gpu: gpu? })
+    Some(Config {
+        local: local?,
+        models: models?,
+        remote: remote?,
+        remote_write: remote_write?,
+        ebpf: ebpf?,
+        gpu: gpu?,
+    })
 }
 
 /// The ports that the agent itself listens on: no model can have one.

@@ -3,6 +3,7 @@
 mod ebpf;
 mod gpu;
 mod remote;
+pub mod remote_write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,6 +15,7 @@ pub use ebpf::Ebpf;
 pub use gpu::Gpu;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
+pub use remote_write::RemoteWrite;
 
 /// The whole configuration. Only [`super::load`], [`super::parse`] and [`Config::default`] make one, so that
 /// holding one means that it is valid.
@@ -25,6 +27,8 @@ pub struct Config {
     pub models: Models,
     /// `remote_monitoring`: the dev-ops server, `None` when absent or not enabled.
     pub remote: Option<Remote>,
+    /// `remote_write`: how samples are sent (the agent's own, optional section).
+    pub remote_write: RemoteWrite,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
     /// `gpu`: what is read of the GPUs (likewise).
@@ -67,6 +71,7 @@ impl Default for Config {
                 ask_for_names: true,
             },
             remote: None,
+            remote_write: RemoteWrite::default(),
             ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
             gpu: Gpu::default(),
         }

@@ -4,6 +4,7 @@ mod accepted;
 mod documented;
 mod properties;
 mod refused;
+mod remote_write;
 
 /// The operator's file, byte for byte.
 pub(crate) const OPERATORS: &str = include_str!("../../../../tests/fixtures/monitoring-integration.yaml");

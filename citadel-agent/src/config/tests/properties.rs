@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Remote};
+use crate::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -124,7 +124,7 @@ prop_compose! {
         )
     -> Config {
         let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
-        Config { local, models, remote, ebpf: Ebpf { net, recvq, sched, cgroup }, gpu }
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf: Ebpf { net, recvq, sched, cgroup }, gpu }
     }
 }
 

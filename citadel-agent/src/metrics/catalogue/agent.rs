@@ -23,6 +23,24 @@ catalogue! {
         "Entries that a kernel map can hold.";
     EVENTS_LOST: Counter None "citadel_events_lost_total" ["reason"]
         "What could not be measured, by reason; 0 as long as every request was followed.";
+    REMOTE_WRITE_COLLECTED: Counter None "citadel_remote_write_collected_samples_total" ["destination"]
+        "Samples collected for a destination since it was first configured, restarts included: acknowledged, rejected, dropped and pending ones together. A histogram is one sample.";
+    REMOTE_WRITE_SAMPLES: Counter None "citadel_remote_write_samples_total" ["destination", "outcome", "reason"]
+        "What became of them: acknowledged, rejected by the receiver, or dropped, with the reason.";
+    REMOTE_WRITE_PENDING: Gauge None "citadel_remote_write_pending_samples" ["destination"]
+        "Samples that wait for a destination.";
+    REMOTE_WRITE_PENDING_BYTES: Gauge Bytes "citadel_remote_write_pending_bytes" ["destination"]
+        "Size of the files that hold samples that wait for a destination.";
+    REMOTE_WRITE_MEMORY: Gauge Bytes "citadel_remote_write_memory_bytes" ["destination"]
+        "Samples in memory because the spool's disk refuses them; 0 while it takes them.";
+    REMOTE_WRITE_OLDEST: Gauge Seconds "citadel_remote_write_oldest_pending_seconds" ["destination"]
+        "Age of the oldest sample that waits for a destination.";
+    REMOTE_WRITE_REQUESTS: Counter None "citadel_remote_write_requests_total" ["destination", "code"]
+        "Requests by HTTP status; none where there was no answer.";
+    REMOTE_WRITE_PARKED: Gauge None "citadel_remote_write_parked" ["destination"]
+        "1 while the destination lets nothing in (401, 403, 404, a redirect) and is tried once a minute.";
+    REMOTE_WRITE_TEST: Gauge None "citadel_remote_write_test" ["destination"]
+        "Always 1; sent by `citadel-agent remote-write test` alone, never scraped.";
     PROCESS_CPU: Counter Seconds "process_cpu_seconds_total" []
         "User and system CPU time of the agent.";
     PROCESS_RSS: Gauge Bytes "process_resident_memory_bytes" []

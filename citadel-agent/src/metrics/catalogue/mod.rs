@@ -86,6 +86,25 @@ pub struct Desc {
     pub help: &'static str,
 }
 
+impl Desc {
+    /// Whether its values count from the agent's start on, so that this is when they were 0. Others grow since the host
+    /// booted, a driver was loaded or a model's process began, which the agent does not know.
+    #[must_use]
+    pub fn counts_since_start(&self) -> bool {
+        let kernel = [
+            &models::REQUESTS,
+            &models::REQUESTS_ABORTED,
+            &models::STREAM_CHUNKS,
+            &models::REQUEST_BYTES,
+            &models::RESPONSE_BYTES,
+            &models::CONNECTIONS,
+        ];
+        // The agent's own counters, but not those of kernel programs, which another process may have counted before.
+        let own = [&agent::EVENTS_LOST, &agent::PROCESS_CPU];
+        self.kind == Kind::Histogram || kernel.into_iter().chain(own).any(|desc| std::ptr::eq(desc, self))
+    }
+}
+
 /// Makes a section's table: one constant a metric, and `TABLE`, which lists them in the order in which pages carry them.
 macro_rules! catalogue {
     ($section:ident; $($id:ident: $kind:ident $unit:ident $name:literal [$($label:literal),*] $help:literal;)*) => {

@@ -1,0 +1,395 @@
+//! Samples of a record -> the body of a request, in either protocol. Pure.
+//!
+//! One series is encoded at a time, so that a request costs its own bytes and not a tree of small strings besides.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
+use prost::encoding::{message, string};
+
+use super::record::{Point, Record, Sample, Symbols};
+use super::series::{self, Labels};
+use super::wire::{self, BucketSpan, NAN, STALE, v1, v2};
+use crate::metrics::buckets::{self, LE};
+use crate::metrics::catalogue::{self, Desc, Kind};
+
+/// Most series in a request: 2000, as Prometheus' own sender, unless a single histogram has more.
+pub const MAX_SERIES: usize = 2000;
+
+/// Which protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// Remote write 1.0.
+    V1,
+    /// Remote write 2.0.
+    V2,
+}
+
+impl Protocol {
+    /// The header `Content-Type`. Without a space: Prometheus compares the parameter as it stands.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::V1 => "application/x-protobuf",
+            Self::V2 => "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+        }
+    }
+
+    /// The header `X-Prometheus-Remote-Write-Version`.
+    #[must_use]
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::V1 => "0.1.0",
+            Self::V2 => "2.0.0",
+        }
+    }
+}
+
+/// How samples go out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Form {
+    /// The message.
+    pub protocol: Protocol,
+    /// Histograms as native ones.
+    pub native: bool,
+    /// Histograms as classic ones: `_bucket`, `_sum` and `_count`.
+    pub classic: bool,
+}
+
+/// The body of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Body {
+    /// Compressed, as it goes out.
+    pub bytes: Vec<u8>,
+    /// Numbers and histograms in it, as a receiver counts them.
+    pub series: u64,
+}
+
+/// What the catalogue says of each metric that a record can hold: it was perhaps written by another version.
+static CATALOGUE: LazyLock<HashMap<&str, &Desc>> =
+    LazyLock::new(|| catalogue::all().map(|desc| (desc.name, desc)).collect());
+
+/// Where a request that begins with the sample at `from` has to end: the first sample that is not in it.
+#[must_use]
+pub fn batch_end(record: &Record, from: u32, form: Form) -> u32 {
+    let mut series = 0;
+    for (sample, at) in record.samples(from..u32::MAX).zip(from..) {
+        series += form.series(&sample);
+        if series > MAX_SERIES && at > from {
+            return at;
+        }
+    }
+    record.len()
+}
+
+/// The samples at `range`, as a request.
+///
+/// # Errors
+/// When it is too large for snappy (4 GiB), which [`MAX_SERIES`] does not let happen.
+pub fn body(record: &Record, range: Range<u32>, form: Form) -> Result<Body, snap::Error> {
+    let mut request = Request { form, timeseries: Vec::new(), symbols: Symbols::default(), series: 0 };
+    // The message begins its symbols with an empty one, which is what a reference of 0 means.
+    request.symbols.position("");
+    let identity = record.identity();
+    for sample in record.samples(range) {
+        request.sample(&Series::new(record, &identity, &sample, form.protocol));
+    }
+    let mut message = Vec::new();
+    if form.protocol == Protocol::V2 {
+        string::encode_repeated(4, &request.symbols.into_strings(), &mut message);
+    }
+    message.append(&mut request.timeseries);
+    Ok(Body { bytes: snap::raw::Encoder::new().compress_vec(&message)?, series: request.series })
+}
+
+/// A sample as the log names it.
+#[must_use]
+pub fn display(record: &Record, sample: &Sample<'_>) -> String {
+    series::display(&Series::new(record, &record.identity(), sample, Protocol::V1).labels("", None))
+}
+
+impl Form {
+    /// How many series a sample becomes.
+    fn series(self, sample: &Sample<'_>) -> usize {
+        match sample.family.histogram {
+            true => usize::from(self.native) + if self.classic { buckets::CLASSIC + 2 } else { 0 },
+            false => 1,
+        }
+    }
+}
+
+/// A request under way.
+struct Request {
+    form: Form,
+    timeseries: Vec<u8>,
+    symbols: Symbols,
+    series: u64,
+}
+
+/// A sample, and what is the same for all series that it becomes.
+struct Series<'a> {
+    record: &'a Record,
+    identity: &'a [(&'a str, &'a str)],
+    sample: &'a Sample<'a>,
+    desc: Option<&'static Desc>,
+    /// Since when it counts; 0 where nobody knows, and where the protocol has no place for it.
+    start_ms: i64,
+}
+
+impl<'a> Series<'a> {
+    fn new(record: &'a Record, identity: &'a [(&'a str, &'a str)], sample: &'a Sample<'a>, protocol: Protocol) -> Self {
+        let counts = sample.family.since_start && sample.point != Point::Stale && protocol == Protocol::V2;
+        let start_ms = if counts { record.start_ms } else { 0 };
+        Self { record, identity, sample, desc: CATALOGUE.get(record.symbol(sample.family.name)).copied(), start_ms }
+    }
+
+    /// The labels of the series whose name ends with `suffix`.
+    fn labels(&self, suffix: &str, le: Option<&'a str>) -> Labels<'a> {
+        let name = self.record.symbol(self.sample.family.name);
+        let name = if suffix.is_empty() { Cow::Borrowed(name) } else { Cow::Owned(format!("{name}{suffix}")) };
+        let names = self.sample.family.label_names.iter().map(|&name| self.record.symbol(name));
+        let values = self.sample.values.iter().map(|&value| self.record.symbol(value));
+        series::labels(self.identity, name, names.zip(values).chain(le.map(|le| ("le", le))))
+    }
+
+    /// The native form; of a series that ended, the marker in its sum.
+    fn native(&self, histogram: Option<&hist::Histogram>) -> wire::Histogram {
+        let (timestamp, start_timestamp) = (self.record.time_ms, self.start_ms);
+        let Some(histogram) = histogram else {
+            return wire::Histogram { sum: f64::from_bits(STALE), timestamp, ..Default::default() };
+        };
+        let (spans, positive_deltas) = buckets::native(histogram);
+        wire::Histogram {
+            count_int: Some(histogram.count()),
+            sum: buckets::sum_seconds(histogram),
+            schema: SCHEMA,
+            zero_threshold: 2f64.powi(ZERO_THRESHOLD_LOG2),
+            zero_count_int: Some(histogram.cells[0]),
+            positive_spans: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
+            positive_deltas,
+            timestamp,
+            start_timestamp,
+        }
+    }
+}
+
+impl Request {
+    fn sample(&mut self, series: &Series<'_>) {
+        match &series.sample.point {
+            Point::Number(value) => self.number(series, "", None, canonical(*value)),
+            Point::Histogram(histogram) => self.histogram(series, Some(histogram)),
+            Point::Stale if series.sample.family.histogram => self.histogram(series, None),
+            Point::Stale => self.number(series, "", None, f64::from_bits(STALE)),
+        }
+    }
+
+    /// A histogram, or the marker that it ended.
+    fn histogram(&mut self, series: &Series<'_>, histogram: Option<&hist::Histogram>) {
+        if self.form.native {
+            self.push(series, series.labels("", None), vec![], vec![series.native(histogram)]);
+        }
+        if !self.form.classic {
+            return;
+        }
+        let mut or_stale = |suffix, le, value: Option<f64>| {
+            self.number(series, suffix, le, value.unwrap_or(f64::from_bits(STALE)));
+        };
+        let counts = histogram.map(buckets::classic);
+        let mut cumulative = 0;
+        for (i, le) in LE.iter().enumerate() {
+            cumulative += counts.map_or(0, |counts| counts[i]);
+            or_stale("_bucket", Some(le.as_str()), counts.map(|_| cumulative as f64));
+        }
+        or_stale("_sum", None, histogram.map(buckets::sum_seconds));
+        or_stale("_count", None, histogram.map(|histogram| histogram.count() as f64));
+    }
+
+    fn number(&mut self, series: &Series<'_>, suffix: &str, le: Option<&'static str>, value: f64) {
+        let (timestamp, start_timestamp) = (series.record.time_ms, series.start_ms);
+        let sample = wire::Sample { value, timestamp, start_timestamp };
+        self.push(series, series.labels(suffix, le), vec![sample], vec![]);
+    }
+
+    fn push(
+        &mut self,
+        series: &Series<'_>,
+        labels: Labels<'_>,
+        samples: Vec<wire::Sample>,
+        histograms: Vec<wire::Histogram>,
+    ) {
+        self.series += 1;
+        match self.form.protocol {
+            Protocol::V1 => {
+                let own = |text: Cow<'_, str>| text.into_owned();
+                let label = |(name, value)| v1::Label { name: own(name), value: own(value) };
+                let labels = labels.into_iter().map(label).collect();
+                message::encode(1, &v1::TimeSeries { labels, samples, histograms }, &mut self.timeseries);
+            }
+            Protocol::V2 => {
+                let mut position = |text: &str| self.symbols.position(text);
+                let labels_refs = labels.iter().flat_map(|(name, value)| [position(name), position(value)]).collect();
+                let metadata = series.desc.map(|desc| v2::Metadata {
+                    r#type: metric_type(desc.kind).into(),
+                    help_ref: position(desc.help),
+                    unit_ref: position(desc.unit.name()),
+                });
+                let created_timestamp = series.start_ms;
+                let series = v2::TimeSeries { labels_refs, samples, histograms, metadata, created_timestamp };
+                message::encode(5, &series, &mut self.timeseries);
+            }
+        }
+    }
+}
+
+/// Every NaN that a source may give is the ordinary one: the marker's bits are for markers alone.
+fn canonical(value: f64) -> f64 {
+    if value.is_nan() { f64::from_bits(NAN) } else { value }
+}
+
+fn metric_type(kind: Kind) -> v2::MetricType {
+    match kind {
+        Kind::Counter => v2::MetricType::Counter,
+        Kind::Gauge => v2::MetricType::Gauge,
+        Kind::Histogram => v2::MetricType::Histogram,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
+    use crate::metrics::family::{Page, Value};
+    use crate::remote_write::record::Identity;
+
+    /// Labels and value of one sample, by its bits.
+    type Flat = (Vec<(String, String)>, Vec<u64>);
+
+    fn page() -> impl Strategy<Value = Page> {
+        let value = prop_oneof![any::<u64>().prop_map(Value::Integer), any::<f64>().prop_map(Value::Float)];
+        let numbers = prop::collection::btree_map("\\PC{0,6}", value, 0..12);
+        let histograms = prop::collection::btree_map("\\PC{0,6}", prop::collection::vec(any::<u32>(), 0..20), 0..4);
+        (numbers.clone(), numbers, histograms).prop_map(|(gauges, counters, histograms)| {
+            let mut page = Page::default();
+            for (model, value) in gauges {
+                page.add(&CONNECTIONS_OPEN, [&model, "1"], value);
+            }
+            for (model, value) in counters {
+                page.add(&REQUESTS, [&model, "1", "other", "200"], value);
+            }
+            for (model, observations) in histograms {
+                let mut histogram = hist::Histogram::EMPTY;
+                observations.iter().for_each(|&ns| histogram.observe(u64::from(ns)));
+                page.add(&TIME_TO_FIRST_TOKEN, [&model, "1", "other"], Value::Histogram(Box::new(histogram)));
+            }
+            page.sort().unwrap();
+            page
+        })
+    }
+
+    fn flat(samples: &[wire::Sample], histograms: &[wire::Histogram]) -> Vec<u64> {
+        let number = |sample: &wire::Sample| vec![sample.value.to_bits(), sample.timestamp as u64];
+        let histogram = |histogram: &wire::Histogram| {
+            let of = wire::Histogram { start_timestamp: 0, ..histogram.clone() };
+            of.encode_to_vec().into_iter().map(u64::from).collect::<Vec<_>>()
+        };
+        samples.iter().flat_map(number).chain(histograms.iter().flat_map(histogram)).collect()
+    }
+
+    fn decode(body: &Body, protocol: Protocol) -> Vec<Flat> {
+        let bytes = snap::raw::Decoder::new().decompress_vec(&body.bytes).unwrap();
+        match protocol {
+            Protocol::V1 => v1::WriteRequest::decode(bytes.as_slice())
+                .unwrap()
+                .timeseries
+                .into_iter()
+                .map(|series| {
+                    let values = flat(&series.samples, &series.histograms);
+                    (series.labels.into_iter().map(|label| (label.name, label.value)).collect(), values)
+                })
+                .collect(),
+            Protocol::V2 => {
+                let request = v2::Request::decode(bytes.as_slice()).unwrap();
+                let symbol = |position: u32| request.symbols[position as usize].clone();
+                request
+                    .timeseries
+                    .iter()
+                    .map(|series| {
+                        let labels = series.labels_refs.chunks(2).map(|pair| (symbol(pair[0]), symbol(pair[1])));
+                        (labels.collect(), flat(&series.samples, &series.histograms))
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    fn form(protocol: Protocol) -> Form {
+        Form { protocol, native: true, classic: true }
+    }
+
+    proptest! {
+        #[test]
+        fn both_protocols_say_the_same_and_the_spool_keeps_it(page in page()) {
+            let identity = Identity { labels: vec![("job".to_owned(), "a".to_owned())] };
+            let record = Record::new(&page, &[], &identity, 17, 3);
+            let kept = Record::from_bytes(&record.to_bytes().unwrap()).unwrap();
+            prop_assert_eq!(&kept.symbols, &record.symbols);
+            prop_assert_eq!(kept.len() as usize, page.families.iter().map(|family| family.samples.len()).sum::<usize>());
+            let [one, two] = [Protocol::V1, Protocol::V2]
+                .map(|protocol| decode(&body(&kept, 0..kept.len(), form(protocol)).unwrap(), protocol));
+            prop_assert_eq!(&one, &two);
+        }
+
+        #[test]
+        fn pieces_together_are_the_whole(page in page(), cut in 0.0..1.0) {
+            let record = Record::new(&page, &[], &Identity::default(), 17, 3);
+            let all = record.len();
+            let cut = (f64::from(all) * cut) as u32;
+            for protocol in [Protocol::V1, Protocol::V2] {
+                let part = |range| decode(&body(&record, range, form(protocol)).unwrap(), protocol);
+                let mut pieces = part(0..cut);
+                pieces.extend(part(cut..all));
+                prop_assert_eq!(pieces, part(0..all));
+            }
+        }
+
+        #[test]
+        fn batches_end_after_at_least_one_sample_and_cover_the_record(page in page()) {
+            let record = Record::new(&page, &[], &Identity::default(), 17, 3);
+            let mut from = 0;
+            while from < record.len() {
+                let end = batch_end(&record, from, form(Protocol::V2));
+                prop_assert!(end > from && end <= record.len());
+                from = end;
+            }
+        }
+
+        #[test]
+        fn what_is_no_record_is_refused_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let compressed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+            for bytes in [bytes, compressed] {
+                if let Ok(record) = Record::from_bytes(&bytes) {
+                    _ = body(&record, 0..record.len(), form(Protocol::V2));
+                }
+            }
+        }
+
+        #[test]
+        fn a_record_with_a_flipped_bit_is_refused_or_still_consistent(page in page(), at in 0.0..1.0, bit in 0u8..8) {
+            let mut bytes = Record::new(&page, &[], &Identity::default(), 17, 3).encode_to_vec();
+            let at = (bytes.len() as f64 * at) as usize;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+            let compressed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+            if let Ok(record) = Record::from_bytes(&compressed) {
+                _ = body(&record, 0..record.len(), form(Protocol::V1));
+            }
+        }
+    }
+}

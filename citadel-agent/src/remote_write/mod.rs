@@ -1,0 +1,202 @@
+//! Remote write: what the pages hold goes to every destination, once, in order, and waits on disk until it has arrived.
+//!
+//! ```text
+//! page -> collector (time, what ended) -> spool (disk) -> a destination each: sender (pure) + client (HTTP) -> ledger
+//! ```
+//!
+//! A record is neither protocol's: `encode` makes a request of it when it goes out. One thread does all of it, apart from
+//! the one that answers scrapes, because disks hang. `sources/remote_write.rs` exports what [`Numbers`] says.
+//!
+//! At every moment, for each destination: collected = acknowledged + rejected + dropped + pending (see `ledger.rs`).
+
+pub mod client;
+mod collector;
+pub mod command;
+mod dead_letter;
+mod destination;
+pub mod encode;
+pub mod ledger;
+pub mod record;
+pub mod sender;
+pub mod series;
+mod service;
+pub mod spool;
+pub mod stale;
+pub mod wire;
+
+use std::env;
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tracing::{error, warn};
+
+use crate::config::Config;
+use crate::metrics::family::Page;
+use crate::slot::Slot;
+use crate::sources::remote_write::Numbers;
+use client::{Client, UrlError};
+use record::Identity;
+use sender::Settings;
+
+/// Where the spool is when neither the configuration nor systemd says.
+const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
+
+/// How long the thread may take to end; a disk that hangs longer is left behind.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why samples cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A destination cannot be spoken to.
+    #[error("remote write to {name}: {error}")]
+    Destination {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: UrlError,
+    },
+    /// The thread cannot be started.
+    #[error("cannot start the remote-write thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The running remote write. Dropping it without [`Handle::stop`] ends it as well, at some time.
+#[derive(Debug)]
+pub struct Handle {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What must be configured for remote write to run, and the clients for it.
+pub struct Prepared {
+    config: Config,
+    clients: Vec<(String, Client, Settings)>,
+}
+
+/// All that can fail of a start. `None`: there is no destination.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
+    let mut clients = Vec::new();
+    for (name, destination) in config.destinations() {
+        let client =
+            Client::new(&destination).map_err(|error| StartError::Destination { name: name.clone(), error })?;
+        let settings = Settings {
+            protocol: destination.protocol,
+            histograms: config.remote_write.histograms,
+            denied: destination.denied,
+        };
+        clients.push((name, client, settings));
+    }
+    Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients }))
+}
+
+/// Starts collecting and sending. `collect` gives the page of everything, and `None` when it cannot; `numbers` is where
+/// the figures are left.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(
+    prepared: Prepared,
+    numbers: Slot<Vec<Numbers>>,
+    collect: impl FnMut() -> Option<Page> + Send + 'static,
+) -> Result<Handle, StartError> {
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new().name("remote-write".to_owned()).spawn(move || {
+        let run = service::run(prepared, numbers, collect, stopped);
+        LocalSet::new().block_on(&runtime, run);
+        // Look-ups of names have threads of their own, which may hang.
+        runtime.shutdown_background();
+    })?;
+    Ok(Handle { stop: Some(stop), thread: Some(thread) })
+}
+
+impl Handle {
+    /// Ends it: what is in flight goes out again at the next start, and no series is marked as ended.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        let Some(thread) = self.thread.take() else { return };
+        let begin = Instant::now();
+        while !thread.is_finished() && begin.elapsed() < GRACE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match thread.is_finished() {
+            true => _ = thread.join(),
+            false => warn!("the disk of the spool hangs: left behind"),
+        }
+    }
+}
+
+/// Remote write as the agent holds it: what runs, if anything does.
+#[derive(Debug, Default)]
+pub struct Running {
+    numbers: Slot<Vec<Numbers>>,
+    handle: Option<Handle>,
+}
+
+impl Running {
+    /// Nothing yet, and where its figures will be.
+    #[must_use]
+    pub fn new(numbers: Slot<Vec<Numbers>>) -> Self {
+        Self { numbers, handle: None }
+    }
+
+    /// Ends what runs and starts what was prepared, if anything was.
+    pub async fn replace(
+        &mut self,
+        prepared: Option<Prepared>,
+        collect: impl FnMut() -> Option<Page> + Send + 'static,
+    ) {
+        if let Some(handle) = self.handle.take() {
+            handle.stop().await;
+        }
+        self.numbers.publish(Vec::new());
+        self.handle = prepared.and_then(|prepared| {
+            let started = start(prepared, self.numbers.clone(), collect);
+            started.map_err(|error| error!(%error, "nothing is sent")).ok()
+        });
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        if let Some(handle) = self.handle {
+            handle.stop().await;
+        }
+    }
+}
+
+/// Whether remote write has to be started anew to go from one configuration to the other.
+#[must_use]
+pub fn differs(old: &Config, new: &Config) -> bool {
+    old.remote_write != new.remote_write
+        || old.destinations() != new.destinations()
+        || old.write_interval() != new.write_interval()
+}
+
+/// Where the spool is.
+#[must_use]
+pub fn folder(config: &Config) -> PathBuf {
+    config.remote_write.directory.clone().unwrap_or_else(|| {
+        // A list, separated by colons, of which the first is the one that the unit names first.
+        let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
+        systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into()).join("remote-write")
+    })
+}
+
+/// The labels that every series gets.
+#[must_use]
+pub fn identity(config: &Config) -> Identity {
+    let remote_write = &config.remote_write;
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut labels = vec![
+        ("job".to_owned(), remote_write.job.clone()),
+        ("instance".to_owned(), remote_write.instance.clone().unwrap_or_else(host)),
+    ];
+    labels.extend(remote_write.external_labels.clone());
+    Identity { labels }
+}

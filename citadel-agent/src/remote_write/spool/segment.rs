@@ -1,0 +1,127 @@
+//! One file of the spool.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::frame::{self, Header};
+
+/// How segments' names end.
+const SUFFIX: &str = ".segment";
+
+/// A segment: what its headers say of it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Sequence number of its first sample.
+    pub(super) first: u64,
+    /// Sequence number after its last sample.
+    pub(super) end: u64,
+    /// When its newest record was collected.
+    pub(super) newest_ms: i64,
+    /// Its size.
+    pub(super) bytes: u64,
+    /// Open while it is appended to or read from.
+    file: Option<File>,
+    /// Where the reader that came last is: the offset of a header, and that record's first sample.
+    place: (u64, u64),
+}
+
+impl Segment {
+    /// Reads the headers of the file at `path`; `None` when it holds no record at all.
+    pub(super) fn open(path: PathBuf) -> io::Result<Option<Self>> {
+        let file = File::open(&path)?;
+        let bytes = file.metadata()?.len();
+        let Some((offset, header)) = frame::find(&file, 0)? else { return Ok(None) };
+        let mut segment = Self {
+            path,
+            first: header.first,
+            end: header.end(),
+            newest_ms: header.time_ms,
+            bytes,
+            file: None,
+            place: (offset, header.first),
+        };
+        let mut next = offset + header.size();
+        while let Some((offset, header)) = frame::find(&file, next)? {
+            segment.end = segment.end.max(header.end());
+            segment.newest_ms = header.time_ms;
+            next = offset + header.size();
+        }
+        Ok(Some(segment))
+    }
+
+    /// Creates an empty segment in `folder` for the sample `first` and those after it.
+    pub(super) fn create(folder: &Path, first: u64) -> io::Result<Self> {
+        // Somebody may have cleared the disk of more than they meant to.
+        fs::create_dir_all(folder)?;
+        let mut attempt = 0;
+        loop {
+            // A file of that name is somebody else's: it stays.
+            let copy = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+            let path = folder.join(format!("{first:020}{copy}{SUFFIX}"));
+            match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => {
+                    let place = (0, first);
+                    return Ok(Self { path, first, end: first, newest_ms: 0, bytes: 0, file: Some(file), place });
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether a file of this name belongs to a spool.
+    pub(super) fn is_name(name: &str) -> bool {
+        name.ends_with(SUFFIX)
+    }
+
+    /// Appends one record. On an error the segment is as it was, as far as the file system allows.
+    pub(super) fn append(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or_else(|| io::Error::other("the segment is not open"))?;
+        let mut frame = Vec::with_capacity(frame::HEADER + body.len());
+        frame.extend_from_slice(&header.to_bytes());
+        frame.extend_from_slice(body);
+        if let Err(error) = file.write_all_at(&frame, self.bytes) {
+            // What was written of it must not stay between this and the next record.
+            file.set_len(self.bytes)?;
+            return Err(error);
+        }
+        self.bytes += frame.len() as u64;
+        self.end = header.end();
+        self.newest_ms = header.time_ms;
+        Ok(())
+    }
+
+    /// Writes what was appended through to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), File::sync_data)
+    }
+
+    /// Closes the file: nothing is appended any more, and nobody reads here now.
+    pub(super) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// The record that holds the sample `seq`, or else the first one after it; `None` where there is neither. Its body is
+    /// `None` when it is damaged.
+    pub(super) fn read(&mut self, seq: u64) -> io::Result<Option<(Header, Option<Vec<u8>>)>> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.path)?,
+        };
+        let mut offset = if self.place.1 <= seq { self.place.0 } else { 0 };
+        let found = loop {
+            let Some((at, header)) = frame::find(&file, offset)? else { break None };
+            if header.end() > seq {
+                self.place = (at, header.first);
+                break Some((header, frame::body(&file, at, &header)?));
+            }
+            offset = at + header.size();
+        };
+        self.file = Some(file);
+        Ok(found)
+    }
+}

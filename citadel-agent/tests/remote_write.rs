@@ -1,0 +1,303 @@
+//! What a sender sends, protocol by protocol: the cases of Prometheus' own compliance suite for remote write
+//! (prometheus/compliance, `remotewrite/sender`), and the agent's promises beyond it, against a receiver that records.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use citadel_agent::metrics::catalogue::Kind;
+use citadel_agent::metrics::catalogue::agent::{BUILD_INFO, PROCESS_START};
+use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
+use citadel_agent::metrics::family::{self, Page};
+use citadel_agent::metrics::{self, format::Format};
+use support::receiver::{Got, Value};
+use support::sending::{Sending, always, both, counting, taken};
+use support::{NASTY, histogram, page, text};
+
+const STALE: u64 = 0x7ff0_0000_0000_0002;
+
+#[test]
+fn each_request_has_the_headers_of_its_protocol() {
+    both(|more, v2| {
+        let receiver = taken();
+        let _sending = Sending::to(&receiver.url(), more, counting());
+        for request in receiver.wait_for(2) {
+            assert_eq!(request.line, "POST /api/v1/write HTTP/1.1");
+            assert_eq!(request.header("content-encoding"), "snappy");
+            let (content_type, version) = match v2 {
+                true => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+                false => ("application/x-protobuf", "0.1.0"),
+            };
+            assert_eq!(request.header("content-type"), content_type);
+            assert_eq!(request.header("x-prometheus-remote-write-version"), version);
+            assert!(request.header("user-agent").starts_with("citadel-agent/"));
+            assert_eq!(request.header("host"), receiver.addr.to_string());
+        }
+    });
+}
+
+#[test]
+fn symbols_are_unique_and_begin_with_the_empty_one() {
+    let receiver = taken();
+    let _sending = Sending::to(&receiver.url(), "", always(page(&NASTY)));
+    for request in receiver.wait_for(3) {
+        assert_eq!(request.symbols[0], "");
+        assert_eq!(request.symbols.iter().collect::<BTreeSet<_>>().len(), request.symbols.len());
+    }
+}
+
+#[test]
+fn labels_are_sorted_unique_complete_and_never_empty() {
+    both(|more, _| {
+        let receiver = taken();
+        let labels = "  external_labels: { site: berlin, zone: a, model: outside }";
+        let mut page = page(&NASTY);
+        page.families.retain(|family| family.desc.name != "citadel_agent_build_info");
+        page.add(&BUILD_INFO, ["", "", "1.95"], family::Value::Integer(1));
+        let _sending = Sending::with(&receiver.url(), more, labels, always(page));
+        let requests = receiver.wait_until("a whole page", |requests| requests.len() >= 4);
+        for got in requests.iter().flat_map(|request| &request.samples) {
+            assert!(got.labels.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", got.labels);
+            assert!(got.labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty()));
+            for (label, value) in [("job", "citadel-agent"), ("instance", "gpu1"), ("site", "berlin"), ("zone", "a")] {
+                assert_eq!(got.label(label), Some(value), "{}", got.series());
+            }
+            if got.name() == "citadel_agent_build_info" {
+                assert_eq!((got.label("version"), got.label("rustc")), (None, Some("1.95")));
+            }
+            if got.name().starts_with("citadel_model") {
+                // The label of the target stays, as a Prometheus does it that scrapes.
+                assert_eq!(got.label("model"), Some("outside"));
+                assert!(NASTY.contains(&got.label("exported_model").unwrap()));
+            }
+        }
+    });
+}
+
+/// The page as text 0.0.4 and as what arrived must say the same: series, and the bits of each value.
+#[test]
+fn every_series_of_the_page_arrives_with_its_value() {
+    both(|more, v2| {
+        let page = page(&NASTY);
+        let receiver = taken();
+        let sending = Sending::to(&receiver.url(), more, always(page.clone()));
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        let requests = receiver.requests();
+        let first = requests[0].samples[0].timestamp;
+        let arrived: Vec<&Got> =
+            requests.iter().flat_map(|request| &request.samples).filter(|got| got.timestamp == first).collect();
+        let own = |got: &Got| {
+            let own = got.labels.iter().filter(|(name, _)| !["__name__", "job", "instance"].contains(&name.as_str()));
+            (got.name().to_owned(), own.cloned().collect::<text::Labels>())
+        };
+        let numbers: BTreeMap<_, _> = (arrived.iter())
+            .filter(|got| matches!(got.value, Value::Number(_)))
+            .map(|got| (own(got), got.number().to_bits()))
+            .collect();
+        let exposed = String::from_utf8(metrics::encode(page.clone(), Format::Text).unwrap()).unwrap();
+        let exposed: BTreeMap<_, _> =
+            text::parse(&exposed).samples.into_iter().map(|(series, value)| (series, value.to_bits())).collect();
+        for (series, value) in &exposed {
+            assert_eq!(numbers.get(series), Some(value), "{series:?}");
+        }
+        assert_eq!(exposed.len(), numbers.len(), "more has arrived than the page has");
+        // And the histograms as native ones besides.
+        let histograms: Vec<_> = arrived.iter().filter(|got| matches!(got.value, Value::Histogram(_))).collect();
+        let expected: usize =
+            page.families.iter().filter(|f| f.desc.kind == Kind::Histogram).map(|f| f.samples.len()).sum();
+        assert_eq!(histograms.len(), expected);
+        for got in histograms {
+            let Value::Histogram(native) = &got.value else { unreachable!("filtered") };
+            assert_eq!((native.count_int, native.schema), (Some(100), 3));
+            assert_eq!(native.sum, histogram(100).sum_ns() as f64 / 1e9);
+            let (mut count, mut total) = (0i64, native.zero_count_int.unwrap());
+            for delta in &native.positive_deltas {
+                count += delta;
+                total += count as u64;
+            }
+            assert_eq!(total, 100, "the buckets hold every observation");
+            let buckets: u32 = native.positive_spans.iter().map(|span| span.length).sum();
+            assert_eq!(buckets as usize, native.positive_deltas.len());
+        }
+        assert_eq!(requests[0].is_v2(), v2);
+    });
+}
+
+#[test]
+fn metadata_and_start_times_go_with_2_0_alone() {
+    both(|more, v2| {
+        let receiver = taken();
+        let sending = Sending::to(&receiver.url(), more, always(page(&["phi3"])));
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        let start = if v2 { 1_700_000_000_250 } else { 0 };
+        for got in receiver.requests().iter().flat_map(|request| &request.samples) {
+            let name = got.name().to_owned();
+            let expected = |start: i64| if v2 { (start, start) } else { (0, 0) };
+            match name.as_str() {
+                "citadel_model_requests_total" => assert_eq!(got.start, expected(start)),
+                "citadel_model_connections_open" => assert_eq!(got.start, (0, 0), "a gauge begins nowhere"),
+                _ if name.ends_with("_bucket") || name == TIME_TO_FIRST_TOKEN.name => {
+                    assert_eq!(got.start, expected(start), "{name}");
+                }
+                _ => {}
+            }
+            assert_eq!(got.metadata.is_some(), v2, "{name}");
+            if name == REQUESTS.name && v2 {
+                assert_eq!(got.metadata, Some((1, REQUESTS.help.to_owned(), String::new())));
+            }
+            if name == TIME_TO_FIRST_TOKEN.name && v2 {
+                assert_eq!(got.metadata, Some((3, TIME_TO_FIRST_TOKEN.help.to_owned(), "seconds".to_owned())));
+            }
+        }
+    });
+}
+
+#[test]
+fn histograms_go_out_as_configured() {
+    for (word, native, classic) in [("both", true, true), ("native", true, false), ("classic", false, true)] {
+        let receiver = taken();
+        let section = format!("  histograms: {word}");
+        let sending = Sending::with(&receiver.url(), "", &section, always(page(&["phi3"])));
+        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
+        let names: BTreeSet<String> =
+            receiver.requests().iter().flat_map(|request| &request.samples).map(|got| got.name().to_owned()).collect();
+        assert_eq!(names.contains(TIME_TO_FIRST_TOKEN.name), native, "{word}");
+        assert_eq!(names.contains("citadel_model_time_to_first_token_seconds_bucket"), classic, "{word}");
+    }
+}
+
+#[test]
+fn times_are_milliseconds_and_grow_in_each_series() {
+    both(|more, _| {
+        let receiver = taken();
+        let _sending = Sending::to(&receiver.url(), more, counting());
+        let requests = receiver.wait_for(5);
+        let times: Vec<_> = requests.iter().flat_map(|request| &request.samples).map(|got| got.timestamp).collect();
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+        assert!(times.iter().all(|time| (now - 60_000..=now).contains(time)), "{times:?}");
+    });
+}
+
+#[test]
+fn every_float_arrives_as_it_is_and_nan_as_the_ordinary_one() {
+    let values = [
+        0.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        -1.5,
+        1e-300,
+        0.1 + 0.2,
+        f64::NAN,
+        f64::from_bits(STALE),
+        f64::from_bits(u64::MAX),
+    ];
+    both(|more, _| {
+        let mut page = Page::default();
+        for (i, value) in values.iter().enumerate() {
+            page.add(&CONNECTIONS_OPEN, [&format!("m{i}"), "1"], family::Value::Float(*value));
+        }
+        let receiver = taken();
+        let _sending = Sending::to(&receiver.url(), more, always(page));
+        for got in &receiver.wait_for(1)[0].samples {
+            let i: usize = got.label("model").unwrap()[1..].parse().unwrap();
+            let expected = if values[i].is_nan() { 0x7ff8_0000_0000_0001 } else { values[i].to_bits() };
+            assert_eq!(got.value, Value::Number(expected), "{}", values[i]);
+        }
+    });
+}
+
+/// Two models, then one, then none.
+fn ending() -> impl FnMut() -> Option<Page> + Send {
+    let mut collections = 0;
+    move || {
+        collections += 1;
+        let mut page = Page::default();
+        page.add(&PROCESS_START, [], family::Value::Float(1.0));
+        for model in ["a", "b"].into_iter().take(if collections > 4 {
+            0
+        } else if collections > 2 {
+            1
+        } else {
+            2
+        }) {
+            page.add(&CONNECTIONS_OPEN, [model, "1"], family::Value::Integer(3));
+            page.add(&TIME_TO_FIRST_TOKEN, [model, "1", "other"], family::Value::Histogram(Box::new(histogram(5))));
+        }
+        Some(page)
+    }
+}
+
+#[test]
+fn a_series_that_ends_is_marked_once_and_a_planned_stop_marks_nothing() {
+    both(|more, _| {
+        let receiver = taken();
+        let mut sending = Sending::to(&receiver.url(), more, ending());
+        receiver.wait_for(7);
+        sending.stop();
+        let requests = receiver.requests();
+        let mut stale: BTreeMap<String, usize> = BTreeMap::new();
+        for got in requests.iter().flat_map(|request| &request.samples) {
+            let marker = match &got.value {
+                Value::Number(bits) => *bits == STALE,
+                Value::Histogram(histogram) => histogram.sum.to_bits() == STALE,
+            };
+            if marker {
+                *stale.entry(got.series()).or_default() += 1;
+            }
+        }
+        assert!(stale.values().all(|&count| count == 1), "{stale:?}");
+        // A gauge, a native histogram, and 32 buckets, sum and count, of two models.
+        assert_eq!(stale.len(), 2 * (1 + 1 + 34));
+        assert!(!stale.keys().any(|series| series.starts_with("process_start_time_seconds")));
+    });
+}
+
+#[test]
+fn a_large_page_goes_out_in_several_requests_in_order() {
+    both(|more, _| {
+        let receiver = taken();
+        let mut page = Page::default();
+        for i in 0..4500 {
+            page.add(&CONNECTIONS_OPEN, [&format!("m{i}"), "1"], family::Value::Integer(i));
+        }
+        let sending = Sending::to(&receiver.url(), more, always(page));
+        let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 4500);
+        assert_eq!(numbers.rejected, 0);
+        let requests = receiver.requests();
+        assert!(requests.iter().all(|request| request.samples.len() <= 2000));
+        let time = requests[0].samples[0].timestamp;
+        let first: Vec<_> = requests.iter().flat_map(|r| &r.samples).filter(|got| got.timestamp == time).collect();
+        assert_eq!(first.len(), 4500);
+        assert_eq!(first.iter().map(|got| got.series()).collect::<BTreeSet<_>>().len(), 4500, "each series once");
+    });
+}
+
+#[test]
+fn an_empty_page_is_no_request() {
+    let receiver = taken();
+    let mut collections = 0;
+    let sending = Sending::to(&receiver.url(), "", move || {
+        collections += 1;
+        let mut page = Page::default();
+        if collections == 5 {
+            page.add(&CONNECTIONS_OPEN, ["phi3", "1"], family::Value::Integer(1));
+        }
+        Some(page)
+    });
+    // The sample, and the marker that it ended.
+    sending.wait("acknowledgement", |numbers| numbers.acknowledged == 2);
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[test]
+fn names_and_values_of_any_length_and_alphabet_arrive() {
+    both(|more, _| {
+        let receiver = taken();
+        let long = "模型🦀".repeat(2000);
+        let mut page = Page::default();
+        page.add(&CONNECTIONS_OPEN, [&long, "1"], family::Value::Integer(1));
+        let _sending = Sending::to(&receiver.url(), more, always(page));
+        assert_eq!(receiver.wait_for(1)[0].samples[0].label("model"), Some(long.as_str()));
+    });
+}
