@@ -1,5 +1,7 @@
 //! System calls that can be measured, and what is counted of them.
 
+use core::fmt;
+
 /// Hands the table to a macro, a row a call: name, number on x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl`), whether the
 /// call waits for others by its nature (`waits`) or works (`works`), whether it is measured unless configured otherwise
 /// (`on`, `off`). Both sides expand it: the kernel programs to a pair of programs a call, userspace to [`CALLS`].
@@ -54,6 +56,12 @@ pub struct Call {
     pub waits: bool,
     /// Whether it is measured unless the configuration says otherwise.
     pub is_default: bool,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 macro_rules! table {

@@ -8,6 +8,7 @@ mod probes;
 mod process;
 mod processes;
 mod sched;
+mod syscalls;
 
 use std::error::Error;
 use std::time::Instant;
@@ -72,6 +73,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "sched", section: Section::Models, read: sched::read },
+    Source { name: "syscalls", section: Section::Models, read: syscalls::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
 ];

@@ -67,7 +67,7 @@ impl Default for Config {
                 ask_for_names: true,
             },
             remote: None,
-            ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+            ebpf: Ebpf::default(),
             gpu: Gpu::default(),
         }
     }
