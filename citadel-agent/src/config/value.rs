@@ -9,6 +9,7 @@ use citadel_agent_common::calls::{CALLS, Call};
 use tracing::Level;
 
 use super::mistakes::{nearest, quoted};
+use super::resolved::CallForm;
 use super::tree::{Node, Value};
 
 /// Bounds of every interval: below, the agent would do little else; above, it is surely a slip of the unit.
@@ -204,6 +205,14 @@ pub(super) fn level(node: &Node) -> Result<Level, String> {
 
 /// The path of one of our own pages. Letters, digits and `._~-` only: anything else would have to be escaped by who asks
 /// for it, or means something to the router.
+pub(super) fn call_form(node: &Node) -> Result<CallForm, String> {
+    let form = match kind(node) {
+        Kind::Str(text) => CallForm::ALL.into_iter().find(|form| form.name() == text),
+        _ => None,
+    };
+    form.ok_or_else(|| expected("auto or raw_tp", node))
+}
+
 pub(super) fn system_call(node: &Node) -> Result<&'static Call, String> {
     let Kind::Str(text) = kind(node) else { return Err(expected("a system call", node)) };
     CALLS.iter().find(|call| call.name == text).ok_or_else(|| {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::family::{Family, Form};
 use super::support::{Capability, Kernel, Support};
-use crate::config::resolved::Ebpf;
+use crate::config::resolved::{CallForm, Ebpf};
 
 /// What is to be done with a family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -140,7 +140,7 @@ fn decide_one(
             trace(RECVQ_KERNEL, support)
         }
         Family::Sched => trace(OLDEST_KERNEL, support),
-        Family::Syscalls => system_calls(support),
+        Family::Syscalls => system_calls(config, support),
     }
 }
 
@@ -169,10 +169,11 @@ fn trace(oldest: Kernel, support: &Support) -> Result<Decision, Reason> {
 }
 
 /// Programs at system calls: x86-64 alone has its numbers and functions known.
-fn system_calls(support: &Support) -> Result<Decision, Reason> {
+fn system_calls(config: &Ebpf, support: &Support) -> Result<Decision, Reason> {
     trace(OLDEST_KERNEL, support)?;
     built_in(Some(cfg!(target_arch = "x86_64")), "x86-64 system calls")?;
     let (form, reason) = match &support.fentry {
+        _ if config.call_form == CallForm::RawTp => (Form::RawTp, "the configuration says so".to_owned()),
         Some(Ok(())) => (Form::Fentry, "costs calls that are not measured nothing".to_owned()),
         Some(Err(error)) => (Form::RawTp, error.clone()),
         None => (Form::RawTp, "it is not known whether this kernel takes fentry".to_owned()),
@@ -226,7 +227,15 @@ mod tests {
         decide_for(Family::Net, config, support)
     }
 
-    const ON: Ebpf = Ebpf { net: true, recvq: true, sched: true, syscalls: true, calls: Vec::new(), cgroup: None };
+    const ON: Ebpf = Ebpf {
+        net: true,
+        recvq: true,
+        sched: true,
+        syscalls: true,
+        calls: Vec::new(),
+        call_form: CallForm::Auto,
+        cgroup: None,
+    };
 
     #[test]
     fn an_able_host_attaches_at_the_root_of_the_mount() {
@@ -321,14 +330,18 @@ mod tests {
 
     #[test]
     fn system_calls_are_seen_at_their_functions_where_the_kernel_allows() {
-        let form_and_reason = |fentry| match decide_for(Family::Syscalls, &ON, &Support { fentry, ..able() }) {
+        let decided = |config: &Ebpf, fentry| match decide_for(Family::Syscalls, config, &Support { fentry, ..able() })
+        {
             Decision::TraceCalls(Variant { form, reason }) => (form, reason),
             other => panic!("{other:?}"),
         };
+        let form_and_reason = |fentry| decided(&ON, fentry);
         assert_eq!(form_and_reason(Some(Ok(()))).0, Form::Fentry);
         let refused = form_and_reason(Some(Err("refused: EPERM".to_owned())));
         assert_eq!(refused, (Form::RawTp, "refused: EPERM".to_owned()));
         assert_eq!(form_and_reason(None).0, Form::RawTp);
+        let configured = Ebpf { call_form: CallForm::RawTp, ..ON };
+        assert_eq!(decided(&configured, Some(Ok(()))).0, Form::RawTp);
         let off = Ebpf { syscalls: false, ..ON };
         assert_eq!(decide_for(Family::Syscalls, &off, &able()), Decision::Skip(Reason::Disabled("syscalls")));
     }

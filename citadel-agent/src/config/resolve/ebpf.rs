@@ -17,6 +17,7 @@ pub(super) fn ebpf(section: &Section<'_>, defaults: &Ebpf, mistakes: &mut Mistak
         None => Some(defaults.calls.clone()),
         Some((path, node)) => calls(&path, node, mistakes),
     };
+    let call_form = section.read("syscall_form", defaults.call_form, value::call_form, mistakes);
     let cgroup = section.optional("cgroup", value::absolute_path, mistakes);
     Some(Ebpf {
         net: net?.value,
@@ -24,6 +25,7 @@ pub(super) fn ebpf(section: &Section<'_>, defaults: &Ebpf, mistakes: &mut Mistak
         sched: sched?.value,
         syscalls: syscalls?.value,
         calls: calls?,
+        call_form: call_form?.value,
         cgroup: cgroup?,
     })
 }

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ebpf::Ebpf;
+pub use ebpf::{CallForm, Ebpf};
 pub use gpu::Gpu;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Remote};
+use crate::config::resolved::{CallForm, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -121,12 +121,13 @@ prop_compose! {
             remote in prop::option::of(remote()),
             [net, recvq, sched, syscalls] in any::<[bool; 4]>(),
             calls in prop::sample::subsequence(CALLS.iter().collect::<Vec<_>>(), 1..=CALLS.len()).prop_shuffle(),
+            call_form in prop::sample::select(CallForm::ALL.to_vec()),
             cgroup in prop::option::of(path()),
             gpu in gpu(),
         )
     -> Config {
         let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
-        Config { local, models, remote, ebpf: Ebpf { net, recvq, sched, syscalls, calls, cgroup }, gpu }
+        Config { local, models, remote, ebpf: Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup }, gpu }
     }
 }
 

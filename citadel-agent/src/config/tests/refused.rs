@@ -228,12 +228,16 @@ fn system_calls() {
         ],
     );
     refused(
+        "ebpf: { syscall_form: kprobe }",
+        &[r#"FILE:1:23: ebpf.syscall_form: expected auto or raw_tp, found the string "kprobe""#],
+    );
+    refused(
         "ebpf: { syscall_names: [] }",
         &["FILE:1:24: ebpf.syscall_names: is empty; to measure none, set ebpf.syscalls to false"],
     );
     refused(
         "ebpf: { syscall_names: read }",
-        &[r#"FILE:1:24: ebpf.syscall_names: expected a list of system calls, found "read""#],
+        &[r#"FILE:1:24: ebpf.syscall_names: expected a list of system calls, found the string "read""#],
     );
 }
 
