@@ -22,3 +22,20 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     }
     Ok(Outcome::Read)
 }
+
+#[cfg(test)]
+mod tests {
+    use citadel_agent_common::calls::CALLS;
+
+    use super::*;
+
+    #[test]
+    fn the_help_marks_the_calls_that_wait() {
+        let (_, marked) = SYSCALL_DURATION.help.split_once('(').expect("they stand in brackets");
+        let (marked, _) = marked.split_once(')').expect("they stand in brackets");
+        let marked: Vec<_> = marked.split([' ', ',', ';']).collect();
+        for call in CALLS {
+            assert_eq!(marked.contains(&call.name), call.waits, "{call}");
+        }
+    }
+}

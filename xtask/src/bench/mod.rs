@@ -10,6 +10,7 @@ mod overhead;
 mod report;
 mod requests;
 mod stats;
+mod syscalls;
 mod wrk;
 
 use std::env;
@@ -46,6 +47,8 @@ enum What {
     Gpu(gpu::Args),
     /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
     Requests(requests::Args),
+    /// What the `syscalls` family makes a system call cost; writes that section of docs/overhead.md.
+    Syscalls(syscalls::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -69,6 +72,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Overhead(args) => overhead::main(workspace, &stage, args),
         What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
+        What::Syscalls(args) => syscalls::main(workspace, &stage, args),
     }
 }
 

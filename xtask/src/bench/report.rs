@@ -134,7 +134,7 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
         scrape.resident * 1e-6
     )?;
     text += "\n## Again\n\n```sh\ncargo xtask bench overhead            # all of it, some minutes, on an idle machine\n\
-             cargo xtask bench overhead --quick    # only prints, to see that it works\n```\n";
+             cargo xtask bench overhead --quick    # only prints, to see that it works\ncargo xtask bench syscalls            # that section alone\n```\n";
     Ok(text)
 }
 
