@@ -168,7 +168,7 @@ impl Syscalls {
         let missed = [Moment::Begin, Moment::End]
             .into_iter()
             .flat_map(|moment| self.at_functions(moment))
-            .filter_map(|fd| stats::missed(fd))
+            .filter_map(stats::missed)
             .sum();
         Lost::ALL.into_iter().map(move |why| match why {
             Lost::Recursion => (why, missed),
@@ -192,7 +192,7 @@ impl Syscalls {
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
             Hook::SystemCall(moment) if self.form == Form::Fentry => {
-                let all = self.at_functions(moment).filter_map(|fd| stats::read(fd));
+                let all = self.at_functions(moment).filter_map(stats::read);
                 Some((program.name, all.reduce(|a, b| a + b)?))
             }
             _ => None,

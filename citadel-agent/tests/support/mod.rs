@@ -128,7 +128,7 @@ pub fn config() -> Config {
             ask_for_names: true,
         },
         remote: None,
-        ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+        ebpf: Ebpf::default(),
         gpu: Gpu::default(),
     }
 }

@@ -27,7 +27,8 @@ const CALLS: u32 = 200_000;
 const SLICES: u32 = 20;
 
 /// The forms, as configured.
-const FORMS: [&str; 2] = ["auto", "raw_tp"];
+const FORMS: [&str; 2] = ["auto", RAW_TP];
+const RAW_TP: &str = "raw_tp";
 
 /// The section's heading.
 const HEADING: &str = "## System calls\n";
@@ -55,18 +56,18 @@ pub(super) fn with_section(document: &str, section: &str) -> Result<String> {
 
 /// Measures, and tells.
 pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
-    let mut text = format!("{HEADING}\n{}\n\n", report::environment()?);
+    let mut text = format!("{HEADING}\n{}.\n\n", report::environment()?);
     writeln!(
         text,
         "One thread makes {CALLS} calls of each kind in a row, {rounds} rounds of it: without the agent, then with it and all \
          families but `syscalls` off, as a process of no model and, once it listens on a model's port, as the model. `read` \
          (of nothing, from /dev/null) is measured, `getppid` is not: with fentry it costs what it costs without the agent, \
-         and whether this host allows that the first column says. Where both forms run, they can be compared. What fentry \
-         costs where this host refuses it, `cargo xtask kernels` shows as a ratio to the same calls without the agent, in \
-         emulated machines, beside the other form.\n"
+         and the first column says whether this host allows it. What fentry costs where a host refuses it, \
+         `cargo xtask kernels` shows beside the other form, as a ratio to the same calls without the agent, in emulated machines \
+         ([kernel-support.md](kernel-support.md)).\n"
     )?;
-    text += "| form | configured | call | without, ns | of no model, ns | more | of a model, ns | more |\n";
-    text += "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n";
+    text += "| form | call | without, ns | of no model, ns | more | of a model, ns | more |\n";
+    text += "| --- | --- | ---: | ---: | ---: | ---: | ---: |\n";
     for configured in FORMS {
         let (form, rounds) = measure(stage, configured, rounds)?;
         for (index, call) in ["read", "getppid"].into_iter().enumerate() {
@@ -78,8 +79,12 @@ pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
             let more_model = median(&|round| round.model[index] - round.without[index]);
             writeln!(
                 text,
-                "| {form} | {configured} | {call} | {without:.0} | {other:.0} | {more_other:.0} | {model:.0} | {more_model:.0} |"
+                "| {form} | {call} | {without:.0} | {other:.0} | {more_other:.0} | {model:.0} | {more_model:.0} |"
             )?;
+        }
+        if form == RAW_TP {
+            // Where fentry is refused, the other form is what `auto` comes to.
+            break;
         }
     }
     text.push('\n');
