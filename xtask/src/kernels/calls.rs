@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::guest::{HEALTH, METRICS, READY_WITHIN};
 use super::image::{AGENT, GUEST};
+use super::support::COST;
 use crate::scrape::{self, Page};
 
 /// Where the process listens, by which it is a model.
@@ -46,11 +47,12 @@ pub(super) fn run() -> Result<String> {
     let nothing = Cost::measure();
     for (configured, form) in FORMS {
         let (own, others) = measured(configured, form).with_context(|| format!("system calls by {form}"))?;
+        let ratios = [own.read / nothing.read, others.read / nothing.read, others.getppid / nothing.getppid]
+            .map(|ratio| format!("{ratio:.2}"));
+        println!("{COST}{form}\t{}", ratios.join("\t"));
         summary.push(format!(
-            "{form}: a measured call of a model x {:.2}, of others x {:.2}, other calls x {:.2}",
-            own.read / nothing.read,
-            others.read / nothing.read,
-            others.getppid / nothing.getppid,
+            "a call by {form} x {} (model), {} (others), {} (not measured)",
+            ratios[0], ratios[1], ratios[2]
         ));
     }
     Ok(summary.join("; "))

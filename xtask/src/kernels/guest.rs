@@ -67,7 +67,7 @@ fn run() -> Result<String> {
 
     let checked = Command::new(AGENT).args(["check", "--config", CONFIG]).status().context("starting the agent")?;
     println!("check: {checked}");
-    let calls = calls::run()?;
+    let calls = calls::run().context("system calls")?;
     traffic::serve()?;
     let begun = Instant::now();
     let mut agent = Command::new(AGENT)
