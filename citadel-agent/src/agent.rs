@@ -139,6 +139,9 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
             match decision {
                 Decision::AttachTo { cgroup } => writeln!(out, ", attaches to {}", cgroup.display())?,
                 Decision::Trace => writeln!(out, ", attaches to tracepoints")?,
+                Decision::TraceCalls(variant) => {
+                    writeln!(out, ", attaches by {}: {}", variant.form.name(), variant.reason)?;
+                }
                 Decision::Skip(_) => writeln!(out, ", {}\n  to mend it: {}", status.reason, status.remedy)?,
             }
             for program in family.programs() {

@@ -55,6 +55,10 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "net", ebpf.net);
     yaml.value(1, "recvq", ebpf.recvq);
     yaml.value(1, "sched", ebpf.sched);
+    yaml.value(1, "syscalls", ebpf.syscalls);
+    let calls: Vec<_> = ebpf.calls.iter().map(|call| call.name).collect();
+    yaml.value(1, "syscall_names", format_args!("[{}]", calls.join(", ")));
+    yaml.value(1, "syscall_form", ebpf.call_form.name());
     let cgroup = ebpf.cgroup.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "cgroup", cgroup.as_deref());
 

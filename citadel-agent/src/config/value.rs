@@ -5,9 +5,11 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use citadel_agent_common::calls::{CALLS, Call};
 use tracing::Level;
 
 use super::mistakes::{nearest, quoted};
+use super::resolved::CallForm;
 use super::tree::{Node, Value};
 
 /// Bounds of every interval: below, the agent would do little else; above, it is surely a slip of the unit.
@@ -247,6 +249,26 @@ pub(super) fn level(node: &Node) -> Result<Level, String> {
 
 /// The path of one of our own pages. Letters, digits and `._~-` only: anything else would have to be escaped by who asks
 /// for it, or means something to the router.
+pub(super) fn call_form(node: &Node) -> Result<CallForm, String> {
+    let form = match kind(node) {
+        Kind::Str(text) => CallForm::ALL.into_iter().find(|form| form.name() == text),
+        _ => None,
+    };
+    form.ok_or_else(|| expected("auto or raw_tp", node))
+}
+
+pub(super) fn system_call(node: &Node) -> Result<&'static Call, String> {
+    let Kind::Str(text) = kind(node) else { return Err(expected("a system call", node)) };
+    CALLS.iter().find(|call| call.name == text).ok_or_else(|| {
+        let near = nearest(text, CALLS.iter().map(|call| call.name));
+        let hint = near.map_or_else(
+            || format!("; known are {}", CALLS.iter().map(|call| call.name).collect::<Vec<_>>().join(", ")),
+            |name| format!("; did you mean {name}?"),
+        );
+        format!("{} is no system call that can be measured{hint}", quoted(text))
+    })
+}
+
 pub(super) fn page_path(node: &Node) -> Result<String, String> {
     let path = string(node)?;
     let Some(rest) = path.strip_prefix('/') else {

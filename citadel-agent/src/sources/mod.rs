@@ -9,6 +9,7 @@ mod process;
 mod processes;
 pub mod remote_write;
 mod sched;
+mod syscalls;
 
 use std::error::Error;
 use std::time::Instant;
@@ -76,6 +77,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "sched", section: Section::Models, read: sched::read },
+    Source { name: "syscalls", section: Section::Models, read: syscalls::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },

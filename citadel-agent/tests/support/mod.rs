@@ -132,7 +132,7 @@ pub fn config() -> Config {
         },
         remote: None,
         remote_write: RemoteWrite::default(),
-        ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+        ebpf: Ebpf::default(),
         gpu: Gpu::default(),
     }
 }

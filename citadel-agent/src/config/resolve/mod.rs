@@ -10,7 +10,7 @@ mod remote_write;
 
 use super::mistakes::{Mistakes, join};
 use super::resolved::{Config, Endpoints, Local, Models};
-use super::section::{At, Section, convert_at, entries};
+use super::section::{self, At, Section, convert_at, entries};
 use super::tree::{Node, Value};
 use super::value::{self, expected};
 
@@ -212,17 +212,5 @@ fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<
         mistakes.push(node.pos, path, message);
         return None;
     }
-    let mut paths: Vec<String> = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let at_path = format!("{path}[{i}]");
-        let Some(at) = convert_at(at_path.clone(), item.pos, item, value::probe_path, mistakes) else {
-            continue;
-        };
-        if paths.contains(&at.value) {
-            mistakes.push(at.pos, at_path, format!("\"{}\" is in the list already", at.value));
-        } else {
-            paths.push(at.value);
-        }
-    }
-    Some(paths)
+    Some(section::items(path, items, value::probe_path, mistakes))
 }

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ebpf::Ebpf;
+pub use ebpf::{CallForm, Ebpf};
 pub use gpu::Gpu;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
@@ -72,7 +72,7 @@ impl Default for Config {
             },
             remote: None,
             remote_write: RemoteWrite::default(),
-            ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+            ebpf: Ebpf::default(),
             gpu: Gpu::default(),
         }
     }

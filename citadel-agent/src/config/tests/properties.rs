@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use citadel_agent_common::calls::CALLS;
 use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
+use crate::config::resolved::{CallForm, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -118,13 +119,15 @@ prop_compose! {
             health_endpoints in prop::collection::btree_set("/[!\"$-~]{0,20}", 0..5),
             ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
-            [net, recvq, sched] in any::<[bool; 3]>(),
+            [net, recvq, sched, syscalls] in any::<[bool; 4]>(),
+            calls in prop::sample::subsequence(CALLS.iter().collect::<Vec<_>>(), 1..=CALLS.len()).prop_shuffle(),
+            call_form in prop::sample::select(CallForm::ALL.to_vec()),
             cgroup in prop::option::of(path()),
             gpu in gpu(),
         )
     -> Config {
         let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
-        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf: Ebpf { net, recvq, sched, cgroup }, gpu }
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf: Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup }, gpu }
     }
 }
 

@@ -218,6 +218,30 @@ fn health_endpoints() {
 }
 
 #[test]
+fn system_calls() {
+    refused(
+        "ebpf: { syscall_names: [read, epol_wait, read, 7, ioctl] }",
+        &[
+            r#"FILE:1:31: ebpf.syscall_names[1]: "epol_wait" is no system call that can be measured; did you mean epoll_wait?"#,
+            r#"FILE:1:42: ebpf.syscall_names[2]: "read" is in the list already"#,
+            "FILE:1:48: ebpf.syscall_names[3]: expected a system call, found the number 7",
+        ],
+    );
+    refused(
+        "ebpf: { syscall_form: kprobe }",
+        &[r#"FILE:1:23: ebpf.syscall_form: expected auto or raw_tp, found the string "kprobe""#],
+    );
+    refused(
+        "ebpf: { syscall_names: [] }",
+        &["FILE:1:24: ebpf.syscall_names: is empty; to measure none, set ebpf.syscalls to false"],
+    );
+    refused(
+        "ebpf: { syscall_names: read }",
+        &[r#"FILE:1:24: ebpf.syscall_names: expected a list of system calls, found the string "read""#],
+    );
+}
+
+#[test]
 fn too_many_health_endpoints() {
     let paths: Vec<_> = (0..17).map(|i| format!("/{i}")).collect();
     refused(
