@@ -1,10 +1,12 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
 //! Data flows one way and no import points back up:
-//! `config -> host -> ebpf | sources -> discovery -> metrics -> http`. `agent` only wires.
+//! `config -> host -> ebpf | sources -> discovery -> metrics -> http | alerts`. `agent` only wires.
 
 pub mod agent;
+pub mod alerts;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod discovery;
 pub mod ebpf;

@@ -93,6 +93,15 @@ const NEEDS: &[Need] = &[
         how: How::Own { find: newer::find_prometheus, provide: newer::provide_prometheus },
     },
     Need {
+        name: "prometheus-alertmanager",
+        why: "a real Alertmanager receives, groups and resolves alerts",
+        purpose: Purpose::Test,
+        how: How::Debian(
+            Package::new("prometheus-alertmanager", Known::Program("prometheus-alertmanager"))
+                .with_services(&["prometheus-alertmanager"]),
+        ),
+    },
+    Need {
         name: "iproute2",
         why: "network namespaces for retransmits and reordering",
         purpose: Purpose::Test,

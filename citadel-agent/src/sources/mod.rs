@@ -1,6 +1,7 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
 //! fixture.
 
+pub mod alerts;
 mod discovery;
 mod models;
 mod probes;
@@ -34,6 +35,8 @@ pub struct Origin<'a> {
     pub inventory: &'a Inventory,
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
+    /// The alerts' figures, once there are any.
+    pub alerts: &'a Slot<alerts::Numbers>,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
@@ -68,6 +71,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "sched", section: Section::Models, read: sched::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
+    Source { name: "alerts", section: Section::Agent, read: alerts::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
 ];

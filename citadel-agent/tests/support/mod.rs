@@ -6,6 +6,7 @@ pub mod client;
 pub mod prometheus;
 pub mod receiver;
 pub mod sending;
+pub mod series;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -132,6 +133,7 @@ pub fn config() -> Config {
         remote: None,
         remote_write: RemoteWrite::default(),
         ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+        alerts: Config::default().alerts,
     }
 }
 

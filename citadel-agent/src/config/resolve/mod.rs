@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+mod access;
+mod alerts;
 mod ebpf;
 mod remote;
 mod remote_write;
 
+pub(super) use alerts::shipped as shipped_rules;
+
 use super::mistakes::{Mistakes, join};
 use super::resolved::{Config, Endpoints, Local, Models};
-use super::section::{At, Section, convert_at, entries};
-use super::tree::{Node, Value};
-use super::value::{self, expected};
+use super::section::{At, Section, convert_at, entries, list};
+use super::tree::Node;
+use super::value;
 
 /// Most paths that each model is probed for.
 const MAX_HEALTH_ENDPOINTS: usize = 16;
@@ -29,7 +33,15 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let remote_write =
         remote_write::remote_write(&root.section("remote_write", mistakes), defaults.remote_write, mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
-    Some(Config { local: local?, models: models?, remote: remote?, remote_write: remote_write?, ebpf: ebpf? })
+    let alerts = alerts::alerts(&root.section("alerts", mistakes), mistakes);
+    Some(Config {
+        local: local?,
+        models: models?,
+        remote: remote?,
+        remote_write: remote_write?,
+        ebpf: ebpf?,
+        alerts: alerts?,
+    })
 }
 
 /// The ports that the agent itself listens on: no model can have one.
@@ -188,19 +200,7 @@ fn model_ports(path: &str, node: &Node, own: &OwnPorts, mistakes: &mut Mistakes)
 }
 
 fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<Vec<String>> {
-    let items = match &node.value {
-        Value::List(items) => items,
-        Value::Refused => return None,
-        _ => {
-            mistakes.push(node.pos, path, expected("a list of paths, or [] for none", node));
-            return None;
-        }
-    };
-    if items.len() > MAX_HEALTH_ENDPOINTS {
-        let message = format!("{} paths are more than {MAX_HEALTH_ENDPOINTS}", items.len());
-        mistakes.push(node.pos, path, message);
-        return None;
-    }
+    let items = list(path, node, "a list of paths, or [] for none", MAX_HEALTH_ENDPOINTS, mistakes)?;
     let mut paths: Vec<String> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let at_path = format!("{path}[{i}]");

@@ -1,5 +1,7 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
+mod access;
+pub mod alerts;
 mod ebpf;
 mod remote;
 pub mod remote_write;
@@ -9,6 +11,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use access::Access;
+pub use alerts::Alerts;
 pub use ebpf::Ebpf;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
@@ -28,6 +32,8 @@ pub struct Config {
     pub remote_write: RemoteWrite,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
+    /// `alerts`: the rules in force (the agent's own, optional section).
+    pub alerts: Alerts,
 }
 
 impl Default for Config {
@@ -67,6 +73,7 @@ impl Default for Config {
             remote: None,
             remote_write: RemoteWrite::default(),
             ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+            alerts: Alerts { enabled: true, rules: super::resolve::shipped_rules() },
         }
     }
 }
