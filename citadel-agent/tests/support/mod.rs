@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod prometheus;
+pub mod promql;
 pub mod receiver;
 pub mod sending;
 pub mod series;
