@@ -14,6 +14,7 @@ use citadel_agent::alerts::{Engine, Phase, Settings, Texts, rule_file};
 use citadel_agent::config;
 use citadel_agent::config::resolved::Config;
 use citadel_agent::config::resolved::alerts::{Function, Rule};
+use citadel_agent::metrics::catalogue::Desc;
 use citadel_agent::metrics::family::Page;
 use support::series::{Behaviour, World};
 
@@ -132,10 +133,23 @@ fn compare(world: &World) -> BTreeMap<String, usize> {
     fired
 }
 
+/// The metrics of all rules, each with the value that decides about it.
+fn metrics(rules: &[Rule]) -> BTreeMap<&'static str, (&'static Desc, f64)> {
+    let mut metrics = BTreeMap::new();
+    for condition in rules.iter().flat_map(Rule::conditions) {
+        for operand in condition.operands() {
+            let (_, around) = metrics.entry(operand.selector.metric.name).or_insert((operand.selector.metric, 0.0));
+            if operand.function == Function::Value {
+                *around = condition.threshold.max(*around);
+            }
+        }
+    }
+    metrics
+}
+
 #[test]
 fn both_engines_fire_the_same_alerts() {
-    let metrics: Vec<_> =
-        rules().iter().flat_map(|rule| rule.operands().map(|o| o.selector.metric).collect::<Vec<_>>()).collect();
+    let metrics = metrics(&rules());
     // Steps that divide no window, so that no sample is exactly at the end of one, which versions take differently.
     let minutes = World::new(&metrics, Duration::from_secs(7), 400, 1, Behaviour::Lively);
     let calm = World::new(&metrics, Duration::from_secs(17), 300, 2, Behaviour::Calm);

@@ -53,16 +53,19 @@ const LABELS: [(&str, &[&str]); 12] = [
 const MOST: usize = 8;
 
 impl World {
-    /// Series of `metrics`.
-    pub fn new(metrics: &[&'static Desc], interval: Duration, steps: usize, seed: u64, behaviour: Behaviour) -> Self {
+    /// Series of `metrics`, gauges around the given values.
+    pub fn new(
+        metrics: &BTreeMap<&'static str, (&'static Desc, f64)>,
+        interval: Duration,
+        steps: usize,
+        seed: u64,
+        behaviour: Behaviour,
+    ) -> Self {
         let mut series = BTreeMap::new();
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let mut names: Vec<&'static Desc> = metrics.to_vec();
-        names.sort_by_key(|desc| desc.name);
-        names.dedup_by_key(|desc| desc.name);
-        for desc in names {
+        for &(desc, around) in metrics.values() {
             for labels in label_sets(desc) {
-                let values = values(desc, steps, behaviour, &mut random);
+                let values = values(desc, around, steps, behaviour, &mut random);
                 series.insert((desc.name, labels), Series { desc, values });
             }
         }
@@ -151,7 +154,7 @@ fn label_sets(desc: &Desc) -> Vec<Vec<String>> {
     sets.into_iter().step_by(stride).collect()
 }
 
-fn values(desc: &Desc, steps: usize, behaviour: Behaviour, random: &mut Random) -> Vec<Option<Value>> {
+fn values(desc: &Desc, around: f64, steps: usize, behaviour: Behaviour, random: &mut Random) -> Vec<Option<Value>> {
     let lively = behaviour == Behaviour::Lively;
     // A time in which the series is not there: at the beginning, in the middle, or never.
     let gap = match random.below(if lively { 3 } else { 6 }) {
@@ -198,7 +201,7 @@ fn values(desc: &Desc, steps: usize, behaviour: Behaviour, random: &mut Random) 
             Kind::Histogram => Value::Histogram(Box::new(histogram)),
             // No round numbers: engines that add in another order would round a tie otherwise.
             Kind::Counter => Value::Float(number * 1.000_371),
-            _ => Value::Float(number),
+            _ => Value::Float(number * (around / 4.0).max(1.0)),
         };
         values.push((!gap.contains(&step)).then_some(value));
     }
