@@ -1,6 +1,7 @@
 //! What series were over a window of time, and PromQL's range functions of it. Pure: time comes in with each page.
 //!
-//! `rate` and `increase` extrapolate as Prometheus' `extrapolatedRate` (promql/functions.go) does, resets included.
+//! `rate` and `increase` extrapolate as Prometheus' `extrapolatedRate` (promql/functions.go) of version 3 does, resets
+//! included. Before, a counter that began near zero less than a window ago was extrapolated up to 0.6 of an interval more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -177,16 +178,15 @@ fn extrapolation(times: &[Millis], first: f64, growth: f64, start: Millis, now: 
     let (Some(&begin), Some(&end)) = (times.first(), times.last()) else { return 0.0 };
     let sampled = seconds(begin, end);
     let between = sampled / (times.len() - 1) as f64;
-    let mut to_start = seconds(start, begin);
-    let to_end = seconds(end, now);
+    // Samples that are missing at an end for longer than this: the series began or ended there.
+    let threshold = between * 1.1;
+    let extended = |gap: f64| if gap < threshold { gap } else { between / 2.0 };
+    let mut to_start = extended(seconds(start, begin));
     // A counter cannot have been below zero.
     if growth > 0.0 && first >= 0.0 {
         to_start = to_start.min(sampled * (first / growth));
     }
-    // Samples that are missing at an end for longer than this: the series began or ended there.
-    let threshold = between * 1.1;
-    let extended = |gap: f64| if gap < threshold { gap } else { between / 2.0 };
-    (sampled + extended(to_start) + extended(to_end)) / sampled
+    (sampled + to_start + extended(seconds(end, now))) / sampled
 }
 
 /// Least squares; the value on the line `ahead` seconds after `now`.

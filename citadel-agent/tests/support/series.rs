@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use citadel_agent::metrics::catalogue::{Desc, Kind};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
-use citadel_agent_common::hist::Histogram;
+use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SCHEMA, SUM_CELL, ZERO_THRESHOLD_LOG2};
 
 /// How much the values change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,9 +53,10 @@ const LABELS: [(&str, &[&str]); 12] = [
 const MOST: usize = 8;
 
 impl World {
-    /// Series of `metrics`, gauges around the given values.
+    /// Series of `metrics`, gauges around the given values, counters from `counted` on.
     pub fn new(
         metrics: &BTreeMap<&'static str, (&'static Desc, f64)>,
+        counted: usize,
         interval: Duration,
         steps: usize,
         seed: u64,
@@ -65,7 +66,7 @@ impl World {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for &(desc, around) in metrics.values() {
             for labels in label_sets(desc) {
-                let values = values(desc, around, steps, behaviour, &mut random);
+                let values = values(desc, (around, counted), steps, behaviour, &mut random);
                 series.insert((desc.name, labels), Series { desc, values });
             }
         }
@@ -91,44 +92,61 @@ impl World {
         page
     }
 
-    /// Series and values in promtool's notation, with `target` among the labels; histograms as classic buckets. The agent's
-    /// start time is on every page.
-    pub fn promtool_series(&self, target: &[(&str, &str)]) -> Vec<(String, String)> {
+    /// Series and values in promtool's notation, with `target` among the labels; histograms as native ones or as classic
+    /// buckets. The agent's start time is on every page.
+    pub fn promtool_series(&self, target: &[(&str, &str)], native: bool) -> Vec<(String, String)> {
         let mut all = Vec::new();
         for ((name, labels), Series { desc, values }) in &self.series {
             let labels: Vec<_> = desc.labels.iter().copied().zip(labels.iter().map(String::as_str)).collect();
-            let mut push = |suffix: &str, more: &[(&str, &str)], number: &dyn Fn(&Value) -> f64| {
+            let mut push = |suffix: &str, more: &[(&str, &str)], written: &dyn Fn(&Value) -> String| {
                 let named = [labels.as_slice(), target, more].concat();
                 let named: Vec<_> = named.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-                let values: Vec<_> = values.iter().map(|value| value.as_ref().map(number)).collect();
+                let values: Vec<_> = values.iter().map(|value| value.as_ref().map(written)).collect();
                 all.push((format!("{name}{suffix}{{{}}}", named.join(",")), notation(&values)));
             };
-            if desc.kind != Kind::Histogram {
+            if desc.kind != Kind::Histogram || native {
                 push("", &[], &|value| match value {
-                    Value::Integer(value) => *value as f64,
-                    Value::Float(value) => *value,
-                    Value::Histogram(_) => f64::NAN,
+                    Value::Integer(value) => value.to_string(),
+                    Value::Float(value) => value.to_string(),
+                    Value::Histogram(histogram) => native_notation(histogram),
                 });
                 continue;
             }
             for octave in -20..=11 {
                 let le = if octave > 10 { "+Inf".to_owned() } else { format!("{:?}", f64::from(octave).exp2()) };
                 push("_bucket", &[("le", &le)], &move |value| match value {
-                    Value::Histogram(histogram) if octave > 10 => histogram.count() as f64,
-                    Value::Histogram(histogram) => histogram.cumulative_to_octave(octave) as f64,
-                    _ => f64::NAN,
+                    Value::Histogram(histogram) if octave > 10 => histogram.count().to_string(),
+                    Value::Histogram(histogram) => histogram.cumulative_to_octave(octave).to_string(),
+                    _ => String::new(),
                 });
             }
         }
         let named: Vec<_> = target.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         let start = format!("process_start_time_seconds{{{}}}", named.join(","));
-        all.push((start, notation(&vec![Some(1.7e9); self.steps])));
+        all.push((start, notation(&vec![Some("1700000000".to_owned()); self.steps])));
         all
     }
 }
 
+/// A native histogram.
+fn native_notation(histogram: &Histogram) -> String {
+    let cells = &histogram.cells[1..SUM_CELL];
+    let first = cells.iter().position(|&count| count > 0).unwrap_or(0);
+    let last = cells.iter().rposition(|&count| count > 0).unwrap_or(0);
+    let buckets: Vec<_> = cells[first..=last].iter().map(u64::to_string).collect();
+    format!(
+        "{{{{schema:{SCHEMA} count:{} sum:{} z_bucket:{} z_bucket_w:{} offset:{} buckets:[{}]}}}}",
+        histogram.count(),
+        histogram.sum_ns() as f64 / 1e9,
+        histogram.cells[0],
+        f64::from(ZERO_THRESHOLD_LOG2).exp2(),
+        FIRST_INDEX + i32::try_from(first).unwrap(),
+        buckets.join(" "),
+    )
+}
+
 /// `stale` where a series ends, `_` where it is not there.
-fn notation(values: &[Option<f64>]) -> String {
+fn notation(values: &[Option<String>]) -> String {
     let mut text = String::new();
     let mut there = false;
     for value in values {
@@ -154,7 +172,13 @@ fn label_sets(desc: &Desc) -> Vec<Vec<String>> {
     sets.into_iter().step_by(stride).collect()
 }
 
-fn values(desc: &Desc, around: f64, steps: usize, behaviour: Behaviour, random: &mut Random) -> Vec<Option<Value>> {
+fn values(
+    desc: &Desc,
+    (around, counted): (f64, usize),
+    steps: usize,
+    behaviour: Behaviour,
+    random: &mut Random,
+) -> Vec<Option<Value>> {
     let lively = behaviour == Behaviour::Lively;
     // A time in which the series is not there: at the beginning, in the middle, or never.
     let gap = match random.below(if lively { 3 } else { 6 }) {
@@ -162,7 +186,11 @@ fn values(desc: &Desc, around: f64, steps: usize, behaviour: Behaviour, random: 
         1 if lively => steps / 2..steps / 2 + random.below(steps / 8),
         _ => 0..0,
     };
-    let (mut number, mut histogram) = (random.below(30) as f64, Histogram::EMPTY);
+    let mut number = random.below(30) as f64;
+    if desc.kind == Kind::Counter {
+        number += counted as f64;
+    }
+    let mut histogram = Histogram::EMPTY;
     // Prometheus extrapolates each classic bucket by itself, and not below zero: one that has just left zero counts for less
     // than its neighbours, which is no property of the rules. So none is near zero.
     (0..20).for_each(|octave| (0..1000).for_each(|_| histogram.observe(1_000_000 << octave)));
