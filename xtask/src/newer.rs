@@ -27,8 +27,8 @@ fn program(workspace: &Workspace, package: &str) -> PathBuf {
 
 /// Where Prometheus 3 and its promtool are, and that they run here.
 pub(crate) fn find_prometheus(workspace: &Workspace) -> Result<Option<String>> {
-    let runs = |package: &&str| process::succeeds(Command::new(program(workspace, package)).arg("--version"));
-    Ok(PACKAGES.iter().all(|package| runs(&package)).then(|| program(workspace, PACKAGES[0]).display().to_string()))
+    let runs = |package: &str| process::succeeds(Command::new(program(workspace, package)).arg("--version"));
+    Ok(PACKAGES.iter().all(|package| runs(package)).then(|| program(workspace, PACKAGES[0]).display().to_string()))
 }
 
 /// Downloads and unpacks them.
