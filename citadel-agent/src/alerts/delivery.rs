@@ -41,8 +41,10 @@ struct Inner {
 }
 
 impl Delivery {
-    pub(super) fn new(peer: Peer) -> Self {
-        let inner = Inner { outbox: Outbox::new(CAPACITY), numbers: PeerNumbers::of(&peer.name) };
+    /// A peer of which `before` has been counted already.
+    pub(super) fn new(peer: Peer, before: Option<PeerNumbers>) -> Self {
+        let numbers = before.unwrap_or_else(|| PeerNumbers::of(&peer.name));
+        let inner = Inner { outbox: Outbox::new(CAPACITY), numbers };
         Self { peer, inner: Mutex::new(inner), wake: Notify::new() }
     }
 
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn everything_is_accounted_for() {
-        let delivery = Delivery::new(Peer { name: "a".to_owned(), url: "http://a/".to_owned() });
+        let delivery = Delivery::new(Peer { name: "a".to_owned(), url: "http://a/".to_owned() }, None);
         delivery.push(&[notification("a"), notification("b")]);
         let take = || delivery.inner().outbox.take();
         for status in [None, Some(500), Some(503), Some(429)] {

@@ -100,6 +100,7 @@ impl Running {
         collect: impl FnMut() -> Option<Page> + Send + 'static,
     ) {
         let before = self.end().await;
+        let counted = self.numbers.newest().map(|newest| newest.value.peers.clone()).unwrap_or_default();
         self.numbers.publish(Numbers::default());
         let Some(Prepared { settings, peers, notes }) = prepared else { return };
         notes.iter().for_each(|note| info!("{note}"));
@@ -108,7 +109,11 @@ impl Running {
         let path = self.folder.join(FILE);
         let before = before.unwrap_or_else(|| load(&path));
         let period = settings.interval;
-        let (peers, clients) = peers.into_iter().map(|(peer, client)| (Arc::new(Delivery::new(peer)), client)).unzip();
+        let delivery = |peer: Peer| {
+            let before = counted.iter().find(|numbers| numbers.peer == peer.name).cloned();
+            Arc::new(Delivery::new(peer, before))
+        };
+        let (peers, clients) = peers.into_iter().map(|(peer, client)| (delivery(peer), client)).unzip();
         let engine = Engine::new(settings, before.alerts, before.at, now());
         let service = Service { engine, peers, path, saved: None, numbers: self.numbers.clone() };
         let (stop, stopped) = oneshot::channel();
