@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::alerts;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
+use crate::control::{self, Control};
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::{Discovered, Discovery};
 use crate::ebpf::error::ProbeError;
@@ -24,6 +25,7 @@ use crate::ebpf::own::OwnConnections;
 use crate::ebpf::plan::{Decision, decide};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
+use crate::gpu::{self, Gpu};
 use crate::host::Roots;
 use crate::http::{self, App, CollectError, Content};
 use crate::logging::LogHandle;
@@ -64,6 +66,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut sinks = Sinks::new(&agent);
     sinks.remote_write.replace(destinations, agent.pages()).await;
     sinks.alerts.replace(peers, agent.pages()).await;
+    let _control = agent.state().take_orders();
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
         "ready: scrape /metrics, see /status on the health port"
@@ -119,8 +122,8 @@ async fn reload(
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
-        let config = Arc::new(config);
-        agent.state().config = Arc::clone(&config);
+        agent.state().configure(config);
+        let config = agent.config();
         listeners.replace(moved, agent).await;
         if remote_write::differs(&old, &config) {
             sinks.remote_write.replace(destinations, agent.pages()).await;
@@ -144,11 +147,12 @@ async fn reload(
 pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
     let planned = decide(&config.ebpf, &Support::gather(&Roots::default()));
     let statuses: Vec<_> = planned.iter().map(|(family, decision)| FamilyStatus::planned(*family, decision)).collect();
+    let gpus = gpu::pci::read_gpus(&Roots::default().sys);
     let mut out = io::stdout().lock();
     if json {
         let families: serde_json::Map<_, _> =
             statuses.iter().map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
-        writeln!(out, "{:#}", serde_json::json!({ "families": families }))?;
+        writeln!(out, "{:#}", serde_json::json!({ "families": families, "gpu": { "pci": gpus } }))?;
     } else {
         for ((family, decision), status) in planned.iter().zip(&statuses) {
             write!(out, "{}: {}", status.family, status.status.name())?;
@@ -161,6 +165,11 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
                 writeln!(out, "  {} ({})", program.name, program.hook)?;
             }
         }
+        let found = match gpus.join(", ") {
+            none if none.is_empty() => "no NVIDIA GPU on the PCI bus".to_owned(),
+            gpus => format!("NVIDIA at {gpus}, sampled every {:?}", config.gpu.sampling_interval),
+        };
+        writeln!(out, "gpu: {found}")?;
         writeln!(
             out,
             "models: {} configured, {} ports measured",
@@ -203,6 +212,7 @@ struct State {
     /// What the kernel programs were told of last.
     followed: Option<Arc<Discovered>>,
     alerts: Slot<sources::alerts::Numbers>,
+    gpu: Option<Gpu>,
     read_once: bool,
 }
 
@@ -223,6 +233,7 @@ impl Agent {
             net.leave_out(&own);
         }
         let discovery = Discovery::start(&config, &roots, own.clone())?;
+        let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
         let state = State {
             config: Arc::new(config),
             roots,
@@ -234,6 +245,7 @@ impl Agent {
             inventory: Inventory::default(),
             followed: None,
             alerts: Slot::default(),
+            gpu,
             read_once: false,
         };
         Ok(Self { state: Mutex::new(state) })
@@ -265,18 +277,40 @@ impl State {
             alerts: &self.alerts,
             families: &mut self.families,
             remote_write: &self.remote_write,
+            gpu: self.gpu.as_ref(),
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
         self.read_once = true;
         page
     }
 
-    /// Takes what discovery found: into the inventory, and, once for each time that it looked, into the kernel programs.
+    /// Takes orders from the command line, for as long as what this gives is held.
+    fn take_orders(&self) -> Option<Control> {
+        let gpu = self.gpu.as_ref()?.handle();
+        let path = &self.config.local.control_socket;
+        let refused =
+            |error| warn!(%error, path = %path.display(), "no control socket, so `citadel-agent gpu` cannot be used");
+        control::serve(path, Arc::new(gpu)).map_err(refused).ok()
+    }
+
+    /// Takes what cannot fail of a configuration.
+    fn configure(&mut self, config: Config) {
+        if let Some(gpu) = &mut self.gpu {
+            gpu.configure(&config.gpu);
+        }
+        self.config = Arc::new(config);
+    }
+
+    /// Takes what discovery found: into the inventory, and, once for each time that it looked, to
+    /// whoever goes by it on its own.
     fn follow(&mut self) -> Arc<Discovered> {
         let discovered = self.discovery.newest();
         self.inventory = Inventory::of(&self.config.models, &discovered.servers);
         if !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
             self.families.follow(&self.inventory);
+            if let Some(gpu) = &mut self.gpu {
+                gpu.know(&self.inventory);
+            }
             self.followed = Some(Arc::clone(&discovered));
         }
         discovered
@@ -345,6 +379,7 @@ impl App for Agent {
             "events_lost": state.families.lost(),
             "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
             "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
+            "gpu": state.gpu.as_ref().map(Gpu::status),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })

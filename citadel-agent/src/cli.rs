@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
 use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
+use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
@@ -55,6 +57,9 @@ enum Command {
     /// Check, print or try alerts.
     #[command(subcommand)]
     Alerts(AlertsCommand),
+    /// Give the running agent orders about the GPUs.
+    #[command(subcommand)]
+    Gpu(GpuCommand),
     /// Print the version.
     Version,
 }
@@ -87,6 +92,26 @@ enum ConfigCommand {
     },
     /// Print the effective values as YAML, defaults included.
     Print(ConfigArg),
+}
+
+#[derive(Subcommand, Debug)]
+enum GpuCommand {
+    /// Let go of NVML, so that a GPU can be reset or the driver unloaded.
+    Release {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// For how long, 24h at most.
+        #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = release_time)]
+        time: Duration,
+    },
+    /// Take NVML back before the time.
+    Resume(ConfigArg),
+}
+
+/// A time for which GPUs may go unmeasured.
+fn release_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_secs(1) || time > LONGEST_RELEASE { Err("1s to 24h".to_owned()) } else { Ok(time) }
 }
 
 #[derive(Args, Debug)]
@@ -142,6 +167,8 @@ enum CliError {
     Config(#[from] ConfigErrors),
     #[error("{0}")]
     Log(#[from] LogError),
+    #[error("{0}")]
+    Control(#[from] ControlError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
     #[error("{0}")]
@@ -156,9 +183,11 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             CliError::Config(_) | CliError::Log(_) => ExitCode::from(MISTAKE),
-            CliError::Output(_) | CliError::RemoteWrite(_) | CliError::Alerts(_) | CliError::Agent(_) => {
-                ExitCode::from(FAILED)
-            }
+            CliError::Control(_)
+            | CliError::Output(_)
+            | CliError::RemoteWrite(_)
+            | CliError::Alerts(_)
+            | CliError::Agent(_) => ExitCode::from(FAILED),
         }
     }
 }
@@ -226,6 +255,10 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             print(config::print(&config))?;
         }
         Command::Alerts(command) => return alerts_command(command),
+        Command::Gpu(GpuCommand::Release { config, time }) => {
+            order(config, &Order::GpuRelease { seconds: time.as_secs() })?;
+        }
+        Command::Gpu(GpuCommand::Resume(config)) => order(config, &Order::GpuResume {})?,
         Command::Version => print(concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -250,6 +283,13 @@ fn alerts_command(command: AlertsCommand) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the running agent an order, and prints what it answers.
+fn order(config: ConfigArg, order: &Order) -> Result<(), CliError> {
+    let (config, _) = config.load()?;
+    let answer = control::send(&config.local.control_socket, order)?;
+    Ok(print(format_args!("{answer}\n"))?)
 }
 
 fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError> {

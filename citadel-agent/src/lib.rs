@@ -1,17 +1,21 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
 //! Data flows one way and no import points back up:
-//! `config -> host -> ebpf | sources -> discovery -> metrics -> http | alerts`. `agent` only wires.
+//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http | remote_write | alerts`. `agent` only
+//! wires.
 
 pub mod agent;
 pub mod alerts;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod ebpf;
+pub mod gpu;
 pub mod host;
 pub mod http;
+pub mod join;
 pub mod logging;
 pub mod metrics;
 pub mod remote_write;

@@ -67,6 +67,15 @@ impl Page {
         Some(if high.is_finite() { low + (high - low) * (half - below) / (upto - below) } else { low })
     }
 
+    /// The values of a label among the series of `name`, each once, in order.
+    pub(crate) fn values(&self, name: &str, label: &str) -> Vec<&str> {
+        let series = self.0.iter().filter(|sample| sample.name == name);
+        let mut values: Vec<_> = series.filter_map(|sample| sample.label(label)).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
     fn series<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
         self.0.iter().filter(move |sample| {
             sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == Some(value))

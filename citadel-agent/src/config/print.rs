@@ -14,7 +14,7 @@ use super::resolved::{Access, Config, Remote, RemoteWrite};
 #[must_use]
 pub fn print(config: &Config) -> String {
     let mut yaml = Yaml::default();
-    let Config { local, models, remote, remote_write, ebpf, alerts } = config;
+    let Config { local, models, remote, remote_write, ebpf, gpu, alerts } = config;
 
     yaml.section(0, "remote_monitoring");
     yaml.value(1, "enabled", remote.is_some());
@@ -28,6 +28,7 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "health_check_port", local.health_check_port);
     yaml.value(1, "log_level", local.log_level);
     yaml.value(1, "collection_interval", duration(local.collection_interval));
+    yaml.value(1, "control_socket", quote(&local.control_socket.display().to_string()));
     yaml.section(1, "endpoints");
     yaml.value(2, "system_metrics", quote(&local.endpoints.system));
     yaml.value(2, "gpu_metrics", quote(&local.endpoints.gpu));
@@ -60,6 +61,14 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "sched", ebpf.sched);
     let cgroup = ebpf.cgroup.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "cgroup", cgroup.as_deref());
+
+    yaml.section(0, "gpu");
+    yaml.value(1, "enabled", gpu.enabled);
+    yaml.value(1, "sampling_interval", duration(gpu.sampling_interval));
+    yaml.value(1, "dcgm_compat", gpu.dcgm_compat);
+    yaml.value(1, "pcie_throughput", gpu.pcie_throughput);
+    let library = gpu.nvml_library.as_ref().map(|path| path.display().to_string());
+    yaml.optional(1, "nvml_library", library.as_deref());
 
     alerts::print(&mut yaml, alerts);
     yaml.0

@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod look;
 pub mod meter;
 pub mod name;
+pub mod owners;
 pub mod server;
 pub mod table;
 pub mod unit;

@@ -8,7 +8,7 @@ pub mod pid;
 pub mod process;
 pub mod sock_diag;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the kernel's file systems are; tests put a fixture tree here.
 #[derive(Clone, Debug)]
@@ -17,15 +17,30 @@ pub struct Roots {
     pub proc: PathBuf,
     /// `/sys`.
     pub sys: PathBuf,
+    /// `/dev`.
+    pub dev: PathBuf,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into() }
+        Self::below(Path::new("/"))
     }
 }
 
 impl Roots {
+    /// The file systems of a host whose root directory is `root`.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self { proc: root.join("proc"), sys: root.join("sys"), dev: root.join("dev") }
+    }
+
+    /// The host's name (`proc_sys_kernel(5)`); empty where it cannot be read.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        let name = std::fs::read_to_string(self.proc.join("sys/kernel/hostname")).unwrap_or_default();
+        name.trim().to_owned()
+    }
+
     /// The directory of a process.
     #[must_use]
     pub fn of(&self, pid: pid::Pid) -> PathBuf {

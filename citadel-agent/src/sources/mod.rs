@@ -3,6 +3,7 @@
 
 pub mod alerts;
 mod discovery;
+mod gpu;
 mod models;
 mod probes;
 mod process;
@@ -19,6 +20,7 @@ use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
 use crate::ebpf::families::Families;
+use crate::gpu::Gpu;
 use crate::host::Roots;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
@@ -41,12 +43,17 @@ pub struct Origin<'a> {
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
     pub families: &'a mut Families,
+    /// The GPUs, where they are wanted.
+    pub gpu: Option<&'a Gpu>,
 }
 
 /// How a read went.
 pub enum Outcome {
     /// The page has what there is.
     Read,
+    /// The page has what there is, but something that should be there is missing, and this is why: exported, and counted
+    /// as a failure.
+    Partly(Box<dyn Error + Send + Sync>),
     /// This host or this configuration has no such source: nothing is exported, not even a failure.
     Absent,
 }
@@ -66,6 +73,8 @@ pub struct Source {
 
 /// All sources.
 pub const SOURCES: &[Source] = &[
+    Source { name: "gpu", section: Section::Gpu, read: gpu::read },
+    Source { name: "gpu_models", section: Section::Models, read: gpu::read_models },
     Source { name: "models", section: Section::Models, read: models::read },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
@@ -98,19 +107,24 @@ pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut H
         let begin = Instant::now();
         let mut own = Page::default();
         let outcome = (source.read)(origin, &mut own);
-        let success = match outcome {
+        let failure = match outcome {
             Ok(Outcome::Absent) => continue,
             Ok(Outcome::Read) => {
                 page.append(own);
-                true
+                None
             }
-            Err(error) => {
-                if !*failing {
-                    warn!(source = source.name, %error, "cannot be read; its metrics are missing until it can");
-                }
-                false
+            Ok(Outcome::Partly(error)) => {
+                page.append(own);
+                Some(error)
             }
+            Err(error) => Some(error),
         };
+        let success = failure.is_none();
+        if let Some(error) = failure
+            && !*failing
+        {
+            warn!(source = source.name, %error, "cannot be read; its metrics are missing until it can");
+        }
         if success && *failing {
             info!(source = source.name, "can be read again");
         }

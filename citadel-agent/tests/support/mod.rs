@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Local, Models, RemoteWrite};
+use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite};
 use citadel_agent::http::{self, App, CollectError, Content, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -117,6 +117,7 @@ pub fn config() -> Config {
             health_check_port: 8001,
             log_level: tracing::Level::INFO,
             collection_interval: Duration::from_secs(60),
+            control_socket: "/run/citadel-agent/control.sock".into(),
             endpoints: Endpoints {
                 system: path("/metrics/system"),
                 gpu: path("/metrics/gpu"),
@@ -135,6 +136,7 @@ pub fn config() -> Config {
         remote_write: RemoteWrite::default(),
         ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
         alerts: Config::default().alerts,
+        gpu: Gpu::default(),
     }
 }
 

@@ -34,7 +34,7 @@ struct Series {
 }
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 12] = [
+const LABELS: [(&str, &[&str]); 15] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),
@@ -42,8 +42,11 @@ const LABELS: [(&str, &[&str]); 12] = [
     ("side", &["server", "client"]),
     ("phase", &["waiting", "streaming"]),
     ("status", &["broken"]),
+    ("sensor", &["gpu", "memory"]),
+    ("xid", &["13", "79"]),
+    ("reason", &["hw_slowdown", "idle"]),
     ("state", &["failed", "active"]),
-    ("kind", &["uncorrected"]),
+    ("kind", &["uncorrected", "failure"]),
     ("mountpoint", &["/", "/data"]),
     ("fstype", &["ext4"]),
     ("location", &[""]),
@@ -203,7 +206,7 @@ fn values(
         match desc.kind {
             Kind::Counter => {
                 if lively && random.below(150) == 0 {
-                    number = 0.0;
+                    number = counted as f64;
                 }
                 let growth = [0, 1, 3, if lively { 900 } else { 30 }][regime];
                 number += if growth == 1 {

@@ -102,7 +102,7 @@ fn bytes(status: &str, name: &str) -> Option<f64> {
 }
 
 /// A port on which nothing listens, from the range that the kernel gives away.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?.port())
 }

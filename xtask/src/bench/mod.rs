@@ -3,6 +3,7 @@
 
 mod agent;
 mod empty;
+mod gpu;
 mod load;
 mod nginx;
 mod overhead;
@@ -42,6 +43,8 @@ pub(crate) struct Args {
 enum What {
     /// Throughput with and without the agent, time in its programs, its memory and CPU; writes docs/overhead.md.
     Overhead(overhead::Args),
+    /// What sampling GPUs costs, against the fake driver; writes docs/gpu.md.
+    Gpu(gpu::Args),
     /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
     Requests(requests::Args),
     /// Remote write through an outage, beside Prometheus in agent mode; writes its section of docs/overhead.md.
@@ -60,7 +63,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
             build::agent(workspace, true)?
         }
     };
-    if !process::is_root() {
+    // The GPUs need no privilege to be read.
+    if !matches!(args.what, What::Gpu(_)) && !process::is_root() {
         return again_as_root(&agent);
     }
     let folder = workspace.root.join("target/bench");
@@ -69,6 +73,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let stage = Stage { agent, folder };
     match &args.what {
         What::Overhead(args) => overhead::main(workspace, &stage, args),
+        What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),
     }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 mod access;
 mod alerts;
 mod ebpf;
+mod gpu;
 mod remote;
 mod remote_write;
 
@@ -33,6 +34,7 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let remote_write =
         remote_write::remote_write(&root.section("remote_write", mistakes), defaults.remote_write, mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
+    let gpu = gpu::gpu(&root.section("gpu", mistakes), &defaults.gpu, mistakes);
     let alerts = alerts::alerts(&root.section("alerts", mistakes), mistakes);
     Some(Config {
         local: local?,
@@ -40,6 +42,7 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
         remote: remote?,
         remote_write: remote_write?,
         ebpf: ebpf?,
+        gpu: gpu?,
         alerts: alerts?,
     })
 }
@@ -82,6 +85,7 @@ fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut 
     let log_level = section.read("log_level", defaults.log_level, value::level, mistakes);
     let collection_interval =
         section.read("collection_interval", defaults.collection_interval, value::interval, mistakes);
+    let control_socket = section.read("control_socket", defaults.control_socket, value::absolute_path, mistakes);
     let endpoints = endpoints(&section.section("endpoints", mistakes), defaults.endpoints, mistakes);
     Some(Local {
         listen_address: listen_address?.value,
@@ -89,6 +93,7 @@ fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut 
         health_check_port: own.health.as_ref()?.value,
         log_level: log_level?.value,
         collection_interval: collection_interval?.value,
+        control_socket: control_socket?.value,
         endpoints: endpoints?,
     })
 }

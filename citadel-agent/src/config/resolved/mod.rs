@@ -3,17 +3,20 @@
 mod access;
 pub mod alerts;
 mod ebpf;
+mod gpu;
 mod remote;
 pub mod remote_write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use access::Access;
 pub use alerts::Alerts;
 pub use ebpf::Ebpf;
+pub use gpu::Gpu;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
 pub use remote_write::RemoteWrite;
@@ -34,6 +37,8 @@ pub struct Config {
     pub ebpf: Ebpf,
     /// `alerts`: the rules in force (the agent's own, optional section).
     pub alerts: Alerts,
+    /// `gpu`: what is read of the GPUs (likewise).
+    pub gpu: Gpu,
 }
 
 impl Default for Config {
@@ -56,6 +61,7 @@ impl Default for Config {
                 health_check_port: 8001,
                 log_level: tracing::Level::INFO,
                 collection_interval: Duration::from_secs(60),
+                control_socket: "/run/citadel-agent/control.sock".into(),
                 endpoints: Endpoints {
                     system: "/metrics/system".to_owned(),
                     gpu: "/metrics/gpu".to_owned(),
@@ -74,6 +80,7 @@ impl Default for Config {
             remote_write: RemoteWrite::default(),
             ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
             alerts: Alerts { enabled: true, rules: super::resolve::shipped_rules() },
+            gpu: Gpu::default(),
         }
     }
 }
@@ -91,6 +98,8 @@ pub struct Local {
     pub log_level: tracing::Level,
     /// How often sources that are not read at each scrape are read.
     pub collection_interval: Duration,
+    /// Where the running agent takes orders from its own command line.
+    pub control_socket: PathBuf,
     /// Paths of the pages.
     pub endpoints: Endpoints,
 }

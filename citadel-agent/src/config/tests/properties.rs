@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Access, Config, Ebpf, Endpoints, Local, Models, Remote, RemoteWrite};
+use crate::config::resolved::{Access, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -26,6 +26,22 @@ fn url() -> impl Strategy<Value = String> {
 
 fn text() -> impl Strategy<Value = String> {
     "\\PC{0,9}[^\\pC\\pZ]\\PC{0,9}"
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    text().prop_map(|rest| PathBuf::from(format!("/{rest}")))
+}
+
+fn gpu() -> impl Strategy<Value = Gpu> {
+    (any::<[bool; 3]>(), interval(), prop::option::of(path())).prop_map(
+        |([enabled, dcgm_compat, pcie_throughput], sampling_interval, nvml_library)| Gpu {
+            enabled,
+            sampling_interval,
+            dcgm_compat,
+            pcie_throughput,
+            nvml_library,
+        },
+    )
 }
 
 prop_compose! {
@@ -45,11 +61,19 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
         .prop_filter("/metrics is taken", |pages| !pages.contains("/metrics"))
         .prop_map(|pages| pages.into_iter().collect::<Vec<_>>())
         .prop_shuffle();
-    (any::<IpAddr>(), prop::sample::select(levels.to_vec()), interval(), pages).prop_map(
-        move |(listen_address, log_level, collection_interval, pages)| {
+    (any::<IpAddr>(), prop::sample::select(levels.to_vec()), interval(), path(), pages).prop_map(
+        move |(listen_address, log_level, collection_interval, control_socket, pages)| {
             let [system, gpu, models, storage, services] = pages.try_into().expect("five pages");
             let endpoints = Endpoints { system, gpu, models, storage, services };
-            Local { listen_address, metrics_port, health_check_port, log_level, collection_interval, endpoints }
+            Local {
+                listen_address,
+                metrics_port,
+                health_check_port,
+                log_level,
+                collection_interval,
+                control_socket,
+                endpoints,
+            }
         },
     )
 }
@@ -98,12 +122,13 @@ prop_compose! {
             ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
             [net, recvq, sched] in any::<[bool; 3]>(),
-            cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
+            cgroup in prop::option::of(path()),
+            gpu in gpu(),
         )
     -> Config {
         let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
         let (alerts, ebpf) = (Config::default().alerts, Ebpf { net, recvq, sched, cgroup });
-        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, alerts }
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts }
     }
 }
 

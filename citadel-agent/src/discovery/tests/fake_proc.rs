@@ -46,7 +46,7 @@ impl FakeProc {
     }
 
     pub(super) fn roots(&self) -> Roots {
-        Roots { proc: self.folder.path().join("proc"), ..Roots::default() }
+        Roots::below(self.folder.path())
     }
 
     pub(super) fn cgroups(&self) -> &Path {

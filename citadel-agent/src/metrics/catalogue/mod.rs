@@ -120,6 +120,7 @@ macro_rules! catalogue {
 }
 
 pub mod agent;
+pub mod dcgm;
 pub mod gpu;
 pub mod models;
 pub mod services;
@@ -128,7 +129,7 @@ pub mod system;
 
 /// All metrics, in the order in which pages carry them.
 pub fn all() -> impl Iterator<Item = &'static Desc> {
-    [models::TABLE, gpu::TABLE, system::TABLE, storage::TABLE, services::TABLE, agent::TABLE]
+    [models::TABLE, gpu::TABLE, dcgm::TABLE, system::TABLE, storage::TABLE, services::TABLE, agent::TABLE]
         .into_iter()
         .flatten()
         .copied()

@@ -18,15 +18,18 @@ use crate::config::value;
 const MAX_RULES: usize = 500;
 
 /// The shipped rules, one file a section of the catalogue, written as an operator would write them.
-const SHIPPED: [(&str, &str); 2] =
-    [("models.yaml", include_str!("../../rules/models.yaml")), ("agent.yaml", include_str!("../../rules/agent.yaml"))];
+const SHIPPED: [&str; 3] = [
+    include_str!("../../rules/models.yaml"),
+    include_str!("../../rules/gpu.yaml"),
+    include_str!("../../rules/agent.yaml"),
+];
 
 /// The rules that serve without a file.
 pub(in crate::config) fn shipped() -> Vec<Rule> {
     static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         let mut mistakes = Mistakes::default();
         let mut rules = Vec::new();
-        for (_, text) in SHIPPED {
+        for text in SHIPPED {
             let root = tree::parse(text, &mut mistakes).flatten();
             let section = Section::root(root.as_ref(), &mut mistakes).section("alerts", &mut mistakes);
             rules.extend(own_rules(&section, &mut mistakes).unwrap_or_default());
