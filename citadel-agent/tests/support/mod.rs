@@ -4,8 +4,10 @@
 
 pub mod client;
 pub mod prometheus;
+pub mod promql;
 pub mod receiver;
 pub mod sending;
+pub mod series;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -133,6 +135,7 @@ pub fn config() -> Config {
         remote: None,
         remote_write: RemoteWrite::default(),
         ebpf: Ebpf::default(),
+        alerts: Config::default().alerts,
         gpu: Gpu::default(),
     }
 }

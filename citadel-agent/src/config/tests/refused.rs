@@ -42,9 +42,9 @@ fn unknown_keys() {
         &[
             r#"FILE:1:1: unknown key "locl_collection"; did you mean "local_collection"?"#,
             r#"FILE:2:1: unknown key "metrics_port"; it is a key of local_collection"#,
-            r#"FILE:3:1: unknown key "zebra"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu"#,
+            r#"FILE:3:1: unknown key "zebra"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu, alerts"#,
             r#"FILE:4:21: local_collection: unknown key "Log_Level"; did you mean "log_level"?"#,
-            r#"FILE:5:1: unknown key "<<"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu"#,
+            r#"FILE:5:1: unknown key "<<"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu, alerts"#,
         ],
     );
 }
@@ -246,7 +246,7 @@ fn too_many_health_endpoints() {
     let paths: Vec<_> = (0..17).map(|i| format!("/{i}")).collect();
     refused(
         &format!("model_monitoring: {{ health_endpoints: [{}] }}", paths.join(", ")),
-        &["FILE:1:39: model_monitoring.health_endpoints: 17 paths are more than 16"],
+        &["FILE:1:39: model_monitoring.health_endpoints: 17 items are more than 16"],
     );
 }
 
