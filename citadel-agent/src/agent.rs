@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ use crate::http::{self, App, CollectError, Content};
 use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
-use crate::sources::{self, Health, Origin};
+use crate::sources::apart::{Context, Readers};
+use crate::sources::{self, Health, Memory, Origin};
 
 /// How long open answers may take after the agent was told to stop.
 const GRACE: Duration = Duration::from_secs(4);
@@ -39,7 +41,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// # Errors
 /// The agent cannot start: a port is taken, or the operating system refuses what it needs.
 pub fn run(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
-    // One thread for everything: nothing in here waits for anything but sockets and signals.
+    // One thread for everything that waits for sockets and signals; what may hang has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(serve(config, path, log))
 }
@@ -89,7 +91,7 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
-        agent.state().config = Arc::new(config);
+        agent.state().set_config(config);
         listeners.replace(moved, agent).await;
         Ok(())
     }
@@ -147,6 +149,9 @@ struct State {
     net: Option<Net>,
     families: Vec<FamilyStatus>,
     health: Health,
+    readers: Readers,
+    context: Context,
+    memory: Memory,
     inventory: Inventory,
     read_once: bool,
 }
@@ -163,12 +168,16 @@ impl Agent {
     fn start(config: Config) -> Self {
         let roots = Roots::default();
         let (net, families) = attach(&config, &roots);
+        let config = Arc::new(config);
         let state = State {
-            config: Arc::new(config),
+            context: Context::new(Arc::clone(&config), roots.clone()),
+            config,
             roots,
             net,
             families,
             health: Health::default(),
+            readers: Readers::default(),
+            memory: Memory::default(),
             inventory: Inventory::default(),
             read_once: false,
         };
@@ -192,10 +201,17 @@ impl State {
             inventory: &self.inventory,
             net: self.net.as_mut(),
             families: &self.families,
+            readers: &self.readers,
+            memory: &mut self.memory,
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
         self.read_once = true;
         page
+    }
+
+    fn set_config(&mut self, config: Config) {
+        self.config = Arc::new(config);
+        self.context.config = Arc::clone(&self.config);
     }
 
     fn sweep(&mut self) {
@@ -244,6 +260,11 @@ impl State {
 impl App for Agent {
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.state().config)
+    }
+
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let state = self.state();
+        Box::pin(state.readers.refresh(section, &state.context, within))
     }
 
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {

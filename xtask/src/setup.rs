@@ -86,6 +86,20 @@ const NEEDS: &[Need] = &[
         how: How::Debian(Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"])),
     },
     Need {
+        name: "node_exporter",
+        why: "the host's metrics are held against it",
+        purpose: Purpose::Test,
+        how: How::Debian(NODE_EXPORTER),
+    },
+    Need {
+        name: "smartmontools",
+        why: "disks' health is read through it",
+        purpose: Purpose::Test,
+        how: How::Debian(
+            Package::new("smartmontools", Known::Program("smartctl")).with_services(&["smartmontools", "smartd"]),
+        ),
+    },
+    Need {
         name: "iproute2",
         why: "network namespaces for retransmits and reordering",
         purpose: Purpose::Test,
@@ -136,6 +150,8 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+const NODE_EXPORTER: Package = Package::new("prometheus-node-exporter", Known::Program("prometheus-node-exporter"))
+    .with_services(&["prometheus-node-exporter"]);
 const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);
 const WRK: Package = Package::new("wrk", Known::Program("wrk"));
 

@@ -1,20 +1,35 @@
 //! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
 
+pub mod files;
 pub mod mountinfo;
 pub mod process;
 pub mod sock_diag;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the kernel's file systems are; tests put a fixture tree here.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// `/proc`.
     pub proc: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
+    /// `/etc`.
+    pub etc: PathBuf,
+    /// `/run/udev/data`: what udev knows of devices.
+    pub udev: PathBuf,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { proc: "/proc".into() }
+        Self::below(Path::new("/"))
+    }
+}
+
+impl Roots {
+    /// The file systems of a host whose root directory is `root`.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self { proc: root.join("proc"), sys: root.join("sys"), etc: root.join("etc"), udev: root.join("run/udev/data") }
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -88,7 +89,7 @@ pub(super) fn health(_: &Config) -> Vec<Route> {
 
 impl Site {
     /// Answers a request. HEAD is answered like GET; hyper leaves the body out.
-    pub(super) fn respond<B>(&self, request: &Request<B>) -> Response {
+    pub(super) async fn respond<B>(&self, request: &Request<B>) -> Response {
         let config = self.app.config();
         let routes = (self.routes)(&config);
         let Some(route) = routes.iter().find(|route| route.path == request.uri().path()) else {
@@ -100,8 +101,14 @@ impl Site {
             return response;
         }
         match route.serves {
-            Serves::Index => self.index(&config, &routes),
-            Serves::Metrics(section) => self.metrics(section, request.headers()),
+            Serves::Index => {
+                self.app.refresh(None, UNASKED).await;
+                self.index(&config, &routes)
+            }
+            Serves::Metrics(section) => {
+                self.app.refresh(section, patience(request.headers())).await;
+                self.metrics(section, request.headers())
+            }
             Serves::Health => text(StatusCode::OK, "alive\n"),
             Serves::Ready => match self.app.ready() {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
@@ -136,6 +143,24 @@ impl Site {
     }
 }
 
+/// How long a page may wait for its sources where the client does not say: half of Prometheus' default.
+const UNASKED: Duration = Duration::from_secs(5);
+
+/// The longest that a page waits, whatever the client says: the answer itself has its own limit.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// How long a page may wait for its sources: what Prometheus says that it waits for the page, less what encoding and sending
+/// it may take.
+fn patience(headers: &HeaderMap) -> Duration {
+    let timeout =
+        headers.get("x-prometheus-scrape-timeout-seconds").and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(timeout) = timeout.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok()) else {
+        return UNASKED;
+    };
+    let margin = Duration::from_millis(500).min(timeout / 2);
+    (timeout - margin).min(LONGEST)
+}
+
 fn not_found(routes: &[Route]) -> Response {
     let mut body = String::from("not found; there is:\n");
     for route in routes {
@@ -165,4 +190,25 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     headers.insert(CONTENT_LENGTH, length.into());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_waits_a_little_less_than_prometheus_does() {
+        let patience = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("X-Prometheus-Scrape-Timeout-Seconds", HeaderValue::from_static(value));
+            patience(&headers).as_millis()
+        };
+        for (value, milliseconds) in [("10", 9500), ("10.000000", 9500), ("0.4", 200), ("3600", 20_000), ("0", 0)] {
+            assert_eq!(patience(value), milliseconds, "{value}");
+        }
+        for value in ["", "soon", "-1", "NaN", "inf", "1e400"] {
+            assert_eq!(patience(value), UNASKED.as_millis(), "{value}");
+        }
+        assert_eq!(super::patience(&HeaderMap::new()), UNASKED);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::catalogue::omitted::OMITTED;
 use super::catalogue::{self, Desc, Kind, Section};
 
 /// The sections of the document: which, its heading, and what there is to say about it.
@@ -14,8 +15,18 @@ const SECTIONS: [(Section, &str, &str); 6] = [
          status.",
     ),
     (Section::Gpu, "GPUs: `/metrics/gpu`", ""),
-    (Section::System, "The host: `/metrics/system`", ""),
-    (Section::Storage, "Storage: `/metrics/storage`", ""),
+    (
+        Section::System,
+        "The host: `/metrics/system`",
+        "node_exporter's names, labels, types and values, as Debian's version 1.5.0 has them with its collector `meminfo_numa` and \
+         all network devices, so that dashboards and rules work unchanged. A test holds each of them against it.",
+    ),
+    (
+        Section::Storage,
+        "Storage: `/metrics/storage`",
+        "`node_*` as above, for every mount point but those below /dev, /proc and /sys. Disks' health (`citadel_smart_*`) and \
+         directories (`citadel_directory_*`) are read at their own intervals; a disk's time and bytes are its own counters.",
+    ),
     (Section::Services, "Services: `/metrics/services`", ""),
     (
         Section::Agent,
@@ -35,7 +46,8 @@ pub fn markdown() -> String {
          Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
          bucket. Only protobuf carries native histograms. The classic buckets `le` are powers of two from 2^-20 s to 2^10 s,\n\
          sums of the native ones, the same in every format.\n\n\
-         Counters start at 0 with the agent (`process_start_time_seconds`). What is not measured is absent, never 0.\n",
+         Counters of models and of the agent start at 0 with the agent (`process_start_time_seconds`); those of the host are\n\
+         the host's. What is not measured is absent, never 0.\n",
     );
     for (section, heading, about) in SECTIONS {
         let mut entries = catalogue::all().filter(|desc| desc.section == section).peekable();
@@ -48,6 +60,13 @@ pub fn markdown() -> String {
         );
         entries.for_each(|desc| row(&mut text, desc));
     }
+    text.push_str(
+        "\n## What node_exporter has and the agent has not\nOf the families that node_exporter exports by default. \
+         `*` is any ending.\n\n| family | why it is left out |\n|---|---|\n",
+    );
+    for (family, why) in OMITTED {
+        _ = writeln!(text, "| `{family}` | {why} |");
+    }
     text
 }
 
@@ -56,6 +75,7 @@ fn row(text: &mut String, desc: &Desc) {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
+        Kind::Unknown => "untyped",
     };
     let unit = desc.unit.name();
     let help = desc.help.replace('|', "\\|").replace('\n', " ");

@@ -34,6 +34,8 @@ pub enum MetricType {
     Counter = 0,
     /// The metrics have `gauge` set.
     Gauge = 1,
+    /// The metrics have `untyped` set.
+    Untyped = 3,
     /// The metrics have `histogram` set.
     Histogram = 4,
 }
@@ -41,6 +43,14 @@ pub enum MetricType {
 /// Value of a gauge.
 #[derive(Clone, PartialEq, Message)]
 pub struct Gauge {
+    /// The value.
+    #[prost(double, required, tag = "1")]
+    pub value: f64,
+}
+
+/// Value of a metric of unknown type.
+#[derive(Clone, PartialEq, Message)]
+pub struct Untyped {
     /// The value.
     #[prost(double, required, tag = "1")]
     pub value: f64,
@@ -134,6 +144,9 @@ pub struct Metric {
     /// Set in families of counters.
     #[prost(message, optional, tag = "3")]
     pub counter: Option<Counter>,
+    /// Set in families of unknown type.
+    #[prost(message, optional, tag = "5")]
+    pub untyped: Option<Untyped>,
     /// Set in families of histograms.
     #[prost(message, optional, tag = "7")]
     pub histogram: Option<Histogram>,
@@ -169,7 +182,7 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     out
 }
 
-/// All counters count since the agent started, which the page says itself.
+/// When the agent started, which the page says itself: since then its own counters count.
 fn created(page: &Page) -> Option<Timestamp> {
     let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
     let seconds = number(&family.samples.first()?.value);
@@ -178,6 +191,8 @@ fn created(page: &Page) -> Option<Timestamp> {
 
 fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily {
     let desc = family.desc;
+    // Counters of the host are older than the agent, and a time that is wrong makes Prometheus see a jump from zero.
+    let created = created.filter(|_| desc.section.counts_since_agent_start());
     MetricFamily {
         name: desc.name.to_owned(),
         help: desc.help.to_owned(),
@@ -185,6 +200,7 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
             Kind::Histogram => MetricType::Histogram,
+            Kind::Unknown => MetricType::Untyped,
         }
         .into(),
         metric: family.samples.iter().map(|sample| metric(desc, sample, created)).collect(),
@@ -200,6 +216,7 @@ fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timest
     match (&sample.value, desc.kind) {
         (Value::Histogram(value), _) => metric.histogram = Some(histogram(value, created_timestamp)),
         (value, Kind::Counter) => metric.counter = Some(Counter { value: number(value), created_timestamp }),
+        (value, Kind::Unknown) => metric.untyped = Some(Untyped { value: number(value) }),
         (value, _) => metric.gauge = Some(Gauge { value: number(value) }),
     }
     metric

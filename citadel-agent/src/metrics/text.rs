@@ -32,7 +32,7 @@ pub(super) enum Dialect {
 pub(super) fn encode(page: Page, dialect: Dialect) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Collected { page, dialect }));
-    let mut lines = Lines::default();
+    let mut lines = Lines { dialect, text: String::new(), start: 0, bucket: 0 };
     encode_registry(&mut lines, &registry)?;
     if dialect == Dialect::OpenMetrics {
         encode_eof(&mut lines)?;
@@ -115,6 +115,7 @@ fn metric_type(kind: Kind) -> MetricType {
         Kind::Counter => MetricType::Counter,
         Kind::Gauge => MetricType::Gauge,
         Kind::Histogram => MetricType::Histogram,
+        Kind::Unknown => MetricType::Unknown,
     }
 }
 
@@ -150,9 +151,10 @@ impl EncodeLabelSet for Labels {
     }
 }
 
-/// Takes the encoder's output line by line, and gives the buckets' bounds the text that [`LE`] says.
-#[derive(Default)]
+/// Takes the encoder's output line by line, gives the buckets' bounds the text that [`LE`] says, and an unknown type the
+/// name that it has in 0.0.4.
 struct Lines {
+    dialect: Dialect,
     /// All finished lines.
     text: String,
     /// Where the line under way begins.
@@ -176,8 +178,17 @@ impl Lines {
     /// What stands between the name of a bucket and its bound; names have no brace, and no label is called `le`.
     const BEFORE_BOUND: &[u8] = b"{le=\"";
 
+    /// How the encoder ends the TYPE line of a metric of unknown type.
+    const UNKNOWN: &[u8] = b" unknown\n";
+
     fn end_line(&mut self) {
         let line = &self.text.as_bytes()[self.start..];
+        if self.dialect == Dialect::Prometheus && line.starts_with(b"# TYPE ") && line.ends_with(Self::UNKNOWN) {
+            self.text.truncate(self.text.len() - Self::UNKNOWN.len());
+            self.text.push_str(" untyped\n");
+            self.start = self.text.len();
+            return;
+        }
         let bound = (line.iter().position(|&byte| byte == b'{'))
             .filter(|&brace| line[brace..].starts_with(Self::BEFORE_BOUND))
             .map(|brace| self.start + brace + Self::BEFORE_BOUND.len());

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 mod ebpf;
+mod host;
+mod list;
 mod remote;
 
 use super::mistakes::{Mistakes, join};
 use super::resolved::{Config, Endpoints, Local, Models};
 use super::section::{At, Section, convert_at, entries};
-use super::tree::{Node, Value};
-use super::value::{self, expected};
+use super::tree::Node;
+use super::value;
 
 /// Most paths that each model is probed for.
 const MAX_HEALTH_ENDPOINTS: usize = 16;
@@ -26,7 +28,16 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let models = models(&root.section("model_monitoring", mistakes), &own, defaults.models, mistakes);
     let remote = remote::remote(&root.section("remote_monitoring", mistakes), mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
-    Some(Config { local: local?, models: models?, remote: remote?, ebpf: ebpf? })
+    let storage = host::storage(&root.section("storage", mistakes), defaults.storage, mistakes);
+    let services = host::services(&root.section("services", mistakes), defaults.services, mistakes);
+    Some(Config {
+        local: local?,
+        models: models?,
+        remote: remote?,
+        ebpf: ebpf?,
+        storage: storage?,
+        services: services?,
+    })
 }
 
 /// The ports that the agent itself listens on: no model can have one.
@@ -120,9 +131,19 @@ fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mu
     }
     let health_endpoints = match section.node("health_endpoints") {
         None => Some(defaults.health_endpoints),
-        Some((path, node)) => health_endpoints(&path, node, mistakes),
+        Some((path, node)) => list::distinct(&path, node, (MAX_HEALTH_ENDPOINTS, "paths"), value::probe_path, mistakes),
     };
-    Some(Models { ports: ports?, discover: discover?.value, health_endpoints: health_endpoints? })
+    let health_interval = section.read("health_interval", defaults.health_interval, value::interval, mistakes);
+    let health_timeout = section.read("health_timeout", defaults.health_timeout, value::interval, mistakes);
+    let relay = section.read("relay", defaults.relay, value::boolean, mistakes);
+    Some(Models {
+        ports: ports?,
+        discover: discover?.value,
+        health_endpoints: health_endpoints?,
+        health_interval: health_interval?.value,
+        health_timeout: health_timeout?.value,
+        relay: relay?.value,
+    })
 }
 
 /// The default models are not in the file, so the agent's own port is what to mend.
@@ -176,33 +197,4 @@ fn model_ports(path: &str, node: &Node, own: &OwnPorts, mistakes: &mut Mistakes)
         }
     }
     Some(ports.into_iter().map(|(port, (name, _))| (port, name)).collect())
-}
-
-fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<Vec<String>> {
-    let items = match &node.value {
-        Value::List(items) => items,
-        Value::Refused => return None,
-        _ => {
-            mistakes.push(node.pos, path, expected("a list of paths, or [] for none", node));
-            return None;
-        }
-    };
-    if items.len() > MAX_HEALTH_ENDPOINTS {
-        let message = format!("{} paths are more than {MAX_HEALTH_ENDPOINTS}", items.len());
-        mistakes.push(node.pos, path, message);
-        return None;
-    }
-    let mut paths: Vec<String> = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let at_path = format!("{path}[{i}]");
-        let Some(at) = convert_at(at_path.clone(), item.pos, item, value::probe_path, mistakes) else {
-            continue;
-        };
-        if paths.contains(&at.value) {
-            mistakes.push(at.pos, at_path, format!("\"{}\" is in the list already", at.value));
-        } else {
-            paths.push(at.value);
-        }
-    }
-    Some(paths)
 }

@@ -1,6 +1,7 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
 mod ebpf;
+mod host;
 mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use ebpf::Ebpf;
+pub use host::{Services, Storage};
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
 
@@ -24,6 +26,10 @@ pub struct Config {
     pub remote: Option<Remote>,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
+    /// `storage`: disks and directories (the agent's own, optional section).
+    pub storage: Storage,
+    /// `services`: systemd units (the agent's own, optional section).
+    pub services: Services,
 }
 
 impl Default for Config {
@@ -58,9 +64,14 @@ impl Default for Config {
                 ports: ports.map(|(port, name)| (port, name.to_owned())).into(),
                 discover: Some(11400..=11500),
                 health_endpoints: ["/health", "/v1/models", "/metrics"].map(str::to_owned).into(),
+                health_interval: Duration::from_secs(15),
+                health_timeout: Duration::from_secs(5),
+                relay: false,
             },
             remote: None,
             ebpf: Ebpf { net: true, cgroup: None },
+            storage: Storage::default(),
+            services: Services::default(),
         }
     }
 }
@@ -106,6 +117,12 @@ pub struct Models {
     pub discover: Option<RangeInclusive<u16>>,
     /// Paths that the health probes ask.
     pub health_endpoints: Vec<String>,
+    /// How often they ask.
+    pub health_interval: Duration,
+    /// How long an answer may take.
+    pub health_timeout: Duration,
+    /// Whether the models' own metrics are passed on.
+    pub relay: bool,
 }
 
 impl Models {

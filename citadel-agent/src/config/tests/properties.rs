@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Config, Ebpf, Endpoints, Local, Models, Remote};
+use crate::config::resolved::{Config, Ebpf, Endpoints, Local, Models, Remote, Services, Storage};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -83,6 +83,19 @@ fn remote() -> impl Strategy<Value = Remote> {
     )
 }
 
+fn storage() -> impl Strategy<Value = Storage> {
+    let path = || text().prop_map(|rest| PathBuf::from(format!("/{rest}")));
+    let program = prop_oneof!["[a-z0-9.-]{1,9}".prop_map(PathBuf::from), path()];
+    (program, interval(), prop::collection::btree_set(path(), 0..5), interval()).prop_map(
+        |(smartctl, smart_interval, directories, directory_interval)| Storage {
+            smartctl,
+            smart_interval,
+            directories: directories.into_iter().collect(),
+            directory_interval,
+        },
+    )
+}
+
 prop_compose! {
     fn config()
         ((metrics_port, health_check_port, ports) in ports())
@@ -95,10 +108,15 @@ prop_compose! {
             remote in prop::option::of(remote()),
             net in any::<bool>(),
             cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
+            (health_interval, health_timeout, relay) in (interval(), interval(), any::<bool>()),
+            storage in storage(),
+            units in prop::collection::btree_set("[a-z@*?.:_-]{1,20}", 0..5),
         )
     -> Config {
-        let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect() };
-        Config { local, models, remote, ebpf: Ebpf { net, cgroup } }
+        let health_endpoints = health_endpoints.into_iter().collect();
+        let models = Models { ports, discover, health_endpoints, health_interval, health_timeout, relay };
+        let services = Services { units: units.into_iter().collect() };
+        Config { local, models, remote, ebpf: Ebpf { net, cgroup }, storage, services }
     }
 }
 
