@@ -27,6 +27,7 @@ use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::sources::apart::{Context, Readers};
+use crate::sources::services::Services;
 use crate::sources::{self, Health, Memory, Origin};
 
 /// How long open answers may take after the agent was told to stop.
@@ -151,6 +152,7 @@ struct State {
     health: Health,
     readers: Readers,
     context: Context,
+    services: Services,
     memory: Memory,
     inventory: Inventory,
     read_once: bool,
@@ -169,6 +171,7 @@ impl Agent {
         let roots = Roots::default();
         let (net, families) = attach(&config, &roots);
         let config = Arc::new(config);
+        let units = config.services.units.clone();
         let state = State {
             context: Context::new(Arc::clone(&config), roots.clone()),
             config,
@@ -177,6 +180,7 @@ impl Agent {
             families,
             health: Health::default(),
             readers: Readers::default(),
+            services: Services::start(units, None),
             memory: Memory::default(),
             inventory: Inventory::default(),
             read_once: false,
@@ -195,6 +199,7 @@ impl State {
         if let Some(net) = &mut self.net {
             net.refresh_older_connections();
         }
+        self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
@@ -202,6 +207,7 @@ impl State {
             net: self.net.as_mut(),
             families: &self.families,
             readers: &self.readers,
+            services: Some(&self.services),
             memory: &mut self.memory,
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
@@ -212,6 +218,7 @@ impl State {
     fn set_config(&mut self, config: Config) {
         self.config = Arc::new(config);
         self.context.config = Arc::clone(&self.config);
+        self.services.set_patterns(&self.config.services.units);
     }
 
     fn sweep(&mut self) {

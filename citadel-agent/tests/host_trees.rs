@@ -102,6 +102,7 @@ impl Host {
             inventory: &Inventory::default(),
             net: None,
             families: &[],
+            services: None,
             readers,
             memory: &mut Memory::default(),
         };

@@ -100,6 +100,12 @@ const NEEDS: &[Need] = &[
         ),
     },
     Need {
+        name: "dbus",
+        why: "a bus on which the tests stand in for systemd",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("dbus-daemon", Known::Program("dbus-daemon"))),
+    },
+    Need {
         name: "iproute2",
         why: "network namespaces for retransmits and reordering",
         purpose: Purpose::Test,

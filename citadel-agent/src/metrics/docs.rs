@@ -27,7 +27,11 @@ const SECTIONS: [(Section, &str, &str); 6] = [
         "`node_*` as above, for every mount point but those below /dev, /proc and /sys. Disks' health (`citadel_smart_*`) and \
          directories (`citadel_directory_*`) are read at their own intervals; a disk's time and bytes are its own counters.",
     ),
-    (Section::Services, "Services: `/metrics/services`", ""),
+    (
+        Section::Services,
+        "Services: `/metrics/services`",
+        "systemd's units: those that serve models and those of `services.units`. States follow systemd's own signals.",
+    ),
     (
         Section::Agent,
         "The agent itself: on every page",

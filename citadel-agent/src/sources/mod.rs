@@ -5,6 +5,7 @@ pub mod apart;
 mod models;
 mod probes;
 mod process;
+pub mod services;
 mod storage;
 mod system;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use self::apart::{Found, Readers};
+use self::services::Services;
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
 use crate::ebpf::net::Net;
@@ -37,6 +39,8 @@ pub struct Origin<'a> {
     pub families: &'a [FamilyStatus],
     /// The sources that are read apart from the scrape.
     pub readers: &'a Readers,
+    /// systemd's units, where they are followed.
+    pub services: Option<&'a Services>,
     /// What the host's sources keep from one read to the next.
     pub memory: &'a mut Memory,
 }
@@ -101,6 +105,7 @@ pub const SOURCES: &[Source] = &[
         section: Section::Storage,
         read: |origin, page| storage::disks::read_stats(origin.roots, page),
     },
+    Source { name: "systemd", section: Section::Services, read: services::read },
 ];
 
 const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page) -> Reading) -> Source {

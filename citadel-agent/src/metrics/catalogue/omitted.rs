@@ -26,8 +26,24 @@ pub const OMITTED: &[(&str, &str)] = &[
     ("node_fibrechannel_*", "Needs an adapter to be held against node_exporter with; none was at hand."),
     ("node_tape_*", "Tapes."),
     (
-        "node_systemd_*",
-        "All but the units' state: the agent follows the units that serve models, see `/metrics/services`.",
+        "node_systemd_units",
+        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+    ),
+    (
+        "node_systemd_socket_*",
+        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+    ),
+    (
+        "node_systemd_timer_*",
+        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+    ),
+    (
+        "node_systemd_system_running",
+        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+    ),
+    (
+        "node_systemd_version",
+        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
     ),
     (
         "node_bcache_*",
