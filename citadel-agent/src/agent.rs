@@ -27,6 +27,7 @@ use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::sources::apart::{Context, Readers};
+use crate::sources::health::Probes;
 use crate::sources::services::Services;
 use crate::sources::{self, Health, Memory, Origin};
 
@@ -153,6 +154,7 @@ struct State {
     readers: Readers,
     context: Context,
     services: Services,
+    probes: Probes,
     memory: Memory,
     inventory: Inventory,
     read_once: bool,
@@ -172,6 +174,7 @@ impl Agent {
         let (net, families) = attach(&config, &roots);
         let config = Arc::new(config);
         let units = config.services.units.clone();
+        let probes = Probes::new(&config.models, Arc::new(|_, _| Ok(Box::new(()))));
         let state = State {
             context: Context::new(Arc::clone(&config), roots.clone()),
             config,
@@ -181,6 +184,7 @@ impl Agent {
             health: Health::default(),
             readers: Readers::default(),
             services: Services::start(units, None),
+            probes,
             memory: Memory::default(),
             inventory: Inventory::default(),
             read_once: false,
@@ -200,6 +204,8 @@ impl State {
             net.refresh_older_connections();
         }
         self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
+        let discovered = self.inventory.models.iter().map(|model| model.port);
+        self.probes.set_ports(&self.config.models.ports.keys().copied().chain(discovered).collect());
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
@@ -208,6 +214,7 @@ impl State {
             families: &self.families,
             readers: &self.readers,
             services: Some(&self.services),
+            probes: Some(&self.probes),
             memory: &mut self.memory,
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
@@ -219,6 +226,7 @@ impl State {
         self.config = Arc::new(config);
         self.context.config = Arc::clone(&self.config);
         self.services.set_patterns(&self.config.services.units);
+        self.probes.set_config(&self.config.models);
     }
 
     fn sweep(&mut self) {

@@ -103,6 +103,7 @@ impl Host {
             net: None,
             families: &[],
             services: None,
+            probes: None,
             readers,
             memory: &mut Memory::default(),
         };

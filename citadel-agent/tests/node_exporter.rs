@@ -149,6 +149,7 @@ impl Agent {
             net: None,
             families: &[],
             services: None,
+            probes: None,
             readers: &self.readers,
             memory: &mut self.memory,
         };

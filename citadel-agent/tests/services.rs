@@ -215,6 +215,7 @@ fn page(services: &Services) -> Parsed {
         families: &[],
         readers: &Readers::default(),
         services: Some(services),
+        probes: None,
         memory: &mut Memory::default(),
     };
     let page = sources::collect(

@@ -5,6 +5,7 @@
 use citadel_agent_common::hist::Histogram;
 
 use super::catalogue::{self, Desc, Kind};
+use super::foreign::{self, Families};
 
 /// One metric with a value per label set.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub enum Value {
 pub struct Page {
     /// The families that have at least one sample.
     pub families: Vec<Family>,
+    /// What is passed on of others' metrics.
+    pub foreign: Families,
 }
 
 impl Page {
@@ -56,6 +59,7 @@ impl Page {
     /// Adds another page's families, none of which this one has.
     pub fn append(&mut self, other: Self) {
         self.families.extend(other.families);
+        foreign::merge(&mut self.foreign, &other.foreign);
     }
 
     /// Brings the page into the order in which it is exposed (families as in the catalogue, samples by their labels)
@@ -153,7 +157,7 @@ mod tests {
         assert_eq!(page.sort(), Err(PageError::Kind { name: TCP_RTT.name, kind: Kind::Histogram }));
 
         let samples = vec![Sample { labels: vec![], value: Value::Integer(1) }];
-        let mut page = Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples }] };
+        let mut page = Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples }], ..Page::default() };
         assert_eq!(page.sort(), Err(PageError::LabelCount { name: CONNECTIONS_OPEN.name, want: 2, got: 0 }));
     }
 }

@@ -8,12 +8,15 @@
 //! Histograms carry both forms. Prometheus keeps the native one, and the classic one as well where the scrape
 //! configuration says `always_scrape_classic_histograms` (version 2: `scrape_classic_histograms`).
 
+use std::collections::BTreeMap;
+
 use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message;
 
 use super::buckets::{self, BOUNDS};
 use super::catalogue::{Desc, Kind, agent::PROCESS_START};
 use super::family::{self, Page, Value};
+use super::foreign::{Families, ForeignSample};
 
 /// A label of a metric.
 #[derive(Clone, PartialEq, Message)]
@@ -179,6 +182,9 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     for family in &page.families {
         out.extend_from_slice(&message(family, created).encode_length_delimited_to_vec());
     }
+    for (name, samples) in foreign_names(&page.foreign) {
+        out.extend_from_slice(&foreign_message(name, &samples).encode_length_delimited_to_vec());
+    }
     out
 }
 
@@ -205,6 +211,30 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
         .into(),
         metric: family.samples.iter().map(|sample| metric(desc, sample, created)).collect(),
         unit: Some(desc.unit.name()).filter(|unit| !unit.is_empty()).map(str::to_owned),
+    }
+}
+
+/// Others' samples by their own names: a bucket is a series like any other for who scrapes, so that it goes without the type.
+fn foreign_names(families: &Families) -> BTreeMap<&str, Vec<&ForeignSample>> {
+    let mut names: BTreeMap<&str, Vec<&ForeignSample>> = BTreeMap::new();
+    for sample in families.values().flat_map(|family| &family.samples) {
+        names.entry(&sample.name).or_default().push(sample);
+    }
+    names
+}
+
+fn foreign_message(name: &str, samples: &[&ForeignSample]) -> MetricFamily {
+    let pair = |(name, value): (&String, &String)| LabelPair { name: name.clone(), value: value.clone() };
+    let metric = |sample: &&ForeignSample| Metric {
+        label: sample.labels.iter().map(pair).collect(),
+        untyped: Some(Untyped { value: sample.value }),
+        ..Metric::default()
+    };
+    MetricFamily {
+        name: name.to_owned(),
+        r#type: MetricType::Untyped.into(),
+        metric: samples.iter().map(metric).collect(),
+        ..MetricFamily::default()
     }
 }
 

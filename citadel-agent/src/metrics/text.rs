@@ -18,6 +18,7 @@ use prometheus_client::registry::{self, Registry};
 use super::buckets::{self, BOUNDS, LE};
 use super::catalogue::{Desc, Kind, Unit};
 use super::family::{Family, Page, Sample, Value};
+use super::foreign;
 
 /// Which text format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,11 +30,13 @@ pub(super) enum Dialect {
 }
 
 /// A sorted page as text.
-pub(super) fn encode(page: Page, dialect: Dialect) -> Result<String, fmt::Error> {
+pub(super) fn encode(mut page: Page, dialect: Dialect) -> Result<String, fmt::Error> {
+    let foreign = std::mem::take(&mut page.foreign);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Collected { page, dialect }));
     let mut lines = Lines { dialect, text: String::new(), start: 0, bucket: 0 };
     encode_registry(&mut lines, &registry)?;
+    foreign::write(&foreign, dialect, &mut lines.text);
     if dialect == Dialect::OpenMetrics {
         encode_eof(&mut lines)?;
     }
@@ -121,7 +124,7 @@ fn metric_type(kind: Kind) -> MetricType {
 
 /// Escapes backslashes, newlines and, where `quotes`, quotes: so in label values and in OpenMetrics' HELP, but in 0.0.4's
 /// HELP `\"` would stay as it is.
-fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
+pub(super) fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
     if !text.contains(['\\', '\n', '"']) {
         return Cow::Borrowed(text);
     }

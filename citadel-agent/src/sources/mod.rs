@@ -2,6 +2,7 @@
 //! fixture; one that may take long belongs into the table of [`apart`].
 
 pub mod apart;
+pub mod health;
 mod models;
 mod probes;
 mod process;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use self::apart::{Found, Readers};
+use self::health::Probes;
 use self::services::Services;
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
@@ -41,6 +43,8 @@ pub struct Origin<'a> {
     pub readers: &'a Readers,
     /// systemd's units, where they are followed.
     pub services: Option<&'a Services>,
+    /// The probes of models, where they are asked.
+    pub probes: Option<&'a Probes>,
     /// What the host's sources keep from one read to the next.
     pub memory: &'a mut Memory,
 }
@@ -75,6 +79,7 @@ pub struct Source {
 /// All sources that the scrape reads itself.
 pub const SOURCES: &[Source] = &[
     Source { name: "models", section: Section::Models, read: models::read },
+    Source { name: "health", section: Section::Models, read: health::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     system("cpu", |origin, page| system::cpu::read(origin.roots, &mut origin.memory.cpu, page)),
