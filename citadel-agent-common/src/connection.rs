@@ -2,6 +2,7 @@
 //!
 //! Shared, because userspace sweeps the map of early connections; everything else in here is the kernel's own.
 
+use crate::http::Stretch;
 use crate::http::conn::Conn;
 
 /// Payload bytes that a [`Window`] holds; a power of two.
@@ -12,10 +13,18 @@ pub const WINDOW: usize = 256;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Window {
-    /// The bytes, and room for a word that begins in the last of them.
-    pub bytes: [u8; WINDOW + 8],
+    /// The bytes, and room for a stretch that begins in the last of them.
+    pub bytes: [u8; WINDOW + size_of::<Stretch>()],
     /// Payload offset of the first byte.
     pub base: u32,
+    /// The last byte that a stretch may begin with.
+    pub last_stretch: u32,
+    /// Where the segment's payload begins, from the IP header on.
+    pub payload_at: u32,
+    /// How long it is.
+    pub payload_len: u32,
+    /// The segment's TCP flags.
+    pub flags: u32,
     _reserved: u32,
 }
 
@@ -41,15 +50,16 @@ pub struct Connection {
     pub retransmits: u32,
     /// In `EARLY`: the sequence number that its data began with.
     pub first_seq: u32,
-    _reserved: u32,
+    /// The agent itself opened it: nothing of it is measured.
+    pub own: u32,
 }
 
-/// A connection's addresses, for the moment in which it has no socket of its own: the key of `EARLY`. IPv4 is v4-mapped
+/// A connection's addresses, for the time before it has a socket of its own: the key of `EARLY` and `OWN`. IPv4 is v4-mapped
 /// IPv6, addresses are in network and ports in host byte order.
 ///
 /// Aligned to eight bytes: it lies on the stack, where the verifier wants every access aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tuple {
     /// The client's address.
     pub remote: [u32; 4],

@@ -17,7 +17,9 @@ use tracing::{error, info, warn};
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::Discovery;
 use crate::ebpf::net::{Net, NetError};
+use crate::ebpf::own::OwnConnections;
 use crate::ebpf::plan::{Decision, Family, decide, hook};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
@@ -27,7 +29,7 @@ use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::sources::apart::{Context, Readers};
-use crate::sources::health::Probes;
+use crate::sources::health::{Announce, Probes};
 use crate::sources::services::Services;
 use crate::sources::{self, Health, Memory, Origin};
 
@@ -59,7 +61,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
             "remote_monitoring is accepted, but this version neither writes to it nor sends alerts: scrape the agent"
         );
     }
-    let agent = Arc::new(Agent::start(config.clone()));
+    let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
@@ -90,6 +92,7 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
         let moved = listeners.bind_changed(&old, &config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
+        agent.state().discovery.configure(&config);
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
@@ -156,6 +159,9 @@ struct State {
     services: Services,
     probes: Probes,
     memory: Memory,
+    /// The agent's own connections to models.
+    own: OwnConnections,
+    discovery: Discovery,
     inventory: Inventory,
     read_once: bool,
 }
@@ -169,12 +175,17 @@ enum Prepared {
 }
 
 impl Agent {
-    fn start(config: Config) -> Self {
+    fn start(config: Config) -> io::Result<Self> {
         let roots = Roots::default();
-        let (net, families) = attach(&config, &roots);
+        let (mut net, families) = attach(&config, &roots);
+        let own = OwnConnections::default();
+        if let Some(net) = &mut net {
+            net.leave_out(&own);
+        }
+        let discovery = Discovery::start(&config, &roots, own.clone())?;
         let config = Arc::new(config);
-        let units = config.services.units.clone();
-        let probes = Probes::new(&config.models, Arc::new(|_, _| Ok(Box::new(()))));
+        let services = Services::start(config.services.units.clone(), None);
+        let probes = Probes::new(&config.models, announcing(&own));
         let state = State {
             context: Context::new(Arc::clone(&config), roots.clone()),
             config,
@@ -183,13 +194,15 @@ impl Agent {
             families,
             health: Health::default(),
             readers: Readers::default(),
-            services: Services::start(units, None),
+            services,
             probes,
             memory: Memory::default(),
+            own,
+            discovery,
             inventory: Inventory::default(),
             read_once: false,
         };
-        Self { state: Mutex::new(state) }
+        Ok(Self { state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -203,13 +216,15 @@ impl State {
         if let Some(net) = &mut self.net {
             net.refresh_older_connections();
         }
+        let discovered = self.discovery.newest();
+        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
         self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
-        let discovered = self.inventory.models.iter().map(|model| model.port);
-        self.probes.set_ports(&self.config.models.ports.keys().copied().chain(discovered).collect());
+        self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
             inventory: &self.inventory,
+            discovered: &discovered,
             net: self.net.as_mut(),
             families: &self.families,
             readers: &self.readers,
@@ -266,7 +281,12 @@ impl State {
                     }
                 }
             }
-            Prepared::Replace(new) => (self.net, self.families) = *new,
+            Prepared::Replace(new) => {
+                (self.net, self.families) = *new;
+                if let Some(net) = &mut self.net {
+                    net.leave_out(&self.own);
+                }
+            }
         }
         Ok(())
     }
@@ -301,7 +321,7 @@ impl App for Agent {
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
             "events_lost": lost,
-            "models": state.config.models.ports.iter().map(|(port, name)| (port.to_string(), name.as_str()))
+            "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })
     }
@@ -309,6 +329,12 @@ impl App for Agent {
     fn ready(&self) -> Result<(), String> {
         if self.state().read_once { Ok(()) } else { Err("the first read is not done".to_owned()) }
     }
+}
+
+/// Announces the probes' connections, so that no program measures them.
+fn announcing(own: &OwnConnections) -> Announce {
+    let own = own.clone();
+    Arc::new(move |client, server| Ok(Box::new(own.announce(client, server)?)))
 }
 
 /// Facts -> plan -> effect: attaches what this host can and says what it cannot.

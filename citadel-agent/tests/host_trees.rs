@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::Inventory;
+use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
@@ -100,6 +101,7 @@ impl Host {
             config: &self.context.config,
             roots: &self.context.roots,
             inventory: &Inventory::default(),
+            discovered: &Discovered::default(),
             net: None,
             families: &[],
             services: None,

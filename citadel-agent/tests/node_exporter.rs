@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
+use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::{self, Desc, Kind, Section, omitted::is_omitted};
 use citadel_agent::metrics::encode;
@@ -146,6 +147,7 @@ impl Agent {
             config: &self.context.config,
             roots: &self.context.roots,
             inventory: &citadel_agent::discovery::inventory::Inventory::default(),
+            discovered: &Discovered::default(),
             net: None,
             families: &[],
             services: None,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::Inventory;
+use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
@@ -211,6 +212,7 @@ fn page(services: &Services) -> Parsed {
         config: &Config::default(),
         roots: &Roots::default(),
         inventory: &Inventory::default(),
+        discovered: &Discovered::default(),
         net: None,
         families: &[],
         readers: &Readers::default(),

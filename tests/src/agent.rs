@@ -61,6 +61,7 @@ pub fn binary() -> PathBuf {
 pub struct Setup {
     models: Vec<(String, u16)>,
     discovers: bool,
+    asks: bool,
     nobody: bool,
 }
 
@@ -82,6 +83,13 @@ impl Setup {
     #[must_use]
     pub fn discovering(mut self) -> Self {
         self.discovers = true;
+        self
+    }
+
+    /// Lets the agent ask servers for their models' names; else it does not, because most servers here follow a script.
+    #[must_use]
+    pub fn asking(mut self) -> Self {
+        self.asks = true;
         self
     }
 
@@ -111,7 +119,7 @@ impl Setup {
         if !self.discovers {
             yaml += "  discover: none\n";
         }
-        yaml
+        yaml + &format!("  ask_for_names: {}\n", self.asks)
     }
 }
 

@@ -28,5 +28,7 @@ pub const CONNECTIONS: &str = "citadel_model_connections_total";
 pub const RTT: &str = "citadel_model_tcp_rtt_seconds";
 /// Segments that the server's host sent again.
 pub const RETRANSMITS: &str = "citadel_model_tcp_retransmits_total";
+/// Who serves a model.
+pub const INFO: &str = "citadel_model_info";
 /// What the agent itself says that it could not measure.
 pub const LOST: &str = "citadel_events_lost_total";

@@ -3,14 +3,14 @@
 //! `TCP_NODELAY` is set on both ends, so every write is a segment of its own (up to the loopback's 64 KiB).
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::resume_unwind;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{AddressFamily, SocketType, bind, ipproto, listen, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
 use crate::truth::{Stamp, pause};
 
@@ -245,6 +245,26 @@ impl Server {
         Self { listener: TcpListener::bind(address).expect("bind the scripted server") }
     }
 
+    /// Listens on a port that the agent discovers without being told.
+    ///
+    /// # Panics
+    /// If all are taken.
+    #[must_use]
+    pub fn bind_discovered() -> Self {
+        Self::bind_discovered_with(Ipv4Addr::LOCALHOST.into(), |_| {})
+    }
+
+    /// Likewise, on an address of its own, after `options` has set the socket up.
+    ///
+    /// # Panics
+    /// If all are taken.
+    #[must_use]
+    pub fn bind_discovered_with(address: IpAddr, options: impl FnOnce(BorrowedFd<'_>)) -> Self {
+        let free = |port: &u16| TcpListener::bind((address, *port)).is_ok();
+        let port = (11400..=11500).find(free).expect("a free port in 11400-11500");
+        Self::bind_with(SocketAddr::new(address, port), options)
+    }
+
     /// Listens on an address after `options` has set the socket up; IPv6 sockets take IPv4 too.
     ///
     /// # Panics
@@ -252,10 +272,14 @@ impl Server {
     #[must_use]
     pub fn bind_with(address: SocketAddr, options: impl FnOnce(BorrowedFd<'_>)) -> Self {
         let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-        let socket = socket(family, SocketType::STREAM, Some(ipproto::TCP)).expect("make a socket");
+        // The agent is started by this process, and must not hold the socket too.
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).expect("make a socket");
         if address.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, false).expect("take IPv4 as well");
         }
+        // As std does: connections of an earlier test may still be in TIME_WAIT.
+        sockopt::set_socket_reuseaddr(&socket, true).expect("take an address whose connections have ended");
         options(socket.as_fd());
         bind(&socket, &address).expect("bind the scripted server");
         listen(&socket, 128).expect("listen");

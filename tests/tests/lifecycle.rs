@@ -1,6 +1,6 @@
 //! Start, discovery, reload, stop, and what an agent does that may not measure.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
@@ -39,15 +39,9 @@ fn by_model(page: &Page) -> std::collections::BTreeMap<String, u64> {
     page.counter(REQUESTS).by(["model", "port"])
 }
 
-/// A server on a port that the agent discovers without being told.
-fn bind_in_the_discovered_range() -> Server {
-    let free = (11400..=11500).find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
-    Server::from(free.expect("a free port in 11400-11500"))
-}
-
 #[test]
 fn ports_of_the_range_are_measured_without_being_configured() {
-    let before = bind_in_the_discovered_range();
+    let before = Server::bind_discovered();
     let agent = Setup::new().discovering().start();
     agent.assert_measuring();
     send(&before, 3);
@@ -56,7 +50,7 @@ fn ports_of_the_range_are_measured_without_being_configured() {
     assert_eq!(by_model(&page), sums([(&name(&before), 3)]));
 
     // One that appears later is measured within one interval, which is a second here.
-    let after = bind_in_the_discovered_range();
+    let after = Server::bind_discovered();
     pause(1500);
     send(&after, 2);
     let page = assert_eventually!(agent, |page| page.requests() == 5);
@@ -65,7 +59,7 @@ fn ports_of_the_range_are_measured_without_being_configured() {
 
 #[test]
 fn a_port_outside_of_the_range_is_not_discovered() {
-    let (inside, outside) = (bind_in_the_discovered_range(), Server::bind());
+    let (inside, outside) = (Server::bind_discovered(), Server::bind());
     let agent = Setup::new().discovering().start();
     agent.assert_measuring();
     send(&outside, 3);

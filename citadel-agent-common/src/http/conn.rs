@@ -5,20 +5,32 @@
 //! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
 //! single-producer, single-consumer queue between them.
 
+/// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
+/// value on this path, so that all paths through a step of the parser end in the same state.
+macro_rules! fresh {
+    ($place:expr) => {
+        // SAFETY: the place is behind a reference, so it is readable and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $place) }
+    };
+}
+
+mod observe;
+
 use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
 pub use super::request::PIPELINE;
 use super::request::{COMPLETE, Request};
 pub use super::{Payload, Sink};
-use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+use crate::abi::{Phase, Protocol, Side};
 
-/// Parser steps of one [`Conn::receive`]: a step is up to 32 bytes of a line, or any number of body bytes. A call that runs
-/// out of steps says [`Progress::More`], and the same call again goes on where it stopped. The verifier
-/// follows at most a million instructions, which bounds it; 33 runs (tail calls) make 8 KiB of header.
+/// Parser steps of one [`Conn::receive`]: a step is up to eight field lines that do not matter, one line that may (32 bytes
+/// of it, if a segment cuts it), and the body or the chunk that it announces. A call that runs out of steps says
+/// [`Progress::More`], and the same call again goes on where it stopped: the kernel allows 33 runs (tail calls) a packet.
+/// The verifier follows at most a million instructions, which bounds the steps of a run.
 pub const RECEIVE_STEPS: u32 = 8;
 
-/// Likewise of [`Conn::transmit`]: 264 chunks in a packet. 5.10 and 6.1 refuse it today: `docs/architecture.md`.
-pub const TRANSMIT_STEPS: u32 = 16;
+/// Likewise of [`Conn::transmit`]; a chunk is a step, so that a packet may hold 264 of them.
+pub const TRANSMIT_STEPS: u32 = 8;
 
 /// Whether a call took the whole segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,15 +76,6 @@ pub struct Conn {
     acknowledged: u32,
     acknowledges: u32,
     requests: [Request; PIPELINE],
-}
-
-/// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
-/// value on this path, so that all paths through a step of the parser end in the same state.
-macro_rules! fresh {
-    ($place:expr) => {
-        // SAFETY: the place is behind a reference, so it is readable and aligned.
-        unsafe { core::ptr::read_volatile(&raw const $place) }
-    };
 }
 
 impl Conn {
@@ -169,6 +172,7 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> Progress {
+        let (seq, len) = (self.rx.forget(seq), self.rx.forget(len));
         self.expect_first(seq);
         let before = fresh!(self.rx_next);
         if self.tx.state() == state::OPAQUE {
@@ -229,6 +233,7 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> Progress {
+        let (seq, len) = (self.tx.forget(seq), self.tx.forget(len));
         self.acknowledge(ack);
         if self.tx_synced == 0 {
             self.tx_next = seq;
@@ -339,21 +344,26 @@ impl Conn {
         sink: &mut S,
     ) {
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
-        let skippable = framer.skippable();
-        if skippable > 0 {
-            framer.skip(if skippable < u64::from(left) { skippable as u32 } else { left });
-            return;
+        let left = framer.forget(left);
+        framer.report(0, event::NONE);
+        if framer.skippable() == 0 {
+            if !seen {
+                let event = framer.lose();
+                framer.report(0, event);
+                return;
+            }
+            if framer.at_message_start() && !self.begin::<RESPONSE, P, S>(payload, offset, left, now, sink) {
+                return;
+            }
+            let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
+            framer.read::<RESPONSE, P>(payload, offset, left);
         }
-        if !seen {
-            let event = framer.lose();
-            framer.report(0, event);
-            return;
-        }
-        if framer.at_message_start() && !self.begin::<RESPONSE, P, S>(payload, offset, left, now, sink) {
-            return;
-        }
+        // The body or the chunk that a line announced belongs to its step.
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
-        framer.read::<RESPONSE, P>(payload, offset, left);
+        let (used, event) = framer.found();
+        if used < left && event == event::NONE {
+            framer.skip(used, left - used);
+        }
     }
 
     /// The first byte of a message. `false`: nothing that is to be read; then what it is, is reported.
@@ -398,103 +408,5 @@ impl Conn {
             self.rx.report(left, event);
         }
         false
-    }
-
-    #[inline(always)]
-    fn request_event<S: Sink>(&mut self, event: u32, now: u64, sink: &mut S) {
-        if event == event::NONE {
-            return;
-        }
-        if event & event::START != 0 {
-            if self.protocol == Protocol::Unknown as u32 {
-                self.speaks(Protocol::Http1, sink);
-            }
-            self.push(now, sink);
-        }
-        if event & event::END != 0 {
-            if self.overflown == 0 {
-                let request = self.newest();
-                request.last_ns = now;
-                request.flags |= COMPLETE;
-            }
-            self.rx.begin_next();
-        }
-        if event & event::HTTP2 != 0 {
-            self.speaks(Protocol::Http2, sink);
-        }
-        if event & event::NOT_HTTP != 0 {
-            self.speaks(Protocol::Other, sink);
-        }
-        if event & event::LOST != 0 {
-            sink.lost(Lost::RequestFraming, 1);
-        }
-    }
-
-    /// Puts the request that has begun into the queue.
-    #[inline(always)]
-    fn push<S: Sink>(&mut self, now: u64, sink: &mut S) {
-        if self.overflown != 0 || self.under_way() >= PIPELINE as u32 {
-            self.overflown = 1;
-            sink.lost(Lost::PipelineFull, 1);
-            return;
-        }
-        let request = Request {
-            first_ns: self.rx_first_ns,
-            last_ns: now,
-            endpoint: fresh!(self.rx.subject),
-            flags: self.rx.flags & (flag::HEAD | flag::CONNECT),
-        };
-        let tail = fresh!(self.tail);
-        // Volatile and in this order: the egress program may look as soon as the queue has grown.
-        // SAFETY: both places are behind `self`.
-        unsafe {
-            (&raw mut self.requests[tail as usize & (PIPELINE - 1)]).write_volatile(request);
-            (&raw mut self.tail).write_volatile(tail.wrapping_add(1));
-        }
-        sink.begun();
-    }
-
-    #[inline(always)]
-    fn response_event<S: Sink>(&mut self, event: u32, now: u64, sink: &mut S) {
-        if event == event::NONE {
-            return;
-        }
-        if event & event::LOST != 0 {
-            let count = self.under_way();
-            self.head = fresh!(self.tail);
-            if count > 0 {
-                sink.left(count);
-                sink.lost(Lost::ResponseFraming, count);
-            }
-            return;
-        }
-        if self.under_way() == 0 {
-            return;
-        }
-        let request = *self.oldest();
-        if event & event::START != 0 {
-            sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
-        }
-        if event & event::DATA != 0 {
-            if self.tx.flags & flag::STREAMED != 0 {
-                if self.body_begun == 0 {
-                    sink.latency(Latency::FirstToken, request.endpoint, now.saturating_sub(request.last_ns));
-                } else {
-                    sink.latency(Latency::InterToken, request.endpoint, now.saturating_sub(self.chunk_ns));
-                }
-                if self.tx.flags & flag::CHUNKED != 0 {
-                    sink.chunk(request.endpoint);
-                }
-            }
-            self.body_begun = 1;
-            self.chunk_ns = now;
-        }
-        if event & event::END != 0 {
-            sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
-            sink.ended(request.endpoint, fresh!(self.tx.subject));
-            self.head = fresh!(self.head).wrapping_add(1);
-            sink.left(1);
-            self.tx.begin_next();
-        }
     }
 }

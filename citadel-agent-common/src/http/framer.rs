@@ -4,12 +4,17 @@
 //! time and knows nothing of the other direction, except for the two facts about the request that a response's framing
 //! depends on.
 
-use super::Payload;
-use super::line::{Decimal, KEPT, LONGEST, Line, decimal, hexadecimal, keep, prefix};
-use super::start_line::{after_method, begins_message, can_begin_message, endpoint};
+mod meaning;
 
-/// Words of a line that one step takes: most lines are shorter than this.
+use super::line::{LONGEST, Line, has_newline, line_length, lower, prefix};
+use super::start_line::{begins_message, can_begin_message};
+use super::{Payload, Stretch};
+
+/// Words of a line that one step keeps: most lines that matter are shorter than this.
 const WORDS: u32 = 4;
+
+/// Field lines that one step passes over.
+const PASSED_LINES: u32 = 8;
 
 /// Where in a message the next byte is. Plain numbers, because the state lives in a kernel map.
 pub mod state {
@@ -55,6 +60,8 @@ pub mod flag {
     pub const JOINED: u32 = 256;
     /// No start line was read since the framing was lost.
     pub const RESYNCING: u32 = 1024;
+    /// The field line under way says nothing that matters: nothing of it is kept up to its end.
+    pub const PASSING: u32 = 2048;
     /// The flags that belong to the connection rather than to one message.
     pub const CONNECTION: u32 = SPEAKS_HTTP | JOINED;
 }
@@ -119,6 +126,19 @@ impl Framer {
         self.flags = flag::JOINED | flag::RESYNCING;
     }
 
+    /// See [`Line::forget`].
+    #[inline(always)]
+    pub fn forget(&mut self, value: u32) -> u32 {
+        self.line.forget(value)
+    }
+
+    /// Facts about the message under way, read afresh for the verifier's sake.
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        // SAFETY: as in `state`.
+        unsafe { core::ptr::read_volatile(&raw const self.flags) }
+    }
+
     /// Where the next byte is: see [`state`].
     #[inline(always)]
     #[must_use]
@@ -153,9 +173,14 @@ impl Framer {
         }
     }
 
-    /// Takes `count` bytes, at most [`Self::skippable`].
+    /// Takes the body bytes that can be skipped, of `left` that follow the `used` ones of this step.
     #[inline(always)]
-    pub fn skip(&mut self, count: u32) {
+    pub fn skip(&mut self, used: u32, left: u32) {
+        let skippable = self.skippable();
+        if skippable == 0 {
+            return;
+        }
+        let count = if skippable < u64::from(left) { skippable as u32 } else { left };
         let mut event = if self.flags & flag::DATA_BEGINS != 0 { event::DATA } else { event::NONE };
         self.flags &= !flag::DATA_BEGINS;
         if self.state() == state::DATA {
@@ -168,7 +193,7 @@ impl Framer {
                 }
             }
         }
-        self.report(count, event);
+        self.report(used.wrapping_add(count), event);
     }
 
     /// Goes before the next message's first byte: what the caller does with [`event::END`], once it is done with the flags.
@@ -178,28 +203,59 @@ impl Framer {
         self.flags &= flag::CONNECTION;
     }
 
-    /// Takes part of a line: from `offset` on, at most `left` bytes, at most four words, at most to the line's end.
+    /// Passes over field lines that do not matter: from `offset` on, at most `left` bytes, up to the first line that may,
+    /// which is left to [`Self::read`]. What it took is in [`Self::found`].
+    #[inline(always)]
+    fn pass<P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
+        for _ in 0..PASSED_LINES {
+            let (at, _) = self.found();
+            let left = self.line.forget(left);
+            if at >= left {
+                return;
+            }
+            let Some(stretch) = payload.stretch(offset + at) else { return };
+            if self.flags() & flag::PASSING == 0 {
+                let word = u64::from_le_bytes(stretch[0]);
+                // A line that the segment cuts in its first word is kept, and decided when it is complete.
+                if !self.line.is_empty() || at + 8 > left || has_newline(word) || begins_framing_field(word) {
+                    return;
+                }
+                self.flags |= flag::PASSING;
+            }
+            let length = line_length(stretch);
+            let mut end = at + if length > 0 { length } else { size_of::<Stretch>() as u32 };
+            if end > left {
+                end = left;
+            } else if length > 0 {
+                self.flags &= !flag::PASSING;
+            }
+            self.report(end, event::NONE);
+        }
+    }
+
+    /// Takes lines that do not matter, then one that may, or what there is of it: from `offset` on, at most `left` bytes.
     #[inline(always)]
     pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
-        self.report(0, event::NONE);
-        for _ in 0..WORDS {
-            let (used, _) = self.found();
-            if used >= left {
-                break;
-            }
-            let Some(word) = payload.word(offset + used) else {
-                let event = self.lose();
-                self.report(used, event);
-                return;
-            };
-            let valid = left - used;
-            let pushed = self.line.push::<RESPONSE>(word, if valid < 8 { valid } else { 8 });
-            self.report(used + (pushed & Line::USED), pushed & Line::COMPLETE);
-            if pushed & Line::COMPLETE != 0 {
-                break;
-            }
+        if matches!(self.state(), state::FIELDS | state::TRAILERS) {
+            self.pass(payload, offset, left);
         }
-        // Read back, so that it is one path from here on, after whichever word the loop ended.
+        let (used, _) = self.found();
+        if used >= left || self.flags() & flag::PASSING != 0 {
+            return;
+        }
+        let Some(stretch) = payload.stretch(offset + used) else {
+            let event = self.lose();
+            self.report(used, event);
+            return;
+        };
+        if self.line.is_empty() {
+            let taken = self.line.take::<RESPONSE>(stretch, left - used);
+            self.report(used + taken, taken);
+        }
+        if self.found().1 == 0 {
+            self.read_words::<RESPONSE, P>(payload, offset, left);
+        }
+        // Read back, so that it is one path from here on, whichever way the line was taken.
         let (used, complete) = self.found();
         let event = if complete != 0 {
             let event = self.line_complete::<RESPONSE>();
@@ -211,6 +267,24 @@ impl Framer {
             event::NONE
         };
         self.report(used, event);
+    }
+
+    /// Takes part of a line that is cut or long, word by word. Not inlined, for the reason in `conn/observe.rs`.
+    #[inline(never)]
+    fn read_words<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
+        for _ in 0..WORDS {
+            let (used, _) = self.found();
+            if used >= left {
+                break;
+            }
+            let Some(word) = payload.word(offset + used) else { break };
+            let valid = left - used;
+            let pushed = self.line.push::<RESPONSE>(word, if valid < 8 { valid } else { 8 });
+            self.report(used + (pushed & Line::USED), pushed & Line::COMPLETE);
+            if pushed & Line::COMPLETE != 0 {
+                break;
+            }
+        }
     }
 
     /// Notes what a step found and how many bytes it took, for [`Self::found`]. By way of memory, so that to the kernel's
@@ -263,225 +337,11 @@ impl Framer {
             self.enter(state::START);
         }
     }
-
-    #[inline(always)]
-    fn line_complete<const RESPONSE: bool>(&mut self) -> u32 {
-        match self.state() {
-            state::START if RESPONSE => self.status_line(),
-            state::START => self.request_line(),
-            state::FIELDS => {
-                if self.line.is_blank() {
-                    self.fields_end::<RESPONSE>()
-                } else {
-                    self.field()
-                }
-            }
-            state::CHUNK_SIZE => self.chunk_size(),
-            _ => {
-                // The trailer section.
-                if self.line.is_blank() { event::END } else { event::NONE }
-            }
-        }
-    }
-
-    /// `request-line = method SP request-target SP HTTP-version` (RFC 9112, section 3).
-    #[inline(always)]
-    fn request_line(&mut self) -> u32 {
-        if self.line.is_blank() {
-            // A server should ignore an empty line before a request (section 2.2).
-            return event::NONE;
-        }
-        if !self.line.ends_with_version() {
-            let h2 = self.line.word(0) == prefix(b"PRI * HT") && self.line.word(8) == prefix(b"TP/2.0\r\n");
-            let event = self.unintelligible();
-            return if h2 && event == event::NOT_HTTP { event::HTTP2 } else { event };
-        }
-        let target = after_method(&self.line);
-        let target = self.line.forget(target);
-        if target == 0 {
-            return self.unintelligible();
-        }
-        let word = self.line.word(0);
-        let mut flags = (self.flags & flag::CONNECTION) | flag::SPEAKS_HTTP;
-        if word & keep(5) == prefix(b"HEAD ") {
-            flags |= flag::HEAD;
-        } else if word == prefix(b"CONNECT ") {
-            flags |= flag::CONNECT;
-        }
-        self.flags = flags;
-        self.subject = endpoint(&self.line, target) as u32;
-        self.state = state::FIELDS;
-        event::START
-    }
-
-    /// `status-line = HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112, section 4).
-    #[inline(always)]
-    fn status_line(&mut self) -> u32 {
-        let word = self.line.word(0);
-        if word & keep(7) != prefix(b"HTTP/1.") {
-            return self.lose();
-        }
-        let code = decimal(&mut self.line, 9);
-        if self.line.word(8) as u8 != b' ' || code.digits != 3 {
-            return self.lose();
-        }
-        self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
-        self.subject = code.value as u32;
-        self.state = state::FIELDS;
-        // Interim responses announce themselves only by their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
-        if is_interim(self.subject) { event::NONE } else { event::START }
-    }
-
-    /// One field line: only what frames the message or says that it is streamed matters.
-    #[inline(always)]
-    fn field(&mut self) -> u32 {
-        let name = self.line.lower_word(0);
-        if name == prefix(b"content-") {
-            let rest = self.line.lower_word(8);
-            if rest & keep(7) == prefix(b"length:") {
-                return self.content_length();
-            }
-            if rest & keep(5) == prefix(b"type:") {
-                self.content_type();
-            }
-        } else if name == prefix(b"transfer")
-            && self.line.lower_word(8) == prefix(b"-encodin")
-            && self.line.lower_word(16) & keep(2) == prefix(b"g:")
-        {
-            return self.transfer_encoding();
-        }
-        event::NONE
-    }
-
-    #[inline(always)]
-    fn content_length(&mut self) -> u32 {
-        let at = self.line.skip_blanks(15);
-        let Decimal { value, digits } = decimal(&mut self.line, at);
-        let after = self.line.word(at + digits) & 0xff;
-        let ends = matches!(after as u8, b'\r' | b'\n' | b' ' | b'\t');
-        // Differing lengths, or one that is no number, make the message's end unknowable (RFC 9112, section 6.3, rule 5).
-        let repeated = self.flags & flag::LENGTH != 0 && self.length != value;
-        if digits == 0 || digits > 16 || !ends || repeated {
-            return self.lose();
-        }
-        self.length = value;
-        self.flags |= flag::LENGTH;
-        event::NONE
-    }
-
-    #[inline(always)]
-    fn content_type(&mut self) {
-        let at = self.line.skip_blanks(13);
-        let (first, second, third) =
-            (self.line.lower_word(at), self.line.lower_word(at + 8), self.line.lower_word(at + 16));
-        let event_stream = first == prefix(b"text/eve")
-            && second == prefix(b"nt-strea")
-            && third as u8 == b'm'
-            && ends_media_type((self.line.word(at + 17)) as u8);
-        let ndjson = first == prefix(b"applicat")
-            && second == prefix(b"ion/x-nd")
-            && third & keep(4) == prefix(b"json")
-            && ends_media_type((self.line.word(at + 20)) as u8);
-        if event_stream || ndjson {
-            self.flags |= flag::STREAMED;
-        }
-    }
-
-    /// `Transfer-Encoding` counts as chunked when `chunked` is the last coding (RFC 9112, section 6.1).
-    #[inline(always)]
-    fn transfer_encoding(&mut self) -> u32 {
-        let len = self.line.len();
-        if len > KEPT {
-            return self.lose();
-        }
-        // The value ends before CR LF and blanks.
-        let mut end = len - 1;
-        for _ in 0..4 {
-            if end > 18 && matches!((self.line.word(end - 1)) as u8, b'\r' | b' ' | b'\t') {
-                end -= 1;
-            }
-            end = self.line.forget(end);
-        }
-        if end < 25 {
-            self.flags = (self.flags & !flag::CHUNKED) | flag::OTHER_CODING;
-            return event::NONE;
-        }
-        let before = (self.line.word(end - 8)) as u8;
-        let coding = self.line.lower_word(end - 7) & keep(7);
-        let chunked = coding == prefix(b"chunked") && matches!(before, b':' | b' ' | b'\t' | b',');
-        self.flags &= !(flag::CHUNKED | flag::OTHER_CODING);
-        self.flags |= if chunked { flag::CHUNKED } else { flag::OTHER_CODING };
-        event::NONE
-    }
-
-    /// The empty line after the fields: what follows is decided by RFC 9112, section 6.3.
-    #[inline(always)]
-    fn fields_end<const RESPONSE: bool>(&mut self) -> u32 {
-        if RESPONSE {
-            let code = self.subject;
-            if is_interim(code) {
-                // The final response to the same request follows.
-                self.enter(state::START);
-                self.flags &= flag::CONNECTION | flag::HEAD | flag::CONNECT;
-                return event::NONE;
-            }
-            if code == 101 || (self.flags & flag::CONNECT != 0 && code / 100 == 2) {
-                self.flags |= flag::SWITCHES;
-                return event::END;
-            }
-            if self.flags & flag::HEAD != 0 || code == 204 || code == 304 {
-                return event::END;
-            }
-        }
-        if self.flags & flag::CHUNKED != 0 {
-            self.state = state::CHUNK_SIZE;
-            return event::NONE;
-        }
-        if self.flags & flag::OTHER_CODING == 0 {
-            if self.flags & flag::LENGTH != 0 && self.length > 0 {
-                self.remaining = self.length;
-                self.flags |= flag::DATA_BEGINS;
-                self.state = state::DATA;
-                return event::NONE;
-            }
-            if !RESPONSE || self.flags & flag::LENGTH != 0 {
-                return event::END;
-            }
-        } else if !RESPONSE {
-            // A server answers 400 and closes: the end of such a request cannot be known (rule 4).
-            return self.lose();
-        }
-        self.flags |= flag::DATA_BEGINS;
-        self.state = state::UNTIL_CLOSE;
-        event::NONE
-    }
-
-    #[inline(always)]
-    fn chunk_size(&mut self) -> u32 {
-        match hexadecimal(&self.line) {
-            None => self.lose(),
-            Some(0) => {
-                self.state = state::TRAILERS;
-                event::NONE
-            }
-            Some(size) => {
-                // The CR LF after the data goes with it: chunk-data is not a line, so no bare LF will do (section 7.1). If
-                // it is not there, the next chunk size is no number.
-                self.remaining = size + 2;
-                self.flags |= flag::DATA_BEGINS;
-                self.state = state::DATA;
-                event::NONE
-            }
-        }
-    }
 }
 
-/// 1xx, without 101.
-const fn is_interim(code: u32) -> bool {
-    code / 100 == 1 && code != 101
-}
-
-/// What may follow a media type without parameters changing it.
-const fn ends_media_type(byte: u8) -> bool {
-    matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')
+/// Whether a field line that begins like this can frame the message or say that it is streamed.
+#[inline(always)]
+const fn begins_framing_field(word: u64) -> bool {
+    let name = lower(word);
+    name == prefix(b"content-") || name == prefix(b"transfer")
 }

@@ -4,6 +4,8 @@
 //! line after a chunk, trailer (RFC 9112). [`Line`] collects the part of a line that can matter, however its bytes are
 //! cut into packets; the functions below read it. Words are little-endian: the first byte is the lowest.
 
+use super::Stretch;
+
 /// `0x01` in every byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// `0x80` in every byte.
@@ -70,6 +72,31 @@ impl Line {
         self.len = 0;
     }
 
+    /// Takes a whole line, of which no byte has come: the first of `stretch`, if it ends there within [`KEPT`] and `left`
+    /// bytes. Its length; 0 if it does not, or is one that [`Self::push`] has to take.
+    #[inline(always)]
+    pub fn take<const RESPONSE: bool>(&mut self, stretch: &Stretch, left: u32) -> u32 {
+        let mut length = 0;
+        for (i, (kept, bytes)) in self.head.iter_mut().zip(&stretch[..KEPT as usize / 8]).enumerate() {
+            let word = u64::from_le_bytes(*bytes);
+            *kept = word;
+            let newline = through_newline(word);
+            if newline.found {
+                length = i as u32 * 8 + newline.bytes;
+                break;
+            }
+        }
+        let length = self.forget(length);
+        if length > left || (!RESPONSE && length < 16) {
+            return 0;
+        }
+        if !RESPONSE {
+            self.tail = [self.word(length - 16), self.word(length - 8)];
+        }
+        self.len = length;
+        self.forget(length)
+    }
+
     /// In the answer of [`Self::push`]: how many bytes it took.
     pub const USED: u32 = 15;
     /// In the answer of [`Self::push`]: the line's end (LF) was among them.
@@ -78,11 +105,9 @@ impl Line {
     /// Appends the first `valid` (1..=8) bytes of `word`, up to and including the first LF.
     #[inline(always)]
     pub fn push<const RESPONSE: bool>(&mut self, word: u64, valid: u32) -> u32 {
-        let newline = bytes_equal(word, b'\n');
-        // Bytes up to and including the first LF; 8 without one.
-        let to_newline = bytes_through_lowest(newline);
-        let complete = newline != 0 && to_newline <= valid;
-        let used = if to_newline < valid { to_newline } else { valid };
+        let newline = through_newline(word);
+        let complete = newline.found && newline.bytes <= valid;
+        let used = if newline.bytes < valid { newline.bytes } else { valid };
         let bits = used * 8;
         let word = word & (u64::MAX >> ((64 - bits) & 63));
         let len = self.len();
@@ -121,7 +146,7 @@ impl Line {
     #[inline(always)]
     #[must_use]
     pub const fn lower_word(&self, offset: u32) -> u64 {
-        self.word(offset) | LOWER
+        lower(self.word(offset))
     }
 
     /// Whether the complete line is empty: LF, or CR LF (RFC 9112, section 2.2, lets a recipient take the bare LF).
@@ -187,6 +212,49 @@ const fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
+/// Where a word's first LF is.
+pub struct Newline {
+    /// There is one.
+    pub found: bool,
+    /// Bytes up to and including it; 8 without one.
+    pub bytes: u32,
+}
+
+/// Looks for the first LF.
+#[inline(always)]
+#[must_use]
+pub const fn through_newline(word: u64) -> Newline {
+    let flags = bytes_equal(word, b'\n');
+    Newline { found: flags != 0, bytes: bytes_through_lowest(flags) }
+}
+
+/// Bytes up to and including the first LF of a stretch; 0 without one.
+#[inline(always)]
+#[must_use]
+pub fn line_length(stretch: &Stretch) -> u32 {
+    for (i, bytes) in stretch.iter().enumerate() {
+        let newline = through_newline(u64::from_le_bytes(*bytes));
+        if newline.found {
+            return i as u32 * 8 + newline.bytes;
+        }
+    }
+    0
+}
+
+/// Whether there is an LF among the eight bytes.
+#[inline(always)]
+#[must_use]
+pub const fn has_newline(word: u64) -> bool {
+    bytes_equal(word, b'\n') != 0
+}
+
+/// ASCII letters in lower case; `-:/; ` and digits as they are.
+#[inline(always)]
+#[must_use]
+pub const fn lower(word: u64) -> u64 {
+    word | LOWER
+}
+
 /// Flags (`0x80`) the bytes of `word` that equal `byte`; exact for the lowest flagged byte, which is all that counts.
 #[inline(always)]
 const fn bytes_equal(word: u64, byte: u8) -> u64 {
@@ -218,12 +286,9 @@ pub fn decimal(line: &mut Line, offset: u32) -> Decimal {
         return Decimal { value: high, digits: line.forget(high_digits) };
     }
     let (low, low_digits) = digits8(line.word(offset + 8));
-    let mut value = high;
-    for digit in 0..8 {
-        if digit < low_digits {
-            value *= 10;
-        }
-    }
+    // Times ten to the power of the digits, bit by bit: the verifier would follow both sides of each branch.
+    let power = |bit: u32, factor: u64| 1 + ((factor - 1) & 0u64.wrapping_sub(u64::from(low_digits) >> bit & 1));
+    let value = high * power(0, 10) * power(1, 100) * power(2, 10_000) * power(3, 100_000_000);
     let more = low_digits == 8 && is_digit(line.word(offset + 16) as u8);
     Decimal { value: value + low, digits: line.forget(if more { 17 } else { 8 + low_digits }) }
 }

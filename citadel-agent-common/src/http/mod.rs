@@ -12,10 +12,19 @@ mod start_line;
 
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 
+/// Consecutive bytes, eight by eight: a little-endian word each.
+pub type Stretch = [[u8; 8]; 8];
+
 /// The payload of one segment.
 pub trait Payload {
-    /// Eight bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
-    fn word(&mut self, offset: u32) -> Option<u64>;
+    /// The bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
+    fn stretch(&mut self, offset: u32) -> Option<&Stretch>;
+
+    /// The first eight of them.
+    #[inline(always)]
+    fn word(&mut self, offset: u32) -> Option<u64> {
+        Some(u64::from_le_bytes(self.stretch(offset)?[0]))
+    }
 }
 
 /// Where observations go: atomic adds on map values in the kernel, a record in tests.

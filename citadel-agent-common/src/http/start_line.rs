@@ -54,48 +54,48 @@ pub(super) fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
 pub(super) fn endpoint(line: &Line, target: u32) -> Endpoint {
     let first = line.word(target) & keep(4);
     let at = if first == prefix(b"/v1/") || first == prefix(b"/v2/") { target + 3 } else { target };
-    let (w0, w1, w2) = (line.word(at), line.word(at + 8), line.word(at + 16));
-    let is = |path: &'static [u8]| {
-        // The path and the byte after it, compared word by word; all of this folds to constants.
-        let len = path.len() as u32;
-        let (c0, c1, c2) = words(path);
-        let matches = match len {
-            0..8 => w0 & keep(len) == c0,
-            8 => w0 == c0,
-            9..16 => w0 == c0 && w1 & keep(len - 8) == c1,
-            16 => w0 == c0 && w1 == c1,
-            _ => w0 == c0 && w1 == c1 && w2 & keep(len - 16) == c2,
-        };
-        matches && matches!(line.word(at + len) as u8, b' ' | b'?' | b'/')
-    };
-    if is(b"/chat/completions") {
-        Endpoint::ChatCompletions
-    } else if is(b"/completions") || is(b"/completion") {
-        Endpoint::Completions
-    } else if is(b"/responses") {
-        Endpoint::Responses
-    } else if is(b"/embeddings") || is(b"/embedding") {
-        Endpoint::Embeddings
-    } else if is(b"/rerank") || is(b"/reranking") {
-        Endpoint::Rerank
-    } else if is(b"/models") {
-        Endpoint::Models
-    } else if is(b"/health") || is(b"/healthz") {
-        Endpoint::Health
-    } else if is(b"/metrics") {
-        Endpoint::Metrics
-    } else {
-        Endpoint::Other
+    let words = [line.word(at), line.word(at + 8), line.word(at + 16)];
+    let is = |path: &Path| path.begins(words) && matches!(line.word(at + path.len) as u8, b' ' | b'?' | b'/');
+    macro_rules! is_one_of {
+        ($($path:literal),+) => { $(is(const { &Path::new($path) }))||+ };
+    }
+    // By the first letter: most paths are told from most others by it.
+    match (words[0] >> 8) as u8 {
+        b'c' if is_one_of!(b"/chat/completions") => Endpoint::ChatCompletions,
+        b'c' if is_one_of!(b"/completions", b"/completion") => Endpoint::Completions,
+        b'r' if is_one_of!(b"/responses") => Endpoint::Responses,
+        b'e' if is_one_of!(b"/embeddings", b"/embedding") => Endpoint::Embeddings,
+        b'r' if is_one_of!(b"/rerank", b"/reranking") => Endpoint::Rerank,
+        b'm' if is_one_of!(b"/models") => Endpoint::Models,
+        b'h' if is_one_of!(b"/health", b"/healthz") => Endpoint::Health,
+        b'm' if is_one_of!(b"/metrics") => Endpoint::Metrics,
+        _ => Endpoint::Other,
     }
 }
 
-/// Up to 24 bytes as three words.
-const fn words(text: &[u8]) -> (u64, u64, u64) {
-    let mut words = [0u64; 3];
-    let mut i = 0;
-    while i < text.len() {
-        words[i / 8] |= (text[i] as u64) << (i % 8 * 8);
-        i += 1;
+/// A path of at most 24 bytes, to be compared word by word.
+struct Path {
+    words: [u64; 3],
+    masks: [u64; 3],
+    len: u32,
+}
+
+impl Path {
+    const fn new(path: &[u8]) -> Self {
+        let (mut words, mut masks) = ([0u64; 3], [0u64; 3]);
+        let mut i = 0;
+        while i < path.len() {
+            words[i / 8] |= (path[i] as u64) << (i % 8 * 8);
+            masks[i / 8] |= 0xff << (i % 8 * 8);
+            i += 1;
+        }
+        Self { words, masks, len: path.len() as u32 }
     }
-    (words[0], words[1], words[2])
+
+    /// Whether text that begins with these words begins with the path.
+    #[inline(always)]
+    fn begins(&self, text: [u64; 3]) -> bool {
+        let differs = |i: usize| (text[i] & self.masks[i]) != self.words[i];
+        !(differs(0) || (self.masks[1] != 0 && differs(1)) || (self.masks[2] != 0 && differs(2)))
+    }
 }

@@ -1,7 +1,8 @@
 //! Drives one tracked connection and keeps what the tracker observed of it. The fuzz target uses this file too.
 
 use citadel_agent_common::abi::{Latency, Lost, Phase, Protocol, Side};
-use citadel_agent_common::http::conn::{Conn, PIPELINE, Payload, Progress, Sink};
+use citadel_agent_common::http::conn::{Conn, PIPELINE, Progress};
+use citadel_agent_common::http::{Payload, Sink, Stretch};
 
 /// What the tracker reported, byte counts aside: where these are reported depends on the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,17 +62,28 @@ impl Sink for Recorder {
     }
 }
 
-/// A segment's payload. What is unspecified beyond its end differs from word to word, and means something to a parser.
-struct Bytes<'a>(&'a [u8]);
+/// A segment's payload. What is unspecified beyond its end differs from place to place, and means something to a parser.
+struct Bytes<'a> {
+    payload: &'a [u8],
+    stretch: Stretch,
+}
+
+impl<'a> Bytes<'a> {
+    fn new(payload: &'a [u8]) -> Self {
+        Self { payload, stretch: Stretch::default() }
+    }
+}
 
 impl Payload for Bytes<'_> {
-    fn word(&mut self, offset: u32) -> Option<u64> {
-        let rest = &self.0[offset as usize..];
-        let mut word = [b'\n', 3, b'0', b'G', b'\r', b':', b' ', 0xff];
-        word.rotate_left(offset as usize % 8);
-        let count = rest.len().min(8);
-        word[..count].copy_from_slice(&rest[..count]);
-        Some(u64::from_le_bytes(word))
+    fn stretch(&mut self, offset: u32) -> Option<&Stretch> {
+        let rest = &self.payload[offset as usize..];
+        let mut beyond = [b'\n', 3, b'0', b'G', b'\r', b':', b' ', 0xff];
+        beyond.rotate_left(offset as usize % 8);
+        self.stretch = [beyond; 8];
+        for (byte, payload) in self.stretch.as_flattened_mut().iter_mut().zip(rest) {
+            *byte = *payload;
+        }
+        Some(&self.stretch)
     }
 }
 
@@ -102,14 +114,14 @@ impl Tracked {
     /// A segment from the client.
     pub(crate) fn client(&mut self, seq: u32, bytes: &[u8], now: u64) {
         self.recorder.now = now;
-        let mut payload = Bytes(bytes);
+        let mut payload = Bytes::new(bytes);
         until_done(bytes.len(), || self.conn.receive(&mut payload, seq, bytes.len() as u32, now, &mut self.recorder));
     }
 
     /// A segment from the server.
     pub(crate) fn server(&mut self, seq: u32, bytes: &[u8], ack: u32, now: u64) {
         self.recorder.now = now;
-        let (mut payload, len) = (Bytes(bytes), bytes.len() as u32);
+        let (mut payload, len) = (Bytes::new(bytes), bytes.len() as u32);
         until_done(bytes.len(), || self.conn.transmit(&mut payload, seq, len, ack, now, &mut self.recorder));
     }
 

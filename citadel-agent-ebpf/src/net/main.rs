@@ -81,7 +81,7 @@ pub fn net_sockops(ctx: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn ingress(skb: *mut __sk_buff, slot: u32) {
-    let Some(segment) = Segment::read(skb) else {
+    let Some(mut segment) = Segment::read(skb) else {
         sink::lost(Lost::PacketHeader, 1);
         return;
     };
@@ -108,6 +108,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
             connection.conn.acknowledge(tcp.rcv_nxt);
         }
         receive(connection, skb, &segment, INGRESS, &mut counters);
+        segment.recall(&connection.rx_window);
     }
     if segment.ends() {
         connection.conn.client_ends();
@@ -147,7 +148,7 @@ fn receive(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, 
 
 #[inline(always)]
 fn egress(skb: *mut __sk_buff, slot: u32) {
-    let Some(segment) = Segment::read(skb) else {
+    let Some(mut segment) = Segment::read(skb) else {
         sink::lost(Lost::PacketHeader, 1);
         return;
     };
@@ -165,19 +166,20 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     {
         count_retransmits(connection, tcp.total_retrans, &mut counters);
     }
-    let conn = &mut connection.conn;
     if segment.len > 0 {
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         let mut payload = segment.payload(skb, &mut connection.tx_window);
-        let progress = conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
+        let progress =
+            connection.conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
         if matches!(progress, Progress::More) {
             maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
             sink::lost(Lost::StepLimit, 1);
         }
+        segment.recall(&connection.tx_window);
     }
     if segment.ends() {
-        conn.close(!segment.is_reset(), Side::Server, &mut counters);
+        connection.conn.close(!segment.is_reset(), Side::Server, &mut counters);
     }
 }
 
@@ -199,10 +201,6 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         return;
     }
     if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
-        // The call replaces the flags, and another program may have set some.
-        let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
-        // SAFETY: a valid context.
-        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
         let mut tuple = Tuple {
             remote: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(remote_ip4)],
             local: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(local_ip4)],
@@ -213,6 +211,16 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             tuple.remote = [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
             tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         }
+        if maps::is_own(&mut tuple) {
+            if let Some(connection) = storage(sock, core::ptr::null_mut()) {
+                connection.own = 1;
+            }
+            return;
+        }
+        // The call replaces the flags, and another program may have set some.
+        let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        // SAFETY: a valid context.
+        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
         // SAFETY: maps and keys are valid. What came early becomes the connection's first state.
         let connection = unsafe {
             let map = (&raw const EARLY).cast_mut().cast();
@@ -260,10 +268,13 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
 /// `AF_INET6` of `<linux/socket.h>`.
 const AF_INET6: u32 = 10;
 
-/// The connection's state. One that was not seen to begin is older than the programs.
+/// The connection's state; `None` for one that is not measured. One that was not seen to begin is older than the programs.
 #[inline(always)]
 fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
     let connection = storage(sock, core::ptr::null_mut())?;
+    if connection.own != 0 {
+        return None;
+    }
     if connection.known == 0 {
         connection.known = 1;
         connection.joined = 1;
@@ -301,6 +312,9 @@ fn storage(sock: *mut bpf_sock, first: *mut core::ffi::c_void) -> Option<&'stati
 #[inline(always)]
 fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Connection> {
     let mut tuple = segment.tuple(skb);
+    if maps::is_own(&mut tuple) {
+        return None;
+    }
     let map = (&raw const EARLY).cast_mut().cast();
     let key = (&raw mut tuple).cast();
     if segment.len == 0 {

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
@@ -40,6 +41,11 @@ pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 #[map]
 pub(crate) static EARLY: HashMap<Tuple, Connection> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
+/// Addresses of the connections that the agent itself is about to open -> anything; written by userspace, which does not
+/// connect where it finds the map full.
+#[map]
+pub(crate) static OWN: HashMap<Tuple, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
+
 /// A connection of zeros: what `EARLY` entries begin as. Nothing writes it.
 #[map]
 pub(crate) static BLANK: Array<Connection> = Array::with_max_entries(1, 0);
@@ -72,6 +78,14 @@ pub(crate) fn slot(port: u32) -> Option<u32> {
         NO_SLOT => None,
         slot => Some(slot - 1),
     }
+}
+
+/// Whether the agent itself opens this connection.
+#[inline(always)]
+pub(crate) fn is_own(tuple: &mut Tuple) -> bool {
+    // SAFETY: a valid map and key.
+    let found = unsafe { bpf_map_lookup_elem((&raw const OWN).cast_mut().cast(), (&raw mut *tuple).cast()) };
+    !found.is_null()
 }
 
 /// Goes on with another program, or with the same one from its beginning: sequence numbers tell it where it stopped.

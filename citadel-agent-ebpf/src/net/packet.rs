@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use citadel_agent_common::connection::{self, Tuple, Window};
-use citadel_agent_common::http::conn::Payload;
+use citadel_agent_common::http::{Payload, Stretch};
 
 use crate::maps::V4_MAPPED;
 
@@ -152,12 +152,25 @@ impl Segment {
         tuple
     }
 
+    /// The segment's flags, after [`Self::payload`]. By way of memory, for the verifier's sake as in
+    /// `citadel_agent_common`: kept in a register, each way in which a segment can end would be followed through the parser
+    /// by itself.
+    #[inline(always)]
+    pub(crate) fn recall(&mut self, window: &Window) {
+        // SAFETY: behind a reference.
+        self.flags = unsafe { (&raw const window.flags).read_volatile() } as u8;
+    }
+
     /// The payload, read through `window`.
     #[inline(always)]
     pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window) -> Bytes<'a> {
         // A base from which no offset is inside the window: nothing is loaded yet.
         window.base = u32::MAX - WINDOW;
-        Bytes { skb, at: self.at, len: self.len, window }
+        window.last_stretch = WINDOW - 1;
+        window.payload_at = self.at;
+        window.payload_len = self.len;
+        window.flags = self.flags as u32;
+        Bytes { skb, window }
     }
 }
 
@@ -173,25 +186,24 @@ pub(crate) fn bounded(mut value: u64, mask: u64) -> u64 {
 /// The payload of one segment.
 pub(crate) struct Bytes<'a> {
     skb: *mut __sk_buff,
-    at: u32,
-    len: u32,
     window: &'a mut Window,
 }
 
 impl Payload for Bytes<'_> {
     #[inline(always)]
-    fn word(&mut self, offset: u32) -> Option<u64> {
+    fn stretch(&mut self, offset: u32) -> Option<&Stretch> {
         // SAFETY: behind a reference. Volatile for the verifier's sake, as in `citadel_agent_common`.
-        let base = unsafe { (&raw const self.window.base).read_volatile() };
+        let (base, last) = unsafe {
+            ((&raw const self.window.base).read_volatile(), (&raw const self.window.last_stretch).read_volatile())
+        };
         let mut within = offset.wrapping_sub(base);
-        if within > WINDOW - 8 {
+        if within > last {
             self.load(offset)?;
             within = 0;
         }
         let at = self.window.bytes.as_ptr().wrapping_add(bounded(within as u64, WINDOW as u64 - 1) as usize);
-        // SAFETY: at most 255 + 8 bytes into the window. BPF memory access need not be aligned on the 64-bit
-        // architectures that this agent runs on.
-        Some(unsafe { at.cast::<u64>().read_unaligned() })
+        // SAFETY: at most 255 bytes into the window, which has room for a stretch after that. Bytes need no alignment.
+        Some(unsafe { &*at.cast::<Stretch>() })
     }
 }
 
@@ -199,18 +211,24 @@ impl Bytes<'_> {
     /// Loads the window from `offset` on: up to 256 bytes, as many as there are.
     #[inline(always)]
     fn load(&mut self, offset: u32) -> Option<()> {
-        let left = self.len.wrapping_sub(offset).wrapping_sub(1) as u64;
+        // SAFETY: behind a reference. Volatile, as in `within`.
+        let (start, len) = unsafe {
+            ((&raw const self.window.payload_at).read_volatile(), (&raw const self.window.payload_len).read_volatile())
+        };
+        let left = len.wrapping_sub(offset).wrapping_sub(1) as u64;
         let last = bounded(if left < WINDOW as u64 { left } else { WINDOW as u64 - 1 }, WINDOW as u64 - 1);
         // SAFETY: the window is longer than the length that is passed.
         let failed = unsafe {
             bpf_skb_load_bytes(
                 self.skb.cast(),
-                self.at + offset,
+                start.wrapping_add(offset),
                 self.window.bytes.as_mut_ptr().cast(),
                 last as u32 + 1,
             )
         };
         self.window.base = offset;
+        // What is read beyond the payload's end has no meaning, so a stretch may begin in its last byte.
+        self.window.last_stretch = if left < WINDOW as u64 { WINDOW - 1 } else { WINDOW - size_of::<Stretch>() as u32 };
         if failed == 0 { Some(()) } else { None }
     }
 }

@@ -45,6 +45,8 @@ keys! {
     "model_monitoring.health_timeout": "duration, 100ms to 24h", "5s", "How long an answer may take.";
     "model_monitoring.relay": "`true` or `false`", "false",
         "Whether the models' own `/metrics` are passed on, with the labels `model` and `port`.";
+    "model_monitoring.ask_for_names": "`true` or `false`", "true",
+        "Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.";
     "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";
     "remote_monitoring.dev_ops_server": "host name or IP address", "",
         "The dev-ops server. Required when `enabled` is `true`.";

@@ -47,6 +47,7 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "health_interval", duration(models.health_interval));
     yaml.value(1, "health_timeout", duration(models.health_timeout));
     yaml.value(1, "relay", models.relay);
+    yaml.value(1, "ask_for_names", models.ask_for_names);
 
     yaml.section(0, "ebpf");
     yaml.value(1, "net", ebpf.net);

@@ -1,12 +1,15 @@
 //! What discovery found: the models of this host. Pure data, which joins and sources read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// A process id in the agent's own pid namespace.
-pub type Pid = u32;
+use super::name;
+use super::server::Server;
+use crate::config::resolved::Models;
+pub use crate::host::pid::Pid;
 
-/// The models of this host, in the order of their ports. A configured model is in it whether or not it runs.
+/// The models of this host, in the order of their ports. A configured model is in it whether or not it runs; any other
+/// is while it listens, and a little longer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inventory {
     /// One entry a port.
@@ -20,16 +23,45 @@ pub struct Model {
     pub name: String,
     /// The TCP port.
     pub port: u16,
+    /// A server listens on the port now.
+    pub listens: bool,
     /// The listening processes and all processes of their unit or below them; empty while nothing listens, or where the
     /// agent may not look.
     pub pids: BTreeSet<Pid>,
-    /// The systemd unit that the listener runs in, such as `citadel-phi3.service`.
+    /// The process that has listened longest.
+    pub main: Option<Pid>,
+    /// The file that the main process executes.
+    pub exe: Option<PathBuf>,
+    /// The systemd unit that the main process runs in, such as `citadel-phi3.service`.
     pub unit: Option<String>,
-    /// The listener's cgroup, relative to the root of the cgroup2 mount.
+    /// The cgroup that holds this model and nothing else, relative to the root of the cgroup2 mount.
     pub cgroup: Option<PathBuf>,
+    /// What the server itself calls its model: on its command line, or when it was asked.
+    pub served: Option<String>,
 }
 
 impl Inventory {
+    /// Gives each server that was found, and each configured port, its name.
+    #[must_use]
+    pub fn of(models: &Models, servers: &[Server]) -> Self {
+        let mut found: BTreeMap<u16, Option<&Server>> = models.ports.keys().map(|&port| (port, None)).collect();
+        // What was found under another configuration may be none of this one's models.
+        let wanted = |server: &&Server| models.measures(server.port);
+        found.extend(servers.iter().filter(wanted).map(|server| (server.port, Some(server))));
+        let model = |(port, server): (u16, Option<&Server>)| Model {
+            name: name::choose(models.ports.get(&port).map(String::as_str), server, port),
+            port,
+            listens: server.is_some_and(|server| server.listens),
+            pids: server.map(|server| server.processes.iter().map(|process| process.pid).collect()).unwrap_or_default(),
+            main: server.and_then(|server| Some(server.main?.pid)),
+            exe: server.and_then(|server| server.exe.clone()),
+            unit: server.and_then(|server| Some(server.unit.as_ref()?.name.clone())),
+            cgroup: server.and_then(|server| server.cgroup.clone()),
+            served: server.and_then(Server::served).map(str::to_owned),
+        };
+        Self { models: found.into_iter().map(model).collect() }
+    }
+
     /// The model that a process belongs to; the first by port where several share a process.
     #[must_use]
     pub fn model_of(&self, pid: Pid) -> Option<&Model> {

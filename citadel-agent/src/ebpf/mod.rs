@@ -4,6 +4,7 @@
 
 pub mod mapped;
 pub mod net;
+pub mod own;
 pub mod plan;
 pub mod slots;
 pub mod stats;

@@ -14,10 +14,11 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, ProgramError, SockOps};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
 use citadel_agent_common::abi::{self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT};
-use citadel_agent_common::connection::{Connection, Tuple};
+use citadel_agent_common::connection::Connection;
 use tracing::{debug, warn};
 
 use super::mapped::Mapped;
+use super::own::{Key, OwnConnections, OwnMap};
 use super::plan::Family;
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
@@ -116,7 +117,9 @@ pub struct Net {
     measured: BTreeSet<u16>,
     config: Array<MapData, Range>,
     ports: Array<MapData, u32>,
-    early: HashMap<MapData, EarlyKey, EarlyValue>,
+    early: HashMap<MapData, Key, EarlyValue>,
+    /// The agent's own connections, until somebody announces them here.
+    own: Option<OwnMap>,
     models: Mapped<ModelStats>,
     endpoints: MapData,
     /// A slot's endpoint entries, mapped when it is first read with something in it: 108 KiB each.
@@ -132,13 +135,6 @@ pub struct Net {
 struct Range(abi::PortRange);
 // SAFETY: `repr(C)` of two u32, without padding.
 unsafe impl Pod for Range {}
-
-/// A key of `EARLY`.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct EarlyKey(Tuple);
-// SAFETY: `repr(C)` of ten u32, without padding.
-unsafe impl Pod for EarlyKey {}
 
 /// A value of `EARLY`.
 #[repr(transparent)]
@@ -176,6 +172,7 @@ impl Net {
             ports: array(&mut ebpf, "PORTS")?,
             early: HashMap::try_from(take(&mut ebpf, "EARLY")?)
                 .map_err(|error| NetError::Map { map: "EARLY", error })?,
+            own: Some(HashMap::try_from(take(&mut ebpf, "OWN")?).map_err(|error| NetError::Map { map: "OWN", error })?),
             models: map_into_memory(&data(&mut ebpf, "MODEL_STATS")?, "MODEL_STATS", 0, entries as usize)?,
             endpoints: data(&mut ebpf, "ENDPOINT_STATS")?,
             endpoints_of: (0..entries).map(|_| None).collect(),
@@ -191,6 +188,13 @@ impl Net {
             attach(&mut net.ebpf, name, &directory)?;
         }
         Ok(net)
+    }
+
+    /// Lets the agent's own connections be announced to these programs.
+    pub fn leave_out(&mut self, own: &OwnConnections) {
+        if let Some(map) = self.own.take() {
+            own.attach(map);
+        }
     }
 
     /// How many of a port's open connections are older than the programs. Only those of the agent's own network

@@ -1,7 +1,10 @@
 //! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
 
+pub mod cgroup;
 pub mod files;
 pub mod mountinfo;
+pub mod net_tcp;
+pub mod pid;
 pub mod process;
 pub mod sock_diag;
 
@@ -31,5 +34,13 @@ impl Roots {
     #[must_use]
     pub fn below(root: &Path) -> Self {
         Self { proc: root.join("proc"), sys: root.join("sys"), etc: root.join("etc"), udev: root.join("run/udev/data") }
+    }
+}
+
+impl Roots {
+    /// The directory of a process.
+    #[must_use]
+    pub fn of(&self, pid: pid::Pid) -> PathBuf {
+        self.proc.join(pid.to_string())
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use super::Roots;
+use super::pid::parse_stat;
 
 /// What a process uses.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -24,23 +25,13 @@ pub struct Usage {
 /// When `/proc/self/stat` cannot be read or is not what the kernel documents.
 pub fn read_own_usage(roots: &Roots) -> io::Result<Usage> {
     let stat = fs::read(roots.proc.join("self/stat"))?;
-    parse_stat(&stat, ticks_per_second(), page_size())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat is not as documented"))
-}
-
-/// Parses the fields of `stat` that [`Usage`] needs.
-#[must_use]
-pub fn parse_stat(stat: &[u8], ticks_per_second: f64, page_size: u64) -> Option<Usage> {
-    // The command name may hold anything, also parentheses and spaces; it ends with the last ')'.
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
-    // The first field here is number 3 of the manual page.
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some(Usage {
-        cpu_seconds: number(14)?.checked_add(number(15)?)? as f64 / ticks_per_second,
-        resident_bytes: number(24)?.checked_mul(page_size)?,
-        virtual_bytes: number(23)?,
-        start_ticks: number(22)?,
+    let stat = parse_stat(&stat)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat is not as documented"))?;
+    Ok(Usage {
+        cpu_seconds: (stat.used.user + stat.used.system) as f64 / ticks_per_second(),
+        resident_bytes: stat.resident_pages * page_size(),
+        virtual_bytes: stat.virtual_bytes,
+        start_ticks: stat.start_ticks,
     })
 }
 
@@ -91,24 +82,6 @@ pub fn page_size() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_name_may_hold_anything() {
-        let stat =
-            b"7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 12345 1000000 200 18446744073709551615 1";
-        let usage = parse_stat(stat, 100.0, 4096).unwrap();
-        assert_eq!(
-            usage,
-            Usage { cpu_seconds: 3.0, resident_bytes: 200 * 4096, virtual_bytes: 1_000_000, start_ticks: 12345 }
-        );
-    }
-
-    #[test]
-    fn truncated_files_give_nothing() {
-        for stat in [&b""[..], b"7 (x", b"7 (x) S 1", b"\xff) \xff\xff"] {
-            assert_eq!(parse_stat(stat, 100.0, 4096), None);
-        }
-    }
 
     #[test]
     fn the_running_process_can_be_read() {

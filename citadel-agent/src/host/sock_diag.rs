@@ -1,12 +1,13 @@
 //! TCP sockets of the agent's network namespace, from the kernel's socket monitor (`sock_diag(7)`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket as Netlink, SocketAddr};
 
@@ -19,35 +20,73 @@ pub struct Socket {
     cookie: [u8; 8],
 }
 
+/// A socket that waits for connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Listener {
+    /// The port that it listens on.
+    pub port: u16,
+    /// The address that it listens on; unspecified: on all of the family's, and IPv6's on IPv4's too unless told otherwise.
+    pub address: IpAddr,
+    /// The number under which `/proc/PID/fd` shows it, as `socket:[INODE]`. The kernel hands out 32 bits.
+    pub inode: u32,
+    /// It is in the agent's own network namespace, so that the agent can connect to it.
+    pub reachable: bool,
+}
+
+/// Reads the listening sockets on ports that `wanted` takes, in the agent's own network namespace, each once.
+///
+/// # Errors
+/// When the kernel does not answer as `sock_diag(7)` says it does.
+pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
+    // A dump that runs while sockets come and go may tell of one twice.
+    let mut listeners = HashMap::new();
+    dump(&StateFlags::LISTEN, |header| {
+        let id = &header.socket_id;
+        if wanted(id.source_port) {
+            let (port, address, inode) = (id.source_port, id.source_address, header.inode);
+            listeners.insert(id.cookie, Listener { port, address, inode, reachable: true });
+        }
+    })?;
+    let mut listeners: Vec<_> = listeners.into_values().collect();
+    listeners.sort_unstable_by_key(|listener| (listener.port, listener.inode));
+    Ok(listeners)
+}
+
 /// Reads the connections that a local application has open (`ESTABLISHED` or `CLOSE_WAIT`) on ports that `wanted` takes.
 ///
 /// # Errors
 /// When the kernel does not answer as `sock_diag(7)` says it does.
 pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
     let mut sockets = HashSet::new();
-    for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump(family, id, |socket| {
-            if wanted(socket.local_port) {
-                sockets.insert(socket);
-            }
-        })?;
-    }
+    dump(&(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT), |header| {
+        let id = &header.socket_id;
+        if wanted(id.source_port) {
+            sockets.insert(Socket { local_port: id.source_port, cookie: id.cookie });
+        }
+    })?;
     Ok(sockets.into_iter().collect())
 }
 
-fn dump(family: u8, socket_id: SocketId, mut take: impl FnMut(Socket)) -> io::Result<()> {
+/// All TCP sockets in these states, of IPv4 and IPv6.
+fn dump(states: &StateFlags, mut take: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+    for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        dump_family(family, id, states.clone(), &mut take)?;
+    }
+    Ok(())
+}
+
+fn dump_family(
+    family: u8,
+    socket_id: SocketId,
+    states: StateFlags,
+    take: &mut impl FnMut(&InetResponseHeader),
+) -> io::Result<()> {
     let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
     netlink.bind_auto()?;
     netlink.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT,
-        socket_id,
-    };
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
     let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -63,8 +102,7 @@ fn dump(family: u8, socket_id: SocketId, mut take: impl FnMut(Socket)) -> io::Re
             let answer = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
             match answer.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    let id = response.header.socket_id;
-                    take(Socket { local_port: id.source_port, cookie: id.cookie });
+                    take(&response.header);
                 }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
@@ -83,6 +121,7 @@ fn dump(family: u8, socket_id: SocketId, mut take: impl FnMut(Socket)) -> io::Re
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
 
     use super::*;
 
@@ -101,6 +140,21 @@ mod tests {
             drop(servers);
             drop(clients);
             assert_eq!(open(), []);
+        }
+    }
+    #[test]
+    fn each_listening_socket_is_listed_with_the_inode_that_proc_shows() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let local = listener.local_addr().unwrap();
+            let _connected = TcpStream::connect(("localhost", local.port())).or_else(|_| TcpStream::connect(local));
+            let found = read_listeners(|port| port == local.port()).unwrap();
+            assert_eq!(found.len(), 1, "{found:?}: a connection is no listener");
+            assert_eq!((found[0].port, found[0].address, found[0].reachable), (local.port(), local.ip(), true));
+            let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+            assert_eq!(link.to_str().unwrap(), format!("socket:[{}]", found[0].inode));
+            drop(listener);
+            assert_eq!(read_listeners(|port| port == local.port()).unwrap(), []);
         }
     }
 }

@@ -2,10 +2,12 @@
 //! fixture; one that may take long belongs into the table of [`apart`].
 
 pub mod apart;
+mod discovery;
 pub mod health;
 mod models;
 mod probes;
 mod process;
+mod processes;
 pub mod services;
 mod storage;
 mod system;
@@ -20,6 +22,7 @@ use self::health::Probes;
 use self::services::Services;
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::Discovered;
 use crate::ebpf::net::Net;
 use crate::ebpf::status::FamilyStatus;
 use crate::host::Roots;
@@ -35,6 +38,8 @@ pub struct Origin<'a> {
     pub roots: &'a Roots,
     /// The models of this host.
     pub inventory: &'a Inventory,
+    /// What discovery knows besides.
+    pub discovered: &'a Discovered,
     /// The `net` probes, where they are attached.
     pub net: Option<&'a mut Net>,
     /// All probe families' statuses.
@@ -80,6 +85,8 @@ pub struct Source {
 pub const SOURCES: &[Source] = &[
     Source { name: "models", section: Section::Models, read: models::read },
     Source { name: "health", section: Section::Models, read: health::read },
+    Source { name: "discovery", section: Section::Models, read: discovery::read },
+    Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     system("cpu", |origin, page| system::cpu::read(origin.roots, &mut origin.memory.cpu, page)),

@@ -4,6 +4,7 @@ use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Proto
 use citadel_agent_common::hist::Histogram;
 
 use super::{Origin, Outcome, Reading};
+use crate::discovery::inventory::Model;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, REQUEST_BYTES, REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED,
@@ -12,7 +13,7 @@ use crate::metrics::catalogue::models::{
 };
 use crate::metrics::family::{Page, Value};
 
-const PROTOCOLS: [(Protocol, &str); 4] =
+pub(super) const PROTOCOLS: [(Protocol, &str); 4] =
     [(Protocol::Http1, "http1"), (Protocol::Http2, "http2"), (Protocol::Tls, "tls"), (Protocol::Other, "other")];
 
 const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
@@ -27,18 +28,11 @@ const PHASES: [(Phase, &str); 5] = [
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(net) = &mut origin.net else { return Ok(Outcome::Absent) };
-    for port in origin.config.models.measured_ports() {
+    for Model { name: model, port, .. } in &origin.inventory.models {
+        let port = *port;
         let Some(stats) = net.model(port) else { continue };
-        let older = net.older_connections(port);
-        let configured = origin.config.models.ports.get(&port);
-        // A port that nobody configured becomes a model with its first connection.
-        if configured.is_none() && older == 0 && stats.counters.iter().all(|&count| count == 0) {
-            continue;
-        }
-        let discovered = format!("port-{port}");
-        let model = configured.unwrap_or(&discovered);
         let port_label = port.to_string();
-        add_model(page, [model, &port_label], &stats, older);
+        add_model(page, [model, &port_label], &stats, net.older_connections(port));
         if stats.counters[counter::BEGUN] > 0 {
             for (endpoint, stats) in net.endpoints(port)? {
                 add_endpoint(page, [model, &port_label, endpoint.label()], &stats);

@@ -149,6 +149,7 @@ pub fn config() -> Config {
             health_interval: Duration::from_secs(15),
             health_timeout: Duration::from_secs(5),
             relay: false,
+            ask_for_names: true,
         },
         remote: None,
         ebpf: Ebpf { net: true, cgroup: None },

@@ -136,6 +136,7 @@ fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mu
     let health_interval = section.read("health_interval", defaults.health_interval, value::interval, mistakes);
     let health_timeout = section.read("health_timeout", defaults.health_timeout, value::interval, mistakes);
     let relay = section.read("relay", defaults.relay, value::boolean, mistakes);
+    let ask_for_names = section.read("ask_for_names", defaults.ask_for_names, value::boolean, mistakes);
     Some(Models {
         ports: ports?,
         discover: discover?.value,
@@ -143,6 +144,7 @@ fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mu
         health_interval: health_interval?.value,
         health_timeout: health_timeout?.value,
         relay: relay?.value,
+        ask_for_names: ask_for_names?.value,
     })
 }
 

@@ -67,6 +67,7 @@ impl Default for Config {
                 health_interval: Duration::from_secs(15),
                 health_timeout: Duration::from_secs(5),
                 relay: false,
+                ask_for_names: true,
             },
             remote: None,
             ebpf: Ebpf { net: true, cgroup: None },
@@ -123,9 +124,17 @@ pub struct Models {
     pub health_timeout: Duration,
     /// Whether the models' own metrics are passed on.
     pub relay: bool,
+    /// Whether a server that nothing else names is asked what it serves.
+    pub ask_for_names: bool,
 }
 
 impl Models {
+    /// Whether a port is measured: a configured one, or one of `discover`.
+    #[must_use]
+    pub fn measures(&self, port: u16) -> bool {
+        self.ports.contains_key(&port) || self.discover.as_ref().is_some_and(|range| range.contains(&port))
+    }
+
     /// All ports that are measured: the configured ones and those of `discover`.
     #[must_use]
     pub fn measured_ports(&self) -> BTreeSet<u16> {

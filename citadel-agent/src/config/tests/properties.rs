@@ -105,6 +105,7 @@ prop_compose! {
             discover in prop::option::of((1u16.., 1u16..).prop_map(|(a, b)| a.min(b)..=a.max(b)))
                 .prop_filter("own ports are not discovered", move |discover| discover.as_ref().is_none_or(|range| !range.contains(&metrics_port) && !range.contains(&health_check_port))),
             health_endpoints in prop::collection::btree_set("/[!\"$-~]{0,20}", 0..5),
+            ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
             net in any::<bool>(),
             cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
@@ -114,7 +115,8 @@ prop_compose! {
         )
     -> Config {
         let health_endpoints = health_endpoints.into_iter().collect();
-        let models = Models { ports, discover, health_endpoints, health_interval, health_timeout, relay };
+        let models =
+            Models { ports, discover, health_endpoints, health_interval, health_timeout, relay, ask_for_names };
         let services = Services { units: units.into_iter().collect() };
         Config { local, models, remote, ebpf: Ebpf { net, cgroup }, storage, services }
     }

@@ -45,4 +45,10 @@ catalogue! {
         "Always 1; the model that the server itself names at /v1/models.";
     RELAY_SUCCESS: Gauge None "citadel_model_relay_success" ["model", "port"]
         "1 if the model's own metrics are passed on, 0 if they cannot be; absent where that is not configured.";
+    INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]
+        "Always 1, while the model listens; the labels say who serves it: systemd unit, the process that has listened longest, what the server itself calls its model, what most of its connections speak. Empty where it is not known.";
+    CPU: Counter Seconds "citadel_model_cpu_seconds_total" ["model", "port", "mode"]
+        "CPU time of the model's processes: by the cgroup of its unit where that holds nothing else, else of the listening processes and all below them. Processes that have ended count on; a process that listens on two ports counts for both.";
+    MEMORY: Gauge Bytes "citadel_model_memory_bytes" ["model", "port", "kind"]
+        "Memory of the model's processes: rss, in RAM, what several processes share counted for each; pss, in RAM, what n processes of the host share counted 1/n for each; swap, swapped out.";
 }

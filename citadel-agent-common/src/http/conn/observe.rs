@@ -1,0 +1,111 @@
+//! What is observed when a message begins, goes on and ends.
+
+use super::{Conn, PIPELINE};
+use crate::abi::{Latency, Lost, Protocol};
+use crate::http::Sink;
+use crate::http::framer::{event, flag};
+use crate::http::request::{COMPLETE, Request};
+
+// Functions of their own, not inlined: what a function spills to the stack is gone when it returns. Otherwise the verifier
+// keeps such leftovers apart, and follows all that comes later once for each way that led here. (Before 6.19 a slot that is
+// overwritten by half counts as still in use: `check_stack_write_fixed_off` in `kernel/bpf/verifier.c`.)
+
+impl Conn {
+    #[inline(never)]
+    pub(super) fn request_event<S: Sink>(&mut self, event: u32, now: u64, sink: &mut S) {
+        if event == event::NONE {
+            return;
+        }
+        if event & event::START != 0 {
+            if self.protocol == Protocol::Unknown as u32 {
+                self.speaks(Protocol::Http1, sink);
+            }
+            self.push(now, sink);
+        }
+        if event & event::END != 0 {
+            if self.overflown == 0 {
+                let request = self.newest();
+                request.last_ns = now;
+                request.flags |= COMPLETE;
+            }
+            self.rx.begin_next();
+        }
+        if event & event::HTTP2 != 0 {
+            self.speaks(Protocol::Http2, sink);
+        }
+        if event & event::NOT_HTTP != 0 {
+            self.speaks(Protocol::Other, sink);
+        }
+        if event & event::LOST != 0 {
+            sink.lost(Lost::RequestFraming, 1);
+        }
+    }
+
+    /// Puts the request that has begun into the queue.
+    #[inline(always)]
+    fn push<S: Sink>(&mut self, now: u64, sink: &mut S) {
+        if self.overflown != 0 || self.under_way() >= PIPELINE as u32 {
+            self.overflown = 1;
+            sink.lost(Lost::PipelineFull, 1);
+            return;
+        }
+        let request = Request {
+            first_ns: self.rx_first_ns,
+            last_ns: now,
+            endpoint: fresh!(self.rx.subject),
+            flags: self.rx.flags & (flag::HEAD | flag::CONNECT),
+        };
+        let tail = fresh!(self.tail);
+        // Volatile and in this order: the egress program may look as soon as the queue has grown.
+        // SAFETY: both places are behind `self`.
+        unsafe {
+            (&raw mut self.requests[tail as usize & (PIPELINE - 1)]).write_volatile(request);
+            (&raw mut self.tail).write_volatile(tail.wrapping_add(1));
+        }
+        sink.begun();
+    }
+
+    #[inline(never)]
+    pub(super) fn response_event<S: Sink>(&mut self, event: u32, now: u64, sink: &mut S) {
+        if event == event::NONE {
+            return;
+        }
+        if event & event::LOST != 0 {
+            let count = self.under_way();
+            self.head = fresh!(self.tail);
+            if count > 0 {
+                sink.left(count);
+                sink.lost(Lost::ResponseFraming, count);
+            }
+            return;
+        }
+        if self.under_way() == 0 {
+            return;
+        }
+        let request = *self.oldest();
+        if event & event::START != 0 {
+            sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
+        }
+        if event & event::DATA != 0 {
+            if self.tx.flags & flag::STREAMED != 0 {
+                if self.body_begun == 0 {
+                    sink.latency(Latency::FirstToken, request.endpoint, now.saturating_sub(request.last_ns));
+                } else {
+                    sink.latency(Latency::InterToken, request.endpoint, now.saturating_sub(self.chunk_ns));
+                }
+                if self.tx.flags & flag::CHUNKED != 0 {
+                    sink.chunk(request.endpoint);
+                }
+            }
+            self.body_begun = 1;
+            self.chunk_ns = now;
+        }
+        if event & event::END != 0 {
+            sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
+            sink.ended(request.endpoint, fresh!(self.tx.subject));
+            self.head = fresh!(self.head).wrapping_add(1);
+            sink.left(1);
+            self.tx.begin_next();
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Listening sockets -> servers: goes the way from socket to process to unit, and remembers what ended a moment ago.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::command;
+use super::holders::{Blind, Holders};
+use super::server::Server;
+use super::table::Table;
+use super::unit::Unit;
+use crate::host::pid::{Pid, Process, read_command_line, read_command_name, read_executable};
+use crate::host::sock_diag::Listener;
+use crate::host::{Roots, cgroup, net_tcp};
+
+/// Programs that hold a listening socket for others: systemd until the service starts that it belongs to
+/// (`systemd.socket(5)`), Docker's proxy for as long as the container publishes the port.
+const BROKERS: [&str; 2] = ["systemd", "docker-proxy"];
+
+/// Looks, and remembers.
+#[derive(Debug)]
+pub struct Looker {
+    roots: Roots,
+    /// Where cgroup v2 is mounted, if it is.
+    mount: Option<PathBuf>,
+    holders: Holders,
+    servers: BTreeMap<u16, Known>,
+    /// Units in which servers of several ports were seen side by side. Once is enough: after a restart they come up one by
+    /// one, and their names must not change meanwhile.
+    shared: BTreeSet<String>,
+}
+
+/// A server that was found.
+#[derive(Debug)]
+struct Known {
+    server: Server,
+    /// Since when it has neither listened nor had a connection open.
+    gone: Option<Instant>,
+}
+
+/// Where to look, beside the listeners themselves.
+pub struct Around<'a> {
+    /// Which ports can be models'.
+    pub wanted: &'a dyn Fn(u16) -> bool,
+    /// Which of these ports have connections open.
+    pub open: &'a dyn Fn(&BTreeSet<u16>) -> BTreeSet<u16>,
+    /// How long a server is kept when it is gone: what it counted last must be scraped, and if it is only being restarted,
+    /// its series go on.
+    pub keep: Duration,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What a look could not see.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unseen {
+    /// Ports on which somebody listens whom the agent cannot see.
+    pub ports: BTreeSet<u16>,
+    /// Why.
+    pub blind: Blind,
+}
+
+impl Looker {
+    /// One that knows nothing yet. `mount` is where cgroup v2 is mounted.
+    #[must_use]
+    pub fn new(roots: Roots, mount: Option<PathBuf>) -> Self {
+        let (holders, servers, shared) = Default::default();
+        Self { roots, mount, holders, servers, shared }
+    }
+
+    /// All servers, in the order of their ports.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().map(|known| &known.server)
+    }
+
+    /// Looks who is behind these listeners, and behind those of other network namespaces.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be listed.
+    pub fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
+        let table = Table::read(&self.roots)?;
+        let mut inodes: BTreeMap<u16, BTreeSet<u32>> = BTreeMap::new();
+        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted)) {
+            inodes.entry(listener.port).or_default().insert(listener.inode);
+        }
+        let blind = self.holders.find(&self.roots, &table, &inodes.values().flatten().copied().collect());
+        let holders: BTreeMap<u16, Vec<Process>> =
+            inodes.iter().map(|(&port, inodes)| (port, self.holders_of(inodes))).collect();
+        let trees: BTreeMap<u16, BTreeSet<Pid>> = holders
+            .iter()
+            .map(|(&port, holders)| (port, table.trees_of(holders.iter().map(|process| process.pid))))
+            .collect();
+
+        let mut found: BTreeMap<u16, Server> =
+            holders.iter().map(|(&port, holders)| (port, self.server(port, holders))).collect();
+        self.note_shared_units(&found, &trees);
+        for (port, server) in &mut found {
+            self.settle(server, &trees[port], &table);
+            self.keep_members(server, &trees, &table);
+        }
+        self.forget_the_gone(&found, &table, around);
+        for (port, server) in found {
+            self.servers.insert(port, Known { server, gone: None });
+        }
+        let nobody = holders
+            .iter()
+            .filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
+        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind })
+    }
+
+    /// The processes that hold one of the sockets for themselves, the oldest first.
+    fn holders_of(&self, inodes: &BTreeSet<u32>) -> Vec<Process> {
+        let all: BTreeSet<Process> = inodes.iter().flat_map(|&inode| self.holders.of(inode)).collect();
+        let own = |process: &Process| {
+            let name = read_command_name(&self.roots, process.pid).unwrap_or_default();
+            !BROKERS.contains(&name.as_str())
+        };
+        let mut all: Vec<_> = all.into_iter().filter(own).collect();
+        all.sort_by_key(|process| (process.start_ticks, process.pid));
+        all
+    }
+
+    /// What can be said of a port's server without a look at the others.
+    fn server(&self, port: u16, holders: &[Process]) -> Server {
+        let main = holders.first().copied();
+        let mut server = Server { port, listens: true, main, ..Server::default() };
+        if let Some(Process { pid, .. }) = main {
+            // What cannot be read stays unknown: it has ended, or the agent may not.
+            server.exe = read_executable(&self.roots, pid).ok();
+            server.named = read_command_line(&self.roots, pid).ok().and_then(|line| command::model(&line));
+            server.unit = cgroup::read_cgroup(&self.roots, pid).ok().flatten().and_then(|cgroup| Unit::of(&cgroup));
+        }
+        server
+    }
+
+    /// Two servers share a unit if neither descends from the other.
+    fn note_shared_units(&mut self, found: &BTreeMap<u16, Server>, trees: &BTreeMap<u16, BTreeSet<Pid>>) {
+        for (port, server) in found {
+            for (other_port, other) in found.range(port + 1..) {
+                let (Some(main), Some(other_main)) = (server.main, other.main) else { continue };
+                let apart = !trees[other_port].contains(&main.pid) && !trees[port].contains(&other_main.pid);
+                if let Some(unit) = server.unit.as_ref().filter(|_| server.unit == other.unit && apart) {
+                    self.shared.insert(unit.name.clone());
+                }
+            }
+        }
+    }
+
+    /// Which processes are the server's.
+    fn settle(&self, server: &mut Server, tree: &BTreeSet<Pid>, table: &Table) {
+        let mut pids = tree.clone();
+        if let Some(unit) = &server.unit {
+            server.unit_is_shared = self.shared.contains(&unit.name);
+            let own = unit.is_dedicated() && !server.unit_is_shared;
+            if let (true, Some(mount)) = (own, &self.mount)
+                && let Ok(all) = cgroup::read_processes(mount, &unit.cgroup)
+            {
+                pids.extend(all);
+                server.cgroup = Some(unit.cgroup.clone());
+            }
+        }
+        server.processes = pids.into_iter().filter_map(|pid| table.process(pid)).collect();
+    }
+
+    /// A process that was the server's stays so, also when its parent has ended and another one's child it is now.
+    fn keep_members(&self, server: &mut Server, trees: &BTreeMap<u16, BTreeSet<Pid>>, table: &Table) {
+        let Some(known) = self.servers.get(&server.port) else { return };
+        let anothers =
+            |process: &Process| trees.iter().any(|(&port, tree)| port != server.port && tree.contains(&process.pid));
+        let members = known.server.processes.iter().filter(|process| table.lives(**process) && !anothers(process));
+        server.processes.extend(members);
+    }
+
+    fn forget_the_gone(&mut self, found: &BTreeMap<u16, Server>, table: &Table, around: &Around<'_>) {
+        let missing: BTreeSet<u16> = self.servers.keys().copied().filter(|port| !found.contains_key(port)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let open = (around.open)(&missing);
+        self.servers.retain(|port, known| {
+            if !missing.contains(port) {
+                return true;
+            }
+            known.server.listens = false;
+            known.server.processes.retain(|process| table.lives(*process));
+            if !(around.wanted)(*port) {
+                return false;
+            }
+            known.gone = if open.contains(port) { None } else { known.gone.or(Some(around.now)) };
+            known.gone.is_none_or(|since| around.now.duration_since(since) < around.keep)
+        });
+    }
+}
+
+/// The listeners of all other network namespaces that the agent can see.
+fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
+    let Ok(own) = net_tcp::read_namespace(roots, std::process::id()) else { return Vec::new() };
+    let mut seen = BTreeSet::from([own]);
+    let mut listeners = Vec::new();
+    for process in table.processes() {
+        if let Ok(namespace) = net_tcp::read_namespace(roots, process.pid)
+            && !seen.contains(&namespace)
+            // A process that has ended meanwhile: another of its namespace will do.
+            && let Ok(found) = net_tcp::read_listeners_of(roots, process.pid, wanted)
+        {
+            seen.insert(namespace);
+            listeners.extend(found);
+        }
+    }
+    listeners
+}

@@ -1,0 +1,47 @@
+//! Which name a model's series carry. Pure.
+
+use super::server::Server;
+
+/// The configured name, else the one that its unit, its command line or its own answer gives, else the port's.
+#[must_use]
+pub fn choose(configured: Option<&str>, server: Option<&Server>, port: u16) -> String {
+    configured.or_else(|| given(server?)).map_or_else(|| format!("port-{port}"), str::to_owned)
+}
+
+/// Whether only the server's own answer could name it.
+#[must_use]
+pub fn must_be_asked(server: &Server) -> bool {
+    server.unit_model().is_none() && server.named.is_none()
+}
+
+fn given(server: &Server) -> Option<&str> {
+    server.unit_model().or(server.named.as_deref()).or(server.answered.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::unit::Unit;
+
+    #[test]
+    fn the_nearest_to_the_operator_wins() {
+        let unit = Unit { name: "citadel-phi3.service".to_owned(), cgroup: "x".into() };
+        let mut server = Server {
+            unit: Some(unit),
+            named: Some("microsoft/phi-3".to_owned()),
+            answered: Some("phi".to_owned()),
+            ..Server::default()
+        };
+        assert_eq!(choose(Some("mine"), Some(&server), 11400), "mine");
+        assert_eq!(choose(None, Some(&server), 11400), "phi3");
+        assert!(!must_be_asked(&server));
+        server.unit_is_shared = true;
+        assert_eq!(choose(None, Some(&server), 11400), "microsoft/phi-3");
+        server.named = None;
+        assert_eq!(choose(None, Some(&server), 11400), "phi");
+        assert!(must_be_asked(&server));
+        server.answered = None;
+        assert_eq!(choose(None, Some(&server), 11400), "port-11400");
+        assert_eq!(choose(None, None, 11400), "port-11400");
+    }
+}

@@ -1,0 +1,3 @@
+mod fake_proc;
+mod looks;
+mod meters;

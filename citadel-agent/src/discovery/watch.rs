@@ -1,0 +1,224 @@
+//! Discovery as it runs: on a thread of its own, because `/proc` may make a reader wait and servers may not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use super::ask::{Answers, ask};
+use super::look::{Around, Looker, Unseen};
+use super::name;
+use super::server::Server;
+use super::usage::{Usage, Usages};
+use crate::config::resolved::{Config, Models};
+use crate::ebpf::own::OwnConnections;
+use crate::host::sock_diag::{self, Listener};
+use crate::host::{Roots, mountinfo};
+use crate::slot::Slot;
+
+/// How often listeners are listed and CPU time is read, where the collection interval is not shorter. It takes a fraction of
+/// a millisecond; the whole way is gone once an interval, and when a listener has come or gone.
+const TICK: Duration = Duration::from_secs(2);
+
+/// What discovery knows.
+#[derive(Debug, Default)]
+pub struct Discovered {
+    /// The servers, in the order of their ports.
+    pub servers: Vec<Server>,
+    /// What the processes of each port's server use.
+    pub usage: BTreeMap<u16, Usage>,
+    /// Why something is missing, if it is.
+    pub problem: Option<String>,
+}
+
+/// The running discovery; ends with the value.
+#[derive(Debug)]
+pub struct Discovery {
+    newest: Slot<Discovered>,
+    settings: Option<Sender<Settings>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What of the configuration matters here.
+#[derive(Clone, PartialEq, Debug)]
+struct Settings {
+    models: Models,
+    interval: Duration,
+}
+
+impl Settings {
+    fn of(config: &Config) -> Self {
+        Self { models: config.models.clone(), interval: config.local.collection_interval }
+    }
+}
+
+impl Discovery {
+    /// Looks once, then goes on looking on a thread. `own` announces the agent's own connections.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start(config: &Config, roots: &Roots, own: OwnConnections) -> io::Result<Self> {
+        let newest = Slot::default();
+        let mut watcher = Watcher::new(Settings::of(config), roots, own, newest.clone());
+        watcher.tick();
+        let (settings, changes) = mpsc::channel();
+        let thread = thread::Builder::new().name("discovery".to_owned()).stack_size(256 << 10).spawn(move || {
+            loop {
+                match changes.recv_timeout(watcher.pause()) {
+                    Ok(settings) => watcher.configure(settings),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                watcher.tick();
+                watcher.ask_one();
+            }
+        })?;
+        Ok(Self { newest, settings: Some(settings), thread: Some(thread) })
+    }
+
+    /// The newest that is known.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Discovered> {
+        self.newest.newest().map(|published| published.value).unwrap_or_default()
+    }
+
+    /// Goes on with another configuration.
+    pub fn configure(&self, config: &Config) {
+        if let Some(settings) = &self.settings {
+            // Without a receiver the thread has panicked, which its own message tells.
+            _ = settings.send(Settings::of(config));
+        }
+    }
+}
+
+impl Drop for Discovery {
+    fn drop(&mut self) {
+        self.settings = None;
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}
+
+/// The thread's state.
+struct Watcher {
+    settings: Settings,
+    own: OwnConnections,
+    looker: Looker,
+    usages: Usages,
+    answers: Answers,
+    listeners: Vec<Listener>,
+    looked: Option<Instant>,
+    problem: Option<String>,
+    newest: Slot<Discovered>,
+}
+
+impl Watcher {
+    fn new(settings: Settings, roots: &Roots, own: OwnConnections, newest: Slot<Discovered>) -> Self {
+        let mount = mountinfo::read_cgroup2_mount(roots).ok().flatten();
+        Self {
+            settings,
+            own,
+            looker: Looker::new(roots.clone(), mount.clone()),
+            usages: Usages::new(roots.clone(), mount),
+            answers: Answers::default(),
+            listeners: Vec::new(),
+            looked: None,
+            problem: None,
+            newest,
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        TICK.min(self.settings.interval)
+    }
+
+    fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.looked = None;
+    }
+
+    /// Lists the listeners; looks who they are if that can have changed; publishes.
+    fn tick(&mut self) {
+        match self.look() {
+            Ok(Some(unseen)) => self.problem = complaint(&unseen),
+            Ok(None) => {}
+            Err(error) => self.problem = Some(format!("listeners cannot be listed: {error}")),
+        }
+        self.usages.read_cpu(self.looker.servers());
+        self.publish();
+    }
+
+    /// What could not be seen; `None` if there was no need to look.
+    fn look(&mut self) -> io::Result<Option<Unseen>> {
+        let models = &self.settings.models;
+        let wanted = |port| models.measures(port);
+        let listeners = sock_diag::read_listeners(wanted)?;
+        let now = Instant::now();
+        let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= self.settings.interval);
+        if !due && listeners == self.listeners {
+            return Ok(None);
+        }
+        let around = Around { wanted: &wanted, open: &open_among, keep: self.settings.interval, now };
+        let unseen = self.looker.look(&listeners, &around)?;
+        self.listeners = listeners;
+        self.looked = Some(now);
+        let known: BTreeSet<u16> = self.looker.servers().map(|server| server.port).collect();
+        self.answers.keep(|port| known.contains(&port));
+        self.usages.read_memory(self.looker.servers(), now);
+        debug!(servers = known.len(), took = ?now.elapsed(), "looked");
+        Ok(Some(unseen))
+    }
+
+    /// Asks one of the servers that nothing else names; one a tick, so that silent servers cannot hold up the rest.
+    fn ask_one(&mut self) {
+        let models = &self.settings.models;
+        if !models.ask_for_names {
+            return;
+        }
+        let now = Instant::now();
+        let unnamed = |server: &&Server| !models.ports.contains_key(&server.port) && name::must_be_asked(server);
+        let ports: BTreeSet<u16> = self.looker.servers().filter(unnamed).map(|server| server.port).collect();
+        let due = |listener: &&Listener| ports.contains(&listener.port) && self.answers.is_due(listener, now);
+        let Some(&listener) = self.listeners.iter().find(due) else { return };
+        let said = ask(&self.own, &listener);
+        self.answers.note(&listener, said, Instant::now());
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let servers = self.looker.servers().map(|server| {
+            let answered = self.answers.name(server.port).map(str::to_owned);
+            Server { answered, ..server.clone() }
+        });
+        let (servers, usage, problem) = (servers.collect(), self.usages.all(), self.problem.clone());
+        self.newest.publish(Discovered { servers, usage, problem });
+    }
+}
+
+/// Which of these ports have connections open.
+fn open_among(ports: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let open = sock_diag::read_open_connections(|port| ports.contains(&port)).unwrap_or_default();
+    open.into_iter().map(|socket| socket.local_port).collect()
+}
+
+/// What a person should know of what could not be seen.
+fn complaint(unseen: &Unseen) -> Option<String> {
+    let Unseen { ports, blind } = unseen;
+    if ports.is_empty() || (blind.refused == 0 && !blind.too_many) {
+        return None;
+    }
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let why = match blind.refused {
+        0 => "more files are open on this host than one search looks at".to_owned(),
+        refused => format!(
+            "the files of {refused} processes may not be seen; it takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which the \
+             shipped unit gives"
+        ),
+    };
+    Some(format!("whose listeners are on port {} is not known: {why}", ports.join(", ")))
+}

@@ -1,0 +1,142 @@
+//! The agent's own connections to models: announced to the `net` programs before they begin, so that they leave them out.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aya::Pod;
+use aya::maps::{HashMap, MapData};
+use citadel_agent_common::connection::Tuple;
+use socket2::{Domain, Socket, Type};
+
+/// A connection's addresses as aya wants them.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct Key(pub(super) Tuple);
+// SAFETY: `repr(C)` of integers without padding.
+unsafe impl Pod for Key {}
+
+/// The map that the programs look into.
+pub(super) type OwnMap = HashMap<MapData, Key, u32>;
+
+/// Announces connections. Clones share the map; without one, announcing costs and does nothing.
+#[derive(Clone, Default)]
+pub struct OwnConnections {
+    map: Arc<Mutex<Option<OwnMap>>>,
+}
+
+impl std::fmt::Debug for OwnConnections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnConnections").field("attached", &self.map().is_some()).finish()
+    }
+}
+
+/// A connection of the agent's own, which no program measures.
+#[derive(Debug)]
+pub struct OwnConnection {
+    stream: TcpStream,
+    _announced: Announced,
+}
+
+impl OwnConnection {
+    /// Its stream.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
+
+/// A connection is announced for as long as this lives: until the server's socket exists, that is until something was
+/// answered, since a listener may defer the socket to the first data.
+#[derive(Debug)]
+pub struct Announced {
+    own: OwnConnections,
+    tuple: Tuple,
+}
+
+impl OwnConnections {
+    /// Connects to a server of this host, within `limit`.
+    ///
+    /// # Errors
+    /// Those of the connection, or that it cannot be announced.
+    pub fn connect(&self, server: SocketAddr, limit: Duration) -> io::Result<OwnConnection> {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        // A connection to an address of this host comes from the same address: bound to it, the port is known before.
+        socket.bind(&SocketAddr::new(server.ip(), 0).into())?;
+        let client = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let announced = self.announce(client, server)?;
+        socket.connect_timeout(&server.into(), limit)?;
+        Ok(OwnConnection { stream: socket.into(), _announced: announced })
+    }
+
+    /// Announces a connection that is about to begin.
+    ///
+    /// # Errors
+    /// When the map is full or cannot be written: the connection must not be made, or it would be measured.
+    pub fn announce(&self, client: SocketAddr, server: SocketAddr) -> io::Result<Announced> {
+        let tuple = Tuple {
+            remote: words(client.ip()),
+            local: words(server.ip()),
+            remote_port: u32::from(client.port()),
+            local_port: u32::from(server.port()),
+        };
+        if let Some(map) = self.map().as_mut() {
+            map.insert(Key(tuple), 1, 0).map_err(io::Error::other)?;
+        }
+        Ok(Announced { own: self.clone(), tuple })
+    }
+
+    /// Announces to these programs from now on.
+    pub(super) fn attach(&self, map: OwnMap) {
+        *self.map() = Some(map);
+    }
+
+    fn map(&self) -> MutexGuard<'_, Option<OwnMap>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Some(map) = self.own.map().as_mut() {
+            // It may be gone with the programs that it was announced to.
+            _ = map.remove(&Key(self.tuple));
+        }
+    }
+}
+
+/// An address as [`Tuple`] has it.
+fn words(address: IpAddr) -> [u32; 4] {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let bytes = address.octets();
+    std::array::from_fn(|i| u32::from_ne_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_words_in_network_order() {
+        let bytes = |text: &str| words(text.parse().unwrap()).map(u32::to_ne_bytes).concat();
+        assert_eq!(bytes("127.0.0.1"), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1]);
+        assert_eq!(bytes("1:2::3"), [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn it_comes_from_the_address_that_was_announced() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let server = TcpListener::bind(address).unwrap();
+            let to = server.local_addr().unwrap();
+            let mut connection = OwnConnections::default().connect(to, Duration::from_secs(5)).unwrap();
+            let (_, from) = server.accept().unwrap();
+            assert_eq!(from, connection.stream().local_addr().unwrap());
+            assert_eq!(from.ip(), to.ip());
+        }
+    }
+}

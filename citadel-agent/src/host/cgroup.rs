@@ -1,0 +1,123 @@
+//! cgroup v2: which one a process is in, which processes are in one, what they used
+//! (`Documentation/admin-guide/cgroup-v2.rst`).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use super::Roots;
+use super::pid::Pid;
+
+/// Most cgroups of one tree that are looked at; more are left out.
+const MAX_CGROUPS: usize = 1024;
+
+/// CPU time of a cgroup and all below it, of ended processes too, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CpuTime {
+    /// In programs' own code.
+    pub user_us: u64,
+    /// In the kernel on their behalf.
+    pub system_us: u64,
+}
+
+/// Reads which cgroup a process is in, relative to the root of the v2 hierarchy.
+///
+/// # Errors
+/// When there is no such process.
+pub fn read_cgroup(roots: &Roots, pid: Pid) -> io::Result<Option<PathBuf>> {
+    Ok(parse_cgroup(&fs::read_to_string(roots.of(pid).join("cgroup"))?))
+}
+
+/// Parses `/proc/PID/cgroup` (`cgroups(7)`): hierarchy number 0 is v2, also on hybrid hosts. `None`: not in it, or outside of
+/// what the agent's own cgroup namespace shows.
+#[must_use]
+pub fn parse_cgroup(text: &str) -> Option<PathBuf> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // A removed cgroup, of processes that have ended.
+    let path = Path::new(path.strip_suffix(" (deleted)").unwrap_or(path));
+    path.components().all(|part| matches!(part, Component::Normal(_))).then(|| path.to_owned())
+}
+
+/// Reads the processes of a cgroup and of all below it, without those that the agent's pid namespace does not show.
+///
+/// # Errors
+/// When the cgroup is gone.
+pub fn read_processes(mount: &Path, cgroup: &Path) -> io::Result<Vec<Pid>> {
+    let mut pids = Vec::new();
+    let mut folders = vec![mount.join(cgroup)];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        seen += 1;
+        match fs::read_to_string(folder.join("cgroup.procs")) {
+            Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid: &Pid| pid != 0)),
+            // One below the first that has just gone, or a threaded one, whose processes are listed above it.
+            Err(_) if seen > 1 => continue,
+            Err(error) => return Err(error),
+        }
+        let inner = fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(inner.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
+        folders.truncate(MAX_CGROUPS.saturating_sub(seen));
+    }
+    Ok(pids)
+}
+
+/// Reads a cgroup's CPU time.
+///
+/// # Errors
+/// When the cgroup is gone, or `cpu.stat` is not as documented.
+pub fn read_cpu_time(mount: &Path, cgroup: &Path) -> io::Result<CpuTime> {
+    let text = fs::read_to_string(mount.join(cgroup).join("cpu.stat"))?;
+    parse_cpu_time(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cpu.stat is not as documented"))
+}
+
+/// Parses `cpu.stat`, which every cgroup but the root has, whatever controllers are on.
+#[must_use]
+pub fn parse_cpu_time(text: &str) -> Option<CpuTime> {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    Some(CpuTime { user_us: field("user_usec")?, system_us: field("system_usec")? })
+}
+
+/// Reads the number that tells a cgroup from a later one of the same name.
+///
+/// # Errors
+/// When the cgroup is gone.
+pub fn read_id(mount: &Path, cgroup: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(mount.join(cgroup))?.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_hierarchy_is_taken_and_paths_are_relative() {
+        let hybrid = "3:cpu,cpuacct:/a\n1:name=systemd:/system.slice/b.service\n0::/system.slice/b.service\n";
+        assert_eq!(parse_cgroup(hybrid), Some("system.slice/b.service".into()));
+        assert_eq!(parse_cgroup("0::/\n"), Some(PathBuf::new()));
+        assert_eq!(parse_cgroup("0::/x.service (deleted)\n"), Some("x.service".into()));
+        for text in ["", "1:cpu:/x\n", "0::/../../other.slice\n"] {
+            assert_eq!(parse_cgroup(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cpu_time_is_read_by_mode() {
+        let text = "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\n";
+        assert_eq!(parse_cpu_time(text), Some(CpuTime { user_us: 20, system_us: 10 }));
+        assert_eq!(parse_cpu_time("usage_usec 30\nuser_usec x\n"), None);
+    }
+
+    #[test]
+    fn processes_of_inner_cgroups_are_found() {
+        let mount = tempfile::tempdir().unwrap();
+        let inner = mount.path().join("a/b/c");
+        fs::create_dir_all(&inner).unwrap();
+        for (folder, text) in [("a", "1\n2\n"), ("a/b", ""), ("a/b/c", "3\n0\n")] {
+            fs::write(mount.path().join(folder).join("cgroup.procs"), text).unwrap();
+        }
+        assert_eq!(read_processes(mount.path(), Path::new("a")).unwrap(), [1, 2, 3]);
+        assert_eq!(read_processes(mount.path(), Path::new("a/b")).unwrap(), [3]);
+        assert!(read_processes(mount.path(), Path::new("gone")).is_err());
+    }
+}

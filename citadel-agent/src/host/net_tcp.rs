@@ -1,0 +1,102 @@
+//! Listening sockets of another process's network namespace, from `/proc/PID/net/tcp` and `tcp6` (`proc_pid_net(5)`):
+//! the kernel's socket monitor tells of the caller's namespace only, and entering another takes `CAP_SYS_ADMIN`.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use super::Roots;
+use super::pid::Pid;
+use super::sock_diag::Listener;
+
+/// `TCP_LISTEN` of `<net/tcp_states.h>`, as the table prints it.
+const LISTEN: &str = "0A";
+
+/// Reads the listening sockets, on ports that `wanted` takes, of the network namespace that a process is in.
+///
+/// # Errors
+/// When there is no such process or the agent may not look.
+pub fn read_listeners_of(roots: &Roots, pid: Pid, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for table in ["net/tcp", "net/tcp6"] {
+        match fs::read_to_string(roots.of(pid).join(table)) {
+            Ok(text) => listeners.extend(parse_listeners(&text).filter(|listener| wanted(listener.port))),
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && table == "net/tcp6" => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Reads which network namespace a process is in, as `net:[NUMBER]`.
+///
+/// # Errors
+/// When there is no such process or the agent may not look (it takes `CAP_SYS_PTRACE`).
+pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
+    fs::read_link(roots.of(pid).join("ns/net"))
+}
+
+/// Parses the listening sockets of a table; lines that are not as documented are left out.
+pub fn parse_listeners(table: &str) -> impl Iterator<Item = Listener> {
+    table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        if *state != LISTEN {
+            return None;
+        }
+        let (address, port) = local.split_once(':')?;
+        Some(Listener {
+            port: u16::from_str_radix(port, 16).ok()?,
+            address: parse_address(address)?,
+            inode: inode.parse().ok()?,
+            reachable: false,
+        })
+    })
+}
+
+/// An address as the kernel prints it: words of 32 bits in network byte order, read as if in the host's.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    match text.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let mut bytes = [0; 16];
+            for (i, part) in bytes.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(8 * i)?);
+            }
+            Some(Ipv6Addr::from(bytes).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_table_tells_what_the_socket_monitor_tells() {
+        let listeners = ["127.0.0.1:0", "[::1]:0", "[::]:0"].map(|address| TcpListener::bind(address).unwrap());
+        let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        let sort = |mut found: Vec<Listener>| {
+            found.sort_unstable_by_key(|listener| listener.inode);
+            found
+        };
+        let wanted = |port| ports.contains(&port);
+        let table = sort(read_listeners_of(&Roots::default(), std::process::id(), wanted).unwrap());
+        let monitor = sort(crate::host::sock_diag::read_listeners(wanted).unwrap());
+        assert_eq!(monitor.len(), 3);
+        assert_eq!(table, monitor.into_iter().map(|it| Listener { reachable: false, ..it }).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn other_lines_are_left_out() {
+        let table = "  sl  local_address rem_address   st\n   0: 0100007F:2C88 0100007F:0001 01 0:0 0:0 0 0 0 7\n\
+                     1: 0100007F:2C88 0:0 0A 0:0 0:0 0 0 0 8\nnonsense\n2: 0100007F 0:0 0A 0:0 0:0 0 0 0 9\n";
+        assert_eq!(parse_listeners(table).map(|it| (it.port, it.inode)).collect::<Vec<_>>(), [(11400, 8)]);
+    }
+}

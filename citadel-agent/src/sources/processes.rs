@@ -1,0 +1,55 @@
+//! The models' processes: who they are, and what they use.
+
+use citadel_agent_common::abi::counter;
+
+use super::models::PROTOCOLS;
+use super::{Origin, Outcome, Reading};
+use crate::discovery::inventory::Model;
+use crate::discovery::usage::Usage;
+use crate::ebpf::net::Net;
+use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
+use crate::metrics::family::{Page, Value};
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    for model in &origin.inventory.models {
+        let port = model.port.to_string();
+        let labels = [model.name.as_str(), &port];
+        if model.listens {
+            add_info(page, labels, model, origin.net.as_deref().and_then(|net| protocol(net, model.port)));
+        }
+        if let Some(usage) = origin.discovered.usage.get(&model.port) {
+            add_usage(page, labels, usage);
+        }
+    }
+    Ok(Outcome::Read)
+}
+
+fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, protocol: Option<&str>) {
+    let pid = of.main.map(|pid| pid.to_string()).unwrap_or_default();
+    let exe = of.exe.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let (unit, served) = (of.unit.as_deref().unwrap_or_default(), of.served.as_deref().unwrap_or_default());
+    page.add(&INFO, [model, port, unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
+}
+
+/// What most of a port's connections speak, once there was one.
+fn protocol(net: &Net, port: u16) -> Option<&'static str> {
+    let stats = net.model(port)?;
+    let count = |&(protocol, _): &(_, _)| stats.counters[counter::PROTOCOLS + protocol as usize];
+    let most = PROTOCOLS.iter().max_by_key(|&it| count(it))?;
+    (count(most) > 0).then_some(most.1)
+}
+
+fn add_usage(page: &mut Page, [model, port]: [&str; 2], usage: &Usage) {
+    if let Some(cpu) = usage.cpu {
+        for (mode, microseconds) in [("user", cpu.user_us), ("system", cpu.system_us)] {
+            page.add(&CPU, [model, port, mode], Value::Float(microseconds as f64 * 1e-6));
+        }
+    }
+    if let Some(memory) = usage.memory {
+        for (kind, bytes) in [("rss", Some(memory.rss)), ("pss", memory.pss), ("swap", Some(memory.swap))] {
+            if let Some(bytes) = bytes {
+                page.add(&MEMORY, [model, port, kind], Value::Integer(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Discovery with the kernel programs attached, and without the right to look.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
+
+use citadel_agent_tests::agent::Setup;
+use citadel_agent_tests::assert_eventually;
+use citadel_agent_tests::http::{answer, get};
+use citadel_agent_tests::names::{CONNECTIONS, INFO, OPEN, REQUEST_BYTES, RESPONSE_BYTES};
+use citadel_agent_tests::peer::Server;
+use citadel_agent_tests::truth::pause;
+use citadel_agent_tests::tun::set_tcp_option;
+
+/// What a server answers that is asked for its models.
+const MODELS: &str = r#"{"object":"list","data":[{"id":"org/model","object":"model"}]}"#;
+
+/// The agent asks a server for its name, and nothing but a client's requests is measured.
+fn the_agents_question_is_not_measured(address: IpAddr, options: fn(BorrowedFd<'_>)) {
+    let server = Server::bind_discovered_with(address, options);
+    let asked = server.serve(|mut peer| {
+        let head = peer.read_head();
+        peer.write(answer("200 OK", MODELS));
+        peer.close();
+        head
+    });
+    let agent = Setup::new().discovering().asking().start();
+    agent.assert_measuring();
+    let head = asked.truth();
+    assert!(head.starts_with("GET /v1/models ") && head.contains("User-Agent: citadel-agent/"), "{head}");
+    let page = assert_eventually!(agent, |page| page.gauge(INFO).label("model", "org/model").is_present());
+    page.assert_no_request_invented();
+    page.assert_nothing_lost();
+    for counter in [CONNECTIONS, REQUEST_BYTES, RESPONSE_BYTES] {
+        assert_eq!(page.counter(counter).value(), 0, "{counter}");
+    }
+    assert_eq!(page.gauge(OPEN).value(), 0);
+
+    let response = answer("200 OK", MODELS);
+    let playing = server.answer_each(vec![(0, response.clone()); 3]);
+    let mut client = citadel_agent_tests::peer::Peer::connect((address, server.port()));
+    for _ in 0..3 {
+        client.ask(get("/v1/models"), response.len());
+    }
+    playing.truth();
+    client.close();
+    let page = assert_eventually!(agent, |page| page.requests() == 3);
+    assert_eq!(page.counter(CONNECTIONS).label("protocol", "http1").value(), 1);
+    assert_eq!(page.counter(CONNECTIONS).value(), 1);
+    assert!(page.gauge(INFO).label("protocol", "http1").is_present());
+}
+
+#[test]
+fn the_agents_question_is_not_measured_over_ipv4() {
+    the_agents_question_is_not_measured(Ipv4Addr::LOCALHOST.into(), |_| {});
+}
+
+#[test]
+fn the_agents_question_is_not_measured_over_ipv6() {
+    the_agents_question_is_not_measured(Ipv6Addr::LOCALHOST.into(), |_| {});
+}
+
+#[test]
+fn the_agents_question_is_not_measured_where_it_comes_with_the_handshake() {
+    // The server's socket is made by the first data: the listener sees the question.
+    the_agents_question_is_not_measured(Ipv4Addr::LOCALHOST.into(), |socket| {
+        set_tcp_option(&socket, libc::TCP_DEFER_ACCEPT, 5);
+    });
+}
+
+#[test]
+fn a_discovered_model_is_there_from_its_listening_to_its_end() {
+    let agent = Setup::new().discovering().start();
+    agent.assert_measuring();
+    let server = Server::bind_discovered();
+    let port = server.port().to_string();
+    let page = assert_eventually!(agent, |page| page.gauge(INFO).label("port", &port).is_present());
+    let me = std::process::id().to_string();
+    assert!(
+        page.gauge(INFO).label("port", &port).label("pid", &me).label("model", &format!("port-{port}")).is_present()
+    );
+    assert!(page.gauge(OPEN).label("port", &port).is_present(), "measured before its first connection");
+
+    drop(server);
+    let page = assert_eventually!(agent, |page| !page.gauge(OPEN).label("port", &port).is_present());
+    assert!(!page.gauge(INFO).label("port", &port).is_present(), "a stale series stays:\n{page}");
+}
+
+#[test]
+fn what_it_may_not_see_is_said_once() {
+    let server = Server::bind_discovered();
+    let agent = Setup::new().discovering().as_nobody().start();
+    agent.wait_for_log("is not known: the files of");
+    // Several intervals, each with a page.
+    for _ in 0..4 {
+        let page = agent.scrape();
+        let info = page.gauge(INFO).label("port", &server.port().to_string());
+        assert!(info.label("pid", "").is_present(), "it listens, and nothing more is known:\n{page}");
+        assert_eq!(page.gauge("citadel_source_success").label("source", "discovery").value(), 0);
+        pause(600);
+    }
+    assert_eq!(agent.log().matches("is not known: the files of").count(), 1, "{}", agent.log());
+}
