@@ -262,12 +262,12 @@ async fn models_own_metrics_are_passed_on_in_every_format() {
 async fn garbage_and_a_body_without_end_cost_nothing_and_are_said() {
     let endless = Server::start(|_, stream| {
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n").ok()?;
-        while write!(stream, "# a comment that goes on and on and on\n").is_ok() {}
+        while writeln!(stream, "# a comment that goes on and on and on").is_ok() {}
         Some(())
     });
     let trickle = Server::start(|_, stream| {
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n").ok()?;
-        while write!(stream, "#\n").is_ok() {
+        while writeln!(stream, "#").is_ok() {
             thread::sleep(Duration::from_millis(20));
         }
         Some(())

@@ -62,6 +62,7 @@ pub struct Setup {
     models: Vec<(String, u16)>,
     discovers: bool,
     asks: bool,
+    probes: bool,
     nobody: bool,
 }
 
@@ -93,6 +94,13 @@ impl Setup {
         self
     }
 
+    /// Lets the agent probe the models' health, several times a second; else it does not, for the same reason.
+    #[must_use]
+    pub fn probing(mut self) -> Self {
+        self.probes = true;
+        self
+    }
+
     /// Runs the agent as nobody, without capabilities.
     #[must_use]
     pub fn as_nobody(mut self) -> Self {
@@ -119,6 +127,7 @@ impl Setup {
         if !self.discovers {
             yaml += "  discover: none\n";
         }
+        yaml += if self.probes { "  health_interval: 200ms\n" } else { "  health_endpoints: []\n" };
         yaml + &format!("  ask_for_names: {}\n", self.asks)
     }
 }
