@@ -121,6 +121,7 @@ struct Manager {
 }
 
 #[interface(name = "org.freedesktop.systemd1.Manager")]
+#[expect(clippy::needless_pass_by_value, reason = "zbus hands arguments over")]
 impl Manager {
     fn subscribe(&self) {
         *self.subscribers.lock().unwrap() += 1;

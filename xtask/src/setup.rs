@@ -106,6 +106,12 @@ const NEEDS: &[Need] = &[
         how: How::Debian(Package::new("dbus-daemon", Known::Program("dbus-daemon"))),
     },
     Need {
+        name: "chromium",
+        why: "a real browser looks at the agent's page",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("chromium", Known::Program("chromium"))),
+    },
+    Need {
         name: "iproute2",
         why: "network namespaces for retransmits and reordering",
         purpose: Purpose::Test,

@@ -9,7 +9,7 @@
 
 mod activity;
 mod bind;
-mod index;
+mod overview;
 mod routes;
 mod server;
 

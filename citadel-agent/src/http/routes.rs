@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
-use super::{App, index};
+use super::{App, overview};
 use crate::config::resolved::{Config, Endpoints};
 use crate::metrics::catalogue::Section;
 use crate::metrics::{self, format::Format};
@@ -41,8 +41,8 @@ pub(super) struct Route {
 /// What a path answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Serves {
-    /// The index page.
-    Index,
+    /// The overview: a page for people, or as JSON what it shows.
+    Overview,
     /// A metrics page: everything, or a section.
     Metrics(Option<Section>),
     /// Alive.
@@ -67,7 +67,7 @@ const SECTIONS: [(Path, &str, Section); 5] = [
 
 /// The paths of the metrics port.
 pub(super) fn metrics(config: &Config) -> Vec<Route> {
-    let fixed = [("/", "This overview", Serves::Index), ("/metrics", "All metrics", Serves::Metrics(None))]
+    let fixed = [("/", "This overview", Serves::Overview), ("/metrics", "All metrics", Serves::Metrics(None))]
         .map(|(path, title, serves)| Route { path: path.to_owned(), title, serves });
     let sections = SECTIONS.map(|(path, title, section)| {
         let path = path(&config.local.endpoints).clone();
@@ -101,9 +101,9 @@ impl Site {
             return response;
         }
         match route.serves {
-            Serves::Index => {
+            Serves::Overview => {
                 self.app.refresh(None, UNASKED).await;
-                self.index(&config, &routes)
+                self.overview(&config, &routes, request.headers())
             }
             Serves::Metrics(section) => {
                 self.app.refresh(section, patience(request.headers())).await;
@@ -135,11 +135,17 @@ impl Site {
         }
     }
 
-    fn index(&self, config: &Config, routes: &[Route]) -> Response {
-        match self.app.collect(None) {
-            Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", index::html(config, routes, &page)),
-            Err(error) => failed(&error),
+    fn overview(&self, config: &Config, routes: &[Route], headers: &HeaderMap) -> Response {
+        let overview = match self.app.collect(None) {
+            Ok(page) => overview::overview(config, routes, &page),
+            Err(error) => return failed(&error),
+        };
+        // The page's own script asks for this, and nothing else; a browser that opens the page asks for HTML first.
+        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accept.starts_with("application/json") {
+            return answer(StatusCode::OK, "application/json", overview.to_string());
         }
+        answer(StatusCode::OK, "text/html; charset=utf-8", overview::html(&overview))
     }
 }
 
