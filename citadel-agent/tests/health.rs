@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
-use citadel_agent::discovery::inventory::Inventory;
+use citadel_agent::discovery::inventory::{Inventory, Model};
 use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
@@ -53,7 +53,11 @@ struct Server {
 
 impl Server {
     fn start(answer: impl Fn(&str, &mut TcpStream) -> Option<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::at("127.0.0.1:0", answer)
+    }
+
+    fn at(address: &str, answer: impl Fn(&str, &mut TcpStream) -> Option<()> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
@@ -110,10 +114,14 @@ fn quiet() -> Announce {
 }
 
 fn page(probes: &Probes) -> Page {
+    page_with(probes, &Inventory::default())
+}
+
+fn page_with(probes: &Probes, inventory: &Inventory) -> Page {
     let mut origin = Origin {
         config: &Config::default(),
         roots: &Roots::default(),
-        inventory: &Inventory::default(),
+        inventory,
         discovered: &Discovered::default(),
         net: None,
         families: &[],
@@ -196,6 +204,44 @@ async fn each_failure_is_told_and_none_keeps_another_from_its_answer() {
     let status = servers.map(|server| value(&page, server, "citadel_model_probe_status_code", &[("path", "/health")]));
     assert_eq!(status, [Some(200.0), Some(503.0), Some(302.0), None, None, None, None]);
     assert!(redirecting.asked.lock().unwrap().iter().all(|(path, _)| path != "/elsewhere"));
+}
+
+/// The page of probes of one port that nobody answers, where discovery says whether a server listens.
+fn refused(probes: &Probes, port: u16, listens: bool) -> Parsed {
+    let model = Model {
+        name: "phi3".to_owned(),
+        port,
+        listens,
+        pids: BTreeSet::new(),
+        main: None,
+        exe: None,
+        unit: None,
+        cgroup: None,
+        served: None,
+    };
+    parse(&text(page_with(probes, &Inventory { models: vec![model] }), Format::Text))
+}
+
+#[tokio::test]
+async fn a_server_that_is_out_of_reach_is_not_called_down() {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let nobody = Server { port, asked: Arc::default() };
+    let probes = probes(&[&nobody], false, quiet());
+    until(&probes, "the refusal", |page| value(page, &nobody, "citadel_model_up", &[]) == Some(0.0)).await;
+    let labels = [("model", "phi3"), ("port", &*port.to_string())];
+    assert_eq!(refused(&probes, port, false).value("citadel_model_up", &labels), Some(0.0));
+    // In a container's own network, say.
+    assert_eq!(refused(&probes, port, true).value("citadel_model_up", &labels), None);
+}
+
+#[tokio::test]
+async fn a_server_is_asked_where_it_listens() {
+    for address in ["127.0.0.2:0", "[::1]:0"] {
+        let server =
+            Server::at(address, |_, stream| write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok());
+        let probes = probes(&[&server], false, quiet());
+        until(&probes, address, |page| value(page, &server, "citadel_model_up", &[]) == Some(1.0)).await;
+    }
 }
 
 #[tokio::test]

@@ -132,6 +132,12 @@ const NEEDS: &[Need] = &[
     Need { name: "nginx", why: "the server under load", purpose: Purpose::Bench, how: How::Debian(NGINX) },
     Need { name: "wrk", why: "the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
     Need {
+        name: "node_exporter",
+        why: "what the host's metrics cost is held against it",
+        purpose: Purpose::Bench,
+        how: How::Debian(NODE_EXPORTER),
+    },
+    Need {
         name: "qemu",
         why: "the machine that old kernels boot on, emulated",
         purpose: Purpose::Kernels,

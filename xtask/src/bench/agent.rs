@@ -96,13 +96,13 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 }
 
 /// A field of `/proc/PID/status` that is in kB.
-fn bytes(status: &str, name: &str) -> Option<f64> {
+pub(super) fn bytes(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
 /// A port on which nothing listens, from the range that the kernel gives away.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -3,6 +3,7 @@
 
 mod agent;
 mod empty;
+mod host;
 mod load;
 mod nginx;
 mod overhead;
@@ -43,6 +44,8 @@ enum What {
     Overhead(overhead::Args),
     /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
     Requests(requests::Args),
+    /// The host's metrics beside node_exporter: CPU a scrape and memory; writes its part of docs/overhead.md.
+    Host(host::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -64,6 +67,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     match &args.what {
         What::Overhead(args) => overhead::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
+        What::Host(args) => host::main(workspace, &stage, args),
     }
 }
 

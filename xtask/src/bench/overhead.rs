@@ -10,7 +10,7 @@ use super::empty::EmptyPair;
 use super::nginx::Nginx;
 use super::report::{self, Report};
 use super::stats::{self, Runs, Spread, StatsOn};
-use super::{MODEL_PORT, OTHER_PORT, Stage, go_on, load, wrk};
+use super::{MODEL_PORT, OTHER_PORT, Stage, go_on, host, load, wrk};
 use crate::workspace::Workspace;
 
 /// Arguments of `cargo xtask bench overhead`.
@@ -75,7 +75,8 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     println!("{text}");
     if !args.quick {
         let file = workspace.root.join("docs/overhead.md");
-        std::fs::write(&file, text)?;
+        let old = std::fs::read_to_string(&file).unwrap_or_default();
+        std::fs::write(&file, host::carry_over(&old, &text))?;
         eprintln!("bench: written to {}", file.display());
     }
     Ok(())

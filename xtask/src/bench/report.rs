@@ -201,7 +201,7 @@ fn costs_table(text: &mut String, name: &str, unit: &str, costs: &Costs) -> Resu
 }
 
 /// Where and when.
-fn environment() -> Result<String> {
+pub(super) fn environment() -> Result<String> {
     let output = |program: &str, args: &[&str]| process::output(Command::new(program).args(args));
     let (date, kernel) = (output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?, output("uname", &["-srm"])?);
     let cpus = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;

@@ -1,7 +1,7 @@
 //! One GET on a connection of its own, within a time and a size.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
+
+use crate::host::sock_diag::{Listener, read_listeners};
 
 /// Is told of the two ends of a connection, ours first, before it is made, and gives what must live as long as it.
 pub type Announce = Arc<dyn Fn(SocketAddr, SocketAddr) -> io::Result<Box<dyn Send>> + Send + Sync>;
@@ -40,6 +42,13 @@ pub(super) enum ClientError {
     Request(#[from] hyper::http::Error),
 }
 
+impl ClientError {
+    /// Nobody listens there.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Asks a server on this host for a path.
 pub(super) async fn get(port: u16, path: &str, timeout: Duration, announce: &Announce) -> Result<Body, ClientError> {
     tokio::time::timeout(timeout, exchange(port, path, announce)).await.unwrap_or(Err(ClientError::Timeout(timeout)))
@@ -47,13 +56,7 @@ pub(super) async fn get(port: u16, path: &str, timeout: Duration, announce: &Ann
 
 async fn exchange(port: u16, path: &str, announce: &Announce) -> Result<Body, ClientError> {
     // The guard of the announcement outlives the connection.
-    let (stream, _announced) = match connect(Ipv4Addr::LOCALHOST.into(), port, announce).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            // A server may listen on one of the two only; what the first said is what counts for a person.
-            connect(Ipv6Addr::LOCALHOST.into(), port, announce).await.map_err(|_| error)?
-        }
-        result => result?,
-    };
+    let (stream, _announced) = connect(server(port), announce).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, format!("localhost:{port}"))
@@ -85,12 +88,17 @@ async fn exchange(port: u16, path: &str, announce: &Announce) -> Result<Body, Cl
     }
 }
 
+/// Where a port's server listens; loopback where it does not, or where the kernel does not say.
+fn server(port: u16) -> SocketAddr {
+    let listeners = read_listeners(|listening| listening == port).unwrap_or_default();
+    listeners.first().map_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), Listener::server)
+}
+
 /// Connects from an address that is known before.
-async fn connect(address: IpAddr, port: u16, announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+async fn connect(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
+    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A connection to an address of this host comes from the same one.
-    socket.bind(SocketAddr::new(address, 0))?;
-    let server = SocketAddr::new(address, port);
+    socket.bind(SocketAddr::new(server.ip(), 0))?;
     let announced = announce(socket.local_addr()?, server)?;
     Ok((socket.connect(server).await?, announced))
 }

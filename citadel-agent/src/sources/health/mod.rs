@@ -175,6 +175,7 @@ fn relay(answer: &Answer, body: &[u8]) -> Result<Families, String> {
             foreign::parse(text, RELAY_LIMITS).map_err(|error| error.to_string())
         }
         Verdict::Answered { status, .. } => Err(format!("status {status}")),
+        Verdict::Refused => Err("nobody listens".to_owned()),
         Verdict::Failed(why) => Err(why.clone()),
     }
 }
@@ -183,7 +184,13 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(probes) = origin.probes else { return Ok(Outcome::Absent) };
     let heard = lock(&probes.heard);
     for (&port, heard) in heard.iter() {
-        let model = origin.inventory.model_at(port).map(|model| model.name.clone());
+        let known = origin.inventory.model_at(port);
+        // It listens in a network namespace that the agent cannot reach into: whether it is well is not known.
+        let refused = heard.answers.values().all(|answer| answer.verdict == Verdict::Refused);
+        if refused && known.is_some_and(|model| model.listens) {
+            continue;
+        }
+        let model = known.map(|model| model.name.clone());
         let model = model.or_else(|| origin.config.models.ports.get(&port).cloned());
         let model = model.unwrap_or_else(|| format!("port-{port}"));
         add(page, [&model, &port.to_string()], heard);

@@ -23,7 +23,9 @@ pub(super) enum Verdict {
         /// Whether the body had more than is read.
         truncated: bool,
     },
-    /// It did not, or nothing that is HTTP; why.
+    /// Nobody listens.
+    Refused,
+    /// It did not answer, or nothing that is HTTP; why.
     Failed(String),
 }
 
@@ -40,6 +42,7 @@ pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answe
         Ok(Body { status, bytes, truncated }) => {
             (Answer { verdict: Verdict::Answered { status, truncated }, took }, bytes)
         }
+        Err(error) if error.is_refusal() => (Answer { verdict: Verdict::Refused, took }, Vec::new()),
         Err(error) => (Answer { verdict: Verdict::Failed(error.to_string()), took }, Vec::new()),
     }
 }
