@@ -121,17 +121,23 @@ pub enum Lost {
     NoMemory = 4,
     /// Packets whose headers could not be read.
     PacketHeader = 5,
+    /// Requests whose time in the receive queue is unknown: more than [`crate::arrivals::UNREAD`] were unread.
+    Unread = 6,
+    /// Threads of models that could not be followed: the map was full.
+    ThreadsFull = 7,
 }
 
 impl Lost {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
         Self::StepLimit,
         Self::NoMemory,
         Self::PacketHeader,
+        Self::Unread,
+        Self::ThreadsFull,
     ];
 
     /// The value of the `reason` label.
@@ -144,6 +150,8 @@ impl Lost {
             Self::StepLimit => "step_limit",
             Self::NoMemory => "no_memory",
             Self::PacketHeader => "packet_header",
+            Self::Unread => "unread",
+            Self::ThreadsFull => "threads_full",
         }
     }
 }
@@ -258,6 +266,12 @@ pub struct PortRange {
     /// Highest measured port minus the lowest.
     pub span: u32,
 }
+
+/// Processes of models that are followed at a time: entries of `TASKS`.
+pub const MAX_PROCESSES: u32 = 4096;
+
+/// Threads of models that are followed at a time: entries of `THREADS`. A vLLM server has some hundreds.
+pub const MAX_THREADS: u32 = 16384;
 
 /// Entry of the `PORTS` map for a port that is not measured; any other value is the port's slot plus one.
 pub const NO_SLOT: u32 = 0;

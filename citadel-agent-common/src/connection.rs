@@ -2,6 +2,7 @@
 //!
 //! Shared, because userspace sweeps the map of early connections; everything else in here is the kernel's own.
 
+use crate::arrivals::Arrivals;
 use crate::http::Stretch;
 use crate::http::conn::Conn;
 
@@ -36,6 +37,8 @@ pub struct Connection {
     pub made_ns: u64,
     /// Both directions, and the requests under way.
     pub conn: Conn,
+    /// Requests that the server has not begun to read.
+    pub arrivals: Arrivals,
     /// For ingress.
     pub rx_window: Window,
     /// For egress.
@@ -52,6 +55,9 @@ pub struct Connection {
     pub first_seq: u32,
     /// The agent itself opened it: nothing of it is measured.
     pub own: u32,
+    /// The model's slot.
+    pub slot: u32,
+    _reserved: u32,
 }
 
 /// A connection's addresses, for the time before it has a socket of its own: the key of `EARLY` and `OWN`. IPv4 is v4-mapped
@@ -74,5 +80,5 @@ pub struct Tuple {
 const _: () = {
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
-    assert!(size_of::<Connection>() == 8 + size_of::<Conn>() + 2 * size_of::<Window>() + 24);
+    assert!(size_of::<Connection>() == 8 + size_of::<Conn>() + size_of::<Arrivals>() + 2 * size_of::<Window>() + 32);
 };

@@ -9,6 +9,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod arrivals;
 pub mod connection;
 pub mod hist;
 pub mod http;

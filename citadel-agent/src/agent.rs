@@ -17,10 +17,11 @@ use tracing::{error, info, warn};
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::discovery::inventory::Inventory;
-use crate::discovery::watch::Discovery;
-use crate::ebpf::net::{Net, NetError};
+use crate::discovery::watch::{Discovered, Discovery};
+use crate::ebpf::error::ProbeError;
+use crate::ebpf::families::Families;
 use crate::ebpf::own::OwnConnections;
-use crate::ebpf::plan::{Decision, Family, decide, hook};
+use crate::ebpf::plan::{Decision, decide};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
 use crate::host::Roots;
@@ -36,8 +37,8 @@ use crate::sources::{self, Health, Memory, Origin};
 /// How long open answers may take after the agent was told to stop.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// How often what handshakes left behind is swept.
-const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+/// How often the kernel programs are told what discovery found, and what handshakes left behind is swept.
+const TICK: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM or SIGINT. `path` is the file that `config` came from, to be watched; `log` takes the level
 /// at a reload.
@@ -69,12 +70,12 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
         metrics = %listeners.metrics.address, health = %listeners.health.address,
         "ready: scrape /metrics, see /status on the health port"
     );
-    let mut sweep = tokio::time::interval(SWEEP_PERIOD);
+    let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = sweep.tick() => agent.state().sweep(),
+            _ = ticks.tick() => agent.state().tick(),
             trigger = watch.next_reload() => reload(&agent, &mut listeners, path, log, trigger).await,
         }
     }
@@ -112,9 +113,7 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
 /// # Errors
 /// The output cannot be written.
 pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
-    let support = Support::gather(&Roots::default());
-    let planned: Vec<_> =
-        Family::ALL.map(|family| (family, decide(family, &config.ebpf, &support))).into_iter().collect();
+    let planned = decide(&config.ebpf, &Support::gather(&Roots::default()));
     let statuses: Vec<_> = planned.iter().map(|(family, decision)| FamilyStatus::planned(*family, decision)).collect();
     let mut out = io::stdout().lock();
     if json {
@@ -122,14 +121,15 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
             statuses.iter().map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
         writeln!(out, "{:#}", serde_json::json!({ "families": families }))?;
     } else {
-        for ((_, decision), status) in planned.iter().zip(&statuses) {
+        for ((family, decision), status) in planned.iter().zip(&statuses) {
             write!(out, "{}: {}", status.family, status.status.name())?;
             match decision {
-                Decision::Attach { cgroup } => writeln!(out, ", attaches to {}", cgroup.display())?,
+                Decision::AttachTo { cgroup } => writeln!(out, ", attaches to {}", cgroup.display())?,
+                Decision::Trace => writeln!(out, ", attaches to tracepoints")?,
                 Decision::Skip(_) => writeln!(out, ", {}\n  to mend it: {}", status.reason, status.remedy)?,
             }
-            for program in &status.programs {
-                writeln!(out, "  {} ({})", program.name, hook(program.name))?;
+            for program in family.programs() {
+                writeln!(out, "  {} ({})", program.name, program.hook)?;
             }
         }
         writeln!(
@@ -151,8 +151,7 @@ struct Agent {
 struct State {
     config: Arc<Config>,
     roots: Roots,
-    net: Option<Net>,
-    families: Vec<FamilyStatus>,
+    families: Families,
     health: Health,
     readers: Readers,
     context: Context,
@@ -163,6 +162,8 @@ struct State {
     own: OwnConnections,
     discovery: Discovery,
     inventory: Inventory,
+    /// What the kernel programs were told of last.
+    followed: Option<Arc<Discovered>>,
     read_once: bool,
 }
 
@@ -171,15 +172,15 @@ enum Prepared {
     /// The programs stay; they are to measure these ports.
     Measure(BTreeSet<u16>),
     /// The programs are attached anew, switched off or given up.
-    Replace(Box<(Option<Net>, Vec<FamilyStatus>)>),
+    Replace(Box<Families>),
 }
 
 impl Agent {
     fn start(config: Config) -> io::Result<Self> {
         let roots = Roots::default();
-        let (mut net, families) = attach(&config, &roots);
+        let mut families = Families::attach(&config, &roots);
         let own = OwnConnections::default();
-        if let Some(net) = &mut net {
+        if let Some(net) = &mut families.net {
             net.leave_out(&own);
         }
         let discovery = Discovery::start(&config, &roots, own.clone())?;
@@ -190,7 +191,6 @@ impl Agent {
             context: Context::new(Arc::clone(&config), roots.clone()),
             config,
             roots,
-            net,
             families,
             health: Health::default(),
             readers: Readers::default(),
@@ -200,6 +200,7 @@ impl Agent {
             own,
             discovery,
             inventory: Inventory::default(),
+            followed: None,
             read_once: false,
         };
         Ok(Self { state: Mutex::new(state) })
@@ -213,20 +214,16 @@ impl Agent {
 
 impl State {
     fn page(&mut self, section: Option<Section>) -> Page {
-        if let Some(net) = &mut self.net {
+        if let Some(net) = &mut self.families.net {
             net.refresh_older_connections();
         }
-        let discovered = self.discovery.newest();
-        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
-        self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
-        self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
+        let discovered = self.follow();
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
             inventory: &self.inventory,
             discovered: &discovered,
-            net: self.net.as_mut(),
-            families: &self.families,
+            families: &mut self.families,
             readers: &self.readers,
             services: Some(&self.services),
             probes: Some(&self.probes),
@@ -244,46 +241,53 @@ impl State {
         self.probes.set_config(&self.config.models);
     }
 
-    fn sweep(&mut self) {
-        if let Some(net) = &mut self.net
-            && let Err(error) = net.sweep_early()
-        {
-            warn!(%error, "cannot sweep early connections");
+    /// Takes what discovery found: into the inventory, and, once for each time that it looked, into the kernel programs.
+    fn follow(&mut self) -> Arc<Discovered> {
+        let discovered = self.discovery.newest();
+        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
+        if !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
+            self.families.follow(&self.inventory);
+            self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
+            self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
+            self.followed = Some(Arc::clone(&discovered));
         }
+        discovered
+    }
+
+    fn tick(&mut self) {
+        self.follow();
+        self.families.sweep();
     }
 
     /// Does what can fail of a reload, without changing what runs.
-    fn prepare(&self, config: &Config) -> Result<Prepared, NetError> {
+    fn prepare(&self, config: &Config) -> Result<Prepared, ProbeError> {
         let ports = config.models.measured_ports();
-        if config.ebpf == self.config.ebpf
-            && let Some(net) = &self.net
-        {
-            net.can_measure(&ports)?;
+        if config.ebpf == self.config.ebpf {
+            self.families.can_measure(&ports)?;
             return Ok(Prepared::Measure(ports));
         }
-        let (net, families) = attach(config, &self.roots);
-        if self.net.is_some()
-            && let Some(broken) = families.iter().find(|family| family.status == Verdict::Broken)
+        let families = Families::attach(config, &self.roots);
+        if let Some(broken) = families.broken()
+            && self.families.broken().is_none()
         {
-            return Err(NetError::Program { program: broken.family, error: broken.reason.clone() });
+            return Err(ProbeError::Family { family: broken.family, reason: broken.reason.clone() });
         }
-        Ok(Prepared::Replace(Box::new((net, families))))
+        Ok(Prepared::Replace(Box::new(families)))
     }
 
-    fn commit(&mut self, prepared: Prepared) -> Result<(), NetError> {
+    fn commit(&mut self, prepared: Prepared) -> Result<(), ProbeError> {
         match prepared {
             Prepared::Measure(ports) => {
-                if let Some(net) = &mut self.net {
-                    let old = self.config.models.measured_ports();
-                    if let Err(error) = net.measure(&ports) {
-                        net.measure(&old)?;
-                        return Err(error);
-                    }
+                let old = self.config.models.measured_ports();
+                if let Err(error) = self.families.measure(&ports) {
+                    self.families.measure(&old)?;
+                    return Err(error);
                 }
             }
-            Prepared::Replace(new) => {
-                (self.net, self.families) = *new;
-                if let Some(net) = &mut self.net {
+            Prepared::Replace(families) => {
+                self.families = *families;
+                self.followed = None;
+                if let Some(net) = &mut self.families.net {
                     net.leave_out(&self.own);
                 }
             }
@@ -308,19 +312,14 @@ impl App for Agent {
 
     fn status(&self) -> serde_json::Value {
         let state = self.state();
+        let statuses = state.families.statuses.iter();
         let families: serde_json::Map<_, _> =
-            state.families.iter().map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
-        let lost: serde_json::Map<_, _> = state
-            .net
-            .iter()
-            .flat_map(Net::lost)
-            .map(|(why, count)| (why.label().to_owned(), serde_json::json!(count)))
-            .collect();
+            statuses.map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
-            "events_lost": lost,
+            "events_lost": state.families.lost(),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })
@@ -335,32 +334,6 @@ impl App for Agent {
 fn announcing(own: &OwnConnections) -> Announce {
     let own = own.clone();
     Arc::new(move |client, server| Ok(Box::new(own.announce(client, server)?)))
-}
-
-/// Facts -> plan -> effect: attaches what this host can and says what it cannot.
-fn attach(config: &Config, roots: &Roots) -> (Option<Net>, Vec<FamilyStatus>) {
-    let support = Support::gather(roots);
-    let family = Family::Net;
-    let (net, status) = match decide(family, &config.ebpf, &support) {
-        Decision::Skip(reason) => (None, FamilyStatus::skipped(family, &reason)),
-        Decision::Attach { cgroup } => match Net::attach(&cgroup, &config.models.measured_ports()) {
-            Ok(net) => {
-                info!(family = family.name(), cgroup = %cgroup.display(), "attached");
-                (Some(net), FamilyStatus::ok(family))
-            }
-            Err(error) => {
-                (None, FamilyStatus::broken(family, error.program(), error.to_string(), error.remedy().to_owned()))
-            }
-        },
-    };
-    match status.status {
-        Verdict::Ok => {}
-        Verdict::Disabled => info!(family = status.family, reason = status.reason, "not attached"),
-        Verdict::Unsupported | Verdict::Broken => {
-            warn!(family = status.family, reason = status.reason, remedy = status.remedy, "not attached");
-        }
-    }
-    (net, vec![status])
 }
 
 /// Both listeners.

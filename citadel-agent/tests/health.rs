@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::{Inventory, Model};
 use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
 use citadel_agent::metrics::encode;
@@ -123,8 +124,7 @@ fn page_with(probes: &Probes, inventory: &Inventory) -> Page {
         roots: &Roots::default(),
         inventory,
         discovered: &Discovered::default(),
-        net: None,
-        families: &[],
+        families: &mut Families::default(),
         readers: &Readers::default(),
         services: None,
         probes: Some(probes),

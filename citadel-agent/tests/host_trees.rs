@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::Inventory;
 use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
@@ -102,8 +103,7 @@ impl Host {
             roots: &self.context.roots,
             inventory: &Inventory::default(),
             discovered: &Discovered::default(),
-            net: None,
-            families: &[],
+            families: &mut Families::default(),
             services: None,
             probes: None,
             readers,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
 use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::{self, Desc, Kind, Section, omitted::is_omitted};
 use citadel_agent::metrics::encode;
@@ -148,8 +149,7 @@ impl Agent {
             roots: &self.context.roots,
             inventory: &citadel_agent::discovery::inventory::Inventory::default(),
             discovered: &Discovered::default(),
-            net: None,
-            families: &[],
+            families: &mut Families::default(),
             services: None,
             probes: None,
             readers: &self.readers,

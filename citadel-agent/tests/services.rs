@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::Inventory;
 use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
@@ -214,8 +215,7 @@ fn page(services: &Services) -> Parsed {
         roots: &Roots::default(),
         inventory: &Inventory::default(),
         discovered: &Discovered::default(),
-        net: None,
-        families: &[],
+        families: &mut Families::default(),
         readers: &Readers::default(),
         services: Some(services),
         probes: None,

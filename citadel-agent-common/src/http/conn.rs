@@ -389,13 +389,15 @@ impl Conn {
             return true;
         }
         self.rx_first_ns = now;
-        if self.protocol != Protocol::Unknown as u32 {
-            return true;
-        }
-        // The very first byte tells what is not HTTP before a line end, which may never come.
         let Some(word) = payload.word(offset) else { return true };
         let byte = (word & 0xff) as u8;
-        if byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n') {
+        let blank = matches!(byte, b'\r' | b'\n');
+        // The very first byte tells what is not HTTP before a line end, which may never come.
+        if byte.is_ascii_uppercase() || blank || self.protocol != Protocol::Unknown as u32 {
+            // An empty line may precede a request, and is none.
+            if !blank {
+                sink.arrived(fresh!(self.rx_next), now);
+            }
             return true;
         }
         // TLS content types (RFC 8446, section 5.1): no HTTP begins with such a byte.

@@ -33,7 +33,9 @@ pub trait Sink {
     fn bytes(&mut self, response: bool, count: u32);
     /// The connection's protocol became known.
     fn protocol(&mut self, protocol: Protocol);
-    /// A request began.
+    /// The first byte of a request came, with sequence number `seq`.
+    fn arrived(&mut self, seq: u32, now: u64);
+    /// A request began: its request line is complete.
     fn begun(&mut self);
     /// Requests left the queue: ended, aborted or lost.
     fn left(&mut self, count: u32);

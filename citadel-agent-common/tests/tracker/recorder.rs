@@ -39,6 +39,7 @@ impl Sink for Recorder {
     fn protocol(&mut self, protocol: Protocol) {
         self.note(Observation::Protocol(protocol));
     }
+    fn arrived(&mut self, _: u32, _: u64) {}
     fn begun(&mut self) {
         self.note(Observation::Begun);
     }

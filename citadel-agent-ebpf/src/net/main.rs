@@ -1,4 +1,5 @@
-//! The `net` family: requests, tokens and TCP of each model port, seen below the socket.
+//! The `net` family: requests, tokens and TCP of each model port, seen below the socket. And `recvq`, which shares its
+//! connections: a map can be shared within an object only, and each program is loaded by itself all the same.
 //!
 //! `net_ingress` and `net_egress` (cgroup_skb) see every segment of every socket under their cgroup, `net_sockops`
 //! (sock_ops) sees connections begin and end. All three are thin: they find the connection's state and hand it what they
@@ -7,11 +8,10 @@
 //! Hooks and helpers are stable UAPI, the newest of Linux 5.10 (sk_storage from cgroup_skb, 5.9; mmapable arrays, 5.5).
 #![no_std]
 #![no_main]
-#![expect(internal_features, reason = "atomic_xadd is the only atomic that every kernel's BPF has")]
-#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod maps;
 mod packet;
+mod receive_queue;
 mod sink;
 
 use aya_ebpf::bindings::{
@@ -98,7 +98,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
         return;
     }
     let Some(connection) = connection(sock) else { return };
-    let Some(mut counters) = Counters::of(slot, sock) else { return };
+    let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
     // A FIN comes last: with it, what came out of order before is settled.
     if segment.len > 0 || segment.is_fin() {
         if !connection.conn.is_next(segment.seq)
@@ -129,7 +129,7 @@ fn early_ingress(skb: *mut __sk_buff, slot: u32) {
         return;
     }
     let Some(connection) = early(skb, &segment) else { return };
-    let Some(mut counters) = Counters::of(slot, sock) else { return };
+    let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
     receive(connection, skb, &segment, EARLY_INGRESS, &mut counters);
 }
 
@@ -160,7 +160,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
         return;
     }
     let Some(connection) = connection(sock) else { return };
-    let Some(mut counters) = Counters::of(slot, sock) else { return };
+    let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
     if (segment.ends() || connection.conn.has_sent(segment.seq))
         && let Some(tcp) = tcp_sock(sock)
     {
@@ -242,11 +242,11 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         connection.known = 1;
         connection.open = 1;
         connection.conn.expect_first(field!(rcv_nxt));
-        let Some(mut counters) = Counters::of(slot, sock) else { return };
+        let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
         counters.add(counter::OPENED, 1);
     } else {
         let Some(connection) = connection(sock) else { return };
-        let Some(mut counters) = Counters::of(slot, sock) else { return };
+        let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
         let state = field!(__bindgen_anon_1.args[1]);
         // Open as long as the server's application has it open.
         if connection.open != 0 && state != BPF_TCP_ESTABLISHED && state != BPF_TCP_CLOSE_WAIT {

@@ -8,6 +8,7 @@ use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
 use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange};
 use citadel_agent_common::connection::{Connection, Tuple};
+use citadel_agent_common::hist::Histogram;
 
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
 pub(crate) const V4_MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
@@ -27,6 +28,10 @@ pub(crate) static MODEL_STATS: Array<ModelStats> = Array::with_max_entries(1, BP
 /// Slot * 9 + endpoint -> what is counted per endpoint. Sized like `MODEL_STATS`.
 #[map]
 pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Slot -> how long requests lay in the receive queue. Sized like `MODEL_STATS`.
+#[map]
+pub(crate) static RECEIVE_QUEUE: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Reason -> how much could not be measured.
 #[map]

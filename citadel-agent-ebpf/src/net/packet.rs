@@ -1,12 +1,11 @@
 //! Reading segments: addresses and TCP header from the packet's linear part, payload through helper calls, because on
 //! loopback and on transmission it sits in page fragments.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use citadel_agent_common::connection::{self, Tuple, Window};
 use citadel_agent_common::http::{Payload, Stretch};
+use citadel_agent_ebpf::count::bounded;
 
 use crate::maps::V4_MAPPED;
 
@@ -172,15 +171,6 @@ impl Segment {
         window.flags = self.flags as u32;
         Bytes { skb, window }
     }
-}
-
-/// `value & mask`, for a mask that changes nothing: it shows the verifier the bound right before the value is used, where
-/// the compiler, which knows the bound as well, would leave the instruction out.
-#[inline(always)]
-pub(crate) fn bounded(mut value: u64, mask: u64) -> u64 {
-    // SAFETY: an AND without memory access.
-    unsafe { asm!("{0} &= {1}", inout(reg) value, in(reg) mask, options(pure, nomem, nostack)) };
-    value
 }
 
 /// The payload of one segment.

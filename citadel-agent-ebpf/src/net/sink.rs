@@ -1,32 +1,14 @@
 //! Where observations go: atomic adds on the maps that userspace has mapped.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter};
-use citadel_agent_common::hist::{self, Histogram};
+use citadel_agent_common::arrivals::Arrivals;
+use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::Sink;
+use citadel_agent_ebpf::count::{add, cell, observe};
 
 use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS};
-use crate::packet::bounded;
-
-/// Adds to a counter that other CPUs add to as well.
-#[inline(always)]
-fn add(cell: &mut u64, count: u64) {
-    // SAFETY: a valid, aligned place. `BPF_XADD` is the form that 5.10 knows; the result must stay unused, or a newer
-    // instruction is emitted.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(cell, count) };
-}
-
-/// The cell at `index`, which is in bounds.
-#[inline(always)]
-fn cell<const N: usize>(cells: &mut [u64; N], index: usize) -> &mut u64 {
-    const { assert!(N.is_power_of_two()) };
-    let index = bounded(index as u64, N as u64 - 1) as usize;
-    // SAFETY: below N.
-    unsafe { cells.get_unchecked_mut(index) }
-}
 
 /// Counts what could not be measured.
 #[inline(always)]
@@ -37,26 +19,21 @@ pub(crate) fn lost(why: Lost, count: u32) {
     }
 }
 
-/// The counters of one model, and the socket whose round-trip time goes with its responses.
+/// The counters of one model, the socket whose round-trip time goes with its responses, and where its requests wait to be
+/// read.
 pub(crate) struct Counters {
     slot: u32,
     model: *mut ModelStats,
     sock: *mut bpf_sock,
+    arrivals: *mut Arrivals,
 }
 
 impl Counters {
-    /// The counters of `slot`; `None` only if userspace gave a port a slot that does not exist.
+    /// The counters of `slot`, for a connection of it; `None` only if userspace gave a port a slot that does not exist.
     #[inline(always)]
-    pub(crate) fn of(slot: u32, sock: *mut bpf_sock) -> Option<Self> {
-        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock })
-    }
-
-    #[inline(always)]
-    fn observe(&self, histogram: *mut Histogram, ns: u64) {
-        // SAFETY: a map value; other CPUs only add atomically.
-        let cells = unsafe { &mut (*histogram).cells };
-        add(cell(cells, hist::cell(ns)), 1);
-        add(&mut cells[hist::SUM_CELL], ns);
+    pub(crate) fn of(slot: u32, sock: *mut bpf_sock, connection: &mut Connection) -> Option<Self> {
+        connection.slot = slot;
+        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock, arrivals: &raw mut connection.arrivals })
     }
 
     /// Adds to one of [`counter`]'s cells.
@@ -75,6 +52,12 @@ impl Counters {
 }
 
 impl Sink for Counters {
+    #[inline(always)]
+    fn arrived(&mut self, seq: u32, now: u64) {
+        // SAFETY: it lives as long as the connection, and of the ring's writing half there is one user, ingress.
+        unsafe { (*self.arrivals).come(seq, now) };
+    }
+
     #[inline(always)]
     fn bytes(&mut self, response: bool, count: u32) {
         self.add(if response { counter::RESPONSE_BYTES } else { counter::REQUEST_BYTES }, count as u64);
@@ -105,16 +88,15 @@ impl Sink for Counters {
         if !tcp.is_null() {
             // SAFETY: not null. The kernel keeps eight times the smoothed round-trip time, in microseconds.
             let srtt_ns = unsafe { (*tcp).srtt_us } as u64 * (1000 / 8);
-            // SAFETY: a map value.
-            let rtt = unsafe { &raw mut (*self.model).rtt };
-            self.observe(rtt, srtt_ns);
+            // SAFETY: a map value; other CPUs only add atomically.
+            observe(unsafe { &mut (*self.model).rtt }, srtt_ns);
         }
     }
 
     #[inline(always)]
     fn latency(&mut self, which: Latency, endpoint: u32, ns: u64) {
         if let Some(stats) = self.endpoint(endpoint) {
-            self.observe(&mut stats.latencies[which as usize], ns);
+            observe(&mut stats.latencies[which as usize], ns);
         }
     }
 

@@ -60,6 +60,10 @@ keys! {
     "remote_monitoring.alerting.alert_manager_url": "http(s) URL", "", "Where alerts go; absent: nowhere.";
     "remote_monitoring.alerting.webhook_url": "http(s) URL", "", "Webhook that is told of alerts.";
     "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
+    "ebpf.recvq": "`true` or `false`", "true",
+        "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";
+    "ebpf.sched": "`true` or `false`", "true",
+        "Whether the `sched` probes run: how long the models' threads wait for a CPU, and have one.";
     "ebpf.cgroup": "absolute path", "",
         "The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.";
     "storage.smartctl": "program", "smartctl",

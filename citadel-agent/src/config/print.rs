@@ -51,6 +51,8 @@ pub fn print(config: &Config) -> String {
 
     yaml.section(0, "ebpf");
     yaml.value(1, "net", ebpf.net);
+    yaml.value(1, "recvq", ebpf.recvq);
+    yaml.value(1, "sched", ebpf.sched);
     let cgroup = ebpf.cgroup.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "cgroup", cgroup.as_deref());
 

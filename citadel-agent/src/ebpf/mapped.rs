@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 
 use citadel_agent_common::abi::{EndpointStats, ModelStats};
+use citadel_agent_common::hist::Histogram;
 
 /// A value that consists of `u64` alone, so that it can be read word by word while the kernel adds to it.
 ///
@@ -17,6 +18,8 @@ pub unsafe trait Words: Copy {}
 unsafe impl Words for ModelStats {}
 // SAFETY: likewise.
 unsafe impl Words for EndpointStats {}
+// SAFETY: likewise.
+unsafe impl Words for Histogram {}
 // SAFETY: it is the word itself.
 unsafe impl Words for u64 {}
 

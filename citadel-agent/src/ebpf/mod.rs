@@ -2,11 +2,16 @@
 //!
 //! `support` and `net` do I/O, `plan`, `status` and `slots` are pure.
 
+pub mod error;
+pub mod families;
 pub mod mapped;
 pub mod net;
+mod object;
 pub mod own;
 pub mod plan;
+pub mod sched;
 pub mod slots;
 pub mod stats;
 pub mod status;
 pub mod support;
+pub mod tasks;

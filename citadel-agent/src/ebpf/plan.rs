@@ -11,49 +11,104 @@ use crate::config::resolved::Ebpf;
 pub enum Family {
     /// Requests, tokens and TCP.
     Net,
+    /// How long requests lie in the receive queue.
+    Recvq,
+    /// How long threads wait for a CPU, and have one.
+    Sched,
 }
 
 impl Family {
-    /// All families.
-    pub const ALL: [Self; 1] = [Self::Net];
+    /// All families, those that others need first.
+    pub const ALL: [Self; 3] = [Self::Net, Self::Recvq, Self::Sched];
 
     /// Name in `/status`, metrics and configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Net => "net",
+            Self::Recvq => "recvq",
+            Self::Sched => "sched",
         }
     }
 
     /// Its programs, in the order in which they are attached.
     #[must_use]
-    pub const fn programs(self) -> &'static [&'static str] {
+    pub const fn programs(self) -> &'static [Program] {
         match self {
             // Connections first: one that begins while the others are being attached is known from its handshake.
-            Self::Net => &["net_sockops", "net_egress", "net_early", "net_ingress"],
+            Self::Net => &[
+                Program { name: "net_sockops", hook: Hook::SockOps },
+                Program { name: "net_egress", hook: Hook::CgroupEgress },
+                Program { name: "net_early", hook: Hook::TailCall },
+                Program { name: "net_ingress", hook: Hook::CgroupIngress },
+            ],
+            Self::Recvq => &[Program { name: "recvq_read", hook: Hook::Tracepoint("tcp_rcv_space_adjust") }],
+            // Forks first: no child of a process that is followed is missed.
+            Self::Sched => &[
+                Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
+                Program { name: "sched_wakeup", hook: Hook::Tracepoint("sched_wakeup") },
+                Program { name: "sched_wakeup_new", hook: Hook::Tracepoint("sched_wakeup_new") },
+                Program { name: "sched_switch", hook: Hook::Tracepoint("sched_switch") },
+            ],
+        }
+    }
+
+    /// Whether the configuration wants it.
+    const fn is_wanted(self, config: &Ebpf) -> bool {
+        match self {
+            Self::Net => config.net,
+            Self::Recvq => config.recvq,
+            Self::Sched => config.sched,
         }
     }
 }
 
-/// The kernel hook that a program runs at.
-#[must_use]
-pub fn hook(program: &str) -> &'static str {
-    match program {
-        "net_sockops" => "sock_ops",
-        "net_egress" => "cgroup_skb/egress",
-        "net_ingress" => "cgroup_skb/ingress",
-        _ => "tail call",
+/// A kernel program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it runs.
+    pub hook: Hook,
+}
+
+/// Where a program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hook {
+    /// Segments that come in.
+    CgroupIngress,
+    /// Segments that go out.
+    CgroupEgress,
+    /// Connections that begin and end.
+    SockOps,
+    /// Where another program hands over.
+    TailCall,
+    /// A BTF tracepoint.
+    Tracepoint(&'static str),
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CgroupIngress => write!(f, "cgroup_skb/ingress"),
+            Self::CgroupEgress => write!(f, "cgroup_skb/egress"),
+            Self::SockOps => write!(f, "sock_ops"),
+            Self::TailCall => write!(f, "tail call"),
+            Self::Tracepoint(name) => write!(f, "tp_btf/{name}"),
+        }
     }
 }
 
 /// What is to be done with a family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Load its programs and attach them to this cgroup.
-    Attach {
+    /// Load its programs and attach them: to this cgroup.
+    AttachTo {
         /// The cgroup v2 directory.
         cgroup: PathBuf,
     },
+    /// Load its programs and attach them to their tracepoints.
+    Trace,
     /// Leave it, because.
     Skip(Reason),
 }
@@ -61,8 +116,10 @@ pub enum Decision {
 /// Why a family is not attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// The configuration says so.
-    Disabled,
+    /// The configuration says so: the family of this name is switched off.
+    Disabled(&'static str),
+    /// The family needs another one, which does not run.
+    Needs(&'static str),
     /// These capabilities are missing.
     Capabilities(Vec<Capability>),
     /// The kernel is older than what the programs need.
@@ -83,7 +140,8 @@ impl Reason {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Disabled => "set ebpf.net to true in the configuration".to_owned(),
+            Self::Disabled(family) => format!("set ebpf.{family} to true in the configuration"),
+            Self::Needs(family) => format!("see what keeps {family} from running"),
             Self::Capabilities(missing) => format!(
                 "run as root, or give the service AmbientCapabilities={}",
                 missing.iter().map(|c| c.name()).collect::<Vec<_>>().join(" ")
@@ -93,6 +151,7 @@ impl Reason {
                 "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1"
                     .to_owned()
             }
+            Self::NotBuiltIn(BTF) => "boot a kernel with CONFIG_DEBUG_INFO_BTF=y".to_owned(),
             Self::NotBuiltIn(_) => "boot a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_CGROUP_BPF=y".to_owned(),
         }
     }
@@ -101,7 +160,8 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disabled => write!(f, "disabled by the configuration"),
+            Self::Disabled(_) => write!(f, "disabled by the configuration"),
+            Self::Needs(family) => write!(f, "needs the family {family}, which does not run"),
             Self::Capabilities(missing) => {
                 write!(f, "missing {}", missing.iter().map(|c| c.name()).collect::<Vec<_>>().join(", "))
             }
@@ -112,47 +172,89 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The newest feature that `net` needs: sk_storage from cgroup_skb programs (5.9), and CAP_BPF (5.8). 5.10 is the oldest
-/// kernel that the project tests.
-const NET_KERNEL: Kernel = Kernel(5, 10);
+/// What a kernel without `/sys/kernel/btf/vmlinux` lacks.
+const BTF: &str = "BTF";
 
-/// Decides what to do with `family`.
+/// The newest feature that `net` needs: sk_storage from cgroup_skb programs (5.9), and CAP_BPF (5.8). 5.10 is the oldest
+/// kernel that the project tests. BTF tracepoints are of 5.5.
+const OLDEST_KERNEL: Kernel = Kernel(5, 10);
+
+/// `bpf_sk_storage_get` from tracing programs (`bpf_sk_storage_get_tracing_proto`).
+const RECVQ_KERNEL: Kernel = Kernel(5, 11);
+
+/// Decides what to do with each family, in the order of [`Family::ALL`].
 #[must_use]
-pub fn decide(family: Family, config: &Ebpf, support: &Support) -> Decision {
+pub fn decide(config: &Ebpf, support: &Support) -> Vec<(Family, Decision)> {
+    let mut plan: Vec<(Family, Decision)> = Vec::new();
+    for family in Family::ALL {
+        let decided = decide_one(family, config, support, &plan).unwrap_or_else(Decision::Skip);
+        plan.push((family, decided));
+    }
+    plan
+}
+
+fn decide_one(
+    family: Family,
+    config: &Ebpf,
+    support: &Support,
+    plan: &[(Family, Decision)],
+) -> Result<Decision, Reason> {
+    if !family.is_wanted(config) {
+        return Err(Reason::Disabled(family.name()));
+    }
     match family {
         Family::Net => net(config, support),
+        Family::Recvq => {
+            if plan.iter().any(|(other, decision)| *other == Family::Net && matches!(decision, Decision::Skip(_))) {
+                return Err(Reason::Needs(Family::Net.name()));
+            }
+            trace(RECVQ_KERNEL, support)
+        }
+        Family::Sched => trace(OLDEST_KERNEL, support),
     }
 }
 
-fn net(config: &Ebpf, support: &Support) -> Decision {
-    if !config.net {
-        return Decision::Skip(Reason::Disabled);
-    }
-    if let Some(have) = support.kernel
-        && have < NET_KERNEL
-    {
-        return Decision::Skip(Reason::KernelTooOld { have, need: NET_KERNEL });
-    }
-    if !support.has(Capability::SysAdmin) {
-        let missing: Vec<_> =
-            [Capability::Bpf, Capability::NetAdmin].into_iter().filter(|&c| !support.has(c)).collect();
-        if !missing.is_empty() {
-            return Decision::Skip(Reason::Capabilities(missing));
-        }
-    }
+fn net(config: &Ebpf, support: &Support) -> Result<Decision, Reason> {
+    not_older(OLDEST_KERNEL, support)?;
+    permitted(&[Capability::Bpf, Capability::NetAdmin], support)?;
     for (can, what) in [
         (support.cgroup_skb, "cgroup_skb programs"),
         (support.sock_ops, "sock_ops programs"),
         (support.sk_storage, "sk_storage maps"),
     ] {
-        if can == Some(false) {
-            return Decision::Skip(Reason::NotBuiltIn(what));
-        }
+        built_in(can, what)?;
     }
     match (&config.cgroup, &support.cgroup2) {
-        (Some(cgroup), _) | (None, Some(Some(cgroup))) => Decision::Attach { cgroup: cgroup.clone() },
-        (None, _) => Decision::Skip(Reason::NoCgroup2),
+        (Some(cgroup), _) | (None, Some(Some(cgroup))) => Ok(Decision::AttachTo { cgroup: cgroup.clone() }),
+        (None, _) => Err(Reason::NoCgroup2),
     }
+}
+
+/// Programs at BTF tracepoints.
+fn trace(oldest: Kernel, support: &Support) -> Result<Decision, Reason> {
+    not_older(oldest, support)?;
+    permitted(&[Capability::Bpf, Capability::Perfmon], support)?;
+    built_in(support.btf, BTF)?;
+    Ok(Decision::Trace)
+}
+
+fn not_older(need: Kernel, support: &Support) -> Result<(), Reason> {
+    match support.kernel {
+        Some(have) if have < need => Err(Reason::KernelTooOld { have, need }),
+        _ => Ok(()),
+    }
+}
+
+fn permitted(needed: &[Capability], support: &Support) -> Result<(), Reason> {
+    if support.has(Capability::SysAdmin) {
+        return Ok(());
+    }
+    let missing: Vec<_> = needed.iter().copied().filter(|&capability| !support.has(capability)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Reason::Capabilities(missing)) }
+}
+
+fn built_in(can: Option<bool>, what: &'static str) -> Result<(), Reason> {
+    if can == Some(false) { Err(Reason::NotBuiltIn(what)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -168,33 +270,39 @@ mod tests {
             cgroup_skb: Some(true),
             sock_ops: Some(true),
             sk_storage: Some(true),
+            btf: Some(true),
         }
     }
 
-    fn decide_net(config: &Ebpf, support: &Support) -> Decision {
-        decide(Family::Net, config, support)
+    fn decide_for(family: Family, config: &Ebpf, support: &Support) -> Decision {
+        let plan = decide(config, support);
+        plan.into_iter().find(|(decided, _)| *decided == family).expect("all families are decided").1
     }
 
-    const ON: Ebpf = Ebpf { net: true, cgroup: None };
+    fn decide_net(config: &Ebpf, support: &Support) -> Decision {
+        decide_for(Family::Net, config, support)
+    }
+
+    const ON: Ebpf = Ebpf { net: true, recvq: true, sched: true, cgroup: None };
 
     #[test]
     fn an_able_host_attaches_at_the_root_of_the_mount() {
-        assert_eq!(decide_net(&ON, &able()), Decision::Attach { cgroup: "/sys/fs/cgroup".into() });
+        assert_eq!(decide_net(&ON, &able()), Decision::AttachTo { cgroup: "/sys/fs/cgroup".into() });
     }
 
     #[test]
     fn a_configured_cgroup_goes_before_the_mount() {
-        let config = Ebpf { net: true, cgroup: Some("/c/models".into()) };
+        let config = Ebpf { cgroup: Some("/c/models".into()), ..ON };
         for cgroup2 in [Some(Some("/sys/fs/cgroup".into())), Some(None), None] {
             let support = Support { cgroup2, ..able() };
-            assert_eq!(decide_net(&config, &support), Decision::Attach { cgroup: "/c/models".into() });
+            assert_eq!(decide_net(&config, &support), Decision::AttachTo { cgroup: "/c/models".into() });
         }
     }
 
     #[test]
     fn what_is_switched_off_stays_off() {
-        let config = Ebpf { net: false, cgroup: None };
-        assert_eq!(decide_net(&config, &able()), Decision::Skip(Reason::Disabled));
+        let config = Ebpf { net: false, ..ON };
+        assert_eq!(decide_net(&config, &able()), Decision::Skip(Reason::Disabled("net")));
     }
 
     #[test]
@@ -209,7 +317,7 @@ mod tests {
     #[test]
     fn sys_admin_alone_is_enough() {
         let support = Support { capabilities: Some(1 << 21), ..able() };
-        assert!(matches!(decide_net(&ON, &support), Decision::Attach { .. }));
+        assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
     }
 
     #[test]
@@ -234,6 +342,45 @@ mod tests {
     #[test]
     fn not_knowing_is_no_reason_to_give_up() {
         let support = Support { cgroup2: able().cgroup2, ..Support::default() };
-        assert!(matches!(decide_net(&ON, &support), Decision::Attach { .. }));
+        assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
+    }
+
+    #[test]
+    fn families_are_decided_one_by_one() {
+        assert_eq!(decide_for(Family::Recvq, &ON, &able()), Decision::Trace);
+        assert_eq!(decide_for(Family::Sched, &ON, &able()), Decision::Trace);
+        let without_net = Ebpf { net: false, ..ON };
+        assert_eq!(decide_for(Family::Recvq, &without_net, &able()), Decision::Skip(Reason::Needs("net")));
+        assert_eq!(decide_for(Family::Sched, &without_net, &able()), Decision::Trace);
+        let without_sched = Ebpf { sched: false, ..ON };
+        assert_eq!(decide_for(Family::Sched, &without_sched, &able()), Decision::Skip(Reason::Disabled("sched")));
+        assert_eq!(decide_for(Family::Recvq, &without_sched, &able()), Decision::Trace);
+    }
+
+    #[test]
+    fn without_btf_only_what_needs_it_is_left() {
+        let support = Support { btf: Some(false), ..able() };
+        let reason = Reason::NotBuiltIn(BTF);
+        assert!(reason.remedy().contains("CONFIG_DEBUG_INFO_BTF"));
+        assert_eq!(decide_for(Family::Recvq, &ON, &support), Decision::Skip(reason.clone()));
+        assert_eq!(decide_for(Family::Sched, &ON, &support), Decision::Skip(reason));
+        assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
+    }
+
+    #[test]
+    fn the_receive_queue_needs_a_later_kernel_than_the_rest() {
+        let support = Support { kernel: Some(Kernel(5, 10)), ..able() };
+        let too_old = Reason::KernelTooOld { have: Kernel(5, 10), need: Kernel(5, 11) };
+        assert_eq!(decide_for(Family::Recvq, &ON, &support), Decision::Skip(too_old));
+        assert_eq!(decide_for(Family::Sched, &ON, &support), Decision::Trace);
+        assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
+    }
+
+    #[test]
+    fn tracing_needs_its_own_capability() {
+        let support = Support { capabilities: Some(1 << 12 | 1 << 39), ..able() };
+        assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
+        let missing = Reason::Capabilities(vec![Capability::Perfmon]);
+        assert_eq!(decide_for(Family::Sched, &ON, &support), Decision::Skip(missing));
     }
 }

@@ -3,6 +3,10 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _};
 
+use aya::Ebpf;
+
+use super::plan::Family;
+
 /// Runs of a program and the time spent in them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RunStats {
@@ -10,6 +14,14 @@ pub struct RunStats {
     pub runs: u64,
     /// Nanoseconds in all of them.
     pub nanoseconds: u64,
+}
+
+/// What each program of a family has cost.
+pub(super) fn of(ebpf: &Ebpf, family: Family) -> impl Iterator<Item = (&'static str, RunStats)> {
+    family
+        .programs()
+        .iter()
+        .filter_map(|program| Some((program.name, read(&ebpf.program(program.name)?.fd().ok()?.as_fd())?)))
 }
 
 /// Reads a loaded program's statistics from its descriptor's `fdinfo` (`bpf_prog_show_fdinfo`, Linux 5.1 on). `None` while

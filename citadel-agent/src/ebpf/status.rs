@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::error::ProbeError;
 use super::plan::{Decision, Family, Reason};
 
 /// A family's or a program's verdict.
@@ -70,15 +71,15 @@ impl FamilyStatus {
     /// A family that the plan leaves out.
     #[must_use]
     pub fn skipped(family: Family, reason: &Reason) -> Self {
-        let verdict = if *reason == Reason::Disabled { Verdict::Disabled } else { Verdict::Unsupported };
+        let verdict = if matches!(reason, Reason::Disabled(_)) { Verdict::Disabled } else { Verdict::Unsupported };
         Self::of(family, verdict, reason.to_string(), reason.remedy())
     }
 
-    /// A family that should run and does not. `program` is the one that failed, when it was one.
+    /// A family that should run and does not.
     #[must_use]
-    pub fn broken(family: Family, program: Option<&str>, reason: String, remedy: String) -> Self {
-        let mut status = Self::of(family, Verdict::Broken, reason, remedy);
-        if let Some(failed) = program {
+    pub fn broken(family: Family, error: &ProbeError) -> Self {
+        let mut status = Self::of(family, Verdict::Broken, error.to_string(), error.remedy().to_owned());
+        if let Some(failed) = error.program() {
             for other in status.programs.iter_mut().filter(|other| other.name != failed) {
                 other.reason = format!("given up because {failed} failed");
             }
@@ -90,14 +91,17 @@ impl FamilyStatus {
     #[must_use]
     pub fn planned(family: Family, decision: &Decision) -> Self {
         match decision {
-            Decision::Attach { .. } => Self::ok(family),
+            Decision::AttachTo { .. } | Decision::Trace => Self::ok(family),
             Decision::Skip(reason) => Self::skipped(family, reason),
         }
     }
 
     fn of(family: Family, status: Verdict, reason: String, remedy: String) -> Self {
-        let programs =
-            family.programs().iter().map(|&name| ProgramStatus { name, status, reason: reason.clone() }).collect();
+        let programs = family
+            .programs()
+            .iter()
+            .map(|program| ProgramStatus { name: program.name, status, reason: reason.clone() })
+            .collect();
         Self { family: family.name(), status, reason, remedy, programs }
     }
 }
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn disabled_and_unsupported_are_told_apart() {
-        assert_eq!(FamilyStatus::skipped(Family::Net, &Reason::Disabled).status, Verdict::Disabled);
+        assert_eq!(FamilyStatus::skipped(Family::Net, &Reason::Disabled("net")).status, Verdict::Disabled);
         let status = FamilyStatus::skipped(Family::Net, &Reason::NoCgroup2);
         assert_eq!(status.status, Verdict::Unsupported);
         assert!(!status.remedy.is_empty());
@@ -117,9 +121,10 @@ mod tests {
 
     #[test]
     fn the_program_that_failed_keeps_the_reason() {
-        let status = FamilyStatus::broken(Family::Net, Some("net_egress"), "refused".to_owned(), "report".to_owned());
+        let error = ProbeError::Program { program: "net_egress", error: "no".to_owned() };
+        let status = FamilyStatus::broken(Family::Net, &error);
         let reason = |name| status.programs.iter().find(|program| program.name == name).unwrap().reason.as_str();
-        assert_eq!(reason("net_egress"), "refused");
+        assert_eq!(reason("net_egress"), "the kernel refused net_egress: no");
         assert_eq!(reason("net_ingress"), "given up because net_egress failed");
     }
 }

@@ -7,7 +7,7 @@ use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 
-use crate::host::{Roots, mountinfo};
+use crate::host::{Roots, kernel_types, mountinfo};
 
 /// A capability that a program may need (`capabilities(7)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +70,8 @@ pub struct Support {
     pub sock_ops: Option<bool>,
     /// Maps of type sk_storage can be made.
     pub sk_storage: Option<bool>,
+    /// The kernel describes its types (CONFIG_DEBUG_INFO_BTF).
+    pub btf: Option<bool>,
 }
 
 impl Support {
@@ -86,6 +88,7 @@ impl Support {
             cgroup_skb: is_program_supported(ProgramType::CgroupSkb).ok(),
             sock_ops: is_program_supported(ProgramType::SockOps).ok(),
             sk_storage: is_map_supported(MapType::SkStorage).ok(),
+            btf: kernel_types::path(roots).try_exists().ok(),
         }
     }
 

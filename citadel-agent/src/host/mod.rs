@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod files;
+pub mod kernel_types;
 pub mod mountinfo;
 pub mod net_tcp;
 pub mod pid;

@@ -8,6 +8,7 @@ mod models;
 mod probes;
 mod process;
 mod processes;
+mod sched;
 pub mod services;
 mod storage;
 mod system;
@@ -23,8 +24,7 @@ use self::services::Services;
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
-use crate::ebpf::net::Net;
-use crate::ebpf::status::FamilyStatus;
+use crate::ebpf::families::Families;
 use crate::host::Roots;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
@@ -40,10 +40,8 @@ pub struct Origin<'a> {
     pub inventory: &'a Inventory,
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
-    /// The `net` probes, where they are attached.
-    pub net: Option<&'a mut Net>,
-    /// All probe families' statuses.
-    pub families: &'a [FamilyStatus],
+    /// The kernel probes.
+    pub families: &'a mut Families,
     /// The sources that are read apart from the scrape.
     pub readers: &'a Readers,
     /// systemd's units, where they are followed.
@@ -87,6 +85,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "health", section: Section::Models, read: health::read },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
+    Source { name: "sched", section: Section::Models, read: sched::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     system("cpu", |origin, page| system::cpu::read(origin.roots, &mut origin.memory.cpu, page)),

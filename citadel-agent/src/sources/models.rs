@@ -7,8 +7,8 @@ use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::models::{
-    CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, REQUEST_BYTES, REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED,
-    REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
+    CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
+    REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
     TIME_TO_FIRST_TOKEN,
 };
 use crate::metrics::family::{Page, Value};
@@ -27,12 +27,15 @@ const PHASES: [(Phase, &str); 5] = [
 ];
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
-    let Some(net) = &mut origin.net else { return Ok(Outcome::Absent) };
+    let Some(net) = &mut origin.families.net else { return Ok(Outcome::Absent) };
     for Model { name: model, port, .. } in &origin.inventory.models {
         let port = *port;
         let Some(stats) = net.model(port) else { continue };
         let port_label = port.to_string();
         add_model(page, [model, &port_label], &stats, net.older_connections(port));
+        if let Some(histogram) = net.receive_queue(port) {
+            add_histogram(page, &RECEIVE_QUEUE, [model, &port_label], &histogram);
+        }
         if stats.counters[counter::BEGUN] > 0 {
             for (endpoint, stats) in net.endpoints(port)? {
                 add_endpoint(page, [model, &port_label, endpoint.label()], &stats);
@@ -96,7 +99,12 @@ fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: &EndpointStats) {
 }
 
 /// A histogram, once it has an observation: absent is absent.
-fn add_histogram<const N: usize>(page: &mut Page, desc: &'static Desc, labels: [&str; N], histogram: &Histogram) {
+pub(super) fn add_histogram<const N: usize>(
+    page: &mut Page,
+    desc: &'static Desc,
+    labels: [&str; N],
+    histogram: &Histogram,
+) {
     if histogram.count() > 0 {
         page.add(desc, labels, Value::Histogram(Box::new(*histogram)));
     }

@@ -7,23 +7,22 @@ use crate::metrics::catalogue::agent::{
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
-    for family in origin.families {
+    for family in &origin.families.statuses {
         for program in &family.programs {
             let labels = [family.family, program.name, program.status.name(), &program.reason];
             page.add(&PROBE_STATUS, labels, Value::Integer(1));
         }
     }
-    let Some(net) = &origin.net else { return Ok(Outcome::Read) };
-    for (program, stats) in net.run_stats() {
+    for (program, stats) in origin.families.run_stats() {
         page.add(&PROBE_RUNS, [program], Value::Integer(stats.runs));
         page.add(&PROBE_SECONDS, [program], Value::Float(stats.nanoseconds as f64 * 1e-9));
     }
-    for (map, entries, capacity) in net.fill()? {
+    for (map, entries, capacity) in origin.families.fill()? {
         page.add(&MAP_ENTRIES, [map], Value::Integer(entries));
         page.add(&MAP_CAPACITY, [map], Value::Integer(capacity));
     }
-    for (why, count) in net.lost() {
-        page.add(&EVENTS_LOST, [why.label()], Value::Integer(count));
+    for (why, count) in origin.families.lost() {
+        page.add(&EVENTS_LOST, [why], Value::Integer(count));
     }
     Ok(Outcome::Read)
 }

@@ -15,7 +15,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
         if model.listens {
-            add_info(page, labels, model, origin.net.as_deref().and_then(|net| protocol(net, model.port)));
+            add_info(page, labels, model, origin.families.net.as_ref().and_then(|net| protocol(net, model.port)));
         }
         if let Some(usage) = origin.discovered.usage.get(&model.port) {
             add_usage(page, labels, usage);

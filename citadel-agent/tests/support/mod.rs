@@ -152,9 +152,9 @@ pub fn config() -> Config {
             ask_for_names: true,
         },
         remote: None,
-        ebpf: Ebpf { net: true, cgroup: None },
         storage: Storage::default(),
         services: Services::default(),
+        ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
     }
 }
 

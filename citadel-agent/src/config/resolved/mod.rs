@@ -70,7 +70,7 @@ impl Default for Config {
                 ask_for_names: true,
             },
             remote: None,
-            ebpf: Ebpf { net: true, cgroup: None },
+            ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
             storage: Storage::default(),
             services: Services::default(),
         }

@@ -107,7 +107,7 @@ prop_compose! {
             health_endpoints in prop::collection::btree_set("/[!\"$-~]{0,20}", 0..5),
             ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
-            net in any::<bool>(),
+            [net, recvq, sched] in any::<[bool; 3]>(),
             cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
             (health_interval, health_timeout, relay) in (interval(), interval(), any::<bool>()),
             storage in storage(),
@@ -118,7 +118,7 @@ prop_compose! {
         let models =
             Models { ports, discover, health_endpoints, health_interval, health_timeout, relay, ask_for_names };
         let services = Services { units: units.into_iter().collect() };
-        Config { local, models, remote, ebpf: Ebpf { net, cgroup }, storage, services }
+        Config { local, models, remote, ebpf: Ebpf { net, recvq, sched, cgroup }, storage, services }
     }
 }
 

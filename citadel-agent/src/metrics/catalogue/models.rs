@@ -21,6 +21,8 @@ catalogue! {
         "Time between consecutive body chunks of a streamed response. A chunk can hold several tokens.";
     STREAM_CHUNKS: Counter None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
         "HTTP body chunks of streamed responses, the empty last chunk excluded.";
+    RECEIVE_QUEUE: Histogram Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
+        "First request byte in the kernel to the first read of it by the server: accept, event loop and thread pool in one.";
     REQUEST_BYTES: Counter Bytes "citadel_model_request_bytes_total" ["model", "port"]
         "TCP payload received from clients, each byte once.";
     RESPONSE_BYTES: Counter Bytes "citadel_model_response_bytes_total" ["model", "port"]
@@ -51,4 +53,8 @@ catalogue! {
         "CPU time of the model's processes: by the cgroup of its unit where that holds nothing else, else of the listening processes and all below them. Processes that have ended count on; a process that listens on two ports counts for both.";
     MEMORY: Gauge Bytes "citadel_model_memory_bytes" ["model", "port", "kind"]
         "Memory of the model's processes: rss, in RAM, what several processes share counted for each; pss, in RAM, what n processes of the host share counted 1/n for each; swap, swapped out.";
+    RUN_QUEUE: Histogram Seconds "citadel_model_runqueue_latency_seconds" ["model", "port"]
+        "Runnable to running: how long threads of the model's processes waited for a CPU, each time.";
+    ON_CPU: Counter Seconds "citadel_model_on_cpu_seconds_total" ["model", "port"]
+        "Time that threads of the model's processes had a CPU, each up to the last time it left one.";
 }

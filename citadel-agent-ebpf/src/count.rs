@@ -1,0 +1,42 @@
+//! Adding to the cells that userspace has mapped.
+
+use core::arch::asm;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use citadel_agent_common::hist::{self, Histogram};
+
+/// `value & mask`, for a mask that changes nothing: it shows the verifier the bound right before the value is used, where
+/// the compiler, which knows the bound as well, would leave the instruction out.
+#[inline(always)]
+#[must_use]
+pub fn bounded(mut value: u64, mask: u64) -> u64 {
+    // SAFETY: an AND without memory access.
+    unsafe { asm!("{0} &= {1}", inout(reg) value, in(reg) mask, options(pure, nomem, nostack)) };
+    value
+}
+
+/// Adds to a counter that other CPUs add to as well.
+#[inline(always)]
+pub fn add(cell: &mut u64, count: u64) {
+    // SAFETY: a valid, aligned place. `BPF_XADD` is the form that 5.10 knows; the result must stay unused, or a newer
+    // instruction is emitted.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(cell, count) };
+}
+
+/// The cell at `index`, which is in bounds.
+#[inline(always)]
+#[must_use]
+pub fn cell<const N: usize>(cells: &mut [u64; N], index: usize) -> &mut u64 {
+    const { assert!(N.is_power_of_two()) };
+    let index = bounded(index as u64, N as u64 - 1) as usize;
+    // SAFETY: below N.
+    unsafe { cells.get_unchecked_mut(index) }
+}
+
+/// Adds an observation to a histogram in a map.
+#[inline(always)]
+pub fn observe(histogram: &mut Histogram, ns: u64) {
+    let cells = &mut histogram.cells;
+    add(cell(cells, hist::cell(ns)), 1);
+    add(&mut cells[hist::SUM_CELL], ns);
+}

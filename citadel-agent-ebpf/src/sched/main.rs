@@ -1,0 +1,172 @@
+//! The `sched` family: how long the models' threads wait for a CPU, and how long they have one.
+//!
+//! A thread waits from the moment it becomes runnable (it is woken, or loses the CPU while it could go on) to the moment it
+//! is switched to. All tasks of the host run through these tracepoints; those of no model cost two look-ups a switch.
+#![no_std]
+#![no_main]
+
+mod maps;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use citadel_agent_common::abi::Lost;
+use citadel_agent_ebpf::count::{add, observe};
+use citadel_agent_ebpf::task::Task;
+
+use maps::{LOST, ON_CPU, RUN_QUEUE, TASKS, THREADS, Thread};
+
+/// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next two from the running kernel's
+/// BTF.
+#[unsafe(no_mangle)]
+static TASK_PID: u32 = 0;
+/// Offset of `tgid`, the process's id.
+#[unsafe(no_mangle)]
+static TASK_TGID: u32 = 0;
+/// Offset of `__state` (`state` before 5.14).
+#[unsafe(no_mangle)]
+static TASK_STATE: u32 = 0;
+
+/// `TASK_RUNNING` of `<linux/sched.h>`.
+const RUNNING: u32 = 0;
+/// `TASK_DEAD`: the task will never run again.
+const DEAD: u32 = 0x80;
+
+/// `sched_wakeup(p)`: in `ttwu_do_wakeup`, once the task is runnable.
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn sched_wakeup(ctx: BtfTracePointContext) -> i32 {
+    wake(Task(ctx.arg(0)));
+    0
+}
+
+/// `sched_wakeup_new(p)`: a new task's first wake-up.
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
+    wake(Task(ctx.arg(0)));
+    0
+}
+
+/// `sched_switch(preempt, prev, next)`: in `__schedule`, on the CPU that switches.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    let preempted: u64 = ctx.arg(0);
+    let (prev, next) = (Task(ctx.arg(1)), Task(ctx.arg(2)));
+    // SAFETY: arguments of the tracepoint; the offsets are those of these members.
+    let (prev_tgid, next_tgid) = unsafe { (prev.field(&TASK_TGID), next.field(&TASK_TGID)) };
+    // SAFETY: valid maps and keys.
+    let (from, to) = unsafe { (TASKS.get(prev_tgid).copied(), TASKS.get(next_tgid).copied()) };
+    if from.is_none() && to.is_none() {
+        return 0;
+    }
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(slot) = from {
+        leaves(prev, slot, preempted as u8 != 0, now);
+    }
+    if let Some(slot) = to {
+        enters(next, slot, now);
+    }
+    0
+}
+
+/// `sched_process_fork(parent, child)`: a model's new process is the model's from its first moment, and a process that has
+/// taken the id of one that is gone is not.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
+    // SAFETY: arguments of the tracepoint; the offsets are those of these members.
+    let (of, tgid, pid) = unsafe { (parent.field(&TASK_TGID), child.field(&TASK_TGID), child.field(&TASK_PID)) };
+    if tgid == pid {
+        // SAFETY: a valid map and key.
+        match unsafe { TASKS.get(of) }.copied() {
+            Some(slot) if TASKS.insert(tgid, slot, 0).is_err() => lost(1),
+            Some(_) => {}
+            None => _ = TASKS.remove(tgid),
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn wake(task: Task) {
+    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
+    let (tgid, pid) = unsafe { (task.field(&TASK_TGID), task.field(&TASK_PID)) };
+    // SAFETY: a valid map and key.
+    if unsafe { TASKS.get(tgid) }.is_none() {
+        return;
+    }
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(thread) = thread(pid) {
+        // One that is woken while it still runs loses this time again when it is switched from.
+        if thread.running_ns == 0 && thread.runnable_ns == 0 {
+            thread.runnable_ns = now;
+        }
+    }
+}
+
+/// A thread of a model loses the CPU.
+#[inline(always)]
+fn leaves(task: Task, slot: u32, preempted: bool, now: u64) {
+    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
+    let (pid, state) = unsafe { (task.field(&TASK_PID), task.field(&TASK_STATE)) };
+    let Some(thread) = thread(pid) else { return };
+    if thread.running_ns != 0
+        && let Some(on_cpu) = ON_CPU.get_ptr_mut(slot)
+    {
+        // SAFETY: a map value; other CPUs only add atomically.
+        add(unsafe { &mut *on_cpu }, now.wrapping_sub(thread.running_ns));
+    }
+    thread.running_ns = 0;
+    // A preempted task stays on the run queue, whatever it was about to wait for.
+    thread.runnable_ns = if preempted || state == RUNNING { now } else { 0 };
+    if !preempted && state & DEAD != 0 {
+        _ = THREADS.remove(pid);
+    }
+}
+
+/// A thread of a model gets the CPU.
+#[inline(always)]
+fn enters(task: Task, slot: u32, now: u64) {
+    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    let pid = unsafe { task.field(&TASK_PID) };
+    let Some(thread) = thread(pid) else { return };
+    if thread.runnable_ns != 0
+        && let Some(histogram) = RUN_QUEUE.get_ptr_mut(slot)
+    {
+        // SAFETY: a map value; other CPUs only add atomically.
+        observe(unsafe { &mut *histogram }, now.wrapping_sub(thread.runnable_ns));
+    }
+    thread.runnable_ns = 0;
+    thread.running_ns = now;
+}
+
+/// What is known of a thread; made if it is new.
+#[inline(always)]
+fn thread(pid: u32) -> Option<&'static mut Thread> {
+    if let Some(thread) = THREADS.get_ptr_mut(pid) {
+        // SAFETY: a map value. A thread is woken and switched under its run queue's lock, so one program at a time has it.
+        return Some(unsafe { &mut *thread });
+    }
+    if THREADS.insert(pid, Thread { runnable_ns: 0, running_ns: 0 }, 0).is_err() {
+        lost(1);
+        return None;
+    }
+    // SAFETY: as above.
+    THREADS.get_ptr_mut(pid).map(|thread| unsafe { &mut *thread })
+}
+
+/// Counts what could not be followed.
+#[inline(always)]
+fn lost(count: u64) {
+    if let Some(cell) = LOST.get_ptr_mut(Lost::ThreadsFull as u32) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        add(unsafe { &mut *cell }, count);
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

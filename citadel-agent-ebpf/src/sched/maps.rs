@@ -1,0 +1,39 @@
+//! The family's maps: key, value, size, and what happens when one is full.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap};
+use citadel_agent_common::abi::{LOST_CELLS, MAX_PROCESSES, MAX_THREADS};
+use citadel_agent_common::hist::Histogram;
+
+/// A thread of a model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    /// Since when it waits for a CPU; 0 if it does not.
+    pub(crate) runnable_ns: u64,
+    /// Since when it has one; 0 if it has none, or had it before it was seen.
+    pub(crate) running_ns: u64,
+}
+
+/// Process -> slot of its model. Userspace writes it from what discovery found, and each fork adds to it. Full: new
+/// processes are not followed, and counted.
+#[map]
+pub(crate) static TASKS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// Thread -> what is known of it, until it dies. Full: new ones are not followed, and counted. Preallocated: programs run
+/// under the run queue's lock.
+#[map]
+pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+
+/// Slot -> time that threads waited for a CPU. Userspace sets the size to the number of slots before it loads.
+#[map]
+pub(crate) static RUN_QUEUE: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Slot -> nanoseconds on a CPU, to the last time that each thread left one. Sized like `RUN_QUEUE`.
+#[map]
+pub(crate) static ON_CPU: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Reason -> how much could not be measured.
+#[map]
+pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, BPF_F_MMAPABLE);

@@ -1,0 +1,96 @@
+//! Why a family does not run.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+
+use super::slots::TooManyPorts;
+
+/// Why the family could not be loaded or attached.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The cgroup directory cannot be opened.
+    #[error("cannot open the cgroup {path}: {error}")]
+    Cgroup {
+        /// The directory.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The maps could not be made.
+    #[error("the kernel refused the maps: {0}")]
+    Maps(#[from] EbpfError),
+    /// The kernel refused a program.
+    #[error("the kernel refused {program}: {error}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// Why; the verifier's log goes to the debug log.
+        error: String,
+    },
+    /// A map could not be read or written.
+    #[error("map {map}: {error}")]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        error: MapError,
+    },
+    /// A map could not be mapped into memory.
+    #[error("cannot map {map} into memory: {error}")]
+    Mmap {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// The kernel's own types cannot be read.
+    #[error("{0}")]
+    Types(String),
+    /// Another family does not run.
+    #[error("needs the family {0}, which does not run")]
+    Needs(&'static str),
+    /// A family that would have to run fails.
+    #[error("{family}: {reason}")]
+    Family {
+        /// Which.
+        family: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// There are more ports than slots.
+    #[error(transparent)]
+    TooManyPorts(#[from] TooManyPorts),
+    /// The object lacks something that it must have.
+    #[error("the embedded object has no {0}: this build is broken")]
+    Missing(&'static str),
+}
+
+impl ProbeError {
+    /// The program that failed, if it was one.
+    #[must_use]
+    pub const fn program(&self) -> Option<&'static str> {
+        match self {
+            Self::Program { program, .. } => Some(program),
+            _ => None,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Cgroup { .. } => "set ebpf.cgroup to a directory of the cgroup v2 hierarchy, or leave it out",
+            Self::Maps(_) | Self::Mmap { .. } => "check LimitMEMLOCK (kernels before 5.11) and free memory",
+            Self::Program { .. } => {
+                "run with RUST_LOG=debug for the verifier's log, and report it with the kernel's version"
+            }
+            Self::Needs(_) => "see what keeps the other family from running",
+            Self::TooManyPorts(_) => "restart the agent",
+            Self::Map { .. } | Self::Family { .. } | Self::Missing(_) | Self::Types(_) => {
+                "report it with the kernel's version"
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! All families: attached as the plan says, each by itself, so that one that fails leaves the others measuring.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use aya::Btf;
+use citadel_agent_common::abi::Lost;
+use tracing::{info, warn};
+
+use super::error::ProbeError;
+use super::net::Net;
+use super::plan::{Decision, Family, decide};
+use super::sched::Sched;
+use super::slots::TooManyPorts;
+use super::stats::RunStats;
+use super::status::{FamilyStatus, Verdict};
+use super::support::Support;
+use crate::config::Config;
+use crate::discovery::inventory::Inventory;
+use crate::host::Roots;
+use crate::host::kernel_types::{self, Layout};
+
+/// What runs, and how it went for each family.
+#[derive(Default)]
+pub struct Families {
+    /// The `net` family, with `recvq` where that runs too.
+    pub net: Option<Net>,
+    /// The `sched` family.
+    pub sched: Option<Sched>,
+    /// One a family.
+    pub statuses: Vec<FamilyStatus>,
+}
+
+/// What tracing programs are loaded with. It is dropped once they are: 20 MB.
+struct Types {
+    btf: Btf,
+    layout: Layout,
+}
+
+impl Families {
+    /// Attaches what this host can and says what it cannot.
+    #[must_use]
+    pub fn attach(config: &Config, roots: &Roots) -> Self {
+        let plan = decide(&config.ebpf, &Support::gather(roots));
+        let ports = config.models.measured_ports();
+        let types = plan.iter().any(|(_, decision)| *decision == Decision::Trace).then(|| Types::read(roots));
+        let mut families = Self::default();
+        for (family, decision) in &plan {
+            let result = match decision {
+                Decision::Skip(reason) => {
+                    families.statuses.push(FamilyStatus::skipped(*family, reason));
+                    continue;
+                }
+                Decision::AttachTo { cgroup } => {
+                    let layout = types.as_ref().and_then(|types| types.as_ref().ok()).map(|types| &types.layout);
+                    families.attach_net(cgroup, &ports, layout)
+                }
+                Decision::Trace => match &types {
+                    Some(Ok(types)) => families.trace(*family, &ports, types),
+                    Some(Err(error)) => Err(ProbeError::Types(error.clone())),
+                    None => continue,
+                },
+            };
+            families.statuses.push(match result {
+                Ok(()) => FamilyStatus::ok(*family),
+                Err(error) => FamilyStatus::broken(*family, &error),
+            });
+        }
+        drop(types);
+        // SAFETY: it gives freed memory back to the system and touches nothing that is in use.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0);
+        }
+        families.statuses.iter().for_each(report);
+        families
+    }
+
+    fn attach_net(&mut self, cgroup: &Path, ports: &BTreeSet<u16>, layout: Option<&Layout>) -> Result<(), ProbeError> {
+        self.net = Some(Net::attach(cgroup, ports, layout)?);
+        Ok(())
+    }
+
+    fn trace(&mut self, family: Family, ports: &BTreeSet<u16>, types: &Types) -> Result<(), ProbeError> {
+        match (family, &mut self.net) {
+            (Family::Recvq, Some(net)) => net.attach_receive_queue(&types.btf),
+            (Family::Recvq, None) => Err(ProbeError::Needs(Family::Net.name())),
+            _ => {
+                self.sched = Some(Sched::attach(ports, &types.btf, &types.layout)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether [`Self::measure`] would take these ports.
+    ///
+    /// # Errors
+    /// There are more ports than slots.
+    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
+        self.net.as_ref().map_or(Ok(()), |net| net.can_measure(ports))?;
+        self.sched.as_ref().map_or(Ok(()), |sched| sched.can_measure(ports))
+    }
+
+    /// Measures these ports from now on, and no others.
+    ///
+    /// # Errors
+    /// When there are more ports than slots, or a map cannot be written.
+    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), ProbeError> {
+        if let Some(net) = &mut self.net {
+            net.measure(ports)?;
+        }
+        if let Some(sched) = &mut self.sched {
+            sched.measure(ports)?;
+        }
+        Ok(())
+    }
+
+    /// Charges processes to models, as discovery found them. To be called once for each time that it looked.
+    pub fn follow(&mut self, inventory: &Inventory) {
+        if let Some(sched) = &mut self.sched
+            && let Err(error) = sched.follow(inventory)
+        {
+            warn!(%error, "cannot tell the kernel programs which processes are the models'");
+        }
+    }
+
+    /// Forgets what handshakes left behind.
+    pub fn sweep(&mut self) {
+        if let Some(net) = &mut self.net
+            && let Err(error) = net.sweep_early()
+        {
+            warn!(%error, "cannot sweep early connections");
+        }
+    }
+
+    /// Which of the families that are to run do not, if any: what a reload must not bring about.
+    #[must_use]
+    pub fn broken(&self) -> Option<&FamilyStatus> {
+        self.statuses.iter().find(|family| family.status == Verdict::Broken)
+    }
+
+    /// How much could not be measured, by reason, all families together.
+    #[must_use]
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        let net = self.net.iter().flat_map(Net::lost);
+        let sched = self.sched.iter().flat_map(Sched::lost);
+        let mut lost = BTreeMap::new();
+        for (why, count) in net.chain(sched) {
+            *lost.entry(Lost::label(why)).or_default() += count;
+        }
+        lost
+    }
+
+    /// What each program has cost, while the kernel keeps count.
+    pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
+        self.net.iter().flat_map(Net::run_stats).chain(self.sched.iter().flat_map(Sched::run_stats))
+    }
+
+    /// Entries in use and capacity of the maps that can be full.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn fill(&self) -> Result<Vec<(&'static str, u64, u64)>, ProbeError> {
+        let mut fill = self.net.as_ref().map_or(Ok(Vec::new()), Net::fill)?;
+        fill.extend(self.sched.iter().flat_map(Sched::fill));
+        Ok(fill)
+    }
+}
+
+impl Types {
+    fn read(roots: &Roots) -> Result<Self, String> {
+        let layout = kernel_types::read(roots).map_err(|error| error.to_string())?;
+        let path = kernel_types::path(roots);
+        let btf = Btf::parse_file(&path, aya::Endianness::default())
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Ok(Self { btf, layout })
+    }
+}
+
+/// Says how it went.
+fn report(status: &FamilyStatus) {
+    match status.status {
+        Verdict::Ok => info!(family = status.family, "attached"),
+        Verdict::Disabled => info!(family = status.family, reason = status.reason, "not attached"),
+        Verdict::Unsupported | Verdict::Broken => {
+            warn!(family = status.family, reason = status.reason, remedy = status.remedy, "not attached");
+        }
+    }
+}

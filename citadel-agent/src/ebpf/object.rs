@@ -1,0 +1,107 @@
+//! What all families do with their object: load programs, take maps.
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf, Pod};
+use tracing::debug;
+
+use super::error::ProbeError;
+use super::mapped::{Mapped, Words};
+
+/// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. A refusal shows when the maps are made.
+pub(super) fn lift_memlock_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the argument is a valid limit.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// A map, out of the object.
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
+    ebpf.take_map(name).ok_or(ProbeError::Missing(name))
+}
+
+/// An array map's descriptor.
+pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
+    match take(ebpf, name)? {
+        Map::Array(data) => Ok(data),
+        _ => Err(ProbeError::Missing(name)),
+    }
+}
+
+/// An array map, to be read and written by call.
+pub(super) fn array<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, T>, ProbeError> {
+    Array::try_from(take(ebpf, name)?).map_err(|error| ProbeError::Map { map: name, error })
+}
+
+/// A hash map.
+pub(super) fn hash<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapData, K, V>, ProbeError> {
+    HashMap::try_from(take(ebpf, name)?).map_err(|error| ProbeError::Map { map: name, error })
+}
+
+/// All entries of an array map, to be read without calls. The map stays with the object, for programs that are loaded later.
+pub(super) fn map_into_memory<T: Words>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    entries: usize,
+) -> Result<Mapped<T>, ProbeError> {
+    let Some(Map::Array(map)) = ebpf.map(name) else { return Err(ProbeError::Missing(name)) };
+    map_entries(map, name, 0, entries)
+}
+
+/// Some entries of an array map, likewise.
+pub(super) fn map_entries<T: Words>(
+    map: &MapData,
+    name: &'static str,
+    first: usize,
+    entries: usize,
+) -> Result<Mapped<T>, ProbeError> {
+    Mapped::new(map.fd(), first, entries).map_err(|error| ProbeError::Mmap { map: name, error })
+}
+
+/// Loads a program of the cgroup hooks.
+pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProbeError> {
+    let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(name))? {
+        Program::CgroupSkb(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => return Err(ProbeError::Missing(name)),
+    };
+    result.map_err(|error| refused(name, &error))
+}
+
+/// Loads a program for a BTF tracepoint and attaches it.
+pub(super) fn trace(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &'static str,
+    btf: &Btf,
+) -> Result<(), ProbeError> {
+    let Some(Program::BtfTracePoint(program)) = ebpf.program_mut(name) else { return Err(ProbeError::Missing(name)) };
+    program.load(tracepoint, btf).and_then(|()| program.attach()).map(drop).map_err(|error| refused(name, &error))
+}
+
+/// The error of a program, in one line; the verifier's log goes to the debug log.
+pub(super) fn refused(program: &'static str, error: &ProgramError) -> ProbeError {
+    if let ProgramError::LoadError { verifier_log, .. } = error {
+        debug!(program, log = %verifier_log, "verifier");
+    }
+    // aya puts the verifier's whole log into its message; the last line but the counts says what was refused.
+    let text = match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let counts = ["processed ", "verification time ", "stack depth ", "mark_read "];
+            let last =
+                log.lines().rfind(|line| !line.is_empty() && !counts.iter().any(|count| line.starts_with(count)));
+            last.map_or_else(|| io_error.to_string(), |last| format!("{io_error}: {last}"))
+        }
+        _ => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            text
+        }
+    };
+    ProbeError::Program { program, error: text }
+}

@@ -1,0 +1,139 @@
+//! The `sched` family in userspace: loads and attaches the programs, tells them which processes are whose, reads what they
+//! counted. Dropping [`Sched`] detaches them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::HashMap;
+use aya::maps::MapData;
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS};
+use citadel_agent_common::hist::Histogram;
+
+use super::error::ProbeError;
+use super::mapped::Mapped;
+use super::object;
+use super::plan::{Family, Hook};
+use super::slots::{Slots, TooManyPorts};
+use super::stats::{self, RunStats};
+use super::tasks::Tasks;
+use crate::discovery::inventory::Inventory;
+use crate::host::kernel_types::Layout;
+
+/// The kernel programs, as `build.rs` made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sched.o"));
+
+/// The attached programs and their maps.
+pub struct Sched {
+    /// Holds programs and links.
+    ebpf: Ebpf,
+    slots: Slots,
+    tasks: Tasks,
+    threads: HashMap<MapData, u32, [u64; 2]>,
+    run_queue: Mapped<Histogram>,
+    on_cpu: Mapped<u64>,
+    lost: Mapped<u64>,
+}
+
+impl Sched {
+    /// Loads the programs, with slots for `ports` ports and some more, and attaches them.
+    ///
+    /// # Errors
+    /// When any of it fails; then nothing stays attached.
+    pub fn attach(ports: &BTreeSet<u16>, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
+        object::lift_memlock_limit();
+        let slots = Slots::for_ports(ports.len()).with(ports.iter().copied())?;
+        let entries = slots.capacity();
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global("TASK_PID", &layout.task_pid, true)
+            .override_global("TASK_TGID", &layout.task_tgid, true)
+            .override_global("TASK_STATE", &layout.task_state, true)
+            .map_max_entries("RUN_QUEUE", entries)
+            .map_max_entries("ON_CPU", entries)
+            .load(OBJECT)?;
+        for program in Family::Sched.programs() {
+            if let Hook::Tracepoint(tracepoint) = program.hook {
+                object::trace(&mut ebpf, program.name, tracepoint, btf)?;
+            }
+        }
+        let entries = entries as usize;
+        Ok(Self {
+            tasks: Tasks::new(object::hash(&mut ebpf, "TASKS")?),
+            threads: object::hash(&mut ebpf, "THREADS")?,
+            run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
+            on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
+            lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
+            slots,
+            ebpf,
+        })
+    }
+
+    /// Whether [`Self::measure`] would take these ports.
+    ///
+    /// # Errors
+    /// There are more ports than slots.
+    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
+        self.slots.with(ports.iter().copied()).map(drop)
+    }
+
+    /// Gives these ports slots.
+    ///
+    /// # Errors
+    /// There are more ports than slots.
+    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
+        self.slots = self.slots.with(ports.iter().copied())?;
+        Ok(())
+    }
+
+    /// Charges the models' processes to the models. To be called once for each time that discovery looked.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
+        self.tasks.follow(&slots_of_processes(inventory, &self.slots))
+    }
+
+    /// How long a model's threads waited for a CPU.
+    #[must_use]
+    pub fn run_queue(&self, port: u16) -> Option<Box<Histogram>> {
+        self.run_queue.get(self.slots.get(port)? as usize)
+    }
+
+    /// Nanoseconds that a model's threads had a CPU.
+    #[must_use]
+    pub fn on_cpu_ns(&self, port: u16) -> Option<u64> {
+        self.on_cpu.word(self.slots.get(port)? as usize, 0)
+    }
+
+    /// How much could not be measured, by reason.
+    pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
+        Lost::ALL.into_iter().map(|why| (why, self.lost.word(why as usize, 0).unwrap_or(0)))
+    }
+
+    /// Entries in use and capacity of the maps that can be full.
+    #[must_use]
+    pub fn fill(&self) -> [(&'static str, u64, u64); 2] {
+        let (processes, most) = self.tasks.fill();
+        let threads = self.threads.keys().count() as u64;
+        [("sched_processes", processes, most), ("sched_threads", threads, u64::from(MAX_THREADS))]
+    }
+
+    /// What each program has cost, while the kernel keeps count.
+    pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
+        stats::of(&self.ebpf, Family::Sched)
+    }
+}
+
+/// The slot of each process of a model; the first by port where several models share one.
+fn slots_of_processes(inventory: &Inventory, slots: &Slots) -> BTreeMap<u32, u32> {
+    let mut found = BTreeMap::new();
+    for model in &inventory.models {
+        if let Some(slot) = slots.get(model.port) {
+            for &pid in &model.pids {
+                found.entry(pid).or_insert(slot);
+            }
+        }
+    }
+    found
+}

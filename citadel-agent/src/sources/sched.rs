@@ -1,0 +1,25 @@
+//! What the `sched` probes counted per model.
+
+use super::models::add_histogram;
+use super::{Origin, Outcome, Reading};
+use crate::metrics::catalogue::models::{ON_CPU, RUN_QUEUE};
+use crate::metrics::family::{Page, Value};
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let Some(sched) = &origin.families.sched else { return Ok(Outcome::Absent) };
+    for model in &origin.inventory.models {
+        let port = model.port.to_string();
+        let labels = [model.name.as_str(), &port];
+        // A model without processes that are known has no threads that could have waited.
+        match sched.on_cpu_ns(model.port) {
+            Some(ns) if ns > 0 || !model.pids.is_empty() => {
+                page.add(&ON_CPU, labels, Value::Float(ns as f64 * 1e-9));
+            }
+            _ => continue,
+        }
+        if let Some(histogram) = sched.run_queue(model.port) {
+            add_histogram(page, &RUN_QUEUE, labels, &histogram);
+        }
+    }
+    Ok(Outcome::Read)
+}
