@@ -52,7 +52,7 @@ catalogue! {
     NETWORK_UP: Gauge None "node_network_up" ["device"]
         "1 if the device's operstate is up, else 0.";
     NETWORK_INFO: Gauge None "node_network_info" ["device", "address", "broadcast", "duplex", "operstate", "ifalias"]
-        "Always 1; what is not a number of /sys/class/net/<device>.";
+        "Always 1; what is not a number of /sys/class/net/DEVICE.";
     NETWORK_SPEED: Gauge Bytes "node_network_speed_bytes" ["device"]
         "Speed of the device, in bytes a second.";
     SOFTNET_PROCESSED: Counter None "node_softnet_processed_total" ["cpu"]
@@ -361,7 +361,7 @@ fields! {
         "receive_nohandler" None "receive_nohandler_total"
     }
     /// Attributes of `/sys/class/net/*`.
-    NETCLASS: Gauge ["device"] "node_network_", "Attribute ", " of /sys/class/net/<device>." {
+    NETCLASS: Gauge ["device"] "node_network_", "Attribute ", " of /sys/class/net/DEVICE." {
         "addr_assign_type" None "address_assign_type"
         "carrier" None "carrier"
         "dev_id" None "device_id"
@@ -377,7 +377,7 @@ fields! {
         "type" None "protocol_type"
     }
     /// Counters of `/sys/class/net/*`.
-    NETCLASS_COUNTERS: Counter ["device"] "node_network_", "Attribute ", " of /sys/class/net/<device>." {
+    NETCLASS_COUNTERS: Counter ["device"] "node_network_", "Attribute ", " of /sys/class/net/DEVICE." {
         "carrier_changes" None "carrier_changes_total"
         "carrier_up_count" None "carrier_up_changes_total"
         "carrier_down_count" None "carrier_down_changes_total"

@@ -1,6 +1,6 @@
 //! systemd's units: those that serve models and those of the configured patterns.
 //!
-//! Their states are followed, not asked for: [`follow`] keeps what systemd says of them in a slot, and a scrape reads that, with
+//! Their states are followed, not asked for: the task of `follow` keeps what systemd says of them in a slot, and a scrape reads that, with
 //! memory and tasks from the units' cgroups.
 
 mod bus;
