@@ -63,6 +63,7 @@ pub struct Setup {
     discovers: bool,
     asks: bool,
     probes: bool,
+    bus: Option<String>,
     nobody: bool,
 }
 
@@ -98,6 +99,13 @@ impl Setup {
     #[must_use]
     pub fn probing(mut self) -> Self {
         self.probes = true;
+        self
+    }
+
+    /// Gives the agent this bus in place of the system's.
+    #[must_use]
+    pub fn bus(mut self, address: &str) -> Self {
+        self.bus = Some(address.to_owned());
         self
     }
 
@@ -172,6 +180,8 @@ impl Agent {
         if setup.nobody {
             command.uid(NOBODY).gid(NOBODY);
         }
+        // By default there is none, so that what runs on this host is no part of any test.
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", setup.bus.as_deref().unwrap_or("unix:path=/nonexistent"));
         let (child, log) = spawn(command);
         let mut agent = Self { child, dir, metrics_port, health_port, log, _only: only };
         agent.wait_until_ready();

@@ -69,7 +69,7 @@ impl Page {
     /// When two samples of a family have the same labels, or when a sample does not fit its entry in the catalogue.
     /// Prometheus would refuse such a page, or worse, keep one of the two values.
     pub fn sort(&mut self) -> Result<(), PageError> {
-        self.families.sort_by_key(|family| catalogue::position(family.desc));
+        self.families.sort_by_cached_key(|family| catalogue::position(family.desc));
         for Family { desc, samples } in &mut self.families {
             samples.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {

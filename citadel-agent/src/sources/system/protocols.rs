@@ -7,11 +7,11 @@ use super::{add_signed, outcome};
 use crate::host::Roots;
 use crate::host::files::{ReadError, read_number, read_text};
 use crate::host::process::page_size;
-use crate::metrics::catalogue::field;
 use crate::metrics::catalogue::system::{
     ARP_ENTRIES, CONNTRACK, CONNTRACK_ENTRIES, CONNTRACK_LIMIT, NETSTAT, SOCKSTAT, SOCKSTAT_BYTES, SOFTNET_DROPPED,
     SOFTNET_PROCESSED, SOFTNET_SQUEEZED, UDP_QUEUES,
 };
+use crate::metrics::catalogue::{Desc, Field};
 use crate::metrics::family::{Page, Value};
 use crate::sources::Reading;
 
@@ -30,6 +30,12 @@ pub(in crate::sources) fn read_netstat(roots: &Roots, page: &mut Page) -> Readin
     outcome(found)
 }
 
+/// Finds `PROTOCOL_NAME`, of which only a few of the kernel's hundreds are exported.
+fn part_of(table: &'static [Field], protocol: &str, name: &str) -> Option<&'static Desc> {
+    let is_it = |field: &&Field| field.key.strip_prefix(protocol).and_then(|rest| rest.strip_prefix('_')) == Some(name);
+    table.iter().find(is_it).map(|field| &field.desc)
+}
+
 /// Pairs of lines: the names of a protocol's fields, then their values.
 pub(super) fn add_netstat(page: &mut Page, text: &str) {
     let mut lines = text.lines();
@@ -41,7 +47,7 @@ pub(super) fn add_netstat(page: &mut Page, text: &str) {
             continue;
         }
         for (name, value) in names.split_ascii_whitespace().zip(values.split_ascii_whitespace()) {
-            if let (Some(desc), Ok(value)) = (field(NETSTAT, &format!("{protocol}_{name}")), value.parse()) {
+            if let (Some(desc), Ok(value)) = (part_of(NETSTAT, protocol, name), value.parse()) {
                 add_signed(page, desc, [], value);
             }
         }
@@ -55,7 +61,7 @@ pub(super) fn add_snmp6(page: &mut Page, text: &str) {
         let (Some(name), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) else { continue };
         let Some(end) = name.find('6') else { continue };
         let (protocol, name) = name.split_at(end + 1);
-        if let Some(desc) = field(NETSTAT, &format!("{protocol}_{name}")) {
+        if let Some(desc) = part_of(NETSTAT, protocol, name) {
             page.add(desc, [], Value::Integer(value));
         }
     }
@@ -78,11 +84,10 @@ pub(super) fn add_sockstat(page: &mut Page, text: &str, page_size: u64) {
         let mut words = rest.split_ascii_whitespace();
         while let (Some(name), Some(value)) = (words.next(), words.next()) {
             let Ok(value) = value.parse::<u64>() else { continue };
-            let key = format!("{protocol}_{name}");
-            if let Some(desc) = field(SOCKSTAT, &key) {
+            if let Some(desc) = part_of(SOCKSTAT, protocol, name) {
                 page.add(desc, [], Value::Integer(value));
             }
-            if let (Some(desc), Some(bytes)) = (field(SOCKSTAT_BYTES, &key), value.checked_mul(page_size)) {
+            if let (Some(desc), Some(bytes)) = (part_of(SOCKSTAT_BYTES, protocol, name), value.checked_mul(page_size)) {
                 page.add(desc, [], Value::Integer(bytes));
             }
         }
