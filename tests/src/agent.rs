@@ -64,6 +64,7 @@ pub struct Setup {
     asks: bool,
     probes: bool,
     bus: Option<String>,
+    no_programs: bool,
     nobody: bool,
 }
 
@@ -102,6 +103,13 @@ impl Setup {
         self
     }
 
+    /// Leaves the kernel alone.
+    #[must_use]
+    pub fn without_programs(mut self) -> Self {
+        self.no_programs = true;
+        self
+    }
+
     /// Gives the agent this bus in place of the system's.
     #[must_use]
     pub fn bus(mut self, address: &str) -> Self {
@@ -136,7 +144,11 @@ impl Setup {
             yaml += "  discover: none\n";
         }
         yaml += if self.probes { "  health_interval: 200ms\n" } else { "  health_endpoints: []\n" };
-        yaml + &format!("  ask_for_names: {}\n", self.asks)
+        yaml += &format!("  ask_for_names: {}\n", self.asks);
+        if self.no_programs {
+            yaml += "ebpf: { net: false, recvq: false, sched: false }\n";
+        }
+        yaml
     }
 }
 

@@ -59,7 +59,7 @@ impl Systemd {
     /// Where its bus is.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("unix:path={}", self.folder.path().join("bus").display())
+        format!("unix:path={}", self.folder.path().join("run/bus").display())
     }
 
     /// Starts a unit.
@@ -122,22 +122,16 @@ impl Drop for Systemd {
     }
 }
 
-/// The cgroups below this process's own, in every hierarchy, as far as a manager makes them.
+/// The cgroups of managers below this process's own, in every hierarchy; a parent comes before what is in it.
 fn cgroups() -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    let mounts = run(Command::new("findmnt").args([
-        "--noheadings",
-        "--list",
-        "--output",
-        "TARGET",
-        "--types",
-        "cgroup,cgroup2",
-    ]));
+    let mut findmnt = Command::new("findmnt");
+    let mounts = run(findmnt.args(["--noheadings", "--list", "--output", "TARGET", "--types", "cgroup,cgroup2"]));
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let paths: BTreeSet<&str> = own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
     for mount in mounts.lines() {
         for path in &paths {
-            for name in ["init.scope", "app.slice"] {
+            for name in ["init.scope", "app.slice", "session.slice", "background.slice"] {
                 walk(&Path::new(mount.trim()).join(path.trim_start_matches('/')).join(name), &mut found);
             }
         }
