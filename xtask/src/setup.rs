@@ -106,6 +106,12 @@ const NEEDS: &[Need] = &[
         how: How::Debian(Package::new("dbus-daemon", Known::Program("dbus-daemon"))),
     },
     Need {
+        name: "systemd",
+        why: "a real service manager, whose units the agent follows",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("systemd", Known::Program("busctl"))),
+    },
+    Need {
         name: "chromium",
         why: "a real browser looks at the agent's page",
         purpose: Purpose::Test,
