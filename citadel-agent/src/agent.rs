@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
+use crate::control::{self, Control};
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::{Discovered, Discovery};
 use crate::ebpf::error::ProbeError;
@@ -24,6 +25,7 @@ use crate::ebpf::own::OwnConnections;
 use crate::ebpf::plan::{Decision, decide};
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
+use crate::gpu::{self, Gpu};
 use crate::host::Roots;
 use crate::http::{self, App, CollectError, Content};
 use crate::logging::LogHandle;
@@ -66,6 +68,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
+    let _control = agent.state().take_orders();
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
         "ready: scrape /metrics, see /status on the health port"
@@ -97,7 +100,7 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
-        agent.state().set_config(config);
+        agent.state().configure(config);
         listeners.replace(moved, agent).await;
         Ok(())
     }
@@ -115,11 +118,12 @@ async fn reload(agent: &Arc<Agent>, listeners: &mut Listeners, path: Option<&Pat
 pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
     let planned = decide(&config.ebpf, &Support::gather(&Roots::default()));
     let statuses: Vec<_> = planned.iter().map(|(family, decision)| FamilyStatus::planned(*family, decision)).collect();
+    let gpus = gpu::pci::read_gpus(&Roots::default().sys);
     let mut out = io::stdout().lock();
     if json {
         let families: serde_json::Map<_, _> =
             statuses.iter().map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
-        writeln!(out, "{:#}", serde_json::json!({ "families": families }))?;
+        writeln!(out, "{:#}", serde_json::json!({ "families": families, "gpu": { "pci": gpus } }))?;
     } else {
         for ((family, decision), status) in planned.iter().zip(&statuses) {
             write!(out, "{}: {}", status.family, status.status.name())?;
@@ -132,6 +136,11 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
                 writeln!(out, "  {} ({})", program.name, program.hook)?;
             }
         }
+        let found = match gpus.join(", ") {
+            none if none.is_empty() => "no NVIDIA GPU on the PCI bus".to_owned(),
+            gpus => format!("NVIDIA at {gpus}, sampled every {:?}", config.gpu.sampling_interval),
+        };
+        writeln!(out, "gpu: {found}")?;
         writeln!(
             out,
             "models: {} configured, {} ports measured",
@@ -164,6 +173,7 @@ struct State {
     inventory: Inventory,
     /// What the kernel programs were told of last.
     followed: Option<Arc<Discovered>>,
+    gpu: Option<Gpu>,
     read_once: bool,
 }
 
@@ -184,6 +194,7 @@ impl Agent {
             net.leave_out(&own);
         }
         let discovery = Discovery::start(&config, &roots, own.clone())?;
+        let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
         let config = Arc::new(config);
         let services = Services::start(config.services.units.clone(), None);
         let probes = Probes::new(&config.models, announcing(&own));
@@ -201,6 +212,7 @@ impl Agent {
             discovery,
             inventory: Inventory::default(),
             followed: None,
+            gpu,
             read_once: false,
         };
         Ok(Self { state: Mutex::new(state) })
@@ -224,6 +236,7 @@ impl State {
             inventory: &self.inventory,
             discovered: &discovered,
             families: &mut self.families,
+            gpu: self.gpu.as_ref(),
             readers: &self.readers,
             services: Some(&self.services),
             probes: Some(&self.probes),
@@ -234,19 +247,36 @@ impl State {
         page
     }
 
-    fn set_config(&mut self, config: Config) {
+    /// Takes orders from the command line, for as long as what this gives is held.
+    fn take_orders(&self) -> Option<Control> {
+        let gpu = self.gpu.as_ref()?.handle();
+        let path = &self.config.local.control_socket;
+        let refused =
+            |error| warn!(%error, path = %path.display(), "no control socket, so `citadel-agent gpu` cannot be used");
+        control::serve(path, Arc::new(gpu)).map_err(refused).ok()
+    }
+
+    /// Takes what cannot fail of a configuration.
+    fn configure(&mut self, config: Config) {
+        if let Some(gpu) = &mut self.gpu {
+            gpu.configure(&config.gpu);
+        }
         self.config = Arc::new(config);
         self.context.config = Arc::clone(&self.config);
         self.services.set_patterns(&self.config.services.units);
         self.probes.set_config(&self.config.models);
     }
 
-    /// Takes what discovery found: into the inventory, and, once for each time that it looked, into the kernel programs.
+    /// Takes what discovery found: into the inventory, and, once for each time that it looked, to
+    /// whoever goes by it on its own.
     fn follow(&mut self) -> Arc<Discovered> {
         let discovered = self.discovery.newest();
         self.inventory = Inventory::of(&self.config.models, &discovered.servers);
         if !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
             self.families.follow(&self.inventory);
+            if let Some(gpu) = &mut self.gpu {
+                gpu.know(&self.inventory);
+            }
             self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
             self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
             self.followed = Some(Arc::clone(&discovered));
@@ -320,6 +350,7 @@ impl App for Agent {
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
             "events_lost": state.families.lost(),
+            "gpu": state.gpu.as_ref().map(Gpu::status),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })

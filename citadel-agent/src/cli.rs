@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
 use crate::agent;
 use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
+use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
 
 /// Exit code when something failed.
@@ -43,6 +45,9 @@ enum Command {
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Give the running agent orders about the GPUs.
+    #[command(subcommand)]
+    Gpu(GpuCommand),
     /// Print the version.
     Version,
 }
@@ -56,6 +61,26 @@ enum ConfigCommand {
     },
     /// Print the effective values as YAML, defaults included.
     Print(ConfigArg),
+}
+
+#[derive(Subcommand, Debug)]
+enum GpuCommand {
+    /// Let go of NVML, so that a GPU can be reset or the driver unloaded.
+    Release {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// For how long, 24h at most.
+        #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = release_time)]
+        time: Duration,
+    },
+    /// Take NVML back before the time.
+    Resume(ConfigArg),
+}
+
+/// A time for which GPUs may go unmeasured.
+fn release_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_secs(1) || time > LONGEST_RELEASE { Err("1s to 24h".to_owned()) } else { Ok(time) }
 }
 
 #[derive(Args, Debug)]
@@ -90,6 +115,8 @@ enum CliError {
     Config(#[from] ConfigErrors),
     #[error("{0}")]
     Log(#[from] LogError),
+    #[error("{0}")]
+    Control(#[from] ControlError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
     #[error("{0:#}")]
@@ -100,7 +127,7 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             CliError::Config(_) | CliError::Log(_) => ExitCode::from(MISTAKE),
-            CliError::Output(_) | CliError::Agent(_) => ExitCode::from(FAILED),
+            CliError::Control(_) | CliError::Output(_) | CliError::Agent(_) => ExitCode::from(FAILED),
         }
     }
 }
@@ -147,9 +174,20 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             let (config, _) = config.load()?;
             print(config::print(&config))?;
         }
+        Command::Gpu(GpuCommand::Release { config, time }) => {
+            order(config, &Order::GpuRelease { seconds: time.as_secs() })?;
+        }
+        Command::Gpu(GpuCommand::Resume(config)) => order(config, &Order::GpuResume {})?,
         Command::Version => print(concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the running agent an order, and prints what it answers.
+fn order(config: ConfigArg, order: &Order) -> Result<(), CliError> {
+    let (config, _) = config.load()?;
+    let answer = control::send(&config.local.control_socket, order)?;
+    Ok(print(format_args!("{answer}\n"))?)
 }
 
 fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError> {

@@ -1,15 +1,18 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
 //! Data flows one way and no import points back up:
-//! `config -> host -> ebpf | sources -> discovery -> metrics -> http`. `agent` only wires.
+//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http`. `agent` only wires.
 
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod ebpf;
+pub mod gpu;
 pub mod host;
 pub mod http;
+pub mod join;
 pub mod logging;
 pub mod metrics;
 pub mod slot;

@@ -125,6 +125,7 @@ fn page_with(probes: &Probes, inventory: &Inventory) -> Page {
         inventory,
         discovered: &Discovered::default(),
         families: &mut Families::default(),
+        gpu: None,
         readers: &Readers::default(),
         services: None,
         probes: Some(probes),

@@ -104,6 +104,7 @@ impl Host {
             inventory: &Inventory::default(),
             discovered: &Discovered::default(),
             families: &mut Families::default(),
+            gpu: None,
             services: None,
             probes: None,
             readers,

@@ -150,6 +150,7 @@ impl Agent {
             inventory: &citadel_agent::discovery::inventory::Inventory::default(),
             discovered: &Discovered::default(),
             families: &mut Families::default(),
+            gpu: None,
             services: None,
             probes: None,
             readers: &self.readers,

@@ -216,6 +216,7 @@ fn page(services: &Services) -> Parsed {
         inventory: &Inventory::default(),
         discovered: &Discovered::default(),
         families: &mut Families::default(),
+        gpu: None,
         readers: &Readers::default(),
         services: Some(services),
         probes: None,

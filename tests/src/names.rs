@@ -28,6 +28,12 @@ pub const CONNECTIONS: &str = "citadel_model_connections_total";
 pub const RTT: &str = "citadel_model_tcp_rtt_seconds";
 /// Segments that the server's host sent again.
 pub const RETRANSMITS: &str = "citadel_model_tcp_retransmits_total";
+/// First request byte in to its first read by the server.
+pub const RECEIVE_QUEUE: &str = "citadel_model_receive_queue_seconds";
+/// Time that threads waited for a CPU.
+pub const RUN_QUEUE: &str = "citadel_model_runqueue_latency_seconds";
+/// Time that threads had a CPU.
+pub const ON_CPU: &str = "citadel_model_on_cpu_seconds_total";
 /// Who serves a model.
 pub const INFO: &str = "citadel_model_info";
 /// What the agent itself says that it could not measure.

@@ -124,6 +124,19 @@ impl Peer {
         }
     }
 
+    /// Takes exactly `n` bytes from the socket and leaves the rest in it, where [`Self::read`] takes what there is.
+    ///
+    /// # Panics
+    /// If the connection ends first, or bytes were read ahead.
+    #[track_caller]
+    pub fn take(&mut self, n: usize) -> Vec<u8> {
+        assert!(self.ahead.is_empty(), "bytes were read ahead");
+        let mut bytes = vec![0; n];
+        self.stream.read_exact(&mut bytes).expect("take from the socket");
+        self.received += n as u64;
+        bytes
+    }
+
     /// Reads exactly `n` bytes.
     ///
     /// # Panics

@@ -169,6 +169,12 @@ impl Selection<'_> {
     }
 
     /// Sum of the series, 0 if there is none.
+    #[must_use]
+    pub fn number(&self) -> f64 {
+        self.samples.iter().map(|sample| sample.value).sum()
+    }
+
+    /// Likewise, of whole numbers.
     ///
     /// # Panics
     /// If a value is no whole number.

@@ -1,15 +1,19 @@
 //! Discovery with the kernel programs attached, and without the right to look.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::BorrowedFd;
+use std::process::Command;
 
 use citadel_agent_tests::agent::Setup;
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{answer, get};
 use citadel_agent_tests::names::{CONNECTIONS, INFO, OPEN, REQUEST_BYTES, RESPONSE_BYTES};
+use citadel_agent_tests::netns::Namespace;
 use citadel_agent_tests::peer::Server;
+use citadel_agent_tests::scrape::Page;
 use citadel_agent_tests::truth::pause;
 use citadel_agent_tests::tun::set_tcp_option;
+use rustix::io::{FdFlags, fcntl_setfd};
 
 /// What a server answers that is asked for its models.
 const MODELS: &str = r#"{"object":"list","data":[{"id":"org/model","object":"model"}]}"#;
@@ -83,6 +87,26 @@ fn a_discovered_model_is_there_from_its_listening_to_its_end() {
     drop(server);
     let page = assert_eventually!(agent, |page| !page.gauge(OPEN).label("port", &port).is_present());
     assert!(!page.gauge(INFO).label("port", &port).is_present(), "a stale series stays:\n{page}");
+}
+
+#[test]
+fn a_listener_of_another_network_namespace_is_discovered() {
+    let namespace = Namespace::new();
+    let mut holder = namespace.enter(|| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 11480)).expect("bind in the namespace");
+        fcntl_setfd(&listener, FdFlags::empty()).expect("let the child have the listener");
+        Command::new("sleep").arg("60").spawn().expect("start a process in the namespace")
+    });
+    let agent = Setup::new().discovering().asking().start();
+    let (pid, exe) = (holder.id().to_string(), "/usr/bin/sleep");
+    let found = |page: &Page| {
+        let info = page.gauge(INFO).label("model", "port-11480").label("port", "11480");
+        info.label("pid", &pid).label("exe", exe).is_present()
+    };
+    assert_eventually!(agent, |page| found(page));
+    holder.kill().expect("end the process");
+    holder.wait().expect("wait for its end");
+    assert_eventually!(agent, |page| !page.gauge(INFO).label("port", "11480").is_present());
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
     // A machine that was never updated knows no package, and one that was updated long ago asks for versions that
     // the mirror has dropped: so try, update once, and try again.
     if apt_get(&install_words(&names)).is_err() {
-        apt_get(&["update"]).with_context(by_hand)?;
+        update().with_context(by_hand)?;
         apt_get(&install_words(&names)).with_context(by_hand)?;
     }
     // Where systemd runs, a package's script enables its services for the next boot.
@@ -75,6 +75,14 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
         process::run(process::as_root(Path::new("systemctl"), &[])?.args(["disable", "--now"]).args(&services))?;
     }
     Ok(())
+}
+
+/// Lets apt see what Debian has today, as root.
+///
+/// # Errors
+/// When it cannot.
+pub(crate) fn update() -> Result<()> {
+    apt_get(&["update"])
 }
 
 /// `--no-remove`: a package that conflicts with what is here must fail, not replace it.

@@ -41,9 +41,13 @@ enum Xtask {
     Lint,
     /// Boot old kernels and see that the agent loads, attaches and measures on each.
     Kernels(kernels::Args),
-    /// What runs inside such a kernel, as its first process.
+    /// What runs inside such a kernel, as its first process or below it.
     #[command(hide = true)]
-    Guest,
+    Guest {
+        /// As what.
+        #[command(subcommand)]
+        role: Option<kernels::Role>,
+    },
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
     /// Measure what the agent costs, and whether it counts exactly; as root.
@@ -52,8 +56,8 @@ enum Xtask {
 
 fn main() -> ExitCode {
     let xtask = Xtask::parse();
-    if matches!(xtask, Xtask::Guest) {
-        kernels::guest::main();
+    if let Xtask::Guest { role } = &xtask {
+        kernels::be_guest(role.as_ref());
     }
     match dispatch(&xtask) {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,7 +76,7 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Run(args) => run::main(&workspace, args),
         Xtask::Test(args) => test::main(&workspace, args),
         Xtask::Kernels(args) => kernels::main(&workspace, args),
-        Xtask::Guest => unreachable!("the guest powers off"),
+        Xtask::Guest { .. } => unreachable!("no guest comes back"),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
         Xtask::Bench(args) => bench::main(&workspace, args),

@@ -67,6 +67,20 @@ impl Page {
         Some(if high.is_finite() { low + (high - low) * (half - below) / (upto - below) } else { low })
     }
 
+    /// The labels of each series of `name`, as a function from a label's name to its value, empty where it has none.
+    pub(crate) fn labels_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = impl Fn(&str) -> &'a str> {
+        self.series(name, &[]).map(|sample| move |label: &str| sample.label(label).unwrap_or_default())
+    }
+
+    /// The values of a label among the series of `name`, each once, in order.
+    pub(crate) fn values(&self, name: &str, label: &str) -> Vec<&str> {
+        let series = self.0.iter().filter(|sample| sample.name == name);
+        let mut values: Vec<_> = series.filter_map(|sample| sample.label(label)).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
     fn series<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
         self.0.iter().filter(move |sample| {
             sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == Some(value))

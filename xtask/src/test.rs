@@ -1,6 +1,7 @@
 //! `cargo xtask test`.
 
 use std::ffi::OsString;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -17,6 +18,9 @@ pub(crate) struct Args {
     /// Show what the tests print.
     #[arg(long)]
     nocapture: bool,
+    /// Also run the tests that need an NVIDIA GPU and its driver.
+    #[arg(long)]
+    gpu: bool,
     /// Only tests whose name contains this.
     filter: Option<String>,
 }
@@ -31,6 +35,10 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
     process::run(&mut units)?;
 
+    if args.gpu {
+        gpu(workspace, args)?;
+    }
+
     // The agent on the running kernel: as root, and one at a time, because they share the model ports.
     let mut kernel = workspace.cargo("test");
     kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(test_words(args, true)).env("CITADEL_AGENT_BIN", agent);
@@ -38,6 +46,22 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         kernel.env(runner_variable(), format!("{} --preserve-env", sudo.display()));
     }
     process::run(&mut kernel)
+}
+
+/// The tests against this machine's own GPUs, or a line that nobody overlooks.
+fn gpu(workspace: &Workspace, args: &Args) -> Result<()> {
+    if !process::succeeds(Command::new("nvidia-smi").arg("-L")) {
+        let line = "!".repeat(100);
+        eprintln!(
+            "{line}\n!! SKIPPED: the tests on a real GPU. `nvidia-smi -L` finds no NVIDIA GPU and driver here.\n{line}"
+        );
+        return Ok(());
+    }
+    // With what they print: it is what docs/gpu.md wants to know.
+    let mut tests = workspace.cargo("test");
+    tests.args(["--locked", "--package", "citadel-agent", "--features", "real-gpu", "--test", "real_gpu"]);
+    tests.args(args.filter.iter()).args(["--", "--nocapture", "--test-threads=1"]);
+    process::run(&mut tests)
 }
 
 /// The words after `cargo test`'s own.

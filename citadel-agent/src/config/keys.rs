@@ -29,6 +29,8 @@ keys! {
         "Level of the agent's own log; libraries stay at `INFO` or quieter. The environment variable `RUST_LOG` overrides it.";
     "local_collection.collection_interval": "duration, 100ms to 24h", "60",
         "How often sources that are not read at each scrape are read.";
+    "local_collection.control_socket": "absolute path", "/run/citadel-agent/control.sock",
+        "Unix socket by which `citadel-agent gpu` talks to the running agent; read when the agent starts.";
     "local_collection.endpoints.system_metrics": "path", "/metrics/system", "Page of the host metrics.";
     "local_collection.endpoints.gpu_metrics": "path", "/metrics/gpu", "Page of the GPU metrics.";
     "local_collection.endpoints.model_metrics": "path", "/metrics/models", "Page of the per-model metrics.";
@@ -66,6 +68,14 @@ keys! {
         "Whether the `sched` probes run: how long the models' threads wait for a CPU, and have one.";
     "ebpf.cgroup": "absolute path", "",
         "The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.";
+    "gpu.enabled": "`true` or `false`", "true", "Whether the GPUs are read.";
+    "gpu.sampling_interval": "duration, 100ms to 24h", "1s",
+        "How often the GPUs are sampled; energy is split among the models over each such interval.";
+    "gpu.dcgm_compat": "`true` or `false`", "false",
+        "Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under its names and in its units.";
+    "gpu.pcie_throughput": "`true` or `false`", "false",
+        "Whether GPUs that count no PCIe bytes (before Hopper) are asked for their throughput instead: 40 ms a GPU and sample.";
+    "gpu.nvml_library": "absolute path", "", "The NVML library; absent: `libnvidia-ml.so.1`, where the loader finds it.";
     "storage.smartctl": "program", "smartctl",
         "Asks disks for their health (smartmontools); a name without a slash is looked for on the path. Without it there are no `citadel_smart_*`.";
     "storage.smart_interval": "duration, 100ms to 24h", "5m", "How often disks are asked. A disk that sleeps is not woken.";

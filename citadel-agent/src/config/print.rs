@@ -9,7 +9,7 @@ use super::resolved::{Config, Remote};
 #[must_use]
 pub fn print(config: &Config) -> String {
     let mut yaml = Yaml::default();
-    let Config { local, models, remote, ebpf, storage, services } = config;
+    let Config { local, models, remote, ebpf, gpu, storage, services } = config;
 
     yaml.section(0, "remote_monitoring");
     yaml.value(1, "enabled", remote.is_some());
@@ -23,6 +23,7 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "health_check_port", local.health_check_port);
     yaml.value(1, "log_level", local.log_level);
     yaml.value(1, "collection_interval", duration(local.collection_interval));
+    yaml.value(1, "control_socket", quote(&local.control_socket.display().to_string()));
     yaml.section(1, "endpoints");
     yaml.value(2, "system_metrics", quote(&local.endpoints.system));
     yaml.value(2, "gpu_metrics", quote(&local.endpoints.gpu));
@@ -55,6 +56,14 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "sched", ebpf.sched);
     let cgroup = ebpf.cgroup.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "cgroup", cgroup.as_deref());
+
+    yaml.section(0, "gpu");
+    yaml.value(1, "enabled", gpu.enabled);
+    yaml.value(1, "sampling_interval", duration(gpu.sampling_interval));
+    yaml.value(1, "dcgm_compat", gpu.dcgm_compat);
+    yaml.value(1, "pcie_throughput", gpu.pcie_throughput);
+    let library = gpu.nvml_library.as_ref().map(|path| path.display().to_string());
+    yaml.optional(1, "nvml_library", library.as_deref());
 
     yaml.section(0, "storage");
     yaml.value(1, "smartctl", quote(&storage.smartctl.to_string_lossy()));

@@ -8,10 +8,11 @@ pub fn choose(configured: Option<&str>, server: Option<&Server>, port: u16) -> S
     configured.or_else(|| given(server?)).map_or_else(|| format!("port-{port}"), str::to_owned)
 }
 
-/// Whether only the server's own answer could name it.
+/// Whether only the server's own answer could name it. A socket that systemd holds for a service is no server yet: a
+/// question would start it.
 #[must_use]
 pub fn must_be_asked(server: &Server) -> bool {
-    server.unit_model().is_none() && server.named.is_none()
+    server.main.is_some() && server.unit_model().is_none() && server.named.is_none()
 }
 
 fn given(server: &Server) -> Option<&str> {
@@ -22,11 +23,13 @@ fn given(server: &Server) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::discovery::unit::Unit;
+    use crate::host::pid::Process;
 
     #[test]
     fn the_nearest_to_the_operator_wins() {
         let unit = Unit { name: "citadel-phi3.service".to_owned(), cgroup: "x".into() };
         let mut server = Server {
+            main: Some(Process { pid: 7, start_ticks: 1 }),
             unit: Some(unit),
             named: Some("microsoft/phi-3".to_owned()),
             answered: Some("phi".to_owned()),
@@ -40,6 +43,7 @@ mod tests {
         server.named = None;
         assert_eq!(choose(None, Some(&server), 11400), "phi");
         assert!(must_be_asked(&server));
+        assert!(!must_be_asked(&Server { main: None, ..server.clone() }));
         server.answered = None;
         assert_eq!(choose(None, Some(&server), 11400), "port-11400");
         assert_eq!(choose(None, None, 11400), "port-11400");

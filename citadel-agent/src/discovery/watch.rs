@@ -17,7 +17,7 @@ use super::usage::{Usage, Usages};
 use crate::config::resolved::{Config, Models};
 use crate::ebpf::own::OwnConnections;
 use crate::host::sock_diag::{self, Listener};
-use crate::host::{Roots, mountinfo};
+use crate::host::{Roots, mountinfo, net_tcp};
 use crate::slot::Slot;
 
 /// How often listeners are listed and CPU time is read, where the collection interval is not shorter. It takes a fraction of
@@ -107,6 +107,7 @@ impl Drop for Discovery {
 /// The thread's state.
 struct Watcher {
     settings: Settings,
+    roots: Roots,
     own: OwnConnections,
     looker: Looker,
     usages: Usages,
@@ -122,6 +123,7 @@ impl Watcher {
         let mount = mountinfo::read_cgroup2_mount(roots).ok().flatten();
         Self {
             settings,
+            roots: roots.clone(),
             own,
             looker: Looker::new(roots.clone(), mount.clone()),
             usages: Usages::new(roots.clone(), mount),
@@ -157,13 +159,18 @@ impl Watcher {
     fn look(&mut self) -> io::Result<Option<Unseen>> {
         let models = &self.settings.models;
         let wanted = |port| models.measures(port);
-        let listeners = sock_diag::read_listeners(wanted)?;
+        let listeners = listeners(&self.roots, wanted)?;
         let now = Instant::now();
         let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= self.settings.interval);
         if !due && listeners == self.listeners {
             return Ok(None);
         }
-        let around = Around { wanted: &wanted, open: &open_among, keep: self.settings.interval, now };
+        let around = Around {
+            wanted: &wanted,
+            open: &|ports| open_among(&self.roots, ports),
+            keep: self.settings.interval,
+            now,
+        };
         let unseen = self.looker.look(&listeners, &around)?;
         self.listeners = listeners;
         self.looked = Some(now);
@@ -200,10 +207,21 @@ impl Watcher {
     }
 }
 
-/// Which of these ports have connections open.
-fn open_among(ports: &BTreeSet<u16>) -> BTreeSet<u16> {
-    let open = sock_diag::read_open_connections(|port| ports.contains(&port)).unwrap_or_default();
-    open.into_iter().map(|socket| socket.local_port).collect()
+/// The listeners of the agent's own network namespace: from the socket monitor, and where this kernel comes without it, from
+/// the table in `/proc`, which is slow where many sockets are.
+fn listeners(roots: &Roots, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
+    sock_diag::read_listeners(&wanted).or_else(|error| {
+        let found = net_tcp::read_listeners_of(roots, std::process::id(), wanted).map_err(|_| error)?;
+        Ok(found.into_iter().map(|listener| Listener { reachable: true, ..listener }).collect())
+    })
+}
+
+/// Which of these ports have connections open, likewise.
+fn open_among(roots: &Roots, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
+    match sock_diag::read_open_connections(|port| ports.contains(&port)) {
+        Ok(open) => open.into_iter().map(|socket| socket.local_port).collect(),
+        Err(_) => &net_tcp::read_open_ports_of(roots, std::process::id()).unwrap_or_default() & ports,
+    }
 }
 
 /// What a person should know of what could not be seen.

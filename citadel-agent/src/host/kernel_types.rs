@@ -1,8 +1,12 @@
-//! Where members lie in the running kernel's structs: from its BTF, the kernel's own description of its types.
+//! Where members lie in the running kernel's structs: from its BTF, the kernel's own description of its types
+//! (`Documentation/bpf/btf.rst`).
+//!
+//! Read here, because aya keeps members to itself, and the readers of BTF that there are (btf-rs, libbpf) are under the LGPL
+//! and build a model of all of the kernel's 150,000 types in memory, for four offsets.
 
+use std::fs;
+use std::io;
 use std::path::PathBuf;
-
-use btf_rs::{Btf, Type};
 
 use super::Roots;
 
@@ -28,14 +32,17 @@ pub struct Layout {
 /// Why a layout is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// The BTF cannot be read or parsed.
+    /// The BTF cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
         /// The file.
         path: String,
         /// Why.
-        error: btf_rs::Error,
+        error: io::Error,
     },
+    /// It is not as documented.
+    #[error("this kernel's BTF is not as documented, at byte {0} of its types")]
+    Malformed(usize),
     /// A member is not where it was in all kernels that were looked at.
     #[error("this kernel's struct {name} has no member {member}")]
     Missing {
@@ -46,35 +53,98 @@ pub enum LayoutError {
     },
 }
 
-/// Reads the running kernel's layout. Costs some 20 MB for as long as it takes.
+/// Reads the running kernel's layout: some 6 MB for as long as it takes.
 ///
 /// # Errors
 /// There is no BTF, or a member is not there.
 pub fn read(roots: &Roots) -> Result<Layout, LayoutError> {
     let path = path(roots);
-    let btf = Btf::from_file(&path).map_err(|error| LayoutError::Read { path: path.display().to_string(), error })?;
-    let task_state = offset(&btf, "task_struct", "__state").or_else(|_| offset(&btf, "task_struct", "state"))?;
+    let bytes = fs::read(&path).map_err(|error| LayoutError::Read { path: path.display().to_string(), error })?;
+    parse(&bytes)
+}
+
+/// Parses the BTF of a little-endian kernel.
+///
+/// # Errors
+/// It is not as documented, or a member is not there.
+pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
+    let mut places = [
+        Place { name: "tcp_sock", member: "copied_seq", offset: None },
+        Place { name: "task_struct", member: "pid", offset: None },
+        Place { name: "task_struct", member: "tgid", offset: None },
+        Place { name: "task_struct", member: "__state", offset: None },
+        Place { name: "task_struct", member: "state", offset: None },
+    ];
+    find(btf, &mut places)?;
+    let [copied_seq, task_pid, task_tgid, state, old_state] = places;
     Ok(Layout {
-        copied_seq: offset(&btf, "tcp_sock", "copied_seq")?,
-        task_pid: offset(&btf, "task_struct", "pid")?,
-        task_tgid: offset(&btf, "task_struct", "tgid")?,
-        task_state,
+        copied_seq: copied_seq.found()?,
+        task_pid: task_pid.found()?,
+        task_tgid: task_tgid.found()?,
+        task_state: state.offset.map_or_else(|| old_state.found(), Ok)?,
     })
 }
 
-/// The offset of a direct member of a struct.
-fn offset(btf: &Btf, name: &'static str, member: &'static str) -> Result<u32, LayoutError> {
-    let types = btf.resolve_types_by_name(name).unwrap_or_default();
-    types
-        .iter()
-        .filter_map(|found| match found {
-            Type::Struct(found) => Some(&found.members),
-            _ => None,
-        })
-        .flatten()
-        .find(|found| btf.resolve_name(*found).is_ok_and(|name| name == member))
-        .map(|found| found.bit_offset() / 8)
-        .ok_or(LayoutError::Missing { name, member })
+/// A direct member of a struct, and its offset once it is found.
+struct Place {
+    name: &'static str,
+    member: &'static str,
+    offset: Option<u32>,
+}
+
+impl Place {
+    fn found(&self) -> Result<u32, LayoutError> {
+        self.offset.ok_or(LayoutError::Missing { name: self.name, member: self.member })
+    }
+}
+
+/// `BTF_KIND_STRUCT`; the other kinds matter only for how long they are.
+const STRUCT: u32 = 4;
+
+/// Goes through all types.
+fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
+    let word = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(btf.get(at..at + 4)?.try_into().ok()?)) };
+    // `struct btf_header`: magic and version, then its own length, then offset and length of types and of strings.
+    let header = || Some((word(4)?, word(8)?, word(12)?, word(16)?));
+    let Some((length, types_at, types_len, strings_at)) = header().filter(|_| btf.starts_with(&[0x9f, 0xeb])) else {
+        return Err(LayoutError::Malformed(0));
+    };
+    let (start, strings) = ((length + types_at) as usize, (length + strings_at) as usize);
+    let is = |offset: u32, name: &str| {
+        let text = btf.get(strings + offset as usize..).unwrap_or_default();
+        text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    };
+    let mut at = start;
+    while at < start + types_len as usize {
+        let malformed = LayoutError::Malformed(at - start);
+        // `struct btf_type`: name, then kind, number of members and a flag, then size or type.
+        let (Some(name), Some(info)) = (word(at), word(at + 4)) else { return Err(malformed) };
+        let (kind, members, flag) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
+        at += 12;
+        if kind == STRUCT {
+            for place in places.iter_mut().filter(|place| is(name, place.name)) {
+                for member in 0..members {
+                    let entry = at + member * 12;
+                    if let (Some(name), Some(bits)) = (word(entry), word(entry + 8))
+                        && is(name, place.member)
+                    {
+                        // With the flag, the upper byte is the size of a bit field.
+                        place.offset = Some(if flag { bits & 0x00ff_ffff } else { bits } / 8);
+                    }
+                }
+            }
+        }
+        // What follows each kind, in the order of their numbers from `BTF_KIND_INT` on.
+        at += match kind {
+            1 | 14 | 17 => 4,
+            3 => 12,
+            4 | 5 | 15 | 19 => members * 12,
+            6 | 13 => members * 8,
+            2 | 7..=12 | 16 | 18 => 0,
+            _ => return Err(malformed),
+        };
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -91,6 +161,18 @@ mod tests {
         let layout = read(&roots).unwrap();
         assert_eq!(layout.task_tgid, layout.task_pid + 4, "include/linux/sched.h declares them one after the other");
         assert!(layout.copied_seq > 0 && layout.task_state < layout.task_pid);
+    }
+
+    #[test]
+    fn what_is_cut_or_no_btf_is_an_error() {
+        assert!(matches!(parse(b""), Err(LayoutError::Malformed(0))));
+        assert!(matches!(parse(b"\x7fELF and more than that"), Err(LayoutError::Malformed(0))));
+        let mut header = vec![0x9f, 0xeb, 1, 0];
+        for word in [24_u32, 0, 24, 24, 1] {
+            header.extend(word.to_le_bytes());
+        }
+        header.extend([0; 8]);
+        assert!(matches!(parse(&header), Err(LayoutError::Malformed(_))), "types that end before their length");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Roots {
     pub proc: PathBuf,
     /// `/sys`.
     pub sys: PathBuf,
+    /// `/dev`.
+    pub dev: PathBuf,
     /// `/etc`.
     pub etc: PathBuf,
     /// `/run/udev/data`: what udev knows of devices.
@@ -34,11 +36,22 @@ impl Roots {
     /// The file systems of a host whose root directory is `root`.
     #[must_use]
     pub fn below(root: &Path) -> Self {
-        Self { proc: root.join("proc"), sys: root.join("sys"), etc: root.join("etc"), udev: root.join("run/udev/data") }
+        Self {
+            proc: root.join("proc"),
+            sys: root.join("sys"),
+            etc: root.join("etc"),
+            udev: root.join("run/udev/data"),
+            dev: root.join("dev"),
+        }
     }
-}
 
-impl Roots {
+    /// The host's name (`proc_sys_kernel(5)`); empty where it cannot be read.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        let name = std::fs::read_to_string(self.proc.join("sys/kernel/hostname")).unwrap_or_default();
+        name.trim().to_owned()
+    }
+
     /// The directory of a process.
     #[must_use]
     pub fn of(&self, pid: pid::Pid) -> PathBuf {

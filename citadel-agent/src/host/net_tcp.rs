@@ -1,6 +1,8 @@
-//! Listening sockets of another process's network namespace, from `/proc/PID/net/tcp` and `tcp6` (`proc_pid_net(5)`):
-//! the kernel's socket monitor tells of the caller's namespace only, and entering another takes `CAP_SYS_ADMIN`.
+//! TCP sockets of any process's network namespace, from `/proc/PID/net/tcp` and `tcp6` (`proc_pid_net(5)`): the kernel's
+//! socket monitor tells of the caller's namespace only, and entering another takes `CAP_SYS_ADMIN`. Some kernels come without
+//! the monitor, too.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,22 +14,37 @@ use super::sock_diag::Listener;
 
 /// `TCP_LISTEN` of `<net/tcp_states.h>`, as the table prints it.
 const LISTEN: &str = "0A";
+/// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT`: a local application has the connection open.
+const OPEN: [&str; 2] = ["01", "08"];
 
 /// Reads the listening sockets, on ports that `wanted` takes, of the network namespace that a process is in.
 ///
 /// # Errors
 /// When there is no such process or the agent may not look.
 pub fn read_listeners_of(roots: &Roots, pid: Pid, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for table in ["net/tcp", "net/tcp6"] {
-        match fs::read_to_string(roots.of(pid).join(table)) {
-            Ok(text) => listeners.extend(parse_listeners(&text).filter(|listener| wanted(listener.port))),
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && table == "net/tcp6" => {}
-            Err(error) => return Err(error),
-        }
+    Ok(parse_listeners(&read_tables(roots, pid)?).filter(|listener| wanted(listener.port)).collect())
+}
+
+/// Reads which local ports have a connection open, in the network namespace that a process is in.
+///
+/// # Errors
+/// When there is no such process or the agent may not look.
+pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
+    let tables = read_tables(roots, pid)?;
+    Ok(parse_rows(&tables).filter(|row| OPEN.contains(&row.state)).map(|row| row.port).collect())
+}
+
+/// Both tables, one after the other.
+fn read_tables(roots: &Roots, pid: Pid) -> io::Result<String> {
+    let folder = roots.of(pid).join("net");
+    let mut text = fs::read_to_string(folder.join("tcp"))?;
+    match fs::read_to_string(folder.join("tcp6")) {
+        Ok(more) => text.push_str(&more),
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    Ok(listeners)
+    Ok(text)
 }
 
 /// Reads which network namespace a process is in, as `net:[NUMBER]`.
@@ -38,20 +55,31 @@ pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
     fs::read_link(roots.of(pid).join("ns/net"))
 }
 
-/// Parses the listening sockets of a table; lines that are not as documented are left out.
+/// Parses the listening sockets of a table.
 pub fn parse_listeners(table: &str) -> impl Iterator<Item = Listener> {
-    table.lines().skip(1).filter_map(|line| {
+    let listening = parse_rows(table).filter(|row| row.state == LISTEN);
+    listening.map(|Row { address, port, inode, .. }| Listener { port, address, inode, reachable: false })
+}
+
+/// A socket's line.
+struct Row<'a> {
+    address: IpAddr,
+    port: u16,
+    state: &'a str,
+    inode: u32,
+}
+
+/// The lines of a table; what is not as documented, headings too, is left out.
+fn parse_rows(table: &str) -> impl Iterator<Item = Row<'_>> {
+    table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-        if *state != LISTEN {
-            return None;
-        }
         let (address, port) = local.split_once(':')?;
-        Some(Listener {
-            port: u16::from_str_radix(port, 16).ok()?,
+        Some(Row {
             address: parse_address(address)?,
+            port: u16::from_str_radix(port, 16).ok()?,
+            state,
             inode: inode.parse().ok()?,
-            reachable: false,
         })
     })
 }
@@ -90,6 +118,10 @@ mod tests {
         let table = sort(read_listeners_of(&Roots::default(), std::process::id(), wanted).unwrap());
         let monitor = sort(crate::host::sock_diag::read_listeners(wanted).unwrap());
         assert_eq!(monitor.len(), 3);
+        let open = || read_open_ports_of(&Roots::default(), std::process::id()).unwrap();
+        assert!(!open().contains(&ports[0]), "a listener is no connection");
+        let _client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
+        assert!(open().contains(&ports[0]) && !open().contains(&ports[1]));
         assert_eq!(table, monitor.into_iter().map(|it| Listener { reachable: false, ..it }).collect::<Vec<_>>());
     }
 

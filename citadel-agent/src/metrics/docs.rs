@@ -14,7 +14,12 @@ const SECTIONS: [(Section, &str, &str); 6] = [
          `completions`, `responses`, `embeddings`, `rerank`, `models`, `health`, `metrics`, `other`; `code` is the exact HTTP \
          status.",
     ),
-    (Section::Gpu, "GPUs: `/metrics/gpu`", ""),
+    (
+        Section::Gpu,
+        "GPUs: `/metrics/gpu`",
+        "`gpu` is the UUID, `index` NVML's index, `name` the product's name. What the GPU itself counts (energy, throttling, ECC, \
+         NVLink, replays) began with its driver or its board, not with the agent. See [gpu.md](gpu.md).",
+    ),
     (
         Section::System,
         "The host: `/metrics/system`",

@@ -14,7 +14,7 @@ use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message;
 
 use super::buckets::{self, BOUNDS};
-use super::catalogue::{Desc, Kind, agent::PROCESS_START};
+use super::catalogue::{Desc, Kind, Section, agent::PROCESS_START};
 use super::family::{self, Page, Value};
 use super::foreign::{Families, ForeignSample};
 
@@ -180,7 +180,9 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     let created = created(page);
     let mut out = Vec::new();
     for family in &page.families {
-        out.extend_from_slice(&message(family, created).encode_length_delimited_to_vec());
+        out.extend_from_slice(
+            &message(family, created.filter(|_| counts_with_the_agent(family.desc))).encode_length_delimited_to_vec(),
+        );
     }
     for (name, samples) in foreign_names(&page.foreign) {
         out.extend_from_slice(&foreign_message(name, &samples).encode_length_delimited_to_vec());
@@ -188,17 +190,20 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     out
 }
 
-/// When the agent started, which the page says itself: since then its own counters count.
+/// The agent's own counters count since it started, which the page says itself.
 fn created(page: &Page) -> Option<Timestamp> {
     let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
     let seconds = number(&family.samples.first()?.value);
     Some(Timestamp { seconds: seconds.floor() as i64, nanos: (seconds.fract() * 1e9) as i32 })
 }
 
+/// What kernel and hardware count began before the agent; histograms are all ours.
+fn counts_with_the_agent(desc: &Desc) -> bool {
+    desc.kind == Kind::Histogram || matches!(desc.section, Section::Models | Section::Agent)
+}
+
 fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily {
     let desc = family.desc;
-    // Counters of the host are older than the agent, and a time that is wrong makes Prometheus see a jump from zero.
-    let created = created.filter(|_| desc.section.counts_since_agent_start());
     MetricFamily {
         name: desc.name.to_owned(),
         help: desc.help.to_owned(),

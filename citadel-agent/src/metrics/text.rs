@@ -56,13 +56,13 @@ impl Collector for Collected {
             let unit = self.unit(desc);
             let name = self.base_name(desc, unit.as_ref());
             let help = escape(desc.help, self.dialect == Dialect::OpenMetrics);
-            let mut metric = encoder.encode_descriptor(name, &help, unit.as_ref(), metric_type(desc.kind))?;
+            let mut metric = encoder.encode_descriptor(name, &help, unit.as_ref(), self.metric_type(desc))?;
             for sample in samples {
                 if sample.labels.is_empty() {
-                    self.sample(&mut metric, desc.kind, &sample.value)?;
+                    self.sample(&mut metric, desc, &sample.value)?;
                 } else {
                     let labels = Labels::new(desc, sample);
-                    self.sample(&mut metric.encode_family(&labels)?, desc.kind, &sample.value)?;
+                    self.sample(&mut metric.encode_family(&labels)?, desc, &sample.value)?;
                 }
             }
         }
@@ -89,9 +89,22 @@ impl Collected {
         name
     }
 
-    fn sample(&self, metric: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Result {
+    /// A counter by another name than `..._total` (of another exporter) cannot be one in OpenMetrics.
+    fn metric_type(&self, desc: &Desc) -> MetricType {
+        match desc.kind {
+            Kind::Counter if self.dialect == Dialect::OpenMetrics && !desc.name.ends_with("_total") => {
+                MetricType::Unknown
+            }
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+            Kind::Unknown => MetricType::Unknown,
+        }
+    }
+
+    fn sample(&self, metric: &mut MetricEncoder<'_>, desc: &Desc, value: &Value) -> fmt::Result {
         // The library appends `_total` to a counter whose 0.0.4 name has it already, but appends nothing to a gauge.
-        let counter = kind == Kind::Counter && self.dialect == Dialect::OpenMetrics;
+        let counter = self.dialect == Dialect::OpenMetrics && matches!(self.metric_type(desc), MetricType::Counter);
         match value {
             Value::Integer(value) if counter => metric.encode_counter(value, NO_EXEMPLAR),
             Value::Float(value) if counter => metric.encode_counter(value, NO_EXEMPLAR),
@@ -112,15 +125,6 @@ impl Collected {
 
 /// The agent keeps no exemplars: it looks at no trace ids.
 const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, f64>> = None;
-
-fn metric_type(kind: Kind) -> MetricType {
-    match kind {
-        Kind::Counter => MetricType::Counter,
-        Kind::Gauge => MetricType::Gauge,
-        Kind::Histogram => MetricType::Histogram,
-        Kind::Unknown => MetricType::Unknown,
-    }
-}
 
 /// Escapes backslashes, newlines and, where `quotes`, quotes: so in label values and in OpenMetrics' HELP, but in 0.0.4's
 /// HELP `\"` would stay as it is.

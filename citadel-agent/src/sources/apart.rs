@@ -103,12 +103,14 @@ struct State {
     newest: Option<Sample>,
 }
 
+/// What a read took: nothing where there is no such thing on this host; on a failure, what there is all the same, and why for people.
+type Taken = Result<Option<Page>, (Page, String)>;
+
 /// What a read gave.
 struct Sample {
     at: Instant,
     took: Duration,
-    /// `None`: there is no such thing on this host. The error is for people.
-    page: Result<Option<Page>, String>,
+    page: Taken,
 }
 
 /// What a scrape finds of a source.
@@ -117,8 +119,8 @@ pub(super) enum Found {
     Nothing,
     /// A page, and how long reading it took.
     Page(Page, Duration),
-    /// It failed, or is still being read.
-    Failed(String, Duration),
+    /// It failed, or is still being read: what there is all the same, why, and how long that took.
+    Failed(Page, String, Duration),
 }
 
 impl Default for Readers {
@@ -171,22 +173,24 @@ impl Readers {
         let (readers, context) = (self.clone(), context.clone());
         let read = move || {
             // However the read ends, also by a panic, it is no longer under way.
-            let mut done = Done { readers, index, began, page: Err("its read ended in a panic".to_owned()) };
+            let mut done =
+                Done { readers, index, began, page: Err((Page::default(), "its read ended in a panic".to_owned())) };
             let mut page = Page::default();
             done.page = match (source.read)(&context, &mut page) {
                 Ok(Outcome::Read) => Ok(Some(page)),
                 Ok(Outcome::Absent) => Ok(None),
-                Err(error) => Err(error.to_string()),
+                Ok(Outcome::Partly(error)) => Err((page, error.to_string())),
+                Err(error) => Err((Page::default(), error.to_string())),
             };
         };
         let spawned = thread::Builder::new().name(source.name.to_owned()).stack_size(256 << 10).spawn(read);
         if let Err(error) = spawned {
-            self.finish(index, began, Err(format!("no thread to read it: {error}")));
+            self.finish(index, began, Err((Page::default(), format!("no thread to read it: {error}"))));
         }
         matches!(source.pace, Pace::Scrape)
     }
 
-    fn finish(&self, index: usize, began: Instant, page: Result<Option<Page>, String>) {
+    fn finish(&self, index: usize, began: Instant, page: Taken) {
         let sample = Sample { at: Instant::now(), took: began.elapsed(), page };
         let mut state = self.state(index);
         state.busy = None;
@@ -212,14 +216,18 @@ impl Readers {
                 (Pace::Spaced(_), _) => waited < SPACED_PATIENCE,
             };
             if !usable {
-                return Found::Failed(format!("it is being read since {:.1} s", waited.as_secs_f64()), waited);
+                return Found::Failed(
+                    Page::default(),
+                    format!("it is being read since {:.1} s", waited.as_secs_f64()),
+                    waited,
+                );
             }
         }
         match &state.newest {
             None => Found::Nothing,
             Some(Sample { page: Ok(None), .. }) => Found::Nothing,
             Some(Sample { page: Ok(Some(page)), took, .. }) => Found::Page(page.clone(), *took),
-            Some(Sample { page: Err(error), took, .. }) => Found::Failed(error.clone(), *took),
+            Some(Sample { page: Err((page, error)), took, .. }) => Found::Failed(page.clone(), error.clone(), *took),
         }
     }
 
@@ -233,7 +241,7 @@ struct Done {
     readers: Readers,
     index: usize,
     began: Instant,
-    page: Result<Option<Page>, String>,
+    page: Taken,
 }
 
 impl Drop for Done {

@@ -3,6 +3,7 @@
 
 pub mod apart;
 mod discovery;
+mod gpu;
 pub mod health;
 mod models;
 mod probes;
@@ -25,6 +26,7 @@ use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
 use crate::ebpf::families::Families;
+use crate::gpu::Gpu;
 use crate::host::Roots;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
@@ -42,6 +44,8 @@ pub struct Origin<'a> {
     pub discovered: &'a Discovered,
     /// The kernel probes.
     pub families: &'a mut Families,
+    /// The GPUs, where they are wanted.
+    pub gpu: Option<&'a Gpu>,
     /// The sources that are read apart from the scrape.
     pub readers: &'a Readers,
     /// systemd's units, where they are followed.
@@ -62,6 +66,9 @@ pub struct Memory {
 pub enum Outcome {
     /// The page has what there is.
     Read,
+    /// The page has what there is, but something that should be there is missing, and this is why: exported, and counted
+    /// as a failure.
+    Partly(Box<dyn Error + Send + Sync>),
     /// This host or this configuration has no such source: nothing is exported, not even a failure.
     Absent,
 }
@@ -81,6 +88,8 @@ pub struct Source {
 
 /// All sources that the scrape reads itself.
 pub const SOURCES: &[Source] = &[
+    Source { name: "gpu", section: Section::Gpu, read: gpu::read },
+    Source { name: "gpu_models", section: Section::Models, read: gpu::read_models },
     Source { name: "models", section: Section::Models, read: models::read },
     Source { name: "health", section: Section::Models, read: health::read },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
@@ -150,8 +159,9 @@ pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut H
         let mut own = Page::default();
         let outcome = match (source.read)(origin, &mut own) {
             Ok(Outcome::Absent) => continue,
-            Ok(Outcome::Read) => Ok(own),
-            Err(error) => Err(error.to_string()),
+            Ok(Outcome::Read) => (own, None),
+            Ok(Outcome::Partly(error)) => (own, Some(error.to_string())),
+            Err(error) => (Page::default(), Some(error.to_string())),
         };
         include(&mut page, source.name, outcome, begin.elapsed(), failing);
     }
@@ -161,30 +171,33 @@ pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut H
         }
         match origin.readers.take(index) {
             Found::Nothing => {}
-            Found::Page(own, took) => include(&mut page, source.name, Ok(own), took, failing),
-            Found::Failed(error, took) => include(&mut page, source.name, Err(error), took, failing),
+            Found::Page(own, took) => include(&mut page, source.name, (own, None), took, failing),
+            Found::Failed(own, error, took) => include(&mut page, source.name, (own, Some(error)), took, failing),
         }
     }
     page
 }
 
 /// Adds what a source has read to the page, and says how it went.
-fn include(page: &mut Page, name: &'static str, outcome: Result<Page, String>, took: Duration, failing: &mut bool) {
+fn include(page: &mut Page, name: &'static str, read: (Page, Option<String>), took: Duration, failing: &mut bool) {
     // Prometheus refuses a page on which a series is twice, so that a host with two devices of one name would have no
     // metrics at all: only the source that sees them goes without.
-    let outcome = outcome.and_then(|mut own| own.sort().map(|()| own).map_err(|error| error.to_string()));
-    let success = outcome.is_ok();
-    match outcome {
-        Ok(own) => {
+    let (mut own, failure) = read;
+    let failure = match own.sort() {
+        Ok(()) => {
             page.append(own);
-            if *failing {
-                info!(source = name, "can be read again");
-            }
+            failure
         }
-        Err(error) if !*failing => {
-            warn!(source = name, error, "cannot be read; its metrics are missing until it can");
-        }
-        Err(_) => {}
+        Err(error) => Some(error.to_string()),
+    };
+    let success = failure.is_none();
+    if let Some(error) = failure
+        && !*failing
+    {
+        warn!(source = name, error, "cannot be read; its metrics are missing until it can");
+    }
+    if success && *failing {
+        info!(source = name, "can be read again");
     }
     *failing = !success;
     page.add(&SOURCE_SUCCESS, [name], Value::Integer(u64::from(success)));

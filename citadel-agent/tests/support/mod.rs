@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 use std::{env, fs};
 
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Local, Models, Services, Storage};
+use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Services, Storage};
 use citadel_agent::http::{self, App, CollectError, Content, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -134,6 +134,7 @@ pub fn config() -> Config {
             health_check_port: 8001,
             log_level: tracing::Level::INFO,
             collection_interval: Duration::from_secs(60),
+            control_socket: "/run/citadel-agent/control.sock".into(),
             endpoints: Endpoints {
                 system: path("/metrics/system"),
                 gpu: path("/metrics/gpu"),
@@ -155,6 +156,7 @@ pub fn config() -> Config {
         storage: Storage::default(),
         services: Services::default(),
         ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+        gpu: Gpu::default(),
     }
 }
 

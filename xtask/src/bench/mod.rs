@@ -3,6 +3,7 @@
 
 mod agent;
 mod empty;
+mod gpu;
 mod host;
 mod load;
 mod nginx;
@@ -42,6 +43,8 @@ pub(crate) struct Args {
 enum What {
     /// Throughput with and without the agent, time in its programs, its memory and CPU; writes docs/overhead.md.
     Overhead(overhead::Args),
+    /// What sampling GPUs costs, against the fake driver; writes docs/gpu.md.
+    Gpu(gpu::Args),
     /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
     Requests(requests::Args),
     /// The host's metrics beside node_exporter: CPU a scrape and memory; writes its part of docs/overhead.md.
@@ -57,7 +60,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
             build::agent(workspace, true)?
         }
     };
-    if !process::is_root() {
+    // The GPUs need no privilege to be read.
+    if !matches!(args.what, What::Gpu(_)) && !process::is_root() {
         return again_as_root(&agent);
     }
     let folder = workspace.root.join("target/bench");
@@ -66,6 +70,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let stage = Stage { agent, folder };
     match &args.what {
         What::Overhead(args) => overhead::main(workspace, &stage, args),
+        What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
         What::Host(args) => host::main(workspace, &stage, args),
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::image::{AGENT, CONFIG};
+use super::support;
 use super::traffic::{self, CHUNKS, Client, FIRST, GAP};
 use crate::scrape::{self, Page};
 
@@ -24,11 +25,11 @@ pub(super) const FAILED: &str = "GUEST FAILED:";
 pub(super) const CONFIG_TEXT: &str = "model_monitoring:\n  ports:\n    guest: 11400\n  health_endpoints: []\n";
 
 /// The agent's ports.
-const METRICS: u16 = 8000;
-const HEALTH: u16 = 8001;
+pub(super) const METRICS: u16 = 8000;
+pub(super) const HEALTH: u16 = 8001;
 
 /// How long the agent may take to be ready: under emulation the verifier takes seconds a program.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// What each of the two clients asks for.
 const LISTS: u32 = 5;
@@ -40,7 +41,12 @@ const MOUNTS: [(&str, &str); 5] =
 
 /// Runs everything, and never returns.
 pub(crate) fn main() -> ! {
-    match run() {
+    conclude(run())
+}
+
+/// Prints the verdict and powers off.
+pub(super) fn conclude(verdict: Result<String>) -> ! {
+    match verdict {
         Ok(summary) => println!("{PASSED} {summary}"),
         Err(error) => println!("{FAILED} {error:#}"),
     }
@@ -104,6 +110,7 @@ fn measure(agent: &mut Child, begun: Instant) -> Result<String> {
     // The server's FIN closes the connections.
     thread::sleep(Duration::from_millis(500));
     let page = Page::parse(&scrape::get(METRICS, "/metrics/models")?);
+    support::tell(&page)?;
     compare(&page, first)
         .with_context(|| format!("status {}", status.split_whitespace().collect::<Vec<_>>().join(" ")))?;
     let mean = |name| page.mean(name, &[]).unwrap_or(f64::NAN) * 1e3;
@@ -160,7 +167,7 @@ fn compare(page: &Page, first: f64) -> Result<()> {
     Ok(())
 }
 
-fn mount(kind: &str, place: &str) -> Result<()> {
+pub(super) fn mount(kind: &str, place: &str) -> Result<()> {
     let (kind, place) = (CString::new(kind)?, CString::new(place)?);
     // SAFETY: strings that end with zero; no data.
     let result = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
@@ -171,7 +178,7 @@ fn mount(kind: &str, place: &str) -> Result<()> {
 }
 
 /// Without a `/dev/console` in the image, the kernel starts its first process without input and output.
-fn take_console() -> Result<()> {
+pub(super) fn take_console() -> Result<()> {
     let console = OpenOptions::new().read(true).write(true).open("/dev/console")?;
     for number in 0..=2 {
         // SAFETY: two file descriptors, of which the first is open.

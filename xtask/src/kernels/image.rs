@@ -43,7 +43,7 @@ pub(super) fn build(folder: &Path, agent: &Path) -> Result<PathBuf> {
 }
 
 /// The place of `path` in the image; its folder is made.
-fn within(root: &Path, path: &Path) -> Result<PathBuf> {
+pub(super) fn within(root: &Path, path: &Path) -> Result<PathBuf> {
     let place = root.join(path.strip_prefix("/").unwrap_or(path));
     if let Some(parent) = place.parent() {
         fs::create_dir_all(parent)?;
@@ -52,7 +52,7 @@ fn within(root: &Path, path: &Path) -> Result<PathBuf> {
 }
 
 /// The libraries of a program, its loader among them.
-fn linked(program: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn linked(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = process::output(Command::new("ldd").arg(program))?;
     // `name => /path (0x...)`, `/path (0x...)`, or the kernel's own, which has no path.
     let paths = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
@@ -60,12 +60,12 @@ fn linked(program: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Packs a folder as the kernel wants it (Documentation/driver-api/early-userspace/buffer-format.rst).
-fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
+pub(super) fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
     let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn().context("find")?;
     let names = find.stdout.take().context("find has no output")?;
     let file = File::create(image).with_context(|| format!("creating {}", image.display()))?;
     let status = Command::new("cpio")
-        .args(["--create", "--format=newc", "--quiet"])
+        .args(["--create", "--format=newc", "--quiet", "--owner=+0:+0"])
         .current_dir(root)
         .stdin(names)
         .stdout(file)

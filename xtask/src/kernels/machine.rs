@@ -11,14 +11,35 @@ use anyhow::{Context as _, Result, bail};
 use super::guest::{FAILED, PASSED};
 use super::image::GUEST;
 
-/// Longest run. One takes 15 to 40 seconds, most of it the verifier's.
-const LIMIT: Duration = Duration::from_secs(240);
+/// What runs in a machine.
+#[derive(Clone, Copy)]
+pub(super) struct Guest {
+    /// The first process, with its arguments.
+    init: &'static str,
+    /// More words for the kernel's command line.
+    words: &'static str,
+    /// Longest run.
+    limit: Duration,
+}
+
+impl Guest {
+    /// This program alone: 15 to 40 seconds, most of them the verifier's.
+    pub(super) const OWN: Self = Self { init: "guest", words: "", limit: Duration::from_secs(240) };
+
+    /// systemd: a minute or two.
+    pub(super) const SYSTEMD: Self = Self {
+        init: "guest systemd",
+        words: "systemd.unit=guest.target systemd.show_status=0 systemd.journald.forward_to_console",
+        limit: Duration::from_secs(420),
+    };
+}
 
 /// Runs the guest under `kernel`; its summary, if all is well. `console` keeps what the machine printed.
 ///
 /// # Errors
 /// The guest's complaint, or that it never came to a verdict.
-pub(super) fn run(kernel: &Path, image: &Path, console: &Path) -> Result<String> {
+pub(super) fn run(kernel: &Path, image: &Path, console: &Path, guest: Guest) -> Result<String> {
+    let Guest { init, words, limit } = guest;
     let output = File::create(console).with_context(|| format!("creating {}", console.display()))?;
     let machine = Machine(
         Command::new("qemu-system-x86_64")
@@ -30,14 +51,14 @@ pub(super) fn run(kernel: &Path, image: &Path, console: &Path) -> Result<String>
             .arg(kernel)
             .arg("-initrd")
             .arg(image)
-            .args(["-append", &format!("console=ttyS0 quiet panic=-1 rdinit={GUEST} -- guest")])
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 {words} rdinit={GUEST} -- {init}")])
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .context("cannot start qemu-system-x86_64")?,
     );
-    let ended = machine.ends_within(LIMIT)?;
+    let ended = machine.ends_within(limit)?;
     let text = String::from_utf8_lossy(&fs::read(console)?).into_owned();
     let verdict = |word: &str| {
         text.lines().rev().find_map(|line| line.trim().split_once(word)).map(|(_, rest)| rest.trim().to_owned())
@@ -46,7 +67,7 @@ pub(super) fn run(kernel: &Path, image: &Path, console: &Path) -> Result<String>
     match (verdict(PASSED), verdict(FAILED)) {
         (Some(summary), None) if ended => Ok(summary),
         (_, Some(complaint)) => bail!("{complaint}; {see}"),
-        _ if !ended => bail!("no verdict after {} s; {see}", LIMIT.as_secs()),
+        _ if !ended => bail!("no verdict after {} s; {see}", limit.as_secs()),
         _ => bail!("the machine stopped without a verdict; {see}"),
     }
 }

@@ -1,13 +1,17 @@
 //! `cargo xtask kernels`: boots Debian's kernels in emulated machines and sees that the agent loads, attaches and measures
-//! on each. The machine's only process is this very program (`xtask guest`) and what it starts.
+//! on each. The machine's only process is this very program (`xtask guest`) and what it starts; in one more machine it is
+//! systemd, with models and the agent as its units.
 
-pub(crate) mod guest;
+mod guest;
 mod image;
 mod machine;
 mod packages;
+mod support;
+mod systemd;
 mod traffic;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -18,25 +22,65 @@ use crate::workspace::Workspace;
 /// A kernel, and the Debian release whose kernel it is.
 struct Kernel {
     version: &'static str,
+    /// What the versions in the names of its packages begin with, up to a point.
+    series: &'static str,
     release: &'static str,
 }
 
 /// All kernels, the oldest that the agent supports first.
-const KERNELS: [Kernel; 3] = [
-    Kernel { version: "5.10", release: "bullseye" },
-    Kernel { version: "6.1", release: "bookworm" },
-    Kernel { version: "6.12", release: "trixie" },
+const KERNELS: [Kernel; 4] = [
+    Kernel { version: "5.10", series: "5.10", release: "bullseye" },
+    Kernel { version: "6.1", series: "6.1", release: "bookworm" },
+    Kernel { version: "6.12", series: "6.12", release: "trixie" },
+    // The newest that there is.
+    Kernel { version: "7.x", series: "7", release: "sid" },
 ];
+
+/// The machine that systemd runs.
+const SYSTEMD: &str = "systemd";
+
+/// The kernel that it has: the newest of a stable release.
+const SYSTEMD_KERNEL: &Kernel = &KERNELS[2];
+
+/// All that can be asked for.
+fn machines() -> [&'static str; KERNELS.len() + 1] {
+    let [a, b, c, d] = KERNELS.each_ref().map(|kernel| kernel.version);
+    [a, b, c, d, SYSTEMD]
+}
 
 /// Arguments of `cargo xtask kernels`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only these.
-    #[arg(value_parser = KERNELS.map(|kernel| kernel.version))]
+    #[arg(value_parser = machines())]
     versions: Vec<String>,
     /// Show what the machines print.
     #[arg(long)]
     console: bool,
+}
+
+/// What this program is inside a machine, beside its first process.
+#[derive(clap::Subcommand)]
+pub(crate) enum Role {
+    /// Its first process, until systemd is that.
+    Systemd,
+    /// A unit: compares what the agent says with the truth.
+    Check,
+    /// A unit: a model's server.
+    Serve {
+        /// Where it listens, unless systemd listens for it.
+        port: u16,
+    },
+}
+
+/// Runs inside a machine; never returns.
+pub(crate) fn be_guest(role: Option<&Role>) -> ! {
+    match role {
+        None => guest::main(),
+        Some(Role::Systemd) => systemd::init::main(),
+        Some(Role::Check) => guest::conclude(systemd::check::run()),
+        Some(Role::Serve { port }) => systemd::server::main(*port),
+    }
 }
 
 /// Runs `cargo xtask kernels`.
@@ -51,29 +95,51 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     // Unoptimised: the kernel programs are optimised in any build.
     let agent = build::agent(workspace, false)?;
     let folder = workspace.target().join("kernels");
-    let image = image::build(&folder, &agent)?;
+    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     let mut failed = Vec::new();
-    for kernel in
-        KERNELS.iter().filter(|kernel| args.versions.is_empty() || args.versions.iter().any(|v| v == kernel.version))
-    {
-        let version = kernel.version;
-        let console = folder.join(version).join("console.log");
-        let verdict = packages::kernel(&folder, kernel)
-            .with_context(|| format!("getting Linux {version}"))
-            .and_then(|linux| machine::run(&linux, &image, &console));
-        if args.console {
-            eprintln!("{}", fs::read_to_string(&console).unwrap_or_default());
-        }
-        match verdict {
-            Ok(summary) => eprintln!("xtask: Linux {version}: ok, {summary}"),
-            Err(error) => {
-                eprintln!("xtask: Linux {version}: {error:#}");
-                failed.push(version);
-            }
-        }
+    for kernel in KERNELS.iter().filter(|kernel| wanted(kernel.version)) {
+        let console = folder.join(kernel.version).join("console.log");
+        let verdict = boot(&folder, kernel, &console, machine::Guest::OWN, || image::build(&folder, &agent));
+        report(kernel.version, &console, args.console, verdict, &mut failed);
+    }
+    if wanted(SYSTEMD) {
+        let console = folder.join(SYSTEMD).join("console.log");
+        let image = || systemd::image::build(&folder.join(SYSTEMD), workspace, &agent);
+        let verdict = boot(&folder, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
+        report(SYSTEMD, &console, args.console, verdict, &mut failed);
+    }
+    let consoles = KERNELS.each_ref().map(|kernel| folder.join(kernel.version).join("console.log"));
+    if KERNELS.iter().all(|kernel| wanted(kernel.version) && !failed.contains(&kernel.version)) {
+        support::write(workspace, &consoles.each_ref().map(PathBuf::as_path))?;
     }
     if !failed.is_empty() {
-        bail!("the agent fails on Linux {}", failed.join(", "));
+        bail!("the agent fails on {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Runs one machine; its summary, if all is well.
+fn boot(
+    folder: &Path,
+    kernel: &Kernel,
+    console: &Path,
+    guest: machine::Guest,
+    image: impl FnOnce() -> Result<PathBuf>,
+) -> Result<String> {
+    let linux = packages::kernel(folder, kernel).with_context(|| format!("getting Linux {}", kernel.version))?;
+    let image = image().context("building the file system")?;
+    machine::run(&linux, &image, console, guest)
+}
+
+fn report(name: &'static str, console: &Path, show: bool, verdict: Result<String>, failed: &mut Vec<&'static str>) {
+    if show {
+        eprintln!("{}", fs::read_to_string(console).unwrap_or_default());
+    }
+    match verdict {
+        Ok(summary) => eprintln!("xtask: {name}: ok, {summary}"),
+        Err(error) => {
+            eprintln!("xtask: {name}: {error:#}");
+            failed.push(name);
+        }
+    }
 }

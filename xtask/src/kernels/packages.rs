@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Kernel;
-use crate::process;
+use crate::{debian, process};
 
 /// Depends on the newest kernel of a release that runs in virtual machines: small, with cgroups and loopback built in.
 const META: &str = "linux-image-cloud-amd64";
@@ -22,24 +22,66 @@ pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
     if image.is_file() {
         return Ok(image);
     }
-    let apt = Apt::new(&folder.join("apt"), kernel.release)?;
-    process::run(apt.command("apt-get").args(["--quiet=2", "update"]))?;
-    let depends = process::output(apt.command("apt-cache").args(["depends", META]))?;
-    let package = depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with(&format!("linux-image-{}.", kernel.version)))
+    let apt = Apt::of(&folder.join("apt"), Some(kernel.release))?;
+    let image_package = apt
+        .dependency(META, &format!("linux-image-{}.", kernel.series))?
         .with_context(|| format!("{META} of {} is no longer {}", kernel.release, kernel.version))?;
+    // From 7.x on, the kernel is in a package of its own.
+    let package = apt.dependency(&image_package, "linux-binary-")?.unwrap_or(image_package);
 
     let unpacked = folder.join("package");
     let _ = fs::remove_dir_all(&unpacked);
     fs::create_dir_all(&unpacked)?;
-    process::run(apt.command("apt-get").current_dir(&unpacked).args(["--quiet=2", "download", package]))?;
+    process::run(apt.command("apt-get").current_dir(&unpacked).args(["--quiet=2", "download", &package]))?;
     let archive = only(&unpacked, ".deb")?;
     process::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&unpacked))?;
-    fs::rename(only(&unpacked.join("boot"), "vmlinuz-")?, &image)?;
+    let found = match unpacked.join("boot") {
+        boot if boot.is_dir() => only(&boot, "vmlinuz-")?,
+        _ => only(&unpacked.join("usr/lib/modules"), "")?.join("vmlinuz"),
+    };
+    fs::rename(found, &image)?;
     fs::remove_dir_all(&unpacked)?;
     Ok(image)
+}
+
+/// Unpacks packages of the machine's own release, and all that they depend on, into `root`, where links such as `/bin` are
+/// kept.
+pub(super) fn unpack(folder: &Path, packages: &[&str], root: &Path) -> Result<()> {
+    let apt = Apt::of(&folder.join("apt"), None)?;
+    let _ = fs::remove_dir_all(folder.join("apt/cache"));
+    fs::create_dir_all(folder.join("apt/cache/archives/partial"))?;
+    // To an apt that knows of nothing installed, everything is missing.
+    let nothing = folder.join("apt/nothing-installed");
+    fs::write(&nothing, "")?;
+    process::run(
+        apt.command("apt-get")
+            .args(["--quiet=2", "--yes", "--no-install-recommends", "--download-only"])
+            .args(["--option", &format!("Dir::State::Status={}", nothing.display())])
+            .arg("install")
+            .args(packages),
+    )?;
+    for entry in fs::read_dir(folder.join("apt/cache/archives"))? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            unpack_one(&archive, root).with_context(|| format!("unpacking {}", archive.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks an archive where `/bin` and the like are links, which have to stay so.
+fn unpack_one(archive: &Path, root: &Path) -> Result<()> {
+    let mut tar = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
+    let files = tar.stdout.take().context("dpkg-deb has no output")?;
+    let status = Command::new("tar")
+        .args(["--extract", "--keep-directory-symlink", "--no-same-owner", "--directory"])
+        .arg(root)
+        .stdin(files)
+        .status()?;
+    if !tar.wait()?.success() || !status.success() {
+        bail!("dpkg-deb or tar failed");
+    }
+    Ok(())
 }
 
 /// The one file in `folder` whose name contains `part`.
@@ -60,27 +102,29 @@ struct Apt {
 }
 
 impl Apt {
-    fn new(folder: &Path, release: &str) -> Result<Self> {
+    /// One that knows `release`, else the machine's own; with what the release holds today.
+    fn of(folder: &Path, release: Option<&str>) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "sources"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        let targets = process::output(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)",
-        ]))?;
         let os = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
         let own = os
             .lines()
             .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
             .context("/etc/os-release names no VERSION_CODENAME: kernels come from Debian")?;
-        let sources = sources(&targets, own, release);
+        let release = release.unwrap_or(own);
+        let mut sources = sources(&targets()?, own, release);
         if sources.is_empty() {
-            bail!("apt knows no packages of Debian {own}: run `apt-get update` as root first");
+            // A machine whose apt has never been updated.
+            debian::update()?;
+            sources = self::sources(&targets()?, own, release);
+        }
+        if sources.is_empty() {
+            bail!("apt knows no packages of Debian {own}");
         }
         fs::write(folder.join("sources/kernels.list"), sources)?;
         let at = |part: &str| folder.join(part).display().to_string();
-        Ok(Self {
+        let apt = Self {
             options: vec![
                 "Dir::Etc::SourceList=/dev/null".to_owned(),
                 format!("Dir::Etc::SourceParts={}", at("sources")),
@@ -90,7 +134,16 @@ impl Apt {
                 "APT::Sandbox::User=".to_owned(),
                 "Acquire::Languages=none".to_owned(),
             ],
-        })
+        };
+        process::run(apt.command("apt-get").args(["--quiet=2", "update"]))?;
+        Ok(apt)
+    }
+
+    /// The package that `package` depends on and whose name begins so.
+    fn dependency(&self, package: &str, prefix: &str) -> Result<Option<String>> {
+        let depends = process::output(self.command("apt-cache").args(["depends", package]))?;
+        let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.find(|name| name.starts_with(prefix)).map(str::to_owned))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -102,15 +155,22 @@ impl Apt {
     }
 }
 
+/// What the machine's own apt knows: a line `Packages URI RELEASE COMPONENT` for each index of packages.
+fn targets() -> Result<String> {
+    let format = "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)";
+    process::output(Command::new("apt-get").args(["indextargets", "--format", format]))
+}
+
 /// The machine's sources of its own release and of that one's security updates, turned into those of `release`.
-/// `targets` has a line `Packages URI RELEASE COMPONENT` for each index of packages.
+/// sid has no security updates of its own.
 fn sources(targets: &str, own: &str, release: &str) -> String {
     let signed = if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
     let mut lines = Vec::new();
     for target in targets.lines() {
         let [kind, uri, suite, component] = target.split_whitespace().collect::<Vec<_>>()[..] else { continue };
         let Some(rest) = suite.strip_prefix(own) else { continue };
-        if kind == "Packages" && component == "main" && matches!(rest, "" | "-security") {
+        let has = rest.is_empty() || (rest == "-security" && release != "sid");
+        if kind == "Packages" && component == "main" && has {
             lines.push(format!("deb {signed}{uri} {release}{rest} main\n"));
         }
     }
@@ -130,5 +190,6 @@ mod tests {
         let found = sources(targets, "bookworm", "bullseye");
         let ends: Vec<&str> = found.lines().filter_map(|line| Some(line.split_at(line.find("http")?).1)).collect();
         assert_eq!(ends, ["http://a.test/debian bullseye main", "http://b.test/sec bullseye-security main"]);
+        assert!(sources(targets, "bookworm", "sid").trim_end().ends_with("http://a.test/debian sid main"));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 mod ebpf;
+mod gpu;
 mod host;
 mod list;
 mod remote;
@@ -28,6 +29,7 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let models = models(&root.section("model_monitoring", mistakes), &own, defaults.models, mistakes);
     let remote = remote::remote(&root.section("remote_monitoring", mistakes), mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
+    let gpu = gpu::gpu(&root.section("gpu", mistakes), &defaults.gpu, mistakes);
     let storage = host::storage(&root.section("storage", mistakes), defaults.storage, mistakes);
     let services = host::services(&root.section("services", mistakes), defaults.services, mistakes);
     Some(Config {
@@ -35,6 +37,7 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
         models: models?,
         remote: remote?,
         ebpf: ebpf?,
+        gpu: gpu?,
         storage: storage?,
         services: services?,
     })
@@ -78,6 +81,7 @@ fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut 
     let log_level = section.read("log_level", defaults.log_level, value::level, mistakes);
     let collection_interval =
         section.read("collection_interval", defaults.collection_interval, value::interval, mistakes);
+    let control_socket = section.read("control_socket", defaults.control_socket, value::absolute_path, mistakes);
     let endpoints = endpoints(&section.section("endpoints", mistakes), defaults.endpoints, mistakes);
     Some(Local {
         listen_address: listen_address?.value,
@@ -85,6 +89,7 @@ fn local(section: &Section<'_>, own: &OwnPorts, defaults: Local, mistakes: &mut 
         health_check_port: own.health.as_ref()?.value,
         log_level: log_level?.value,
         collection_interval: collection_interval?.value,
+        control_socket: control_socket?.value,
         endpoints: endpoints?,
     })
 }

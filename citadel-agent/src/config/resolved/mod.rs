@@ -1,15 +1,18 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
 mod ebpf;
+mod gpu;
 mod host;
 mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use ebpf::Ebpf;
+pub use gpu::Gpu;
 pub use host::{Services, Storage};
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
@@ -26,6 +29,8 @@ pub struct Config {
     pub remote: Option<Remote>,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
+    /// `gpu`: what is read of the GPUs (likewise).
+    pub gpu: Gpu,
     /// `storage`: disks and directories (the agent's own, optional section).
     pub storage: Storage,
     /// `services`: systemd units (the agent's own, optional section).
@@ -52,6 +57,7 @@ impl Default for Config {
                 health_check_port: 8001,
                 log_level: tracing::Level::INFO,
                 collection_interval: Duration::from_secs(60),
+                control_socket: "/run/citadel-agent/control.sock".into(),
                 endpoints: Endpoints {
                     system: "/metrics/system".to_owned(),
                     gpu: "/metrics/gpu".to_owned(),
@@ -71,6 +77,7 @@ impl Default for Config {
             },
             remote: None,
             ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+            gpu: Gpu::default(),
             storage: Storage::default(),
             services: Services::default(),
         }
@@ -90,6 +97,8 @@ pub struct Local {
     pub log_level: tracing::Level,
     /// How often sources that are not read at each scrape are read.
     pub collection_interval: Duration,
+    /// Where the running agent takes orders from its own command line.
+    pub control_socket: PathBuf,
     /// Paths of the pages.
     pub endpoints: Endpoints,
 }

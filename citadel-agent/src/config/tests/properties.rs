@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Config, Ebpf, Endpoints, Local, Models, Remote, Services, Storage};
+use crate::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, Services, Storage};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -26,6 +26,22 @@ fn url() -> impl Strategy<Value = String> {
 
 fn text() -> impl Strategy<Value = String> {
     "\\PC{0,9}[^\\pC\\pZ]\\PC{0,9}"
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    text().prop_map(|rest| PathBuf::from(format!("/{rest}")))
+}
+
+fn gpu() -> impl Strategy<Value = Gpu> {
+    (any::<[bool; 3]>(), interval(), prop::option::of(path())).prop_map(
+        |([enabled, dcgm_compat, pcie_throughput], sampling_interval, nvml_library)| Gpu {
+            enabled,
+            sampling_interval,
+            dcgm_compat,
+            pcie_throughput,
+            nvml_library,
+        },
+    )
 }
 
 prop_compose! {
@@ -45,11 +61,19 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
         .prop_filter("/metrics is taken", |pages| !pages.contains("/metrics"))
         .prop_map(|pages| pages.into_iter().collect::<Vec<_>>())
         .prop_shuffle();
-    (any::<IpAddr>(), prop::sample::select(levels.to_vec()), interval(), pages).prop_map(
-        move |(listen_address, log_level, collection_interval, pages)| {
+    (any::<IpAddr>(), prop::sample::select(levels.to_vec()), interval(), path(), pages).prop_map(
+        move |(listen_address, log_level, collection_interval, control_socket, pages)| {
             let [system, gpu, models, storage, services] = pages.try_into().expect("five pages");
             let endpoints = Endpoints { system, gpu, models, storage, services };
-            Local { listen_address, metrics_port, health_check_port, log_level, collection_interval, endpoints }
+            Local {
+                listen_address,
+                metrics_port,
+                health_check_port,
+                log_level,
+                collection_interval,
+                control_socket,
+                endpoints,
+            }
         },
     )
 }
@@ -108,7 +132,8 @@ prop_compose! {
             ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
             [net, recvq, sched] in any::<[bool; 3]>(),
-            cgroup in prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}")))),
+            cgroup in prop::option::of(path()),
+            gpu in gpu(),
             (health_interval, health_timeout, relay) in (interval(), interval(), any::<bool>()),
             storage in storage(),
             units in prop::collection::btree_set("[a-z@*?.:_-]{1,20}", 0..5),
@@ -118,7 +143,7 @@ prop_compose! {
         let models =
             Models { ports, discover, health_endpoints, health_interval, health_timeout, relay, ask_for_names };
         let services = Services { units: units.into_iter().collect() };
-        Config { local, models, remote, ebpf: Ebpf { net, recvq, sched, cgroup }, storage, services }
+        Config { local, models, remote, ebpf: Ebpf { net, recvq, sched, cgroup }, gpu, storage, services }
     }
 }
 

@@ -74,14 +74,6 @@ pub enum Section {
     Agent,
 }
 
-impl Section {
-    /// Whether the counters of the section begin at zero when the agent starts; others are the host's own, and older.
-    #[must_use]
-    pub const fn counts_since_agent_start(self) -> bool {
-        matches!(self, Self::Models | Self::Agent)
-    }
-}
-
 /// One metric's entry.
 #[derive(Debug)]
 pub struct Desc {
@@ -149,6 +141,7 @@ macro_rules! fields {
 }
 
 pub mod agent;
+pub mod dcgm;
 pub mod gpu;
 pub mod hwmon;
 pub mod models;
@@ -164,6 +157,7 @@ pub fn all() -> impl Iterator<Item = &'static Desc> {
         |tables: &'static [&'static [Field]]| tables.iter().flat_map(|table| table.iter().map(|field| &field.desc));
     one(models::TABLE)
         .chain(one(gpu::TABLE))
+        .chain(one(dcgm::TABLE))
         .chain(one(system::TABLE))
         .chain(many(system::FIELDS))
         .chain(one(hwmon::TABLE))

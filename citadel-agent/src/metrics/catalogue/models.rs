@@ -57,4 +57,11 @@ catalogue! {
         "Runnable to running: how long threads of the model's processes waited for a CPU, each time.";
     ON_CPU: Counter Seconds "citadel_model_on_cpu_seconds_total" ["model", "port"]
         "Time that threads of the model's processes had a CPU, each up to the last time it left one.";
+
+    GPU_MEMORY: Gauge Bytes "citadel_model_gpu_memory_bytes" ["model", "port", "gpu"]
+        "Device memory of the model's processes. Without a model: all the rest of what the GPU has allocated.";
+    GPU_SM: Gauge Ratio "citadel_model_gpu_sm_ratio" ["model", "port", "gpu"]
+        "Part of the SMs' time that the model's processes had in the last sampling interval. Without a model: other processes.";
+    GPU_ENERGY: Counter Joules "citadel_model_gpu_energy_joules_total" ["model", "port", "gpu"]
+        "The GPU's energy counter, attributed: each sampling interval's energy is split by the processes' part of the SMs' time. Without a model: idle time, other processes, and all before the agent started; the sum over models is the GPU's counter.";
 }

@@ -30,8 +30,11 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
             Err(error) => errors.push(format!("{}: {error}", path.display())),
         }
     }
+    if errors.is_empty() {
+        return Ok(Outcome::Read);
+    }
     // Those that could be walked are still worth having.
-    if errors.len() == paths.len() { Err(errors.join("; ").into()) } else { Ok(Outcome::Read) }
+    Ok(Outcome::Partly(errors.join("; ").into()))
 }
 
 /// What a walk may take.

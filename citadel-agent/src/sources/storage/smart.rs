@@ -91,11 +91,8 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
     }
     match (devices.is_empty(), errors.is_empty()) {
         (true, _) => Ok(Outcome::Absent),
-        // One broken disk among eight must not hide the others, nor itself: it has no series, and the log names it.
-        (_, false) if errors.len() < devices.len() => {
-            tracing::warn!(errors = errors.join("; "), "some disks say nothing of their health");
-            Ok(Outcome::Read)
-        }
+        // One broken disk among eight must not hide the others, nor itself.
+        (_, false) if errors.len() < devices.len() => Ok(Outcome::Partly(errors.join("; ").into())),
         (_, false) => Err(errors.join("; ").into()),
         (_, true) => Ok(Outcome::Read),
     }

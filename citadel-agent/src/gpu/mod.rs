@@ -1,0 +1,317 @@
+//! GPUs through NVML.
+//!
+//! ```text
+//! worker (a thread): nvml::Session::pass --> energy::Ledger --> Slot<Report> --> scrapes: sources::{gpu, gpu_models}
+//! events (a thread), kmsg (a task) --> Xids --------------------------------^
+//! ```
+//!
+//! Nothing on a scrape's way calls NVML, so a driver that hangs delays nobody: the report gets old, and [`Gpu::view`] says
+//! so. The order of files: `sample` (plain data) <- `energy` (pure) <- `nvml` (all calls) <-
+//! `events`, `worker` <- this.
+
+pub mod energy;
+mod events;
+mod kmsg;
+mod nvml;
+pub mod pci;
+pub mod sample;
+mod worker;
+pub mod xid;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+pub use self::nvml::calls::Cost;
+use self::sample::Sample;
+pub use self::worker::Report;
+use self::worker::{Order, Shared, Worker, orders};
+pub use self::xid::Xids;
+use crate::config::resolved;
+use crate::control::{self, Answer, LONGEST_RELEASE, Orders};
+use crate::discovery::inventory::Inventory;
+use crate::discovery::owners::Owners;
+use crate::host::Roots;
+use crate::slot::Published;
+
+/// A report older than this is a sign of a driver that hangs; or than three intervals, if those are longer.
+const STALE: Duration = Duration::from_secs(5);
+
+/// How long NVML may take to open: without persistence mode it has to start each GPU first.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// How long the end of the agent waits for NVML to be closed.
+const STOPPING: Duration = Duration::from_secs(2);
+
+/// How long an order to release waits until NVML is closed.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The GPUs of this host, sampled by a thread of their own for as long as this lives.
+#[derive(Debug)]
+pub struct Gpu {
+    config: resolved::Gpu,
+    roots: Roots,
+    shared: Shared,
+    orders: Sender<Order>,
+    /// Disconnected once the sampling thread has ended.
+    ended: Receiver<()>,
+    started: Instant,
+    inventory: Option<Inventory>,
+    kmsg: Option<JoinHandle<()>>,
+}
+
+/// What is known of the GPUs at this moment.
+#[derive(Debug)]
+pub enum View {
+    /// This host has none, or they are not wanted, or nothing is known yet.
+    Absent,
+    /// NVML is closed by order.
+    Released,
+    /// They were sampled just now.
+    Fresh(Published<Report>),
+    /// NVML does not answer.
+    Lost {
+        /// Why, for a person.
+        reason: String,
+        /// The report that has the GPUs that answered before.
+        known: Option<Published<Report>>,
+    },
+}
+
+impl View {
+    /// The pass over the GPUs in it, if one is.
+    #[must_use]
+    pub fn sample(&self) -> Option<&Sample> {
+        let report = match self {
+            View::Absent | View::Released => None,
+            View::Fresh(report) => Some(report),
+            View::Lost { known, .. } => known.as_ref(),
+        };
+        match &*report?.value {
+            Report::Sample(sample) | Report::Failed { known: sample, .. } => Some(sample),
+            Report::Released | Report::Absent => None,
+        }
+    }
+}
+
+impl Gpu {
+    /// Starts sampling. Within a tokio runtime, the kernel's log is followed too.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(config: &resolved::Gpu, roots: &Roots) -> io::Result<Self> {
+        let shared = Shared::default();
+        let (send, receive) = orders();
+        let worker = Worker { config: config.clone(), roots: roots.clone(), shared: shared.clone(), orders: receive };
+        let (alive, ended) = mpsc::channel::<()>();
+        let body = move || {
+            // Dropped when the thread ends.
+            let _alive = alive;
+            worker.run();
+        };
+        // Not joined: a thread that hangs in the driver must not hold up the agent's end.
+        thread::Builder::new().name("gpu-sampler".to_owned()).spawn(body)?;
+        let mut gpu = Self {
+            config: config.clone(),
+            roots: roots.clone(),
+            shared,
+            orders: send,
+            ended,
+            started: Instant::now(),
+            inventory: None,
+            kmsg: None,
+        };
+        gpu.follow_kmsg();
+        Ok(gpu)
+    }
+
+    /// Follows the kernel's log where there may be GPUs in it.
+    fn follow_kmsg(&mut self) {
+        let expected = self.config.nvml_library.is_some() || !pci::read_gpus(&self.roots.sys).is_empty();
+        if self.kmsg.is_some() || !self.config.enabled || !expected || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let path = self.roots.dev.join("kmsg");
+        match kmsg::open(&path) {
+            Ok(log) => self.kmsg = Some(tokio::spawn(kmsg::follow(log, Arc::clone(&self.shared.xids)))),
+            Err(error) => warn!(
+                %error, path = %path.display(),
+                "the kernel's log cannot be read (CAP_SYSLOG), so Xid errors after which NVML is silent (79, 119, 120) are missed"
+            ),
+        }
+    }
+
+    /// Goes by a new configuration.
+    pub fn configure(&mut self, config: &resolved::Gpu) {
+        if self.config == *config {
+            return;
+        }
+        self.config = config.clone();
+        _ = self.orders.send(Order::Configure(Box::new(config.clone())));
+        if !config.enabled
+            && let Some(kmsg) = self.kmsg.take()
+        {
+            kmsg.abort();
+        }
+        self.follow_kmsg();
+    }
+
+    /// Takes the newest inventory, by which energy is charged from the next pass on.
+    pub fn know(&mut self, inventory: &Inventory) {
+        if self.inventory.as_ref() != Some(inventory) {
+            self.shared.owners.publish(Owners::new(inventory));
+            self.inventory = Some(inventory.clone());
+        }
+    }
+
+    /// Whose processes are whose.
+    #[must_use]
+    pub fn owners(&self) -> Arc<Owners> {
+        self.shared.owners.newest().map(|newest| newest.value).unwrap_or_default()
+    }
+
+    /// What is known now. Never waits.
+    #[must_use]
+    pub fn view(&self) -> View {
+        if !self.config.enabled {
+            return View::Absent;
+        }
+        let stale = STALE.max(self.config.sampling_interval * 3);
+        let Some(newest) = self.shared.report.newest() else {
+            let waited = self.started.elapsed();
+            if waited <= OPENING {
+                return View::Absent;
+            }
+            let reason = format!("NVML has not answered for {} s, since the agent started", waited.as_secs());
+            return View::Lost { reason, known: None };
+        };
+        match &*newest.value {
+            Report::Absent => View::Absent,
+            Report::Released => View::Released,
+            Report::Failed { reason, .. } => View::Lost { reason: reason.clone(), known: Some(newest) },
+            Report::Sample(_) if newest.age() <= stale => View::Fresh(newest),
+            Report::Sample(_) => View::Lost { reason: self.silence(newest.age()), known: Some(newest) },
+        }
+    }
+
+    fn silence(&self, age: Duration) -> String {
+        match self.shared.running.now() {
+            Some((call, running)) => format!(
+                "{call} has not come back for {} s: the driver hangs (see the kernel's log); it is listened to on",
+                running.as_secs()
+            ),
+            None => format!("no sample of the GPUs for {} s", age.as_secs()),
+        }
+    }
+
+    /// For `/status`: how the GPUs are read, and how many there are.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        let view = self.view();
+        let (state, reason) = match &view {
+            View::Absent => ("absent", None),
+            View::Released => ("released", None),
+            View::Fresh(_) => ("ok", None),
+            View::Lost { reason, .. } => ("lost", Some(reason)),
+        };
+        let gpus = view.sample().map(|sample| sample.gpus.len());
+        let driver = view.sample().map(|sample| &sample.driver.version).filter(|version| !version.is_empty());
+        serde_json::json!({ "status": state, "reason": reason, "gpus": gpus, "driver": driver })
+    }
+
+    /// Xid errors.
+    #[must_use]
+    pub fn xids(&self) -> &Xids {
+        &self.shared.xids
+    }
+
+    /// What NVML's calls cost, by function.
+    #[must_use]
+    pub fn costs(&self) -> BTreeMap<&'static str, Cost> {
+        self.shared.costs.all()
+    }
+
+    /// Passes over the GPUs so far, and the CPU seconds that the sampling thread used for them.
+    #[must_use]
+    pub fn work(&self) -> (u64, f64) {
+        let work = &self.shared.work;
+        (work.passes.load(Ordering::Relaxed), work.cpu_ns.load(Ordering::Relaxed) as f64 * 1e-9)
+    }
+
+    /// Whoever gives orders without holding the rest.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { orders: self.orders.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        _ = self.orders.send(Order::Stop);
+        // A library is better not unloaded at the process's end while one of its calls runs.
+        _ = self.ended.recv_timeout(STOPPING);
+        if let Some(kmsg) = &self.kmsg {
+            kmsg.abort();
+        }
+    }
+}
+
+impl Orders for Handle {
+    fn carry_out(&self, order: &control::Order) -> Answer {
+        match *order {
+            control::Order::GpuRelease { seconds } if seconds > LONGEST_RELEASE.as_secs() => {
+                Answer::Failed(format!("not released: {seconds} s is more than a day"))
+            }
+            control::Order::GpuRelease { seconds } => match self.release(Duration::from_secs(seconds)) {
+                Ok(()) => Answer::Done(format!("NVML is released for {seconds} s; the GPUs can be reset now")),
+                Err(reason) => Answer::Failed(format!("not released: {reason}")),
+            },
+            control::Order::GpuResume {} => {
+                self.resume();
+                Answer::Done("NVML is being taken back".to_owned())
+            }
+        }
+    }
+}
+
+/// Gives orders to the sampling thread.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: Sender<Order>,
+    shared: Shared,
+}
+
+impl Handle {
+    /// Lets go of NVML, so that a GPU can be reset, for `time`. Blocks until it is done, some seconds at most.
+    ///
+    /// # Errors
+    /// It is not done: a call of NVML hangs. It will be once the call comes back.
+    pub fn release(&self, time: Duration) -> Result<(), String> {
+        let (send, done) = mpsc::channel();
+        let ended = || "the sampling thread has ended; see the agent's log".to_owned();
+        self.orders.send(Order::Release(time, send)).map_err(|_| ended())?;
+        match done.recv_timeout(RELEASE_PATIENCE) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Disconnected) => Err(ended()),
+            Err(RecvTimeoutError::Timeout) => Err(match self.shared.running.now() {
+                Some((call, running)) => {
+                    format!("{call} has not come back for {} s; NVML is released as soon as it does", running.as_secs())
+                }
+                None => "NVML is not released yet; it will be as soon as the running pass ends".to_owned(),
+            }),
+        }
+    }
+
+    /// Takes NVML back before the time.
+    pub fn resume(&self) {
+        info!("told to take NVML back");
+        _ = self.orders.send(Order::Resume);
+    }
+}

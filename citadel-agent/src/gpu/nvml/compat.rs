@@ -1,0 +1,37 @@
+//! What only dcgm-exporter's names need.
+
+use std::mem;
+use std::sync::Arc;
+
+use nvml_wrapper::Device;
+use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
+use nvml_wrapper_sys::bindings::{
+    nvmlGridLicensableFeatures_t, nvmlGridLicenseFeatureCode_t_NVML_GRID_LICENSE_FEATURE_CODE_VGPU as VGPU,
+};
+
+use super::calls::{Calls, Gone};
+use crate::gpu::sample::Compat;
+
+/// Reads it.
+pub(super) fn read(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Compat, Gone> {
+    let encoder = calls.ask(key, "nvmlDeviceGetEncoderUtilization", 0, || device.encoder_utilization())?;
+    let decoder = calls.ask(key, "nvmlDeviceGetDecoderUtilization", 0, || device.decoder_utilization())?;
+    Ok(Compat {
+        encoder: encoder.map(|info| info.utilization),
+        decoder: decoder.map(|info| info.utilization),
+        licensed: calls.ask(key, "nvmlDeviceGetGridLicensableFeatures_v4", 0, || licensed(device))?,
+    })
+}
+
+/// Whether the GPU has a vGPU licence, which the wrapper cannot tell.
+fn licensed(device: &Device<'_>) -> Result<bool, NvmlError> {
+    let get = nvml_sym(device.nvml().lib().nvmlDeviceGetGridLicensableFeatures_v4.as_ref())?;
+    // SAFETY: numbers and texts, for which all zeros is a value.
+    let mut features: nvmlGridLicensableFeatures_t = unsafe { mem::zeroed() };
+    // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
+    nvml_try(unsafe { get(device.handle(), &raw mut features) })?;
+    let count = features.licensableFeaturesCount as usize;
+    let mut listed = features.gridLicensableFeatures.iter().take(count);
+    Ok(features.isGridLicenseSupported != 0
+        && listed.any(|feature| feature.featureCode == VGPU && feature.featureState > 0))
+}

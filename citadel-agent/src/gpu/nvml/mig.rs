@@ -1,0 +1,114 @@
+//! MIG devices of a GPU. In MIG mode the GPU as a whole has no utilization, and its instances have memory of their own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Device;
+use nvml_wrapper::error::{NvmlError, nvml_try};
+use nvml_wrapper_sys::bindings::nvmlDevice_t;
+
+use super::board::memory;
+use super::calls::{Calls, Gone};
+use super::gpm::Meter;
+use crate::gpu::sample::Mig;
+
+/// How often a GPU is asked whether it is in MIG mode and what it is cut into.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The MIG devices of a GPU.
+#[derive(Default)]
+pub(super) struct Instances<'n> {
+    found: Vec<Instance<'n>>,
+    /// Whether MIG mode was on.
+    mode: Option<bool>,
+    looked: Option<Instant>,
+    /// By GPU instance, which several MIG devices may share.
+    meters: BTreeMap<u32, Meter<'n>>,
+}
+
+struct Instance<'n> {
+    key: Arc<str>,
+    device: Device<'n>,
+    uuid: String,
+    profile: String,
+    gi: u32,
+    ci: u32,
+}
+
+impl<'n> Instances<'n> {
+    /// Reads all MIG devices; none where the GPU is not in MIG mode.
+    pub(super) fn read(
+        &mut self,
+        calls: &mut Calls,
+        key: &Arc<str>,
+        parent: &Device<'n>,
+        gpm: bool,
+    ) -> Result<Vec<Mig>, Gone> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= PERIOD) {
+            let mode = calls.ask(key, "nvmlDeviceGetMigMode", 0, || parent.mig_mode())?;
+            let mode = mode.is_some_and(|mode| mode.current != 0);
+            if self.mode.is_some_and(|before| before != mode) {
+                // Hopper changes its mode without a reset, and with it what the GPU as a whole can tell.
+                calls.forget(key);
+            }
+            self.mode = Some(mode);
+            self.found = if mode { find(calls, parent)? } else { Vec::new() };
+            self.meters.retain(|gi, _| self.found.iter().any(|instance| instance.gi == *gi));
+            self.looked = Some(Instant::now());
+        }
+        let mut utilization: BTreeMap<u32, Option<f64>> = BTreeMap::new();
+        let mut devices = Vec::new();
+        for instance in &self.found {
+            let utilization = *utilization.entry(instance.gi).or_insert_with(|| {
+                let meter = gpm.then(|| self.meters.entry(instance.gi).or_default())?;
+                meter.read(calls, parent, Some(instance.gi))?.sm
+            });
+            devices.push(Mig {
+                uuid: instance.uuid.clone(),
+                profile: instance.profile.clone(),
+                gi: instance.gi,
+                ci: instance.ci,
+                memory: memory(calls, &instance.key, &instance.device)?,
+                utilization,
+            });
+        }
+        Ok(devices)
+    }
+}
+
+fn find<'n>(calls: &mut Calls, parent: &Device<'n>) -> Result<Vec<Instance<'n>>, Gone> {
+    // Asked without memory of refusals: cutting a GPU makes devices appear.
+    let most = calls.timed("nvmlDeviceGetMaxMigDeviceCount", || parent.mig_device_count()).unwrap_or(0);
+    let mut found = Vec::new();
+    for index in 0..most {
+        let device = calls.timed("nvmlDeviceGetMigDeviceHandleByIndex", || parent.mig_device_by_index(index));
+        // Places that no device is at.
+        let Ok(device) = device else { continue };
+        let Ok(uuid) = calls.timed("nvmlDeviceGetUUID", || device.uuid()) else { continue };
+        let key: Arc<str> = uuid.as_str().into();
+        let lib = parent.nvml().lib();
+        let gi = calls
+            .ask(&key, "nvmlDeviceGetGpuInstanceId", 0, || id(&device, lib.nvmlDeviceGetGpuInstanceId.as_ref()))?;
+        let ci = calls.ask(&key, "nvmlDeviceGetComputeInstanceId", 0, || {
+            id(&device, lib.nvmlDeviceGetComputeInstanceId.as_ref())
+        })?;
+        let (Some(gi), Some(ci)) = (gi, ci) else { continue };
+        let name = calls.ask(&key, "nvmlDeviceGetName", 0, || device.name())?.unwrap_or_default();
+        // "NVIDIA A100-SXM4-40GB MIG 3g.20gb": the profile is what follows.
+        let profile = name.rsplit_once("MIG ").map_or(name.as_str(), |(_, profile)| profile).to_owned();
+        found.push(Instance { key, device, uuid, profile, gi, ci });
+    }
+    Ok(found)
+}
+
+type IdFunction = unsafe extern "C" fn(nvmlDevice_t, *mut u32) -> u32;
+
+/// The wrapper has neither of the two functions that give ids.
+fn id<E: std::fmt::Display>(device: &Device<'_>, function: Result<&IdFunction, E>) -> Result<u32, NvmlError> {
+    let get = function.map_err(|error| NvmlError::FailedToLoadSymbol(error.to_string()))?;
+    let mut id = 0;
+    // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
+    nvml_try(unsafe { get(device.handle(), &raw mut id) })?;
+    Ok(id)
+}

@@ -1,0 +1,259 @@
+//! NVML: all calls of it, and what they mean. Everything in here runs on the sampling thread (events have a thread of
+//! their own), because any call may take as long as the driver likes.
+//!
+//! What the wrapper has is asked through it; what it has not is asked by the raw functions that it exposes. Its panics in
+//! Drop are kept out by [`Library`].
+
+mod board;
+pub(in crate::gpu) mod calls;
+mod compat;
+mod fields;
+mod gpm;
+mod library;
+mod mig;
+mod processes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Device;
+use nvml_wrapper::error::NvmlError;
+use tracing::{info, warn};
+
+use self::board::Board;
+use self::calls::{Calls, Costs, Gone, Running};
+use self::fields::Unwrapped;
+pub(in crate::gpu) use self::library::{Library, OpenError};
+use super::pci;
+use super::sample::{Driver, Gpu, Identity, Reading, Sample};
+use crate::discovery::owners::Owners;
+use crate::gpu::energy::{Ledger, parts};
+
+/// How often a lost GPU is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// A longer time between two passes says nothing of how the SMs' time was split in it: utilization samples go back some
+/// seconds only.
+const LONGEST_SPLIT: Duration = Duration::from_secs(10);
+
+/// What is read beyond the usual.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::gpu) struct Options {
+    /// What dcgm-exporter's names need.
+    pub(in crate::gpu) compat: bool,
+    /// PCIe throughput where there is no counter, although it blocks.
+    pub(in crate::gpu) pcie_throughput: bool,
+}
+
+/// What outlives a session: all that is counted.
+#[derive(Default)]
+pub(in crate::gpu) struct Kept {
+    /// Energy by model.
+    ledger: Ledger,
+    /// Every GPU that ever answered, by UUID.
+    known: BTreeMap<String, Arc<Identity>>,
+    /// PCIe bytes, by UUID.
+    pcie: HashMap<String, [Unwrapped; 2]>,
+}
+
+impl Kept {
+    /// All GPUs as lost, for when there is no driver to ask.
+    pub(in crate::gpu) fn lost(&self, reason: &str) -> Sample {
+        let mut gpus: Vec<_> = self.known.values().map(|id| self.gpu(id, Err(reason.to_owned()))).collect();
+        gpus.sort_by_key(|gpu| gpu.id.index);
+        Sample { gpus, ..Sample::default() }
+    }
+
+    fn gpu(&self, id: &Arc<Identity>, reading: Result<Box<Reading>, String>) -> Gpu {
+        Gpu { id: Arc::clone(id), reading, energy: self.ledger.charges(&id.uuid) }
+    }
+}
+
+/// A place where NVML has, or had, a GPU.
+enum Place<'n> {
+    Here(Box<Board<'n>>),
+    /// Who it was (without a UUID where it never answered), why it does not answer, and when it is tried again.
+    Lost {
+        id: Arc<Identity>,
+        reason: String,
+        retry: Instant,
+    },
+}
+
+impl Place<'_> {
+    fn lost(id: Arc<Identity>, reason: String) -> Self {
+        Place::Lost { id, reason, retry: Instant::now() + RETRY }
+    }
+
+    fn id(&self) -> &Arc<Identity> {
+        match self {
+            Place::Here(board) => &board.id,
+            Place::Lost { id, .. } => id,
+        }
+    }
+}
+
+/// NVML from opening to closing.
+pub(in crate::gpu) struct Session<'n> {
+    nvml: &'n Library,
+    sys: &'n Path,
+    driver: Driver,
+    calls: Calls,
+    /// How many GPUs NVML counted, and which slept, when they were last looked for.
+    looked: Option<(u32, Vec<String>)>,
+    places: Vec<Place<'n>>,
+    kept: &'n mut Kept,
+    /// Set by whoever hears of an ECC error.
+    ecc_event: &'n AtomicBool,
+}
+
+impl<'n> Session<'n> {
+    pub(in crate::gpu) fn new(
+        nvml: &'n Library,
+        sys: &'n Path,
+        kept: &'n mut Kept,
+        ecc_event: &'n AtomicBool,
+        (costs, running): (Arc<Costs>, Arc<Running>),
+    ) -> Self {
+        let calls = Calls::new(costs, running);
+        let version = calls.timed("nvmlSystemGetDriverVersion", || nvml.sys_driver_version()).unwrap_or_default();
+        let cuda = calls.timed("nvmlSystemGetCudaDriverVersion_v2", || nvml.sys_cuda_driver_version());
+        let cuda = cuda.map(|cuda| format!("{}.{}", cuda / 1000, cuda % 1000 / 10)).unwrap_or_default();
+        let driver = Driver { version, cuda };
+        info!(driver = driver.version, cuda = driver.cuda, "NVML is open");
+        Self { nvml, sys, driver, calls, looked: None, places: Vec::new(), kept, ecc_event }
+    }
+
+    /// The GPUs that answer, with the wrapper's handles.
+    pub(in crate::gpu) fn devices(&self) -> impl Iterator<Item = (&Arc<Identity>, &Device<'n>)> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Here(board) => Some((&board.id, board.device())),
+            Place::Lost { .. } => None,
+        })
+    }
+
+    /// One pass over all GPUs.
+    ///
+    /// # Errors
+    /// The driver is gone. A GPU that is gone is in the sample as such.
+    pub(in crate::gpu) fn pass(&mut self, options: &Options, owners: &Owners) -> Result<Sample, String> {
+        let suspended: Vec<String> =
+            pci::read_gpus(self.sys).into_iter().filter(|address| pci::is_suspended(self.sys, address)).collect();
+        self.look_for_gpus(&suspended)?;
+        let ecc_event = self.ecc_event.swap(false, Ordering::Relaxed);
+        let mut sample = Sample { driver: self.driver.clone(), gpus: Vec::new(), suspended };
+        for place in &mut self.places {
+            if let Place::Lost { id, retry, .. } = place
+                && *retry <= Instant::now()
+                && !sample.suspended.contains(&id.pci)
+            {
+                let id = Arc::clone(id);
+                // One that came back has a new handle.
+                let device = match id.uuid.as_str() {
+                    "" => by_index(self.nvml, &self.calls, id.index),
+                    uuid => self.calls.timed("nvmlDeviceGetHandleByUUID", || self.nvml.device_by_uuid(uuid)),
+                };
+                *place = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
+            }
+            let Place::Here(board) = place else { continue };
+            if sample.suspended.contains(&board.id.pci) {
+                continue;
+            }
+            if ecc_event {
+                board.expect_ecc();
+            }
+            match board.read(&mut self.calls, options) {
+                Ok(reading) => {
+                    if let Some(energy) = reading.energy_mj {
+                        let seen = board.since_last().is_some_and(|time| time <= LONGEST_SPLIT);
+                        let parts = parts(&reading.processes, owners).filter(|_| seen);
+                        self.kept.ledger.charge(&board.id.uuid, energy, parts.as_deref());
+                    }
+                    self.kept.pcie.insert(board.id.uuid.clone(), board.pcie);
+                    sample.gpus.push(self.kept.gpu(&board.id, Ok(Box::new(reading))));
+                }
+                Err(Gone::Gpu(reason)) => {
+                    warn!(gpu = board.id.uuid, index = board.id.index, reason, "a GPU is lost; it is tried again");
+                    *place = Place::lost(Arc::clone(&board.id), reason);
+                }
+                Err(Gone::Driver(reason)) => return Err(reason),
+            }
+        }
+        for place in &self.places {
+            if let Place::Lost { id, reason, .. } = place {
+                sample.gpus.push(self.kept.gpu(id, Err(reason.clone())));
+            }
+        }
+        sample.gpus.sort_by_key(|gpu| gpu.id.index);
+        Ok(sample)
+    }
+
+    /// Takes up the GPUs that there are, where their number has changed, or one has fallen asleep or woken.
+    fn look_for_gpus(&mut self, suspended: &[String]) -> Result<(), String> {
+        let count = self.calls.timed("nvmlDeviceGetCount_v2", || self.nvml.device_count());
+        let count = count.map_err(|error| format!("nvmlDeviceGetCount_v2: {error}"))?;
+        if self.looked.as_ref().is_some_and(|(before, slept)| *before == count && slept == suspended) {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        if suspended.is_empty() {
+            for index in 0..count {
+                // It may be one that is known by its name already.
+                let known = self.kept.known.values().find(|id| id.index == index).cloned();
+                let id = known.unwrap_or_else(|| Arc::new(Identity { index, ..Identity::default() }));
+                found.push((by_index(self.nvml, &self.calls, index), id));
+            }
+        } else {
+            // By index, NVML may wake each GPU to number them; by address, only the one that is meant.
+            let awake = pci::read_gpus(self.sys).into_iter().filter(|address| !suspended.contains(address));
+            for (index, address) in (0..).zip(awake) {
+                let ask = || self.nvml.device_by_pci_bus_id(address.as_str());
+                let device = self.calls.timed("nvmlDeviceGetHandleByPciBusId_v2", ask);
+                found.push((device, Arc::new(Identity { index, pci: address.clone(), ..Identity::default() })));
+            }
+        }
+        let mut places = Vec::new();
+        for (device, id) in found {
+            places.push(take(self.nvml, &mut self.calls, self.kept, device, &id)?);
+        }
+        // One that answered before and is not listed now.
+        for id in self.kept.known.values() {
+            if !places.iter().any(|place| place.id().uuid == id.uuid) && !suspended.contains(&id.pci) {
+                places.push(Place::lost(Arc::clone(id), "NVML does not list it".to_owned()));
+            }
+        }
+        self.places = places;
+        self.looked = Some((count, suspended.to_owned()));
+        Ok(())
+    }
+}
+
+fn by_index<'n>(nvml: &'n Library, calls: &Calls, index: u32) -> Result<Device<'n>, NvmlError> {
+    calls.timed("nvmlDeviceGetHandleByIndex_v2", || nvml.device_by_index(index))
+}
+
+/// Takes up a GPU; `id` is who it was, should it not answer.
+fn take<'n>(
+    nvml: &'n Library,
+    calls: &mut Calls,
+    kept: &mut Kept,
+    device: Result<Device<'n>, NvmlError>,
+    id: &Arc<Identity>,
+) -> Result<Place<'n>, String> {
+    let device = match device {
+        Ok(device) => device,
+        Err(error) => return Ok(Place::lost(Arc::clone(id), error.to_string())),
+    };
+    match Board::attach(calls, device, nvml.has_gpm()) {
+        Ok(mut board) => {
+            board.pcie = kept.pcie.get(&board.id.uuid).copied().unwrap_or_default().map(Unwrapped::resumed);
+            kept.known.insert(board.id.uuid.clone(), Arc::clone(&board.id));
+            Ok(Place::Here(Box::new(board)))
+        }
+        Err(Gone::Gpu(reason)) => Ok(Place::lost(Arc::clone(id), reason)),
+        Err(Gone::Driver(reason)) => Err(reason),
+    }
+}

@@ -1,0 +1,70 @@
+//! The NVIDIA GPUs on the PCI bus, from sysfs: to know that there is one before NVML is asked, and not to wake one that
+//! sleeps.
+
+use std::fs;
+use std::path::Path;
+
+/// `PCI_VENDOR_ID_NVIDIA`.
+const NVIDIA: u32 = 0x10de;
+/// Base class of display controllers; data centre GPUs are "3D controllers" (0x0302) of it.
+const DISPLAY: u32 = 0x03;
+
+/// The PCI address in sysfs' spelling, `0000:3b:00.0`. GPUs are function 0.
+#[must_use]
+pub fn address(domain: u32, bus: u32, device: u32) -> String {
+    format!("{domain:04x}:{bus:02x}:{device:02x}.0")
+}
+
+/// Addresses of the NVIDIA GPUs of this host; empty where sysfs cannot be read.
+#[must_use]
+pub fn read_gpus(sys: &Path) -> Vec<String> {
+    let Ok(devices) = fs::read_dir(sys.join("bus/pci/devices")) else { return Vec::new() };
+    let mut gpus: Vec<String> = devices
+        .flatten()
+        .filter(|device| {
+            let number = |name| fs::read_to_string(device.path().join(name)).ok().and_then(|text| parse_hex(&text));
+            number("vendor") == Some(NVIDIA) && number("class").is_some_and(|class| class >> 16 == DISPLAY)
+        })
+        .filter_map(|device| device.file_name().into_string().ok())
+        .collect();
+    gpus.sort_unstable();
+    gpus
+}
+
+/// Whether a GPU sleeps (`Documentation/ABI/testing/sysfs-devices-power`): any call of NVML would wake it.
+#[must_use]
+pub fn is_suspended(sys: &Path, address: &str) -> bool {
+    let status = sys.join("bus/pci/devices").join(address).join("power/runtime_status");
+    fs::read_to_string(status).is_ok_and(|status| matches!(status.trim(), "suspended" | "suspending"))
+}
+
+fn parse_hex(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(sys: &Path, address: &str, vendor: &str, class: &str, status: &str) {
+        let folder = sys.join("bus/pci/devices").join(address);
+        fs::create_dir_all(folder.join("power")).unwrap();
+        fs::write(folder.join("vendor"), vendor).unwrap();
+        fs::write(folder.join("class"), class).unwrap();
+        fs::write(folder.join("power/runtime_status"), status).unwrap();
+    }
+
+    #[test]
+    fn gpus_are_told_from_their_audio_functions_and_from_others() {
+        let sys = tempfile::tempdir().unwrap();
+        device(sys.path(), "0000:3b:00.0", "0x10de\n", "0x030200\n", "active\n");
+        device(sys.path(), "0000:01:00.0", "0x10de\n", "0x030000\n", "suspended\n");
+        device(sys.path(), "0000:01:00.1", "0x10de\n", "0x040300\n", "suspended\n");
+        device(sys.path(), "0000:00:02.0", "0x8086\n", "0x030000\n", "active\n");
+        device(sys.path(), "0000:00:03.0", "junk", "", "");
+        assert_eq!(read_gpus(sys.path()), ["0000:01:00.0", "0000:3b:00.0"]);
+        assert!(is_suspended(sys.path(), "0000:01:00.0"));
+        assert!(!is_suspended(sys.path(), "0000:3b:00.0") && !is_suspended(sys.path(), "0000:ff:00.0"));
+        assert!(read_gpus(&sys.path().join("none")).is_empty());
+    }
+}

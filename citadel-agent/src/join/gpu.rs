@@ -1,0 +1,126 @@
+//! How a GPU's memory and SM time are split among the models.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::discovery::owners::{Owner, Owners};
+use crate::gpu::sample::Reading;
+
+/// What one model has of one GPU.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Share {
+    /// The model; `None`: what is no model's.
+    pub owner: Option<Arc<Owner>>,
+    /// Bytes of device memory, where the driver knows.
+    pub memory: Option<u64>,
+    /// Percent of the SMs' time, where the driver has it.
+    pub sm: Option<f64>,
+}
+
+/// Splits a GPU among the models that have processes on it. The memory of all shares adds up to what the GPU has
+/// allocated: what no model's process holds (other processes, the driver's own) is in the share without an owner.
+#[must_use]
+pub fn split(reading: &Reading, owners: &Owners) -> Vec<Share> {
+    let mut shares: BTreeMap<Option<&Arc<Owner>>, Share> = BTreeMap::new();
+    for process in &reading.processes {
+        let owner = owners.of(process.pid);
+        let share = shares.entry(owner).or_insert_with(|| Share { owner: owner.cloned(), memory: None, sm: None });
+        share.memory = sum(share.memory, process.memory);
+        share.sm = sum(share.sm, process.sm);
+    }
+    if let Some(memory) = reading.memory {
+        let models = shares.iter().filter(|(owner, _)| owner.is_some());
+        let models: u64 = models.filter_map(|(_, share)| share.memory).sum();
+        let rest = shares.entry(None).or_insert(Share { owner: None, memory: None, sm: None });
+        // The lists of processes and the GPU's total are two readings: processes may come and go between them.
+        rest.memory = Some(memory.used.saturating_sub(models).max(rest.memory.unwrap_or(0)));
+    }
+    shares.into_values().collect()
+}
+
+fn sum<T: std::ops::Add<Output = T>>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::discovery::inventory::{Inventory, Model};
+    use crate::gpu::sample::{Memory, Process};
+
+    fn model(name: &str, port: u16, pids: &[u32]) -> Model {
+        Model {
+            name: name.to_owned(),
+            port,
+            listens: true,
+            pids: pids.iter().copied().collect(),
+            main: None,
+            exe: None,
+            unit: None,
+            cgroup: None,
+            served: None,
+        }
+    }
+
+    fn owners() -> Owners {
+        // Two workers in one unit, one of which lives in a container: to the host they are pids like any other.
+        Owners::new(&Inventory { models: vec![model("mixtral", 11400, &[10, 11]), model("phi3", 11403, &[20])] })
+    }
+
+    fn process(pid: u32, memory: u64, sm: f64) -> Process {
+        Process { pid, memory: Some(memory), sm: Some(sm), mig: None }
+    }
+
+    fn reading(used: u64, processes: Vec<Process>) -> Reading {
+        let memory = Some(Memory { total: 1000, used, reserved: Some(10) });
+        Reading { memory, processes, ..Reading::default() }
+    }
+
+    fn shown(shares: &[Share]) -> Vec<(String, Option<u64>, Option<f64>)> {
+        let name = |share: &Share| share.owner.as_ref().map_or(String::new(), |owner| owner.model.clone());
+        shares.iter().map(|share| (name(share), share.memory, share.sm)).collect()
+    }
+
+    #[test]
+    fn the_whole_process_tree_counts_for_its_model_and_strangers_for_none() {
+        let processes =
+            vec![process(10, 100, 30.0), process(11, 200, 20.0), process(20, 50, 5.0), process(99, 40, 1.0)];
+        let shares = split(&reading(450, processes), &owners());
+        // 60 bytes are no process's.
+        assert_eq!(
+            shown(&shares),
+            [
+                (String::new(), Some(100), Some(1.0)),
+                ("mixtral".to_owned(), Some(300), Some(50.0)),
+                ("phi3".to_owned(), Some(50), Some(5.0))
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_driver_does_not_know_stays_unknown() {
+        let unknown = Process { pid: 20, memory: None, sm: None, mig: None };
+        let shares = split(&Reading { processes: vec![unknown], ..Reading::default() }, &owners());
+        assert_eq!(shown(&shares), [("phi3".to_owned(), None, None)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn memory_adds_up_to_what_is_allocated(
+            sizes in prop::collection::vec((prop::sample::select(vec![10u32, 11, 20, 98, 99]), 0u64..1 << 30), 0..20),
+            of_the_driver in 0u64..1 << 20,
+        ) {
+            let processes: Vec<_> = sizes.iter().map(|&(pid, size)| process(pid, size, 0.0)).collect();
+            let used = sizes.iter().map(|(_, size)| size).sum::<u64>() + of_the_driver;
+            let shares = split(&reading(used, processes), &owners());
+            prop_assert_eq!(shares.iter().filter_map(|share| share.memory).sum::<u64>(), used);
+        }
+    }
+}

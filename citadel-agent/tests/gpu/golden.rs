@@ -1,0 +1,128 @@
+//! Golden scrapes: the whole page of each kind of host.
+
+use std::path::Path;
+use std::{env, fs};
+
+use citadel_agent::metrics::catalogue::Section;
+use fake_nvml::hosts::{MISSING_IN_OLD, a100_mig, h100, host, old};
+use fake_nvml::scenario::{Event, Scenario};
+
+use crate::host::{Builder, Host, value};
+
+/// What pages are about here; other sources put more on them.
+const OURS: [&str; 4] = ["citadel_gpu_", "citadel_model_gpu_", "citadel_source_success{source=\"gpu", "DCGM_"];
+
+/// What differs from run to run: times, and how many passes there were.
+const MOVING: [&str; 4] = [
+    "citadel_gpu_nvml_call_seconds",
+    "citadel_gpu_nvml_errors_total",
+    "citadel_gpu_samples_total",
+    "citadel_gpu_sampler_cpu_seconds_total",
+];
+
+/// Our part of a page, without what moves.
+fn still(page: &str) -> String {
+    let kept = |line: &&str| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        OURS.iter().any(|ours| name.starts_with(ours)) && !MOVING.iter().any(|moving| name.starts_with(moving))
+    };
+    page.lines().filter(kept).map(|line| format!("{line}\n")).collect()
+}
+
+fn assert_golden(name: &str, host: &Host) {
+    let page = still(&host.page(Section::Gpu)) + "\n" + &still(&host.page(Section::Models));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpu").join(name);
+    if env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &page).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    let differs = golden.lines().zip(page.lines()).find(|(a, b)| a != b);
+    assert!(
+        golden == page,
+        "{name} is not what is exposed now, first at {differs:#?}\n\
+         if that is meant: UPDATE_FIXTURES=1 cargo test -p citadel-agent --test gpu"
+    );
+}
+
+/// Counters that grow with each pass stand still, so that the page does not depend on when it is taken.
+fn frozen(mut scenario: Scenario) -> Scenario {
+    for gpu in &mut scenario.gpus {
+        gpu.energy = gpu.energy.map(|[start, _]| [start, 0]);
+        for growth in gpu.fields.values_mut().chain(gpu.link_fields.values_mut()) {
+            growth[1] = 0;
+        }
+    }
+    scenario
+}
+
+#[test]
+fn h100s_with_models_and_strangers() {
+    let scenario = frozen(host(vec![
+        h100(0, &[(101, 40_960, 60), (102, 20_480, 20), (900, 512, 3)]),
+        h100(1, &[(103, 10_240, 45)]),
+    ]));
+    let host = Builder::new(&scenario).model("mixtral", 11400, [101, 103]).model("phi3", 11403, [102]).start();
+    host.after_passes(3);
+    assert_golden("h100.prom", &host);
+}
+
+#[test]
+fn the_same_under_dcgm_exporters_names() {
+    let scenario = frozen(host(vec![h100(0, &[(101, 40_960, 60)]), a100_mig(1)]));
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = true).start();
+    host.after_passes(3);
+    let page = still(&host.page(Section::Gpu));
+    let dcgm: String = page.lines().filter(|line| line.contains("DCGM_")).map(|line| format!("{line}\n")).collect();
+    assert!(dcgm.contains("# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION counter"), "{dcgm}");
+    assert_golden("dcgm.prom", &host);
+}
+
+#[test]
+fn an_a100_in_mig_mode() {
+    let scenario = frozen(host(vec![a100_mig(0)]));
+    let host = Builder::new(&scenario).model("mixtral", 11400, [301]).start();
+    host.after_passes(3);
+    assert_golden("mig.prom", &host);
+}
+
+#[test]
+fn a_lost_gpu_beside_a_good_one() {
+    let mut scenario = frozen(host(vec![h100(0, &[(101, 1024, 10)]), h100(1, &[(102, 1024, 10)])]));
+    let host = Builder::new(&scenario).model("mixtral", 11400, [101, 102]).start();
+    host.after_passes(2);
+    scenario.gpus[1].lost = true;
+    host.fake.set(&scenario).unwrap();
+    host.until("lost GPU", || value(&host.parsed(Section::Gpu), "citadel_gpu_up", &[("index", "1")]) == Some(0.0));
+    assert_golden("lost.prom", &host);
+}
+
+#[test]
+fn an_old_driver_with_what_it_has() {
+    let host = Builder::new(&frozen(old())).without(&MISSING_IN_OLD).model("phi3", 11403, [401]).start();
+    host.after_passes(3);
+    assert_golden("old.prom", &host);
+}
+
+#[test]
+fn a_library_that_lacks_functions() {
+    let missing =
+        ["nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetProcessUtilization", "nvmlGpmMetricsGet"];
+    let scenario = frozen(host(vec![h100(0, &[(101, 40_960, 60)])]));
+    let host = Builder::new(&scenario).without(&missing).model("mixtral", 11400, [101]).start();
+    host.after_passes(3);
+    assert_golden("missing.prom", &host);
+}
+
+#[test]
+fn xids_of_a_gpu() {
+    let mut scenario = frozen(host(vec![h100(0, &[]), h100(1, &[])]));
+    let xid = |gpu, data| Event { gpu, kind: 8, data };
+    scenario.events = vec![xid(0, 31), xid(1, 94), xid(0, 31), Event { gpu: 1, kind: 2, data: 0 }];
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = true).start();
+    host.until("second Xid", || {
+        value(&host.parsed(Section::Gpu), "citadel_gpu_xid_errors_total", &[("xid", "31")]) == Some(2.0)
+    });
+    host.after_passes(3);
+    assert_golden("xid.prom", &host);
+}

@@ -1,0 +1,14 @@
+//! GPUs, against a fake driver: what pages carry for each kind of host, and that a driver that fails or hangs takes
+//! nothing else with it.
+
+mod agent;
+mod failures;
+mod fake;
+mod fallbacks;
+mod golden;
+mod host;
+mod orders;
+mod scale;
+
+#[path = "../support/mod.rs"]
+mod support;

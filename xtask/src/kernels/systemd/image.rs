@@ -1,0 +1,125 @@
+//! The file system: systemd from Debian, this program as models and as what compares, the agent with its shipped unit.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::super::image::{GUEST, linked, pack, within};
+use super::super::packages;
+use super::check::{LATE, LAZY, PHI3, YI};
+use crate::process;
+use crate::workspace::Workspace;
+
+/// What comes from Debian, with all that it depends on.
+const PACKAGES: [&str; 1] = ["systemd"];
+
+/// Where Debian's packages expect links (`usrmerge`).
+const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// What of the packages a machine need not unpack.
+const USELESS: [&str; 5] =
+    ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion"];
+
+/// Units that would only take time.
+const MASKED: [&str; 4] = [
+    "systemd-journal-flush.service",
+    "systemd-random-seed.service",
+    "systemd-update-utmp.service",
+    "systemd-hwdb-update.service",
+];
+
+/// The agent's own unit names no configuration: this is where it looks.
+const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
+
+/// No model is configured, so that units give the names.
+const CONFIG_TEXT: &str =
+    "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
+
+/// Builds the image under `folder`.
+pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path) -> Result<PathBuf> {
+    let base = folder.join("packages");
+    if !base.is_dir() {
+        debian(folder, &base).context("getting systemd")?;
+    }
+    let root = folder.join("root");
+    let _ = fs::remove_dir_all(&root);
+    process::run(Command::new("cp").arg("--archive").arg(&base).arg(&root))?;
+
+    let own = env::current_exe().context("where am I?")?;
+    let mut libraries = BTreeSet::new();
+    for (program, place) in [(agent, "/usr/bin/citadel-agent"), (&own, GUEST)] {
+        process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(place))?).arg(program))?;
+        libraries.extend(linked(program)?);
+    }
+    for library in libraries {
+        let place = within(&root, &library)?;
+        if !place.exists() {
+            fs::copy(&library, &place).with_context(|| format!("copying {}", library.display()))?;
+        }
+    }
+    let write = |path: &str, text: &str| -> Result<()> { Ok(fs::write(within(&root, Path::new(path))?, text)?) };
+    write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")?;
+    write("/etc/group", "root:x:0:\ntty:x:5:\nutmp:x:43:\nsystemd-journal:x:999:\nnogroup:x:65534:\n")?;
+    write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")?;
+    write(CONFIG, CONFIG_TEXT)?;
+    let unit = workspace.root.join("systemd/citadel-agent.service");
+    fs::copy(&unit, within(&root, Path::new("/etc/systemd/system/citadel-agent.service"))?)?;
+    for (name, text) in units() {
+        write(&format!("/etc/systemd/system/{name}"), &text)?;
+    }
+    for name in MASKED {
+        symlink("/dev/null", root.join("etc/systemd/system").join(name))?;
+    }
+    pack(&root, &folder.join("image.cpio"))
+}
+
+/// Unpacks Debian's packages as an installation would leave them, without running anything of theirs.
+fn debian(folder: &Path, base: &Path) -> Result<()> {
+    let unfinished = folder.join("unfinished");
+    let _ = fs::remove_dir_all(&unfinished);
+    for link in LINKS {
+        fs::create_dir_all(unfinished.join("usr").join(link))?;
+        symlink(format!("usr/{link}"), unfinished.join(link))?;
+    }
+    packages::unpack(folder, &PACKAGES, &unfinished)?;
+    for useless in USELESS {
+        let _ = fs::remove_dir_all(unfinished.join(useless));
+    }
+    for empty in ["dev", "proc", "sys", "run", "tmp", "root", "new-root"] {
+        fs::create_dir_all(unfinished.join(empty))?;
+    }
+    Ok(fs::rename(unfinished, base)?)
+}
+
+/// The units of the test.
+fn units() -> Vec<(String, String)> {
+    let model = |(name, port): (&str, u16)| {
+        let text = format!("[Unit]\nDescription=Model {name}\n\n[Service]\nExecStart={GUEST} guest serve {port}\n");
+        (format!("citadel-{name}.service"), text)
+    };
+    let (lazy, lazy_port) = LAZY;
+    let socket = format!("[Socket]\nListenStream={lazy_port}\n");
+    let mut units: Vec<_> = [PHI3, YI, LATE, LAZY].into_iter().map(model).collect();
+    units.push((format!("citadel-{lazy}.socket"), socket));
+    units.push((
+        "guest.service".to_owned(),
+        format!(
+            "[Unit]\nAfter=citadel-agent.service\n\n[Service]\nExecStart={GUEST} guest check\nStandardOutput=tty\n\
+             StandardError=tty\n"
+        ),
+    ));
+    let wanted: Vec<String> = [PHI3, YI].iter().map(|(name, _)| format!("citadel-{name}.service")).collect();
+    units.push((
+        "guest.target".to_owned(),
+        format!(
+            "[Unit]\nWants=citadel-agent.service guest.service citadel-{lazy}.socket {}\nAfter=basic.target\n",
+            wanted.join(" ")
+        ),
+    ));
+    units
+}
