@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +34,10 @@ use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::remote_write;
 use crate::slot::Slot;
-use crate::sources::{self, Health, Origin};
+use crate::sources::apart::{Context, Readers};
+use crate::sources::health::{Announce, Probes};
+use crate::sources::services::Services;
+use crate::sources::{self, Health, Memory, Origin};
 
 /// How long open answers may take after the agent was told to stop.
 const GRACE: Duration = Duration::from_secs(4);
@@ -47,7 +51,7 @@ const TICK: Duration = Duration::from_secs(2);
 /// # Errors
 /// The agent cannot start: a port is taken, or the operating system refuses what it needs.
 pub fn run(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
-    // One thread for everything: nothing in here waits for anything but sockets and signals.
+    // One thread for everything that waits for sockets and signals; what may hang has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(serve(config, path, log))
 }
@@ -208,6 +212,11 @@ struct State {
     families: Families,
     health: Health,
     remote_write: Slot<Vec<sources::remote_write::Numbers>>,
+    readers: Readers,
+    context: Context,
+    services: Services,
+    probes: Probes,
+    memory: Memory,
     /// The agent's own connections to models.
     own: OwnConnections,
     discovery: Discovery,
@@ -237,12 +246,20 @@ impl Agent {
         }
         let discovery = Discovery::start(&config, &roots, own.clone())?;
         let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
+        let config = Arc::new(config);
+        let services = Services::start(config.services.units.clone(), None);
+        let probes = Probes::new(&config.models, announcing(&own));
         let state = State {
-            config: Arc::new(config),
+            context: Context::new(Arc::clone(&config), roots.clone()),
+            config,
             roots,
             families,
             health: Health::default(),
             remote_write: Slot::default(),
+            readers: Readers::default(),
+            services,
+            probes,
+            memory: Memory::default(),
             own,
             discovery,
             inventory: Inventory::default(),
@@ -257,7 +274,13 @@ impl Agent {
     /// The page of everything, at each call, for those who collect by themselves.
     fn pages(self: &Arc<Self>) -> impl FnMut() -> Option<Page> + Send + 'static {
         let agent = Arc::clone(self);
-        move || Some(agent.state().page(None))
+        move || {
+            let mut state = agent.state();
+            // Whoever takes pages cannot wait: the sources that may take long begin to read, and the page has what they read
+            // last, an interval ago.
+            drop(state.readers.refresh(None, &state.context, Duration::ZERO));
+            Some(state.page(None))
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -281,6 +304,10 @@ impl State {
             families: &mut self.families,
             remote_write: &self.remote_write,
             gpu: self.gpu.as_ref(),
+            readers: &self.readers,
+            services: Some(&self.services),
+            probes: Some(&self.probes),
+            memory: &mut self.memory,
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
         self.read_once = true;
@@ -302,6 +329,9 @@ impl State {
             gpu.configure(&config.gpu);
         }
         self.config = Arc::new(config);
+        self.context.config = Arc::clone(&self.config);
+        self.services.set_patterns(&self.config.services.units);
+        self.probes.set_config(&self.config.models);
     }
 
     /// Takes what discovery found: into the inventory, and, once for each time that it looked, to
@@ -314,6 +344,8 @@ impl State {
             if let Some(gpu) = &mut self.gpu {
                 gpu.know(&self.inventory);
             }
+            self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
+            self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
             self.followed = Some(Arc::clone(&discovered));
         }
         discovered
@@ -366,6 +398,11 @@ impl App for Agent {
         Arc::clone(&self.state().config)
     }
 
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let state = self.state();
+        Box::pin(state.readers.refresh(section, &state.context, within))
+    }
+
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
         Ok(self.state().page(section))
     }
@@ -391,6 +428,12 @@ impl App for Agent {
     fn ready(&self) -> Result<(), String> {
         if self.state().read_once { Ok(()) } else { Err("the first read is not done".to_owned()) }
     }
+}
+
+/// Announces the probes' connections, so that no program measures them.
+fn announcing(own: &OwnConnections) -> Announce {
+    let own = own.clone();
+    Arc::new(move |client, server| Ok(Box::new(own.announce(client, server)?)))
 }
 
 /// Both listeners.

@@ -62,6 +62,9 @@ pub struct Setup {
     models: Vec<(String, u16)>,
     discovers: bool,
     asks: bool,
+    probes: bool,
+    bus: Option<String>,
+    no_programs: bool,
     nobody: bool,
 }
 
@@ -93,6 +96,27 @@ impl Setup {
         self
     }
 
+    /// Lets the agent probe the models' health, several times a second; else it does not, for the same reason.
+    #[must_use]
+    pub fn probing(mut self) -> Self {
+        self.probes = true;
+        self
+    }
+
+    /// Leaves the kernel alone.
+    #[must_use]
+    pub fn without_programs(mut self) -> Self {
+        self.no_programs = true;
+        self
+    }
+
+    /// Gives the agent this bus in place of the system's.
+    #[must_use]
+    pub fn bus(mut self, address: &str) -> Self {
+        self.bus = Some(address.to_owned());
+        self
+    }
+
     /// Runs the agent as nobody, without capabilities.
     #[must_use]
     pub fn as_nobody(mut self) -> Self {
@@ -119,7 +143,12 @@ impl Setup {
         if !self.discovers {
             yaml += "  discover: none\n";
         }
-        yaml + &format!("  ask_for_names: {}\n", self.asks)
+        yaml += if self.probes { "  health_interval: 200ms\n" } else { "  health_endpoints: []\n" };
+        yaml += &format!("  ask_for_names: {}\n", self.asks);
+        if self.no_programs {
+            yaml += "ebpf: { net: false, recvq: false, sched: false }\n";
+        }
+        yaml
     }
 }
 
@@ -163,6 +192,8 @@ impl Agent {
         if setup.nobody {
             command.uid(NOBODY).gid(NOBODY);
         }
+        // By default there is none, so that what runs on this host is no part of any test.
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", setup.bus.as_deref().unwrap_or("unix:path=/nonexistent"));
         let (child, log) = spawn(command);
         let mut agent = Self { child, dir, metrics_port, health_port, log, _only: only };
         agent.wait_until_ready();

@@ -20,6 +20,7 @@ pub mod names;
 pub mod netns;
 pub mod peer;
 pub mod scrape;
+pub mod systemd;
 pub mod tools;
 pub mod truth;
 pub mod tun;

@@ -102,6 +102,38 @@ const NEEDS: &[Need] = &[
         ),
     },
     Need {
+        name: "node_exporter",
+        why: "the host's metrics are held against it",
+        purpose: Purpose::Test,
+        how: How::Debian(NODE_EXPORTER),
+    },
+    Need {
+        name: "smartmontools",
+        why: "disks' health is read through it",
+        purpose: Purpose::Test,
+        how: How::Debian(
+            Package::new("smartmontools", Known::Program("smartctl")).with_services(&["smartmontools", "smartd"]),
+        ),
+    },
+    Need {
+        name: "dbus",
+        why: "a bus on which the tests stand in for systemd",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("dbus-daemon", Known::Program("dbus-daemon"))),
+    },
+    Need {
+        name: "systemd",
+        why: "a real service manager, whose units the agent follows",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("systemd", Known::Program("busctl"))),
+    },
+    Need {
+        name: "chromium",
+        why: "a real browser looks at the agent's page",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("chromium", Known::Program("chromium"))),
+    },
+    Need {
         name: "iproute2",
         why: "network namespaces for retransmits and reordering",
         purpose: Purpose::Test,
@@ -121,6 +153,12 @@ const NEEDS: &[Need] = &[
     },
     Need { name: "nginx", why: "the server under load", purpose: Purpose::Bench, how: How::Debian(NGINX) },
     Need { name: "wrk", why: "the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
+    Need {
+        name: "node_exporter",
+        why: "what the host's metrics cost is held against it",
+        purpose: Purpose::Bench,
+        how: How::Debian(NODE_EXPORTER),
+    },
     Need {
         name: "qemu",
         why: "the machine that old kernels boot on, emulated",
@@ -152,6 +190,8 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+const NODE_EXPORTER: Package = Package::new("prometheus-node-exporter", Known::Program("prometheus-node-exporter"))
+    .with_services(&["prometheus-node-exporter"]);
 const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);
 const WRK: Package = Package::new("wrk", Known::Program("wrk"));
 

@@ -43,6 +43,10 @@ keys! {
         "Ports on which a new listener is measured without being configured.";
     "model_monitoring.health_endpoints": "list of at most 16 paths", "[/health, /v1/models, /metrics]",
         "Paths that the health probes ask of each model; `[]` probes none.";
+    "model_monitoring.health_interval": "duration, 100ms to 24h", "15s", "How often they ask.";
+    "model_monitoring.health_timeout": "duration, 100ms to 24h", "5s", "How long an answer may take.";
+    "model_monitoring.relay": "`true` or `false`", "false",
+        "Whether the models' own `/metrics` are passed on, with the labels `model` and `port`.";
     "model_monitoring.ask_for_names": "`true` or `false`", "true",
         "Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.";
     "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";
@@ -164,6 +168,14 @@ keys! {
     "alerts.rules[].labels": "mapping of names to strings", "", "Further labels of the alert.";
     "alerts.rules[].annotations": "mapping of names to strings", "",
         "What a person is told. `{{ $labels.NAME }}`, `{{ $value }}` and `{{ $threshold }}` are filled in; the numbers take `| humanize`, `humanize1024`, `humanizeDuration` or `humanizePercentage`.";
+    "storage.smartctl": "program", "smartctl",
+        "Asks disks for their health (smartmontools); a name without a slash is looked for on the path. Without it there are no `citadel_smart_*`.";
+    "storage.smart_interval": "duration, 100ms to 24h", "5m", "How often disks are asked. A disk that sleeps is not woken.";
+    "storage.directories": "list of at most 64 absolute paths", "[]",
+        "Directories whose size and newest file are exported: models, backups.";
+    "storage.directory_interval": "duration, 100ms to 24h", "5m", "How often they are walked.";
+    "services.units": "list of at most 64 patterns", "[citadel-*.service]",
+        "systemd units that are exported besides those that serve models; patterns as `systemctl` takes them.";
 }
 
 /// Names of the keys directly below `path`, sections included; the empty path is the top of the file.

@@ -14,7 +14,7 @@ use super::resolved::{Access, Config, Remote, RemoteWrite};
 #[must_use]
 pub fn print(config: &Config) -> String {
     let mut yaml = Yaml::default();
-    let Config { local, models, remote, remote_write, ebpf, gpu, alerts } = config;
+    let Config { local, models, remote, remote_write, ebpf, gpu, alerts, storage, services } = config;
 
     yaml.section(0, "remote_monitoring");
     yaml.value(1, "enabled", remote.is_some());
@@ -49,8 +49,10 @@ pub fn print(config: &Config) -> String {
         Some(range) => yaml.value(1, "discover", quote(&format!("{}-{}", range.start(), range.end()))),
         None => yaml.value(1, "discover", "none"),
     }
-    let paths: Vec<_> = models.health_endpoints.iter().map(|path| quote(path)).collect();
-    yaml.value(1, "health_endpoints", format_args!("[{}]", paths.join(", ")));
+    yaml.list(1, "health_endpoints", &models.health_endpoints);
+    yaml.value(1, "health_interval", duration(models.health_interval));
+    yaml.value(1, "health_timeout", duration(models.health_timeout));
+    yaml.value(1, "relay", models.relay);
     yaml.value(1, "ask_for_names", models.ask_for_names);
 
     print_remote_write(&mut yaml, remote_write);
@@ -75,6 +77,15 @@ pub fn print(config: &Config) -> String {
     yaml.optional(1, "nvml_library", library.as_deref());
 
     alerts::print(&mut yaml, alerts);
+
+    yaml.section(0, "storage");
+    yaml.value(1, "smartctl", quote(&storage.smartctl.to_string_lossy()));
+    yaml.value(1, "smart_interval", duration(storage.smart_interval));
+    yaml.list(1, "directories", storage.directories.iter().map(|path| path.to_string_lossy()));
+    yaml.value(1, "directory_interval", duration(storage.directory_interval));
+
+    yaml.section(0, "services");
+    yaml.list(1, "units", &services.units);
     yaml.0
 }
 
@@ -162,6 +173,11 @@ impl Yaml {
     /// A value that may be absent: written as `null`, so that the reader sees that the key exists.
     fn optional(&mut self, depth: usize, name: &str, value: Option<&str>) {
         self.value(depth, name, value.map_or_else(|| "null".to_owned(), quote));
+    }
+
+    fn list(&mut self, depth: usize, name: &str, items: impl IntoIterator<Item = impl AsRef<str>>) {
+        let items: Vec<_> = items.into_iter().map(|item| quote(item.as_ref())).collect();
+        self.value(depth, name, format_args!("[{}]", items.join(", ")));
     }
 
     fn line(&mut self, depth: usize, text: impl Display) {

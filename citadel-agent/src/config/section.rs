@@ -1,7 +1,6 @@
 //! One mapping with known keys, read key by key; mistakes are noted and the reading goes on.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 
 use super::keys;
 use super::mistakes::{Mistakes, Pos, join, nearest, quoted};
@@ -185,18 +184,17 @@ pub(super) fn convert_at<T>(
 }
 
 /// Converts the items of the list at `path`, noting those that are wrong or there twice.
-pub(super) fn items<T: PartialEq + Display>(
-    path: &str,
-    items: &[Node],
-    convert: Convert<T>,
-    mistakes: &mut Mistakes,
-) -> Vec<T> {
+pub(super) fn items<T: PartialEq>(path: &str, items: &[Node], convert: Convert<T>, mistakes: &mut Mistakes) -> Vec<T> {
     let mut values: Vec<T> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let at_path = format!("{path}[{i}]");
         let Some(at) = convert_at(at_path.clone(), item.pos, item, convert, mistakes) else { continue };
         if values.contains(&at.value) {
-            mistakes.push(at.pos, at_path, format!("\"{}\" is in the list already", at.value));
+            let written = match &item.value {
+                Value::Scalar { text, .. } => quoted(text),
+                _ => "it".to_owned(),
+            };
+            mistakes.push(at.pos, at_path, format!("{written} is in the list already"));
         } else {
             values.push(at.value);
         }

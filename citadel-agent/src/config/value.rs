@@ -342,6 +342,25 @@ pub(super) fn absolute_path(node: &Node) -> Result<PathBuf, String> {
     }
 }
 
+/// A program: an absolute path, or a name to look for on the path.
+pub(super) fn program(node: &Node) -> Result<PathBuf, String> {
+    let program = text(node)?;
+    match program.starts_with('/') || !program.contains('/') {
+        true => Ok(program.into()),
+        false => Err(format!("{} is neither an absolute path nor a name without a slash", quoted(&program))),
+    }
+}
+
+/// What systemd matches names of units with: characters of unit names, and those of `fnmatch(3)`.
+pub(super) fn unit_pattern(node: &Node) -> Result<String, String> {
+    let pattern = string(node)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@*?[]!^".contains(c);
+    match !pattern.is_empty() && pattern.len() <= 255 && pattern.chars().all(allowed) {
+        true => Ok(pattern.to_owned()),
+        false => Err(format!("{} is not a unit's name or a pattern such as \"citadel-*.service\"", quoted(pattern))),
+    }
+}
+
 pub(super) fn url(node: &Node) -> Result<String, String> {
     let text = string(node)?;
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);

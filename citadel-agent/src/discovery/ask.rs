@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::command::tidy;
@@ -95,23 +95,13 @@ impl Answers {
 /// Asks the server behind a listener of the agent's own network namespace.
 #[must_use]
 pub fn ask(own: &OwnConnections, listener: &Listener) -> Said {
-    match exchange(own, address(listener)) {
+    match exchange(own, listener.server()) {
         Ok(answer) => parse(&answer),
         Err(error) => {
             tracing::debug!(port = listener.port, %error, "/v1/models is not answered");
             Said::NotYet
         }
     }
-}
-
-/// Where to connect to: the listener's own address, loopback where it listens on all.
-fn address(listener: &Listener) -> SocketAddr {
-    let address = match listener.address {
-        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        address => address,
-    };
-    SocketAddr::new(address, listener.port)
 }
 
 /// HTTP/1.0, so that the answer ends with the connection and is never chunked.
@@ -186,7 +176,7 @@ pub fn parse(answer: &[u8]) -> Said {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
 
     use super::*;

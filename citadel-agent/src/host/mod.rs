@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod errno;
+pub mod files;
 pub mod kernel_types;
 pub mod mountinfo;
 pub mod net_tcp;
@@ -20,6 +21,10 @@ pub struct Roots {
     pub sys: PathBuf,
     /// `/dev`.
     pub dev: PathBuf,
+    /// `/etc`.
+    pub etc: PathBuf,
+    /// `/run/udev/data`: what udev knows of devices.
+    pub udev: PathBuf,
 }
 
 impl Default for Roots {
@@ -32,7 +37,13 @@ impl Roots {
     /// The file systems of a host whose root directory is `root`.
     #[must_use]
     pub fn below(root: &Path) -> Self {
-        Self { proc: root.join("proc"), sys: root.join("sys"), dev: root.join("dev") }
+        Self {
+            proc: root.join("proc"),
+            sys: root.join("sys"),
+            etc: root.join("etc"),
+            udev: root.join("run/udev/data"),
+            dev: root.join("dev"),
+        }
     }
 
     /// The host's name (`proc_sys_kernel(5)`); empty where it cannot be read.

@@ -37,7 +37,8 @@ pub fn parse_cgroup2_mount(mountinfo: &[u8]) -> Option<PathBuf> {
 }
 
 /// Undoes the kernel's escapes: space, tab, newline and backslash as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

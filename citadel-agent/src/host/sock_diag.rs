@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket as Netlink, SocketAddr};
+use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
 
 /// An open connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +31,19 @@ pub struct Listener {
     pub inode: u32,
     /// It is in the agent's own network namespace, so that the agent can connect to it.
     pub reachable: bool,
+}
+
+impl Listener {
+    /// Where to connect to: its own address, or loopback where it listens on all.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        let address = match self.address {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        SocketAddr::new(address, self.port)
+    }
 }
 
 /// Reads the listening sockets on ports that `wanted` takes, in the agent's own network namespace, each once.
@@ -83,7 +96,7 @@ fn dump_family(
 ) -> io::Result<()> {
     let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
     netlink.bind_auto()?;
-    netlink.connect(&SocketAddr::new(0, 0))?;
+    netlink.connect(&NetlinkAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };

@@ -9,13 +9,15 @@
 
 mod activity;
 mod bind;
-mod index;
+mod overview;
 mod routes;
 mod server;
 
 use std::io;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::resolved::Config;
 use crate::metrics::catalogue::Section;
@@ -28,6 +30,10 @@ pub use server::Limits;
 pub trait App: Send + Sync + 'static {
     /// The configuration in force; the paths of the pages may change by a reload.
     fn config(&self) -> Arc<Config>;
+
+    /// Has the sources of a page read that may take long; done when they are, or when `within` is over. Those that are late are
+    /// then missing on the page.
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
     /// The families of a page: of everything (`None`), or of a section, always with [`Section::Agent`].
     ///

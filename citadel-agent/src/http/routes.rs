@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
-use super::{App, index};
+use super::{App, overview};
 use crate::config::resolved::{Config, Endpoints};
 use crate::metrics::catalogue::Section;
 use crate::metrics::{self, format::Format};
@@ -40,8 +41,8 @@ pub(super) struct Route {
 /// What a path answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Serves {
-    /// The index page.
-    Index,
+    /// The overview: a page for people, or as JSON what it shows.
+    Overview,
     /// A metrics page: everything, or a section.
     Metrics(Option<Section>),
     /// Alive.
@@ -66,7 +67,7 @@ const SECTIONS: [(Path, &str, Section); 5] = [
 
 /// The paths of the metrics port.
 pub(super) fn metrics(config: &Config) -> Vec<Route> {
-    let fixed = [("/", "This overview", Serves::Index), ("/metrics", "All metrics", Serves::Metrics(None))]
+    let fixed = [("/", "This overview", Serves::Overview), ("/metrics", "All metrics", Serves::Metrics(None))]
         .map(|(path, title, serves)| Route { path: path.to_owned(), title, serves });
     let sections = SECTIONS.map(|(path, title, section)| {
         let path = path(&config.local.endpoints).clone();
@@ -88,7 +89,7 @@ pub(super) fn health(_: &Config) -> Vec<Route> {
 
 impl Site {
     /// Answers a request. HEAD is answered like GET; hyper leaves the body out.
-    pub(super) fn respond<B>(&self, request: &Request<B>) -> Response {
+    pub(super) async fn respond<B>(&self, request: &Request<B>) -> Response {
         let config = self.app.config();
         let routes = (self.routes)(&config);
         let Some(route) = routes.iter().find(|route| route.path == request.uri().path()) else {
@@ -100,8 +101,14 @@ impl Site {
             return response;
         }
         match route.serves {
-            Serves::Index => self.index(&config, &routes),
-            Serves::Metrics(section) => self.metrics(section, request.headers()),
+            Serves::Overview => {
+                self.app.refresh(None, UNASKED).await;
+                self.overview(&config, &routes, request.headers())
+            }
+            Serves::Metrics(section) => {
+                self.app.refresh(section, patience(request.headers())).await;
+                self.metrics(section, request.headers())
+            }
             Serves::Health => text(StatusCode::OK, "alive\n"),
             Serves::Ready => match self.app.ready() {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
@@ -128,12 +135,36 @@ impl Site {
         }
     }
 
-    fn index(&self, config: &Config, routes: &[Route]) -> Response {
-        match self.app.collect(None) {
-            Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", index::html(config, routes, &page)),
-            Err(error) => failed(&error),
+    fn overview(&self, config: &Config, routes: &[Route], headers: &HeaderMap) -> Response {
+        let overview = match self.app.collect(None) {
+            Ok(page) => overview::overview(config, routes, &page),
+            Err(error) => return failed(&error),
+        };
+        // The page's own script asks for this, and nothing else; a browser that opens the page asks for HTML first.
+        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accept.starts_with("application/json") {
+            return answer(StatusCode::OK, "application/json", overview.to_string());
         }
+        answer(StatusCode::OK, "text/html; charset=utf-8", overview::html(&overview))
     }
+}
+
+/// How long a page may wait for its sources where the client does not say: half of Prometheus' default.
+const UNASKED: Duration = Duration::from_secs(5);
+
+/// The longest that a page waits, whatever the client says: the answer itself has its own limit.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// How long a page may wait for its sources: what Prometheus says that it waits for the page, less what encoding and sending
+/// it may take.
+fn patience(headers: &HeaderMap) -> Duration {
+    let timeout =
+        headers.get("x-prometheus-scrape-timeout-seconds").and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(timeout) = timeout.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok()) else {
+        return UNASKED;
+    };
+    let margin = Duration::from_millis(500).min(timeout / 2);
+    (timeout - margin).min(LONGEST)
 }
 
 fn not_found(routes: &[Route]) -> Response {
@@ -165,4 +196,25 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     headers.insert(CONTENT_LENGTH, length.into());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_waits_a_little_less_than_prometheus_does() {
+        let patience = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("X-Prometheus-Scrape-Timeout-Seconds", HeaderValue::from_static(value));
+            patience(&headers).as_millis()
+        };
+        for (value, milliseconds) in [("10", 9500), ("10.000000", 9500), ("0.4", 200), ("3600", 20_000), ("0", 0)] {
+            assert_eq!(patience(value), milliseconds, "{value}");
+        }
+        for value in ["", "soon", "-1", "NaN", "inf", "1e400"] {
+            assert_eq!(patience(value), UNASKED.as_millis(), "{value}");
+        }
+        assert_eq!(super::patience(&HeaderMap::new()), UNASKED);
+    }
 }

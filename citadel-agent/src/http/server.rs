@@ -184,8 +184,8 @@ async fn connection(stream: TcpStream, activity: Arc<Activity>, site: Arc<Site>,
     }
     let service = service_fn(|request| {
         activity.answering();
-        let response = site.respond(&request);
-        async { Ok::<_, Infallible>(response) }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.respond(&request).await) }
     });
     let watched = Watched { stream, activity: Arc::clone(&activity) };
     let serving = http1::Builder::new()

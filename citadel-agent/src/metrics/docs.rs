@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::catalogue::omitted::OMITTED;
 use super::catalogue::{self, Desc, Kind, Section};
 
 /// The sections of the document: which, its heading, and what there is to say about it.
@@ -19,9 +20,23 @@ const SECTIONS: [(Section, &str, &str); 6] = [
         "`gpu` is the UUID, `index` NVML's index, `name` the product's name. What the GPU itself counts (energy, throttling, ECC, \
          NVLink, replays) began with its driver or its board, not with the agent. See [gpu.md](gpu.md).",
     ),
-    (Section::System, "The host: `/metrics/system`", ""),
-    (Section::Storage, "Storage: `/metrics/storage`", ""),
-    (Section::Services, "Services: `/metrics/services`", ""),
+    (
+        Section::System,
+        "The host: `/metrics/system`",
+        "node_exporter's names, labels, types and values, as Debian's version 1.5.0 has them with its collector `meminfo_numa` and \
+         all network devices, so that dashboards and rules work unchanged. A test holds each of them against it.",
+    ),
+    (
+        Section::Storage,
+        "Storage: `/metrics/storage`",
+        "`node_*` as above, for every mount point but those below /dev, /proc and /sys. Disks' health (`citadel_smart_*`) and \
+         directories (`citadel_directory_*`) are read at their own intervals; a disk's time and bytes are its own counters.",
+    ),
+    (
+        Section::Services,
+        "Services: `/metrics/services`",
+        "systemd's units: those that serve models and those of `services.units`. States follow systemd's own signals.",
+    ),
     (
         Section::Agent,
         "The agent itself: on every page",
@@ -55,6 +70,13 @@ pub fn markdown() -> String {
         );
         entries.for_each(|desc| row(&mut text, desc));
     }
+    text.push_str(
+        "\n## What node_exporter has and the agent has not\nOf the families that node_exporter exports by default. \
+         `*` is any ending.\n\n| family | why it is left out |\n|---|---|\n",
+    );
+    for (family, why) in OMITTED {
+        _ = writeln!(text, "| `{family}` | {why} |");
+    }
     text
 }
 
@@ -63,6 +85,7 @@ fn row(text: &mut String, desc: &Desc) {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
+        Kind::Unknown => "untyped",
     };
     let unit = desc.unit.name();
     let help = desc.help.replace('|', "\\|").replace('\n', " ");

@@ -5,6 +5,7 @@
 use citadel_agent_common::hist::Histogram;
 
 use super::catalogue::{self, Desc, Kind};
+use super::foreign::{self, Families};
 
 /// One metric with a value per label set.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub enum Value {
 pub struct Page {
     /// The families that have at least one sample.
     pub families: Vec<Family>,
+    /// What is passed on of others' metrics.
+    pub foreign: Families,
 }
 
 impl Page {
@@ -56,6 +59,7 @@ impl Page {
     /// Adds another page's families, none of which this one has.
     pub fn append(&mut self, other: Self) {
         self.families.extend(other.families);
+        foreign::merge(&mut self.foreign, &other.foreign);
     }
 
     /// Brings the page into the order in which it is exposed (families as in the catalogue, samples by their labels)
@@ -65,7 +69,7 @@ impl Page {
     /// When two samples of a family have the same labels, or when a sample does not fit its entry in the catalogue.
     /// Prometheus would refuse such a page, or worse, keep one of the two values.
     pub fn sort(&mut self) -> Result<(), PageError> {
-        self.families.sort_by_cached_key(|family| catalogue::all().position(|desc| std::ptr::eq(desc, family.desc)));
+        self.families.sort_by_cached_key(|family| catalogue::position(family.desc));
         for Family { desc, samples } in &mut self.families {
             samples.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
@@ -153,7 +157,7 @@ mod tests {
         assert_eq!(page.sort(), Err(PageError::Kind { name: TCP_RTT.name, kind: Kind::Histogram }));
 
         let samples = vec![Sample { labels: vec![], value: Value::Integer(1) }];
-        let mut page = Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples }] };
+        let mut page = Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples }], ..Page::default() };
         assert_eq!(page.sort(), Err(PageError::LabelCount { name: CONNECTIONS_OPEN.name, want: 2, got: 0 }));
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod buckets;
 pub mod catalogue;
 pub mod docs;
 pub mod family;
+pub mod foreign;
 pub mod format;
 pub mod protobuf;
 mod text;

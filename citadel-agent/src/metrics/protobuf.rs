@@ -8,12 +8,15 @@
 //! Histograms carry both forms. Prometheus keeps the native one, and the classic one as well where the scrape
 //! configuration says `always_scrape_classic_histograms` (version 2: `scrape_classic_histograms`).
 
+use std::collections::BTreeMap;
+
 use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message;
 
 use super::buckets::{self, BOUNDS};
 use super::catalogue::{Desc, Kind, agent::PROCESS_START};
 use super::family::{self, Page, Value};
+use super::foreign::{Families, ForeignSample};
 
 /// A label of a metric.
 #[derive(Clone, PartialEq, Message)]
@@ -34,6 +37,8 @@ pub enum MetricType {
     Counter = 0,
     /// The metrics have `gauge` set.
     Gauge = 1,
+    /// The metrics have `untyped` set.
+    Untyped = 3,
     /// The metrics have `histogram` set.
     Histogram = 4,
 }
@@ -41,6 +46,14 @@ pub enum MetricType {
 /// Value of a gauge.
 #[derive(Clone, PartialEq, Message)]
 pub struct Gauge {
+    /// The value.
+    #[prost(double, required, tag = "1")]
+    pub value: f64,
+}
+
+/// Value of a metric of unknown type.
+#[derive(Clone, PartialEq, Message)]
+pub struct Untyped {
     /// The value.
     #[prost(double, required, tag = "1")]
     pub value: f64,
@@ -134,6 +147,9 @@ pub struct Metric {
     /// Set in families of counters.
     #[prost(message, optional, tag = "3")]
     pub counter: Option<Counter>,
+    /// Set in families of unknown type.
+    #[prost(message, optional, tag = "5")]
+    pub untyped: Option<Untyped>,
     /// Set in families of histograms.
     #[prost(message, optional, tag = "7")]
     pub histogram: Option<Histogram>,
@@ -166,6 +182,9 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     for family in &page.families {
         out.extend_from_slice(&message(family, created).encode_length_delimited_to_vec());
     }
+    for (name, samples) in foreign_names(&page.foreign) {
+        out.extend_from_slice(&foreign_message(name, &samples).encode_length_delimited_to_vec());
+    }
     out
 }
 
@@ -185,6 +204,7 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
             Kind::Histogram => MetricType::Histogram,
+            Kind::Unknown => MetricType::Untyped,
         }
         .into(),
         metric: {
@@ -192,6 +212,30 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
             family.samples.iter().map(|sample| metric(desc, sample, created)).collect()
         },
         unit: Some(desc.unit.name()).filter(|unit| !unit.is_empty()).map(str::to_owned),
+    }
+}
+
+/// Others' samples by their own names: a bucket is a series like any other for who scrapes, so that it goes without the type.
+fn foreign_names(families: &Families) -> BTreeMap<&str, Vec<&ForeignSample>> {
+    let mut names: BTreeMap<&str, Vec<&ForeignSample>> = BTreeMap::new();
+    for sample in families.values().flat_map(|family| &family.samples) {
+        names.entry(&sample.name).or_default().push(sample);
+    }
+    names
+}
+
+fn foreign_message(name: &str, samples: &[&ForeignSample]) -> MetricFamily {
+    let pair = |(name, value): (&String, &String)| LabelPair { name: name.clone(), value: value.clone() };
+    let metric = |sample: &&ForeignSample| Metric {
+        label: sample.labels.iter().map(pair).collect(),
+        untyped: Some(Untyped { value: sample.value }),
+        ..Metric::default()
+    };
+    MetricFamily {
+        name: name.to_owned(),
+        r#type: MetricType::Untyped.into(),
+        metric: samples.iter().map(metric).collect(),
+        ..MetricFamily::default()
     }
 }
 
@@ -203,6 +247,7 @@ fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timest
     match (&sample.value, desc.kind) {
         (Value::Histogram(value), _) => metric.histogram = Some(histogram(value, created_timestamp)),
         (value, Kind::Counter) => metric.counter = Some(Counter { value: number(value), created_timestamp }),
+        (value, Kind::Unknown) => metric.untyped = Some(Untyped { value: number(value) }),
         (value, _) => metric.gauge = Some(Gauge { value: number(value) }),
     }
     metric

@@ -18,6 +18,7 @@ use prometheus_client::registry::{self, Registry};
 use super::buckets::{self, BOUNDS, LE};
 use super::catalogue::{Desc, Kind, Unit};
 use super::family::{Family, Page, Sample, Value};
+use super::foreign;
 
 /// Which text format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,11 +30,13 @@ pub(super) enum Dialect {
 }
 
 /// A sorted page as text.
-pub(super) fn encode(page: Page, dialect: Dialect) -> Result<String, fmt::Error> {
+pub(super) fn encode(mut page: Page, dialect: Dialect) -> Result<String, fmt::Error> {
+    let foreign = std::mem::take(&mut page.foreign);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Collected { page, dialect }));
-    let mut lines = Lines::default();
+    let mut lines = Lines { dialect, text: String::new(), start: 0, bucket: 0 };
     encode_registry(&mut lines, &registry)?;
+    foreign::write(&foreign, dialect, &mut lines.text);
     if dialect == Dialect::OpenMetrics {
         encode_eof(&mut lines)?;
     }
@@ -95,6 +98,7 @@ impl Collected {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
             Kind::Histogram => MetricType::Histogram,
+            Kind::Unknown => MetricType::Unknown,
         }
     }
 
@@ -124,7 +128,7 @@ const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, f64>> = None;
 
 /// Escapes backslashes, newlines and, where `quotes`, quotes: so in label values and in OpenMetrics' HELP, but in 0.0.4's
 /// HELP `\"` would stay as it is.
-fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
+pub(super) fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
     if !text.contains(['\\', '\n', '"']) {
         return Cow::Borrowed(text);
     }
@@ -154,9 +158,10 @@ impl EncodeLabelSet for Labels {
     }
 }
 
-/// Takes the encoder's output line by line, and gives the buckets' bounds the text that [`LE`] says.
-#[derive(Default)]
+/// Takes the encoder's output line by line, gives the buckets' bounds the text that [`LE`] says, and an unknown type the
+/// name that it has in 0.0.4.
 struct Lines {
+    dialect: Dialect,
     /// All finished lines.
     text: String,
     /// Where the line under way begins.
@@ -180,8 +185,17 @@ impl Lines {
     /// What stands between the name of a bucket and its bound; names have no brace, and no label is called `le`.
     const BEFORE_BOUND: &[u8] = b"{le=\"";
 
+    /// How the encoder ends the TYPE line of a metric of unknown type.
+    const UNKNOWN: &[u8] = b" unknown\n";
+
     fn end_line(&mut self) {
         let line = &self.text.as_bytes()[self.start..];
+        if self.dialect == Dialect::Prometheus && line.starts_with(b"# TYPE ") && line.ends_with(Self::UNKNOWN) {
+            self.text.truncate(self.text.len() - Self::UNKNOWN.len());
+            self.text.push_str(" untyped\n");
+            self.start = self.text.len();
+            return;
+        }
         let bound = (line.iter().position(|&byte| byte == b'{'))
             .filter(|&brace| line[brace..].starts_with(Self::BEFORE_BOUND))
             .map(|brace| self.start + brace + Self::BEFORE_BOUND.len());

@@ -253,6 +253,7 @@ fn metric_type(kind: Kind) -> v2::MetricType {
     match kind {
         Kind::Counter => v2::MetricType::Counter,
         Kind::Gauge => v2::MetricType::Gauge,
+        Kind::Unknown => v2::MetricType::Unspecified,
         Kind::Histogram => v2::MetricType::Histogram,
     }
 }

@@ -1,22 +1,30 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
-//! fixture.
+//! fixture; one that may take long belongs into the table of [`apart`].
 
 pub mod alerts;
+pub mod apart;
 mod discovery;
 mod gpu;
+pub mod health;
 mod models;
 mod probes;
 mod process;
 mod processes;
 pub mod remote_write;
 mod sched;
+pub mod services;
+mod storage;
 mod syscalls;
+mod system;
 
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use self::apart::{Found, Readers};
+use self::health::Probes;
+use self::services::Services;
 use crate::config::resolved::Config;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
@@ -46,6 +54,20 @@ pub struct Origin<'a> {
     pub families: &'a mut Families,
     /// The GPUs, where they are wanted.
     pub gpu: Option<&'a Gpu>,
+    /// The sources that are read apart from the scrape.
+    pub readers: &'a Readers,
+    /// systemd's units, where they are followed.
+    pub services: Option<&'a Services>,
+    /// The probes of models, where they are asked.
+    pub probes: Option<&'a Probes>,
+    /// What the host's sources keep from one read to the next.
+    pub memory: &'a mut Memory,
+}
+
+/// What sources keep from one read to the next.
+#[derive(Debug, Default)]
+pub struct Memory {
+    cpu: system::cpu::Highest,
 }
 
 /// How a read went.
@@ -72,11 +94,12 @@ pub struct Source {
     read: fn(&mut Origin<'_>, &mut Page) -> Reading,
 }
 
-/// All sources.
+/// All sources that the scrape reads itself.
 pub const SOURCES: &[Source] = &[
     Source { name: "gpu", section: Section::Gpu, read: gpu::read },
     Source { name: "gpu_models", section: Section::Models, read: gpu::read_models },
     Source { name: "models", section: Section::Models, read: models::read },
+    Source { name: "health", section: Section::Models, read: health::read },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "sched", section: Section::Models, read: sched::read },
@@ -85,54 +108,109 @@ pub const SOURCES: &[Source] = &[
     Source { name: "alerts", section: Section::Agent, read: alerts::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
+    system("cpu", |origin, page| system::cpu::read(origin.roots, &mut origin.memory.cpu, page)),
+    system("stat", |origin, page| system::load::read_stat(origin.roots, page)),
+    system("meminfo", |origin, page| system::memory::read_meminfo(origin.roots, page)),
+    system("meminfo_numa", |origin, page| system::memory::read_numa(origin.roots, page)),
+    system("vmstat", |origin, page| system::memory::read_vmstat(origin.roots, page)),
+    system("loadavg", |origin, page| system::load::read_averages(origin.roots, page)),
+    system("pressure", |origin, page| system::load::read_pressure(origin.roots, page)),
+    system("schedstat", |origin, page| system::load::read_schedstat(origin.roots, page)),
+    system("netdev", |origin, page| system::network::read_devices(origin.roots, page)),
+    system("bonding", |origin, page| system::network::read_bonds(origin.roots, page)),
+    system("netstat", |origin, page| system::protocols::read_netstat(origin.roots, page)),
+    system("sockstat", |origin, page| system::protocols::read_sockstat(origin.roots, page)),
+    system("softnet", |origin, page| system::protocols::read_softnet(origin.roots, page)),
+    system("udp_queues", |origin, page| system::protocols::read_udp(origin.roots, page)),
+    system("arp", |origin, page| system::protocols::read_arp(origin.roots, page)),
+    system("conntrack", |origin, page| system::protocols::read_conntrack(origin.roots, page)),
+    system("filefd", |origin, page| system::kernel::read_filefd(origin.roots, page)),
+    system("entropy", |origin, page| system::kernel::read_entropy(origin.roots, page)),
+    system("uname", |_, page| system::kernel::read_uname(page)),
+    system("os", |origin, page| system::kernel::read_os(origin.roots, page)),
+    system("time", |origin, page| system::clock::read_time(origin.roots, page)),
+    system("timex", |_, page| system::clock::read_timex(page)),
+    system("edac", |origin, page| system::sensors::read_edac(origin.roots, page)),
+    Source {
+        name: "diskstats",
+        section: Section::Storage,
+        read: |origin, page| storage::disks::read_stats(origin.roots, page),
+    },
+    Source { name: "systemd", section: Section::Services, read: services::read },
 ];
+
+const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page) -> Reading) -> Source {
+    Source { name, section: Section::System, read }
+}
 
 /// Remembers which sources fail, so that each failure and each recovery is logged once.
 #[derive(Debug)]
 pub struct Health {
     failing: [bool; SOURCES.len()],
+    apart_failing: [bool; apart::SOURCES.len()],
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { failing: [false; SOURCES.len()] }
+        Self { failing: [false; SOURCES.len()], apart_failing: [false; apart::SOURCES.len()] }
     }
 }
 
 /// Reads the sources of a section and of the agent itself, or all of them. A source that fails is left out, and said.
+///
+/// Of the sources that are read apart it takes what there is: [`Readers::refresh`] comes first.
 pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut Health) -> Page {
     let mut page = Page::default();
+    let wanted = |own: Section| section.is_none_or(|section| own == section || own == Section::Agent);
     for (source, failing) in SOURCES.iter().zip(&mut health.failing) {
-        if section.is_some_and(|section| source.section != section && source.section != Section::Agent) {
+        if !wanted(source.section) {
             continue;
         }
         let begin = Instant::now();
         let mut own = Page::default();
-        let outcome = (source.read)(origin, &mut own);
-        let failure = match outcome {
+        let outcome = match (source.read)(origin, &mut own) {
             Ok(Outcome::Absent) => continue,
-            Ok(Outcome::Read) => {
-                page.append(own);
-                None
-            }
-            Ok(Outcome::Partly(error)) => {
-                page.append(own);
-                Some(error)
-            }
-            Err(error) => Some(error),
+            Ok(Outcome::Read) => (own, None),
+            Ok(Outcome::Partly(error)) => (own, Some(error.to_string())),
+            Err(error) => (Page::default(), Some(error.to_string())),
         };
-        let success = failure.is_none();
-        if let Some(error) = failure
-            && !*failing
-        {
-            warn!(source = source.name, %error, "cannot be read; its metrics are missing until it can");
+        include(&mut page, source.name, outcome, begin.elapsed(), failing);
+    }
+    for (index, (source, failing)) in apart::SOURCES.iter().zip(&mut health.apart_failing).enumerate() {
+        if !wanted(source.section) {
+            continue;
         }
-        if success && *failing {
-            info!(source = source.name, "can be read again");
+        match origin.readers.take(index) {
+            Found::Nothing => {}
+            Found::Page(own, took) => include(&mut page, source.name, (own, None), took, failing),
+            Found::Failed(own, error, took) => include(&mut page, source.name, (own, Some(error)), took, failing),
         }
-        *failing = !success;
-        page.add(&SOURCE_SUCCESS, [source.name], Value::Integer(u64::from(success)));
-        page.add(&SOURCE_DURATION, [source.name], Value::Float(begin.elapsed().as_secs_f64()));
     }
     page
+}
+
+/// Adds what a source has read to the page, and says how it went.
+fn include(page: &mut Page, name: &'static str, read: (Page, Option<String>), took: Duration, failing: &mut bool) {
+    // Prometheus refuses a page on which a series is twice, so that a host with two devices of one name would have no
+    // metrics at all: only the source that sees them goes without.
+    let (mut own, failure) = read;
+    let failure = match own.sort() {
+        Ok(()) => {
+            page.append(own);
+            failure
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    let success = failure.is_none();
+    if let Some(error) = failure
+        && !*failing
+    {
+        warn!(source = name, error, "cannot be read; its metrics are missing until it can");
+    }
+    if success && *failing {
+        info!(source = name, "can be read again");
+    }
+    *failing = !success;
+    page.add(&SOURCE_SUCCESS, [name], Value::Integer(u64::from(success)));
+    page.add(&SOURCE_DURATION, [name], Value::Float(took.as_secs_f64()));
 }

@@ -12,11 +12,14 @@ pub mod text;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use std::{env, fs};
 
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite};
+use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite, Services, Storage};
 use citadel_agent::http::{self, App, CollectError, Content, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -76,6 +79,21 @@ pub fn histogram(observations: u32) -> Histogram {
     histogram
 }
 
+/// Compares with a file under `tests/fixtures`, or writes it if `UPDATE_FIXTURES` is set.
+pub fn assert_golden(name: &str, page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    if env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::write(&path, page).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    let differs = golden.lines().zip(page.lines()).find(|(a, b)| a != b);
+    assert!(
+        golden == page,
+        "{name} is not what is exposed now, first at {differs:#?}\n\
+         if that is meant: UPDATE_FIXTURES=1 cargo test -p citadel-agent"
+    );
+}
+
 /// An agent that answers what it is told to.
 pub struct Fake {
     pub config: Mutex<Config>,
@@ -92,6 +110,10 @@ impl Fake {
 impl App for Fake {
     fn config(&self) -> Arc<Config> {
         Arc::new(self.config.lock().unwrap().clone())
+    }
+
+    fn refresh(&self, _: Option<Section>, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
     }
 
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
@@ -130,12 +152,17 @@ pub fn config() -> Config {
             ports: BTreeMap::from([(11403, "phi<3>".to_owned())]),
             discover: Some(11400..=11500),
             health_endpoints: vec![],
+            health_interval: Duration::from_secs(15),
+            health_timeout: Duration::from_secs(5),
+            relay: false,
             ask_for_names: true,
         },
         remote: None,
         remote_write: RemoteWrite::default(),
         ebpf: Ebpf::default(),
         alerts: Config::default().alerts,
+        storage: Storage::default(),
+        services: Services::default(),
         gpu: Gpu::default(),
     }
 }

@@ -122,7 +122,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 }
 
 /// A field of `/proc/PID/status` that is in kB.
-fn bytes(status: &str, name: &str) -> Option<f64> {
+pub(super) fn bytes(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }

@@ -2,8 +2,10 @@
 //! ends with it.
 
 mod agent;
+mod document;
 mod empty;
 mod gpu;
+mod host;
 mod load;
 mod nginx;
 mod overhead;
@@ -52,6 +54,8 @@ enum What {
     RemoteWrite(remote_write::Args),
     /// What the `syscalls` family makes a system call cost; writes that section of docs/overhead.md.
     Syscalls(syscalls::Args),
+    /// The host's metrics beside node_exporter: CPU a scrape and memory; writes its part of docs/overhead.md.
+    Host(host::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -80,6 +84,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Requests(args) => requests::main(&stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),
         What::Syscalls(args) => syscalls::main(workspace, &stage, args),
+        What::Host(args) => host::main(workspace, &stage, args),
     }
 }
 

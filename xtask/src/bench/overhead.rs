@@ -10,7 +10,7 @@ use super::empty::EmptyPair;
 use super::nginx::Nginx;
 use super::report::{self, Report};
 use super::stats::{self, Runs, Spread, StatsOn};
-use super::{MODEL_PORT, OTHER_PORT, Stage, go_on, load, remote_write, syscalls, wrk};
+use super::{MODEL_PORT, OTHER_PORT, Stage, document, go_on, load, wrk};
 use crate::workspace::Workspace;
 
 /// Arguments of `cargo xtask bench overhead`.
@@ -71,14 +71,10 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
         scrape: scrape(stage)?,
         seconds,
     };
-    let text = syscalls::with_section(&report::markdown(&report)?, &syscalls::section(stage, rounds)?)?;
+    let text = report::markdown(&report)?;
     println!("{text}");
     if !args.quick {
-        let file = workspace.root.join("docs/overhead.md");
-        let old = std::fs::read_to_string(&file).unwrap_or_default();
-        let (_, other) = remote_write::split(&old);
-        std::fs::write(&file, if other.is_empty() { text } else { format!("{}\n\n{other}", text.trim_end()) })?;
-        eprintln!("bench: written to {}", file.display());
+        document::write_anew(workspace, &text)?;
     }
     Ok(())
 }

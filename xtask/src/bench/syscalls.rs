@@ -1,7 +1,7 @@
 //! `cargo xtask bench syscalls`: what the `syscalls` family makes a system call cost, alone and by each form.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::agent::Agent;
 use super::report;
 use super::stats::{self, Spread};
-use super::{MODEL_PORT, Stage, go_on};
+use super::{MODEL_PORT, Stage, document, go_on};
 use crate::workspace::Workspace;
 
 /// Arguments of `cargo xtask bench syscalls`.
@@ -32,26 +32,13 @@ const RAW_TP: &str = "raw_tp";
 
 /// The section's heading.
 const HEADING: &str = "## System calls\n";
-/// The heading before which it stands.
-const NEXT: &str = "## Again\n";
 
 /// Runs `cargo xtask bench syscalls`.
 pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<()> {
     stats::must_be_off()?;
     let section = section(stage, args.rounds)?;
     println!("{section}");
-    let file = workspace.root.join("docs/overhead.md");
-    let old = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    fs::write(&file, with_section(&old, &section)?)?;
-    eprintln!("bench: written to {}", file.display());
-    Ok(())
-}
-
-/// The document with the section put in, or replaced.
-pub(super) fn with_section(document: &str, section: &str) -> Result<String> {
-    let next = document.find(NEXT).with_context(|| format!("docs/overhead.md has no {NEXT:?}"))?;
-    let begin = document.find(HEADING).unwrap_or(next);
-    Ok(format!("{}{section}{}", &document[..begin], &document[next..]))
+    document::write_section(workspace, &section)
 }
 
 /// Measures, and tells.
@@ -144,19 +131,5 @@ fn each() -> Result<[f64; 2]> {
             median(&|| _ = libc::syscall(libc::SYS_read, descriptor, std::ptr::null_mut::<u8>(), 0)),
             median(&|| _ = libc::syscall(libc::SYS_getppid)),
         ])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_section_is_put_in_and_replaced() {
-        let section = format!("{HEADING}\nnew\n\n");
-        let once = with_section("# Overhead\n\n## Again\n\nx\n", &section).unwrap();
-        assert_eq!(once, "# Overhead\n\n## System calls\n\nnew\n\n## Again\n\nx\n");
-        assert_eq!(with_section(&once.replace("new", "old"), &section).unwrap(), once);
-        assert!(with_section("# Overhead\n", &section).is_err());
     }
 }

@@ -7,6 +7,8 @@ mod access;
 mod alerts;
 mod ebpf;
 mod gpu;
+mod host;
+mod list;
 mod remote;
 mod remote_write;
 
@@ -14,7 +16,7 @@ pub(super) use alerts::shipped as shipped_rules;
 
 use super::mistakes::{Mistakes, join};
 use super::resolved::{Config, Endpoints, Local, Models};
-use super::section::{self, At, Section, convert_at, entries, list};
+use super::section::{At, Section, convert_at, entries, list};
 use super::tree::Node;
 use super::value;
 
@@ -36,6 +38,8 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
     let gpu = gpu::gpu(&root.section("gpu", mistakes), &defaults.gpu, mistakes);
     let alerts = alerts::alerts(&root.section("alerts", mistakes), mistakes);
+    let storage = host::storage(&root.section("storage", mistakes), defaults.storage, mistakes);
+    let services = host::services(&root.section("services", mistakes), defaults.services, mistakes);
     Some(Config {
         local: local?,
         models: models?,
@@ -44,6 +48,8 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
         ebpf: ebpf?,
         gpu: gpu?,
         alerts: alerts?,
+        storage: storage?,
+        services: services?,
     })
 }
 
@@ -140,13 +146,19 @@ fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mu
     }
     let health_endpoints = match section.node("health_endpoints") {
         None => Some(defaults.health_endpoints),
-        Some((path, node)) => health_endpoints(&path, node, mistakes),
+        Some((path, node)) => list::distinct(&path, node, (MAX_HEALTH_ENDPOINTS, "paths"), value::probe_path, mistakes),
     };
+    let health_interval = section.read("health_interval", defaults.health_interval, value::interval, mistakes);
+    let health_timeout = section.read("health_timeout", defaults.health_timeout, value::interval, mistakes);
+    let relay = section.read("relay", defaults.relay, value::boolean, mistakes);
     let ask_for_names = section.read("ask_for_names", defaults.ask_for_names, value::boolean, mistakes);
     Some(Models {
         ports: ports?,
         discover: discover?.value,
         health_endpoints: health_endpoints?,
+        health_interval: health_interval?.value,
+        health_timeout: health_timeout?.value,
+        relay: relay?.value,
         ask_for_names: ask_for_names?.value,
     })
 }
@@ -202,9 +214,4 @@ fn model_ports(path: &str, node: &Node, own: &OwnPorts, mistakes: &mut Mistakes)
         }
     }
     Some(ports.into_iter().map(|(port, (name, _))| (port, name)).collect())
-}
-
-fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<Vec<String>> {
-    let items = list(path, node, "a list of paths, or [] for none", MAX_HEALTH_ENDPOINTS, mistakes)?;
-    Some(section::items(path, items, value::probe_path, mistakes))
 }

@@ -4,6 +4,7 @@ mod access;
 pub mod alerts;
 mod ebpf;
 mod gpu;
+mod host;
 mod remote;
 pub mod remote_write;
 
@@ -17,6 +18,7 @@ pub use access::Access;
 pub use alerts::Alerts;
 pub use ebpf::{CallForm, Ebpf};
 pub use gpu::Gpu;
+pub use host::{Services, Storage};
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
 pub use remote_write::RemoteWrite;
@@ -39,6 +41,10 @@ pub struct Config {
     pub alerts: Alerts,
     /// `gpu`: what is read of the GPUs (likewise).
     pub gpu: Gpu,
+    /// `storage`: disks and directories (the agent's own, optional section).
+    pub storage: Storage,
+    /// `services`: systemd units (the agent's own, optional section).
+    pub services: Services,
 }
 
 impl Default for Config {
@@ -74,6 +80,9 @@ impl Default for Config {
                 ports: ports.map(|(port, name)| (port, name.to_owned())).into(),
                 discover: Some(11400..=11500),
                 health_endpoints: ["/health", "/v1/models", "/metrics"].map(str::to_owned).into(),
+                health_interval: Duration::from_secs(15),
+                health_timeout: Duration::from_secs(5),
+                relay: false,
                 ask_for_names: true,
             },
             remote: None,
@@ -81,6 +90,8 @@ impl Default for Config {
             ebpf: Ebpf::default(),
             alerts: Alerts { enabled: true, rules: super::resolve::shipped_rules() },
             gpu: Gpu::default(),
+            storage: Storage::default(),
+            services: Services::default(),
         }
     }
 }
@@ -128,6 +139,12 @@ pub struct Models {
     pub discover: Option<RangeInclusive<u16>>,
     /// Paths that the health probes ask.
     pub health_endpoints: Vec<String>,
+    /// How often they ask.
+    pub health_interval: Duration,
+    /// How long an answer may take.
+    pub health_timeout: Duration,
+    /// Whether the models' own metrics are passed on.
+    pub relay: bool,
     /// Whether a server that nothing else names is asked what it serves.
     pub ask_for_names: bool,
 }

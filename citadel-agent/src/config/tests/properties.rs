@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Access, CallForm, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
+use crate::config::resolved::{
+    Access, CallForm, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite, Services, Storage,
+};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -111,6 +113,19 @@ fn remote() -> impl Strategy<Value = Remote> {
     )
 }
 
+fn storage() -> impl Strategy<Value = Storage> {
+    let path = || text().prop_map(|rest| PathBuf::from(format!("/{rest}")));
+    let program = prop_oneof!["[a-z0-9.-]{1,9}".prop_map(PathBuf::from), path()];
+    (program, interval(), prop::collection::btree_set(path(), 0..5), interval()).prop_map(
+        |(smartctl, smart_interval, directories, directory_interval)| Storage {
+            smartctl,
+            smart_interval,
+            directories: directories.into_iter().collect(),
+            directory_interval,
+        },
+    )
+}
+
 prop_compose! {
     fn config()
         ((metrics_port, health_check_port, ports) in ports())
@@ -127,11 +142,17 @@ prop_compose! {
             call_form in prop::sample::select(CallForm::ALL.to_vec()),
             cgroup in prop::option::of(path()),
             gpu in gpu(),
+            (health_interval, health_timeout, relay) in (interval(), interval(), any::<bool>()),
+            storage in storage(),
+            units in prop::collection::btree_set("[a-z@*?.:_-]{1,20}", 0..5),
         )
     -> Config {
-        let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
+        let health_endpoints = health_endpoints.into_iter().collect();
+        let models =
+            Models { ports, discover, health_endpoints, health_interval, health_timeout, relay, ask_for_names };
+        let services = Services { units: units.into_iter().collect() };
         let (alerts, ebpf) = (Config::default().alerts, Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup });
-        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts }
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts, storage, services }
     }
 }
 

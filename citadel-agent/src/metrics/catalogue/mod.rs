@@ -3,6 +3,9 @@
 //! Exposition, `docs/metrics.md` and the tests derive from it; a metric that is not here cannot be exported. The names
 //! are a contract with dashboards and rules: they change only together with a CHANGELOG entry.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// Type of a metric, as in the [OpenMetrics specification](https://prometheus.io/docs/specs/om/open_metrics_spec/).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -12,6 +15,8 @@ pub enum Kind {
     Gauge,
     /// A distribution, exported as native histogram (schema 3) and as classic buckets.
     Histogram,
+    /// Not said: what node_exporter exports as `untyped`, because the kernel does not say either.
+    Unknown,
 }
 
 /// Base unit of a metric's value; where it is not [`Unit::None`], the name ends with it.
@@ -119,18 +124,78 @@ macro_rules! catalogue {
     };
 }
 
+/// A metric of a group that differs only in a key, which is what the source calls it.
+#[derive(Debug)]
+pub struct Field {
+    /// The source's own name: a field of a file in /proc, say.
+    pub key: &'static str,
+    /// The metric.
+    pub desc: Desc,
+}
+
+/// Finds the metric of a source's own name.
+#[must_use]
+pub fn field(table: &'static [Field], key: &str) -> Option<&'static Desc> {
+    table.iter().find(|field| field.key == key).map(|field| &field.desc)
+}
+
+/// Makes tables of [`Field`]s. Names are the prefix and what is written; `{}` of the help is the key.
+macro_rules! fields {
+    ($section:ident; $(
+        $(#[doc = $doc:literal])* $table:ident: $kind:ident $labels:tt $prefix:literal, $before:literal, $after:literal
+        { $($key:literal $unit:ident $name:literal)* }
+    )*) => {
+        $(
+            $(#[doc = $doc])*
+            pub static $table: &[Field] = &[$(Field {
+                key: $key,
+                desc: Desc {
+                    name: concat!($prefix, $name), kind: Kind::$kind, unit: Unit::$unit, section: Section::$section,
+                    labels: &$labels, help: concat!($before, $key, $after),
+                },
+            }),*];
+        )*
+        pub(super) static FIELDS: &[&[Field]] = &[$($table),*];
+    };
+}
+
 pub mod agent;
 pub mod dcgm;
 pub mod gpu;
+pub mod hwmon;
 pub mod models;
+pub mod omitted;
 pub mod services;
 pub mod storage;
 pub mod system;
 
 /// All metrics, in the order in which pages carry them.
 pub fn all() -> impl Iterator<Item = &'static Desc> {
-    [models::TABLE, gpu::TABLE, dcgm::TABLE, system::TABLE, storage::TABLE, services::TABLE, agent::TABLE]
-        .into_iter()
-        .flatten()
-        .copied()
+    let one = |table: &'static [&'static Desc]| table.iter().copied();
+    let many =
+        |tables: &'static [&'static [Field]]| tables.iter().flat_map(|table| table.iter().map(|field| &field.desc));
+    one(models::TABLE)
+        .chain(one(gpu::TABLE))
+        .chain(one(dcgm::TABLE))
+        .chain(one(system::TABLE))
+        .chain(many(system::FIELDS))
+        .chain(one(hwmon::TABLE))
+        .chain(many(hwmon::FIELDS))
+        .chain(one(storage::TABLE))
+        .chain(many(storage::FIELDS))
+        .chain(one(services::TABLE))
+        .chain(one(agent::TABLE))
+}
+
+/// Where in [`all`] a metric stands.
+#[must_use]
+pub fn position(desc: &'static Desc) -> Option<usize> {
+    // Looked up for each family of each page, so by address: a scan of the tables would take longer than most sources.
+    static POSITIONS: LazyLock<HashMap<usize, usize>> =
+        LazyLock::new(|| all().enumerate().map(|(position, desc)| (address(desc), position)).collect());
+    POSITIONS.get(&address(desc)).copied()
+}
+
+fn address(desc: &'static Desc) -> usize {
+    std::ptr::from_ref(desc).addr()
 }

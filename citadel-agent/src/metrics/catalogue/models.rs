@@ -35,6 +35,18 @@ catalogue! {
         "Smoothed TCP round-trip time of the model's connections, one sample a response.";
     TCP_RETRANSMITS: Counter None "citadel_model_tcp_retransmits_total" ["model", "port"]
         "TCP segments that the host sent again on the model's connections.";
+    MODEL_UP: Gauge None "citadel_model_up" ["model", "port"]
+        "1 if the model's /health says that all is well, or where it has no such page any other probed path; else 0.";
+    PROBE_SUCCESS: Gauge None "citadel_model_probe_success" ["model", "port", "path"]
+        "1 if the last probe of the path was answered with a status from 200 to 299, else 0. Redirects are not followed.";
+    PROBE_DURATION: Gauge Seconds "citadel_model_probe_duration_seconds" ["model", "port", "path"]
+        "How long the last probe of the path took, connection included.";
+    PROBE_STATUS_CODE: Gauge None "citadel_model_probe_status_code" ["model", "port", "path"]
+        "HTTP status of the last probe of the path; absent where there was no answer.";
+    SERVED_MODEL: Gauge None "citadel_model_served_info" ["model", "port", "served_model"]
+        "Always 1; the model that the server itself names at /v1/models.";
+    RELAY_SUCCESS: Gauge None "citadel_model_relay_success" ["model", "port"]
+        "1 if the model's own metrics are passed on, 0 if they cannot be; absent where that is not configured.";
     INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]
         "Always 1, while the model listens; the labels say who serves it: systemd unit, the process that has listened longest, what the server itself calls its model, what most of its connections speak. Empty where it is not known.";
     CPU: Counter Seconds "citadel_model_cpu_seconds_total" ["model", "port", "mode"]

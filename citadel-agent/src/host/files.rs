@@ -1,0 +1,152 @@
+//! Small files of the kernel, read whole: `/proc`, `/sys`, and what looks like them.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+
+/// Larger than any file that is read here: `/proc/stat` of 8,192 CPUs has 1 MB.
+const MAX_TEXT: u64 = 8 << 20;
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The kernel refused.
+    #[error("cannot read {}: {cause}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// It has something else than is documented.
+    #[error("{} is not as the kernel documents it: {what}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl ReadError {
+    /// A file that has something else than is documented.
+    #[must_use]
+    pub fn malformed(path: &Path, what: &'static str) -> Self {
+        Self::Malformed { path: path.to_owned(), what }
+    }
+
+    fn io(path: &Path, cause: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), cause }
+    }
+}
+
+/// Reads a file of lines. `None`: this host has no such file, or hides it (a container's masked file is empty).
+///
+/// # Errors
+/// When it is there and cannot be read, is larger than any such file, or ends within a line: then the last number in it may
+/// be cut off, and a number that is cut off is a wrong one.
+pub fn read_text(path: &Path) -> Result<Option<String>, ReadError> {
+    let Some(bytes) = read_bytes(path, MAX_TEXT)? else { return Ok(None) };
+    match bytes.last() {
+        None => Ok(None),
+        Some(b'\n') => Ok(Some(text(bytes))),
+        Some(_) => Err(ReadError::malformed(path, "it ends within a line")),
+    }
+}
+
+/// Reads a file that holds one value, as in sysfs, without the white space around it. `None`: there is none, or the driver
+/// cannot say it now; sensors that are switched off answer with all kinds of errors.
+#[must_use]
+pub fn read_value(path: &Path) -> Option<String> {
+    let bytes = read_bytes(path, 4096).ok()??;
+    let text = text(bytes);
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Reads a file that holds one number. `None`: as in [`read_value`], or it is no number.
+#[must_use]
+pub fn read_number<T: std::str::FromStr>(path: &Path) -> Option<T> {
+    read_value(path)?.parse().ok()
+}
+
+/// Names in a directory, in order. `None`: there is no such directory.
+///
+/// # Errors
+/// When it is there and cannot be listed.
+pub fn list(path: &Path) -> Result<Option<Vec<String>>, ReadError> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(cause) => return Err(ReadError::io(path, cause)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|cause| ReadError::io(path, cause))?;
+        // The kernel's own names are ASCII.
+        names.extend(entry.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(Some(names))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(cause) => return Err(ReadError::io(path, cause)),
+    };
+    let mut bytes = Vec::with_capacity(1024);
+    match file.take(limit + 1).read_to_end(&mut bytes) {
+        Ok(read) if read as u64 > limit => Err(ReadError::malformed(path, "it has no end")),
+        Ok(_) => Ok(Some(bytes)),
+        Err(cause) => Err(ReadError::io(path, cause)),
+    }
+}
+
+/// Names that come from outside may hold any bytes; what is no UTF-8 is marked, not refused.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn absent_hidden_cut_and_endless_files_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(matches!(read_text(&path), Ok(None)));
+        assert!(matches!(read_text(&path.join("below")), Ok(None)));
+        fs::write(&path, "").unwrap();
+        assert!(matches!(read_text(&path), Ok(None)));
+        fs::write(&path, "MemFree: 12").unwrap();
+        assert!(matches!(read_text(&path), Err(ReadError::Malformed { .. })));
+        fs::write(&path, "MemFree: 12\n").unwrap();
+        assert_eq!(read_text(&path).unwrap().as_deref(), Some("MemFree: 12\n"));
+        fs::write(&path, b"\xff 1\n").unwrap();
+        assert_eq!(read_text(&path).unwrap().as_deref(), Some("\u{fffd} 1\n"));
+        assert!(matches!(read_text(Path::new("/dev/zero")), Err(ReadError::Malformed { .. })));
+        assert!(matches!(read_text(folder.path()), Err(ReadError::Io { .. })));
+    }
+
+    #[test]
+    fn values_are_trimmed_and_absent_ones_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert_eq!(read_value(&path), None);
+        fs::write(&path, " \n").unwrap();
+        assert_eq!(read_value(&path), None);
+        fs::write(&path, "42\n").unwrap();
+        assert_eq!(read_number::<u64>(&path), Some(42));
+        fs::write(&path, "none").unwrap();
+        assert_eq!((read_value(&path).as_deref(), read_number::<u64>(&path)), (Some("none"), None));
+    }
+}

@@ -1,0 +1,285 @@
+//! The page at `/`: one file with its styles and its script, which asks the same address again for numbers alone.
+//!
+//! What it shows is put together here from a metrics page, so that it shows nothing that is not exported; rates and quantiles are
+//! made in the browser, from what two moments differ in.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::routes::{Route, Serves};
+use crate::config::resolved::Config;
+use crate::metrics::family::{Page, Sample, Value};
+
+/// The file; the numbers of the moment go where [`PLACE`] stands, so that there is something to read at once.
+const HTML: &str = include_str!("overview.html");
+
+/// Where they go.
+const PLACE: &str = "\"OVERVIEW\"";
+
+/// The page with the numbers of `overview` in it.
+pub(super) fn html(overview: &Json) -> String {
+    // Inside of a script element nothing but its end means anything to HTML.
+    HTML.replacen(PLACE, &overview.to_string().replace('<', "\\u003c"), 1)
+}
+
+/// What the page shows; `page` is what `/metrics` would carry.
+pub(super) fn overview(config: &Config, routes: &[Route], page: &Page) -> Json {
+    let pages: Vec<Json> = (routes.iter().filter(|route| route.serves != Serves::Overview))
+        .map(|route| json!({ "path": route.path, "title": route.title }))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pages": pages,
+        "health_port": config.local.health_check_port,
+        "models": models(config, page),
+        "gpus": gpus(page),
+        "services": services(page),
+        "filesystems": filesystems(page),
+        "disks": disks(page),
+        "arrays": arrays(page),
+        "not_measured": not_measured(page),
+    })
+}
+
+/// One series.
+#[derive(Clone, Copy)]
+struct Series<'a> {
+    labels: &'a [&'static str],
+    sample: &'a Sample,
+}
+
+impl<'a> Series<'a> {
+    /// The value of a label; empty where there is no such label.
+    fn label(self, name: &str) -> &'a str {
+        let position = self.labels.iter().position(|label| *label == name);
+        position.and_then(|position| self.sample.labels.get(position)).map_or("", String::as_str)
+    }
+
+    fn number(self) -> f64 {
+        match &self.sample.value {
+            Value::Integer(number) => *number as f64,
+            Value::Float(number) => *number,
+            Value::Histogram(histogram) => histogram.count() as f64,
+        }
+    }
+}
+
+/// The series of a metric; none where it is not on the page.
+fn series<'a>(page: &'a Page, name: &str) -> impl Iterator<Item = Series<'a>> {
+    let family = page.families.iter().find(|family| family.desc.name == name);
+    family
+        .into_iter()
+        .flat_map(|family| family.samples.iter().map(|sample| Series { labels: family.desc.labels, sample }))
+}
+
+/// What is shown of things that series tell apart by a label: an object each, in the order of what tells them apart.
+#[derive(Default)]
+struct Things(BTreeMap<Vec<String>, Map<String, Json>>);
+
+impl Things {
+    /// The object of a series, made of these labels if it is new.
+    fn of(&mut self, series: Series<'_>, labels: &[&str]) -> &mut Map<String, Json> {
+        let key = labels.iter().map(|label| series.label(label).to_owned()).collect();
+        self.0
+            .entry(key)
+            .or_insert_with(|| labels.iter().map(|label| ((*label).to_owned(), json!(series.label(label)))).collect())
+    }
+
+    /// Takes over values as they are.
+    fn values(&mut self, page: &Page, labels: &[&str], metrics: &[(&str, &str)]) {
+        for (field, metric) in metrics {
+            for series in series(page, metric) {
+                self.of(series, labels).insert((*field).to_owned(), json!(series.number()));
+            }
+        }
+    }
+
+    /// Adds to a field what counts for it.
+    fn add(&mut self, series: Series<'_>, labels: &[&str], field: &str) {
+        let thing = self.of(series, labels);
+        let sum = thing.get(field).and_then(Json::as_f64).unwrap_or_default() + series.number();
+        thing.insert(field.to_owned(), json!(sum));
+    }
+
+    fn list(self) -> Vec<Json> {
+        self.0.into_values().map(Json::Object).collect()
+    }
+}
+
+fn models(config: &Config, page: &Page) -> Vec<Json> {
+    const LABELS: [&str; 2] = ["port", "model"];
+    let mut models = Things::default();
+    for (port, name) in &config.models.ports {
+        let (port, name) = (port.to_string(), name.clone());
+        models.0.insert(
+            vec![port.clone(), name.clone()],
+            Map::from_iter([("port".to_owned(), json!(port)), ("model".to_owned(), json!(name))]),
+        );
+    }
+    models.values(page, &LABELS, &[("up", "citadel_model_up"), ("in_flight", "citadel_model_requests_in_flight")]);
+    for series in series(page, "citadel_model_requests_total") {
+        models.add(series, &LABELS, "requests");
+        // What is no status at all ("invalid") is an error as well.
+        if !series.label("code").starts_with(['1', '2', '3']) {
+            models.add(series, &LABELS, "errors");
+        }
+    }
+    for series in series(page, "citadel_model_requests_aborted_total") {
+        models.add(series, &LABELS, "aborted");
+    }
+    for series in series(page, "citadel_model_gpu_memory_bytes") {
+        models.add(series, &LABELS, "gpu_memory");
+    }
+    for (field, metric) in [
+        ("first_token", "citadel_model_time_to_first_token_seconds"),
+        ("inter_token", "citadel_model_inter_token_latency_seconds"),
+    ] {
+        for series in series(page, metric) {
+            if let Value::Histogram(histogram) = &series.sample.value {
+                // The last cell is the sum.
+                let cells = &histogram.cells[..histogram.cells.len() - 1];
+                add_cells(models.of(series, &LABELS), field, cells);
+            }
+        }
+    }
+    models.list()
+}
+
+/// Adds up histograms of several endpoints, as cells by number; empty ones are left out.
+fn add_cells(model: &mut Map<String, Json>, field: &str, cells: &[u64]) {
+    let sums = model.entry(field).or_insert_with(|| json!({}));
+    for (number, count) in cells.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let cell = &mut sums[number.to_string()];
+        *cell = json!(cell.as_u64().unwrap_or_default() + count);
+    }
+}
+
+fn gpus(page: &Page) -> Vec<Json> {
+    const LABELS: [&str; 3] = ["index", "name", "gpu"];
+    let mut gpus = Things::default();
+    gpus.values(
+        page,
+        &LABELS,
+        &[
+            ("up", "citadel_gpu_up"),
+            ("utilization", "citadel_gpu_utilization_ratio"),
+            ("memory_used", "citadel_gpu_memory_used_bytes"),
+            ("memory_total", "citadel_gpu_memory_total_bytes"),
+            ("power", "citadel_gpu_power_watts"),
+        ],
+    );
+    // Of several sensors the hottest.
+    for series in series(page, "citadel_gpu_temperature_celsius") {
+        let gpu = gpus.of(series, &LABELS);
+        let hottest = gpu.get("temperature").and_then(Json::as_f64).map_or(series.number(), |t| t.max(series.number()));
+        gpu.insert("temperature".to_owned(), json!(hottest));
+    }
+    gpus.list()
+}
+
+fn services(page: &Page) -> Vec<Json> {
+    const LABELS: [&str; 1] = ["name"];
+    let mut services = Things::default();
+    services.values(
+        page,
+        &LABELS,
+        &[("restarts", "node_systemd_service_restart_total"), ("memory", "citadel_unit_memory_bytes")],
+    );
+    for (field, metric) in [("state", "node_systemd_unit_state"), ("sub_state", "citadel_unit_sub_state")] {
+        for series in series(page, metric).filter(|series| series.number() > 0.0) {
+            services.of(series, &LABELS).insert(field.to_owned(), json!(series.label("state")));
+        }
+    }
+    services.list()
+}
+
+fn filesystems(page: &Page) -> Vec<Json> {
+    let mut filesystems = Things::default();
+    filesystems.values(
+        page,
+        &["mountpoint", "device"],
+        &[
+            ("size", "node_filesystem_size_bytes"),
+            ("avail", "node_filesystem_avail_bytes"),
+            ("readonly", "node_filesystem_readonly"),
+            ("error", "node_filesystem_device_error"),
+        ],
+    );
+    filesystems.list()
+}
+
+fn disks(page: &Page) -> Vec<Json> {
+    let mut disks = Things::default();
+    disks.values(
+        page,
+        &["device"],
+        &[
+            ("healthy", "citadel_smart_healthy"),
+            ("used", "citadel_smart_used_ratio"),
+            ("temperature", "citadel_smart_temperature_celsius"),
+            ("asleep", "citadel_smart_asleep"),
+        ],
+    );
+    disks.list()
+}
+
+fn arrays(page: &Page) -> Vec<Json> {
+    let mut arrays = Things::default();
+    arrays.values(page, &["device"], &[("required", "node_md_disks_required")]);
+    for series in series(page, "node_md_disks").filter(|series| series.label("state") == "active") {
+        arrays.of(series, &["device"]).insert("active".to_owned(), json!(series.number()));
+    }
+    for series in series(page, "node_md_state").filter(|series| series.number() > 0.0) {
+        arrays.of(series, &["device"]).insert("state".to_owned(), json!(series.label("state")));
+    }
+    arrays.list()
+}
+
+/// Kernel programs that do not measure, and sources that cannot be read.
+fn not_measured(page: &Page) -> Vec<Json> {
+    let programs = series(page, "citadel_probe_status").filter(|series| series.label("status") != "ok").map(|series| {
+        let what = format!("{}/{}", series.label("family"), series.label("program"));
+        json!({ "what": what, "why": format!("{}: {}", series.label("status"), series.label("reason")) })
+    });
+    let sources = series(page, "citadel_source_success").filter(|series| series.number() == 0.0).map(
+        |series| json!({ "what": series.label("source"), "why": "cannot be read, or not in time; the log says why" }),
+    );
+    programs.chain(sources).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::catalogue::models::{REQUESTS, TIME_TO_FIRST_TOKEN};
+    use citadel_agent_common::hist::Histogram;
+
+    #[test]
+    fn a_models_endpoints_are_added_up() {
+        let mut page = Page::default();
+        for (endpoint, code, count) in
+            [("models", "200", 3), ("chat_completions", "200", 4), ("chat_completions", "503", 2)]
+        {
+            page.add(&REQUESTS, ["phi3", "11403", endpoint, code], Value::Integer(count));
+        }
+        for endpoint in ["completions", "chat_completions"] {
+            let mut histogram = Histogram::EMPTY;
+            histogram.observe(1_000_000);
+            page.add(&TIME_TO_FIRST_TOKEN, ["phi3", "11403", endpoint], Value::Histogram(Box::new(histogram)));
+        }
+        let overview = overview(&Config::default(), &[], &page);
+        let models = overview["models"].as_array().unwrap();
+        let phi3 = models.iter().find(|model| model["model"] == "phi3").unwrap();
+        assert_eq!((&phi3["requests"], &phi3["errors"]), (&json!(9.0), &json!(2.0)));
+        let cells: Vec<_> = phi3["first_token"].as_object().unwrap().values().collect();
+        assert_eq!(cells, [&json!(2)]);
+        // The configured ones are there before anybody asked them anything.
+        assert_eq!(models.len(), 7);
+    }
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        let html = html(&json!({ "models": [{ "model": "</script><b>" }] }));
+        assert!(html.contains("\\u003c/script>\\u003cb>") && !html.contains("<b>") && !html.contains(PLACE));
+    }
+}

@@ -1,0 +1,252 @@
+//! Sources that may take long: each is read on a thread of its own, and gives way where it does.
+//!
+//! A scrape first asks for a refresh, which begins the reads that are due and waits for them until the scrape's time is over;
+//! then it takes what there is. So a sensor that hangs costs its own series and nothing else, and a scrape's values are those
+//! of the scrape. Threads live for one read: the machine is asked for them only when somebody scrapes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::storage::{directories, disks, filesystems, raid, smart};
+use super::system::{network, sensors};
+use super::{Outcome, Reading};
+use crate::config::resolved::Config;
+use crate::host::Roots;
+use crate::metrics::catalogue::Section;
+use crate::metrics::family::Page;
+
+/// What these sources read from; shared with their threads.
+#[derive(Clone)]
+pub struct Context {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Where the kernel's file systems are.
+    pub roots: Roots,
+    pub(super) hung_mounts: filesystems::HungMounts,
+    pub(super) disks: smart::Disks,
+}
+
+impl Context {
+    /// What the sources read from, without a memory of earlier reads.
+    #[must_use]
+    pub fn new(config: Arc<Config>, roots: Roots) -> Self {
+        Self { config, roots, hung_mounts: filesystems::HungMounts::default(), disks: smart::Disks::default() }
+    }
+}
+
+/// When a source is read.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// At each scrape, which waits for it.
+    Scrape,
+    /// At the first scrape after this time has passed since the last read; no scrape waits for it.
+    Spaced(fn(&Config) -> Duration),
+}
+
+/// One source.
+pub(super) struct Source {
+    /// Value of the `source` label.
+    pub(super) name: &'static str,
+    /// The section whose page carries it.
+    pub(super) section: Section,
+    pace: Pace,
+    read: fn(&Context, &mut Page) -> Reading,
+}
+
+/// All of them.
+pub(super) const SOURCES: &[Source] = &[
+    system("netclass", |context, page| network::read_attributes(&context.roots, page)),
+    system("hwmon", |context, page| sensors::read_hwmon(&context.roots, page)),
+    system("thermal_zone", |context, page| sensors::read_thermal(&context.roots, page)),
+    system("cpufreq", |context, page| sensors::read_cpufreq(&context.roots, page)),
+    storage("filesystem", Pace::Scrape, filesystems::read),
+    // The file waits for an array that is being reconfigured.
+    storage("mdadm", Pace::Scrape, |context, page| raid::read(&context.roots, page)),
+    storage("nvme", Pace::Scrape, |context, page| disks::read_nvme(&context.roots, page)),
+    storage("smart", Pace::Spaced(|config| config.storage.smart_interval), smart::read),
+    storage("directories", Pace::Spaced(|config| config.storage.directory_interval), directories::read),
+];
+
+const fn system(name: &'static str, read: fn(&Context, &mut Page) -> Reading) -> Source {
+    Source { name, section: Section::System, pace: Pace::Scrape, read }
+}
+
+const fn storage(name: &'static str, pace: Pace, read: fn(&Context, &mut Page) -> Reading) -> Source {
+    Source { name, section: Section::Storage, pace, read }
+}
+
+/// A read that takes longer than this is not waited for any more, by no scrape.
+const HOPELESS: Duration = Duration::from_secs(10);
+
+/// While a read is under way, the one before it stands in for it for as long as this: two scrapers that come at the same time
+/// share a read.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a source that no scrape waits for may take.
+const SPACED_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The sources' state. Clones share it.
+#[derive(Clone)]
+pub struct Readers {
+    states: Arc<[Mutex<State>]>,
+    /// Counts finished reads, of all sources together.
+    finished: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Since when a read is under way.
+    busy: Option<Instant>,
+    newest: Option<Sample>,
+}
+
+/// What a read took: nothing where there is no such thing on this host; on a failure, what there is all the same, and why for people.
+type Taken = Result<Option<Page>, (Page, String)>;
+
+/// What a read gave.
+struct Sample {
+    at: Instant,
+    took: Duration,
+    page: Taken,
+}
+
+/// What a scrape finds of a source.
+pub(super) enum Found {
+    /// Nobody has asked for it yet, or this host has no such thing.
+    Nothing,
+    /// A page, and how long reading it took.
+    Page(Page, Duration),
+    /// It failed, or is still being read: what there is all the same, why, and how long that took.
+    Failed(Page, String, Duration),
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self { states: SOURCES.iter().map(|_| Mutex::default()).collect(), finished: watch::Sender::new(0) }
+    }
+}
+
+impl Readers {
+    /// Begins the reads of a section, or of all, that are due; the future is done when those are that a scrape waits for, at the
+    /// latest after `within`.
+    pub fn refresh(
+        &self,
+        section: Option<Section>,
+        context: &Context,
+        within: Duration,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let mut finished = self.finished.subscribe();
+        let wanted = |source: &Source| section.is_none_or(|section| source.section == section);
+        let awaited: Vec<usize> =
+            (0..SOURCES.len()).filter(|&index| wanted(&SOURCES[index]) && self.begin(index, context)).collect();
+        let readers = self.clone();
+        async move {
+            let all_read = async {
+                while awaited.iter().any(|&index| readers.state(index).busy.is_some()) {
+                    // The sender is one of `readers`, so that it is there.
+                    _ = finished.changed().await;
+                }
+            };
+            // Whoever is late gives way.
+            _ = tokio::time::timeout(within, all_read).await;
+        }
+    }
+
+    /// Begins a read if it is due. Whether a scrape should wait for it.
+    fn begin(&self, index: usize, context: &Context) -> bool {
+        let source = &SOURCES[index];
+        let mut state = self.state(index);
+        if let Some(since) = state.busy {
+            return matches!(source.pace, Pace::Scrape) && since.elapsed() < HOPELESS;
+        }
+        if let (Pace::Spaced(interval), Some(newest)) = (source.pace, &state.newest)
+            && newest.at.elapsed() < interval(&context.config)
+        {
+            return false;
+        }
+        let began = Instant::now();
+        state.busy = Some(began);
+        drop(state);
+        let (readers, context) = (self.clone(), context.clone());
+        let read = move || {
+            // However the read ends, also by a panic, it is no longer under way.
+            let mut done =
+                Done { readers, index, began, page: Err((Page::default(), "its read ended in a panic".to_owned())) };
+            let mut page = Page::default();
+            done.page = match (source.read)(&context, &mut page) {
+                Ok(Outcome::Read) => Ok(Some(page)),
+                Ok(Outcome::Absent) => Ok(None),
+                Ok(Outcome::Partly(error)) => Err((page, error.to_string())),
+                Err(error) => Err((Page::default(), error.to_string())),
+            };
+        };
+        let spawned = thread::Builder::new().name(source.name.to_owned()).stack_size(256 << 10).spawn(read);
+        if let Err(error) = spawned {
+            self.finish(index, began, Err((Page::default(), format!("no thread to read it: {error}"))));
+        }
+        matches!(source.pace, Pace::Scrape)
+    }
+
+    fn finish(&self, index: usize, began: Instant, page: Taken) {
+        let sample = Sample { at: Instant::now(), took: began.elapsed(), page };
+        let mut state = self.state(index);
+        state.busy = None;
+        let old = state.newest.replace(sample);
+        drop(state);
+        drop(old);
+        self.finished.send_modify(|count| *count += 1);
+    }
+
+    /// Whether no read is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        (0..SOURCES.len()).all(|index| self.state(index).busy.is_none())
+    }
+
+    /// What there is of a source now.
+    pub(super) fn take(&self, index: usize) -> Found {
+        let state = self.state(index);
+        if let Some(since) = state.busy {
+            let waited = since.elapsed();
+            let usable = match (SOURCES[index].pace, &state.newest) {
+                (Pace::Scrape, newest) => newest.as_ref().is_some_and(|newest| newest.at.elapsed() < FRESH),
+                (Pace::Spaced(_), _) => waited < SPACED_PATIENCE,
+            };
+            if !usable {
+                return Found::Failed(
+                    Page::default(),
+                    format!("it is being read since {:.1} s", waited.as_secs_f64()),
+                    waited,
+                );
+            }
+        }
+        match &state.newest {
+            None => Found::Nothing,
+            Some(Sample { page: Ok(None), .. }) => Found::Nothing,
+            Some(Sample { page: Ok(Some(page)), took, .. }) => Found::Page(page.clone(), *took),
+            Some(Sample { page: Err((page, error)), took, .. }) => Found::Failed(page.clone(), error.clone(), *took),
+        }
+    }
+
+    fn state(&self, index: usize) -> MutexGuard<'_, State> {
+        self.states[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says at its end how a read went.
+struct Done {
+    readers: Readers,
+    index: usize,
+    began: Instant,
+    page: Taken,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let page = std::mem::replace(&mut self.page, Ok(None));
+        self.readers.finish(self.index, self.began, page);
+    }
+}

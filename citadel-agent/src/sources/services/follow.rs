@@ -1,0 +1,256 @@
+//! Keeps what is known of the units up to date, by what systemd says of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+use zbus::zvariant::OwnedObjectPath;
+use zbus::{Error, Message, MessageStream};
+
+use super::bus::{self, BUS, MANAGER, MAX_UNITS, PROPERTIES, Systemd};
+use super::{Known, Unit, Wanted};
+use crate::slot::Slot;
+
+/// systemd changes several properties of a unit one after the other; they are asked for once.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Between attempts to reach systemd again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Follows the units that are wanted, for as long as it is polled.
+pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<Wanted>, known: Slot<Known>) {
+    let mut pause = RETRY.0;
+    let (mut seen, mut said_absent, mut said_lost) = (false, false, false);
+    loop {
+        let failure = match Systemd::connect(address.as_deref()).await {
+            Ok(Some(systemd)) => {
+                pause = RETRY.0;
+                (seen, said_lost) = (true, false);
+                match session(&systemd, &mut wanted, &known).await {
+                    Ok(()) => return,
+                    Err(error) => Some(error),
+                }
+            }
+            Ok(None) => None,
+            Err(error) if bus::is_absent(&error) => None,
+            Err(error) => Some(error),
+        };
+        match failure {
+            None if !seen => {
+                if !said_absent {
+                    info!("there is no systemd to ask; units are not followed");
+                    said_absent = true;
+                }
+                known.publish(Known::Absent);
+            }
+            failure => {
+                let why = failure.map_or_else(|| "it is gone".to_owned(), |error| error.to_string());
+                if !said_lost {
+                    warn!(why, "systemd cannot be asked; units are not followed until it can");
+                    said_lost = true;
+                }
+                known.publish(Known::Lost(format!("systemd cannot be asked: {why}")));
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+/// What signals have asked for, and nobody has done yet.
+#[derive(Default)]
+struct Pending {
+    /// Which units there are may have changed.
+    list: bool,
+    /// The bus has ended the connection, or systemd its own.
+    closed: bool,
+    /// Objects of units that say that something about them has changed.
+    paths: BTreeSet<String>,
+}
+
+/// Between the task that hears signals and the one that acts on them. The first must always go on: the bus's replies come on the
+/// same way, and would wait behind signals that nobody takes.
+#[derive(Default)]
+struct Inbox {
+    pending: Mutex<Pending>,
+    arrived: Notify,
+}
+
+impl Inbox {
+    fn note(&self, change: impl FnOnce(&mut Pending)) {
+        change(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        self.arrived.notify_one();
+    }
+
+    fn take(&self) -> Pending {
+        std::mem::take(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Ends a task with what holds it.
+struct Ends(tokio::task::AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Follows units on one connection, until it fails. `Ok`: nobody wants them any more.
+async fn session(systemd: &Systemd, wanted: &mut watch::Receiver<Wanted>, known: &Slot<Known>) -> Result<(), Error> {
+    let inbox = Arc::new(Inbox::default());
+    let stream = MessageStream::from(&systemd.connection);
+    let _listening = Ends(tokio::spawn(listen(stream, wanted.clone(), Arc::clone(&inbox))).abort_handle());
+    let mut units = Units::default();
+    let now = wanted.borrow_and_update().clone();
+    units.list(systemd, &now).await?;
+    known.publish(Known::Units(units.states()));
+    loop {
+        let relist = tokio::select! {
+            changed = wanted.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return Ok(()),
+            },
+            () = inbox.arrived.notified() => {
+                tokio::time::sleep(SETTLE).await;
+                false
+            }
+        };
+        let pending = inbox.take();
+        if pending.closed {
+            return Err(Error::InputOutput(Arc::new(std::io::ErrorKind::ConnectionAborted.into())));
+        }
+        if relist || pending.list {
+            let now = wanted.borrow_and_update().clone();
+            units.list(systemd, &now).await?;
+        }
+        for path in &pending.paths {
+            units.ask(systemd, path).await?;
+        }
+        known.publish(Known::Units(units.states()));
+    }
+}
+
+/// Notes what signals say.
+async fn listen(mut stream: MessageStream, wanted: watch::Receiver<Wanted>, inbox: Arc<Inbox>) {
+    while let Some(message) = next(&mut stream).await {
+        let Ok(message) = message else { continue };
+        let header = message.header();
+        let (Some(interface), Some(member)) = (header.interface(), header.member()) else { continue };
+        match (interface.as_str(), member.as_str()) {
+            (PROPERTIES, "PropertiesChanged") => {
+                if let Some(path) = header.path() {
+                    inbox.note(|pending| _ = pending.paths.insert(path.to_string()));
+                }
+            }
+            // Sessions and timers come and go; what was not asked for is not looked at.
+            (MANAGER, "UnitNew" | "UnitRemoved") => {
+                let name = message.body().deserialize::<(String, OwnedObjectPath)>().map(|(name, _)| name);
+                if name.is_ok_and(|name| wanted.borrow().matches(&name)) {
+                    inbox.note(|pending| pending.list = true);
+                }
+            }
+            // systemd has begun anew, and does not know that we are here.
+            (BUS, "NameOwnerChanged") => inbox.note(|pending| pending.closed = true),
+            // Unit files were installed or removed, or systemd has read them anew: its objects are others then.
+            (MANAGER, "UnitFilesChanged" | "Reloading") => inbox.note(|pending| pending.list = true),
+            _ => {}
+        }
+    }
+    inbox.note(|pending| pending.closed = true);
+}
+
+/// The next message: a stream's `next`, without the library of combinators.
+async fn next(stream: &mut MessageStream) -> Option<Result<Message, Error>> {
+    std::future::poll_fn(|context| {
+        let stream = std::pin::Pin::new(&mut *stream);
+        futures_core::Stream::poll_next(stream, context)
+    })
+    .await
+}
+
+impl Wanted {
+    fn all(&self) -> Vec<&str> {
+        self.patterns.iter().chain(&self.models).map(String::as_str).collect()
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        let Ok(name) = CString::new(name) else { return false };
+        self.all().into_iter().any(|pattern| {
+            let Ok(pattern) = CString::new(pattern) else { return false };
+            // SAFETY: both end with a zero. What systemd itself matches with (fnmatch(3), no flags but NOESCAPE).
+            unsafe { libc::fnmatch(pattern.as_ptr(), name.as_ptr(), libc::FNM_NOESCAPE) == 0 }
+        })
+    }
+}
+
+/// The followed units.
+#[derive(Default)]
+struct Units {
+    /// Their states, by name.
+    by_name: BTreeMap<String, Unit>,
+    /// Names of those that systemd has loaded, by their objects' paths; these are listened to.
+    loaded: BTreeMap<String, String>,
+}
+
+impl Units {
+    /// Finds out which units there are, and asks for all of them.
+    async fn list(&mut self, systemd: &Systemd, wanted: &Wanted) -> Result<(), Error> {
+        let mut found = if wanted.all().is_empty() { BTreeMap::new() } else { systemd.list(&wanted.all()).await? };
+        if found.len() > MAX_UNITS {
+            warn!(units = found.len(), "the patterns match too many units; the first {MAX_UNITS} are followed");
+            found = found.into_iter().take(MAX_UNITS).collect();
+        }
+        let loaded: BTreeMap<String, String> =
+            (found.iter()).filter_map(|(name, path)| Some((path.as_ref()?.to_string(), name.clone()))).collect();
+        for path in self.loaded.keys().filter(|path| !loaded.contains_key(*path)) {
+            systemd.ignore(path, PROPERTIES).await?;
+        }
+        // Before they are asked for, so that no change falls in between.
+        for path in loaded.keys().filter(|path| !self.loaded.contains_key(*path)) {
+            systemd.listen(path, PROPERTIES).await?;
+        }
+        self.loaded = loaded;
+        self.by_name = found.into_keys().map(|name| (name, Unit::unloaded())).collect();
+        for path in self.loaded.keys().cloned().collect::<Vec<_>>() {
+            self.ask(systemd, &path).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for one unit.
+    async fn ask(&mut self, systemd: &Systemd, path: &str) -> Result<(), Error> {
+        // A signal of a unit that is not followed any more.
+        let Some(name) = self.loaded.get(path) else { return Ok(()) };
+        let unit = systemd.unit(name, &path.try_into()?).await?.unwrap_or_else(Unit::unloaded);
+        self.by_name.insert(name.clone(), unit);
+        Ok(())
+    }
+
+    fn states(&self) -> BTreeMap<String, Unit> {
+        self.by_name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_systemctl_and_models_are_meant_literally() {
+        let wanted =
+            Wanted { patterns: vec!["citadel-*.service".to_owned()], models: ["vllm@a.service".to_owned()].into() };
+        for (name, matches) in [
+            ("citadel-phi3.service", true),
+            ("citadel-phi3.timer", false),
+            ("vllm@a.service", true),
+            ("vllm@b.service", false),
+            ("a\0b", false),
+        ] {
+            assert_eq!(wanted.matches(name), matches, "{name}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Size and age of configured directories: models, backups.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::metrics::catalogue::storage::{DIRECTORY_COMPLETE, DIRECTORY_FILES, DIRECTORY_NEWEST, DIRECTORY_SIZE};
+use crate::metrics::family::{Page, Value};
+use crate::sources::apart::Context;
+use crate::sources::{Outcome, Reading};
+
+/// What a walk may take; a model store has thousands of files, not millions.
+const LIMITS: Limits = Limits { entries: 500_000, depth: 64, time: Duration::from_secs(20) };
+
+/// The unit of `st_blocks`, whatever the file system's own is (`stat(2)`).
+const BLOCK: u64 = 512;
+
+pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
+    let paths = &context.config.storage.directories;
+    if paths.is_empty() {
+        return Ok(Outcome::Absent);
+    }
+    let mut errors = Vec::new();
+    for path in paths {
+        match walk(path, LIMITS) {
+            Ok(tree) => add(page, &path.to_string_lossy(), &tree),
+            Err(error) => errors.push(format!("{}: {error}", path.display())),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(Outcome::Read);
+    }
+    // Those that could be walked are still worth having.
+    Ok(Outcome::Partly(errors.join("; ").into()))
+}
+
+/// What a walk may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    entries: usize,
+    depth: usize,
+    time: Duration,
+}
+
+/// What a walk found.
+#[derive(Default, Debug)]
+struct Tree {
+    bytes: u64,
+    files: u64,
+    newest: Option<f64>,
+    incomplete: bool,
+}
+
+/// Adds up a directory's files, as `du -x` does: what they take on the disk, a file with several names once, symbolic links
+/// (but for the directory itself) and other file systems left out.
+fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
+    let deadline = Instant::now() + limits.time;
+    let top = fs::metadata(root)?;
+    if !top.is_dir() {
+        return Err(ErrorKind::NotADirectory.into());
+    }
+    let (mut tree, mut seen, mut left) = (Tree::default(), HashSet::new(), limits.entries);
+    let mut open: Vec<(PathBuf, usize)> = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = open.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if depth == 0 => return Err(error),
+            Err(error) => {
+                // What was removed meanwhile is no loss; what may not be read is.
+                tree.incomplete |= error.kind() != ErrorKind::NotFound;
+                continue;
+            }
+        };
+        for entry in entries {
+            if left == 0 || Instant::now() >= deadline {
+                tree.incomplete = true;
+                return Ok(tree);
+            }
+            left -= 1;
+            let Ok((entry, found)) = entry.and_then(|entry| entry.metadata().map(|found| (entry, found))) else {
+                continue;
+            };
+            if found.is_dir() {
+                if found.dev() == top.dev() {
+                    let within = depth < limits.depth;
+                    tree.incomplete |= !within;
+                    open.extend(within.then(|| (entry.path(), depth + 1)));
+                }
+            } else if found.is_file() && (found.nlink() == 1 || seen.insert((found.dev(), found.ino()))) {
+                tree.add(&found);
+            }
+        }
+    }
+    Ok(tree)
+}
+
+impl Tree {
+    fn add(&mut self, file: &Metadata) {
+        self.bytes = self.bytes.saturating_add(file.blocks().saturating_mul(BLOCK));
+        self.files += 1;
+        let changed = file.mtime() as f64 + file.mtime_nsec() as f64 * 1e-9;
+        self.newest = Some(self.newest.map_or(changed, |newest| newest.max(changed)));
+    }
+}
+
+fn add(page: &mut Page, path: &str, tree: &Tree) {
+    page.add(&DIRECTORY_SIZE, [path], Value::Integer(tree.bytes));
+    page.add(&DIRECTORY_FILES, [path], Value::Integer(tree.files));
+    page.add(&DIRECTORY_COMPLETE, [path], Value::Integer(u64::from(!tree.incomplete)));
+    if let Some(newest) = tree.newest {
+        page.add(&DIRECTORY_NEWEST, [path], Value::Float(newest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+    use std::time::SystemTime;
+
+    /// A tree with a hard link, links in a circle, and a file whose time is known.
+    fn tree() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("a/model.gguf"), vec![1; 300_000]).unwrap();
+        fs::hard_link(path.join("a/model.gguf"), path.join("a/b/same.gguf")).unwrap();
+        fs::write(path.join("a/b/small"), "x").unwrap();
+        symlink("..", path.join("a/b/up")).unwrap();
+        symlink("/etc/passwd", path.join("link")).unwrap();
+        let old = SystemTime::UNIX_EPOCH + Duration::from_millis(1_600_000_000_500);
+        for file in ["a/model.gguf", "a/b/small"] {
+            File::options().append(true).open(path.join(file)).unwrap().set_modified(old).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn the_sum_is_that_of_du() {
+        let folder = tree();
+        let found = walk(folder.path(), LIMITS).unwrap();
+        assert_eq!((found.files, found.newest, found.incomplete), (2, Some(1_600_000_000.5), false));
+        // du counts directories as well; on its own they take what an empty tree of the same shape takes.
+        let du = |args: &[&str]| {
+            let output = Command::new("du").args(args).arg(folder.path()).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let directories: u64 =
+            ["", "a", "a/b"].iter().map(|name| fs::metadata(folder.path().join(name)).unwrap().blocks()).sum();
+        let links: u64 = ["a/b/up", "link"]
+            .iter()
+            .map(|name| fs::symlink_metadata(folder.path().join(name)).unwrap().blocks())
+            .sum();
+        assert_eq!(found.bytes + (directories + links) * BLOCK, du(&["-s", "-x", "--block-size=1"]));
+    }
+
+    #[test]
+    fn a_walk_ends_at_each_of_its_limits_and_says_so() {
+        let folder = tree();
+        for limits in
+            [Limits { entries: 3, ..LIMITS }, Limits { depth: 1, ..LIMITS }, Limits { time: Duration::ZERO, ..LIMITS }]
+        {
+            assert!(walk(folder.path(), limits).unwrap().incomplete, "{limits:?}");
+        }
+        assert!(walk(&folder.path().join("absent"), LIMITS).is_err());
+        assert!(walk(&folder.path().join("a/model.gguf"), LIMITS).is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! Disks, file systems and directories: node_exporter's names where it has the like, `citadel_*` for what it has not.
+
+mod command;
+pub(super) mod directories;
+pub(super) mod disks;
+pub(super) mod filesystems;
+pub(super) mod raid;
+pub(super) mod smart;

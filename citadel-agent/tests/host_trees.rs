@@ -1,0 +1,355 @@
+//! Whole hosts as fixture trees: each has a golden page, and no damage to any of its files makes a source panic or lie.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use citadel_agent::config::Config;
+use citadel_agent::discovery::inventory::Inventory;
+use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
+use citadel_agent::host::Roots;
+use citadel_agent::metrics::encode;
+use citadel_agent::metrics::family::{Page, Value};
+use citadel_agent::metrics::format::Format;
+use citadel_agent::sources::{self, Health, Memory, Origin, apart};
+use proptest::prelude::*;
+use support::assert_golden;
+use support::text::{Parsed, parse};
+
+const HOSTS: [&str; 3] = ["gpu-host", "vm", "container"];
+
+/// Families that come from the running kernel rather than from files, and what differs from run to run.
+const RUNNING: [&str; 8] = [
+    "node_uname_info",
+    "node_time_seconds",
+    "node_time_zone",
+    "node_timex_",
+    "node_filesystem_",
+    "citadel_source_duration_seconds",
+    "citadel_agent_",
+    "process_",
+];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A host: a fixture tree, unpacked.
+struct Host {
+    folder: tempfile::TempDir,
+    /// The tree's files, without links.
+    files: Vec<PathBuf>,
+    context: apart::Context,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Host {
+    fn unpack(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let text = fs::read_to_string(fixture("hosts").join(name).with_extension("tree")).unwrap();
+        let mut files = Vec::new();
+        for entry in text.split("==> ").skip(1) {
+            let (head, content) = entry.split_once('\n').unwrap();
+            let (path, target) = head.split_once(" -> ").map_or((head, None), |(path, target)| (path, Some(target)));
+            let file = root.join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            match target {
+                Some(target) => symlink(target, &file).unwrap(),
+                None if path.ends_with('/') => fs::create_dir_all(&file).unwrap(),
+                None => {
+                    fs::write(&file, content).unwrap();
+                    files.push(file);
+                }
+            }
+        }
+        let mut config = Config::default();
+        config.storage.smartctl = smartctl(folder.path(), name == "gpu-host");
+        let context = apart::Context::new(Arc::new(config), Roots::below(&root));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { folder, files, context, runtime }
+    }
+
+    /// What a scrape reads, all of it: also what a scrape would not wait for.
+    fn page(&self) -> Page {
+        let readers = apart::Readers::default();
+        self.runtime.block_on(readers.refresh(None, &self.context, Duration::from_secs(60)));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !readers.is_idle() {
+            assert!(Instant::now() < deadline, "a source is never done");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.collect(&readers)
+    }
+
+    /// What the scrape reads itself.
+    fn quick_page(&self) -> Page {
+        self.collect(&apart::Readers::default())
+    }
+
+    fn collect(&self, readers: &apart::Readers) -> Page {
+        let mut origin = Origin {
+            config: &self.context.config,
+            roots: &self.context.roots,
+            inventory: &Inventory::default(),
+            discovered: &Discovered::default(),
+            families: &mut Families::default(),
+            alerts: &citadel_agent::slot::Slot::default(),
+            remote_write: &citadel_agent::slot::Slot::default(),
+            gpu: None,
+            services: None,
+            probes: None,
+            readers,
+            memory: &mut Memory::default(),
+        };
+        sources::collect(None, &mut origin, &mut Health::default())
+    }
+}
+
+/// A program that answers as smartctl does on the GPU host, or finds no disks.
+fn smartctl(folder: &Path, disks: bool) -> PathBuf {
+    let answers = fixture("smartctl");
+    let answers = answers.display();
+    let script = if disks {
+        format!(
+            "#!/bin/sh\nfor last; do :; done\ncase \"$1\" in --scan) exec cat {answers}/scan.json;; esac\n\
+             case \"$*\" in *--nocheck=standby,5*) ;; *) exit 1;; esac\nexec cat {answers}/\"${{last##*/}}\".json\n"
+        )
+    } else {
+        "#!/bin/sh\necho '{}'\n".to_owned()
+    };
+    let path = folder.join("smartctl");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn text(mut page: Page) -> String {
+    page.families.retain(|family| !RUNNING.iter().any(|prefix| family.desc.name.starts_with(prefix)));
+    String::from_utf8(encode(page, Format::Text).unwrap()).unwrap()
+}
+
+#[test]
+fn each_host_has_its_golden_page() {
+    for name in HOSTS {
+        assert_golden(&format!("hosts/{name}.prom"), &text(Host::unpack(name).page()));
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_but_what_it_finds_in_node_exporters_names() {
+    for name in HOSTS {
+        let page = Host::unpack(name).page();
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool is needed: apt-get install prometheus (cargo xtask test does it)");
+        promtool.stdin.take().unwrap().write_all(text(page).as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        // 3: the page is well-formed, and a name is not to promtool's taste. node_exporter's own are not either.
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{name}: {}\n{said}", output.status);
+        let ours: Vec<_> = said.lines().filter(|line| !line.starts_with("node_")).collect();
+        assert!(ours.is_empty(), "{name}: {ours:#?}");
+        let taste = ["snake_case", "use base unit", "abbreviated unit", "should not contain \"_total\"", "non-counter"];
+        let others: Vec<_> = said.lines().filter(|line| !taste.iter().any(|what| line.contains(what))).collect();
+        assert!(others.is_empty(), "{name}: {others:#?}");
+    }
+}
+
+#[test]
+fn a_disk_that_sleeps_is_not_woken_and_keeps_its_values() {
+    let host = Host::unpack("gpu-host");
+    let value = |page: &Parsed, name: &str| page.value(name, &[("device", "sda")]);
+    let awake = parse(&text(host.page()));
+    assert_eq!(value(&awake, "citadel_smart_asleep"), Some(0.0));
+    // The real smartctl says of /dev/null that it sleeps: an ATA disk that answers nothing.
+    let scan = r#"{"devices":[{"name":"/dev/sda","type":"sat"}]}"#;
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in --scan) echo '{scan}';; *) exec smartctl \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" -- /dev/null;; esac\n"
+    );
+    fs::write(host.folder.path().join("smartctl"), script).unwrap();
+    let asleep = parse(&text(host.page()));
+    assert_eq!(value(&asleep, "citadel_smart_asleep"), Some(1.0), "smartctl is needed: apt-get install smartmontools");
+    for name in ["citadel_smart_temperature_celsius", "citadel_smart_reallocated_sectors_total"] {
+        assert_eq!(value(&asleep, name), value(&awake, name), "{name}");
+        assert!(value(&awake, name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_source_that_hangs_gives_way_and_comes_back() {
+    let host = Host::unpack("vm");
+    let fifo = host.folder.path().join("root/sys/class/net/eth0/operstate");
+    fs::remove_file(&fifo).unwrap();
+    // Opening it waits for somebody who writes.
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let readers = apart::Readers::default();
+    let success = |within: Duration| {
+        host.runtime.block_on(readers.refresh(None, &host.context, within));
+        let page = parse(&text(host.collect(&readers)));
+        let success = |source| page.value("citadel_source_success", &[("source", source)]);
+        let speed = page.value("node_network_speed_bytes", &[("device", "eth0")]);
+        (success("netclass"), speed.is_some(), success("cpu"), success("mdadm"))
+    };
+    // Said before the scraper gives up, with everything else on the page; and again: it is not read a second time meanwhile.
+    for _ in 0..2 {
+        let begin = Instant::now();
+        assert_eq!(success(Duration::from_millis(300)), (Some(0.0), false, Some(1.0), Some(1.0)));
+        assert!(begin.elapsed() < Duration::from_secs(20), "the page waited for it");
+    }
+    fs::write(&fifo, "up\n").unwrap();
+    fs::remove_file(&fifo).unwrap();
+    fs::write(&fifo, "up\n").unwrap();
+    assert_eq!(success(Duration::from_secs(60)), (Some(1.0), true, Some(1.0), Some(1.0)));
+}
+
+/// Panics of any thread since the start.
+fn count_panics() -> &'static AtomicUsize {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let say = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            say(info);
+        }));
+    });
+    &PANICS
+}
+
+/// What can happen to a file.
+#[derive(Clone, Debug)]
+enum Damage {
+    /// It ends early.
+    Cut(prop::sample::Index),
+    /// Some bytes are others.
+    Garbled(Vec<(prop::sample::Index, u8)>),
+    /// It holds something else altogether.
+    Garbage(Vec<u8>),
+    /// A number is larger than any type.
+    Huge,
+    /// A directory is in its place.
+    Directory,
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        4 => any::<prop::sample::Index>().prop_map(Damage::Cut),
+        3 => prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8).prop_map(Damage::Garbled),
+        2 => prop::collection::vec(any::<u8>(), 0..200).prop_map(Damage::Garbage),
+        1 => Just(Damage::Huge),
+        1 => Just(Damage::Directory),
+    ]
+}
+
+fn apply(damage: &Damage, file: &Path) {
+    let mut content = fs::read(file).unwrap();
+    match damage {
+        Damage::Cut(at) => content.truncate(at.index(content.len() + 1)),
+        Damage::Garbled(bytes) if !content.is_empty() => {
+            for (at, byte) in bytes {
+                let at = at.index(content.len());
+                content[at] = *byte;
+            }
+        }
+        Damage::Garbled(_) => {}
+        Damage::Garbage(bytes) => content = bytes.clone(),
+        Damage::Huge => {
+            let text = String::from_utf8_lossy(&content).replace(|c: char| c.is_ascii_digit(), "99999999999");
+            content = text.into_bytes();
+        }
+        Damage::Directory => {
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+            return;
+        }
+    }
+    fs::write(file, content).unwrap();
+}
+
+fn restore(file: &Path, content: &[u8]) {
+    if file.is_dir() {
+        fs::remove_dir(file).unwrap();
+    }
+    fs::write(file, content).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_damage_makes_a_source_panic_or_spoils_the_page(
+        host in prop::sample::select(&HOSTS[..]),
+        damages in prop::collection::vec((any::<prop::sample::Index>(), damage()), 64),
+    ) {
+        let panics = count_panics().load(Ordering::Relaxed);
+        let host = Host::unpack(host);
+        for (file, damage) in &damages {
+            let file = file.get(&host.files);
+            let content = fs::read(file).unwrap();
+            apply(damage, file);
+            let page = host.page();
+            prop_assert_eq!(count_panics().load(Ordering::Relaxed), panics, "{:?} of {}", damage, file.display());
+            prop_assert!(encode(page.clone(), Format::OpenMetrics).is_ok(), "{:?} of {}", damage, file.display());
+            for sample in page.families.iter().flat_map(|family| &family.samples) {
+                if let Value::Float(value) = sample.value {
+                    prop_assert!(value.is_finite(), "{:?} of {}: {:?}", damage, file.display(), sample);
+                }
+            }
+            restore(file, &content);
+        }
+    }
+}
+
+/// Files of lines that each stand for themselves: where one is cut off, the lines before the cut are still true.
+const OF_LINES: [&str; 12] = [
+    "proc/stat",
+    "proc/meminfo",
+    "proc/vmstat",
+    "proc/loadavg",
+    "proc/diskstats",
+    "proc/schedstat",
+    "proc/net/dev",
+    "proc/net/snmp",
+    "proc/net/netstat",
+    "proc/net/snmp6",
+    "proc/net/sockstat",
+    "proc/pressure/io",
+];
+
+#[test]
+fn a_file_that_is_cut_off_gives_fewer_numbers_never_other_ones() {
+    let host = Host::unpack("gpu-host");
+    // None of these files is there, and reading what is for 128 CPUs takes a while.
+    fs::remove_dir_all(host.folder.path().join("root/sys")).unwrap();
+    let whole = parse(&text(host.quick_page()));
+    for name in OF_LINES {
+        let file = host.folder.path().join("root").join(name);
+        let content = fs::read(&file).unwrap();
+        let lengths: BTreeMap<usize, ()> = (0..8).map(|i| (content.len() * i / 8, ())).collect();
+        for length in
+            lengths.into_keys().flat_map(|length| [length, length + 1]).filter(|length| *length < content.len())
+        {
+            fs::write(&file, &content[..length]).unwrap();
+            let cut = parse(&text(host.quick_page()));
+            for (series, value) in cut.samples.iter().filter(|((name, _), _)| name != "citadel_source_success") {
+                assert_eq!(whole.samples.get(series), Some(value), "{name} cut to {length} bytes: {series:?}");
+            }
+        }
+        fs::write(&file, &content).unwrap();
+    }
+}

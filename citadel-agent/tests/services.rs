@@ -1,0 +1,353 @@
+//! Units followed over a real bus: a private dbus-daemon, and on it a systemd that the test drives. The real one is met in the
+//! VM.
+#![expect(missing_docs, reason = "zbus makes public methods of the signals of a private type")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use citadel_agent::config::Config;
+use citadel_agent::discovery::inventory::Inventory;
+use citadel_agent::discovery::watch::Discovered;
+use citadel_agent::ebpf::families::Families;
+use citadel_agent::host::Roots;
+use citadel_agent::metrics::encode;
+use citadel_agent::metrics::format::Format;
+use citadel_agent::sources::apart::Readers;
+use citadel_agent::sources::services::Services;
+use citadel_agent::sources::{self, Health, Memory, Origin};
+use support::text::{Parsed, parse};
+use zbus::object_server::SignalEmitter;
+use zbus::zvariant::{ObjectPath, OwnedObjectPath};
+use zbus::{Connection, connection, interface};
+
+/// A bus of the test's own.
+struct Bus {
+    daemon: Child,
+    address: String,
+}
+
+impl Bus {
+    fn start() -> Self {
+        let mut daemon = Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--nopidfile", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon is needed: apt-get install dbus (cargo xtask test does it)");
+        let mut address = String::new();
+        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self { daemon, address: address.trim().to_owned() }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        _ = self.daemon.kill();
+        _ = self.daemon.wait();
+    }
+}
+
+/// What the stand-in says of a unit.
+#[derive(Clone)]
+struct Facts {
+    active: &'static str,
+    sub: &'static str,
+    restarts: u32,
+    /// `ExecMainCode` and `ExecMainStatus`.
+    exit: (i32, i32),
+    result: &'static str,
+}
+
+const RUNNING: Facts = Facts { active: "active", sub: "running", restarts: 0, exit: (0, 0), result: "success" };
+
+type Shared = Arc<Mutex<Facts>>;
+
+/// `org.freedesktop.systemd1.Unit` of one unit.
+struct UnitObject(Shared);
+
+#[interface(name = "org.freedesktop.systemd1.Unit")]
+impl UnitObject {
+    #[zbus(property)]
+    fn active_state(&self) -> String {
+        self.0.lock().unwrap().active.to_owned()
+    }
+    #[zbus(property)]
+    fn sub_state(&self) -> String {
+        self.0.lock().unwrap().sub.to_owned()
+    }
+    #[zbus(property)]
+    fn active_enter_timestamp(&self) -> u64 {
+        1_600_000_000_500_000
+    }
+}
+
+/// `org.freedesktop.systemd1.Service` of one unit.
+struct ServiceObject(Shared);
+
+#[interface(name = "org.freedesktop.systemd1.Service")]
+impl ServiceObject {
+    #[zbus(property, name = "Type")]
+    fn kind(&self) -> String {
+        "exec".to_owned()
+    }
+    #[zbus(property, name = "NRestarts")]
+    fn n_restarts(&self) -> u32 {
+        self.0.lock().unwrap().restarts
+    }
+    #[zbus(property)]
+    fn result(&self) -> String {
+        self.0.lock().unwrap().result.to_owned()
+    }
+    #[zbus(property)]
+    fn exec_main_code(&self) -> i32 {
+        self.0.lock().unwrap().exit.0
+    }
+    #[zbus(property)]
+    fn exec_main_status(&self) -> i32 {
+        self.0.lock().unwrap().exit.1
+    }
+}
+
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// `org.freedesktop.systemd1.Manager`. It matches no patterns itself: the test asks for exactly what it has.
+#[derive(Clone, Default)]
+struct Manager {
+    loaded: Arc<Mutex<BTreeMap<String, OwnedObjectPath>>>,
+    subscribers: Arc<Mutex<usize>>,
+}
+
+#[interface(name = "org.freedesktop.systemd1.Manager")]
+#[expect(clippy::needless_pass_by_value, reason = "zbus hands arguments over")]
+impl Manager {
+    fn subscribe(&self) {
+        *self.subscribers.lock().unwrap() += 1;
+    }
+    fn list_unit_files_by_patterns(&self, states: Vec<String>, patterns: Vec<String>) -> Vec<(String, String)> {
+        assert!(states.is_empty() && !patterns.is_empty());
+        ["citadel-off.service", "citadel-@.service", "citadel-phi3.service"]
+            .map(|name| (format!("/etc/systemd/system/{name}"), "enabled".to_owned()))
+            .into()
+    }
+    fn list_units_by_patterns(&self, states: Vec<String>, patterns: Vec<String>) -> Vec<Listed> {
+        assert!(states.is_empty() && !patterns.is_empty());
+        let none = || OwnedObjectPath::from(ObjectPath::try_from("/").unwrap());
+        let text = str::to_owned;
+        let loaded = self.loaded.lock().unwrap();
+        let listed = |(name, path): (&String, &OwnedObjectPath)| {
+            (name.clone(), text(""), text("loaded"), text("?"), text("?"), text(""), path.clone(), 0, text(""), none())
+        };
+        loaded.iter().map(listed).collect()
+    }
+    #[zbus(signal)]
+    async fn unit_new(emitter: &SignalEmitter<'_>, id: &str, unit: ObjectPath<'_>) -> zbus::Result<()>;
+    #[zbus(signal)]
+    async fn unit_removed(emitter: &SignalEmitter<'_>, id: &str, unit: ObjectPath<'_>) -> zbus::Result<()>;
+}
+
+/// A systemd that does what the test says.
+struct Systemd {
+    connection: Connection,
+    manager: Manager,
+    units: BTreeMap<&'static str, Shared>,
+}
+
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+
+impl Systemd {
+    async fn start(bus: &Bus) -> Self {
+        let manager = Manager::default();
+        let connection = connection::Builder::address(bus.address.as_str())
+            .unwrap()
+            .serve_at(MANAGER_PATH, manager.clone())
+            .unwrap()
+            .name("org.freedesktop.systemd1")
+            .unwrap()
+            .build()
+            .await
+            .unwrap();
+        Self { connection, manager, units: BTreeMap::new() }
+    }
+
+    fn path(name: &str) -> String {
+        format!("{MANAGER_PATH}/unit/{}", name.replace(['-', '.', '@'], "_"))
+    }
+
+    async fn load(&mut self, name: &'static str, facts: Facts) {
+        let (shared, path) = (Arc::new(Mutex::new(facts)), Self::path(name));
+        let server = self.connection.object_server();
+        server.at(path.as_str(), UnitObject(Arc::clone(&shared))).await.unwrap();
+        server.at(path.as_str(), ServiceObject(Arc::clone(&shared))).await.unwrap();
+        self.units.insert(name, shared);
+        let object = ObjectPath::try_from(path).unwrap();
+        self.manager.loaded.lock().unwrap().insert(name.to_owned(), object.clone().into());
+        let emitter = SignalEmitter::new(&self.connection, MANAGER_PATH).unwrap();
+        Manager::unit_new(&emitter, name, object).await.unwrap();
+    }
+
+    async fn unload(&mut self, name: &'static str) {
+        let path = Self::path(name);
+        let server = self.connection.object_server();
+        server.remove::<UnitObject, _>(path.as_str()).await.unwrap();
+        server.remove::<ServiceObject, _>(path.as_str()).await.unwrap();
+        self.units.remove(name);
+        self.manager.loaded.lock().unwrap().remove(name);
+        let emitter = SignalEmitter::new(&self.connection, MANAGER_PATH).unwrap();
+        Manager::unit_removed(&emitter, name, ObjectPath::try_from(path).unwrap()).await.unwrap();
+    }
+
+    /// Changes a unit, and says so as systemd does.
+    async fn change(&self, name: &str, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.units[name].lock().unwrap());
+        let unit = self.connection.object_server().interface::<_, UnitObject>(Self::path(name)).await.unwrap();
+        unit.get().await.active_state_changed(unit.signal_emitter()).await.unwrap();
+    }
+}
+
+/// The page of the services.
+fn page(services: &Services) -> Parsed {
+    let mut origin = Origin {
+        config: &Config::default(),
+        roots: &Roots::default(),
+        inventory: &Inventory::default(),
+        discovered: &Discovered::default(),
+        families: &mut Families::default(),
+        alerts: &citadel_agent::slot::Slot::default(),
+        remote_write: &citadel_agent::slot::Slot::default(),
+        gpu: None,
+        readers: &Readers::default(),
+        services: Some(services),
+        probes: None,
+        memory: &mut Memory::default(),
+    };
+    let page = sources::collect(
+        Some(citadel_agent::metrics::catalogue::Section::Services),
+        &mut origin,
+        &mut Health::default(),
+    );
+    parse(&String::from_utf8(encode(page, Format::Text).unwrap()).unwrap())
+}
+
+fn success(page: &Parsed) -> Option<f64> {
+    page.value("citadel_source_success", &[("source", "systemd")])
+}
+
+/// The one state that a unit is in.
+fn state(page: &Parsed, name: &str) -> Option<String> {
+    let own = page.samples.iter().filter(|((family, labels), value)| {
+        family == "node_systemd_unit_state" && labels["name"] == name && **value == 1.0
+    });
+    let states: Vec<_> = own.map(|((_, labels), _)| labels["state"].clone()).collect();
+    assert!(states.len() <= 1, "{name} is in several states: {states:?}");
+    states.into_iter().next()
+}
+
+/// Waits until the page is as wanted; how long that took.
+async fn until(services: &Services, what: &str, wanted: impl Fn(&Parsed) -> bool) -> Duration {
+    let begin = Instant::now();
+    loop {
+        let page = page(services);
+        if wanted(&page) {
+            return begin.elapsed();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}: {:#?}", page.samples);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn follow(bus: &Bus) -> Services {
+    Services::start(vec!["citadel-*.service".to_owned()], Some(bus.address.clone()))
+}
+
+#[tokio::test]
+async fn states_are_followed_from_start_to_crash_to_removal() {
+    let bus = Bus::start();
+    let mut systemd = Systemd::start(&bus).await;
+    systemd.load("citadel-phi3.service", RUNNING).await;
+    let services = follow(&bus);
+    until(&services, "the first list", |page| state(page, "citadel-phi3.service").as_deref() == Some("active")).await;
+    let first = page(&services);
+    assert_eq!(success(&first), Some(1.0));
+    let unit = ("name", "citadel-phi3.service");
+    assert_eq!(first.value("citadel_unit_sub_state", &[unit, ("state", "running")]), Some(1.0));
+    assert_eq!(first.value("node_systemd_unit_start_time_seconds", &[unit]), Some(1_600_000_000.5));
+    let inactive = [unit, ("state", "inactive"), ("type", "exec")];
+    assert_eq!(first.value("node_systemd_unit_state", &inactive), Some(0.0));
+    // Installed, but not loaded: it does not run. A template is no unit.
+    assert_eq!(state(&first, "citadel-off.service").as_deref(), Some("inactive"));
+    assert_eq!(state(&first, "citadel-@.service"), None);
+
+    systemd
+        .change("citadel-phi3.service", |facts| {
+            *facts = Facts { active: "activating", sub: "auto-restart", restarts: 1, exit: (2, 9), result: "signal" };
+        })
+        .await;
+    let took = until(&services, "a crash", |page| {
+        state(page, "citadel-phi3.service").as_deref() == Some("activating")
+            && page.value("node_systemd_service_restart_total", &[unit]) == Some(1.0)
+            && page.value("citadel_unit_last_exit_status", &[unit, ("how", "killed")]) == Some(9.0)
+            && page.value("citadel_unit_last_result", &[unit, ("result", "signal")]) == Some(1.0)
+    })
+    .await;
+    println!("the crash was seen after {took:?}");
+
+    // A unit that starts later, one that nobody asked for, and one that goes.
+    systemd.load("citadel-yi34b.service", RUNNING).await;
+    systemd.load("session-7.scope", RUNNING).await;
+    until(&services, "a new unit", |page| state(page, "citadel-yi34b.service").as_deref() == Some("active")).await;
+    systemd.unload("citadel-yi34b.service").await;
+    until(&services, "a removed unit", |page| state(page, "citadel-yi34b.service").is_none()).await;
+    systemd.unload("citadel-phi3.service").await;
+    // Its file is still there.
+    until(&services, "a stopped unit", |page| state(page, "citadel-phi3.service").as_deref() == Some("inactive")).await;
+}
+
+#[tokio::test]
+async fn a_bus_without_systemd_has_nothing_and_one_that_comes_back_is_followed_again() {
+    let bus = Bus::start();
+    let services = follow(&bus);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(success(&page(&services)), None);
+
+    let mut systemd = Systemd::start(&bus).await;
+    systemd.load("citadel-phi3.service", RUNNING).await;
+    until(&services, "systemd appears", |page| state(page, "citadel-phi3.service").as_deref() == Some("active")).await;
+
+    // Gone is not absent: what was followed is missing now, and that is a failure.
+    systemd.connection.close().await.unwrap();
+    until(&services, "systemd goes", |page| {
+        success(page) == Some(0.0) && state(page, "citadel-phi3.service").is_none()
+    })
+    .await;
+
+    let mut systemd = Systemd::start(&bus).await;
+    systemd.load("citadel-phi3.service", Facts { active: "failed", sub: "failed", ..RUNNING }).await;
+    until(&services, "systemd comes back", |page| state(page, "citadel-phi3.service").as_deref() == Some("failed"))
+        .await;
+    assert_eq!(*systemd.manager.subscribers.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn other_patterns_and_the_models_units_are_taken_up() {
+    let bus = Bus::start();
+    let mut systemd = Systemd::start(&bus).await;
+    systemd.load("vllm.service", RUNNING).await;
+    let services = Services::start(vec![], Some(bus.address.clone()));
+    until(&services, "nothing is wanted", |page| success(page) == Some(1.0)).await;
+    assert_eq!(state(&page(&services), "vllm.service"), None);
+    services.set_models(["vllm.service"].into_iter());
+    until(&services, "a model's unit", |page| state(page, "vllm.service").as_deref() == Some("active")).await;
+    systemd.change("vllm.service", |facts| facts.active = "failed").await;
+    until(&services, "its failure", |page| state(page, "vllm.service").as_deref() == Some("failed")).await;
+}
+
+#[tokio::test]
+async fn without_a_bus_there_is_nothing() {
+    let services = Services::start(vec!["*".to_owned()], Some("unix:path=/nonexistent/bus".to_owned()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(success(&page(&services)), None);
+}
