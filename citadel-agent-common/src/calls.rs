@@ -5,6 +5,8 @@ use core::fmt;
 /// Hands the table to a macro, a row a call: name, number on x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl`), whether the
 /// call waits for others by its nature (`waits`) or works (`works`), whether it is measured unless configured otherwise
 /// (`on`, `off`). Both sides expand it: the kernel programs to a pair of programs a call, userspace to [`CALLS`].
+///
+/// The kernel's function must be `sys_NAME` (it is `sys_sendfile64` for `sendfile`, which is not here).
 #[macro_export]
 macro_rules! system_calls {
     ($expand:ident) => {
@@ -21,7 +23,6 @@ macro_rules! system_calls {
             writev 20 works on,
             select 23 waits off,
             madvise 28 works off,
-            sendfile 40 works off,
             connect 42 waits off,
             accept 43 waits off,
             sendto 44 works on,

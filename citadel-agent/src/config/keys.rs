@@ -106,7 +106,7 @@ keys! {
         "Whether the `syscalls` probes run: how long the models' system calls take, and which fail.";
     "ebpf.syscall_names": "list of system calls, at least one",
         "[read, write, poll, mmap, ioctl, readv, writev, sendto, recvfrom, sendmsg, recvmsg, fsync, futex, epoll_wait, openat, epoll_pwait, accept4, io_uring_enter, epoll_pwait2]",
-        "Which system calls `syscalls` measures. Also: munmap, pread64, pwrite64, select, madvise, sendfile, connect, accept, fdatasync, ppoll, splice, recvmmsg, sendmmsg.";
+        "Which system calls `syscalls` measures. Also: munmap, pread64, pwrite64, select, madvise, connect, accept, fdatasync, ppoll, splice, recvmmsg, sendmmsg.";
     "ebpf.syscall_form": "`auto` or `raw_tp`", "auto",
         "How `syscalls` sees them: `auto` takes fentry where the kernel allows it, which costs calls that are not measured nothing; `raw_tp` is what serves elsewhere, and costs every system call of the host.";
     "ebpf.cgroup": "absolute path", "",

@@ -235,3 +235,71 @@ fn places(calls: &[&Call]) -> Places {
     }
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use citadel_agent_common::calls::CALLS;
+
+    use super::*;
+
+    #[test]
+    fn the_object_has_a_pair_of_programs_for_each_call() {
+        for call in CALLS {
+            for moment in [Moment::Begin, Moment::End] {
+                // As in the table of symbols' names.
+                let name = format!("\0{}\0", at_function(moment, call));
+                assert!(OBJECT.windows(name.len()).any(|window| window == name.as_bytes()), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn places_are_in_the_order_of_the_configuration() {
+        let calls: Vec<&Call> = CALLS.iter().rev().collect();
+        let places = places(&calls);
+        for (index, call) in calls.iter().enumerate() {
+            assert_eq!(usize::from(places[call.number as usize]), index + 1, "{call}");
+        }
+        assert_eq!(places.iter().filter(|&&place| place != UNMEASURED).count(), CALLS.len());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn numbers_are_those_of_the_c_library() {
+        let numbers = [
+            libc::SYS_read,
+            libc::SYS_write,
+            libc::SYS_poll,
+            libc::SYS_mmap,
+            libc::SYS_munmap,
+            libc::SYS_ioctl,
+            libc::SYS_pread64,
+            libc::SYS_pwrite64,
+            libc::SYS_readv,
+            libc::SYS_writev,
+            libc::SYS_select,
+            libc::SYS_madvise,
+            libc::SYS_connect,
+            libc::SYS_accept,
+            libc::SYS_sendto,
+            libc::SYS_recvfrom,
+            libc::SYS_sendmsg,
+            libc::SYS_recvmsg,
+            libc::SYS_fsync,
+            libc::SYS_fdatasync,
+            libc::SYS_futex,
+            libc::SYS_epoll_wait,
+            libc::SYS_openat,
+            libc::SYS_ppoll,
+            libc::SYS_splice,
+            libc::SYS_epoll_pwait,
+            libc::SYS_accept4,
+            libc::SYS_recvmmsg,
+            libc::SYS_sendmmsg,
+            libc::SYS_io_uring_enter,
+            libc::SYS_epoll_pwait2,
+        ];
+        let table: Vec<_> = CALLS.iter().map(|call| i64::from(call.number)).collect();
+        assert_eq!(table, numbers);
+    }
+}
