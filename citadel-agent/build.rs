@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// One object per probe family.
-const FAMILIES: [&str; 2] = ["net", "sched"];
+const FAMILIES: [&str; 3] = ["net", "sched", "syscalls"];
 
 fn main() -> ExitCode {
     match build() {

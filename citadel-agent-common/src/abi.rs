@@ -125,11 +125,15 @@ pub enum Lost {
     Unread = 6,
     /// Threads of models that could not be followed: the map was full.
     ThreadsFull = 7,
+    /// Errors of system calls that could not be counted: the map was full.
+    FailuresFull = 8,
+    /// System calls that were not timed, because the program ran already on that CPU. The kernel counts them.
+    Recursion = 9,
 }
 
 impl Lost {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
@@ -138,6 +142,8 @@ impl Lost {
         Self::PacketHeader,
         Self::Unread,
         Self::ThreadsFull,
+        Self::FailuresFull,
+        Self::Recursion,
     ];
 
     /// The value of the `reason` label.
@@ -152,12 +158,14 @@ impl Lost {
             Self::PacketHeader => "packet_header",
             Self::Unread => "unread",
             Self::ThreadsFull => "threads_full",
+            Self::FailuresFull => "failures_full",
+            Self::Recursion => "recursion",
         }
     }
 }
 
 /// Entries of the `LOST` map: a power of two, at least the number of reasons.
-pub const LOST_CELLS: usize = 8;
+pub const LOST_CELLS: usize = 16;
 
 /// A latency of one endpoint: index into [`EndpointStats::latencies`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

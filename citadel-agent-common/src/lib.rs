@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod abi;
 pub mod arrivals;
+pub mod calls;
 pub mod connection;
 pub mod hist;
 pub mod http;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::alerts;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::control::{self, Control};
@@ -32,7 +33,6 @@ use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::remote_write;
 use crate::slot::Slot;
-use crate::sources::remote_write::Numbers;
 use crate::sources::{self, Health, Origin};
 
 /// How long open answers may take after the agent was told to stop.
@@ -58,13 +58,14 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut listeners = Listeners::bind(config)?;
-    let prepared = remote_write::prepare(config)?;
+    let (destinations, peers) = (remote_write::prepare(config)?, alerts::prepare(config)?);
     let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
     listeners.serve(&agent);
-    let mut remote_write = remote_write::Running::new(agent.state().remote_write.clone());
-    remote_write.replace(prepared, agent.pages()).await;
+    let mut sinks = Sinks::new(&agent);
+    sinks.remote_write.replace(destinations, agent.pages()).await;
+    sinks.alerts.replace(peers, agent.pages()).await;
     let _control = agent.state().take_orders();
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
@@ -76,12 +77,28 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = ticks.tick() => agent.state().tick(),
-            trigger = watch.next_reload() => reload(&agent, &mut listeners, &mut remote_write, path, log, trigger).await,
+            trigger = watch.next_reload() => reload(&agent, &mut listeners, &mut sinks, path, log, trigger).await,
         }
     }
     info!("stopping");
-    tokio::join!(listeners.stop(), remote_write.stop());
+    tokio::join!(listeners.stop(), sinks.remote_write.stop(), sinks.alerts.stop());
     Ok(())
+}
+
+/// Those who collect pages by themselves and send them on.
+struct Sinks {
+    remote_write: remote_write::Running,
+    alerts: alerts::Running,
+}
+
+impl Sinks {
+    fn new(agent: &Agent) -> Self {
+        let state = agent.state();
+        Self {
+            remote_write: remote_write::Running::new(state.remote_write.clone()),
+            alerts: alerts::Running::new(state.alerts.clone()),
+        }
+    }
 }
 
 /// Loads the configuration anew and applies it as one transaction: whatever can fail is done first, and where it fails,
@@ -89,7 +106,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
 async fn reload(
     agent: &Arc<Agent>,
     listeners: &mut Listeners,
-    remote_write: &mut remote_write::Running,
+    sinks: &mut Sinks,
     path: Option<&Path>,
     log: &LogHandle,
     why: Trigger,
@@ -98,18 +115,21 @@ async fn reload(
         let config = config::load(path)?;
         let old = agent.config();
         let moved = listeners.bind_changed(&old, &config)?;
-        let destinations = remote_write::prepare(&config)?;
+        let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
         agent.state().discovery.configure(&config);
         if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
             warn!("RUST_LOG is set, so the configured log level changes nothing");
         }
-        let differs = remote_write::differs(&old, &config);
         agent.state().configure(config);
+        let config = agent.config();
         listeners.replace(moved, agent).await;
-        if differs {
-            remote_write.replace(destinations, agent.pages()).await;
+        if remote_write::differs(&old, &config) {
+            sinks.remote_write.replace(destinations, agent.pages()).await;
+        }
+        if alerts::differs(&old, &config) {
+            sinks.alerts.replace(peers, agent.pages()).await;
         }
         Ok(())
     }
@@ -139,6 +159,9 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
             match decision {
                 Decision::AttachTo { cgroup } => writeln!(out, ", attaches to {}", cgroup.display())?,
                 Decision::Trace => writeln!(out, ", attaches to tracepoints")?,
+                Decision::TraceCalls(variant) => {
+                    writeln!(out, ", attaches by {}: {}", variant.form.name(), variant.reason)?;
+                }
                 Decision::Skip(_) => writeln!(out, ", {}\n  to mend it: {}", status.reason, status.remedy)?,
             }
             for program in family.programs() {
@@ -184,13 +207,14 @@ struct State {
     roots: Roots,
     families: Families,
     health: Health,
-    remote_write: Slot<Vec<Numbers>>,
+    remote_write: Slot<Vec<sources::remote_write::Numbers>>,
     /// The agent's own connections to models.
     own: OwnConnections,
     discovery: Discovery,
     inventory: Inventory,
     /// What the kernel programs were told of last.
     followed: Option<Arc<Discovered>>,
+    alerts: Slot<sources::alerts::Numbers>,
     gpu: Option<Gpu>,
     read_once: bool,
 }
@@ -223,6 +247,7 @@ impl Agent {
             discovery,
             inventory: Inventory::default(),
             followed: None,
+            alerts: Slot::default(),
             gpu,
             read_once: false,
         };
@@ -252,6 +277,7 @@ impl State {
             roots: &self.roots,
             inventory: &self.inventory,
             discovered: &discovered,
+            alerts: &self.alerts,
             families: &mut self.families,
             remote_write: &self.remote_write,
             gpu: self.gpu.as_ref(),
@@ -355,6 +381,7 @@ impl App for Agent {
             "families": families,
             "events_lost": state.families.lost(),
             "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
+            "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
             "gpu": state.gpu.as_ref().map(Gpu::status),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),

@@ -9,12 +9,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
-use crate::agent;
 use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
 use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
+use crate::{agent, alerts};
 
 /// Exit code when something failed.
 pub const FAILED: u8 = 1;
@@ -54,11 +54,33 @@ enum Command {
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check, print or try alerts.
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
     /// Give the running agent orders about the GPUs.
     #[command(subcommand)]
     Gpu(GpuCommand),
     /// Print the version.
     Version,
+}
+
+#[derive(Subcommand, Debug)]
+enum AlertsCommand {
+    /// Report every mistake in FILE, those of its alert rules among them, each with its line.
+    Check {
+        /// The configuration file to check.
+        file: PathBuf,
+    },
+    /// Print the rules in force: the shipped ones as they are configured, and the configured ones.
+    Rules {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Print a Prometheus rule file.
+        #[arg(long)]
+        prometheus: bool,
+    },
+    /// Send a test alert, which ends by itself, to each Alertmanager and tell what comes back.
+    Test(ConfigArg),
 }
 
 #[derive(Subcommand, Debug)]
@@ -151,6 +173,8 @@ enum CliError {
     Output(#[from] io::Error),
     #[error("{0}")]
     RemoteWrite(#[from] CommandError),
+    #[error("{0}")]
+    Alerts(#[from] alerts::command::CommandError),
     #[error("{0:#}")]
     Agent(#[from] anyhow::Error),
 }
@@ -159,9 +183,11 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             CliError::Config(_) | CliError::Log(_) => ExitCode::from(MISTAKE),
-            CliError::Control(_) | CliError::Output(_) | CliError::RemoteWrite(_) | CliError::Agent(_) => {
-                ExitCode::from(FAILED)
-            }
+            CliError::Control(_)
+            | CliError::Output(_)
+            | CliError::RemoteWrite(_)
+            | CliError::Alerts(_)
+            | CliError::Agent(_) => ExitCode::from(FAILED),
         }
     }
 }
@@ -228,11 +254,33 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             let (config, _) = config.load()?;
             print(config::print(&config))?;
         }
+        Command::Alerts(command) => return alerts_command(command),
         Command::Gpu(GpuCommand::Release { config, time }) => {
             order(config, &Order::GpuRelease { seconds: time.as_secs() })?;
         }
         Command::Gpu(GpuCommand::Resume(config)) => order(config, &Order::GpuResume {})?,
         Command::Version => print(concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn alerts_command(command: AlertsCommand) -> Result<ExitCode, CliError> {
+    match command {
+        AlertsCommand::Check { file } => {
+            let rules = config::load(Some(&file))?.alerts.rules.len();
+            print(format_args!("{}: ok, {rules} rules\n", file.display()))?;
+        }
+        AlertsCommand::Rules { config, prometheus } => {
+            let (config, _) = config.load()?;
+            print(if prometheus { alerts::rule_file(&config.alerts.rules) } else { config::print_alerts(&config) })?;
+        }
+        AlertsCommand::Test(config) => {
+            let (config, _) = config.load()?;
+            let mut lines = String::new();
+            let all = alerts::command::test(&config, &mut |line| lines.extend([line, "\n"]))?;
+            print(lines)?;
+            return Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

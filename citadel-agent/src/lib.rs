@@ -1,10 +1,13 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
 //! Data flows one way and no import points back up:
-//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http`. `agent` only wires.
+//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http | remote_write | alerts`. `agent` only
+//! wires.
 
 pub mod agent;
+pub mod alerts;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod discovery;

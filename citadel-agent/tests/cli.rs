@@ -1,5 +1,7 @@
 //! The real binary: what it prints where, and its exit codes.
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -162,4 +164,56 @@ fn run_logs_json_and_says_first_which_file_it_uses() {
     assert_eq!(line["level"], "INFO");
     assert_eq!(line["message"], "configuration loaded");
     assert_eq!(line["file"], path.to_str().unwrap());
+}
+
+#[test]
+fn alert_rules_are_checked_printed_and_written_for_prometheus() {
+    let ended = end(&mut agent(&["alerts", "check", OPERATORS]));
+    assert_eq!((ended.code, ended.stderr), (Some(0), String::new()));
+    assert!(ended.stdout.starts_with(&format!("{OPERATORS}: ok, ")), "{}", ended.stdout);
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "alerts:\n  override: {ModelErrors: {threshold: 0.25}}\n  rules:\n    - {alert: A}\n");
+    let ended = end(&mut agent(&["alerts", "check", path.to_str().unwrap()]));
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains(":4:7: alerts.rules[0].metric: is missing\n"), "{}", ended.stderr);
+
+    let path = file(dir.path(), "alerts: {override: {ModelErrors: {threshold: 0.25}}}");
+    let printed = end(&mut agent(&["alerts", "rules", "--config", path.to_str().unwrap()]));
+    let again = file(dir.path(), &printed.stdout);
+    let again = end(&mut agent(&["alerts", "rules", "--config", again.to_str().unwrap()]));
+    assert_eq!(printed.stdout, again.stdout);
+    assert!(printed.stdout.contains("above: 0.25"), "{}", printed.stdout);
+
+    let rules =
+        end(agent(&["alerts", "rules", "--prometheus"]).env("CITADEL_AGENT_CONFIG", dir.path().join("config.yaml")));
+    assert!(rules.stdout.contains("> 0.25"), "{}", rules.stdout);
+}
+
+#[test]
+fn a_test_alert_says_what_came_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = end(&mut agent(&["alerts", "test", "--config", file(dir.path(), "").to_str().unwrap()]));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.starts_with("no Alertmanager is configured: "), "{}", ended.stderr);
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/api/v1/alerts", listener.local_addr().unwrap());
+    let token = dir.path().join("token");
+    std::fs::write(&token, "secret\n").unwrap();
+    let text = format!(
+        "remote_monitoring: {{enabled: true, dev_ops_server: x, alerting: {{webhook_url: '{url}', bearer_token_file: {}}}}}",
+        token.display()
+    );
+    let path = file(dir.path(), &text);
+    let peer =
+        std::thread::spawn(move || support::client::receive_post(listener.accept().unwrap().0, "400 Bad Request"));
+    let ended = end(&mut agent(&["alerts", "test", "--config", path.to_str().unwrap()]));
+    let request = peer.join().unwrap().unwrap();
+    assert_eq!(request.header("authorization"), Some("Bearer secret"));
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(body[0]["labels"]["alertname"], "CitadelAgentTest");
+    assert_eq!(ended.code, Some(1), "it was not taken");
+    assert!(ended.stdout.contains("is API v1, which Alertmanager 0.27 removed"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("/api/v2/alerts: status 400\n"), "{}", ended.stdout);
 }

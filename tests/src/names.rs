@@ -36,5 +36,11 @@ pub const RUN_QUEUE: &str = "citadel_model_runqueue_latency_seconds";
 pub const ON_CPU: &str = "citadel_model_on_cpu_seconds_total";
 /// Who serves a model.
 pub const INFO: &str = "citadel_model_info";
+/// How long system calls took.
+pub const SYSCALL_DURATION: &str = "citadel_model_syscall_duration_seconds";
+/// System calls that failed.
+pub const SYSCALL_ERRORS: &str = "citadel_model_syscall_errors_total";
+/// Entries of the kernel programs' maps.
+pub const MAP_ENTRIES: &str = "citadel_map_entries";
 /// What the agent itself says that it could not measure.
 pub const LOST: &str = "citadel_events_lost_total";

@@ -18,28 +18,33 @@ fn folder(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("prometheus-3")
 }
 
-fn program(workspace: &Workspace) -> PathBuf {
-    folder(workspace).join("usr/bin/prometheus")
+/// What is unpacked, each with the program of its name.
+const PACKAGES: [&str; 2] = ["prometheus", "promtool"];
+
+fn program(workspace: &Workspace, package: &str) -> PathBuf {
+    folder(workspace).join("usr/bin").join(package)
 }
 
-/// Where Prometheus 3 is, and that it runs here.
+/// Where Prometheus 3 and its promtool are, and that they run here.
 pub(crate) fn find_prometheus(workspace: &Workspace) -> Result<Option<String>> {
-    let path = program(workspace);
-    Ok(process::succeeds(Command::new(&path).arg("--version")).then(|| path.display().to_string()))
+    let runs = |package: &str| process::succeeds(Command::new(program(workspace, package)).arg("--version"));
+    Ok(PACKAGES.iter().all(|package| runs(package)).then(|| program(workspace, PACKAGES[0]).display().to_string()))
 }
 
-/// Downloads and unpacks it.
+/// Downloads and unpacks them.
 pub(crate) fn provide_prometheus(workspace: &Workspace) -> Result<String> {
     let folder = folder(workspace);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let apt = Apt::of(&folder.join("apt"), Some(RELEASE))?;
-    process::run(apt.command("apt-get").current_dir(&folder).args(["--quiet=2", "download", "prometheus"]))?;
-    let archive = only(&folder, ".deb")?;
-    process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
-    // A hundred megabytes of lists and archive that nobody needs again.
+    for package in PACKAGES {
+        process::run(apt.command("apt-get").current_dir(&folder).args(["--quiet=2", "download", package]))?;
+        let archive = only(&folder, ".deb")?;
+        process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
+        fs::remove_file(archive)?;
+    }
+    // A hundred megabytes of lists that nobody needs again.
     fs::remove_dir_all(folder.join("apt"))?;
-    fs::remove_file(archive)?;
     let found = find_prometheus(workspace)?;
     found.with_context(|| format!("Debian {RELEASE}'s prometheus does not run on this machine"))
 }

@@ -88,9 +88,18 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "prometheus 3",
-        why: "a receiver of remote write 2.0, beside the older one that knows only 1.0",
+        why: "a receiver of remote write 2.0 and a promtool that tests native histograms, beside the older ones",
         purpose: Purpose::Test,
         how: How::Own { find: newer::find_prometheus, provide: newer::provide_prometheus },
+    },
+    Need {
+        name: "prometheus-alertmanager",
+        why: "a real Alertmanager receives, groups and resolves alerts",
+        purpose: Purpose::Test,
+        how: How::Debian(
+            Package::new("prometheus-alertmanager", Known::Program("prometheus-alertmanager"))
+                .with_services(&["prometheus-alertmanager"]),
+        ),
     },
     Need {
         name: "iproute2",

@@ -12,7 +12,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::abi::Lost;
 use citadel_agent_ebpf::count::{add, observe};
-use citadel_agent_ebpf::task::Task;
+use citadel_agent_ebpf::task::{self, Task};
 
 use maps::{LOST, ON_CPU, RUN_QUEUE, TASKS, THREADS, Thread};
 
@@ -69,20 +69,13 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sched_process_fork(parent, child)`: a model's new process is the model's from its first moment, and a process that has
-/// taken the id of one that is gone is not.
+/// `sched_process_fork(parent, child)`: see [`task::fork`].
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
     // SAFETY: arguments of the tracepoint; the offsets are those of these members.
-    let (of, tgid, pid) = unsafe { (parent.field(&TASK_TGID), child.field(&TASK_TGID), child.field(&TASK_PID)) };
-    if tgid == pid {
-        // SAFETY: a valid map and key.
-        match unsafe { TASKS.get(of) }.copied() {
-            Some(slot) if TASKS.insert(tgid, slot, 0).is_err() => lost(1),
-            Some(_) => {}
-            None => _ = TASKS.remove(tgid),
-        }
+    if !unsafe { task::fork(parent, child, &TASK_PID, &TASK_TGID, &TASKS) } {
+        lost(1);
     }
     0
 }

@@ -3,7 +3,7 @@
 /// One key.
 #[derive(Debug)]
 pub struct Key {
-    /// YAML path from the top of the file.
+    /// YAML path from the top of the file. `name[]` is an item of a list, `*` stands for any name.
     pub path: &'static str,
     /// What may be written.
     pub kind: &'static str,
@@ -55,8 +55,17 @@ keys! {
         "How often Prometheus evaluates its rules.";
     "remote_monitoring.grafana.dashboard_url": "http(s) URL", "", "Grafana, for links.";
     "remote_monitoring.grafana.datasource": "string", "", "Name of Grafana's data source.";
-    "remote_monitoring.alerting.alert_manager_url": "http(s) URL", "", "Where alerts go; absent: nowhere.";
-    "remote_monitoring.alerting.webhook_url": "http(s) URL", "", "Webhook that is told of alerts.";
+    "remote_monitoring.alerting.alert_manager_url": "http(s) URL", "", "The Alertmanager that alerts go to.";
+    "remote_monitoring.alerting.webhook_url": "http(s) URL", "",
+        "Told of alerts as well. `/api/v1/alerts` of an Alertmanager, which 0.27 removed, means `/api/v2/alerts` of that host; any other URL gets the same JSON.";
+    "remote_monitoring.alerting.alertmanagers": "list of at most 16 http(s) URLs", "[]",
+        "Further Alertmanagers; each gets every alert. Where no one is named in this section, no rule is evaluated.";
+    "remote_monitoring.alerting.username": "string", "", "User name of basic authentication, at all of them.";
+    "remote_monitoring.alerting.password_file": "absolute path", "", "File that holds its password, read for each request.";
+    "remote_monitoring.alerting.bearer_token_file": "absolute path", "",
+        "File that holds a bearer token, read for each request.";
+    "remote_monitoring.alerting.ca_file": "absolute path", "",
+        "CA certificates to trust, PEM, instead of the host's own.";
     "remote_write.interval": "duration, 100ms to 24h", "",
         "How often samples are collected for remote write; absent: every `remote_monitoring.prometheus.scrape_interval`.";
     "remote_write.directory": "absolute path", "",
@@ -89,6 +98,13 @@ keys! {
         "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";
     "ebpf.sched": "`true` or `false`", "true",
         "Whether the `sched` probes run: how long the models' threads wait for a CPU, and have one.";
+    "ebpf.syscalls": "`true` or `false`", "true",
+        "Whether the `syscalls` probes run: how long the models' system calls take, and which fail.";
+    "ebpf.syscall_names": "list of system calls, at least one",
+        "[read, write, poll, mmap, ioctl, readv, writev, sendto, recvfrom, sendmsg, recvmsg, fsync, futex, epoll_wait, openat, epoll_pwait, accept4, io_uring_enter, epoll_pwait2]",
+        "Which system calls `syscalls` measures. Also: munmap, pread64, pwrite64, select, madvise, sendfile, connect, accept, fdatasync, ppoll, splice, recvmmsg, sendmmsg.";
+    "ebpf.syscall_form": "`auto` or `raw_tp`", "auto",
+        "How `syscalls` sees them: `auto` takes fentry where the kernel allows it, which costs calls that are not measured nothing; `raw_tp` is what serves elsewhere, and costs every system call of the host.";
     "ebpf.cgroup": "absolute path", "",
         "The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.";
     "gpu.enabled": "`true` or `false`", "true", "Whether the GPUs are read.";
@@ -99,6 +115,55 @@ keys! {
     "gpu.pcie_throughput": "`true` or `false`", "false",
         "Whether GPUs that count no PCIe bytes (before Hopper) are asked for their throughput instead: 40 ms a GPU and sample.";
     "gpu.nvml_library": "absolute path", "", "The NVML library; absent: `libnvidia-ml.so.1`, where the loader finds it.";
+    "alerts.enabled": "`true` or `false`", "true", "Whether alert rules are evaluated and alerts sent.";
+    "alerts.shipped": "`true` or `false`", "true", "Whether the shipped rules are in force; `citadel-agent alerts rules` prints them.";
+    "alerts.override.*.enabled": "`true` or `false`", "true", "`false`: the shipped rule of this name is not in force.";
+    "alerts.override.*.threshold": "number", "", "Another threshold for its first condition.";
+    "alerts.override.*.for": "duration, 0s to 31d", "", "Another `for`.";
+    "alerts.override.*.keep_firing_for": "duration, 0s to 31d", "", "Another `keep_firing_for`.";
+    "alerts.override.*.severity": "`info`, `warning` or `critical`", "", "Another severity.";
+    "alerts.rules[].alert": "name", "", "Name of a rule of your own; one of a shipped rule's name replaces that.";
+    "alerts.rules[].metric": "metric, perhaps with label matchers in braces", "",
+        "What is watched, such as `citadel_model_requests_total{code=~\"5..\"}`. The metric must be in the catalogue.";
+    "alerts.rules[].rate": "duration, 1s to 31d", "", "A counter's growth a second over that time.";
+    "alerts.rules[].increase": "duration, 1s to 31d", "",
+        "A counter's growth over that time. A series that did not exist before began at 0.";
+    "alerts.rules[].quantile": "number, 0 to 1", "", "A quantile of what a histogram observed, with `over`.";
+    "alerts.rules[].predict": "duration, 1s to 31d", "", "What a gauge will be so much later, along the line of the time `over`.";
+    "alerts.rules[].over": "duration, 1s to 31d", "", "How far `quantile` and `predict` look back.";
+    "alerts.rules[].divide_by.metric": "metric, perhaps with label matchers in braces", "", "Makes the value a ratio: the divisor.";
+    "alerts.rules[].divide_by.rate": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].divide_by.increase": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].divide_by.quantile": "number, 0 to 1", "", "As above.";
+    "alerts.rules[].divide_by.predict": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].divide_by.over": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].by": "list of label names", "",
+        "The labels that values are summed to, over all others; absent: each series by itself.";
+    "alerts.rules[].above": "number", "", "True when the value is greater. One of these six is needed.";
+    "alerts.rules[].at_least": "number", "", "True when the value is greater or equal.";
+    "alerts.rules[].below": "number", "", "True when the value is less.";
+    "alerts.rules[].at_most": "number", "", "True when the value is less or equal.";
+    "alerts.rules[].equal": "number", "", "True when the value is equal.";
+    "alerts.rules[].not_equal": "number", "", "True when the value is another.";
+    "alerts.rules[].and[].metric": "metric, perhaps with label matchers in braces", "",
+        "A further condition (at most 4), which must be true of the same labels.";
+    "alerts.rules[].and[].rate": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].and[].increase": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].and[].quantile": "number, 0 to 1", "", "As above.";
+    "alerts.rules[].and[].predict": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].and[].over": "duration, 1s to 31d", "", "As above.";
+    "alerts.rules[].and[].above": "number", "", "As above.";
+    "alerts.rules[].and[].at_least": "number", "", "As above.";
+    "alerts.rules[].and[].below": "number", "", "As above.";
+    "alerts.rules[].and[].at_most": "number", "", "As above.";
+    "alerts.rules[].and[].equal": "number", "", "As above.";
+    "alerts.rules[].and[].not_equal": "number", "", "As above.";
+    "alerts.rules[].for": "duration, 0s to 31d", "", "How long it must be true before the alert fires; absent: it fires at once.";
+    "alerts.rules[].keep_firing_for": "duration, 0s to 31d", "", "How long the alert goes on firing when it is no longer true.";
+    "alerts.rules[].severity": "`info`, `warning` or `critical`", "", "Value of the label `severity`.";
+    "alerts.rules[].labels": "mapping of names to strings", "", "Further labels of the alert.";
+    "alerts.rules[].annotations": "mapping of names to strings", "",
+        "What a person is told. `{{ $labels.NAME }}`, `{{ $value }}` and `{{ $threshold }}` are filled in; the numbers take `| humanize`, `humanize1024`, `humanizeDuration` or `humanizePercentage`.";
 }
 
 /// Names of the keys directly below `path`, sections included; the empty path is the top of the file.
@@ -109,7 +174,7 @@ pub(super) fn below(path: &str) -> Vec<&'static str> {
             "" => Some(key.path),
             _ => key.path.strip_prefix(path)?.strip_prefix('.'),
         })
-        .map(|rest| rest.split('.').next().unwrap_or(rest))
+        .map(|rest| rest.split('.').next().unwrap_or(rest).trim_end_matches("[]"))
         .collect();
     names.dedup();
     names

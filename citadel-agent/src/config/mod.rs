@@ -20,7 +20,7 @@ use std::path::Path;
 pub use keys::{KEYS, Key};
 pub(crate) use mistakes::nearest;
 pub use mistakes::{ConfigErrors, Mistake, Pos};
-pub use print::print;
+pub use print::{print, print_alerts, selector_text};
 pub use resolved::Config;
 
 /// Where the configuration is looked for when no file is named.

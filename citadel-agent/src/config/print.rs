@@ -1,16 +1,20 @@
 //! A [`Config`] -> YAML that resolves to an equal one.
 
+mod alerts;
+
+pub use alerts::selector as selector_text;
+
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use super::resolved::remote_write::{Denied, Histograms, Protocol, Words};
-use super::resolved::{Config, Remote, RemoteWrite};
+use super::resolved::{Access, Config, Remote, RemoteWrite};
 
 /// The effective values as YAML, defaults included; [`super::parse`] of it gives an equal [`Config`].
 #[must_use]
 pub fn print(config: &Config) -> String {
     let mut yaml = Yaml::default();
-    let Config { local, models, remote, remote_write, ebpf, gpu } = config;
+    let Config { local, models, remote, remote_write, ebpf, gpu, alerts } = config;
 
     yaml.section(0, "remote_monitoring");
     yaml.value(1, "enabled", remote.is_some());
@@ -55,6 +59,10 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "net", ebpf.net);
     yaml.value(1, "recvq", ebpf.recvq);
     yaml.value(1, "sched", ebpf.sched);
+    yaml.value(1, "syscalls", ebpf.syscalls);
+    let calls: Vec<_> = ebpf.calls.iter().map(|call| call.name).collect();
+    yaml.value(1, "syscall_names", format_args!("[{}]", calls.join(", ")));
+    yaml.value(1, "syscall_form", ebpf.call_form.name());
     let cgroup = ebpf.cgroup.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "cgroup", cgroup.as_deref());
 
@@ -65,6 +73,8 @@ pub fn print(config: &Config) -> String {
     yaml.value(1, "pcie_throughput", gpu.pcie_throughput);
     let library = gpu.nvml_library.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "nvml_library", library.as_deref());
+
+    alerts::print(&mut yaml, alerts);
     yaml.0
 }
 
@@ -80,6 +90,17 @@ fn print_remote(yaml: &mut Yaml, remote: &Remote) {
     yaml.section(1, "alerting");
     yaml.optional(2, "alert_manager_url", remote.alert_manager_url.as_deref());
     yaml.optional(2, "webhook_url", remote.webhook_url.as_deref());
+    let alertmanagers: Vec<_> = remote.alertmanagers.iter().map(|url| quote(url)).collect();
+    yaml.value(2, "alertmanagers", format_args!("[{}]", alertmanagers.join(", ")));
+    print_access(yaml, 2, &remote.alerting_access);
+}
+
+/// Only the section `alerts`, with all rules in force.
+#[must_use]
+pub fn print_alerts(config: &Config) -> String {
+    let mut yaml = Yaml::default();
+    alerts::print(&mut yaml, &config.alerts);
+    yaml.0
 }
 
 fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
@@ -109,11 +130,16 @@ fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
         yaml.value(3, "protocol", quote(word(Protocol::WORDS, &destination.protocol)));
         yaml.value(3, "denied", word(Denied::WORDS, &destination.denied));
         yaml.value(3, "timeout", duration(destination.timeout));
-        yaml.optional(3, "username", destination.username.as_deref());
-        yaml.optional(3, "password_file", path(&destination.password_file).as_deref());
-        yaml.optional(3, "bearer_token_file", path(&destination.bearer_token_file).as_deref());
-        yaml.optional(3, "ca_file", path(&destination.ca_file).as_deref());
+        print_access(yaml, 3, &destination.access);
     }
+}
+
+fn print_access(yaml: &mut Yaml, depth: usize, access: &Access) {
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    yaml.optional(depth, "username", access.username.as_deref());
+    yaml.optional(depth, "password_file", path(&access.password_file).as_deref());
+    yaml.optional(depth, "bearer_token_file", path(&access.bearer_token_file).as_deref());
+    yaml.optional(depth, "ca_file", path(&access.ca_file).as_deref());
 }
 
 /// How a value is written.

@@ -1,6 +1,7 @@
 //! One mapping with known keys, read key by key; mistakes are noted and the reading goes on.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use super::keys;
 use super::mistakes::{Mistakes, Pos, join, nearest, quoted};
@@ -19,7 +20,10 @@ pub(super) type Convert<T> = fn(&Node) -> Result<T, String>;
 
 /// A mapping whose keys are those that [`keys::KEYS`] lists below its path.
 pub(super) struct Section<'a> {
+    /// Where it stands in the file, such as `alerts.rules[2]`.
     path: String,
+    /// How [`keys::KEYS`] names that place, such as `alerts.rules[]`.
+    table: String,
     /// Where it begins; `None`: nowhere.
     pos: Option<Pos>,
     entries: HashMap<&'a str, &'a Entry>,
@@ -34,8 +38,7 @@ impl<'a> Section<'a> {
     /// The section `name` in this one. An absent one, and one whose keys are all commented out, is empty.
     pub(super) fn section(&self, name: &str, mistakes: &mut Mistakes) -> Section<'a> {
         let node = self.entries.get(name).map(|entry| &entry.value);
-        let path = join(&self.path, name);
-        Self::open(&path, &path, node, mistakes)
+        Self::open(&join(&self.path, name), &join(&self.table, name), node, mistakes)
     }
 
     /// The sections below `name`, each with the name that the file gives it; the table has their keys below `name.*`.
@@ -43,7 +46,7 @@ impl<'a> Section<'a> {
         let Some((path, node)) = self.node(name).filter(|(_, node)| !matches!(kind(node), Kind::Null)) else {
             return Vec::new();
         };
-        let table = format!("{path}.*");
+        let table = format!("{}.*", join(&self.table, name));
         let mut sections = Vec::new();
         for entry in entries(&path, node, "a mapping of names to their settings", mistakes).unwrap_or_default() {
             let path = join(&path, &entry.key);
@@ -70,9 +73,14 @@ impl<'a> Section<'a> {
         self.pos
     }
 
-    fn open(path: &str, table: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
-        let pos = node.map(|node| node.pos);
-        let mut section = Section { path: path.to_owned(), pos, entries: HashMap::new() };
+    /// The mapping at `path`, one of several alike, for which the table of keys has the name `table`.
+    pub(super) fn open(path: &str, table: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
+        let mut section = Section {
+            path: path.to_owned(),
+            table: table.to_owned(),
+            pos: node.map(|node| node.pos),
+            entries: HashMap::new(),
+        };
         let Some(node) = node.filter(|node| !matches!(kind(node), Kind::Null)) else {
             return section;
         };
@@ -119,6 +127,32 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The value of `name`, which must be there. `None`: it is not, or it is wrong, and that is noted.
+    pub(super) fn required<T>(&self, name: &str, convert: Convert<T>, mistakes: &mut Mistakes) -> Option<T> {
+        let Some(entry) = self.entries.get(name) else {
+            mistakes.push(self.pos, join(&self.path, name), "is missing");
+            return None;
+        };
+        self.convert(entry, convert, mistakes).map(|at| at.value)
+    }
+
+    /// Notes a mistake at the value of `name`, or about the mapping as a whole.
+    pub(super) fn mistake(&self, name: Option<&str>, message: impl Into<String>, mistakes: &mut Mistakes) {
+        let entry = name.and_then(|name| self.entries.get(name));
+        let path = name.map_or_else(|| self.path.clone(), |name| join(&self.path, name));
+        mistakes.push(entry.map_or(self.pos, |entry| Some(entry.value.pos)), path, message);
+    }
+
+    /// Whether `name` is written.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Whether the mapping is in the file at all.
+    pub(super) fn is_written(&self) -> bool {
+        self.pos.is_some()
+    }
+
     /// The written value of `name` as it stands, with its path.
     pub(super) fn node(&self, name: &str) -> Option<(String, &'a Node)> {
         self.entries.get(name).map(|entry| (join(&self.path, name), &entry.value))
@@ -150,6 +184,26 @@ pub(super) fn convert_at<T>(
     }
 }
 
+/// Converts the items of the list at `path`, noting those that are wrong or there twice.
+pub(super) fn items<T: PartialEq + Display>(
+    path: &str,
+    items: &[Node],
+    convert: Convert<T>,
+    mistakes: &mut Mistakes,
+) -> Vec<T> {
+    let mut values: Vec<T> = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let at_path = format!("{path}[{i}]");
+        let Some(at) = convert_at(at_path.clone(), item.pos, item, convert, mistakes) else { continue };
+        if values.contains(&at.value) {
+            mistakes.push(at.pos, at_path, format!("\"{}\" is in the list already", at.value));
+        } else {
+            values.push(at.value);
+        }
+    }
+    values
+}
+
 /// The entries of the mapping at `path`, each key once. `None`: it is no mapping, and that is noted.
 pub(super) fn entries<'a>(path: &str, node: &'a Node, what: &str, mistakes: &mut Mistakes) -> Option<Vec<&'a Entry>> {
     let written = match &node.value {
@@ -173,4 +227,22 @@ pub(super) fn entries<'a>(path: &str, node: &'a Node, what: &str, mistakes: &mut
         }
     }
     Some(once)
+}
+
+/// The items of a list, `most` at most.
+pub(super) fn list<'a>(
+    path: &str,
+    node: &'a Node,
+    what: &str,
+    most: usize,
+    mistakes: &mut Mistakes,
+) -> Option<&'a [Node]> {
+    let message = match &node.value {
+        Value::List(items) if items.len() <= most => return Some(items),
+        Value::List(items) => format!("{} items are more than {most}", items.len()),
+        Value::Refused => return None,
+        _ => expected(what, node),
+    };
+    mistakes.push(node.pos, path, message);
+    None
 }

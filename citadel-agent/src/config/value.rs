@@ -5,13 +5,18 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use citadel_agent_common::calls::{CALLS, Call};
 use tracing::Level;
 
 use super::mistakes::{nearest, quoted};
+use super::resolved::CallForm;
 use super::tree::{Node, Value};
 
 /// Bounds of every interval: below, the agent would do little else; above, it is surely a slip of the unit.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+
+/// Longest window or holding time of an alert rule.
+const MAX_SPAN: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// Longest path, URL and string that is taken.
 const MAX_LEN: usize = 2048;
@@ -96,7 +101,7 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     }
 }
 
-fn string(node: &Node) -> Result<&str, String> {
+pub(super) fn string(node: &Node) -> Result<&str, String> {
     match kind(node) {
         Kind::Str(text) if text.trim().is_empty() => Err("is empty; leave the key out for the default".to_owned()),
         Kind::Str(text) if text.len() > MAX_LEN => Err(format!("is longer than {MAX_LEN} bytes")),
@@ -156,11 +161,15 @@ pub(super) fn discover(node: &Node) -> Result<Option<RangeInclusive<u16>>, Strin
 
 /// A number of seconds, or a number with a unit.
 pub(super) fn interval(node: &Node) -> Result<Duration, String> {
+    duration_within(node, INTERVAL, "100ms to 24h")
+}
+
+fn duration_within(node: &Node, range: RangeInclusive<Duration>, bounds: &str) -> Result<Duration, String> {
     let what = r#"a duration such as 60 (seconds), "15s", "500ms" or "5m""#;
     let (duration, written) = match kind(node) {
-        // A negative number of seconds is as much out of range as zero.
+        // A negative number of seconds is out of any range.
         Kind::Int(text) => {
-            (Duration::from_secs(u64::try_from(int(text)).unwrap_or(0)), text.chars().take(40).collect())
+            (Duration::from_secs(u64::try_from(int(text)).unwrap_or(u64::MAX)), text.chars().take(40).collect())
         }
         Kind::Str(text) => match humantime::parse_duration(text) {
             Ok(duration) => (duration, quoted(text)),
@@ -168,9 +177,9 @@ pub(super) fn interval(node: &Node) -> Result<Duration, String> {
         },
         _ => return Err(expected(what, node)),
     };
-    match INTERVAL.contains(&duration) {
+    match range.contains(&duration) {
         true => Ok(duration),
-        false => Err(format!("{written} is out of range (100ms to 24h)")),
+        false => Err(format!("{written} is out of range ({bounds})")),
     }
 }
 
@@ -218,6 +227,32 @@ pub(super) fn word<T: Copy>(node: &Node, words: &'static [(&'static str, T)]) ->
     })
 }
 
+/// A number, whole or not, but not infinite.
+pub(super) fn number(node: &Node) -> Result<f64, String> {
+    match kind(node) {
+        // Hexadecimal and octal ones are whole.
+        Kind::Int(text) => text.parse().or(Ok(int(text) as f64)),
+        Kind::Float(text) => match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(value),
+            _ => Err(expected("a finite number", node)),
+        },
+        Kind::Str(text) if is_int(text) || is_float(text) => {
+            Err(format!("{}; remove the quotes", expected("a number", node)))
+        }
+        _ => Err(expected("a number", node)),
+    }
+}
+
+/// How long something must last: a number of seconds, or a number with a unit; from 0.
+pub(super) fn span(node: &Node) -> Result<Duration, String> {
+    duration_within(node, Duration::ZERO..=MAX_SPAN, "0s to 31d")
+}
+
+/// How far something looks back or ahead.
+pub(super) fn window(node: &Node) -> Result<Duration, String> {
+    duration_within(node, Duration::from_secs(1)..=MAX_SPAN, "1s to 31d")
+}
+
 pub(super) fn address(node: &Node) -> Result<IpAddr, String> {
     match kind(node) {
         Kind::Str(text) => text.parse().map_err(|_| expected(r#"an IP address such as "::" or "127.0.0.1""#, node)),
@@ -247,6 +282,26 @@ pub(super) fn level(node: &Node) -> Result<Level, String> {
 
 /// The path of one of our own pages. Letters, digits and `._~-` only: anything else would have to be escaped by who asks
 /// for it, or means something to the router.
+pub(super) fn call_form(node: &Node) -> Result<CallForm, String> {
+    let form = match kind(node) {
+        Kind::Str(text) => CallForm::ALL.into_iter().find(|form| form.name() == text),
+        _ => None,
+    };
+    form.ok_or_else(|| expected("auto or raw_tp", node))
+}
+
+pub(super) fn system_call(node: &Node) -> Result<&'static Call, String> {
+    let Kind::Str(text) = kind(node) else { return Err(expected("a system call", node)) };
+    CALLS.iter().find(|call| call.name == text).ok_or_else(|| {
+        let near = nearest(text, CALLS.iter().map(|call| call.name));
+        let hint = near.map_or_else(
+            || format!("; known are {}", CALLS.iter().map(|call| call.name).collect::<Vec<_>>().join(", ")),
+            |name| format!("; did you mean {name}?"),
+        );
+        format!("{} is no system call that can be measured{hint}", quoted(text))
+    })
+}
+
 pub(super) fn page_path(node: &Node) -> Result<String, String> {
     let path = string(node)?;
     let Some(rest) = path.strip_prefix('/') else {

@@ -8,13 +8,15 @@ use citadel_agent_common::abi::Lost;
 use tracing::{info, warn};
 
 use super::error::ProbeError;
+use super::family::Family;
 use super::net::Net;
-use super::plan::{Decision, Family, decide};
+use super::plan::{Decision, decide};
 use super::sched::Sched;
 use super::slots::TooManyPorts;
 use super::stats::RunStats;
 use super::status::{FamilyStatus, Verdict};
 use super::support::Support;
+use super::syscalls::Syscalls;
 use crate::config::Config;
 use crate::discovery::inventory::Inventory;
 use crate::host::Roots;
@@ -27,6 +29,8 @@ pub struct Families {
     pub net: Option<Net>,
     /// The `sched` family.
     pub sched: Option<Sched>,
+    /// The `syscalls` family.
+    pub syscalls: Option<Syscalls>,
     /// One a family.
     pub statuses: Vec<FamilyStatus>,
 }
@@ -43,7 +47,7 @@ impl Families {
     pub fn attach(config: &Config, roots: &Roots) -> Self {
         let plan = decide(&config.ebpf, &Support::gather(roots));
         let ports = config.models.measured_ports();
-        let types = plan.iter().any(|(_, decision)| *decision == Decision::Trace).then(|| Types::read(roots));
+        let types = plan.iter().any(|(_, decision)| decision.is_traced()).then(|| Types::read(roots));
         let mut families = Self::default();
         for (family, decision) in &plan {
             let result = match decision {
@@ -55,14 +59,14 @@ impl Families {
                     let layout = types.as_ref().and_then(|types| types.as_ref().ok()).map(|types| &types.layout);
                     families.attach_net(cgroup, &ports, layout)
                 }
-                Decision::Trace => match &types {
-                    Some(Ok(types)) => families.trace(*family, &ports, types),
+                Decision::Trace | Decision::TraceCalls(_) => match &types {
+                    Some(Ok(types)) => families.trace(*family, decision, config, &ports, types),
                     Some(Err(error)) => Err(ProbeError::Types(error.clone())),
                     None => continue,
                 },
             };
             families.statuses.push(match result {
-                Ok(()) => FamilyStatus::ok(*family),
+                Ok(()) => FamilyStatus::ok(*family, decision),
                 Err(error) => FamilyStatus::broken(*family, &error),
             });
         }
@@ -81,15 +85,24 @@ impl Families {
         Ok(())
     }
 
-    fn trace(&mut self, family: Family, ports: &BTreeSet<u16>, types: &Types) -> Result<(), ProbeError> {
-        match (family, &mut self.net) {
-            (Family::Recvq, Some(net)) => net.attach_receive_queue(&types.btf),
-            (Family::Recvq, None) => Err(ProbeError::Needs(Family::Net.name())),
-            _ => {
-                self.sched = Some(Sched::attach(ports, &types.btf, &types.layout)?);
-                Ok(())
+    fn trace(
+        &mut self,
+        family: Family,
+        decision: &Decision,
+        config: &Config,
+        ports: &BTreeSet<u16>,
+        types: &Types,
+    ) -> Result<(), ProbeError> {
+        let Types { btf, layout } = types;
+        match (decision, family, &mut self.net) {
+            (Decision::TraceCalls(variant), ..) => {
+                self.syscalls = Some(Syscalls::attach(ports, &config.ebpf.calls, variant.form, btf, layout)?);
             }
+            (_, Family::Recvq, Some(net)) => net.attach_receive_queue(btf)?,
+            (_, Family::Recvq, None) => return Err(ProbeError::Needs(Family::Net.name())),
+            _ => self.sched = Some(Sched::attach(ports, btf, layout)?),
         }
+        Ok(())
     }
 
     /// Whether [`Self::measure`] would take these ports.
@@ -98,7 +111,8 @@ impl Families {
     /// There are more ports than slots.
     pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
         self.net.as_ref().map_or(Ok(()), |net| net.can_measure(ports))?;
-        self.sched.as_ref().map_or(Ok(()), |sched| sched.can_measure(ports))
+        self.sched.as_ref().map_or(Ok(()), |sched| sched.can_measure(ports))?;
+        self.syscalls.as_ref().map_or(Ok(()), |syscalls| syscalls.can_measure(ports))
     }
 
     /// Measures these ports from now on, and no others.
@@ -112,14 +126,17 @@ impl Families {
         if let Some(sched) = &mut self.sched {
             sched.measure(ports)?;
         }
+        if let Some(syscalls) = &mut self.syscalls {
+            syscalls.measure(ports)?;
+        }
         Ok(())
     }
 
     /// Charges processes to models, as discovery found them. To be called once for each time that it looked.
     pub fn follow(&mut self, inventory: &Inventory) {
-        if let Some(sched) = &mut self.sched
-            && let Err(error) = sched.follow(inventory)
-        {
+        let sched = self.sched.as_mut().map_or(Ok(()), |sched| sched.follow(inventory));
+        let syscalls = self.syscalls.as_mut().map_or(Ok(()), |syscalls| syscalls.follow(inventory));
+        if let Err(error) = sched.and(syscalls) {
             warn!(%error, "cannot tell the kernel programs which processes are the models'");
         }
     }
@@ -144,8 +161,9 @@ impl Families {
     pub fn lost(&self) -> BTreeMap<&'static str, u64> {
         let net = self.net.iter().flat_map(Net::lost);
         let sched = self.sched.iter().flat_map(Sched::lost);
+        let syscalls = self.syscalls.iter().flat_map(Syscalls::lost);
         let mut lost = BTreeMap::new();
-        for (why, count) in net.chain(sched) {
+        for (why, count) in net.chain(sched).chain(syscalls) {
             *lost.entry(Lost::label(why)).or_default() += count;
         }
         lost
@@ -153,7 +171,9 @@ impl Families {
 
     /// What each program has cost, while the kernel keeps count.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        self.net.iter().flat_map(Net::run_stats).chain(self.sched.iter().flat_map(Sched::run_stats))
+        let sched = self.sched.iter().flat_map(Sched::run_stats);
+        let syscalls = self.syscalls.iter().flat_map(Syscalls::run_stats);
+        self.net.iter().flat_map(Net::run_stats).chain(sched).chain(syscalls)
     }
 
     /// Entries in use and capacity of the maps that can be full.
@@ -163,6 +183,7 @@ impl Families {
     pub fn fill(&self) -> Result<Vec<(&'static str, u64, u64)>, ProbeError> {
         let mut fill = self.net.as_ref().map_or(Ok(Vec::new()), Net::fill)?;
         fill.extend(self.sched.iter().flat_map(Sched::fill));
+        fill.extend(self.syscalls.iter().flat_map(Syscalls::fill));
         Ok(fill)
     }
 }
@@ -180,7 +201,12 @@ impl Types {
 /// Says how it went.
 fn report(status: &FamilyStatus) {
     match status.status {
-        Verdict::Ok => info!(family = status.family, "attached"),
+        Verdict::Ok => match &status.variant {
+            None => info!(family = status.family, "attached"),
+            Some(variant) => {
+                info!(family = status.family, form = variant.form.name(), reason = variant.reason, "attached");
+            }
+        },
         Verdict::Disabled => info!(family = status.family, reason = status.reason, "not attached"),
         Verdict::Unsupported | Verdict::Broken => {
             warn!(family = status.family, reason = status.reason, remedy = status.remedy, "not attached");

@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod families;
+pub mod family;
 pub mod mapped;
 pub mod net;
 mod object;
@@ -14,4 +15,5 @@ pub mod slots;
 pub mod stats;
 pub mod status;
 pub mod support;
+pub mod syscalls;
 pub mod tasks;

@@ -17,10 +17,10 @@ use citadel_agent_common::hist::Histogram;
 use tracing::warn;
 
 use super::error::ProbeError;
+use super::family::{self, Family, Hook};
 use super::mapped::Mapped;
 use super::object;
 use super::own::{Key, OwnConnections, OwnMap};
-use super::plan::{self, Family, Hook};
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
 use crate::host::kernel_types::Layout;
@@ -288,7 +288,7 @@ fn monotonic_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-fn attach(ebpf: &mut Ebpf, program: &plan::Program, cgroup: &File) -> Result<(), ProbeError> {
+fn attach(ebpf: &mut Ebpf, program: &family::Program, cgroup: &File) -> Result<(), ProbeError> {
     // "Single" is what aya maps to a link on 5.7 and later, and the kernel still allows several at one cgroup.
     let mode = CgroupAttachMode::Single;
     let name = program.name;

@@ -2,10 +2,10 @@
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{Program, ProgramError};
-use aya::{Btf, Ebpf, Pod};
+use aya::{Btf, BtfError, Ebpf, Pod};
 use tracing::debug;
 
-use super::error::ProbeError;
+use super::error::{ProbeError, chain};
 use super::mapped::{Mapped, Words};
 
 /// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. A refusal shows when the maps are made.
@@ -79,6 +79,27 @@ pub(super) fn trace(
     program.load(tracepoint, btf).and_then(|()| program.attach()).map(drop).map_err(|error| refused(name, &error))
 }
 
+/// Loads a program for the beginning or the end of a kernel function and attaches it. False when the kernel has no such
+/// function.
+pub(super) fn trace_function(
+    ebpf: &mut Ebpf,
+    name: &str,
+    shown: &'static str,
+    function: &str,
+    btf: &Btf,
+) -> Result<bool, ProbeError> {
+    let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(shown))? {
+        Program::FEntry(program) => program.load(function, btf).and_then(|()| program.attach().map(drop)),
+        Program::FExit(program) => program.load(function, btf).and_then(|()| program.attach().map(drop)),
+        _ => return Err(ProbeError::Missing(shown)),
+    };
+    match result {
+        Ok(()) => Ok(true),
+        Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) => Ok(false),
+        Err(error) => Err(refused(shown, &error)),
+    }
+}
+
 /// The error of a program, in one line; the verifier's log goes to the debug log.
 pub(super) fn refused(program: &'static str, error: &ProgramError) -> ProbeError {
     if let ProgramError::LoadError { verifier_log, .. } = error {
@@ -93,15 +114,7 @@ pub(super) fn refused(program: &'static str, error: &ProgramError) -> ProbeError
                 log.lines().rfind(|line| !line.is_empty() && !counts.iter().any(|count| line.starts_with(count)));
             last.map_or_else(|| io_error.to_string(), |last| format!("{io_error}: {last}"))
         }
-        _ => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
-            text
-        }
+        _ => chain(error),
     };
     ProbeError::Program { program, error: text }
 }

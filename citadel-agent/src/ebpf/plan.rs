@@ -3,101 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
+use super::family::{Family, Form};
 use super::support::{Capability, Kernel, Support};
-use crate::config::resolved::Ebpf;
-
-/// A probe family: what is loaded, attached and reported together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// Requests, tokens and TCP.
-    Net,
-    /// How long requests lie in the receive queue.
-    Recvq,
-    /// How long threads wait for a CPU, and have one.
-    Sched,
-}
-
-impl Family {
-    /// All families, those that others need first.
-    pub const ALL: [Self; 3] = [Self::Net, Self::Recvq, Self::Sched];
-
-    /// Name in `/status`, metrics and configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Net => "net",
-            Self::Recvq => "recvq",
-            Self::Sched => "sched",
-        }
-    }
-
-    /// Its programs, in the order in which they are attached.
-    #[must_use]
-    pub const fn programs(self) -> &'static [Program] {
-        match self {
-            // Connections first: one that begins while the others are being attached is known from its handshake.
-            Self::Net => &[
-                Program { name: "net_sockops", hook: Hook::SockOps },
-                Program { name: "net_egress", hook: Hook::CgroupEgress },
-                Program { name: "net_early", hook: Hook::TailCall },
-                Program { name: "net_ingress", hook: Hook::CgroupIngress },
-            ],
-            Self::Recvq => &[Program { name: "recvq_read", hook: Hook::Tracepoint("tcp_rcv_space_adjust") }],
-            // Forks first: no child of a process that is followed is missed.
-            Self::Sched => &[
-                Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
-                Program { name: "sched_wakeup", hook: Hook::Tracepoint("sched_wakeup") },
-                Program { name: "sched_wakeup_new", hook: Hook::Tracepoint("sched_wakeup_new") },
-                Program { name: "sched_switch", hook: Hook::Tracepoint("sched_switch") },
-            ],
-        }
-    }
-
-    /// Whether the configuration wants it.
-    const fn is_wanted(self, config: &Ebpf) -> bool {
-        match self {
-            Self::Net => config.net,
-            Self::Recvq => config.recvq,
-            Self::Sched => config.sched,
-        }
-    }
-}
-
-/// A kernel program.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Program {
-    /// Its name.
-    pub name: &'static str,
-    /// Where it runs.
-    pub hook: Hook,
-}
-
-/// Where a program runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hook {
-    /// Segments that come in.
-    CgroupIngress,
-    /// Segments that go out.
-    CgroupEgress,
-    /// Connections that begin and end.
-    SockOps,
-    /// Where another program hands over.
-    TailCall,
-    /// A BTF tracepoint.
-    Tracepoint(&'static str),
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CgroupIngress => write!(f, "cgroup_skb/ingress"),
-            Self::CgroupEgress => write!(f, "cgroup_skb/egress"),
-            Self::SockOps => write!(f, "sock_ops"),
-            Self::TailCall => write!(f, "tail call"),
-            Self::Tracepoint(name) => write!(f, "tp_btf/{name}"),
-        }
-    }
-}
+use crate::config::resolved::{CallForm, Ebpf};
 
 /// What is to be done with a family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,8 +19,27 @@ pub enum Decision {
     },
     /// Load its programs and attach them to their tracepoints.
     Trace,
+    /// Load its programs and attach them to system calls.
+    TraceCalls(Variant),
     /// Leave it, because.
     Skip(Reason),
+}
+
+impl Decision {
+    /// Whether the programs are loaded with the kernel's own types.
+    #[must_use]
+    pub const fn is_traced(&self) -> bool {
+        matches!(self, Self::Trace | Self::TraceCalls(_))
+    }
+}
+
+/// One of the ways in which a family can be attached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Variant {
+    /// Which.
+    pub form: Form,
+    /// Why this one.
+    pub reason: String,
 }
 
 /// Why a family is not attached.
@@ -211,6 +140,7 @@ fn decide_one(
             trace(RECVQ_KERNEL, support)
         }
         Family::Sched => trace(OLDEST_KERNEL, support),
+        Family::Syscalls => system_calls(config, support),
     }
 }
 
@@ -236,6 +166,19 @@ fn trace(oldest: Kernel, support: &Support) -> Result<Decision, Reason> {
     permitted(&[Capability::Bpf, Capability::Perfmon], support)?;
     built_in(support.btf, BTF)?;
     Ok(Decision::Trace)
+}
+
+/// Programs at system calls: x86-64 alone has its numbers and functions known.
+fn system_calls(config: &Ebpf, support: &Support) -> Result<Decision, Reason> {
+    trace(OLDEST_KERNEL, support)?;
+    built_in(Some(cfg!(target_arch = "x86_64")), "x86-64 system calls")?;
+    let (form, reason) = match &support.fentry {
+        _ if config.call_form == CallForm::RawTp => (Form::RawTp, "the configuration says so".to_owned()),
+        Some(Ok(())) => (Form::Fentry, "costs calls that are not measured nothing".to_owned()),
+        Some(Err(error)) => (Form::RawTp, error.clone()),
+        None => (Form::RawTp, "it is not known whether this kernel takes fentry".to_owned()),
+    };
+    Ok(Decision::TraceCalls(Variant { form, reason }))
 }
 
 fn not_older(need: Kernel, support: &Support) -> Result<(), Reason> {
@@ -271,6 +214,7 @@ mod tests {
             sock_ops: Some(true),
             sk_storage: Some(true),
             btf: Some(true),
+            fentry: Some(Ok(())),
         }
     }
 
@@ -283,7 +227,15 @@ mod tests {
         decide_for(Family::Net, config, support)
     }
 
-    const ON: Ebpf = Ebpf { net: true, recvq: true, sched: true, cgroup: None };
+    const ON: Ebpf = Ebpf {
+        net: true,
+        recvq: true,
+        sched: true,
+        syscalls: true,
+        calls: Vec::new(),
+        call_form: CallForm::Auto,
+        cgroup: None,
+    };
 
     #[test]
     fn an_able_host_attaches_at_the_root_of_the_mount() {
@@ -374,6 +326,24 @@ mod tests {
         assert_eq!(decide_for(Family::Recvq, &ON, &support), Decision::Skip(too_old));
         assert_eq!(decide_for(Family::Sched, &ON, &support), Decision::Trace);
         assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
+    }
+
+    #[test]
+    fn system_calls_are_seen_at_their_functions_where_the_kernel_allows() {
+        let decided = |config: &Ebpf, fentry| match decide_for(Family::Syscalls, config, &Support { fentry, ..able() })
+        {
+            Decision::TraceCalls(Variant { form, reason }) => (form, reason),
+            other => panic!("{other:?}"),
+        };
+        let form_and_reason = |fentry| decided(&ON, fentry);
+        assert_eq!(form_and_reason(Some(Ok(()))).0, Form::Fentry);
+        let refused = form_and_reason(Some(Err("refused: EPERM".to_owned())));
+        assert_eq!(refused, (Form::RawTp, "refused: EPERM".to_owned()));
+        assert_eq!(form_and_reason(None).0, Form::RawTp);
+        let configured = Ebpf { call_form: CallForm::RawTp, ..ON };
+        assert_eq!(decided(&configured, Some(Ok(()))).0, Form::RawTp);
+        let off = Ebpf { syscalls: false, ..ON };
+        assert_eq!(decide_for(Family::Syscalls, &off, &able()), Decision::Skip(Reason::Disabled("syscalls")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The `sched` family in userspace: loads and attaches the programs, tells them which processes are whose, reads what they
 //! counted. Dropping [`Sched`] detaches them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use aya::maps::HashMap;
 use aya::maps::MapData;
@@ -10,9 +10,9 @@ use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS};
 use citadel_agent_common::hist::Histogram;
 
 use super::error::ProbeError;
+use super::family::{Family, Hook};
 use super::mapped::Mapped;
 use super::object;
-use super::plan::{Family, Hook};
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
 use super::tasks::Tasks;
@@ -91,7 +91,7 @@ impl Sched {
     /// # Errors
     /// When the map cannot be read or written.
     pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
-        self.tasks.follow(&slots_of_processes(inventory, &self.slots))
+        self.tasks.follow(inventory, &self.slots)
     }
 
     /// How long a model's threads waited for a CPU.
@@ -123,17 +123,4 @@ impl Sched {
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.ebpf, Family::Sched)
     }
-}
-
-/// The slot of each process of a model; the first by port where several models share one.
-fn slots_of_processes(inventory: &Inventory, slots: &Slots) -> BTreeMap<u32, u32> {
-    let mut found = BTreeMap::new();
-    for model in &inventory.models {
-        if let Some(slot) = slots.get(model.port) {
-            for &pid in &model.pids {
-                found.entry(pid).or_insert(slot);
-            }
-        }
-    }
-    found
 }

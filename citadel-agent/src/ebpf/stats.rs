@@ -1,11 +1,12 @@
 //! What a kernel program has cost so far, while the kernel's BPF statistics are on (`kernel.bpf_stats_enabled`).
 
 use std::fs;
+use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use aya::Ebpf;
 
-use super::plan::Family;
+use super::family::Family;
 
 /// Runs of a program and the time spent in them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -14,6 +15,14 @@ pub struct RunStats {
     pub runs: u64,
     /// Nanoseconds in all of them.
     pub nanoseconds: u64,
+}
+
+impl Add for RunStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { runs: self.runs + other.runs, nanoseconds: self.nanoseconds + other.nanoseconds }
+    }
 }
 
 /// What each program of a family has cost.
@@ -28,17 +37,27 @@ pub(super) fn of(ebpf: &Ebpf, family: Family) -> impl Iterator<Item = (&'static 
 /// none were collected.
 #[must_use]
 pub fn read(program: &impl AsFd) -> Option<RunStats> {
-    let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
-    parse(&fs::read_to_string(path).ok()?)
+    parse(&fdinfo(program)?)
+}
+
+/// How often the kernel left a program out, because it ran already on that CPU (Linux 5.12 on).
+#[must_use]
+pub fn missed(program: &impl AsFd) -> Option<u64> {
+    number(&fdinfo(program)?, "recursion_misses")
+}
+
+fn fdinfo(program: &impl AsFd) -> Option<String> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()
+}
+
+fn number(fdinfo: &str, key: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
 }
 
 /// Parses `run_time_ns` and `run_cnt`.
 #[must_use]
 pub fn parse(fdinfo: &str) -> Option<RunStats> {
-    let number = |key: &str| {
-        fdinfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse::<u64>().ok())
-    };
-    let stats = RunStats { runs: number("run_cnt")?, nanoseconds: number("run_time_ns")? };
+    let stats = RunStats { runs: number(fdinfo, "run_cnt")?, nanoseconds: number(fdinfo, "run_time_ns")? };
     (stats.runs > 0).then_some(stats)
 }
 

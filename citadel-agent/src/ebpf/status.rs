@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use super::error::ProbeError;
-use super::plan::{Decision, Family, Reason};
+use super::family::Family;
+use super::plan::{Decision, Reason, Variant};
 
 /// A family's or a program's verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -46,6 +47,9 @@ pub struct FamilyStatus {
     pub reason: String,
     /// What a person can do about it; empty when it measures.
     pub remedy: String,
+    /// How it is attached, where there are several ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// Its programs.
     pub programs: Vec<ProgramStatus>,
 }
@@ -62,10 +66,14 @@ pub struct ProgramStatus {
 }
 
 impl FamilyStatus {
-    /// A family whose programs all run.
+    /// A family whose programs all run, as was decided.
     #[must_use]
-    pub fn ok(family: Family) -> Self {
-        Self::of(family, Verdict::Ok, String::new(), String::new())
+    pub fn ok(family: Family, decision: &Decision) -> Self {
+        let variant = match decision {
+            Decision::TraceCalls(variant) => Some(variant.clone()),
+            _ => None,
+        };
+        Self { variant, ..Self::of(family, Verdict::Ok, String::new(), String::new()) }
     }
 
     /// A family that the plan leaves out.
@@ -91,8 +99,8 @@ impl FamilyStatus {
     #[must_use]
     pub fn planned(family: Family, decision: &Decision) -> Self {
         match decision {
-            Decision::AttachTo { .. } | Decision::Trace => Self::ok(family),
             Decision::Skip(reason) => Self::skipped(family, reason),
+            _ => Self::ok(family, decision),
         }
     }
 
@@ -102,7 +110,7 @@ impl FamilyStatus {
             .iter()
             .map(|program| ProgramStatus { name: program.name, status, reason: reason.clone() })
             .collect();
-        Self { family: family.name(), status, reason, remedy, programs }
+        Self { family: family.name(), status, reason, remedy, variant: None, programs }
     }
 }
 

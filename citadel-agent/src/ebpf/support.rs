@@ -7,6 +7,7 @@ use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 
+use super::error::chain;
 use crate::host::{Roots, kernel_types, mountinfo};
 
 /// A capability that a program may need (`capabilities(7)`).
@@ -72,6 +73,8 @@ pub struct Support {
     pub sk_storage: Option<bool>,
     /// The kernel describes its types (CONFIG_DEBUG_INFO_BTF).
     pub btf: Option<bool>,
+    /// Programs at the kernel's functions (fentry) load and attach; or why not.
+    pub fentry: Option<Result<(), String>>,
 }
 
 impl Support {
@@ -89,6 +92,7 @@ impl Support {
             sock_ops: is_program_supported(ProgramType::SockOps).ok(),
             sk_storage: is_map_supported(MapType::SkStorage).ok(),
             btf: kernel_types::path(roots).try_exists().ok(),
+            fentry: Some(try_fentry()),
         }
     }
 
@@ -96,6 +100,15 @@ impl Support {
     #[must_use]
     pub fn has(&self, capability: Capability) -> bool {
         self.capabilities.is_none_or(|set| set >> capability.bit() & 1 == 1)
+    }
+}
+
+/// Attaches a program that does nothing to a function of the kernel's that does nothing, for a moment: nothing else tells.
+fn try_fentry() -> Result<(), String> {
+    match is_program_supported(ProgramType::Tracing) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("this kernel has no fentry".to_owned()),
+        Err(error) => Err(format!("this kernel refuses fentry: {}", chain(&error))),
     }
 }
 

@@ -9,6 +9,8 @@ use aya::maps::{HashMap, MapData, MapError};
 use citadel_agent_common::abi::MAX_PROCESSES;
 
 use super::error::ProbeError;
+use super::slots::Slots;
+use crate::discovery::inventory::Inventory;
 
 /// Name of the map in each object that has one.
 const MAP: &str = "TASKS";
@@ -31,7 +33,8 @@ impl Tasks {
     ///
     /// # Errors
     /// When the map cannot be read or written; a full map is no error, the programs count what it costs.
-    pub(super) fn follow(&mut self, found: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
+    pub(super) fn follow(&mut self, inventory: &Inventory, slots: &Slots) -> Result<(), ProbeError> {
+        let found = &slots_of_processes(inventory, slots);
         let failed = |error| ProbeError::Map { map: MAP, error };
         let held: BTreeMap<u32, u32> = self.map.iter().collect::<Result<_, _>>().map_err(failed)?;
         let plan = plan(&held, found, &self.unseen);
@@ -72,6 +75,19 @@ fn plan(held: &BTreeMap<u32, u32>, found: &BTreeMap<u32, u32>, unseen: &BTreeSet
     let absent = held.keys().filter(|process| !found.contains_key(process)).copied();
     let (forget, young): (Vec<_>, Vec<_>) = absent.partition(|process| unseen.contains(process));
     Plan { write: write.collect(), forget, unseen: young.into_iter().collect() }
+}
+
+/// The slot of each process of a model; the first by port where several models share one.
+fn slots_of_processes(inventory: &Inventory, slots: &Slots) -> BTreeMap<u32, u32> {
+    let mut found = BTreeMap::new();
+    for model in &inventory.models {
+        if let Some(slot) = slots.get(model.port) {
+            for &pid in &model.pids {
+                found.entry(pid).or_insert(slot);
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

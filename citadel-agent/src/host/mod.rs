@@ -1,6 +1,7 @@
 //! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
 
 pub mod cgroup;
+pub mod errno;
 pub mod kernel_types;
 pub mod mountinfo;
 pub mod net_tcp;

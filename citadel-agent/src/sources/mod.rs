@@ -1,6 +1,7 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
 //! fixture.
 
+pub mod alerts;
 mod discovery;
 mod gpu;
 mod models;
@@ -9,6 +10,7 @@ mod process;
 mod processes;
 pub mod remote_write;
 mod sched;
+mod syscalls;
 
 use std::error::Error;
 use std::time::Instant;
@@ -36,6 +38,8 @@ pub struct Origin<'a> {
     pub inventory: &'a Inventory,
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
+    /// The alerts' figures, once there are any.
+    pub alerts: &'a Slot<alerts::Numbers>,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
@@ -76,7 +80,9 @@ pub const SOURCES: &[Source] = &[
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "sched", section: Section::Models, read: sched::read },
+    Source { name: "syscalls", section: Section::Models, read: syscalls::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
+    Source { name: "alerts", section: Section::Agent, read: alerts::read },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
 ];

@@ -45,7 +45,7 @@ impl Agent {
         settings.local.control_socket = folder.join("control.sock");
         settings.models.ports = models.iter().map(|&(port, name)| (port, name.to_owned())).collect();
         settings.models.discover = None;
-        settings.ebpf = Ebpf { net: false, recvq: false, sched: false, cgroup: None };
+        settings.ebpf = Ebpf { net: false, recvq: false, sched: false, syscalls: false, ..Ebpf::default() };
         settings.gpu.nvml_library = Some(fake.library());
         settings.gpu.sampling_interval = Duration::from_millis(200);
         let config = folder.join("config.yaml");

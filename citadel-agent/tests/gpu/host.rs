@@ -132,6 +132,7 @@ impl Host {
             inventory: &self.inventory,
             discovered: &Discovered::default(),
             families: &mut Families::default(),
+            alerts: &Slot::default(),
             remote_write: &Slot::default(),
             gpu: Some(&self.gpu),
         };

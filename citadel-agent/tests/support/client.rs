@@ -65,10 +65,30 @@ pub fn parse(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an end of the header");
     let head = std::str::from_utf8(&bytes[..end]).unwrap();
     let mut lines = head.split("\r\n");
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    // A request, which has a path there, has no status.
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap_or(0);
     let headers = lines
         .map(|line| line.split_once(": ").expect("a header field"))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
     Answer { status, headers, body: bytes[end + 4..].to_vec() }
+}
+
+/// What a server that may not be there yet answers to a GET, as JSON.
+pub fn get_json(addr: SocketAddr, path: &str) -> Option<serde_json::Value> {
+    let mut stream = TcpStream::connect(addr).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    // HTTP/1.0, so that the answer is not chunked.
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&parse(&bytes).body).ok()
+}
+
+/// Header and body of the one request, with a Content-Length, that comes in on `stream`, answered with `status`.
+pub fn receive_post(mut stream: TcpStream, status: &str) -> Option<Answer> {
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let request = read_answer(&mut stream).ok()?;
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
+    Some(request)
 }

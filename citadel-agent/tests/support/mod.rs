@@ -4,8 +4,10 @@
 
 pub mod client;
 pub mod prometheus;
+pub mod promql;
 pub mod receiver;
 pub mod sending;
+pub mod series;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -132,7 +134,8 @@ pub fn config() -> Config {
         },
         remote: None,
         remote_write: RemoteWrite::default(),
-        ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+        ebpf: Ebpf::default(),
+        alerts: Config::default().alerts,
         gpu: Gpu::default(),
     }
 }

@@ -30,16 +30,22 @@ pub(super) const MODELS: [(&str, u16); 7] = [
 pub(super) struct Agent {
     group: Group,
     port: u16,
+    health: u16,
 }
 
 impl Agent {
     /// Starts the agent with the seven models, and with `discover` as its range, or `none`.
     pub(super) fn start(stage: &Stage, discover: &str) -> Result<Self> {
+        Self::start_with(stage, discover, "")
+    }
+
+    /// Likewise, with these further lines of configuration.
+    pub(super) fn start_with(stage: &Stage, discover: &str, more: &str) -> Result<Self> {
         let (port, health) = (free_port()?, free_port()?);
         let models: Vec<_> = MODELS.iter().map(|(name, port)| format!("{name}: {port}")).collect();
         let text = format!(
             "local_collection:\n  listen_address: \"127.0.0.1\"\n  metrics_port: {port}\n  health_check_port: {health}\n  \
-             log_level: WARN\nmodel_monitoring:\n  ports: {{{}}}\n  discover: \"{discover}\"\n  health_endpoints: []\n",
+             log_level: WARN\nmodel_monitoring:\n  ports: {{{}}}\n  discover: \"{discover}\"\n  health_endpoints: []\n{more}",
             models.join(", ")
         );
         let config = stage.folder.join("agent.yaml");
@@ -47,7 +53,22 @@ impl Agent {
         let mut command = run::agent_command(&stage.agent, Some(&config))?;
         let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "agent"), false)?;
         group.wait_until(Duration::from_secs(20), || scrape::get(health, "/ready").is_ok())?;
-        Ok(Self { group, port })
+        Ok(Self { group, port, health })
+    }
+
+    /// In which form system calls are seen.
+    pub(super) fn form(&self) -> Result<String> {
+        let status = scrape::get(self.health, "/status").context("asking for the agent's status")?;
+        form(&status).map(str::to_owned).with_context(|| format!("no family is attached in a form: {status}"))
+    }
+
+    /// Waits until discovery has found that a process is a model's.
+    pub(super) fn wait_until_known(&mut self, pid: u32) -> Result<()> {
+        let (port, pid) = (self.port, pid.to_string());
+        self.group.wait_until(Duration::from_secs(10), || {
+            let page = scrape::get(port, "/metrics/models").map(|text| Page::parse(&text));
+            page.is_ok_and(|page| page.sum("citadel_model_info", &[("pid", &pid)]) == Some(1.0))
+        })
     }
 
     /// Scrapes the models' page, as text.
@@ -87,6 +108,11 @@ impl Agent {
         let field = |name| bytes(&status, name).with_context(|| format!("no {name} in {path}"));
         Ok((field("VmRSS:")?, field("VmHWM:")?))
     }
+}
+
+/// The value of the only member `form` of the status.
+fn form(status: &str) -> Option<&str> {
+    status.split_once("\"form\"")?.1.split('"').nth(1)
 }
 
 /// User and system time of `/proc/PID/stat` (fields 14 and 15; the second, the name, may contain anything).

@@ -11,6 +11,7 @@ mod remote_write;
 mod report;
 mod requests;
 mod stats;
+mod syscalls;
 mod wrk;
 
 use std::env;
@@ -49,6 +50,8 @@ enum What {
     Requests(requests::Args),
     /// Remote write through an outage, beside Prometheus in agent mode; writes its section of docs/overhead.md.
     RemoteWrite(remote_write::Args),
+    /// What the `syscalls` family makes a system call cost; writes that section of docs/overhead.md.
+    Syscalls(syscalls::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -76,6 +79,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),
+        What::Syscalls(args) => syscalls::main(workspace, &stage, args),
     }
 }
 

@@ -10,7 +10,7 @@ use super::empty::EmptyPair;
 use super::nginx::Nginx;
 use super::report::{self, Report};
 use super::stats::{self, Runs, Spread, StatsOn};
-use super::{MODEL_PORT, OTHER_PORT, Stage, go_on, load, remote_write, wrk};
+use super::{MODEL_PORT, OTHER_PORT, Stage, go_on, load, remote_write, syscalls, wrk};
 use crate::workspace::Workspace;
 
 /// Arguments of `cargo xtask bench overhead`.
@@ -71,7 +71,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
         scrape: scrape(stage)?,
         seconds,
     };
-    let text = report::markdown(&report)?;
+    let text = syscalls::with_section(&report::markdown(&report)?, &syscalls::section(stage, rounds)?)?;
     println!("{text}");
     if !args.quick {
         let file = workspace.root.join("docs/overhead.md");

@@ -57,7 +57,7 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     let pairs = throughput.model.len();
     text +=
         "# Overhead\n\nWritten by `cargo xtask bench overhead`, which measures everything here anew; do not edit.\n\n";
-    writeln!(text, "{}\n\n## Figures\n", environment()?)?;
+    writeln!(text, "{}; release build.\n\n## Figures\n", environment()?)?;
     text += "| what | measured | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n";
     let ratio = |rates: &[Rates]| Spread::of(rates.iter().map(|rates| rates.agent / rates.nothing));
     row(
@@ -134,7 +134,7 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
         scrape.resident * 1e-6
     )?;
     text += "\n## Again\n\n```sh\ncargo xtask bench overhead            # all of it, some minutes, on an idle machine\n\
-             cargo xtask bench overhead --quick    # only prints, to see that it works\n```\n";
+             cargo xtask bench overhead --quick    # only prints, to see that it works\ncargo xtask bench syscalls            # that section alone\n```\n";
     Ok(text)
 }
 
@@ -210,5 +210,5 @@ pub(super) fn environment() -> Result<String> {
     let cores = std::thread::available_parallelism().context("cannot count the cores")?;
     let load = fs::read_to_string("/proc/loadavg").context("cannot read the load")?;
     let load = load.split(' ').next().unwrap_or_default().to_owned();
-    Ok(format!("{date}; {kernel}; {model}, {cores} cores; release build; load average at the end {load}."))
+    Ok(format!("{date}; {kernel}; {model}, {cores} cores; load average at the end {load}"))
 }

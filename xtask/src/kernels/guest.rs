@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::image::{AGENT, CONFIG};
-use super::support;
 use super::traffic::{self, CHUNKS, Client, FIRST, GAP};
+use super::{calls, support};
 use crate::scrape::{self, Page};
 
 /// Begins the line of the verdict.
@@ -67,6 +67,7 @@ fn run() -> Result<String> {
 
     let checked = Command::new(AGENT).args(["check", "--config", CONFIG]).status().context("starting the agent")?;
     println!("check: {checked}");
+    let calls = calls::run().context("system calls")?;
     traffic::serve()?;
     let begun = Instant::now();
     let mut agent = Command::new(AGENT)
@@ -81,7 +82,7 @@ fn run() -> Result<String> {
             Err(error) => println!("--- {path}: {error:#}"),
         }
     }
-    summary
+    Ok(format!("{}; {calls}", summary?))
 }
 
 /// Waits for the agent, makes traffic, and compares what the agent says of it with the truth.

@@ -2,6 +2,7 @@
 //! on each. The machine's only process is this very program (`xtask guest`) and what it starts; in one more machine it is
 //! systemd, with models and the agent as its units.
 
+mod calls;
 mod guest;
 mod image;
 mod machine;
@@ -64,6 +65,8 @@ pub(crate) struct Args {
 pub(crate) enum Role {
     /// Its first process, until systemd is that.
     Systemd,
+    /// A process whose system calls are known.
+    Call,
     /// A unit: compares what the agent says with the truth.
     Check,
     /// A unit: a model's server.
@@ -78,6 +81,7 @@ pub(crate) fn be_guest(role: Option<&Role>) -> ! {
     match role {
         None => guest::main(),
         Some(Role::Systemd) => systemd::init::main(),
+        Some(Role::Call) => calls::call(),
         Some(Role::Check) => guest::conclude(systemd::check::run()),
         Some(Role::Serve { port }) => systemd::server::main(*port),
     }

@@ -18,6 +18,17 @@ const ROW: &str = "GUEST PROGRAM\t";
 /// Begins the line with the kernel's release.
 const RELEASE: &str = "GUEST RELEASE\t";
 
+/// Begins the line of what system calls cost in one form; its fields are separated by tabs.
+pub(super) const COST: &str = "GUEST COST\t";
+
+/// What a machine has told.
+struct Seen {
+    release: String,
+    programs: Vec<Program>,
+    /// The fields of [`COST`].
+    costs: Vec<Vec<String>>,
+}
+
 /// What became of a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Program {
@@ -65,8 +76,8 @@ fn unexpected(release: &str, programs: &[Program]) -> Vec<String> {
     wrong
 }
 
-/// A kernel's release and programs, from what its machine printed.
-fn parse(console: &str) -> Option<(String, Vec<Program>)> {
+/// From what the machine printed.
+fn parse(console: &str) -> Option<Seen> {
     let release = console.lines().find_map(|line| line.strip_prefix(RELEASE))?.trim().to_owned();
     let rows = console.lines().filter_map(|line| line.strip_prefix(ROW));
     let programs = rows.filter_map(|row| {
@@ -75,7 +86,9 @@ fn parse(console: &str) -> Option<(String, Vec<Program>)> {
         let [family, name, status, reason] = [family, name, status, reason].map(str::to_owned);
         Some(Program { family, name, status, reason })
     });
-    Some((release, programs.collect()))
+    let costs = console.lines().filter_map(|line| line.strip_prefix(COST));
+    let costs = costs.map(|row| row.trim_end_matches('\r').split('\t').map(str::to_owned).collect());
+    Some(Seen { release, programs: programs.collect(), costs: costs.collect() })
 }
 
 /// Writes the document from the consoles of all machines, oldest kernel first.
@@ -88,10 +101,10 @@ pub(super) fn write(workspace: &Workspace, consoles: &[&Path]) -> Result<()> {
     Ok(fs::write(workspace.root.join("docs/kernel-support.md"), document(&kernels))?)
 }
 
-fn document(kernels: &[(String, Vec<Program>)]) -> String {
+fn document(kernels: &[Seen]) -> String {
     let mut rows: Vec<(&str, &str)> = Vec::new();
     let mut reasons: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    for (release, programs) in kernels {
+    for Seen { release, programs, .. } in kernels {
         for program in programs {
             if !rows.contains(&(&program.family, &program.name)) {
                 rows.push((&program.family, &program.name));
@@ -107,7 +120,7 @@ fn document(kernels: &[(String, Vec<Program>)]) -> String {
         .to_owned();
     text += &format!(
         "| family | program |{}\n",
-        kernels.iter().map(|(release, _)| format!(" {release} |")).collect::<String>()
+        kernels.iter().map(|seen| format!(" {} |", seen.release)).collect::<String>()
     );
     text += &format!("| --- | --- |{}\n", " --- |".repeat(kernels.len()));
     for (family, name) in rows {
@@ -115,13 +128,24 @@ fn document(kernels: &[(String, Vec<Program>)]) -> String {
             let found = programs.iter().find(|program| program.family == family && program.name == name);
             found.map_or("-", |program| if program.status == "ok" { "yes" } else { "no" })
         };
-        let cells: String = kernels.iter().map(|(_, programs)| format!(" {} |", of(programs))).collect();
+        let cells: String = kernels.iter().map(|seen| format!(" {} |", of(&seen.programs))).collect();
         text += &format!("| {family} | `{name}` |{cells}\n");
     }
     if !reasons.is_empty() {
         text += "\nWhere it says no, the agent runs on, leaves the family out and says why:\n\n";
         for ((family, release), reason) in reasons {
             text += &format!("- {family} on {release}: {reason}.\n");
+        }
+    }
+    text += "\n## What system calls cost\n\nThe `syscalls` family alone, by either of its forms: the time of a short call (a `read` \
+             that fails) as a multiple of its time without the agent. Ratios, because nanoseconds of an emulated machine are \
+             nobody's; each is the least of ten rounds, and under 10 % either way means nothing. Both forms have counted \
+             every call and error of a known number on each kernel.\n\n\
+             | kernel | form | measured call of a model | of another process | call that is not measured |\n\
+             | --- | --- | ---: | ---: | ---: |\n";
+    for Seen { release, costs, .. } in kernels {
+        for cost in costs {
+            text += &format!("| {release} | {} |\n", cost.join(" | "));
         }
     }
     text
@@ -150,7 +174,9 @@ mod tests {
     #[test]
     fn the_document_says_what_the_consoles_say() {
         let console = |release: &str, status: &str, reason: &str| {
-            format!("noise\n{RELEASE}{release}\r\n{ROW}net\tp\tok\t\r\n{ROW}recvq\tp\t{status}\t{reason}\r\n")
+            format!(
+                "noise\n{RELEASE}{release}\r\n{ROW}net\tp\tok\t\r\n{ROW}recvq\tp\t{status}\t{reason}\r\n{COST}fentry\t3.1\t2.0\t1.0\r\n"
+            )
         };
         let kernels =
             [console("5.10", "unsupported", "too old"), console("6.1", "ok", "")].map(|text| parse(&text).unwrap());
@@ -160,9 +186,10 @@ mod tests {
             "| net | `p` | yes | yes |",
             "| recvq | `p` | no | yes |",
             "- recvq on 5.10: too old.",
+            "| 6.1 | fentry | 3.1 | 2.0 | 1.0 |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}: {text}");
         }
-        assert_eq!(parse("noise"), None);
+        assert!(parse("noise").is_none());
     }
 }

@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+mod access;
+mod alerts;
 mod ebpf;
 mod gpu;
 mod remote;
 mod remote_write;
 
+pub(super) use alerts::shipped as shipped_rules;
+
 use super::mistakes::{Mistakes, join};
 use super::resolved::{Config, Endpoints, Local, Models};
-use super::section::{At, Section, convert_at, entries};
-use super::tree::{Node, Value};
-use super::value::{self, expected};
+use super::section::{self, At, Section, convert_at, entries, list};
+use super::tree::Node;
+use super::value;
 
 /// Most paths that each model is probed for.
 const MAX_HEALTH_ENDPOINTS: usize = 16;
@@ -31,6 +35,7 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
         remote_write::remote_write(&root.section("remote_write", mistakes), defaults.remote_write, mistakes);
     let ebpf = ebpf::ebpf(&root.section("ebpf", mistakes), &defaults.ebpf, mistakes);
     let gpu = gpu::gpu(&root.section("gpu", mistakes), &defaults.gpu, mistakes);
+    let alerts = alerts::alerts(&root.section("alerts", mistakes), mistakes);
     Some(Config {
         local: local?,
         models: models?,
@@ -38,6 +43,7 @@ pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Co
         remote_write: remote_write?,
         ebpf: ebpf?,
         gpu: gpu?,
+        alerts: alerts?,
     })
 }
 
@@ -199,30 +205,6 @@ fn model_ports(path: &str, node: &Node, own: &OwnPorts, mistakes: &mut Mistakes)
 }
 
 fn health_endpoints(path: &str, node: &Node, mistakes: &mut Mistakes) -> Option<Vec<String>> {
-    let items = match &node.value {
-        Value::List(items) => items,
-        Value::Refused => return None,
-        _ => {
-            mistakes.push(node.pos, path, expected("a list of paths, or [] for none", node));
-            return None;
-        }
-    };
-    if items.len() > MAX_HEALTH_ENDPOINTS {
-        let message = format!("{} paths are more than {MAX_HEALTH_ENDPOINTS}", items.len());
-        mistakes.push(node.pos, path, message);
-        return None;
-    }
-    let mut paths: Vec<String> = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let at_path = format!("{path}[{i}]");
-        let Some(at) = convert_at(at_path.clone(), item.pos, item, value::probe_path, mistakes) else {
-            continue;
-        };
-        if paths.contains(&at.value) {
-            mistakes.push(at.pos, at_path, format!("\"{}\" is in the list already", at.value));
-        } else {
-            paths.push(at.value);
-        }
-    }
-    Some(paths)
+    let items = list(path, node, "a list of paths, or [] for none", MAX_HEALTH_ENDPOINTS, mistakes)?;
+    Some(section::items(path, items, value::probe_path, mistakes))
 }

@@ -1,9 +1,13 @@
 //! `remote_monitoring`.
 
+use super::access::access;
 use crate::config::mistakes::Mistakes;
 use crate::config::resolved::{DEFAULT_PROMETHEUS_INTERVAL, Remote};
-use crate::config::section::{At, Section};
+use crate::config::section::{At, Section, convert_at, list};
 use crate::config::value;
+
+/// Most Alertmanagers besides the one of `alert_manager_url`.
+const MAX_ALERTMANAGERS: usize = 16;
 
 /// All keys are checked even when the section is not enabled, so that enabling it holds no surprise.
 pub(super) fn remote(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Option<Remote>> {
@@ -24,6 +28,8 @@ pub(super) fn remote(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<O
     let alerting = section.section("alerting", mistakes);
     let alert_manager_url = alerting.optional("alert_manager_url", value::url, mistakes);
     let webhook_url = alerting.optional("webhook_url", value::url, mistakes);
+    let alertmanagers = alertmanagers(&alerting, mistakes);
+    let alerting_access = access(&alerting, mistakes);
 
     if !enabled?.value {
         return Some(None);
@@ -37,5 +43,24 @@ pub(super) fn remote(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<O
         grafana_datasource: grafana_datasource?,
         alert_manager_url: alert_manager_url?,
         webhook_url: webhook_url?,
+        alertmanagers: alertmanagers?,
+        alerting_access: alerting_access?,
     }))
+}
+
+fn alertmanagers(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+    let Some((path, node)) = section.node("alertmanagers") else { return Some(Vec::new()) };
+    let items = list(&path, node, "a list of URLs, or [] for none", MAX_ALERTMANAGERS, mistakes)?;
+    let mut urls: Vec<String> = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        match convert_at(path.clone(), item.pos, item, value::url, mistakes) {
+            Some(at) if urls.contains(&at.value) => {
+                mistakes.push(at.pos, path, format!("\"{}\" is in the list already", at.value));
+            }
+            Some(at) => urls.push(at.value),
+            None => {}
+        }
+    }
+    Some(urls)
 }

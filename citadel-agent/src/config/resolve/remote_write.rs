@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::access::access;
 use crate::config::mistakes::{Mistakes, join, quoted};
 use crate::config::resolved::remote_write::{Denied, Destination, Histograms, PROMETHEUS, Protocol, RemoteWrite};
 use crate::config::section::{Section, convert_at, entries};
@@ -50,32 +51,16 @@ fn destination(name: &str, section: &Section<'_>, mistakes: &mut Mistakes) -> Op
     let protocol = section.read("protocol", defaults.protocol, protocol, mistakes);
     let denied = section.read("denied", defaults.denied, denied, mistakes);
     let timeout = section.read("timeout", defaults.timeout, value::interval, mistakes);
-    let username = section.optional("username", value::text, mistakes);
-    let password_file = section.optional("password_file", value::absolute_path, mistakes);
-    let bearer_token_file = section.optional("bearer_token_file", value::absolute_path, mistakes);
-    let ca_file = section.optional("ca_file", value::absolute_path, mistakes);
-
-    let mut refuse = |message: &str| mistakes.push(section.pos(), section.path(), message);
+    let access = access(section, mistakes);
     if url == Some(None) && name != PROMETHEUS {
-        refuse("has no url");
-    }
-    if let (Some(username), Some(password_file)) = (&username, &password_file)
-        && username.is_some() != password_file.is_some()
-    {
-        refuse("needs both username and password_file, or neither");
-    }
-    if matches!((&username, &bearer_token_file), (Some(Some(_)), Some(Some(_)))) {
-        refuse("has both username and bearer_token_file; a request carries one of them");
+        mistakes.push(section.pos(), section.path(), "has no url");
     }
     Some(Destination {
         url: url?,
         protocol: protocol?.value,
         denied: denied?.value,
         timeout: timeout?.value,
-        username: username?,
-        password_file: password_file?,
-        bearer_token_file: bearer_token_file?,
-        ca_file: ca_file?,
+        access: access?,
     })
 }
 

@@ -1,5 +1,7 @@
 //! The resolved configuration: every value is there, valid and in its final type.
 
+mod access;
+pub mod alerts;
 mod ebpf;
 mod gpu;
 mod remote;
@@ -11,7 +13,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ebpf::Ebpf;
+pub use access::Access;
+pub use alerts::Alerts;
+pub use ebpf::{CallForm, Ebpf};
 pub use gpu::Gpu;
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
@@ -31,6 +35,8 @@ pub struct Config {
     pub remote_write: RemoteWrite,
     /// `ebpf`: which kernel probes run, and where (the agent's own, optional section).
     pub ebpf: Ebpf,
+    /// `alerts`: the rules in force (the agent's own, optional section).
+    pub alerts: Alerts,
     /// `gpu`: what is read of the GPUs (likewise).
     pub gpu: Gpu,
 }
@@ -72,7 +78,8 @@ impl Default for Config {
             },
             remote: None,
             remote_write: RemoteWrite::default(),
-            ebpf: Ebpf { net: true, recvq: true, sched: true, cgroup: None },
+            ebpf: Ebpf::default(),
+            alerts: Alerts { enabled: true, rules: super::resolve::shipped_rules() },
             gpu: Gpu::default(),
         }
     }

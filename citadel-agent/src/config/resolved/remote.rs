@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Access;
+
 /// `scrape_interval` and `evaluation_interval` where they are not configured.
 pub(in crate::config) const DEFAULT_PROMETHEUS_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -24,4 +26,8 @@ pub struct Remote {
     pub alert_manager_url: Option<String>,
     /// Alertmanager's webhook, as the operator's file names it.
     pub webhook_url: Option<String>,
+    /// Further Alertmanagers.
+    pub alertmanagers: Vec<String>,
+    /// How all of them let the agent in.
+    pub alerting_access: Access,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Config;
+use super::{Access, Config};
 
 /// The destination that `remote_monitoring.prometheus.remote_write_url` is, by name.
 pub const PROMETHEUS: &str = "prometheus";
@@ -62,14 +62,8 @@ pub struct Destination {
     pub denied: Denied,
     /// How long a request may take.
     pub timeout: Duration,
-    /// User name of basic authentication.
-    pub username: Option<String>,
-    /// File that holds its password.
-    pub password_file: Option<PathBuf>,
-    /// File that holds a bearer token.
-    pub bearer_token_file: Option<PathBuf>,
-    /// File of the CAs to trust, PEM, instead of the host's.
-    pub ca_file: Option<PathBuf>,
+    /// How the agent gets in.
+    pub access: Access,
 }
 
 impl Default for Destination {
@@ -79,10 +73,7 @@ impl Default for Destination {
             protocol: Protocol::Auto,
             denied: Denied::Park,
             timeout: Duration::from_secs(30),
-            username: None,
-            password_file: None,
-            bearer_token_file: None,
-            ca_file: None,
+            access: Access::default(),
         }
     }
 }

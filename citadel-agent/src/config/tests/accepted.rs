@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::Remote;
+use crate::config::resolved::{Access, Remote};
 use crate::config::{Config, load, parse, print};
 
 fn ok(text: &str) -> Config {
@@ -24,6 +24,8 @@ fn the_operators_file_says_what_it_says() {
         grafana_datasource: Some("prometheus".to_owned()),
         alert_manager_url: Some("http://192.168.10.36:9093".to_owned()),
         webhook_url: Some("http://192.168.10.36:9093/api/v1/alerts".to_owned()),
+        alertmanagers: vec![],
+        alerting_access: Access::default(),
     };
     assert_eq!(config.remote, Some(remote));
 }
@@ -137,7 +139,10 @@ fn what_is_printed_says_the_same() {
     for config in [Config::default(), ok(OPERATORS)] {
         assert_eq!(ok(&print(&config)), config);
     }
-    same_lines(&print(&Config::default()), include_str!("default.yaml"));
+    // The shipped rules, which follow, have files of their own.
+    let default = print(&Config::default());
+    let (found, _) = default.split_once("alerts:\n").unwrap();
+    same_lines(found, include_str!("default.yaml"));
 }
 
 /// Compares line by line, so that a failure names the line.

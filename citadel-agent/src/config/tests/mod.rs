@@ -1,6 +1,7 @@
 //! The configuration as a whole: what is accepted, what is refused and in which words.
 
 mod accepted;
+mod alerts;
 mod documented;
 mod properties;
 mod refused;

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use citadel_agent_common::calls::CALLS;
 use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
+use crate::config::resolved::{Access, CallForm, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite};
 use crate::config::{parse, print};
 
 fn interval() -> impl Strategy<Value = Duration> {
@@ -84,7 +85,9 @@ fn remote() -> impl Strategy<Value = Remote> {
         any::<IpAddr>().prop_map(|ip| ip.to_string()).boxed()
     ];
     let optional = || prop::option::of(url());
-    (host, optional(), interval(), interval(), optional(), prop::option::of(text()), optional(), optional()).prop_map(
+    let alertmanagers = prop::collection::btree_set(url(), 0..4).prop_map(Vec::from_iter);
+    let alerting = (optional(), optional(), alertmanagers);
+    (host, optional(), interval(), interval(), optional(), prop::option::of(text()), alerting).prop_map(
         |(
             dev_ops_server,
             remote_write_url,
@@ -92,8 +95,7 @@ fn remote() -> impl Strategy<Value = Remote> {
             evaluation_interval,
             grafana_url,
             grafana_datasource,
-            alert_manager_url,
-            webhook_url,
+            (alert_manager_url, webhook_url, alertmanagers),
         )| Remote {
             dev_ops_server,
             remote_write_url,
@@ -103,6 +105,8 @@ fn remote() -> impl Strategy<Value = Remote> {
             grafana_datasource,
             alert_manager_url,
             webhook_url,
+            alertmanagers,
+            alerting_access: Access::default(),
         },
     )
 }
@@ -118,13 +122,16 @@ prop_compose! {
             health_endpoints in prop::collection::btree_set("/[!\"$-~]{0,20}", 0..5),
             ask_for_names in any::<bool>(),
             remote in prop::option::of(remote()),
-            [net, recvq, sched] in any::<[bool; 3]>(),
+            [net, recvq, sched, syscalls] in any::<[bool; 4]>(),
+            calls in prop::sample::subsequence(CALLS.iter().collect::<Vec<_>>(), 1..=CALLS.len()).prop_shuffle(),
+            call_form in prop::sample::select(CallForm::ALL.to_vec()),
             cgroup in prop::option::of(path()),
             gpu in gpu(),
         )
     -> Config {
         let models = Models { ports, discover, health_endpoints: health_endpoints.into_iter().collect(), ask_for_names };
-        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf: Ebpf { net, recvq, sched, cgroup }, gpu }
+        let (alerts, ebpf) = (Config::default().alerts, Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup });
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts }
     }
 }
 

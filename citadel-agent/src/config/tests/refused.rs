@@ -42,9 +42,9 @@ fn unknown_keys() {
         &[
             r#"FILE:1:1: unknown key "locl_collection"; did you mean "local_collection"?"#,
             r#"FILE:2:1: unknown key "metrics_port"; it is a key of local_collection"#,
-            r#"FILE:3:1: unknown key "zebra"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu"#,
+            r#"FILE:3:1: unknown key "zebra"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu, alerts"#,
             r#"FILE:4:21: local_collection: unknown key "Log_Level"; did you mean "log_level"?"#,
-            r#"FILE:5:1: unknown key "<<"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu"#,
+            r#"FILE:5:1: unknown key "<<"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu, alerts"#,
         ],
     );
 }
@@ -218,11 +218,35 @@ fn health_endpoints() {
 }
 
 #[test]
+fn system_calls() {
+    refused(
+        "ebpf: { syscall_names: [read, epol_wait, read, 7, ioctl] }",
+        &[
+            r#"FILE:1:31: ebpf.syscall_names[1]: "epol_wait" is no system call that can be measured; did you mean epoll_wait?"#,
+            r#"FILE:1:42: ebpf.syscall_names[2]: "read" is in the list already"#,
+            "FILE:1:48: ebpf.syscall_names[3]: expected a system call, found the number 7",
+        ],
+    );
+    refused(
+        "ebpf: { syscall_form: kprobe }",
+        &[r#"FILE:1:23: ebpf.syscall_form: expected auto or raw_tp, found the string "kprobe""#],
+    );
+    refused(
+        "ebpf: { syscall_names: [] }",
+        &["FILE:1:24: ebpf.syscall_names: is empty; to measure none, set ebpf.syscalls to false"],
+    );
+    refused(
+        "ebpf: { syscall_names: read }",
+        &[r#"FILE:1:24: ebpf.syscall_names: expected a list of system calls, found the string "read""#],
+    );
+}
+
+#[test]
 fn too_many_health_endpoints() {
     let paths: Vec<_> = (0..17).map(|i| format!("/{i}")).collect();
     refused(
         &format!("model_monitoring: {{ health_endpoints: [{}] }}", paths.join(", ")),
-        &["FILE:1:39: model_monitoring.health_endpoints: 17 paths are more than 16"],
+        &["FILE:1:39: model_monitoring.health_endpoints: 17 items are more than 16"],
     );
 }
 

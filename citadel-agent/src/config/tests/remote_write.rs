@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::OPERATORS;
+use crate::config::resolved::Access;
 use crate::config::resolved::Config;
 use crate::config::resolved::remote_write::{Denied, Destination, Histograms, Protocol, RemoteWrite};
 use crate::config::{parse, print};
@@ -37,7 +38,7 @@ remote_write:
 ";
     let config = parse("FILE", &format!("{OPERATORS}{more}")).unwrap();
     let destinations = config.destinations();
-    assert_eq!(destinations["prometheus"].username.as_deref(), Some("gpu1"));
+    assert_eq!(destinations["prometheus"].access.username.as_deref(), Some("gpu1"));
     assert!(destinations["prometheus"].url.as_ref().unwrap().contains("192.168.10.36"));
     assert_eq!(destinations["archive"].protocol, Protocol::V1);
     assert_eq!(config.write_interval(), Duration::from_secs(5));
@@ -77,10 +78,12 @@ fn destination() -> impl Strategy<Value = Destination> {
                 protocol,
                 denied,
                 timeout: Duration::from_secs(timeout),
-                bearer_token_file: token.filter(|_| basic.is_none()),
-                username: basic.clone().map(|(username, _)| username),
-                password_file: basic.map(|(_, file)| file),
-                ca_file,
+                access: Access {
+                    bearer_token_file: token.filter(|_| basic.is_none()),
+                    username: basic.clone().map(|(username, _)| username),
+                    password_file: basic.map(|(_, file)| file),
+                    ca_file,
+                },
             }
         },
     )

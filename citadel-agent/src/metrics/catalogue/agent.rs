@@ -41,6 +41,14 @@ catalogue! {
         "1 while the destination lets nothing in (401, 403, 404, a redirect) and is tried once a minute.";
     REMOTE_WRITE_TEST: Gauge None "citadel_remote_write_test" ["destination"]
         "Always 1; sent by `citadel-agent remote-write test` alone, never scraped.";
+    ALERTS_FIRING: Gauge None "citadel_alerts_firing" ["severity"]
+        "Alerts of the agent's own rules that fire, by severity; absent where none are evaluated.";
+    ALERT_NOTIFICATIONS: Counter None "citadel_alert_notifications_total" ["peer", "outcome"]
+        "Alerts sent to an Alertmanager, each time that one was sent: delivered, rejected (it answered 4xx) or dropped (too many waited).";
+    ALERT_FAILURES: Counter None "citadel_alert_request_failures_total" ["peer"]
+        "Requests to an Alertmanager that got no answer, or a 5xx or 429; they are made again.";
+    ALERT_PENDING: Gauge None "citadel_alert_notifications_pending" ["peer"]
+        "Alerts that wait for an Alertmanager, of each only the newest.";
     PROCESS_CPU: Counter Seconds "process_cpu_seconds_total" []
         "User and system CPU time of the agent.";
     PROCESS_RSS: Gauge Bytes "process_resident_memory_bytes" []

@@ -1,0 +1,164 @@
+//! System calls that can be measured, and what is counted of them.
+
+use core::fmt;
+
+/// Hands the table to a macro, a row a call: name, number on x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl`), whether the
+/// call waits for others by its nature (`waits`) or works (`works`), whether it is measured unless configured otherwise
+/// (`on`, `off`). Both sides expand it: the kernel programs to a pair of programs a call, userspace to [`CALLS`].
+#[macro_export]
+macro_rules! system_calls {
+    ($expand:ident) => {
+        $expand! {
+            read 0 works on,
+            write 1 works on,
+            poll 7 waits on,
+            mmap 9 works on,
+            munmap 11 works off,
+            ioctl 16 works on,
+            pread64 17 works off,
+            pwrite64 18 works off,
+            readv 19 works on,
+            writev 20 works on,
+            select 23 waits off,
+            madvise 28 works off,
+            sendfile 40 works off,
+            connect 42 waits off,
+            accept 43 waits off,
+            sendto 44 works on,
+            recvfrom 45 works on,
+            sendmsg 46 works on,
+            recvmsg 47 works on,
+            fsync 74 works on,
+            fdatasync 75 works off,
+            futex 202 waits on,
+            epoll_wait 232 waits on,
+            openat 257 works on,
+            ppoll 271 waits off,
+            splice 275 works off,
+            epoll_pwait 281 waits on,
+            accept4 288 waits on,
+            recvmmsg 299 works off,
+            sendmmsg 307 works off,
+            io_uring_enter 426 waits on,
+            epoll_pwait2 441 waits on,
+        }
+    };
+}
+
+/// A system call that can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Call {
+    /// Its name, as in the manual.
+    pub name: &'static str,
+    /// Its number on x86-64.
+    pub number: u32,
+    /// Whether it waits for others by its nature: its time is idleness as much as stall.
+    pub waits: bool,
+    /// Whether it is measured unless the configuration says otherwise.
+    pub is_default: bool,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! table {
+    ($($name:ident $number:literal $nature:ident $default:ident,)*) => {
+        /// All of them, by number.
+        pub const CALLS: &[Call] = &[$(Call {
+            name: stringify!($name),
+            number: $number,
+            waits: table!(@$nature),
+            is_default: table!(@$default),
+        },)*];
+    };
+    (@waits) => { true };
+    (@works) => { false };
+    (@on) => { true };
+    (@off) => { false };
+}
+system_calls!(table);
+
+/// System calls have numbers below this.
+pub const NUMBERS: usize = 512;
+
+/// What [`Place`] a call has among those that are measured, by its number: read-only data of the programs.
+pub type Places = [Place; NUMBERS];
+
+/// A call's place among those that are measured, from 1 on, or [`UNMEASURED`].
+pub type Place = u8;
+
+/// The [`Place`] of a call that is not measured.
+pub const UNMEASURED: Place = 0;
+
+/// Room for a slot's histograms in `CALL_TIMES`, for `calls` measured calls: even, so that a slot's entries can be mapped on
+/// their own.
+#[must_use]
+pub const fn stride(calls: u32) -> u32 {
+    calls.next_multiple_of(2)
+}
+
+/// The errors that a call returns are -4095 to -1 (`MAX_ERRNO` of `<linux/err.h>`), also where a success is an address.
+pub const MAX_ERRNO: u64 = 4095;
+
+/// Which error of which call of which model: key of `CALL_ERRORS`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Failure {
+    /// The model's slot.
+    pub slot: u32,
+    /// The call's [`Place`].
+    pub place: Place,
+    /// The error's number.
+    pub errno: u16,
+}
+
+impl Failure {
+    /// As the map has it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(self) -> u64 {
+        (self.slot as u64) << 32 | (self.place as u64) << 16 | self.errno as u64
+    }
+
+    /// The inverse of [`Self::key`].
+    #[must_use]
+    pub const fn of_key(key: u64) -> Self {
+        Self { slot: (key >> 32) as u32, place: (key >> 16) as u8, errno: key as u16 }
+    }
+}
+
+/// Errors that are counted apart: entries of `CALL_ERRORS`. Some ten a model occur.
+pub const MAX_FAILURES: u32 = 4096;
+
+const _: () = {
+    let mut i = 0;
+    while i < CALLS.len() {
+        assert!((CALLS[i].number as usize) < NUMBERS);
+        assert!(i == 0 || CALLS[i - 1].number < CALLS[i].number);
+        i += 1;
+    }
+    assert!(CALLS.len() <= Place::MAX as usize);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failures_key_tells_the_failure() {
+        for (slot, place, errno) in [(0, 1, 1), (132, 31, 4095), (u32::MAX, u8::MAX, u16::MAX)] {
+            let failure = Failure { slot, place, errno };
+            assert_eq!(Failure::of_key(failure.key()), failure);
+        }
+    }
+
+    #[test]
+    fn a_slots_histograms_fill_pages() {
+        for calls in 1..=CALLS.len() as u32 {
+            let bytes = stride(calls) as usize * size_of::<crate::hist::Histogram>();
+            assert!(stride(calls) >= calls && bytes.is_multiple_of(4096));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The `syscalls` family: how long the models' system calls take, and which fail.
+//!
+//! A call is seen either at its own function (`functions.rs`: fentry and fexit) or where all system calls of the host begin
+//! and end (`tracepoints.rs`); userspace loads one or the other. Both end up in [`enter`] and [`leave`]. What they see is
+//! what the kernel's function returns: a call that a signal interrupts returns -ERESTARTSYS and the like, before the
+//! kernel makes EINTR of it or begins the call anew, and a call that is begun anew is a new one.
+//!
+//! Processes of no model cost a look-up in `TASKS` as a measured call begins, and one in `THREADS` as it ends.
+#![no_std]
+#![no_main]
+
+mod functions;
+mod maps;
+mod tracepoints;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use citadel_agent_common::abi::Lost;
+use citadel_agent_common::calls::{Failure, MAX_ERRNO, NUMBERS, Place, Places, UNMEASURED};
+use citadel_agent_ebpf::count::{add, bounded, observe};
+use citadel_agent_ebpf::task::{self, Task};
+
+use maps::{CALL_ERRORS, CALL_TIMES, LOST, TASKS, THREADS, Thread};
+
+/// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next one from the running
+/// kernel's BTF.
+#[unsafe(no_mangle)]
+static TASK_PID: u32 = 0;
+/// Offset of `tgid`, the process's id.
+#[unsafe(no_mangle)]
+static TASK_TGID: u32 = 0;
+/// Which calls are measured. Userspace sets this and the next one.
+#[unsafe(no_mangle)]
+static PLACES: Places = [UNMEASURED; NUMBERS];
+/// Entries of `CALL_TIMES` a slot.
+#[unsafe(no_mangle)]
+static STRIDE: u32 = 1;
+
+/// `sched_process_fork(parent, child)`: see [`task::fork`].
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
+    let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
+    // SAFETY: arguments of the tracepoint; the offsets are those of these members.
+    if !unsafe { task::fork(parent, child, &TASK_PID, &TASK_TGID, &TASKS) } {
+        lost(Lost::ThreadsFull);
+    }
+    0
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`: a thread that executes a program takes the number of its process's first one,
+/// which has ended; its own will not be seen to end.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
+    let old: u32 = ctx.arg(1);
+    if old != current().1 {
+        _ = THREADS.remove(old);
+    }
+    0
+}
+
+/// `sched_process_exit(task, ...)`: of the running thread, be it in a call or not.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn syscalls_exit(_ctx: BtfTracePointContext) -> i32 {
+    _ = THREADS.remove(current().1);
+    0
+}
+
+/// The place of a call that has this number.
+#[inline(always)]
+fn place(number: u64) -> Place {
+    if number >= NUMBERS as u64 {
+        return UNMEASURED;
+    }
+    let number = bounded(number, NUMBERS as u64 - 1) as usize;
+    // SAFETY: read-only data, in bounds. Volatile: userspace has set it.
+    unsafe { (&raw const PLACES).cast::<Place>().add(number).read_volatile() }
+}
+
+/// The running thread's process, and its own number.
+#[inline(always)]
+fn current() -> (u32, u32) {
+    // SAFETY: no arguments.
+    let both = unsafe { bpf_get_current_pid_tgid() };
+    ((both >> 32) as u32, both as u32)
+}
+
+/// The slot of the running thread's process, if that is a model's.
+#[inline(always)]
+fn slot() -> Option<u32> {
+    // SAFETY: a valid map and key.
+    unsafe { TASKS.get(current().0) }.copied()
+}
+
+/// The running thread, which is a model's, begins a call.
+#[inline(always)]
+fn enter(slot: u32, place: Place) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let begun = Thread { since_ns: now, slot, place: u32::from(place) };
+    let tid = current().1;
+    if let Some(thread) = THREADS.get_ptr_mut(tid) {
+        // SAFETY: a map value, of the thread that runs.
+        unsafe { *thread = begun };
+    } else if THREADS.insert(tid, begun, 0).is_err() {
+        lost(Lost::ThreadsFull);
+    }
+}
+
+/// The running thread, whose ever it is, ends a call. One that was under way when the programs were attached, or when its
+/// process became a model's, has no beginning and does not count.
+#[inline(always)]
+fn leave(place: Place, result: i64) {
+    let Some(thread) = THREADS.get_ptr_mut(current().1) else { return };
+    // SAFETY: a map value, of the thread that runs.
+    let thread = unsafe { &mut *thread };
+    let Thread { since_ns, slot, place: begun } = *thread;
+    if since_ns == 0 || begun != u32::from(place) {
+        return;
+    }
+    thread.since_ns = 0;
+    // SAFETY: no arguments; and read-only data, volatile because userspace has set it.
+    let (now, stride) = unsafe { (bpf_ktime_get_ns(), (&raw const STRIDE).read_volatile()) };
+    if let Some(times) = CALL_TIMES.get_ptr_mut(slot.wrapping_mul(stride).wrapping_add(begun.wrapping_sub(1))) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        observe(unsafe { &mut *times }, now.wrapping_sub(since_ns));
+    }
+    let errno = result.wrapping_neg() as u64;
+    if errno.wrapping_sub(1) < MAX_ERRNO {
+        failed(Failure { slot, place, errno: errno as u16 });
+    }
+}
+
+/// Counts an error.
+#[inline(always)]
+fn failed(failure: Failure) {
+    let key = failure.key();
+    let cell = CALL_ERRORS.get_ptr_mut(key).or_else(|| {
+        // Another CPU may be as far: whichever is later finds the entry.
+        _ = CALL_ERRORS.insert(key, 0, u64::from(BPF_NOEXIST));
+        CALL_ERRORS.get_ptr_mut(key)
+    });
+    match cell {
+        // SAFETY: a map value; other CPUs only add atomically.
+        Some(cell) => add(unsafe { &mut *cell }, 1),
+        None => lost(Lost::FailuresFull),
+    }
+}
+
+/// Counts what could not be measured.
+#[inline(always)]
+fn lost(why: Lost) {
+    if let Some(cell) = LOST.get_ptr_mut(why as u32) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        add(unsafe { &mut *cell }, 1);
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

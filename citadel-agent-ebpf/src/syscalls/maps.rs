@@ -1,0 +1,42 @@
+//! The family's maps: key, value, size, and what happens when one is full.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap};
+use citadel_agent_common::abi::{LOST_CELLS, MAX_PROCESSES, MAX_THREADS};
+use citadel_agent_common::calls::MAX_FAILURES;
+use citadel_agent_common::hist::Histogram;
+
+/// A thread of a model. Only the thread itself changes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    /// Since when it is in a measured call; 0 if it is in none.
+    pub(crate) since_ns: u64,
+    /// Whose it was then.
+    pub(crate) slot: u32,
+    /// Which call, by its place.
+    pub(crate) place: u32,
+}
+
+/// Process -> slot of its model. Userspace writes it from what discovery found, and each fork adds to it. Full: new
+/// processes are not followed, and counted.
+#[map]
+pub(crate) static TASKS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// Thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of making
+/// and removing one. Full: new ones are not followed, and counted.
+#[map]
+pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+
+/// Slot and call -> how long the calls took. Userspace sets the size before it loads: slots times `STRIDE`.
+#[map]
+pub(crate) static CALL_TIMES: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// `Failure::key` -> how often. Full: failures that are new are not counted, and that is.
+#[map]
+pub(crate) static CALL_ERRORS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_FAILURES, 0);
+
+/// Reason -> how much could not be measured.
+#[map]
+pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, BPF_F_MMAPABLE);

@@ -1,0 +1,72 @@
+//! `citadel-agent alerts test`: the way to the Alertmanagers, tried by hand.
+
+use std::io;
+use std::sync::Arc;
+
+use super::delivery::TIMEOUT;
+use super::notification::{HEADERS, Notification, body};
+use super::peers::peers;
+use super::service::now;
+use super::state::Texts;
+use crate::client::Client;
+use crate::config::Config;
+
+/// How long the test alert fires, if nobody ends it before.
+const LIFE_MINUTES: i64 = 5;
+
+/// Why nothing was tried.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is nobody to tell.
+    #[error(
+        "no Alertmanager is configured: set remote_monitoring.enabled and remote_monitoring.alerting.alert_manager_url"
+    )]
+    NoPeer,
+    /// No runtime.
+    #[error("cannot start: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// Sends an alert of severity info, which ends by itself, to each peer, and says what came back; false when any did not
+/// take it.
+///
+/// # Errors
+/// See [`CommandError`].
+pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandError> {
+    let remote = config.remote.as_ref().ok_or(CommandError::NoPeer)?;
+    let (peers, notes) = peers(remote);
+    if peers.is_empty() {
+        return Err(CommandError::NoPeer);
+    }
+    notes.iter().for_each(|note| say(note));
+    let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut labels: Texts = super::identity(config);
+    labels.extend([text("alertname", "CitadelAgentTest"), text("severity", "info")]);
+    let summary = format!("A test: `citadel-agent alerts test` was run. It ends by itself in {LIFE_MINUTES} minutes.");
+    let notification = Notification {
+        labels,
+        annotations: Texts::from([text("summary", &summary)]),
+        starts_at: now(),
+        ends_at: now() + LIFE_MINUTES * 60 * 1000,
+        generator_url: None,
+    };
+    let body = body(&[Arc::new(notification)]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut all = true;
+    for peer in peers {
+        let told = match Client::new(&peer.url, &remote.alerting_access, TIMEOUT) {
+            Ok(mut client) => {
+                let reply = runtime.block_on(client.post(&HEADERS, body.clone()));
+                all &= reply.status.is_some_and(|status| (200..300).contains(&status));
+                let words = if reply.words.is_empty() { String::new() } else { format!(", {:?}", reply.words) };
+                reply.status.map_or_else(|| format!("no answer{words}"), |status| format!("status {status}{words}"))
+            }
+            Err(error) => {
+                all = false;
+                error.to_string()
+            }
+        };
+        say(&format!("{}: {told}", peer.url));
+    }
+    Ok(all)
+}

@@ -1,0 +1,191 @@
+//! One peer and the task that tells it: in order, again after a failure, and never older news after newer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::notification::{HEADERS, Notification, body};
+use super::outbox::{Batch, Outbox};
+use super::peers::Peer;
+use crate::client::{Client, Reply};
+use crate::sources::alerts::PeerNumbers;
+
+/// Most alerts that wait for one peer: more than a host has, and some megabytes.
+const CAPACITY: usize = 4096;
+
+/// How long a request may take.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pauses after failures: from the first to the last, each twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a peer asks for is honoured up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// A peer, what waits for it and what became of the rest.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    peer: Peer,
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    outbox: Outbox,
+    numbers: PeerNumbers,
+}
+
+impl Delivery {
+    /// A peer of which `before` has been counted already.
+    pub(super) fn new(peer: Peer, before: Option<PeerNumbers>) -> Self {
+        let numbers = before.unwrap_or_else(|| PeerNumbers::of(&peer.name));
+        let inner = Inner { outbox: Outbox::new(CAPACITY), numbers };
+        Self { peer, inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    /// Value of the label `peer`.
+    pub(super) fn name(&self) -> &str {
+        &self.peer.name
+    }
+
+    pub(super) fn numbers(&self) -> PeerNumbers {
+        let inner = self.inner();
+        PeerNumbers { pending: inner.outbox.len() as u64, ..inner.numbers.clone() }
+    }
+
+    /// Adds what is to be told.
+    pub(super) fn push(&self, notifications: &[Arc<Notification>]) {
+        {
+            let mut inner = self.inner();
+            for notification in notifications {
+                let dropped = inner.outbox.push(Arc::clone(notification));
+                inner.numbers.dropped += dropped;
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Tells the peer what waits, for ever.
+    pub(super) async fn run(self: Arc<Self>, mut client: Client) {
+        let mut failures = 0;
+        loop {
+            let batch = self.inner().outbox.take();
+            if batch.len() == 0 {
+                self.wake.notified().await;
+                continue;
+            }
+            let answer = client.post(&HEADERS, body(&batch.notifications())).await;
+            match self.settle(batch, &answer) {
+                Settled::Done => {
+                    if failures > 0 {
+                        info!(peer = self.name(), "alerts get through again");
+                    }
+                    failures = 0;
+                }
+                Settled::Again => {
+                    if failures == 0 {
+                        warn!(peer = self.name(), answer = answer.words, "alerts do not get through; they wait");
+                    }
+                    sleep(pause(failures, answer.retry_after)).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Accounts for what came back for `batch`.
+    fn settle(&self, batch: Batch, answer: &Reply) -> Settled {
+        let mut inner = self.inner();
+        let count = batch.len() as u64;
+        match answer.status {
+            Some(200..=299) => {
+                inner.numbers.delivered += count;
+                Settled::Done
+            }
+            // It would say the same again. Alertmanager has taken the good ones of the batch all the same, and what still
+            // fires is said anew in a minute.
+            Some(status @ (300..=428 | 430..=499)) => {
+                inner.numbers.rejected += count;
+                warn!(peer = self.name(), status, answer = answer.words, "alerts were refused");
+                Settled::Done
+            }
+            _ => {
+                inner.numbers.failures += 1;
+                let dropped = inner.outbox.put_back(batch);
+                inner.numbers.dropped += dropped;
+                Settled::Again
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Whole between statements: a panic elsewhere does not spoil it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is to be done after an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settled {
+    Done,
+    Again,
+}
+
+/// How long to wait after the failure with this number, from 0.
+fn pause(failures: u32, asked: Option<Duration>) -> Duration {
+    let own = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures)).min(LAST_PAUSE);
+    asked.map_or(own, |asked| asked.clamp(FIRST_PAUSE, LONGEST_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::HeaderMap;
+
+    use super::*;
+    use crate::alerts::Texts;
+
+    fn notification(name: &str) -> Arc<Notification> {
+        let labels = Texts::from([("alertname".to_owned(), name.to_owned())]);
+        Arc::new(Notification { labels, annotations: Texts::new(), starts_at: 0, ends_at: 0, generator_url: None })
+    }
+
+    fn answer(status: Option<u16>) -> Reply {
+        Reply { status, words: String::new(), retry_after: None, headers: HeaderMap::new() }
+    }
+
+    #[test]
+    fn everything_is_accounted_for() {
+        let delivery = Delivery::new(Peer { name: "a".to_owned(), url: "http://a/".to_owned() }, None);
+        delivery.push(&[notification("a"), notification("b")]);
+        let take = || delivery.inner().outbox.take();
+        for status in [None, Some(500), Some(503), Some(429)] {
+            let batch = take();
+            assert_eq!(delivery.settle(batch, &answer(status)), Settled::Again, "{status:?}");
+        }
+        assert_eq!(delivery.numbers(), PeerNumbers { failures: 4, pending: 2, ..PeerNumbers::of("a") });
+        let batch = take();
+        assert_eq!(delivery.settle(batch, &answer(Some(200))), Settled::Done);
+        delivery.push(&[notification("a")]);
+        let batch = take();
+        assert_eq!(delivery.settle(batch, &answer(Some(400))), Settled::Done);
+        let numbers = PeerNumbers { delivered: 2, rejected: 1, failures: 4, ..PeerNumbers::of("a") };
+        assert_eq!(delivery.numbers(), numbers);
+    }
+
+    #[test]
+    fn pauses_grow_to_half_a_minute_and_heed_the_peer() {
+        let seconds = Duration::from_secs;
+        let own: Vec<_> = (0..9).map(|failures| pause(failures, None)).collect();
+        assert_eq!(own[..3], [FIRST_PAUSE, seconds(1), seconds(2)]);
+        assert_eq!(own[7..], [LAST_PAUSE, LAST_PAUSE]);
+        assert_eq!(pause(u32::MAX, None), LAST_PAUSE);
+        assert_eq!(pause(0, Some(seconds(120))), seconds(120));
+        assert_eq!(pause(0, Some(seconds(86_400))), LONGEST_PAUSE);
+        assert_eq!(pause(0, Some(Duration::ZERO)), FIRST_PAUSE);
+    }
+}

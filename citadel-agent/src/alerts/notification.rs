@@ -1,0 +1,83 @@
+//! What Alertmanager is told: its API v2, `postableAlerts` of
+//! [openapi.yaml](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::header::{CONTENT_TYPE, HeaderName};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use super::state::Texts;
+use super::window::Millis;
+
+/// One alert as it is sent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Notification {
+    /// What tells it from others.
+    pub labels: Texts,
+    /// What a person is told.
+    pub annotations: Texts,
+    /// When it began to fire.
+    pub starts_at: Millis,
+    /// When it ended; while it fires, when it counts as ended if nothing more is heard.
+    pub ends_at: Millis,
+    /// Where a person sees more.
+    pub generator_url: Option<String>,
+}
+
+impl Serialize for Notification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut alert = serializer.serialize_struct("postableAlert", 5)?;
+        alert.serialize_field("labels", &self.labels)?;
+        alert.serialize_field("annotations", &self.annotations)?;
+        alert.serialize_field("startsAt", &rfc3339(self.starts_at))?;
+        alert.serialize_field("endsAt", &rfc3339(self.ends_at))?;
+        if let Some(url) = &self.generator_url {
+            alert.serialize_field("generatorURL", url)?;
+        }
+        alert.end()
+    }
+}
+
+/// What the body of a request is.
+pub(super) const HEADERS: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+
+/// The body of `POST /api/v2/alerts`.
+pub(super) fn body(batch: &[Arc<Notification>]) -> Vec<u8> {
+    let alerts: Vec<&Notification> = batch.iter().map(|notification| &**notification).collect();
+    // Strings and maps of strings: there is nothing that JSON could not say.
+    serde_json::to_vec(&alerts).unwrap_or_default()
+}
+
+fn rfc3339(at: Millis) -> String {
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_is_what_the_api_takes() {
+        let texts = |name: &str, value: &str| Texts::from([(name.to_owned(), value.to_owned())]);
+        let alert = Notification {
+            labels: texts("alertname", "A \"b\"\n"),
+            annotations: texts("summary", "ü"),
+            starts_at: 1_700_000_000_123,
+            ends_at: 1_700_000_240_000,
+            generator_url: Some("http://grafana/".to_owned()),
+        };
+        let silent = Notification { generator_url: None, ..alert.clone() };
+        let body: serde_json::Value = serde_json::from_slice(&body(&[Arc::new(alert), Arc::new(silent)])).unwrap();
+        let expected = serde_json::json!({
+            "labels": {"alertname": "A \"b\"\n"},
+            "annotations": {"summary": "ü"},
+            "startsAt": "2023-11-14T22:13:20.123Z",
+            "endsAt": "2023-11-14T22:17:20.000Z",
+            "generatorURL": "http://grafana/",
+        });
+        assert_eq!(body[0], expected);
+        assert!(body[1].get("generatorURL").is_none());
+    }
+}

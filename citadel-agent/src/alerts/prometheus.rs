@@ -1,0 +1,133 @@
+//! The same rules as a Prometheus rule file. Pure.
+//!
+//! What an expression means here is what `evaluate` and `window` do; the test `alert_engines` holds the two together.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::annotation::number;
+use crate::config::resolved::alerts::{Condition, Format, Function, Operand, Part, Rule, Template};
+use crate::config::selector_text;
+use crate::metrics::catalogue::Section;
+
+/// The groups of the file: name and which metrics' rules are in it.
+const GROUPS: [(&str, Section); 6] = [
+    ("citadel-models", Section::Models),
+    ("citadel-gpu", Section::Gpu),
+    ("citadel-system", Section::System),
+    ("citadel-storage", Section::Storage),
+    ("citadel-services", Section::Services),
+    ("citadel-agent", Section::Agent),
+];
+
+/// The rule file's text.
+#[must_use]
+pub fn rule_file(rules: &[Rule]) -> String {
+    let mut text = String::from("# Made by `citadel-agent alerts rules --prometheus`.\ngroups:\n");
+    for (group, section) in GROUPS {
+        let mut of_section = rules.iter().filter(|rule| section_of(rule) == section).peekable();
+        if of_section.peek().is_some() {
+            _ = writeln!(text, "  - name: {group}\n    rules:");
+        }
+        of_section.for_each(|rule| write_rule(&mut text, rule));
+    }
+    text
+}
+
+fn section_of(rule: &Rule) -> Section {
+    rule.condition.operand.selector.metric.section
+}
+
+fn write_rule(text: &mut String, rule: &Rule) {
+    _ = writeln!(text, "      - alert: {}\n        expr: |-", quoted(&rule.name));
+    for (i, condition) in rule.conditions().enumerate() {
+        _ = writeln!(text, "          {}{}", if i > 0 { "and " } else { "" }, compared(condition, rule));
+    }
+    for (key, span) in [("for", rule.hold), ("keep_firing_for", rule.keep_firing)] {
+        if !span.is_zero() {
+            _ = writeln!(text, "        {key}: {}", duration(span));
+        }
+    }
+    _ = writeln!(text, "        labels:\n          severity: {}", rule.severity.name());
+    for (name, value) in &rule.labels {
+        _ = writeln!(text, "          {name}: {}", quoted(value));
+    }
+    if !rule.annotations.is_empty() {
+        _ = writeln!(text, "        annotations:");
+    }
+    for (name, template) in &rule.annotations {
+        _ = writeln!(text, "          {name}: {}", quoted(&annotation(template, rule.condition.threshold)));
+    }
+}
+
+fn compared(condition: &Condition, rule: &Rule) -> String {
+    let mut value = summed(&condition.operand, rule);
+    if let Some(divisor) = &condition.divide_by {
+        value = format!("{value} / {}", summed(divisor, rule));
+    }
+    format!("{value} {} {}", condition.compare.operator(), condition.threshold)
+}
+
+/// An operand, summed over what the rule leaves out. `without` and not `by`, so that `instance`, `job` and whatever else
+/// Prometheus adds stays.
+fn summed(operand: &Operand, rule: &Rule) -> String {
+    let by = rule.by.as_deref();
+    let left_out: Vec<_> =
+        operand.selector.metric.labels.iter().filter(|l| by.is_some_and(|by| !by.contains(l))).collect();
+    let names = left_out.iter().map(|name| **name).collect::<Vec<_>>().join(", ");
+    let sum = |value: String| match left_out.is_empty() {
+        true => value,
+        false => format!("sum without ({names}) ({value})"),
+    };
+    let selector = selector_text(&operand.selector);
+    match operand.function {
+        Function::Value => sum(selector),
+        Function::Rate { window } => sum(format!("rate({selector}[{}])", duration(window))),
+        Function::Predict { window, ahead } => {
+            sum(format!("predict_linear({selector}[{}], {})", duration(window), ahead.as_secs_f64()))
+        }
+        Function::Increase { window } => {
+            let window = duration(window);
+            // A series that was not there when the agent was: all of it is growth.
+            let new = format!(
+                "{selector} unless {selector} offset {window} and on (instance, job) process_start_time_seconds offset {window}"
+            );
+            let value = format!("{new} or increase({selector}[{window}])");
+            if left_out.is_empty() { format!("({value})") } else { sum(value) }
+        }
+        Function::Quantile { quantile, window } => {
+            let name = operand.selector.metric.name;
+            let of = |selector: &str| {
+                format!("histogram_quantile({quantile}, {})", sum(format!("rate({selector}[{}])", duration(window))))
+            };
+            // The native histogram where Prometheus has it, else the classic one.
+            format!("({} or {})", of(&selector), of(&selector.replacen(name, &format!("{name}_bucket"), 1)))
+        }
+    }
+}
+
+/// As PromQL writes durations: whole numbers of the largest unit that fits.
+fn duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    let fits = units.iter().find(|(_, length)| millis >= *length && millis.is_multiple_of(*length));
+    fits.map_or_else(|| "0s".to_owned(), |(unit, length)| format!("{}{unit}", millis / length))
+}
+
+fn annotation(Template(parts): &Template, threshold: f64) -> String {
+    let part = |part: &Part| match part {
+        Part::Text(text) => text.clone(),
+        Part::Label(name) => format!("{{{{ $labels.{name} }}}}"),
+        Part::Value(format) => match Format::NAMED.iter().find(|(named, _)| named == format) {
+            None => r#"{{ $value | printf "%.4g" }}"#.to_owned(),
+            Some((_, name)) => format!("{{{{ $value | {name} }}}}"),
+        },
+        Part::Threshold(format) => number(*format, threshold),
+    };
+    parts.iter().map(part).collect()
+}
+
+/// A double-quoted YAML scalar: a JSON string is one (YAML 1.2.2, 7.3.1).
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

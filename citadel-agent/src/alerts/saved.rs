@@ -1,0 +1,131 @@
+//! Alerts on disk, so that a restart forgets none: one file, replaced as a whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::Alert;
+use super::window::Millis;
+
+/// What the file must begin with to be read; another version's would be read wrongly.
+const VERSION: u32 = 1;
+
+/// A file larger than this is none of ours.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The alerts at a moment.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    version: u32,
+    /// When it was, in milliseconds since the epoch.
+    pub at: Millis,
+    /// All of them.
+    pub alerts: Vec<Alert>,
+}
+
+impl Saved {
+    /// These alerts, now.
+    #[must_use]
+    pub fn new(alerts: Vec<Alert>, at: Millis) -> Self {
+        Self { version: VERSION, at, alerts }
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::new(Vec::new(), 0)
+    }
+}
+
+/// Why there is nothing to take up.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// The file cannot be read.
+    #[error("cannot read: {0}")]
+    Read(#[from] io::Error),
+    /// It is not what this version writes.
+    #[error("not a file of this version: {0}")]
+    Format(String),
+}
+
+/// The alerts in a file's bytes.
+///
+/// # Errors
+/// See [`SavedError`].
+pub fn parse_saved(bytes: &[u8]) -> Result<Saved, SavedError> {
+    let saved: Saved = serde_json::from_slice(bytes).map_err(|error| SavedError::Format(error.to_string()))?;
+    match saved.version {
+        VERSION => Ok(saved),
+        other => Err(SavedError::Format(format!("version {other}"))),
+    }
+}
+
+/// The alerts in the file at `path`; none where there is no file.
+///
+/// # Errors
+/// See [`SavedError`].
+pub fn read_saved(path: &Path) -> Result<Saved, SavedError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Saved::nothing()),
+        Err(error) => Err(error.into()),
+        Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_BYTES => {
+            Err(SavedError::Format("no regular file, or too large".to_owned()))
+        }
+        Ok(_) => parse_saved(&fs::read(path)?),
+    }
+}
+
+/// Replaces the file at `path`: after a crash it is the old one or the new one.
+///
+/// # Errors
+/// The disk is full, the folder is not there or not ours, and the like.
+pub fn write_saved(path: &Path, saved: &Saved) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside)?;
+    file.write_all(&serde_json::to_vec(saved)?)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::{Phase, Texts};
+
+    fn saved() -> Saved {
+        let labels = Texts::from([("alertname".to_owned(), "A".to_owned())]);
+        let alert = |phase| Alert { labels: labels.clone(), annotations: Texts::new(), phase };
+        let phases = [
+            Phase::Pending { since: 1 },
+            Phase::Firing { since: 2, untrue_since: Some(3) },
+            Phase::Resolved { since: 4, at: 5 },
+        ];
+        Saved::new(phases.map(alert).into(), 6)
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts.json");
+        assert_eq!(read_saved(&path).unwrap(), Saved::nothing());
+        for _ in 0..2 {
+            write_saved(&path, &saved()).unwrap();
+            assert_eq!(read_saved(&path).unwrap(), saved());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_torn_or_foreign_is_an_error_and_no_panic() {
+        let whole = serde_json::to_vec(&saved()).unwrap();
+        for length in 0..whole.len() {
+            assert!(parse_saved(&whole[..length]).is_err());
+        }
+        let foreign = String::from_utf8(whole).unwrap().replace("\"version\":1", "\"version\":2");
+        assert!(parse_saved(foreign.as_bytes()).unwrap_err().to_string().contains("version 2"));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_saved(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,291 @@
+//! The running alerts: a page at each interval, the engine, the file, the peers.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::delivery::{Delivery, TIMEOUT};
+use super::engine::{Engine, Settings};
+use super::peers::{Peer, peers};
+use super::saved::{Saved, read_saved, write_saved};
+use super::state::{Alert, Phase};
+use super::window::Millis;
+use crate::client::{Client, UrlError};
+use crate::config::resolved::Config;
+use crate::metrics::family::Page;
+use crate::slot::Slot;
+use crate::sources::alerts::{Active, Numbers};
+
+/// Where state is kept when systemd does not say.
+const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
+
+/// The file in it.
+const FILE: &str = "alerts.json";
+
+/// How old the file may be while there are alerts; what was pending loses so much at most by a crash.
+const SAVE_PERIOD: Millis = 60 * 1000;
+
+/// A clock that moved against the monotonic one by more than this was set.
+const CLOCK_STEP: Millis = 10 * 1000;
+
+/// Why alerts cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("alerts to {url}: {error}")]
+pub struct PrepareError {
+    url: String,
+    error: UrlError,
+}
+
+/// What is evaluated, and who is told: all that can fail of a start.
+pub struct Prepared {
+    settings: Settings,
+    peers: Vec<(Peer, Client)>,
+    notes: Vec<String>,
+}
+
+/// What `config` asks for. `None`: nothing is to be evaluated, or nobody to be told.
+///
+/// # Errors
+/// A peer cannot be spoken to.
+pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
+    let Some(remote) = config.remote.as_ref().filter(|_| config.alerts.enabled) else { return Ok(None) };
+    let (peers, notes) = peers(remote);
+    let client = |peer: Peer| match Client::new(&peer.url, &remote.alerting_access, TIMEOUT) {
+        Ok(client) => Ok((peer, client)),
+        Err(error) => Err(PrepareError { url: peer.url, error }),
+    };
+    let peers = peers.into_iter().map(client).collect::<Result<Vec<_>, _>>()?;
+    let settings = Settings {
+        rules: config.alerts.rules.clone(),
+        interval: remote.evaluation_interval,
+        settling: 2 * config.local.collection_interval,
+        labels: super::identity(config),
+        generator_url: remote.grafana_url.clone(),
+    };
+    Ok((!peers.is_empty()).then_some(Prepared { settings, peers, notes }))
+}
+
+/// Alerts as the agent holds them: what runs, if anything does.
+#[derive(Debug)]
+pub struct Running {
+    numbers: Slot<Numbers>,
+    folder: PathBuf,
+    task: Option<(oneshot::Sender<()>, JoinHandle<Saved>)>,
+}
+
+impl Running {
+    /// Nothing yet, and where its figures will be.
+    #[must_use]
+    pub fn new(numbers: Slot<Numbers>) -> Self {
+        Self { numbers, folder: folder(), task: None }
+    }
+
+    /// Keeps state in this folder, instead of in the one that systemd gives the unit.
+    #[must_use]
+    pub fn in_folder(self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..self }
+    }
+
+    /// Ends what runs and starts what was prepared, if anything was; alerts go on where they were. `collect` gives the page
+    /// of everything.
+    pub async fn replace(
+        &mut self,
+        prepared: Option<Prepared>,
+        collect: impl FnMut() -> Option<Page> + Send + 'static,
+    ) {
+        let before = self.end().await;
+        let counted = self.numbers.newest().map(|newest| newest.value.peers.clone()).unwrap_or_default();
+        self.numbers.publish(Numbers::default());
+        let Some(Prepared { settings, peers, notes }) = prepared else { return };
+        notes.iter().for_each(|note| info!("{note}"));
+        let names: Vec<_> = peers.iter().map(|(peer, _)| peer.name.as_str()).collect();
+        info!(rules = settings.rules.len(), peers = names.join(", "), "alerts are evaluated");
+        let path = self.folder.join(FILE);
+        let before = before.unwrap_or_else(|| load(&path));
+        let period = settings.interval;
+        let delivery = |peer: Peer| {
+            let before = counted.iter().find(|numbers| numbers.peer == peer.name).cloned();
+            Arc::new(Delivery::new(peer, before))
+        };
+        let (peers, clients) = peers.into_iter().map(|(peer, client)| (delivery(peer), client)).unzip();
+        let engine = Engine::new(settings, before.alerts, before.at, now());
+        let service = Service { engine, peers, path, saved: None, numbers: self.numbers.clone() };
+        let (stop, stopped) = oneshot::channel();
+        self.task = Some((stop, tokio::spawn(service.run(clients, period, collect, stopped))));
+    }
+
+    /// Ends it. Nothing is resolved by that: what fires goes on after the restart.
+    pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) -> Option<Saved> {
+        let (stop, task) = self.task.take()?;
+        drop(stop);
+        task.await.ok()
+    }
+}
+
+/// Whether alerts have to be started anew to go from one configuration to the other.
+#[must_use]
+pub fn differs(old: &Config, new: &Config) -> bool {
+    old.alerts != new.alerts
+        || old.remote != new.remote
+        || super::identity(old) != super::identity(new)
+        || old.local.collection_interval != new.local.collection_interval
+}
+
+struct Service {
+    engine: Engine,
+    peers: Vec<Arc<Delivery>>,
+    path: PathBuf,
+    /// When the file was last written, and whether that worked; `None`: not yet.
+    saved: Option<(Millis, bool)>,
+    numbers: Slot<Numbers>,
+}
+
+impl Service {
+    async fn run(
+        mut self,
+        clients: Vec<Client>,
+        period: Duration,
+        mut collect: impl FnMut() -> Option<Page> + Send,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> Saved {
+        let tell = |(peer, client): (&Arc<Delivery>, Client)| tokio::spawn(Arc::clone(peer).run(client));
+        let deliveries: Vec<_> = self.peers.iter().zip(clients).map(tell).collect();
+        let mut tick = interval(period);
+        // After a pause one evaluation is due, not all that were missed.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = Clock::start();
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                _ = tick.tick() => {}
+            }
+            if let Some(step) = clock.step() {
+                warn!(milliseconds = step, "the clock was set; alerts move along");
+                self.engine.clock_was_set(step);
+            }
+            if let Some(page) = collect() {
+                self.evaluate(&page, now());
+            }
+        }
+        deliveries.iter().for_each(JoinHandle::abort);
+        let saved = Saved::new(self.engine.alerts().cloned().collect(), now());
+        self.save(&saved);
+        saved
+    }
+
+    fn evaluate(&mut self, page: &Page, now: Millis) {
+        let before = phases(&self.engine);
+        let changed = self.engine.evaluate(page, now);
+        if changed {
+            log_changes(&before, &self.engine);
+        }
+        let due = self.engine.due(now);
+        if !due.is_empty() {
+            self.peers.iter().for_each(|peer| peer.push(&due));
+        }
+        let old = self.saved.is_none_or(|(at, _)| now - at >= SAVE_PERIOD);
+        if changed || (old && self.engine.alerts().next().is_some()) {
+            self.save(&Saved::new(self.engine.alerts().cloned().collect(), now));
+        }
+        let peers = self.peers.iter().map(|peer| peer.numbers()).collect();
+        let active = self.engine.alerts().filter_map(active).collect();
+        self.numbers.publish(Numbers { firing: self.engine.firing().into(), active, peers });
+    }
+
+    /// Writes the file; that it cannot be written is said once.
+    fn save(&mut self, saved: &Saved) {
+        let result = write_saved(&self.path, saved);
+        if let Err(error) = &result
+            && self.saved.is_none_or(|(_, well)| well)
+        {
+            let path = self.path.display();
+            warn!(%path, %error, "alerts cannot be saved: a restart would forget them");
+        }
+        self.saved = Some((saved.at, result.is_ok()));
+    }
+}
+
+/// What is shown of an alert that has not ended.
+fn active(alert: &Alert) -> Option<Active> {
+    let (state, since_ms) = match alert.phase {
+        Phase::Pending { since } => ("pending", since),
+        Phase::Firing { since, .. } => ("firing", since),
+        Phase::Resolved { .. } => return None,
+    };
+    Some(Active { state, since_ms, labels: alert.labels.clone(), annotations: alert.annotations.clone() })
+}
+
+/// The folder that systemd gives the unit, else the one that it would give.
+fn folder() -> PathBuf {
+    // A list, separated by colons, of which the first is the one that the unit names first.
+    let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
+    systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into())
+}
+
+/// What an earlier run saved. A file that cannot be read is put aside, for whoever wants to see why.
+fn load(path: &Path) -> Saved {
+    match read_saved(path) {
+        Ok(saved) => saved,
+        Err(error) => {
+            let aside = path.with_extension("unreadable");
+            let kept = std::fs::rename(path, &aside).is_ok();
+            warn!(path = %path.display(), %error, kept, "the alerts of before are forgotten");
+            Saved::nothing()
+        }
+    }
+}
+
+/// What is logged of an alert's phase.
+fn phases(engine: &Engine) -> Vec<(super::Texts, bool)> {
+    let firing = |alert: &Alert| (alert.labels.clone(), matches!(alert.phase, Phase::Firing { .. }));
+    engine.alerts().map(firing).filter(|(_, firing)| *firing).collect()
+}
+
+fn log_changes(before: &[(super::Texts, bool)], engine: &Engine) {
+    let fired_before = |alert: &Alert| before.iter().any(|(labels, _)| *labels == alert.labels);
+    for alert in engine.alerts() {
+        let (name, labels) = (alert.name(), serde_json::json!(alert.labels).to_string());
+        match (alert.phase, fired_before(alert)) {
+            (Phase::Firing { .. }, false) => warn!(alert = name, labels, "alert fires"),
+            (Phase::Resolved { .. }, true) => info!(alert = name, labels, "alert is resolved"),
+            _ => {}
+        }
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(super) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Sees when the wall clock is set, by the monotonic one.
+struct Clock {
+    wall: Millis,
+    monotonic: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { wall: now(), monotonic: Instant::now() }
+    }
+
+    /// By how much the wall clock was set since the last call, if it was.
+    fn step(&mut self) -> Option<Millis> {
+        let new = Self::start();
+        let passed = Millis::try_from((new.monotonic - self.monotonic).as_millis()).unwrap_or(Millis::MAX);
+        let step = new.wall - self.wall - passed;
+        *self = new;
+        (step.abs() > CLOCK_STEP).then_some(step)
+    }
+}

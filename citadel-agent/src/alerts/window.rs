@@ -1,0 +1,211 @@
+//! What series were over a window of time, and PromQL's range functions of it. Pure: time comes in with each page.
+//!
+//! `rate` and `increase` extrapolate as Prometheus' `extrapolatedRate` (promql/functions.go) of version 3 does, resets
+//! included. Before, a counter that began near zero less than a window ago was extrapolated up to 0.6 of an interval more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::histogram::{Buckets, Distribution};
+
+/// Label values of a series, in the order of the catalogue.
+pub(super) type Key = Vec<String>;
+
+/// Milliseconds since the epoch.
+pub(super) type Millis = i64;
+
+/// How long Prometheus takes a series' last sample for its value, when no newer one came.
+const LOOKBACK: Millis = 5 * 60 * 1000;
+
+/// One value of a series.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Reading {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Buckets(Buckets),
+}
+
+/// A duration in milliseconds; anything longer than time itself ends there.
+pub(super) fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// The series of one operand, over its window.
+#[derive(Debug)]
+pub(super) struct Window {
+    length: Millis,
+    /// When pages came: those of the window, and the last one before it.
+    pages: VecDeque<Millis>,
+    series: BTreeMap<Key, Series>,
+}
+
+/// One series: its readings in the window and the last one before it. `None`: it was on the page before, but not on this.
+type Series = VecDeque<(Millis, Option<Reading>)>;
+
+impl Window {
+    pub(super) fn new(length: Duration) -> Self {
+        Self { length: millis(length), pages: VecDeque::new(), series: BTreeMap::new() }
+    }
+
+    /// Takes a page's readings at `now`. When the clock went back, what was seen before has no place in time, and is
+    /// forgotten.
+    pub(super) fn push(&mut self, now: Millis, readings: BTreeMap<Key, Reading>) {
+        if self.pages.back().is_some_and(|&last| last >= now) {
+            self.pages.clear();
+            self.series.clear();
+        }
+        let start = now.saturating_sub(self.length);
+        self.pages.push_back(now);
+        forget(&mut self.pages, start, |&at| at);
+        for (key, series) in &mut self.series {
+            if !readings.contains_key(key) && series.back().is_some_and(|(_, reading)| reading.is_some()) {
+                series.push_back((now, None));
+            }
+        }
+        for (key, reading) in readings {
+            self.series.entry(key).or_default().push_back((now, Some(reading)));
+        }
+        self.series.retain(|_, series| {
+            forget(series, start, |&(at, _)| at);
+            // Gone, and gone for the whole window.
+            !matches!(series.back(), Some((at, None)) if *at <= start)
+        });
+    }
+
+    /// The clock was set by so much: all times move along.
+    pub(super) fn clock_was_set(&mut self, by: Millis) {
+        self.pages.iter_mut().for_each(|at| *at += by);
+        self.series.values_mut().flatten().for_each(|(at, _)| *at += by);
+    }
+
+    /// Growth a second of each series that has two samples.
+    pub(super) fn rates(&self, now: Millis) -> impl Iterator<Item = (&Key, f64)> {
+        let (start, seconds) = (now.saturating_sub(self.length), self.length as f64 / 1e3);
+        self.series
+            .iter()
+            .filter_map(move |(key, series)| Some((key, growth(&numbers(series, start), start, now, seconds)?)))
+    }
+
+    /// Growth of each series; one that was not there a window ago, while pages were, began at 0.
+    pub(super) fn increases(&self, now: Millis) -> impl Iterator<Item = (&Key, f64)> {
+        let start = now.saturating_sub(self.length);
+        let page_then = self.pages.iter().rev().find(|&&at| at <= start).is_some_and(|&at| at > start - LOOKBACK);
+        self.series.iter().filter_map(move |(key, series)| {
+            let there = |entry: &&(Millis, Option<Reading>)| entry.0 <= start;
+            let then = series.iter().rev().find(there);
+            let there_then = then.is_some_and(|(at, reading)| reading.is_some() && *at > start - LOOKBACK);
+            match series.back() {
+                Some((_, Some(Reading::Number(value)))) if page_then && !there_then => Some((key, *value)),
+                _ => growth(&numbers(series, start), start, now, 1.0).map(|increase| (key, increase)),
+            }
+        })
+    }
+
+    /// What each histogram observed a second.
+    pub(super) fn distributions(&self, now: Millis) -> impl Iterator<Item = (&Key, Distribution)> {
+        let (start, seconds) = (now.saturating_sub(self.length), self.length as f64 / 1e3);
+        self.series.iter().filter_map(move |(key, series)| {
+            let samples: Vec<_> = within(series, start)
+                .filter_map(|(at, reading)| match reading {
+                    Reading::Buckets(buckets) => Some((at, buckets)),
+                    Reading::Number(_) => None,
+                })
+                .collect();
+            let [(_, first), .., (_, last)] = samples.as_slice() else { return None };
+            let mut growth = Distribution::empty();
+            growth.add(last, 1.0);
+            growth.add(first, -1.0);
+            for pair in samples.windows(2) {
+                let mut step = Distribution::empty();
+                step.add(pair[1].1, 1.0);
+                step.add(pair[0].1, -1.0);
+                if step.shrank() {
+                    growth.add(pair[0].1, 1.0);
+                }
+            }
+            let times: Vec<_> = samples.iter().map(|&(at, _)| at).collect();
+            let factor = extrapolation(&times, first.count() as f64, growth.count(), start, now);
+            let mut rate = Distribution::empty();
+            rate.add_scaled(&growth, factor / seconds);
+            Some((key, rate))
+        })
+    }
+
+    /// Where each series will be `ahead` from now.
+    pub(super) fn predictions(&self, now: Millis, ahead: Duration) -> impl Iterator<Item = (&Key, f64)> {
+        let start = now.saturating_sub(self.length);
+        self.series.iter().filter_map(move |(key, series)| {
+            let samples = numbers(series, start);
+            (samples.len() >= 2).then(|| (key, on_the_line(&samples, now, ahead.as_secs_f64())))
+        })
+    }
+}
+
+/// Drops what is older than `start`, but for the last of it.
+fn forget<T>(entries: &mut VecDeque<T>, start: Millis, at: impl Fn(&T) -> Millis) {
+    while entries.get(1).is_some_and(|second| at(second) <= start) {
+        entries.pop_front();
+    }
+}
+
+/// The samples from `start` on.
+fn within(series: &Series, start: Millis) -> impl Iterator<Item = (Millis, &Reading)> {
+    series.iter().filter(move |(at, _)| *at >= start).filter_map(|(at, reading)| Some((*at, reading.as_ref()?)))
+}
+
+fn numbers(series: &Series, start: Millis) -> Vec<(Millis, f64)> {
+    let number = |(at, reading): (Millis, &Reading)| match reading {
+        Reading::Number(value) => Some((at, *value)),
+        Reading::Buckets(_) => None,
+    };
+    within(series, start).filter_map(number).collect()
+}
+
+/// Growth of a counter over the whole window, divided by `seconds`.
+fn growth(samples: &[(Millis, f64)], start: Millis, now: Millis, seconds: f64) -> Option<f64> {
+    let [(_, first), .., (_, last)] = samples else { return None };
+    let resets: f64 = samples.windows(2).filter(|pair| pair[1].1 < pair[0].1).map(|pair| pair[0].1).sum();
+    let growth = last - first + resets;
+    let times: Vec<_> = samples.iter().map(|&(at, _)| at).collect();
+    Some(growth * (extrapolation(&times, *first, growth, start, now) / seconds))
+}
+
+/// By how much the growth between the first and the last sample is multiplied to stand for the whole window. `times` has
+/// two at least.
+fn extrapolation(times: &[Millis], first: f64, growth: f64, start: Millis, now: Millis) -> f64 {
+    let seconds = |from: Millis, to: Millis| (to - from) as f64 / 1e3;
+    let (Some(&begin), Some(&end)) = (times.first(), times.last()) else { return 0.0 };
+    let sampled = seconds(begin, end);
+    let between = sampled / (times.len() - 1) as f64;
+    // Samples that are missing at an end for longer than this: the series began or ended there.
+    let threshold = between * 1.1;
+    let extended = |gap: f64| if gap < threshold { gap } else { between / 2.0 };
+    let mut to_start = extended(seconds(start, begin));
+    // A counter cannot have been below zero.
+    if growth > 0.0 && first >= 0.0 {
+        to_start = to_start.min(sampled * (first / growth));
+    }
+    (sampled + to_start + extended(seconds(end, now))) / sampled
+}
+
+/// Least squares; the value on the line `ahead` seconds after `now`.
+fn on_the_line(samples: &[(Millis, f64)], now: Millis, ahead: f64) -> f64 {
+    let first = samples[0].1;
+    if samples.iter().all(|&(_, value)| value.to_bits() == first.to_bits()) {
+        return first;
+    }
+    let count = samples.len() as f64;
+    let (mut x, mut y, mut xy, mut xx) = (0.0, 0.0, 0.0, 0.0);
+    for &(at, value) in samples {
+        // Relative to now and to the first value, so that small slopes of large values keep their digits.
+        let (time, value) = ((at - now) as f64 / 1e3, value - first);
+        (x, y, xy, xx) = (x + time, y + value, xy + time * value, xx + time * time);
+    }
+    let slope = (xy - x * y / count) / (xx - x * x / count);
+    first + (y - slope * x) / count + slope * ahead
+}
+
+#[cfg(test)]
+#[path = "window_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! The probe families and their programs. Pure.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::resolved::Ebpf;
+
+/// A probe family: what is loaded, attached and reported together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Requests, tokens and TCP.
+    Net,
+    /// How long requests lie in the receive queue.
+    Recvq,
+    /// How long threads wait for a CPU, and have one.
+    Sched,
+    /// How long system calls take, and which fail.
+    Syscalls,
+}
+
+impl Family {
+    /// All families, those that others need first.
+    pub const ALL: [Self; 4] = [Self::Net, Self::Recvq, Self::Sched, Self::Syscalls];
+
+    /// Name in `/status`, metrics and configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Recvq => "recvq",
+            Self::Sched => "sched",
+            Self::Syscalls => "syscalls",
+        }
+    }
+
+    /// Its programs, in the order in which they are attached.
+    #[must_use]
+    pub const fn programs(self) -> &'static [Program] {
+        match self {
+            // Connections first: one that begins while the others are being attached is known from its handshake.
+            Self::Net => &[
+                Program { name: "net_sockops", hook: Hook::SockOps },
+                Program { name: "net_egress", hook: Hook::CgroupEgress },
+                Program { name: "net_early", hook: Hook::TailCall },
+                Program { name: "net_ingress", hook: Hook::CgroupIngress },
+            ],
+            Self::Recvq => &[Program { name: "recvq_read", hook: Hook::Tracepoint("tcp_rcv_space_adjust") }],
+            // Forks first: no child of a process that is followed is missed.
+            Self::Sched => &[
+                Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
+                Program { name: "sched_wakeup", hook: Hook::Tracepoint("sched_wakeup") },
+                Program { name: "sched_wakeup_new", hook: Hook::Tracepoint("sched_wakeup_new") },
+                Program { name: "sched_switch", hook: Hook::Tracepoint("sched_switch") },
+            ],
+            // What ends a call, or the thread, before what begins one: no beginning is left behind.
+            Self::Syscalls => &[
+                Program { name: "syscalls_fork", hook: Hook::Tracepoint("sched_process_fork") },
+                Program { name: "syscalls_exec", hook: Hook::Tracepoint("sched_process_exec") },
+                Program { name: "syscalls_exit", hook: Hook::Tracepoint("sched_process_exit") },
+                Program { name: "syscalls_leave", hook: Hook::SystemCall(Moment::End) },
+                Program { name: "syscalls_enter", hook: Hook::SystemCall(Moment::Begin) },
+            ],
+        }
+    }
+
+    /// Whether the configuration wants it.
+    pub(super) const fn is_wanted(self, config: &Ebpf) -> bool {
+        match self {
+            Self::Net => config.net,
+            Self::Recvq => config.recvq,
+            Self::Sched => config.sched,
+            Self::Syscalls => config.syscalls,
+        }
+    }
+}
+
+/// A kernel program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it runs.
+    pub hook: Hook,
+}
+
+/// Where a program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hook {
+    /// Segments that come in.
+    CgroupIngress,
+    /// Segments that go out.
+    CgroupEgress,
+    /// Connections that begin and end.
+    SockOps,
+    /// Where another program hands over.
+    TailCall,
+    /// A BTF tracepoint.
+    Tracepoint(&'static str),
+    /// System calls, by either [`Form`].
+    SystemCall(Moment),
+}
+
+/// Which end of a system call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Where it begins.
+    Begin,
+    /// Where it ends.
+    End,
+}
+
+/// How system calls are seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A pair of programs at each measured call's own function: other calls cost nothing.
+    Fentry,
+    /// Two programs where all system calls of the host begin and end, as raw tracepoints with types.
+    RawTp,
+}
+
+impl Form {
+    /// Name in `/status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::RawTp => "raw_tp",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CgroupIngress => write!(f, "cgroup_skb/ingress"),
+            Self::CgroupEgress => write!(f, "cgroup_skb/egress"),
+            Self::SockOps => write!(f, "sock_ops"),
+            Self::TailCall => write!(f, "tail call"),
+            Self::Tracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::SystemCall(Moment::Begin) => write!(f, "where system calls begin"),
+            Self::SystemCall(Moment::End) => write!(f, "where system calls end"),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The `syscalls` family in userspace: loads and attaches the programs in the form that the plan chose, tells them which
+//! processes are whose, reads what they counted. Dropping [`Syscalls`] detaches them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{HashMap, MapData};
+use aya::programs::ProgramFd;
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS};
+use citadel_agent_common::calls::{Call, Failure, MAX_FAILURES, NUMBERS, Place, Places, UNMEASURED, stride};
+use citadel_agent_common::hist::{Histogram, SUM_CELL};
+use tracing::info;
+
+use super::error::ProbeError;
+use super::family::{Family, Form, Hook, Moment};
+use super::mapped::Mapped;
+use super::object;
+use super::slots::{Slots, TooManyPorts};
+use super::stats::{self, RunStats};
+use super::tasks::Tasks;
+use crate::discovery::inventory::Inventory;
+use crate::host::kernel_types::Layout;
+
+/// The kernel programs, as `build.rs` made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls.o"));
+
+/// Name of the map of histograms.
+const CALL_TIMES: &str = "CALL_TIMES";
+
+/// The attached programs and their maps.
+pub struct Syscalls {
+    /// Holds programs and links.
+    ebpf: Ebpf,
+    form: Form,
+    /// The measured calls, in the order of their places.
+    calls: Vec<&'static Call>,
+    slots: Slots,
+    tasks: Tasks,
+    threads: HashMap<MapData, u32, [u64; 2]>,
+    call_times: MapData,
+    /// Slot -> its entries of `CALL_TIMES`, once it has processes: memory that is mapped counts as the agent's.
+    times: BTreeMap<u32, Mapped<Histogram>>,
+    errors: HashMap<MapData, u64, u64>,
+    lost: Mapped<u64>,
+}
+
+impl Syscalls {
+    /// Loads the programs for these calls, with slots for `ports` ports and some more, and attaches them.
+    ///
+    /// # Errors
+    /// When any of it fails; then nothing stays attached.
+    pub fn attach(
+        ports: &BTreeSet<u16>,
+        calls: &[&'static Call],
+        form: Form,
+        btf: &Btf,
+        layout: &Layout,
+    ) -> Result<Self, ProbeError> {
+        object::lift_memlock_limit();
+        let slots = Slots::for_ports(ports.len()).with(ports.iter().copied())?;
+        let stride = stride(calls.len() as u32);
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global("TASK_PID", &layout.task_pid, true)
+            .override_global("TASK_TGID", &layout.task_tgid, true)
+            .override_global("PLACES", places(calls).as_slice(), true)
+            .override_global("STRIDE", &stride, true)
+            .map_max_entries(CALL_TIMES, slots.capacity() * stride)
+            .load(OBJECT)?;
+        for program in Family::Syscalls.programs() {
+            match (program.hook, form) {
+                (Hook::Tracepoint(tracepoint), _) => object::trace(&mut ebpf, program.name, tracepoint, btf)?,
+                (Hook::SystemCall(moment), Form::RawTp) => {
+                    object::trace(&mut ebpf, program.name, tracepoint(moment), btf)?;
+                }
+                (Hook::SystemCall(moment), Form::Fentry) => {
+                    for call in calls {
+                        let (name, function) = (at_function(moment, call), format!("__x64_sys_{}", call.name));
+                        if !object::trace_function(&mut ebpf, &name, program.name, &function, btf)? {
+                            info!(call = call.name, "this kernel does not have it: not measured");
+                        }
+                    }
+                }
+                _ => return Err(ProbeError::Missing(program.name)),
+            }
+        }
+        Ok(Self {
+            form,
+            calls: calls.to_vec(),
+            tasks: Tasks::new(object::hash(&mut ebpf, "TASKS")?),
+            threads: object::hash(&mut ebpf, "THREADS")?,
+            call_times: object::data(&mut ebpf, CALL_TIMES)?,
+            times: BTreeMap::new(),
+            errors: object::hash(&mut ebpf, "CALL_ERRORS")?,
+            lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
+            slots,
+            ebpf,
+        })
+    }
+
+    /// Whether [`Self::measure`] would take these ports.
+    ///
+    /// # Errors
+    /// There are more ports than slots.
+    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
+        self.slots.with(ports.iter().copied()).map(drop)
+    }
+
+    /// Gives these ports slots.
+    ///
+    /// # Errors
+    /// There are more ports than slots.
+    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
+        self.slots = self.slots.with(ports.iter().copied())?;
+        Ok(())
+    }
+
+    /// Charges the models' processes to the models. To be called once for each time that discovery looked.
+    ///
+    /// # Errors
+    /// When a map cannot be read, written or mapped.
+    pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
+        for model in &inventory.models {
+            if let Some(slot) = self.slots.get(model.port)
+                && !model.pids.is_empty()
+                && !self.times.contains_key(&slot)
+            {
+                self.times.insert(slot, self.map_slot(slot)?);
+            }
+        }
+        self.tasks.follow(inventory, &self.slots)
+    }
+
+    /// How long each call of a model took that was made at all.
+    pub fn times(&self, port: u16) -> impl Iterator<Item = (&'static Call, Box<Histogram>)> {
+        let times = self.slots.get(port).and_then(|slot| self.times.get(&slot));
+        times.into_iter().flat_map(|times| {
+            self.calls.iter().enumerate().filter_map(|(index, &call)| {
+                // A look at two words instead of all: what was not counted as nothing took some time.
+                let made = [0, SUM_CELL].iter().any(|&cell| times.word(index, cell).is_some_and(|word| word != 0));
+                if made { Some((call, times.get(index)?)) } else { None }
+            })
+        })
+    }
+
+    /// How often which call of which port failed with which error.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn errors(&self) -> Result<BTreeMap<(u16, &'static str, u16), u64>, ProbeError> {
+        let ports: BTreeMap<u32, u16> =
+            self.slots.ports().filter_map(|port| Some((self.slots.get(port)?, port))).collect();
+        let mut errors = BTreeMap::new();
+        for entry in self.errors.iter() {
+            let (key, count) = entry.map_err(|error| ProbeError::Map { map: "CALL_ERRORS", error })?;
+            let Failure { slot, place, errno } = Failure::of_key(key);
+            let call = usize::from(place).checked_sub(1).and_then(|index| self.calls.get(index));
+            if let (Some(&port), Some(call)) = (ports.get(&slot), call) {
+                errors.insert((port, call.name, errno), count);
+            }
+        }
+        Ok(errors)
+    }
+
+    /// How much could not be measured, by reason.
+    pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
+        let missed = [Moment::Begin, Moment::End]
+            .into_iter()
+            .flat_map(|moment| self.at_functions(moment))
+            .filter_map(stats::missed)
+            .sum();
+        Lost::ALL.into_iter().map(move |why| match why {
+            Lost::Recursion => (why, missed),
+            _ => (why, self.lost.word(why as usize, 0).unwrap_or(0)),
+        })
+    }
+
+    /// Entries in use and capacity of the maps that can be full.
+    #[must_use]
+    pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
+        let (processes, most) = self.tasks.fill();
+        let (threads, errors) = (self.threads.keys().count() as u64, self.errors.keys().count() as u64);
+        [
+            ("syscalls_processes", processes, most),
+            ("syscalls_threads", threads, u64::from(MAX_THREADS)),
+            ("syscalls_errors", errors, u64::from(MAX_FAILURES)),
+        ]
+    }
+
+    /// What each program has cost, while the kernel keeps count; those at functions together, by whether calls begin or end.
+    pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
+        let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
+            Hook::SystemCall(moment) if self.form == Form::Fentry => {
+                let all = self.at_functions(moment).filter_map(stats::read);
+                Some((program.name, all.reduce(|a, b| a + b)?))
+            }
+            _ => None,
+        });
+        stats::of(&self.ebpf, Family::Syscalls).chain(at_functions)
+    }
+
+    /// The loaded programs where calls' functions begin or end.
+    fn at_functions(&self, moment: Moment) -> impl Iterator<Item = &ProgramFd> {
+        self.calls.iter().filter_map(move |call| self.ebpf.program(&at_function(moment, call))?.fd().ok())
+    }
+
+    fn map_slot(&self, slot: u32) -> Result<Mapped<Histogram>, ProbeError> {
+        let stride = stride(self.calls.len() as u32) as usize;
+        object::map_entries(&self.call_times, CALL_TIMES, slot as usize * stride, stride)
+    }
+}
+
+/// The name of the program at a call's function.
+fn at_function(moment: Moment, call: &Call) -> String {
+    match moment {
+        Moment::Begin => format!("enter_{}", call.name),
+        Moment::End => format!("leave_{}", call.name),
+    }
+}
+
+/// Where all system calls begin or end.
+const fn tracepoint(moment: Moment) -> &'static str {
+    match moment {
+        Moment::Begin => "sys_enter",
+        Moment::End => "sys_exit",
+    }
+}
+
+/// The calls' places by their numbers.
+fn places(calls: &[&Call]) -> Places {
+    let mut places = [UNMEASURED; NUMBERS];
+    for (index, call) in calls.iter().enumerate() {
+        places[call.number as usize] = index as Place + 1;
+    }
+    places
+}

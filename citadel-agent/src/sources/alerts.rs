@@ -1,0 +1,80 @@
+//! What the agent's own alerts do: how many fire, and what became of the notifications.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Origin, Outcome, Reading};
+use crate::config::resolved::alerts::Severity;
+use crate::metrics::catalogue::agent::{ALERT_FAILURES, ALERT_NOTIFICATIONS, ALERT_PENDING, ALERTS_FIRING};
+use crate::metrics::family::{Page, Value};
+
+/// What the alerts' task leaves after each evaluation.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Numbers {
+    /// Alerts that fire, by severity; empty while none are evaluated.
+    #[serde(skip)]
+    pub firing: Vec<(Severity, u64)>,
+    /// The alerts that are pending or firing.
+    pub active: Vec<Active>,
+    /// By peer.
+    pub peers: Vec<PeerNumbers>,
+}
+
+/// One alert that is pending or firing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Active {
+    /// `pending` or `firing`.
+    pub state: &'static str,
+    /// Since when, in milliseconds since the epoch.
+    pub since_ms: i64,
+    /// What tells it from others.
+    pub labels: BTreeMap<String, String>,
+    /// What a person is told.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What became of one peer's notifications.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PeerNumbers {
+    /// Value of the label `peer`.
+    pub peer: String,
+    /// Taken by the peer.
+    pub delivered: u64,
+    /// Refused by the peer for good.
+    pub rejected: u64,
+    /// Left out because too many waited.
+    pub dropped: u64,
+    /// Requests without success.
+    pub failures: u64,
+    /// Waiting now.
+    pub pending: u64,
+}
+
+impl PeerNumbers {
+    /// Nothing yet.
+    #[must_use]
+    pub fn of(peer: &str) -> Self {
+        Self { peer: peer.to_owned(), delivered: 0, rejected: 0, dropped: 0, failures: 0, pending: 0 }
+    }
+}
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let Some(numbers) = origin.alerts.newest().filter(|numbers| !numbers.value.firing.is_empty()) else {
+        return Ok(Outcome::Absent);
+    };
+    for (severity, firing) in &numbers.value.firing {
+        page.add(&ALERTS_FIRING, [severity.name()], Value::Integer(*firing));
+    }
+    for numbers in &numbers.value.peers {
+        let peer = numbers.peer.as_str();
+        for (outcome, count) in
+            [("delivered", numbers.delivered), ("rejected", numbers.rejected), ("dropped", numbers.dropped)]
+        {
+            page.add(&ALERT_NOTIFICATIONS, [peer, outcome], Value::Integer(count));
+        }
+        page.add(&ALERT_FAILURES, [peer], Value::Integer(numbers.failures));
+        page.add(&ALERT_PENDING, [peer], Value::Integer(numbers.pending));
+    }
+    Ok(Outcome::Read)
+}

@@ -1,0 +1,41 @@
+//! What the `syscalls` probes counted per model and system call.
+
+use super::models::add_histogram;
+use super::{Origin, Outcome, Reading};
+use crate::host::errno;
+use crate::metrics::catalogue::models::{SYSCALL_DURATION, SYSCALL_ERRORS};
+use crate::metrics::family::{Page, Value};
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let Some(syscalls) = &origin.families.syscalls else { return Ok(Outcome::Absent) };
+    let errors = syscalls.errors()?;
+    for model in &origin.inventory.models {
+        let port = model.port.to_string();
+        for (call, histogram) in syscalls.times(model.port) {
+            add_histogram(page, &SYSCALL_DURATION, [&model.name, &port, call.name], &histogram);
+        }
+        for ((_, call, number), &count) in
+            errors.range((model.port, "", 0)..).take_while(|((of, ..), _)| *of == model.port)
+        {
+            page.add(&SYSCALL_ERRORS, [&model.name, &port, call, &errno::name(*number)], Value::Integer(count));
+        }
+    }
+    Ok(Outcome::Read)
+}
+
+#[cfg(test)]
+mod tests {
+    use citadel_agent_common::calls::CALLS;
+
+    use super::*;
+
+    #[test]
+    fn the_help_marks_the_calls_that_wait() {
+        let (_, marked) = SYSCALL_DURATION.help.split_once('(').expect("they stand in brackets");
+        let (marked, _) = marked.split_once(')').expect("they stand in brackets");
+        let marked: Vec<_> = marked.split([' ', ',', ';']).collect();
+        for call in CALLS {
+            assert_eq!(marked.contains(&call.name), call.waits, "{call}");
+        }
+    }
+}

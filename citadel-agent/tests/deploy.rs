@@ -1,0 +1,181 @@
+//! What is in `deploy/` names metrics and labels that exist, and is what Prometheus, Alertmanager and Grafana take.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use citadel_agent::metrics::catalogue::{self, Desc, Kind, Section};
+use serde_json::Value as Json;
+use support::promql;
+
+/// Labels that Prometheus adds.
+const TARGET: [&str; 2] = ["instance", "job"];
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+fn dashboards() -> BTreeMap<String, Json> {
+    let files = fs::read_dir(deploy().join("grafana/dashboards")).unwrap();
+    files
+        .map(|file| {
+            let path = file.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let json = serde_json::from_str(&fs::read_to_string(&path).unwrap());
+            (name, json.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        })
+        .collect()
+}
+
+/// Expressions of a dashboard, each with the title of its panel.
+fn expressions(dashboard: &Json) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let of_panel = |panel: &Json| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let targets = panel["targets"].as_array().unwrap().clone();
+        targets.into_iter().map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
+    };
+    panels.iter().flat_map(of_panel).collect()
+}
+
+/// The catalogue's entry behind a name of an expression, and whether the name is of its classic buckets.
+fn metric(name: &str) -> Option<(&'static Desc, bool)> {
+    let exact = catalogue::all().find(|desc| desc.name == name).map(|desc| (desc, false));
+    let buckets = || {
+        let base = name.strip_suffix("_bucket")?;
+        catalogue::all().find(|desc| desc.name == base && desc.kind == Kind::Histogram).map(|desc| (desc, true))
+    };
+    exact.or_else(buckets)
+}
+
+/// What is wrong with the names in an expression.
+fn unknown_names(expression: &str) -> Vec<String> {
+    let (metrics, grouped) = promql::names(expression);
+    assert!(!metrics.is_empty(), "{expression} names no metric");
+    let mut wrong = Vec::new();
+    let mut labels: BTreeSet<&str> = TARGET.into();
+    for (name, matched) in &metrics {
+        let Some((desc, buckets)) = metric(name) else {
+            wrong.push(format!("{name} is not in the catalogue"));
+            continue;
+        };
+        let own: BTreeSet<&str> = desc.labels.iter().copied().chain(TARGET).chain(buckets.then_some("le")).collect();
+        wrong.extend(matched.iter().filter(|l| !own.contains(l.as_str())).map(|l| format!("{name} has no label {l}")));
+        labels.extend(own);
+    }
+    wrong.extend(
+        grouped.iter().filter(|l| !labels.contains(l.as_str())).map(|l| format!("no metric has the label {l}")),
+    );
+    wrong
+}
+
+#[test]
+fn every_name_in_a_dashboard_is_in_the_catalogue() {
+    let mut wrong = Vec::new();
+    for (name, dashboard) in dashboards() {
+        for (panel, expression) in expressions(&dashboard) {
+            wrong.extend(unknown_names(&expression).into_iter().map(|what| format!("{name}, {panel:?}: {what}")));
+        }
+        for variable in dashboard["templating"]["list"].as_array().unwrap() {
+            // label_values(SELECTOR, LABEL)
+            let Some(query) = variable["query"]["query"].as_str() else { continue };
+            let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).unwrap();
+            let (selector, label) = inner.rsplit_once(", ").unwrap();
+            let grouped = format!("sum by ({label}) ({selector})");
+            wrong.extend(unknown_names(&grouped).into_iter().map(|what| format!("{name}, variable: {what}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_names_in_an_expression_are_found() {
+    let expression = r#"histogram_quantile(0.99, sum by (model, le) (rate(a_bucket{x=~"}\"{",y!="1"}[$__rate_interval]))) > 1e3
+        or sum without (z) (b offset 5m) / on (q) group_left () c unless d == bool 0x10"#;
+    let (metrics, grouped) = promql::names(expression);
+    let found: Vec<_> = metrics.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(found, ["a_bucket", "b", "c", "d"]);
+    assert_eq!(metrics[0].1, ["x", "y"].map(str::to_owned).into());
+    assert_eq!(grouped, ["le", "model", "q", "z"].map(str::to_owned).into());
+}
+
+#[test]
+fn an_unknown_name_is_found() {
+    assert_eq!(
+        unknown_names("rate(citadel_no_such_thing_total[5m])"),
+        ["citadel_no_such_thing_total is not in the catalogue"]
+    );
+    assert_eq!(
+        unknown_names("sum by (planet) (citadel_model_connections_open{modle=\"a\"})"),
+        ["citadel_model_connections_open has no label modle", "no metric has the label planet"]
+    );
+}
+
+/// A page that has metrics has a dashboard.
+#[test]
+fn every_page_has_a_dashboard() {
+    let dashboards = dashboards();
+    let pages = [
+        (Section::Models, "models"),
+        (Section::Gpu, "gpu"),
+        (Section::System, "system"),
+        (Section::Storage, "storage"),
+        (Section::Services, "services"),
+        (Section::Agent, "agent"),
+    ];
+    for (section, name) in pages {
+        let has_metrics = catalogue::all().any(|desc| desc.section == section);
+        assert_eq!(has_metrics, dashboards.contains_key(name), "{name}");
+    }
+    let uids: BTreeSet<_> = dashboards.values().map(|dashboard| dashboard["uid"].as_str().unwrap()).collect();
+    assert_eq!(uids.len(), dashboards.len(), "each has a uid of its own: {uids:?}");
+    for (name, dashboard) in &dashboards {
+        let ids: Vec<_> = dashboard["panels"].as_array().unwrap().iter().map(|panel| panel["id"].as_u64()).collect();
+        let distinct: BTreeSet<_> = ids.iter().collect();
+        assert!(distinct.len() == ids.len() && !ids.contains(&None), "{name}: {ids:?}");
+    }
+}
+
+fn run(program: &str, arguments: &[&str], package: &str) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is needed ({error}): apt-get install {package}"));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+}
+
+/// promtool parses every expression of every dashboard, as the rules of one file.
+#[test]
+fn promtool_takes_every_expression() {
+    let dashboards = dashboards();
+    let expressions = dashboards.values().flat_map(expressions).enumerate();
+    let rules = expressions.map(|(i, (_, expression))| {
+        let expression = expression.replace("$__rate_interval", "5m");
+        serde_json::json!({"record": format!("e{i}"), "expr": expression})
+    });
+    let file = serde_json::json!({"groups": [{"name": "dashboards", "rules": rules.collect::<Vec<_>>()}]});
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rules.yml");
+    fs::write(&path, file.to_string()).unwrap();
+    run("promtool", &["check", "rules", path.to_str().unwrap()], "prometheus");
+}
+
+#[test]
+fn promtool_and_amtool_take_the_configurations() {
+    let file = |name: &str| deploy().join(name).to_str().unwrap().to_owned();
+    run("promtool", &["check", "config", &file("prometheus/prometheus.yml")], "prometheus");
+    run("promtool", &["check", "rules", &file("prometheus/agent-down.rules.yml")], "prometheus");
+    run("amtool", &["check-config", &file("alertmanager/alertmanager.yml")], "prometheus-alertmanager");
+}
+
+/// What Alertmanager inhibits by name exists.
+#[test]
+fn alertmanager_names_rules_that_exist() {
+    let text = fs::read_to_string(deploy().join("alertmanager/alertmanager.yml")).unwrap();
+    let rules = fs::read_to_string(deploy().join("prometheus/citadel-agent.rules.yml")).unwrap();
+    for name in text.split("alertname=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(rules.contains(&format!("alert: \"{name}\"")), "there is no rule {name}");
+    }
+}

@@ -1,0 +1,187 @@
+//! System calls of models: a server whose calls take a time that is known and fail as they are told to.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use citadel_agent_tests::agent::{Agent, Setup, free_port};
+use citadel_agent_tests::assert_eventually;
+use citadel_agent_tests::names::{INFO, MAP_ENTRIES, SYSCALL_DURATION, SYSCALL_ERRORS};
+use citadel_agent_tests::scrape::{Page, sums};
+use citadel_agent_tests::truth::{Span, pause};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A running `caller`, see `src/bin/caller.rs`; ends with the value.
+struct Caller {
+    child: Child,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Caller {
+    #[track_caller]
+    fn start(steps: &[&str]) -> Self {
+        let (dir, port) = (tempfile::tempdir().expect("make a temporary directory"), free_port());
+        let child = Command::new(env!("CARGO_BIN_EXE_caller"))
+            .arg(dir.path().join("report"))
+            .arg(port.to_string())
+            .args(steps)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("start the caller");
+        Self { child, port, dir }
+    }
+
+    /// Ends a `pause`.
+    fn go(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::USR1).expect("signal the caller");
+    }
+
+    fn send_byte(&mut self) {
+        self.child.stdin.as_mut().expect("the input is piped").write_all(b"x").expect("write to the caller");
+    }
+
+    fn report(&self) -> PathBuf {
+        self.dir.path().join("report")
+    }
+
+    /// How long the calls of one step took, once all steps are done: at least `lo` milliseconds each.
+    #[track_caller]
+    fn truth(&self, step: &str, lo: u64) -> Vec<Span> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let report = loop {
+            let report = fs::read_to_string(self.report()).unwrap_or_default();
+            if report.ends_with("done\n") {
+                break report;
+            }
+            assert!(Instant::now() < deadline, "the caller is not done: {report}");
+            pause(20);
+        };
+        let times = report.lines().filter_map(|line| line.strip_prefix(step)?.strip_prefix(' ')?.parse().ok());
+        times.map(|hi| Span { lo: lo * 1_000_000, hi }).collect()
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // Nothing is left to do about a process that is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An agent that measures both, and knows their processes.
+#[track_caller]
+fn measuring(model: &Caller, neighbour: &Caller) -> Agent {
+    let agent = Setup::new().model("model", model.port).model("neighbour", neighbour.port).start();
+    let family = &agent.status()["families"]["syscalls"];
+    assert!(family["status"] == "ok", "this test needs the eBPF programs to run, as root, but: {family:#}");
+    for caller in [model, neighbour] {
+        let pid = caller.child.id().to_string();
+        assert_eventually!(agent, |page| page.gauge(INFO).label("pid", &pid).is_present());
+    }
+    agent
+}
+
+fn errors(page: &Page, model: &str) -> std::collections::BTreeMap<String, u64> {
+    page.counter(SYSCALL_ERRORS).label("model", model).by(["syscall", "errno"])
+}
+
+#[test]
+fn calls_and_errors_are_counted_exactly_and_timed() {
+    let mut model = Caller::start(&[
+        "pause",
+        "open-missing=7",
+        "read-empty=5",
+        "read-nothing=2",
+        "read-stdin",
+        "poll-40-ms=3",
+        "futex-60-ms=2",
+        "fsync=2",
+        "fork-and-open-missing=4",
+        "read-interrupted",
+    ]);
+    let neighbour = Caller::start(&["pause", "open-missing=3"]);
+    let agent = measuring(&model, &neighbour);
+    model.go();
+    neighbour.go();
+    pause(150);
+    model.send_byte();
+
+    let futex = model.truth("futex-60-ms", 60);
+    let page = assert_eventually!(agent, |page| {
+        page.histogram(SYSCALL_DURATION).label("model", "model").label("syscall", "openat").count() == 11
+    });
+    page.assert_nothing_lost();
+    let times = |call| page.histogram(SYSCALL_DURATION).label("model", "model").label("syscall", call);
+    times("futex").assert_holds(&futex);
+    times("poll").assert_holds(&model.truth("poll-40-ms", 40));
+    times("fsync").assert_holds(&model.truth("fsync", 0));
+    times("openat").assert_holds(&[model.truth("open-missing", 0), model.truth("fork-and-open-missing", 0)].concat());
+    let stdin = model.truth("read-stdin", 0).into_iter().map(|span| Span { lo: span.hi, ..span });
+    let reads = [
+        model.truth("read-empty", 0),
+        model.truth("read-nothing", 0),
+        model.truth("read-interrupted", 60),
+        stdin.collect(),
+    ];
+    times("read").assert_holds(&reads.concat());
+    assert_eq!(
+        errors(&page, "model"),
+        sums([
+            ("futex ETIMEDOUT", 2),
+            ("openat ENOENT", 11),
+            ("read EAGAIN", 5),
+            ("read EBADF", 2),
+            ("read ERESTARTSYS", 1)
+        ])
+    );
+
+    let of_neighbour = page.histogram(SYSCALL_DURATION).label("model", "neighbour");
+    assert_eq!(of_neighbour.clone().label("syscall", "openat").count(), 3);
+    assert_eq!(of_neighbour.count(), 3, "and no other call");
+    assert_eq!(errors(&page, "neighbour"), sums([("openat ENOENT", 3)]));
+}
+
+#[test]
+fn a_call_that_was_under_way_when_the_agent_came_is_not_counted() {
+    let mut model = Caller::start(&["poll-stdin", "pause", "open-missing=2"]);
+    let neighbour = Caller::start(&["pause"]);
+    let agent = measuring(&model, &neighbour);
+    model.send_byte();
+    pause(50);
+    model.go();
+    model.truth("open-missing", 0);
+
+    let page =
+        assert_eventually!(agent, |page| { page.histogram(SYSCALL_DURATION).label("syscall", "openat").count() == 2 });
+    assert_eq!(page.histogram(SYSCALL_DURATION).count(), 2, "the poll that began before is not among them");
+    page.assert_nothing_lost();
+}
+
+/// Threads in the kernel programs' map.
+fn threads(page: &Page) -> u64 {
+    page.gauge(MAP_ENTRIES).label("map", "syscalls_threads").value()
+}
+
+#[test]
+fn threads_that_die_inside_a_call_leave_nothing_behind() {
+    let model = Caller::start(&["pause", "thread-in-poll=3"]);
+    let neighbour = Caller::start(&["pause", "open-missing", "thread-in-poll=2", "exec-from-thread"]);
+    let agent = measuring(&model, &neighbour);
+    model.go();
+    assert_eventually!(agent, |page| threads(page) == 4);
+    neighbour.go();
+    let sleep = assert_eventually!(agent, |page| {
+        page.histogram(SYSCALL_DURATION).label("model", "neighbour").label("syscall", "mmap").count() > 0
+            && threads(page) == 5
+    });
+    sleep.assert_nothing_lost();
+    drop(neighbour);
+    assert_eventually!(agent, |page| threads(page) == 4);
+    drop(model);
+    assert_eventually!(agent, |page| threads(page) == 0);
+}

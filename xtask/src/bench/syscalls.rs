@@ -1,0 +1,162 @@
+//! `cargo xtask bench syscalls`: what the `syscalls` family makes a system call cost, alone and by each form.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd as _;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::agent::Agent;
+use super::report;
+use super::stats::{self, Spread};
+use super::{MODEL_PORT, Stage, go_on};
+use crate::workspace::Workspace;
+
+/// Arguments of `cargo xtask bench syscalls`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Rounds of each form.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+/// Calls of each kind a round, in slices of which the median counts: what else the machine does hits some of them only.
+const CALLS: u32 = 200_000;
+const SLICES: u32 = 20;
+
+/// The forms, as configured.
+const FORMS: [&str; 2] = ["auto", RAW_TP];
+const RAW_TP: &str = "raw_tp";
+
+/// The section's heading.
+const HEADING: &str = "## System calls\n";
+/// The heading before which it stands.
+const NEXT: &str = "## Again\n";
+
+/// Runs `cargo xtask bench syscalls`.
+pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<()> {
+    stats::must_be_off()?;
+    let section = section(stage, args.rounds)?;
+    println!("{section}");
+    let file = workspace.root.join("docs/overhead.md");
+    let old = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    fs::write(&file, with_section(&old, &section)?)?;
+    eprintln!("bench: written to {}", file.display());
+    Ok(())
+}
+
+/// The document with the section put in, or replaced.
+pub(super) fn with_section(document: &str, section: &str) -> Result<String> {
+    let next = document.find(NEXT).with_context(|| format!("docs/overhead.md has no {NEXT:?}"))?;
+    let begin = document.find(HEADING).unwrap_or(next);
+    Ok(format!("{}{section}{}", &document[..begin], &document[next..]))
+}
+
+/// Measures, and tells.
+pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
+    let mut text = format!("{HEADING}\n{}.\n\n", report::environment()?);
+    writeln!(
+        text,
+        "One thread makes {CALLS} calls of each kind in a row, {rounds} rounds of it: without the agent, then with it and all \
+         families but `syscalls` off, as a process of no model and, once it listens on a model's port, as the model. `read` \
+         (of nothing, from /dev/null) is measured, `getppid` is not: with fentry it costs what it costs without the agent, \
+         and the first column says whether this host allows it. What fentry costs where a host refuses it, \
+         `cargo xtask kernels` shows beside the other form, as a ratio to the same calls without the agent, in emulated machines \
+         ([kernel-support.md](kernel-support.md)).\n"
+    )?;
+    text += "| form | call | without, ns | of no model, ns | more | of a model, ns | more |\n";
+    text += "| --- | --- | ---: | ---: | ---: | ---: | ---: |\n";
+    for configured in FORMS {
+        let (form, rounds) = measure(stage, configured, rounds)?;
+        for (index, call) in ["read", "getppid"].into_iter().enumerate() {
+            let median = |value: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(value)).median();
+            let without = median(&|round| round.without[index]);
+            let other = median(&|round| round.other[index]);
+            let more_other = median(&|round| round.other[index] - round.without[index]);
+            let model = median(&|round| round.model[index]);
+            let more_model = median(&|round| round.model[index] - round.without[index]);
+            writeln!(
+                text,
+                "| {form} | {call} | {without:.0} | {other:.0} | {more_other:.0} | {model:.0} | {more_model:.0} |"
+            )?;
+        }
+        if form == RAW_TP {
+            // Where fentry is refused, the other form is what `auto` comes to.
+            break;
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// Nanoseconds of a `read` and a `getppid`.
+struct Round {
+    without: [f64; 2],
+    other: [f64; 2],
+    model: [f64; 2],
+}
+
+/// Measures a form: its name, and what each round gave.
+fn measure(stage: &Stage, configured: &str, rounds: u32) -> Result<(String, Vec<Round>)> {
+    let mut form = String::new();
+    let mut all = Vec::new();
+    let ebpf = format!("ebpf: {{ net: false, recvq: false, sched: false, syscall_form: {configured} }}\n");
+    for _ in 0..rounds {
+        go_on()?;
+        let without = each()?;
+        let mut agent = Agent::start_with(stage, "none", &ebpf)?;
+        form = agent.form()?;
+        let other = each()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, MODEL_PORT)).context("the model's port is taken")?;
+        agent.wait_until_known(std::process::id())?;
+        let before = agent.page()?.sum(COUNT, READS).unwrap_or(0.0);
+        let model = each()?;
+        let counted = agent.page()?.sum(COUNT, READS).unwrap_or(0.0) - before;
+        // This process reads the agent's pages as well.
+        ensure!(counted >= f64::from(CALLS), "the agent counted {counted} reads of {CALLS} and more");
+        drop(listener);
+        all.push(Round { without, other, model });
+    }
+    Ok((form, all))
+}
+
+/// The number of reads that the agent has counted.
+const COUNT: &str = "citadel_model_syscall_duration_seconds_count";
+const READS: &[(&str, &str)] = &[("syscall", "read")];
+
+/// Nanoseconds of one `read` and one `getppid`.
+fn each() -> Result<[f64; 2]> {
+    let null = File::open("/dev/null").context("/dev/null")?;
+    let descriptor = null.as_raw_fd();
+    let median = |call: &dyn Fn()| {
+        let slice = || {
+            let begun = Instant::now();
+            (0..CALLS / SLICES).for_each(|_| call());
+            begun.elapsed().as_nanos() as f64 / f64::from(CALLS / SLICES)
+        };
+        Spread::of((0..SLICES).map(|_| slice())).median()
+    };
+    // SAFETY: a read of nothing, and a call without arguments.
+    unsafe {
+        Ok([
+            median(&|| _ = libc::syscall(libc::SYS_read, descriptor, std::ptr::null_mut::<u8>(), 0)),
+            median(&|| _ = libc::syscall(libc::SYS_getppid)),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_is_put_in_and_replaced() {
+        let section = format!("{HEADING}\nnew\n\n");
+        let once = with_section("# Overhead\n\n## Again\n\nx\n", &section).unwrap();
+        assert_eq!(once, "# Overhead\n\n## System calls\n\nnew\n\n## Again\n\nx\n");
+        assert_eq!(with_section(&once.replace("new", "old"), &section).unwrap(), once);
+        assert!(with_section("# Overhead\n", &section).is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! System calls in the machine: a process makes a known number of them, the agent must count as many, by either form; and
+//! what the agent makes a call cost, as a ratio, since an emulated machine's nanoseconds are nobody's.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::guest::{HEALTH, METRICS, READY_WITHIN};
+use super::image::{AGENT, GUEST};
+use super::support::COST;
+use crate::scrape::{self, Page};
+
+/// Where the process listens, by which it is a model.
+const PORT: u16 = 11300;
+
+/// What it says when it does.
+const LISTENING: &str = "listening";
+
+/// What it does of each: opens of a missing file, polls that take [`POLL`], reads that are timed.
+const OPENS: u32 = 7;
+const POLLS: u32 = 3;
+const POLL: Duration = Duration::from_millis(40);
+const READS: u32 = 10_000;
+const ROUNDS: u32 = 10;
+
+/// The forms, as configured, and as `/status` must name them: every kernel of the matrix takes fentry.
+const FORMS: [(&str, &str); 2] = [("auto", "fentry"), ("raw_tp", "raw_tp")];
+
+/// Nanoseconds a call: one that is measured (`read`), and one that is not (`getppid`).
+#[derive(Clone, Copy)]
+struct Cost {
+    read: f64,
+    getppid: f64,
+}
+
+/// Sees whether both forms measure, and what they cost; a summary.
+///
+/// # Errors
+/// A form is not there, or counts what is not true.
+pub(super) fn run() -> Result<String> {
+    let mut summary = Vec::new();
+    let nothing = Cost::measure();
+    for (configured, form) in FORMS {
+        let (own, others) = measured(configured, form).with_context(|| format!("system calls by {form}"))?;
+        let ratios = [own.read / nothing.read, others.read / nothing.read, others.getppid / nothing.getppid]
+            .map(|ratio| format!("{ratio:.2}"));
+        println!("{COST}{form}\t{}", ratios.join("\t"));
+        summary.push(format!(
+            "a call by {form} x {} (model), {} (others), {} (not measured)",
+            ratios[0], ratios[1], ratios[2]
+        ));
+    }
+    Ok(summary.join("; "))
+}
+
+/// Runs the agent with this form and compares; costs to the model and to others.
+fn measured(configured: &str, form: &str) -> Result<(Cost, Cost)> {
+    let mut caller = Caller::start()?;
+    let config = format!("/tmp/{configured}.yaml");
+    fs::write(
+        &config,
+        format!(
+            "model_monitoring: {{ ports: {{ caller: {PORT} }}, discover: none, health_endpoints: [], ask_for_names: false }}\n\
+             ebpf: {{ net: false, recvq: false, sched: false, syscall_form: {configured} }}\n"
+        ),
+    )?;
+    let agent = Running(Command::new(AGENT).args(["run", "--config", &config]).spawn().context("starting the agent")?);
+    wait_for("the agent", || scrape::get(HEALTH, "/ready").is_ok())?;
+    let page = || -> Result<Page> { Ok(Page::parse(&scrape::get(METRICS, "/metrics/models")?)) };
+    let pid = caller.process.0.id().to_string();
+    wait_for("the caller's process", || {
+        page().is_ok_and(|page| page.sum("citadel_model_info", &[("pid", &pid)]) == Some(1.0))
+    })?;
+    let status = scrape::get(HEALTH, "/status")?;
+    ensure!(status.replace(' ', "").contains(&format!("\"form\":\"{form}\"")), "it is another form: {status}");
+
+    let others = Cost::measure();
+    let own = caller.go()?;
+    let page = page()?;
+    compare(&page)?;
+    drop(agent);
+    Ok((own, others))
+}
+
+/// Every number that the caller's steps fix.
+fn compare(page: &Page) -> Result<()> {
+    let count = |call| page.sum("citadel_model_syscall_duration_seconds_count", &[("syscall", call)]).unwrap_or(0.0);
+    let failed = |call, errno| {
+        page.sum("citadel_model_syscall_errors_total", &[("syscall", call), ("errno", errno)]).unwrap_or(0.0)
+    };
+    let counts = [
+        ("openat", count("openat"), OPENS),
+        ("openat's ENOENT", failed("openat", "ENOENT"), OPENS),
+        ("poll", count("poll"), POLLS),
+        ("read", count("read"), READS),
+        ("read's EBADF", failed("read", "EBADF"), READS),
+    ];
+    let mut wrong: Vec<_> = counts
+        .iter()
+        .filter(|(_, value, truth)| *value != f64::from(*truth))
+        .map(|(what, value, truth)| format!("{what} is {value}, not {truth}"))
+        .collect();
+    let mean = page.mean("citadel_model_syscall_duration_seconds", &[("syscall", "poll")]);
+    // Nothing bounds how late an emulated machine wakes a process, but twice is too much.
+    if !mean.is_some_and(|mean| (POLL.as_secs_f64()..2.0 * POLL.as_secs_f64()).contains(&mean)) {
+        wrong.push(format!("the mean of poll is {mean:?}, not {}", POLL.as_secs_f64()));
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("; "));
+    }
+    Ok(())
+}
+
+impl Cost {
+    /// Of the process that asks.
+    fn measure() -> Self {
+        // The least of some rounds: the emulator translates code as it comes to it.
+        let round = |call: &dyn Fn()| {
+            let begun = Instant::now();
+            (0..READS / ROUNDS).for_each(|_| call());
+            begun.elapsed().as_nanos() as f64 / f64::from(READS / ROUNDS)
+        };
+        let each = |call: &dyn Fn()| (0..ROUNDS).map(|_| round(call)).fold(f64::INFINITY, f64::min);
+        // SAFETY: a read of nothing from no file, which fails, and a call without arguments.
+        unsafe {
+            Self {
+                read: each(&|| _ = libc::syscall(libc::SYS_read, -1, std::ptr::null_mut::<u8>(), 0)),
+                getppid: each(&|| _ = libc::syscall(libc::SYS_getppid)),
+            }
+        }
+    }
+}
+
+/// The process that makes the calls: waits for a signal, which is no call that is measured, and says on its output what
+/// they cost it.
+struct Caller {
+    process: Running,
+    said: BufReader<ChildStdout>,
+}
+
+impl Caller {
+    fn start() -> Result<Self> {
+        let mut child = Command::new(GUEST)
+            .args(["guest", "call"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the caller")?;
+        let said = BufReader::new(child.stdout.take().context("no output")?);
+        let mut caller = Self { process: Running(child), said };
+        ensure!(caller.line()? == LISTENING, "the caller does not listen");
+        Ok(caller)
+    }
+
+    /// Lets it make its calls; what they cost it.
+    fn go(&mut self) -> Result<Cost> {
+        // SAFETY: the process is a child that nobody has waited for.
+        unsafe { libc::kill(self.process.0.id().cast_signed(), libc::SIGUSR1) };
+        let line = self.line()?;
+        let (read, getppid) = line.split_once(' ').with_context(|| format!("the caller says {line:?}"))?;
+        Ok(Cost { read: read.parse()?, getppid: getppid.parse()? })
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+/// The caller, as a process of its own.
+pub(super) fn call() -> ! {
+    if let Err(error) = make_calls() {
+        println!("{error:#}");
+    }
+    // Its numbers are read while it lives.
+    loop {
+        thread::park();
+    }
+}
+
+fn make_calls() -> Result<()> {
+    // SAFETY: all zero is an empty set, the signal exists, and blocking it concerns this thread, the only one.
+    let signal = unsafe {
+        let mut signal: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut signal, libc::SIGUSR1);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const signal, std::ptr::null_mut());
+        signal
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+    println!("{LISTENING}");
+    let mut came = 0;
+    // SAFETY: a set, and a place for the number.
+    unsafe { libc::sigwait(&raw const signal, &raw mut came) };
+    let cost = Cost::measure();
+    for _ in 0..OPENS {
+        // SAFETY: a path that ends with zero.
+        unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/nonexistent".as_ptr(), libc::O_RDONLY) };
+    }
+    for _ in 0..POLLS {
+        // SAFETY: no descriptors.
+        unsafe { libc::syscall(libc::SYS_poll, std::ptr::null_mut::<libc::pollfd>(), 0, POLL.as_millis() as i32) };
+    }
+    println!("{} {}", cost.read, cost.getppid);
+    // It listens for as long as the process lives.
+    std::mem::forget(listener);
+    Ok(())
+}
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing is left to do about a process that is gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(what: &str, there: impl Fn() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !there() {
+        ensure!(begun.elapsed() < READY_WITHIN, "{what} is not there after {} s", READY_WITHIN.as_secs());
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
