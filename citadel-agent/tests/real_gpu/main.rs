@@ -68,7 +68,7 @@ impl Host {
                 inventory: &self.inventory,
                 discovered: &Discovered::default(),
                 families: &mut Families::default(),
-                remote_write: \&Slot::default(),
+                remote_write: &Slot::default(),
                 gpu: Some(&self.gpu),
             };
             let page = sources::collect(Some(section), &mut origin, &mut Health::default());
