@@ -68,7 +68,7 @@ impl Host {
                 inventory: &self.inventory,
                 discovered: &Discovered::default(),
                 families: &mut Families::default(),
-                alerts:                 remote_write: &Slot::default(),Slot::default(),
+                alerts: &Slot::default(),
                 remote_write: &Slot::default(),
                 gpu: Some(&self.gpu),
             };
