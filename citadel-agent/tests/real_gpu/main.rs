@@ -19,6 +19,7 @@ use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
+use citadel_agent::slot::Slot;
 use citadel_agent::sources::{self, Health, Origin};
 use support::text::{Parsed, parse};
 
@@ -67,6 +68,8 @@ impl Host {
                 inventory: &self.inventory,
                 discovered: &Discovered::default(),
                 families: &mut Families::default(),
+                alerts: &Slot::default(),
+                remote_write: &Slot::default(),
                 gpu: Some(&self.gpu),
             };
             let page = sources::collect(Some(section), &mut origin, &mut Health::default());
