@@ -175,8 +175,12 @@ fn compare_all(promtool: Promtool) {
         // Steps that divide no window, so that no sample is exactly at the end of one, which versions take differently.
         World::new(&metrics, counted, Duration::from_secs(seconds), steps, seed, behaviour)
     };
-    let worlds =
-        [world(7, 400, 1, Behaviour::Lively), world(17, 300, 2, Behaviour::Calm), world(67, 450, 3, Behaviour::Lively)];
+    let worlds = [
+        world(7, 400, 1, Behaviour::Lively),
+        world(17, 300, 2, Behaviour::Calm),
+        world(67, 450, 3, Behaviour::Lively),
+        world(97, 300, 4, Behaviour::Ebbing),
+    ];
     let mut fired = BTreeMap::new();
     for world in worlds {
         for (rule, times) in compare(&world, promtool) {

@@ -15,6 +15,8 @@ pub enum Behaviour {
     Calm,
     /// Large ones, resets, and series that come and go.
     Lively,
+    /// Gauges only sink, each at its own pace, until they are 0.
+    Ebbing,
 }
 
 /// Some series of each of some metrics, for some steps; the same for the same seed.
@@ -197,6 +199,7 @@ fn values(
     // Prometheus extrapolates each classic bucket by itself, and not below zero: one that has just left zero counts for less
     // than its neighbours, which is no property of the rules. So none is near zero.
     (0..20).for_each(|octave| (0..1000).for_each(|_| histogram.observe(1_000_000 << octave)));
+    let pace = (2 + random.below(4)) as f64 / 2.0;
     let mut regime = 0;
     let mut values = Vec::new();
     for step in 0..steps {
@@ -217,6 +220,9 @@ fn values(
             }
             Kind::Histogram => {
                 (0..regime * 3).for_each(|_| histogram.observe(1_000_000 << (random.below(8) + 3 * regime)));
+            }
+            _ if behaviour == Behaviour::Ebbing => {
+                number = (100.0 - 100.0 * pace * step as f64 / steps as f64).max(0.0)
             }
             // Flags and counts, and now and then a slope.
             _ => {
