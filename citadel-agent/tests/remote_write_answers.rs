@@ -288,10 +288,42 @@ fn a_damaged_ledger_costs_nothing_but_a_second_sending() {
     sending.stop();
     let ledger = sending.dir.path().join("prometheus.ledger");
     let mut text = std::fs::read(&ledger).unwrap();
-    text[20] ^= 1;
+    // Both of its slots.
+    for at in [20, 8192 + 20] {
+        text[at] = b'?';
+    }
     std::fs::write(&ledger, text).unwrap();
     sending.start(counting());
     let numbers = sending.wait("figures", |numbers| numbers.collected >= pending);
     assert!(numbers.pending >= pending);
     assert_eq!(files(sending.dir.path(), ".damaged").len(), 1);
+}
+
+/// Otherwise a crash in the first second would make the destination a new one, which gets only what comes after.
+#[test]
+fn a_ledger_is_there_before_the_first_sample() {
+    let receiver = taken();
+    let mut sending = Sending::idle(&receiver.url(), "", "");
+    let ledger = sending.dir.path().join("prometheus.ledger");
+    let (seen, mut pages) = (Arc::new(Mutex::new(None)), counting());
+    let first = Arc::clone(&seen);
+    sending.start(move || {
+        first.lock().unwrap().get_or_insert(ledger.exists());
+        pages()
+    });
+    receiver.wait_for(1);
+    assert_eq!(*seen.lock().unwrap(), Some(true));
+}
+
+#[test]
+fn what_is_in_a_spool_without_any_ledger_is_sent() {
+    let receiver = taken();
+    let mut sending = Sending::to(&receiver.url(), "", counting());
+    sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 3);
+    sending.stop();
+    let before = sending.ledger().end;
+    std::fs::remove_file(sending.dir.path().join("prometheus.ledger")).unwrap();
+    sending.start(counting());
+    let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged >= before);
+    assert_eq!(numbers.dropped.len(), 0);
 }

@@ -4,13 +4,13 @@
 //! `seq - begin = acknowledged + rejected + dropped`: the cursor moves only in [`Ledger::settle`], which adds what it moved
 //! over to exactly one of the three. What is collected and not settled is pending. Hence
 //! `collected = acknowledged + rejected + dropped + pending`, at every moment and over restarts, for the cursor and the
-//! counts are one file, replaced as a whole.
+//! counts are written together.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -98,15 +98,37 @@ impl Ledger {
     }
 }
 
-/// A ledger in its file: a checksum keeps a flipped digit from moving the cursor.
+/// Bytes of a slot: a ledger has some hundred, and a URL at most 2048.
+const SLOT: usize = 8 << 10;
+
+/// A ledger in its slot: a checksum keeps a flipped digit from moving the cursor.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
+    /// Which of the two slots is newer.
+    generation: u64,
     ledger: Ledger,
     crc32: u32,
 }
 
-fn crc(ledger: &Ledger) -> io::Result<u32> {
-    Ok(crc32fast::hash(&serde_json::to_vec(ledger)?))
+impl Sealed {
+    fn new(generation: u64, ledger: &Ledger) -> io::Result<Self> {
+        Ok(Self { generation, ledger: ledger.clone(), crc32: Self::crc(generation, ledger)? })
+    }
+
+    fn crc(generation: u64, ledger: &Ledger) -> io::Result<u32> {
+        Ok(crc32fast::hash(&serde_json::to_vec(&(generation, ledger))?))
+    }
+
+    /// The newest good one of a file's slots, and which slot it is in.
+    fn newest(bytes: &[u8]) -> Option<(usize, Self)> {
+        let good = |slot: &[u8]| {
+            let sealed: Self = serde_json::from_slice(slot).ok()?;
+            let crc = Self::crc(sealed.generation, &sealed.ledger).ok()?;
+            (crc == sealed.crc32 && sealed.ledger.holds()).then_some(sealed)
+        };
+        let slots = bytes.chunks(SLOT).take(2).enumerate();
+        slots.filter_map(|(i, slot)| Some((i, good(slot)?))).max_by_key(|(_, sealed)| sealed.generation)
+    }
 }
 
 /// Reads the ledger at `path`; `None` when there is none.
@@ -114,30 +136,41 @@ fn crc(ledger: &Ledger) -> io::Result<u32> {
 /// # Errors
 /// The file cannot be read, or what it says is not to be trusted.
 pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Sealed { ledger, crc32 } = serde_json::from_slice(&text)?;
-    if crc(&ledger)? != crc32 || !ledger.holds() {
-        return Err(io::Error::new(ErrorKind::InvalidData, "its checksum or its sums are wrong"));
-    }
-    Ok(Some(ledger))
+    let untrusted = || io::Error::new(ErrorKind::InvalidData, "its checksums or its sums are wrong");
+    Sealed::newest(&bytes).map(|(_, sealed)| Some(sealed.ledger)).ok_or_else(untrusted)
 }
 
-/// Replaces the ledger at `path`, so that a crash leaves the old or the new one.
+/// Writes the ledger at `path`, so that a crash leaves the old or the new one: the file has two slots, and the older one is
+/// overwritten. That takes no new space, so that a full disk does not keep the ledger from letting go of what fills it.
 ///
 /// # Errors
 /// The disk refuses.
 pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
-    let sealed = Sealed { ledger: ledger.clone(), crc32: crc(ledger)? };
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&serde_json::to_vec(&sealed)?)?;
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let (slot, generation) = match Sealed::newest(&bytes) {
+        Some((slot, newest)) => (1 - slot, newest.generation + 1),
+        None => (0, 0),
+    };
+    let mut text = serde_json::to_vec(&Sealed::new(generation, ledger)?)?;
+    // Spaces, so that the file can be read by a person, and a longer ledger that was there before is gone.
+    text.resize(SLOT, b' ');
+    if bytes.len() < 2 * SLOT {
+        // Both slots get their place on the disk now, while there is some.
+        file.write_all_at(&[b' '; 2 * SLOT], 0)?;
+    }
+    file.write_all_at(&text, (slot * SLOT) as u64)?;
     file.sync_data()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    match path.parent() {
+        Some(folder) if bytes.is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -167,26 +200,46 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed() {
+    fn after_a_flipped_bit_it_is_the_one_before_and_never_another() {
         let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("cursor.json");
+        let path = dir.path().join("a.ledger");
         assert_eq!(read(&path).unwrap(), None);
-        let mut ledger = Ledger::new(7);
-        ledger.settle(7..30, Outcome::Acknowledged);
-        ledger.settle(30..31, Outcome::Dropped(Reason::Damaged));
-        write(&path, &ledger).unwrap();
-        assert_eq!(read(&path).unwrap(), Some(ledger));
-        let text = fs::read(&path).unwrap();
-        for (at, bit) in (0..text.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
-            let mut broken = text.clone();
-            broken[at] ^= 1 << bit;
-            fs::write(&path, broken).unwrap();
-            let found = read(&path);
-            assert!(found.is_err() || found.unwrap() == Some(ledger_of(&text)), "byte {at}, bit {bit}");
+        let mut first = Ledger::new(7);
+        first.settle(7..30, Outcome::Acknowledged);
+        let mut second = first.clone();
+        second.settle(30..31, Outcome::Dropped(Reason::Damaged));
+        write(&path, &first).unwrap();
+        assert_eq!(read(&path).unwrap().as_ref(), Some(&first));
+        write(&path, &second).unwrap();
+        assert_eq!(read(&path).unwrap().as_ref(), Some(&second));
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 2 * SLOT);
+        for at in (0..400).chain(SLOT..SLOT + 400) {
+            for bit in 0..8 {
+                let mut broken = bytes.clone();
+                broken[at] ^= 1 << bit;
+                fs::write(&path, broken).unwrap();
+                let found = read(&path).unwrap().unwrap();
+                assert!(found == second || found == first && at >= SLOT, "byte {at}, bit {bit}");
+            }
         }
+        let mut broken = bytes.clone();
+        (broken[20], broken[SLOT + 20]) = (b'?', b'?');
+        fs::write(&path, &broken).unwrap();
+        assert!(read(&path).is_err());
     }
 
-    fn ledger_of(text: &[u8]) -> Ledger {
-        serde_json::from_slice::<Sealed>(text).unwrap().ledger
+    #[test]
+    fn it_takes_no_new_space_once_it_is_there() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("a.ledger");
+        let mut ledger = Ledger::new(0);
+        for i in 0..20 {
+            ledger.settle(i..i + 1, Outcome::Acknowledged);
+            write(&path, &ledger).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SLOT as u64);
+            assert_eq!(read(&path).unwrap().as_ref(), Some(&ledger));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -85,10 +85,18 @@ fn lock(folder: &Path) -> Option<Option<File>> {
     }
 }
 
+/// An account and its file.
+struct Kept {
+    account: Rc<RefCell<Account>>,
+    path: PathBuf,
+    /// What the file says; `None`: nothing yet.
+    saved: Option<Ledger>,
+}
+
 /// What one thread keeps of it.
 struct Service {
     shared: Rc<Shared>,
-    accounts: Vec<(Rc<RefCell<Account>>, PathBuf, Ledger)>,
+    accounts: Vec<Kept>,
     collector: Collector,
     numbers: Slot<Vec<Numbers>>,
     /// Whether an error of the disk was logged that is not over.
@@ -106,6 +114,7 @@ impl Service {
         let path = |name: &str| folder.join(format!("{name}.ledger"));
         let past: Vec<_> = clients.iter().map(|(name, ..)| Past::read(&path(name))).collect();
         let known = past.iter().map(Past::known).max().unwrap_or(0);
+        let all_new = past.iter().all(|past| matches!(past, Past::New));
         let limits = Limits {
             max_bytes: config.remote_write.max_bytes,
             max_age: config.remote_write.max_age,
@@ -125,17 +134,19 @@ impl Service {
         for ((name, client, settings), past) in clients.into_iter().zip(past) {
             let url = urls.get(&name).and_then(|destination| destination.url.clone()).unwrap_or_default();
             let path = path(&name);
-            let ledger = past.ledger(&shared.spool.borrow(), url);
-            let saved = ledger.clone();
+            let saved = if let Past::Known(ledger) = &past { Some(ledger.clone()) } else { None };
+            let ledger = past.ledger(&shared.spool.borrow(), all_new, url);
             info!(destination = name, pending = ledger.pending(shared.spool.borrow().end()), "remote write to");
             let account = Account { name, ledger, requests: BTreeMap::new(), oldest_ms: None, parked: false };
             let account = Rc::new(RefCell::new(account));
             let destination = Destination::new(Rc::clone(&shared), Rc::clone(&account), client, settings);
             tokio::task::spawn_local(destination.run());
-            accounts.push((account, path, saved));
+            accounts.push(Kept { account, path, saved });
         }
-        let service = Self { shared, accounts, collector: Collector::new(identity(config)), numbers, failing: false };
-        service.publish();
+        let collector = Collector::new(identity(config));
+        let mut service = Self { shared, accounts, collector, numbers, failing: false };
+        // A ledger is there before the first sample that it is about, or a crash would make that one's destination new.
+        service.save();
         service
     }
 
@@ -165,15 +176,15 @@ impl Service {
             spool.flush(wall_ms());
         }
         spool.sync()?;
-        for (account, path, saved) in &mut self.accounts {
+        for Kept { account, path, saved } in &mut self.accounts {
             let ledger = &mut account.borrow_mut().ledger;
             ledger.end = spool.end();
-            if ledger != saved {
+            if saved.as_ref() != Some(&*ledger) {
                 ledger::write(path, ledger)?;
-                saved.clone_from(ledger);
+                *saved = Some(ledger.clone());
             }
         }
-        if let Some(seq) = self.accounts.iter().map(|(_, _, saved)| saved.seq).min() {
+        if let Some(seq) = self.accounts.iter().filter_map(|kept| Some(kept.saved.as_ref()?.seq)).min() {
             spool.release(seq);
         }
         Ok(())
@@ -182,8 +193,8 @@ impl Service {
     fn publish(&self) {
         let spool = self.shared.spool.borrow();
         let now = wall_ms();
-        let of = |(account, _, _): &(Rc<RefCell<Account>>, PathBuf, Ledger)| {
-            let account = account.borrow();
+        let of = |kept: &Kept| {
+            let account = kept.account.borrow();
             let ledger = &account.ledger;
             let end = spool.end();
             Numbers {
@@ -207,7 +218,8 @@ impl Service {
 
 /// What an earlier run left of a destination's account.
 enum Past {
-    /// Nothing: it is new, and gets what is collected from now on.
+    /// Nothing: it is new. Beside others it gets what is collected from now on; where nobody has a ledger, what is in the
+    /// spool waits for whoever comes first.
     New,
     /// It goes on.
     Known(Ledger),
@@ -237,10 +249,10 @@ impl Past {
     }
 
     /// The account to go on with, for the receiver at `url`.
-    fn ledger(self, spool: &Spool, url: String) -> Ledger {
+    fn ledger(self, spool: &Spool, all_new: bool, url: String) -> Ledger {
         let mut ledger = match self {
-            Self::New => Ledger::new(spool.end()),
-            Self::Damaged => Ledger::new(spool.begin()),
+            Self::New if !all_new => Ledger::new(spool.end()),
+            Self::New | Self::Damaged => Ledger::new(spool.begin()),
             Self::Known(ledger) => ledger,
         };
         if ledger.receiver.url != url {

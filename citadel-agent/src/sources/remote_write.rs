@@ -1,5 +1,7 @@
 //! Remote write's own figures: what was collected for each destination, and what became of it.
 
+use std::time::Duration;
+
 use super::{Origin, Outcome, Reading};
 use crate::metrics::catalogue::agent::{
     REMOTE_WRITE_COLLECTED, REMOTE_WRITE_MEMORY, REMOTE_WRITE_OLDEST, REMOTE_WRITE_PARKED, REMOTE_WRITE_PENDING,
@@ -34,8 +36,19 @@ pub struct Numbers {
     pub parked: bool,
 }
 
+/// The thread publishes each second; after so long without a word its figures are no longer true.
+const SILENT: Duration = Duration::from_secs(30);
+
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
-    let Some(newest) = origin.remote_write.newest() else { return Ok(Outcome::Absent) };
+    let Some(newest) = origin.remote_write.newest().filter(|newest| !newest.value.is_empty()) else {
+        return Ok(Outcome::Absent);
+    };
+    if newest.age() > SILENT {
+        let seconds = newest.age().as_secs();
+        return Err(
+            format!("the remote-write thread has said nothing for {seconds} s: its disk hangs, or it ended").into()
+        );
+    }
     for numbers in newest.value.iter() {
         let name = numbers.destination.as_str();
         let integer = Value::Integer;

@@ -222,7 +222,7 @@ fn values(
                 (0..regime * 3).for_each(|_| histogram.observe(1_000_000 << (random.below(8) + 3 * regime)));
             }
             _ if behaviour == Behaviour::Ebbing => {
-                number = (100.0 - 100.0 * pace * step as f64 / steps as f64).max(0.0)
+                number = (100.0 - 100.0 * pace * step as f64 / steps as f64).max(0.0);
             }
             // Flags and counts, and now and then a slope.
             _ => {

@@ -46,3 +46,16 @@ pub(super) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 pub(super) fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(HEADING).unwrap_or(text.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_is_the_end_of_the_document_and_may_be_missing() {
+        let text = format!("# Overhead\n\n## Again\n\n{HEADING}\nfigures\n");
+        let (rest, section) = split(&text);
+        assert_eq!((rest, section.starts_with(HEADING)), ("# Overhead\n\n## Again\n\n", true));
+        assert_eq!(split(rest), (rest, ""));
+    }
+}
