@@ -18,9 +18,12 @@ use crate::config::value;
 const MAX_RULES: usize = 500;
 
 /// The shipped rules, one file a section of the catalogue, written as an operator would write them.
-const SHIPPED: [&str; 3] = [
+const SHIPPED: [&str; 6] = [
     include_str!("../../rules/models.yaml"),
     include_str!("../../rules/gpu.yaml"),
+    include_str!("../../rules/system.yaml"),
+    include_str!("../../rules/storage.yaml"),
+    include_str!("../../rules/services.yaml"),
     include_str!("../../rules/agent.yaml"),
 ];
 
