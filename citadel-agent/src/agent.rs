@@ -194,10 +194,14 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
 /// Discovery cannot be started.
 pub fn read_once(config: &Config) -> anyhow::Result<Page> {
     let mut config = config.clone();
-    (config.ebpf.net, config.ebpf.recvq, config.ebpf.sched) = (false, false, false);
-    let agent = Agent::start(config).context("cannot start discovery")?;
-    let page = agent.state().page(None);
-    Ok(page)
+    let ebpf = &mut config.ebpf;
+    (ebpf.net, ebpf.recvq, ebpf.sched, ebpf.syscalls) = (false, false, false, false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let agent = Agent::start(config).context("cannot start discovery")?;
+        agent.refresh(None, GRACE).await;
+        Ok(agent.state().page(None))
+    })
 }
 
 /// The running agent, as the listeners see it.

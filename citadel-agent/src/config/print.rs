@@ -76,8 +76,6 @@ pub fn print(config: &Config) -> String {
     let library = gpu.nvml_library.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "nvml_library", library.as_deref());
 
-    alerts::print(&mut yaml, alerts);
-
     yaml.section(0, "storage");
     yaml.value(1, "smartctl", quote(&storage.smartctl.to_string_lossy()));
     yaml.value(1, "smart_interval", duration(storage.smart_interval));
@@ -86,6 +84,8 @@ pub fn print(config: &Config) -> String {
 
     yaml.section(0, "services");
     yaml.list(1, "units", &services.units);
+
+    alerts::print(&mut yaml, alerts);
     yaml.0
 }
 
