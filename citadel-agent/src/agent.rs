@@ -1,8 +1,9 @@
 //! Wiring: configuration -> probes -> sources -> pages. Only this module knows all the others.
 
+mod listeners;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +11,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use self::listeners::Listeners;
 use crate::alerts;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
@@ -28,7 +28,7 @@ use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
 use crate::gpu::{self, Gpu};
 use crate::host::Roots;
-use crate::http::{self, App, CollectError, Content};
+use crate::http::{App, CollectError};
 use crate::logging::LogHandle;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
@@ -438,94 +438,4 @@ impl App for Agent {
 fn announcing(own: &OwnConnections) -> Announce {
     let own = own.clone();
     Arc::new(move |client, server| Ok(Box::new(own.announce(client, server)?)))
-}
-
-/// Both listeners.
-struct Listeners {
-    metrics: Listening,
-    health: Listening,
-}
-
-/// One listener: bound, then serving.
-struct Listening {
-    content: Content,
-    address: std::net::SocketAddr,
-    bound: Option<TcpListener>,
-    task: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
-}
-
-impl Listeners {
-    fn bind(config: &Config) -> anyhow::Result<Self> {
-        let local = &config.local;
-        Ok(Self {
-            metrics: Listening::bind(Content::Metrics, local.listen_address, local.metrics_port)?,
-            health: Listening::bind(Content::Health, local.listen_address, local.health_check_port)?,
-        })
-    }
-
-    /// Binds the listeners whose address or port differs between two configurations.
-    fn bind_changed(&self, old: &Config, new: &Config) -> anyhow::Result<(Option<Listening>, Option<Listening>)> {
-        let (old, new) = (&old.local, &new.local);
-        let moved = old.listen_address != new.listen_address;
-        let bind = |content, before, now| {
-            (moved || before != now).then(|| Listening::bind(content, new.listen_address, now)).transpose()
-        };
-        Ok((
-            bind(Content::Metrics, old.metrics_port, new.metrics_port)?,
-            bind(Content::Health, old.health_check_port, new.health_check_port)?,
-        ))
-    }
-
-    fn serve(&mut self, agent: &Arc<Agent>) {
-        self.metrics.serve(agent);
-        self.health.serve(agent);
-    }
-
-    /// Serves on listeners that were bound anew, then ends those that they replace.
-    async fn replace(&mut self, moved: (Option<Listening>, Option<Listening>), agent: &Arc<Agent>) {
-        for (place, new) in [(&mut self.metrics, moved.0), (&mut self.health, moved.1)] {
-            if let Some(mut new) = new {
-                new.serve(agent);
-                std::mem::replace(place, new).stop().await;
-            }
-        }
-    }
-
-    async fn stop(self) {
-        tokio::join!(self.metrics.stop(), self.health.stop());
-    }
-}
-
-impl Listening {
-    fn bind(content: Content, address: std::net::IpAddr, port: u16) -> anyhow::Result<Self> {
-        let listener = http::bind(address, port)?;
-        let address = listener.local_addr().context("a listener without an address")?;
-        Ok(Self { content, address, bound: Some(listener), task: None })
-    }
-
-    fn serve(&mut self, agent: &Arc<Agent>) {
-        let Some(listener) = self.bound.take() else { return };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let app: Arc<dyn App> = Arc::clone(agent) as _;
-        let content = self.content;
-        let task = tokio::spawn(async move {
-            // A dropped sender ends it as well.
-            let shutdown = async { _ = stopped.await };
-            let result = http::serve(content, listener, app, http::Limits::default(), shutdown).await;
-            if let Err(error) = &result {
-                error!(?content, %error, "a listener ended");
-            }
-            result
-        });
-        self.task = Some((stop, task));
-    }
-
-    async fn stop(self) {
-        if let Some((stop, task)) = self.task {
-            _ = stop.send(());
-            if tokio::time::timeout(GRACE, task).await.is_err() {
-                warn!(address = %self.address, "open answers were cut off");
-            }
-        }
-    }
 }

@@ -71,6 +71,10 @@ impl Host {
                 alerts: &Slot::default(),
                 remote_write: &Slot::default(),
                 gpu: Some(&self.gpu),
+                readers: &sources::apart::Readers::default(),
+                services: None,
+                probes: None,
+                memory: &mut sources::Memory::default(),
             };
             let page = sources::collect(Some(section), &mut origin, &mut Health::default());
             let text = String::from_utf8(encode(page, Format::Text).unwrap()).unwrap();
