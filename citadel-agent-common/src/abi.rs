@@ -252,17 +252,17 @@ pub mod counter {
     /// Requests begun.
     pub const BEGUN: usize = 1;
     /// Payload bytes sent.
-    pub const RESPONSE_BYTES: usize = 8;
+    pub const RESPONSE_BYTES: usize = 16;
     /// Requests ended, aborted or lost.
-    pub const ENDED: usize = 9;
+    pub const ENDED: usize = 17;
     /// Segments sent again.
-    pub const RETRANSMITS: usize = 10;
+    pub const RETRANSMITS: usize = 18;
     /// Connections established.
-    pub const OPENED: usize = 16;
+    pub const OPENED: usize = 32;
     /// Connections closed that had been counted as established.
-    pub const CLOSED: usize = 17;
+    pub const CLOSED: usize = 33;
     /// Connections by protocol: this plus [`super::Protocol`].
-    pub const PROTOCOLS: usize = 24;
+    pub const PROTOCOLS: usize = 40;
 }
 
 /// Which ports are measured: the single entry of the `CONFIG` map.

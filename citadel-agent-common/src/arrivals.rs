@@ -3,21 +3,36 @@
 //! A ring between two programs: the one that sees segments come in writes it, the one that sees the server read empties it.
 //! They run at the same time and share no lock, so each field has one writer.
 
+use crate::apart::Apart;
+
 /// Unread requests that a connection can have at a time; a power of two. As many as are followed by the parser.
 pub const UNREAD: usize = 16;
 
-/// The ring.
+/// A request that has come.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Arrival {
+    /// When its first byte came, in nanoseconds of `CLOCK_MONOTONIC`.
+    time: u64,
+    /// That byte's sequence number.
+    seq: u32,
+    /// Which of the connection's requests it is, from 1 on: the entry alone tells the reader whether there is one.
+    number: u32,
+}
+
+/// The ring: what the one program writes, the entries, what the other writes, apart from each other for the CPUs' caches.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrivals {
-    /// When each one's first byte came, in nanoseconds of `CLOCK_MONOTONIC`.
-    times: [u64; UNREAD],
-    /// That byte's sequence number.
-    seqs: [u32; UNREAD],
     /// Requests that have come so far.
     come: u32,
+    _reserved: u32,
+    _apart: Apart,
+    entries: [Arrival; UNREAD],
+    _apart_from_entries: Apart,
     /// Requests that the server has begun to read, or that were given up.
     read: u32,
+    _reserved_too: u32,
 }
 
 /// What [`Arrivals::next_read`] found.
@@ -33,51 +48,74 @@ pub enum Read {
 
 impl Arrivals {
     /// None: all zero, as new kernel memory is.
-    pub const NONE: Self = Self { times: [0; UNREAD], seqs: [0; UNREAD], come: 0, read: 0 };
+    pub const NONE: Self = Self {
+        come: 0,
+        _reserved: 0,
+        _apart: Apart::NEW,
+        entries: [Arrival { time: 0, seq: 0, number: 0 }; UNREAD],
+        _apart_from_entries: Apart::NEW,
+        read: 0,
+        _reserved_too: 0,
+    };
 
     /// A request's first byte, `seq`, has come.
     #[inline(always)]
     pub fn come(&mut self, seq: u32, now: u64) {
-        let index = self.come as usize & (UNREAD - 1);
-        // Volatile and in this order: the reader may look as soon as the ring has grown.
+        let number = self.come.wrapping_add(1);
+        let entry = &mut self.entries[self.come as usize & (UNREAD - 1)];
+        // Volatile and in this order: the reader may look as soon as the entry has its number.
         // SAFETY: the places are behind `self`.
         unsafe {
-            (&raw mut self.times[index]).write_volatile(now);
-            (&raw mut self.seqs[index]).write_volatile(seq);
-            (&raw mut self.come).write_volatile(self.come.wrapping_add(1));
+            (&raw mut entry.time).write_volatile(now);
+            (&raw mut entry.seq).write_volatile(seq);
+            (&raw mut entry.number).write_volatile(number);
         }
+        self.come = number;
+    }
+
+    /// The number in the entry of the next request to be read: below that request's where it has not come.
+    #[inline(always)]
+    fn next_number(&self) -> u32 {
+        // SAFETY: behind a reference. Volatile: the other program writes it.
+        unsafe { (&raw const self.entries[self.read as usize & (UNREAD - 1)].number).read_volatile() }
     }
 
     /// Whether a request is unread.
     #[inline(always)]
     #[must_use]
     pub fn any(&self) -> bool {
-        // SAFETY: behind a reference. Volatile: the other program writes it.
-        unsafe { (&raw const self.come).read_volatile() != self.read }
+        after(self.next_number(), self.read)
     }
 
     /// The next request of which the server has read the first byte, having read everything before `copied` at time `now`.
     /// To be called until there is nothing.
     #[inline(always)]
     pub fn next_read(&mut self, copied: u32, now: u64) -> Read {
-        // SAFETY: behind a reference. Volatile: the other program writes it.
-        let unread = unsafe { (&raw const self.come).read_volatile() }.wrapping_sub(self.read);
-        if unread == 0 {
+        let number = self.next_number();
+        if !after(number, self.read) {
             return Read::Nothing;
         }
-        if unread > UNREAD as u32 {
-            let missed = unread - UNREAD as u32;
+        if number != self.read.wrapping_add(1) {
+            // SAFETY: behind a reference. Volatile: the other program writes it.
+            let come = unsafe { (&raw const self.come).read_volatile() };
+            let missed = come.wrapping_sub(self.read).saturating_sub(UNREAD as u32);
             self.read = self.read.wrapping_add(missed);
             return Read::Missed(missed);
         }
-        let index = self.read as usize & (UNREAD - 1);
-        // RFC 9293, section 3.4: sequence numbers are compared by their difference.
-        if (copied.wrapping_sub(self.seqs[index]) as i32) <= 0 {
+        let entry = &self.entries[self.read as usize & (UNREAD - 1)];
+        if !after(copied, entry.seq) {
             return Read::Nothing;
         }
+        let waited = now.saturating_sub(entry.time);
         self.read = self.read.wrapping_add(1);
-        Read::Waited(now.saturating_sub(self.times[index]))
+        Read::Waited(waited)
     }
+}
+
+/// Whether `a` comes after `b`, by their difference: so sequence numbers are compared (RFC 9293, section 3.4).
+#[inline(always)]
+const fn after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Shared, because userspace sweeps the map of early connections; everything else in here is the kernel's own.
 
+use crate::apart::Apart;
 use crate::arrivals::Arrivals;
 use crate::http::Stretch;
 use crate::http::conn::Conn;
@@ -35,14 +36,6 @@ pub struct Window {
 pub struct Connection {
     /// In `EARLY`: when it was made, in nanoseconds of `CLOCK_MONOTONIC`.
     pub made_ns: u64,
-    /// Both directions, and the requests under way.
-    pub conn: Conn,
-    /// Requests that the server has not begun to read.
-    pub arrivals: Arrivals,
-    /// For ingress.
-    pub rx_window: Window,
-    /// For egress.
-    pub tx_window: Window,
     /// The state was set up: new memory is zero.
     pub known: u32,
     /// The connection is older than the programs: no callback will say that it closes.
@@ -58,6 +51,18 @@ pub struct Connection {
     /// The model's slot.
     pub slot: u32,
     _reserved: u32,
+    // Up to here, and at the beginning of `conn`: what is looked at for each segment and hardly ever written.
+    /// Both directions, and the requests under way.
+    pub conn: Conn,
+    _apart_from_conn: Apart,
+    /// Requests that the server has not begun to read.
+    pub arrivals: Arrivals,
+    _apart_from_arrivals: Apart,
+    /// For ingress.
+    pub rx_window: Window,
+    _apart_from_rx: Apart,
+    /// For egress.
+    pub tx_window: Window,
 }
 
 /// A connection's addresses, for the time before it has a socket of its own: the key of `EARLY` and `OWN`. IPv4 is v4-mapped
@@ -80,5 +85,8 @@ pub struct Tuple {
 const _: () = {
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
-    assert!(size_of::<Connection>() == 8 + size_of::<Conn>() + size_of::<Arrivals>() + 2 * size_of::<Window>() + 32);
+    assert!(
+        size_of::<Connection>()
+            == 40 + size_of::<Conn>() + size_of::<Arrivals>() + 2 * size_of::<Window>() + 3 * size_of::<Apart>()
+    );
 };

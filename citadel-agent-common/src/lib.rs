@@ -9,6 +9,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod apart;
 pub mod arrivals;
 pub mod calls;
 pub mod connection;

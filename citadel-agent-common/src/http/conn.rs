@@ -3,7 +3,7 @@
 //! The ingress program calls [`Conn::receive`], the egress program [`Conn::transmit`], and whoever sees the connection end
 //! calls [`Conn::close`]. The two directions run on different CPUs at the same time and share no lock, so each field has
 //! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
-//! single-producer, single-consumer queue between them.
+//! single-producer, single-consumer queue between them, whose entries are numbered.
 
 /// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
 /// value on this path, so that all paths through a step of the parser end in the same state.
@@ -22,6 +22,7 @@ pub use super::request::PIPELINE;
 use super::request::{COMPLETE, Request};
 pub use super::{Payload, Sink};
 use crate::abi::{Phase, Protocol, Side};
+use crate::apart::Apart;
 
 /// Parser steps of one [`Conn::receive`]: a step is up to eight field lines that do not matter, one line that may (32 bytes
 /// of it, if a segment cuts it), and the body or the chunk that it announces. A call that runs out of steps says
@@ -41,10 +42,18 @@ pub enum Progress {
     More,
 }
 
-/// The connection's state: what ingress writes, then what egress writes, then the queue between them.
+/// The connection's state: what both directions look at, then what ingress writes, then what egress writes, then the queue
+/// between them. Each lies apart from the others, because a cache line that two CPUs write in turn costs more than all
+/// the rest of a request: of the other direction's part, a request in the common case needs nothing.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Conn {
+    /// The client's direction is no longer read. Written once.
+    rx_opaque: u32,
+    /// The server's direction, likewise.
+    tx_opaque: u32,
+    _apart: Apart,
+    // Written by ingress.
     rx: Framer,
     rx_first_ns: u64,
     early: EarlyRanges,
@@ -53,11 +62,15 @@ pub struct Conn {
     rx_synced: u32,
     /// Requests pushed into the queue so far.
     tail: u32,
+    /// `head` as ingress saw it last: it looks again only when the queue seems full.
+    head_seen: u32,
     /// More requests than [`PIPELINE`] were under way once: later ones are not followed.
     overflown: u32,
     /// The client sent FIN or RST.
     client_ended: u32,
     protocol: u32,
+    _reserved: u32,
+    _apart_from_rx: Apart,
     // Written by egress.
     tx: Framer,
     tx_first_ns: u64,
@@ -75,21 +88,28 @@ pub struct Conn {
     /// Up to where the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
     acknowledges: u32,
+    _apart_from_tx: Apart,
     requests: [Request; PIPELINE],
 }
 
 impl Conn {
     /// A connection that is seen from its beginning, the handshake. All zero, as new kernel memory is.
     pub const NEW: Self = Self {
+        rx_opaque: 0,
+        tx_opaque: 0,
+        _apart: Apart::NEW,
         rx: Framer::NEW,
         rx_first_ns: 0,
         early: EarlyRanges::NONE,
         rx_next: 0,
         rx_synced: 0,
         tail: 0,
+        head_seen: 0,
         overflown: 0,
         client_ended: 0,
         protocol: Protocol::Unknown as u32,
+        _reserved: 0,
+        _apart_from_rx: Apart::NEW,
         tx: Framer::NEW,
         tx_first_ns: 0,
         tx_last_ns: 0,
@@ -100,6 +120,7 @@ impl Conn {
         body_begun: 0,
         acknowledged: 0,
         acknowledges: 0,
+        _apart_from_tx: Apart::NEW,
         requests: [Request::NONE; PIPELINE],
     };
 
@@ -175,7 +196,7 @@ impl Conn {
         let (seq, len) = (self.rx.forget(seq), self.rx.forget(len));
         self.expect_first(seq);
         let before = fresh!(self.rx_next);
-        if self.tx.state() == state::OPAQUE {
+        if fresh!(self.tx_opaque) != 0 {
             self.rx.enter(state::OPAQUE);
         } else if before == seq && self.rx.flags & flag::RESYNCING != 0 {
             self.rx.try_again::<false>(payload.word(0).unwrap_or(0));
@@ -217,6 +238,9 @@ impl Conn {
             if in_message && self.overflown == 0 {
                 self.newest().last_ns = now;
             }
+            if self.rx.state() == state::OPAQUE && self.rx_opaque == 0 {
+                self.rx_opaque = 1;
+            }
         }
         progress
     }
@@ -247,9 +271,9 @@ impl Conn {
             self.tx_next = seq;
         }
         let next = fresh!(self.tx_next);
-        if self.rx.state() == state::OPAQUE {
+        if fresh!(self.rx_opaque) != 0 {
             self.tx.enter(state::OPAQUE);
-        } else if next == seq && self.tx.flags & flag::RESYNCING != 0 && self.under_way() != 0 {
+        } else if next == seq && self.tx.flags & flag::RESYNCING != 0 && self.awaits_response() {
             self.tx.try_again::<true>(payload.word(0).unwrap_or(0));
         }
         let mut progress = Progress::More;
@@ -269,6 +293,9 @@ impl Conn {
         if taken != 0 {
             self.tx_last_ns = now;
             sink.bytes(true, taken);
+            if self.tx.state() == state::OPAQUE && self.tx_opaque == 0 {
+                self.tx_opaque = 1;
+            }
         }
         progress
     }
@@ -277,14 +304,14 @@ impl Conn {
     /// other way. Whatever is still under way is aborted, by the client if it ended first, else by `otherwise`.
     #[inline(always)]
     pub fn close<S: Sink>(&mut self, orderly: bool, otherwise: Side, sink: &mut S) {
-        if orderly && self.tx.state() == state::UNTIL_CLOSE && self.under_way() != 0 {
+        if orderly && self.tx.state() == state::UNTIL_CLOSE && self.awaits_response() {
             self.response_event(event::END, self.tx_last_ns, sink);
         }
         let side = if self.client_ended != 0 { Side::Client } else { otherwise };
         let mut response = self.response_phase();
         let mut aborted = 0;
         for _ in 0..PIPELINE {
-            if self.under_way() == 0 {
+            if !self.awaits_response() {
                 break;
             }
             let request = *self.oldest();
@@ -299,6 +326,7 @@ impl Conn {
         }
         // Whatever still comes is no answer.
         self.tx.enter(state::OPAQUE);
+        self.tx_opaque = 1;
     }
 
     /// How far the response under way has come; `None` before its first byte.
@@ -317,6 +345,24 @@ impl Conn {
     #[inline(always)]
     fn under_way(&self) -> u32 {
         fresh!(self.tail).wrapping_sub(fresh!(self.head))
+    }
+
+    /// Whether a request is in the queue, for the side that empties it: [`Self::oldest`] is that request.
+    #[inline(always)]
+    fn awaits_response(&self) -> bool {
+        let head = fresh!(self.head);
+        fresh!(self.requests[head as usize & (PIPELINE - 1)].number) == head.wrapping_add(1)
+    }
+
+    /// Whether the queue is full, for the side that fills it.
+    #[inline(always)]
+    fn is_full(&mut self) -> bool {
+        let tail = fresh!(self.tail);
+        if tail.wrapping_sub(self.head_seen) < PIPELINE as u32 {
+            return false;
+        }
+        self.head_seen = fresh!(self.head);
+        tail.wrapping_sub(self.head_seen) >= PIPELINE as u32
     }
 
     #[inline(always)]
@@ -377,7 +423,7 @@ impl Conn {
         sink: &mut S,
     ) -> bool {
         if RESPONSE {
-            if self.under_way() == 0 {
+            if !self.awaits_response() {
                 // A server may send what nobody asked for, such as 408 on an idle connection.
                 self.tx.report(left, event::NONE);
                 return false;

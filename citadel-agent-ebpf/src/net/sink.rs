@@ -32,7 +32,10 @@ impl Counters {
     /// The counters of `slot`, for a connection of it; `None` only if userspace gave a port a slot that does not exist.
     #[inline(always)]
     pub(crate) fn of(slot: u32, sock: *mut bpf_sock, connection: &mut Connection) -> Option<Self> {
-        connection.slot = slot;
+        // Not if it is there already: both directions would write to the line that both of them read.
+        if connection.slot != slot {
+            connection.slot = slot;
+        }
         Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock, arrivals: &raw mut connection.arrivals })
     }
 

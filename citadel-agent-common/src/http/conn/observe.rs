@@ -44,24 +44,29 @@ impl Conn {
     /// Puts the request that has begun into the queue.
     #[inline(always)]
     fn push<S: Sink>(&mut self, now: u64, sink: &mut S) {
-        if self.overflown != 0 || self.under_way() >= PIPELINE as u32 {
+        if self.overflown != 0 || self.is_full() {
             self.overflown = 1;
             sink.lost(Lost::PipelineFull, 1);
             return;
         }
+        let number = fresh!(self.tail).wrapping_add(1);
+        let place = &mut self.requests[number.wrapping_sub(1) as usize & (PIPELINE - 1)];
         let request = Request {
             first_ns: self.rx_first_ns,
             last_ns: now,
             endpoint: fresh!(self.rx.subject),
             flags: self.rx.flags & (flag::HEAD | flag::CONNECT),
+            // Of an earlier request, or 0: not yet to be read.
+            number: place.number,
+            _reserved: 0,
         };
-        let tail = fresh!(self.tail);
-        // Volatile and in this order: the egress program may look as soon as the queue has grown.
+        // Volatile and in this order: the egress program may look as soon as the entry has its number.
         // SAFETY: both places are behind `self`.
         unsafe {
-            (&raw mut self.requests[tail as usize & (PIPELINE - 1)]).write_volatile(request);
-            (&raw mut self.tail).write_volatile(tail.wrapping_add(1));
+            (&raw mut *place).write_volatile(request);
+            (&raw mut place.number).write_volatile(number);
         }
+        self.tail = number;
         sink.begun();
     }
 
@@ -79,7 +84,7 @@ impl Conn {
             }
             return;
         }
-        if self.under_way() == 0 {
+        if !self.awaits_response() {
             return;
         }
         let request = *self.oldest();

@@ -1,0 +1,12 @@
+//! Keeping apart what different CPUs write.
+
+/// A cache line of nothing. What lies before it and what lies after it are never in one line, wherever the whole is placed:
+/// socket storage begins eight bytes into a line (`struct bpf_local_storage_elem`), so alignment alone would not do.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Apart([u64; 16]);
+
+impl Apart {
+    /// It.
+    pub const NEW: Self = Self([0; 16]);
+}
