@@ -57,7 +57,8 @@ pub struct Connection {
     pub own: u32,
     /// The model's slot.
     pub slot: u32,
-    _reserved: u32,
+    /// The process that last began to read a request; 0: none yet.
+    pub reader: u32,
 }
 
 /// A connection's addresses, for the time before it has a socket of its own: the key of `EARLY` and `OWN`. IPv4 is v4-mapped
