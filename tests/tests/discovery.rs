@@ -176,16 +176,16 @@ fn a_worker_that_got_the_socket_from_elsewhere_is_the_models_and_a_client_is_not
         assert_eventually!(agent, |page| { page.gauge(INFO).label("pid", &pid).is_present() && rss(page) > 0 });
     assert!(rss(&before) < 64 << 20, "nothing ties the worker to the listener yet");
 
-    let response = answer("200 OK", "{}");
+    let length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".len();
     let mut client = Peer::connect((Ipv4Addr::LOCALHOST, port));
-    client.ask(get("/v1/models"), response.len());
+    client.ask(get("/v1/models"), length);
     let found = assert_eventually!(agent, |page| rss(page) > 64 << 20);
     assert!(rss(&found) < 256 << 20, "the client is none of it");
 
     let errors = |page: &Page| page.counter(SYSCALL_ERRORS).label("model", "passed").by(["syscall", "errno"]);
     let (page_before, cpu_before) = (agent.scrape(), worker.cpu() + listener.cpu());
-    client.ask(get("/v1/models"), response.len());
-    client.ask(get("/v1/models"), response.len());
+    client.ask(get("/v1/models"), length);
+    client.ask(get("/v1/models"), length);
     let page = assert_eventually!(agent, |page| errors(page) == sums([("openat ENOENT", 14)]));
     page.assert_nothing_lost();
     let used = worker.cpu() + listener.cpu() - cpu_before;
