@@ -273,8 +273,8 @@ fn a_reload_with_other_labels_ends_the_series_under_the_old_ones() {
         // In time order, the marker is the last sample of each.
         for series in stale.keys() {
             let requests = receiver.requests();
-            let all = requests.iter().flat_map(|request| &request.samples).filter(|got| got.series() == *series);
-            assert_eq!(all.last().expect("it was sent").value, Value::Number(STALE));
+            let mut all = requests.iter().flat_map(|request| &request.samples).filter(|got| got.series() == *series);
+            assert_eq!(all.next_back().expect("it was sent").value, Value::Number(STALE));
         }
     });
 }
