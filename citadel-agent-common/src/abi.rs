@@ -281,6 +281,22 @@ pub const MAX_PROCESSES: u32 = 4096;
 /// Threads of models that are followed at a time: entries of `THREADS`. A vLLM server has some hundreds.
 pub const MAX_THREADS: u32 = 16384;
 
+/// Entries of `READERS`: processes that read requests, one for each model whose requests they read.
+pub const MAX_READERS: u32 = 1024;
+
+/// Key of `READERS`: the slot whose request a process read, and the process.
+#[inline(always)]
+#[must_use]
+pub const fn reader_key(slot: u32, process: u32) -> u64 {
+    (slot as u64) << 32 | process as u64
+}
+
+/// Slot and process of a key: the inverse of [`reader_key`].
+#[must_use]
+pub const fn reader(key: u64) -> (u32, u32) {
+    ((key >> 32) as u32, key as u32)
+}
+
 /// Entry of the `PORTS` map for a port that is not measured; any other value is the port's slot plus one.
 pub const NO_SLOT: u32 = 0;
 

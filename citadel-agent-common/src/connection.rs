@@ -50,7 +50,8 @@ pub struct Connection {
     pub own: u32,
     /// The model's slot.
     pub slot: u32,
-    _reserved: u32,
+    /// The process that last began to read a request; 0: none yet.
+    pub reader: u32,
     // Up to here, and at the beginning of `conn`: what is looked at for each segment and hardly ever written.
     /// Both directions, and the requests under way.
     pub conn: Conn,

@@ -24,6 +24,7 @@ use crate::ebpf::error::ProbeError;
 use crate::ebpf::families::Families;
 use crate::ebpf::own::OwnConnections;
 use crate::ebpf::plan::{Decision, decide};
+use crate::ebpf::readers::RequestReaders;
 use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::ebpf::support::Support;
 use crate::gpu::{self, Gpu};
@@ -223,6 +224,8 @@ struct State {
     memory: Memory,
     /// The agent's own connections to models.
     own: OwnConnections,
+    /// Who reads the models' requests.
+    request_readers: RequestReaders,
     discovery: Discovery,
     inventory: Inventory,
     /// What the kernel programs were told of last.
@@ -244,11 +247,12 @@ impl Agent {
     fn start(config: Config) -> io::Result<Self> {
         let roots = Roots::default();
         let mut families = Families::attach(&config, &roots);
-        let own = OwnConnections::default();
+        let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
         if let Some(net) = &mut families.net {
             net.leave_out(&own);
+            net.tell_readers(&request_readers);
         }
-        let discovery = Discovery::start(&config, &roots, own.clone())?;
+        let discovery = Discovery::start(&config, &roots, own.clone(), request_readers.clone())?;
         let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
         let config = Arc::new(config);
         let services = Services::start(config.services.units.clone(), None);
@@ -265,6 +269,7 @@ impl Agent {
             probes,
             memory: Memory::default(),
             own,
+            request_readers,
             discovery,
             inventory: Inventory::default(),
             followed: None,
@@ -390,6 +395,7 @@ impl State {
                 self.followed = None;
                 if let Some(net) = &mut self.families.net {
                     net.leave_out(&self.own);
+                    net.tell_readers(&self.request_readers);
                 }
             }
         }

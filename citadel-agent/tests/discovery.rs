@@ -12,6 +12,7 @@ use citadel_agent::discovery::inventory::{Inventory, Model};
 use citadel_agent::discovery::usage::Memory;
 use citadel_agent::discovery::watch::{Discovered, Discovery};
 use citadel_agent::ebpf::own::OwnConnections;
+use citadel_agent::ebpf::readers::RequestReaders;
 use citadel_agent::host::Roots;
 
 use server::{Server, free_port};
@@ -36,7 +37,8 @@ impl Looking {
             "local_collection: {{ collection_interval: 200ms }}\nmodel_monitoring:\n  ports: {{}}\n  discover: \"{port}\"\n  {more}\n"
         );
         let config = config::parse("test", &yaml).unwrap();
-        let discovery = Discovery::start(&config, &Roots::default(), OwnConnections::default()).unwrap();
+        let discovery =
+            Discovery::start(&config, &Roots::default(), OwnConnections::default(), RequestReaders::default()).unwrap();
         Self { discovery, config, port }
     }
 

@@ -10,7 +10,7 @@ use citadel_agent::metrics::catalogue::agent::{BUILD_INFO, PROCESS_START};
 use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
 use citadel_agent::metrics::family::{self, Page};
 use citadel_agent::metrics::{self, format::Format};
-use support::receiver::{Got, Value};
+use support::receiver::{Got, Receiver, Value};
 use support::sending::{Sending, always, both, counting, taken};
 use support::{NASTY, histogram, page, text};
 
@@ -232,6 +232,69 @@ fn ending() -> impl FnMut() -> Option<Page> + Send {
     }
 }
 
+/// How often each series was marked as ended.
+fn stale(receiver: &Receiver) -> BTreeMap<String, usize> {
+    let mut stale: BTreeMap<String, usize> = BTreeMap::new();
+    for got in receiver.requests().iter().flat_map(|request| &request.samples) {
+        let marker = match &got.value {
+            Value::Number(bits) => *bits == STALE,
+            Value::Histogram(histogram) => histogram.sum.to_bits() == STALE,
+        };
+        if marker {
+            *stale.entry(got.series()).or_default() += 1;
+        }
+    }
+    stale
+}
+
+/// Pages with a gauge for each of these models.
+fn models(names: &'static [&'static str]) -> impl FnMut() -> Option<Page> + Send {
+    let mut page = Page::default();
+    for name in names {
+        page.add(&CONNECTIONS_OPEN, [name, "1"], family::Value::Integer(3));
+    }
+    always(page)
+}
+
+#[test]
+fn a_reload_with_other_labels_ends_the_series_under_the_old_ones() {
+    both(|more, _| {
+        let receiver = taken();
+        let mut sending = Sending::to(&receiver.url(), more, models(&["a", "b"]));
+        receiver.wait_for(2);
+        let label = ("site".to_owned(), "new".to_owned());
+        sending.reload(|config| config.remote_write.external_labels.extend([label]), models(&["a", "b"]));
+        let before = receiver.requests().len();
+        receiver.wait_for(before + 4);
+        sending.stop();
+        let stale = stale(&receiver);
+        assert_eq!(stale.len(), 2, "{stale:?}");
+        assert!(stale.iter().all(|(series, &count)| count == 1 && !series.contains("site")), "{stale:?}");
+        // In time order, the marker is the last sample of each.
+        for series in stale.keys() {
+            let requests = receiver.requests();
+            let mut all = requests.iter().flat_map(|request| &request.samples).filter(|got| got.series() == *series);
+            assert_eq!(all.next_back().expect("it was sent").value, Value::Number(STALE));
+        }
+    });
+}
+
+#[test]
+fn a_reload_that_keeps_the_labels_ends_only_what_is_gone_with_it() {
+    both(|more, _| {
+        let receiver = taken();
+        let mut sending = Sending::to(&receiver.url(), more, models(&["a", "b"]));
+        receiver.wait_for(2);
+        sending.reload(|config| config.remote_write.max_bytes /= 2, models(&["a"]));
+        let before = receiver.requests().len();
+        receiver.wait_for(before + 4);
+        sending.stop();
+        let stale = stale(&receiver);
+        assert_eq!(stale.values().collect::<Vec<_>>(), [&1], "{stale:?}");
+        assert!(stale.keys().all(|series| series.contains("model=\"b\"")), "{stale:?}");
+    });
+}
+
 #[test]
 fn a_series_that_ends_is_marked_once_and_a_planned_stop_marks_nothing() {
     both(|more, _| {
@@ -239,17 +302,7 @@ fn a_series_that_ends_is_marked_once_and_a_planned_stop_marks_nothing() {
         let mut sending = Sending::to(&receiver.url(), more, ending());
         receiver.wait_for(7);
         sending.stop();
-        let requests = receiver.requests();
-        let mut stale: BTreeMap<String, usize> = BTreeMap::new();
-        for got in requests.iter().flat_map(|request| &request.samples) {
-            let marker = match &got.value {
-                Value::Number(bits) => *bits == STALE,
-                Value::Histogram(histogram) => histogram.sum.to_bits() == STALE,
-            };
-            if marker {
-                *stale.entry(got.series()).or_default() += 1;
-            }
-        }
+        let stale = stale(&receiver);
         assert!(stale.values().all(|&count| count == 1), "{stale:?}");
         // A gauge, a native histogram, and 32 buckets, sum and count, of two models.
         assert_eq!(stale.len(), 2 * (1 + 1 + 34));

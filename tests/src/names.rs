@@ -34,6 +34,10 @@ pub const RECEIVE_QUEUE: &str = "citadel_model_receive_queue_seconds";
 pub const RUN_QUEUE: &str = "citadel_model_runqueue_latency_seconds";
 /// Time that threads had a CPU.
 pub const ON_CPU: &str = "citadel_model_on_cpu_seconds_total";
+/// CPU time of a model's processes.
+pub const CPU: &str = "citadel_model_cpu_seconds_total";
+/// Memory of a model's processes.
+pub const MEMORY: &str = "citadel_model_memory_bytes";
 /// Who serves a model.
 pub const INFO: &str = "citadel_model_info";
 /// How long system calls took.

@@ -2,15 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::BorrowedFd;
-use std::process::Command;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
 
-use citadel_agent_tests::agent::Setup;
+use citadel_agent_tests::agent::{Setup, free_port};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{answer, get};
-use citadel_agent_tests::names::{CONNECTIONS, INFO, OPEN, REQUEST_BYTES, RESPONSE_BYTES};
+use citadel_agent_tests::names::{CONNECTIONS, CPU, INFO, MEMORY, OPEN, REQUEST_BYTES, RESPONSE_BYTES, SYSCALL_ERRORS};
 use citadel_agent_tests::netns::Namespace;
-use citadel_agent_tests::peer::Server;
-use citadel_agent_tests::scrape::Page;
+use citadel_agent_tests::peer::{Peer, Server};
+use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::pause;
 use citadel_agent_tests::tun::set_tcp_option;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -41,7 +43,7 @@ fn the_agents_question_is_not_measured(address: IpAddr, options: fn(BorrowedFd<'
 
     let response = answer("200 OK", MODELS);
     let playing = server.answer_each(vec![(0, response.clone()); 3]);
-    let mut client = citadel_agent_tests::peer::Peer::connect((address, server.port()));
+    let mut client = Peer::connect((address, server.port()));
     for _ in 0..3 {
         client.ask(get("/v1/models"), response.len());
     }
@@ -123,4 +125,76 @@ fn what_it_may_not_see_is_said_once() {
         pause(600);
     }
     assert_eq!(agent.log().matches("is not known: the files of").count(), 1, "{}", agent.log());
+}
+
+/// A process of `tests/fixtures/passed.py` in a session of its own; ends with the value.
+struct Passed(Child);
+
+impl Passed {
+    fn start(arguments: &[&str]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/passed.py");
+        let mut command = Command::new("python3");
+        command.arg(script).args(arguments);
+        // SAFETY: setsid is async-signal-safe.
+        unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into)) };
+        Self(command.spawn().expect("start python3"))
+    }
+
+    /// Seconds of CPU time, from `utime` and `stime` in `/proc/PID/stat`.
+    fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("it lives");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
+        // Ticks of a hundredth of a second, on every kernel that is x86-64's.
+        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        // Both fail only if it is gone.
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_worker_that_got_the_socket_from_elsewhere_is_the_models_and_a_client_is_not() {
+    let (dir, port) = (tempfile::tempdir().expect("make a temporary directory"), free_port());
+    let path = dir.path().join("worker");
+    let worker = Passed::start(&["work", path.to_str().expect("a name in UTF-8")]);
+    while !path.exists() {
+        pause(20);
+    }
+    let listener = Passed::start(&["listen", &port.to_string(), path.to_str().expect("a name in UTF-8")]);
+    let agent = Setup::new().model("passed", port).start();
+    agent.assert_measuring();
+    // The client holds more than both, and reads the other end of the connection.
+    let ballast = vec![1u8; 512 << 20];
+    let pid = listener.0.id().to_string();
+    let rss = |page: &Page| page.gauge(MEMORY).label("model", "passed").label("kind", "rss").value();
+    let before =
+        assert_eventually!(agent, |page| { page.gauge(INFO).label("pid", &pid).is_present() && rss(page) > 0 });
+    assert!(rss(&before) < 64 << 20, "nothing ties the worker to the listener yet");
+
+    let length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".len();
+    let mut client = Peer::connect((Ipv4Addr::LOCALHOST, port));
+    client.ask(get("/v1/models"), length);
+    let found = assert_eventually!(agent, |page| rss(page) > 64 << 20);
+    assert!(rss(&found) < 256 << 20, "the client is none of it");
+
+    let errors = |page: &Page| page.counter(SYSCALL_ERRORS).label("model", "passed").by(["syscall", "errno"]);
+    let (page_before, cpu_before) = (agent.scrape(), worker.cpu() + listener.cpu());
+    client.ask(get("/v1/models"), length);
+    client.ask(get("/v1/models"), length);
+    let page = assert_eventually!(agent, |page| errors(page) == sums([("openat ENOENT", 14)]));
+    page.assert_nothing_lost();
+    let used = worker.cpu() + listener.cpu() - cpu_before;
+    assert!(used >= 0.38, "it computed for 400 ms: {used}");
+    let cpu = |page: &Page| page.counter(CPU).label("model", "passed").number();
+    assert_eventually!(agent, |page| (cpu(page) - cpu(&page_before) - used).abs() < 0.05);
+
+    // What it is by reading ends with it.
+    drop(worker);
+    assert_eventually!(agent, |page| rss(page) < 64 << 20 && rss(page) > 0);
+    drop(ballast);
 }

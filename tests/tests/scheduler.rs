@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use citadel_agent_tests::agent::{Agent, Setup, free_port};
 use citadel_agent_tests::assert_eventually;
-use citadel_agent_tests::names::{INFO, ON_CPU, RUN_QUEUE};
+use citadel_agent_tests::names::{INFO, MAP_ENTRIES, ON_CPU, RUN_QUEUE};
 use citadel_agent_tests::scrape::Page;
 use citadel_agent_tests::truth::pause;
 use serde_json::Value;
@@ -195,4 +195,29 @@ fn a_child_counts_from_its_first_moment() {
     let truth = [0, 1].map(|i: usize| after[i].since(before[i]));
     assert_near("on a CPU", seen("crowded").on_cpu, truth[0].on_cpu + child, truth[0].times);
     assert_near("the neighbour", seen("free").on_cpu, truth[1].on_cpu, truth[1].times);
+}
+
+#[test]
+fn a_thread_that_executes_a_program_leaves_no_entry_under_its_old_number() {
+    let port = free_port();
+    let code = format!(
+        "import ctypes, os, socket, sys, threading\nlistener = socket.create_server(('127.0.0.1', {port}))\n\
+         sys.stdin.readline()\nthread = threading.Thread(target=lambda: os.execv('/bin/sleep', ['sleep', '600']))\n\
+         thread.start()\nthread.join()"
+    );
+    let mut process = Command::new("python3").args(["-c", &code]).stdin(Stdio::piped()).spawn().expect("start python3");
+    let agent = Setup::new().model("model", port).start();
+    let pid = process.id().to_string();
+    assert_eventually!(agent, |page| page.gauge(INFO).label("pid", &pid).is_present());
+    let threads = |page: &Page| page.gauge(MAP_ENTRIES).label("map", "sched_threads").value();
+    process.stdin.as_mut().expect("stdin is piped").write_all(b"\n").expect("tell the process");
+    let command = format!("/proc/{pid}/comm");
+    while std::fs::read_to_string(&command).expect("it lives") != "sleep\n" {
+        pause(20);
+    }
+    // One thread is left: it, and nothing of the one that executed.
+    let page = agent.scrape();
+    assert_eq!(threads(&page), 1, "{page}");
+    _ = process.kill();
+    _ = process.wait();
 }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
-use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange};
+use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, MAX_READERS, ModelStats, NO_SLOT, PortRange};
 use citadel_agent_common::connection::{Connection, Tuple};
 use citadel_agent_common::hist::Histogram;
 
@@ -32,6 +32,12 @@ pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries
 /// Slot -> how long requests lay in the receive queue. Sized like `MODEL_STATS`.
 #[map]
 pub(crate) static RECEIVE_QUEUE: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// `reader_key` of a slot and a process that read a request of it -> when a connection last came to be read by it, in
+/// nanoseconds of `CLOCK_BOOTTIME`. Userspace takes out those that have ended. Full: noted at a later request.
+/// Preallocated: 5.11 lets no tracing program allocate.
+#[map]
+pub(crate) static READERS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_READERS, 0);
 
 /// Reason -> how much could not be measured.
 #[map]

@@ -1,15 +1,18 @@
-//! The `recvq` family: how long a request lies in the kernel before the server begins to read it.
+//! The `recvq` family: how long a request lies in the kernel before the server begins to read it, and which
+//! process that is: discovery counts it to the model.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get,
+};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use citadel_agent_common::abi::Lost;
+use citadel_agent_common::abi::{Lost, reader_key};
 use citadel_agent_common::arrivals::{Read, UNREAD};
 use citadel_agent_common::connection::Connection;
 
-use crate::maps::{CONNECTIONS, RECEIVE_QUEUE};
+use crate::maps::{CONNECTIONS, READERS, RECEIVE_QUEUE};
 use crate::sink;
 use citadel_agent_ebpf::count::observe;
 
@@ -17,6 +20,9 @@ use citadel_agent_ebpf::count::observe;
 /// from the running kernel's BTF.
 #[unsafe(no_mangle)]
 static COPIED_SEQ: u32 = 0;
+/// Offset of `sk_lock.owned` in `struct sock`: not 0 while a process has the socket locked. Likewise.
+#[unsafe(no_mangle)]
+static LOCK_OWNED: u32 = 0;
 
 /// `tcp_rcv_space_adjust(sk)` runs in `tcp_recvmsg_locked` after each piece that was copied to the application, and in
 /// `tcp_read_sock` (splice), always after `copied_seq` went on (net/ipv4/tcp.c).
@@ -38,15 +44,8 @@ pub fn recvq_read(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn read(connection: &mut Connection, sock: *const c_void) {
-    // SAFETY: a constant for the verifier, which userspace writes before it loads the program.
-    let offset = unsafe { (&raw const COPIED_SEQ).read_volatile() };
-    let mut copied = 0u32;
-    // SAFETY: the destination is as long as the length says; the helper checks the source.
-    let failed =
-        unsafe { bpf_probe_read_kernel((&raw mut copied).cast(), 4, sock.cast::<u8>().add(offset as usize).cast()) };
-    if failed != 0 {
-        return;
-    }
+    note_reader(connection, sock);
+    let Some(copied) = member(sock, &COPIED_SEQ) else { return };
     let Some(histogram) = RECEIVE_QUEUE.get_ptr_mut(connection.slot) else { return };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -58,4 +57,35 @@ fn read(connection: &mut Connection, sock: *const c_void) {
             Read::Missed(count) => sink::lost(Lost::Unread, count),
         }
     }
+}
+
+/// Notes which process reads, once a connection as long as it is the same one. A request is unread, so this is the server's
+/// end: the client's socket has none to read.
+#[inline(always)]
+fn note_reader(connection: &mut Connection, sock: *const c_void) {
+    // SAFETY: no arguments.
+    let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    // A parser in the kernel (`net/strparser`, which sockmap uses) may read in a softirq, where the running process is
+    // anybody; it does so only while nobody has the socket locked.
+    if connection.reader == process || member(sock, &LOCK_OWNED) == Some(0) {
+        return;
+    }
+    // SAFETY: no arguments. The clock that a process's start is told by.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    // If the map is full, the connection's next request tries again.
+    if READERS.insert(reader_key(connection.slot, process), now, 0).is_ok() {
+        connection.reader = process;
+    }
+}
+
+/// Four bytes of the socket at `offset`, which userspace writes before it loads the program.
+#[inline(always)]
+fn member(sock: *const c_void, offset: &'static u32) -> Option<u32> {
+    let mut value = 0u32;
+    // SAFETY: a constant for the verifier; the destination is as long as the length says; the helper checks the source.
+    let failed = unsafe {
+        let offset = (&raw const *offset).read_volatile() as usize;
+        bpf_probe_read_kernel((&raw mut value).cast(), 4, sock.byte_add(offset).cast())
+    };
+    (failed == 0).then_some(value)
 }

@@ -80,6 +80,26 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `sched_process_exec(task, old_pid, bprm)`: a thread that executes a program takes the number of its process's first one
+/// (`de_thread` in fs/exec.c), so it will never be seen to die under its own. What was known of it, that it has a CPU, goes
+/// with it to the new number.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let old: u32 = ctx.arg(1);
+    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    let new = unsafe { Task(ctx.arg(0)).field(&TASK_PID) };
+    // SAFETY: a valid map and key.
+    if old != new
+        && let Some(known) = unsafe { THREADS.get(old) }.copied()
+    {
+        _ = THREADS.remove(old);
+        if THREADS.insert(new, known, 0).is_err() {
+            lost(1);
+        }
+    }
+    0
+}
+
 #[inline(always)]
 fn wake(task: Task) {
     // SAFETY: an argument of the tracepoint; the offsets are those of these members.

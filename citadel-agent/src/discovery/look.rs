@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::command;
 use super::holders::{Blind, Holders};
+use super::readers;
 use super::server::Server;
 use super::table::Table;
 use super::unit::Unit;
+use crate::ebpf::readers::Reader;
 use crate::host::pid::{Pid, Process, read_command_line, read_command_name, read_executable};
+use crate::host::process::ticks_per_second;
 use crate::host::sock_diag::Listener;
 use crate::host::{Roots, cgroup, net_tcp};
 
@@ -45,6 +48,8 @@ pub struct Around<'a> {
     pub wanted: &'a dyn Fn(u16) -> bool,
     /// Which of these ports have connections open.
     pub open: &'a dyn Fn(&BTreeSet<u16>) -> BTreeSet<u16>,
+    /// Which processes have read requests.
+    pub readers: &'a [Reader],
     /// How long a server is kept when it is gone: what it counted last must be scraped, and if it is only being restarted,
     /// its series go on.
     pub keep: Duration,
@@ -59,6 +64,8 @@ pub struct Unseen {
     pub ports: BTreeSet<u16>,
     /// Why.
     pub blind: Blind,
+    /// Readers that have ended: nothing is to be known of them any more.
+    pub gone: Vec<Reader>,
 }
 
 impl Looker {
@@ -95,9 +102,21 @@ impl Looker {
         let mut found: BTreeMap<u16, Server> =
             holders.iter().map(|(&port, holders)| (port, self.server(port, holders))).collect();
         self.note_shared_units(&found, &trees);
+        let (readers, gone) = readers::living(around.readers, &table, (1e9 / ticks_per_second()) as u64);
         for (port, server) in &mut found {
             self.settle(server, &trees[port], &table);
+            let settled = server.processes.clone();
+            if let Some(readers) = readers.get(port) {
+                self.add_readers(server, readers, &trees, &table);
+            }
             self.keep_members(server, &trees, &table);
+            // The cgroup holds the server as a whole only where no process of it is elsewhere.
+            let mut others = server.processes.difference(&settled);
+            if let Some(cgroup) = &server.cgroup
+                && others.any(|process| self.is_outside(process.pid, cgroup))
+            {
+                server.cgroup = None;
+            }
         }
         self.forget_the_gone(&found, &table, around);
         for (port, server) in found {
@@ -106,19 +125,19 @@ impl Looker {
         let nobody = holders
             .iter()
             .filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
-        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind })
+        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone })
     }
 
     /// The processes that hold one of the sockets for themselves, the oldest first.
     fn holders_of(&self, inodes: &BTreeSet<u32>) -> Vec<Process> {
         let all: BTreeSet<Process> = inodes.iter().flat_map(|&inode| self.holders.of(inode)).collect();
-        let own = |process: &Process| {
-            let name = read_command_name(&self.roots, process.pid).unwrap_or_default();
-            !BROKERS.contains(&name.as_str())
-        };
-        let mut all: Vec<_> = all.into_iter().filter(own).collect();
+        let mut all: Vec<_> = all.into_iter().filter(|process| !self.is_broker(process.pid)).collect();
         all.sort_by_key(|process| (process.start_ticks, process.pid));
         all
+    }
+
+    fn is_broker(&self, pid: Pid) -> bool {
+        BROKERS.contains(&read_command_name(&self.roots, pid).unwrap_or_default().as_str())
     }
 
     /// What can be said of a port's server without a look at the others.
@@ -163,13 +182,30 @@ impl Looker {
         server.processes = pids.into_iter().filter_map(|pid| table.process(pid)).collect();
     }
 
+    /// Who reads the server's requests serves them, and so do all below it; but one that listens for another server is that
+    /// one's, and a broker only hands on. The server's cgroup holds it no longer as a whole if one is elsewhere.
+    fn add_readers(
+        &self,
+        server: &mut Server,
+        readers: &BTreeSet<Pid>,
+        trees: &BTreeMap<u16, BTreeSet<Pid>>,
+        table: &Table,
+    ) {
+        let serving = readers.iter().copied().filter(|&pid| !self.is_broker(pid));
+        let tree = table.trees_of(serving).into_iter().filter(|&pid| !is_anothers(pid, server.port, trees));
+        server.processes.extend(tree.filter_map(|pid| table.process(pid)));
+    }
+
+    fn is_outside(&self, pid: Pid, group: &Path) -> bool {
+        // One that has ended meanwhile is nowhere.
+        matches!(cgroup::read_cgroup(&self.roots, pid), Ok(Some(own)) if !own.starts_with(group))
+    }
+
     /// A process that was the server's stays so, also when its parent has ended and another one's child it is now.
     fn keep_members(&self, server: &mut Server, trees: &BTreeMap<u16, BTreeSet<Pid>>, table: &Table) {
         let Some(known) = self.servers.get(&server.port) else { return };
-        let anothers =
-            |process: &Process| trees.iter().any(|(&port, tree)| port != server.port && tree.contains(&process.pid));
-        let members = known.server.processes.iter().filter(|process| table.lives(**process) && !anothers(process));
-        server.processes.extend(members);
+        let stays = |process: &&Process| table.lives(**process) && !is_anothers(process.pid, server.port, trees);
+        server.processes.extend(known.server.processes.iter().filter(stays));
     }
 
     fn forget_the_gone(&mut self, found: &BTreeMap<u16, Server>, table: &Table, around: &Around<'_>) {
@@ -191,6 +227,11 @@ impl Looker {
             known.gone.is_none_or(|since| around.now.duration_since(since) < around.keep)
         });
     }
+}
+
+/// Whether the process is in the tree of another port's server.
+fn is_anothers(pid: Pid, own: u16, trees: &BTreeMap<u16, BTreeSet<Pid>>) -> bool {
+    trees.iter().any(|(&port, tree)| port != own && tree.contains(&pid))
 }
 
 /// The listeners of all other network namespaces that the agent can see.

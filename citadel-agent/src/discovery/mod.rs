@@ -13,6 +13,7 @@ pub mod look;
 pub mod meter;
 pub mod name;
 pub mod owners;
+pub mod readers;
 pub mod server;
 pub mod table;
 pub mod unit;

@@ -16,6 +16,7 @@ use super::server::Server;
 use super::usage::{Usage, Usages};
 use crate::config::resolved::{Config, Models};
 use crate::ebpf::own::OwnConnections;
+use crate::ebpf::readers::RequestReaders;
 use crate::host::sock_diag::{self, Listener};
 use crate::host::{Roots, mountinfo, net_tcp};
 use crate::slot::Slot;
@@ -57,13 +58,14 @@ impl Settings {
 }
 
 impl Discovery {
-    /// Looks once, then goes on looking on a thread. `own` announces the agent's own connections.
+    /// Looks once, then goes on looking on a thread. `own` announces the agent's own connections, `readers`
+    /// tells who reads requests.
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn start(config: &Config, roots: &Roots, own: OwnConnections) -> io::Result<Self> {
+    pub fn start(config: &Config, roots: &Roots, own: OwnConnections, readers: RequestReaders) -> io::Result<Self> {
         let newest = Slot::default();
-        let mut watcher = Watcher::new(Settings::of(config), roots, own, newest.clone());
+        let mut watcher = Watcher::new(Settings::of(config), roots, own, readers, newest.clone());
         watcher.tick();
         let (settings, changes) = mpsc::channel();
         let thread = thread::Builder::new().name("discovery".to_owned()).stack_size(256 << 10).spawn(move || {
@@ -109,6 +111,7 @@ struct Watcher {
     settings: Settings,
     roots: Roots,
     own: OwnConnections,
+    readers: RequestReaders,
     looker: Looker,
     usages: Usages,
     answers: Answers,
@@ -119,12 +122,19 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(settings: Settings, roots: &Roots, own: OwnConnections, newest: Slot<Discovered>) -> Self {
+    fn new(
+        settings: Settings,
+        roots: &Roots,
+        own: OwnConnections,
+        readers: RequestReaders,
+        newest: Slot<Discovered>,
+    ) -> Self {
         let mount = mountinfo::read_cgroup2_mount(roots).ok().flatten();
         Self {
             settings,
             roots: roots.clone(),
             own,
+            readers,
             looker: Looker::new(roots.clone(), mount.clone()),
             usages: Usages::new(roots.clone(), mount),
             answers: Answers::default(),
@@ -168,10 +178,12 @@ impl Watcher {
         let around = Around {
             wanted: &wanted,
             open: &|ports| open_among(&self.roots, ports),
+            readers: &self.readers.all(),
             keep: self.settings.interval,
             now,
         };
         let unseen = self.looker.look(&listeners, &around)?;
+        self.readers.forget(&unseen.gone);
         self.listeners = listeners;
         self.looked = Some(now);
         let known: BTreeSet<u16> = self.looker.servers().map(|server| server.port).collect();
@@ -226,7 +238,7 @@ fn open_among(roots: &Roots, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
 
 /// What a person should know of what could not be seen.
 fn complaint(unseen: &Unseen) -> Option<String> {
-    let Unseen { ports, blind } = unseen;
+    let Unseen { ports, blind, .. } = unseen;
     if ports.is_empty() || (blind.refused == 0 && !blind.too_many) {
         return None;
     }

@@ -49,6 +49,7 @@ impl Family {
             // Forks first: no child of a process that is followed is missed.
             Self::Sched => &[
                 Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
+                Program { name: "sched_process_exec", hook: Hook::Tracepoint("sched_process_exec") },
                 Program { name: "sched_wakeup", hook: Hook::Tracepoint("sched_wakeup") },
                 Program { name: "sched_wakeup_new", hook: Hook::Tracepoint("sched_wakeup_new") },
                 Program { name: "sched_switch", hook: Hook::Tracepoint("sched_switch") },

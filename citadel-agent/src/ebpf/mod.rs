@@ -10,6 +10,7 @@ pub mod net;
 mod object;
 pub mod own;
 pub mod plan;
+pub mod readers;
 pub mod sched;
 pub mod slots;
 pub mod stats;

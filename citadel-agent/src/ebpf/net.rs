@@ -21,6 +21,7 @@ use super::family::{self, Family, Hook};
 use super::mapped::Mapped;
 use super::object;
 use super::own::{Key, OwnConnections, OwnMap};
+use super::readers::{ReaderMap, RequestReaders};
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
 use crate::host::kernel_types::Layout;
@@ -51,6 +52,10 @@ pub struct Net {
     early: HashMap<MapData, Key, EarlyValue>,
     /// The agent's own connections, until somebody announces them here.
     own: Option<OwnMap>,
+    /// Who reads requests, until somebody wants to know.
+    readers: Option<ReaderMap>,
+    /// Who wants to know.
+    told: RequestReaders,
     models: Mapped<ModelStats>,
     receive_queue: Mapped<Histogram>,
     endpoints: MapData,
@@ -87,10 +92,11 @@ impl Net {
             File::open(cgroup).map_err(|error| ProbeError::Cgroup { path: cgroup.display().to_string(), error })?;
         let slots = Slots::for_ports(ports.len());
         let entries = slots.capacity();
-        let copied_seq = layout.map_or(0, |layout| layout.copied_seq);
+        let (copied_seq, lock_owned) = layout.map_or((0, 0), |layout| (layout.copied_seq, layout.lock_owned));
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("COPIED_SEQ", &copied_seq, true)
+            .override_global("LOCK_OWNED", &lock_owned, true)
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("MODEL_STATS", entries)
             .map_max_entries("RECEIVE_QUEUE", entries)
@@ -109,6 +115,8 @@ impl Net {
             ports: object::array(&mut ebpf, "PORTS")?,
             early: object::hash(&mut ebpf, "EARLY")?,
             own: Some(object::hash(&mut ebpf, "OWN")?),
+            readers: Some(object::hash(&mut ebpf, "READERS")?),
+            told: RequestReaders::default(),
             models: object::map_into_memory(&ebpf, "MODEL_STATS", entries as usize)?,
             endpoints: object::data(&mut ebpf, "ENDPOINT_STATS")?,
             endpoints_of: (0..entries).map(|_| None).collect(),
@@ -153,6 +161,14 @@ impl Net {
         }
     }
 
+    /// Lets whoever wants to know ask these programs which processes read requests.
+    pub fn tell_readers(&mut self, readers: &RequestReaders) {
+        if let Some(map) = self.readers.take() {
+            readers.attach(map, self.slots.clone());
+            self.told = readers.clone();
+        }
+    }
+
     /// How many of a port's open connections are older than the programs. Only those of the agent's own network
     /// namespace are known.
     #[must_use]
@@ -190,6 +206,7 @@ impl Net {
             let slot = slots.get(port).map_or(NO_SLOT, |slot| slot + 1);
             self.ports.set(u32::from(port), slot, 0).map_err(failed("PORTS"))?;
         }
+        self.told.measure(&slots);
         self.slots = slots;
         self.measured.clone_from(ports);
         let range = match (ports.first(), ports.last()) {

@@ -21,6 +21,9 @@ pub fn path(roots: &Roots) -> PathBuf {
 pub struct Layout {
     /// `tcp_sock.copied_seq`.
     pub copied_seq: u32,
+    /// `sock.sk_lock.owned`, which follows the spinlock of four bytes that `socket_lock_t` begins with. A kernel built with
+    /// lock debugging has a number there that is never 0.
+    pub lock_owned: u32,
     /// `task_struct.pid`.
     pub task_pid: u32,
     /// `task_struct.tgid`.
@@ -70,15 +73,17 @@ pub fn read(roots: &Roots) -> Result<Layout, LayoutError> {
 pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     let mut places = [
         Place { name: "tcp_sock", member: "copied_seq", offset: None },
+        Place { name: "sock", member: "sk_lock", offset: None },
         Place { name: "task_struct", member: "pid", offset: None },
         Place { name: "task_struct", member: "tgid", offset: None },
         Place { name: "task_struct", member: "__state", offset: None },
         Place { name: "task_struct", member: "state", offset: None },
     ];
     find(btf, &mut places)?;
-    let [copied_seq, task_pid, task_tgid, state, old_state] = places;
+    let [copied_seq, lock, task_pid, task_tgid, state, old_state] = places;
     Ok(Layout {
         copied_seq: copied_seq.found()?,
+        lock_owned: lock.found()? + 4,
         task_pid: task_pid.found()?,
         task_tgid: task_tgid.found()?,
         task_state: state.offset.map_or_else(|| old_state.found(), Ok)?,

@@ -6,7 +6,7 @@ use tracing::{error, warn};
 
 use super::record::{Identity, Record};
 use super::spool::{Reason, Spool};
-use super::stale::Series;
+use super::stale::{Gone, Series};
 use crate::metrics::catalogue::agent::PROCESS_START;
 use crate::metrics::family::{Page, Value};
 
@@ -14,18 +14,42 @@ use crate::metrics::family::{Page, Value};
 /// take no sample that is further than this in the future (Prometheus: 10 minutes).
 const PATIENCE_MS: i64 = 10 * 60 * 1000;
 
+/// What receivers have been told of last: what the next remote write of this process goes on from.
+#[derive(Debug)]
+pub struct Told {
+    identity: Identity,
+    last_ms: Option<i64>,
+    series: Series,
+}
+
 /// Turns pages into records.
 #[derive(Debug)]
 pub(super) struct Collector {
     identity: Identity,
     last_ms: Option<i64>,
     before: Series,
+    /// Series under another identity, which have ended with it.
+    renamed: Option<(Identity, Vec<Gone>)>,
     waiting: bool,
 }
 
 impl Collector {
-    pub(super) fn new(identity: Identity) -> Self {
-        Self { identity, last_ms: None, before: Series::default(), waiting: false }
+    /// `told` is what was told before a reload: under the same labels the series go on, under others they have ended.
+    pub(super) fn new(identity: Identity, told: Option<Told>) -> Self {
+        let Some(told) = told else {
+            return Self { identity, last_ms: None, before: Series::default(), renamed: None, waiting: false };
+        };
+        let last_ms = told.last_ms;
+        if told.identity == identity {
+            return Self { identity, last_ms, before: told.series, renamed: None, waiting: false };
+        }
+        let renamed = Some((told.identity, told.series.gone(&Page::default())));
+        Self { identity, last_ms, before: Series::default(), renamed, waiting: false }
+    }
+
+    /// Ends it.
+    pub(super) fn told(self) -> Told {
+        Told { identity: self.identity, last_ms: self.last_ms, series: self.before }
     }
 
     /// Puts `page` into the spool, as collected at `now_ms`; says how many samples it had.
@@ -46,13 +70,20 @@ impl Collector {
             return samples;
         };
         self.waiting = false;
+        if let Some((identity, gone)) = self.renamed.take().filter(|(_, gone)| !gone.is_empty()) {
+            append(&Record::new(&Page::default(), &gone, &identity, time_ms, 0), spool);
+        }
         self.last_ms = Some(time_ms);
         self.before = Series::of(page);
-        match record.to_bytes() {
-            Ok(body) => spool.append(samples, time_ms, body),
-            Err(error) => error!(%error, "a page is too large to be kept"),
-        }
+        append(&record, spool);
         samples
+    }
+}
+
+fn append(record: &Record, spool: &mut Spool) {
+    match record.to_bytes() {
+        Ok(body) => spool.append(record.len(), record.time_ms, body),
+        Err(error) => error!(%error, "a page is too large to be kept"),
     }
 }
 

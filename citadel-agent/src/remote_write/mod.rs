@@ -38,6 +38,7 @@ use crate::metrics::family::Page;
 use crate::slot::Slot;
 use crate::sources::remote_write::Numbers;
 use client::{Client, UrlError};
+pub use collector::Told;
 use record::Identity;
 use sender::Settings;
 
@@ -67,13 +68,23 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Handle {
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<Told>>>,
 }
 
 /// What must be configured for remote write to run, and the clients for it.
 pub struct Prepared {
     config: Config,
     clients: Vec<(String, Client, Settings)>,
+    told: Option<Told>,
+}
+
+impl Prepared {
+    /// Goes on from what another one, which has ended, told: series that are gone since, or that have other labels from now
+    /// on, are marked as ended.
+    #[must_use]
+    pub fn following(self, told: Option<Told>) -> Self {
+        Self { told, ..self }
+    }
 }
 
 /// All that can fail of a start. `None`: there is no destination.
@@ -92,7 +103,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
         };
         clients.push((name, client, settings));
     }
-    Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients }))
+    Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients, told: None }))
 }
 
 /// Starts collecting and sending. `collect` gives the page of everything, and `None` when it cannot; `numbers` is where
@@ -109,25 +120,30 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = thread::Builder::new().name("remote-write".to_owned()).spawn(move || {
         let run = service::run(prepared, numbers, collect, stopped);
-        LocalSet::new().block_on(&runtime, run);
+        let told = LocalSet::new().block_on(&runtime, run);
         // Look-ups of names have threads of their own, which may hang.
         runtime.shutdown_background();
+        told
     })?;
     Ok(Handle { stop: Some(stop), thread: Some(thread) })
 }
 
 impl Handle {
-    /// Ends it: what is in flight goes out again at the next start, and no series is marked as ended.
-    pub async fn stop(mut self) {
+    /// Ends it: what is in flight goes out again at the next start, and no series is marked as ended. Says what was told last,
+    /// for [`Prepared::following`].
+    pub async fn stop(mut self) -> Option<Told> {
         drop(self.stop.take());
-        let Some(thread) = self.thread.take() else { return };
+        let thread = self.thread.take()?;
         let begin = Instant::now();
         while !thread.is_finished() && begin.elapsed() < GRACE {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         match thread.is_finished() {
-            true => _ = thread.join(),
-            false => warn!("the disk of the spool hangs: left behind"),
+            true => thread.join().ok().flatten(),
+            false => {
+                warn!("the disk of the spool hangs: left behind");
+                None
+            }
         }
     }
 }
@@ -146,18 +162,19 @@ impl Running {
         Self { numbers, handle: None }
     }
 
-    /// Ends what runs and starts what was prepared, if anything was.
+    /// Ends what runs and starts what was prepared, if anything was; it goes on from there, see [`Prepared::following`].
     pub async fn replace(
         &mut self,
         prepared: Option<Prepared>,
         collect: impl FnMut() -> Option<Page> + Send + 'static,
     ) {
-        if let Some(handle) = self.handle.take() {
-            handle.stop().await;
-        }
+        let told = match self.handle.take() {
+            Some(handle) => handle.stop().await,
+            None => None,
+        };
         self.numbers.publish(Vec::new());
         self.handle = prepared.and_then(|prepared| {
-            let started = start(prepared, self.numbers.clone(), collect);
+            let started = start(prepared.following(told), self.numbers.clone(), collect);
             started.map_err(|error| error!(%error, "nothing is sent")).ok()
         });
     }

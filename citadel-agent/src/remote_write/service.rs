@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::client::Client;
-use super::collector::Collector;
+use super::collector::{Collector, Told};
 use super::destination::{Account, Destination, Shared, wall_ms};
 use super::ledger::{self, Ledger};
 use super::sender::Settings;
@@ -30,17 +30,18 @@ const SYNC: Duration = Duration::from_secs(1);
 /// Bytes of samples in memory while the disk refuses.
 const RING: usize = 4 << 20;
 
-/// Collects and sends until `stopped` is dropped or told.
+/// Collects and sends until `stopped` is dropped or told; gives what it told last.
 pub(super) async fn run(
     prepared: Prepared,
     numbers: Slot<Vec<Numbers>>,
     mut collect: impl FnMut() -> Option<Page>,
     mut stopped: oneshot::Receiver<()>,
-) {
-    let Prepared { config, clients } = prepared;
+) -> Option<Told> {
+    let Prepared { config, clients, told } = prepared;
     let folder = folder(&config);
-    let Some(_lock) = lock(&folder) else { return };
-    let mut service = Service::open(&config, &folder, clients, numbers);
+    let _lock = lock(&folder)?;
+    let collector = Collector::new(identity(&config), told);
+    let mut service = Service::open(&config, &folder, clients, collector, numbers);
     let mut tick = interval(config.write_interval());
     // After a pause (a suspended machine, a hung disk) one collection is due, not all that were missed.
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -60,6 +61,7 @@ pub(super) async fn run(
         }
     }
     service.save();
+    Some(service.collector.told())
 }
 
 /// Two agents in one spool would give the same numbers twice. The lock goes with the process; on a disk that takes no
@@ -109,6 +111,7 @@ impl Service {
         config: &Config,
         folder: &Path,
         clients: Vec<(String, Client, Settings)>,
+        collector: Collector,
         numbers: Slot<Vec<Numbers>>,
     ) -> Self {
         let path = |name: &str| folder.join(format!("{name}.ledger"));
@@ -143,7 +146,6 @@ impl Service {
             tokio::task::spawn_local(destination.run());
             accounts.push(Kept { account, path, saved });
         }
-        let collector = Collector::new(identity(config));
         let mut service = Self { shared, accounts, collector, numbers, failing: false };
         // A ledger is there before the first sample that it is about, or a crash would make that one's destination new.
         service.save();

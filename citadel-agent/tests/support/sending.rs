@@ -61,6 +61,14 @@ impl Sending {
         }
     }
 
+    /// What a reload of the configuration does.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config), collect: impl FnMut() -> Option<Page> + Send + 'static) {
+        let told = runtime().block_on(self.handle.take().expect("it runs").stop());
+        change(&mut self.config);
+        let prepared = remote_write::prepare(&self.config).unwrap().expect("a destination").following(told);
+        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), collect).unwrap());
+    }
+
     pub fn numbers(&self) -> Numbers {
         let begin = std::time::Instant::now();
         let numbers = loop {

@@ -61,7 +61,7 @@ impl FakeProc {
         let Program { parent, start, name, line, cgroup, sockets } = program;
         fs::write(
             folder.join("stat"),
-            format!("{pid} ({name}) S {parent}{} 0 0 0 0{} {start} 0 0\n", " 0".repeat(9), " 0".repeat(4)),
+            format!("{pid} ({name}) S {parent}{} 0 0 0 0{} {start} 4096 1\n", " 0".repeat(9), " 0".repeat(4)),
         )
         .unwrap();
         fs::write(folder.join("comm"), format!("{name}\n")).unwrap();

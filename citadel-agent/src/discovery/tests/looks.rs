@@ -9,6 +9,7 @@ use crate::config::resolved::{Config, Models};
 use crate::discovery::inventory::Inventory;
 use crate::discovery::look::{Around, Looker, Unseen};
 use crate::discovery::server::Server;
+use crate::ebpf::readers::Reader;
 use crate::host::pid::Pid;
 use crate::host::sock_diag::Listener;
 
@@ -18,6 +19,8 @@ const KEEP: Duration = Duration::from_secs(60);
 struct Host {
     proc: FakeProc,
     looker: Looker,
+    /// Who has read requests.
+    readers: Vec<Reader>,
     begun: Instant,
 }
 
@@ -25,7 +28,7 @@ impl Host {
     fn new() -> Self {
         let proc = FakeProc::new();
         let looker = Looker::new(proc.roots(), Some(proc.cgroups().to_owned()));
-        Self { proc, looker, begun: Instant::now() }
+        Self { proc, looker, readers: Vec::new(), begun: Instant::now() }
     }
 
     /// Looks while these sockets listen (port, inode) and these ports have connections, so many seconds after the beginning.
@@ -37,6 +40,7 @@ impl Host {
         let around = Around {
             wanted: &|port| (11400..=11500).contains(&port),
             open: &|ports| ports & &open,
+            readers: &self.readers,
             keep: KEEP,
             now: self.begun + Duration::from_secs(seconds),
         };
@@ -267,4 +271,62 @@ fn a_listener_of_nobody_that_can_be_seen_is_told() {
     let unseen = host.look_at(0, &[(11400, 7)], &[]);
     assert_eq!(unseen.ports, BTreeSet::from([11400]));
     assert_eq!(host.names(), [(11400, "port-11400".to_owned())], "it is measured all the same");
+}
+
+/// A process that read a request on a port when the machine had run for so many ticks of 10 ms.
+fn reads(port: u16, pid: Pid, ticks: u64) -> Reader {
+    Reader { port, pid, read_ns: ticks * 10_000_000 }
+}
+
+#[test]
+fn who_reads_a_servers_requests_serves_it_wherever_it_comes_from() {
+    let mut host = Host::new();
+    host.proc.starts(20, Program { cgroup: "system.slice/citadel-a.service", ..holds(&[7]) });
+    host.proc.starts(30, Program { cgroup: "user.slice/worker.scope", ..holds(&[]) });
+    host.proc.starts(31, Program { parent: 30, ..holds(&[]) });
+    host.proc.starts(40, holds(&[]));
+    host.look(&[(11400, 7)]);
+    assert_eq!(host.pids(11400), [20]);
+    assert!(host.server(11400).cgroup.is_some());
+
+    host.readers = vec![reads(11400, 30, 100)];
+    host.look(&[(11400, 7)]);
+    assert_eq!(host.pids(11400), [20, 30, 31]);
+    assert_eq!(host.server(11400).cgroup, None, "the unit's cgroup does not hold all of it");
+    assert_eq!(host.server(11400).main.unwrap().pid, 20);
+}
+
+#[test]
+fn readers_of_the_servers_own_tree_leave_its_cgroup_whole() {
+    let mut host = Host::new();
+    host.proc.starts(20, Program { cgroup: "system.slice/citadel-a.service", ..holds(&[7]) });
+    host.proc.starts(21, Program { parent: 20, cgroup: "system.slice/citadel-a.service", ..holds(&[]) });
+    host.readers = vec![reads(11400, 21, 100)];
+    host.look(&[(11400, 7)]);
+    assert_eq!(host.pids(11400), [20, 21]);
+    assert!(host.server(11400).cgroup.is_some());
+}
+
+#[test]
+fn a_reader_that_has_ended_is_told_and_its_number_means_nothing() {
+    let mut host = Host::new();
+    host.proc.starts(20, holds(&[7]));
+    // A process that took the number after the request was read.
+    host.proc.starts(30, Program { start: 200, ..holds(&[]) });
+    host.readers = vec![reads(11400, 30, 199), reads(11400, 50, 100), reads(11400, 20, 100)];
+    let unseen = host.look_at(0, &[(11400, 7)], &[]);
+    assert_eq!(unseen.gone, [reads(11400, 30, 199), reads(11400, 50, 100)]);
+    assert_eq!(host.pids(11400), [20]);
+}
+
+#[test]
+fn brokers_and_other_servers_do_not_become_a_servers_by_reading() {
+    let mut host = Host::new();
+    host.proc.starts(20, holds(&[7]));
+    host.proc.starts(25, holds(&[8]));
+    host.proc.starts(30, Program { name: "docker-proxy", ..holds(&[]) });
+    host.readers = vec![reads(11400, 25, 150), reads(11400, 30, 150), reads(11400, 1, 150), reads(11410, 25, 150)];
+    host.look(&[(11400, 7), (11401, 8)]);
+    assert_eq!(host.pids(11400), [20]);
+    assert_eq!(host.pids(11401), [25]);
 }

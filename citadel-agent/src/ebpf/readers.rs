@@ -1,0 +1,86 @@
+//! Which processes read the models' requests, as the `recvq` program notes them: for discovery, which counts them to the
+//! models.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aya::maps::{HashMap, MapData};
+use citadel_agent_common::abi;
+
+use super::slots::Slots;
+
+/// The map that the program writes.
+pub(super) type ReaderMap = HashMap<MapData, u64, u64>;
+
+/// A process that has read a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reader {
+    /// The port that the request came to.
+    pub port: u16,
+    /// The process.
+    pub pid: u32,
+    /// When a connection last came to be read by it, in nanoseconds of `CLOCK_BOOTTIME`: it had begun by then.
+    pub read_ns: u64,
+}
+
+/// Asks the programs. Clones share the map; without one, nobody reads.
+#[derive(Clone, Default)]
+pub struct RequestReaders {
+    attached: Arc<Mutex<Option<Attached>>>,
+}
+
+struct Attached {
+    map: ReaderMap,
+    slots: Slots,
+}
+
+impl std::fmt::Debug for RequestReaders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestReaders").field("attached", &self.attached().is_some()).finish()
+    }
+}
+
+impl RequestReaders {
+    /// All that were noted and not forgotten since.
+    #[must_use]
+    pub fn all(&self) -> Vec<Reader> {
+        let attached = self.attached();
+        let Some(Attached { map, slots }) = attached.as_ref() else { return Vec::new() };
+        let ports: BTreeMap<u32, u16> = slots.ports().filter_map(|port| Some((slots.get(port)?, port))).collect();
+        // An entry that cannot be read is one that was not noted: its process is looked for at the next look again.
+        let entries = map.iter().flatten();
+        let reader = |(key, read_ns)| {
+            let (slot, pid) = abi::reader(key);
+            Some(Reader { port: *ports.get(&slot)?, pid, read_ns })
+        };
+        entries.filter_map(reader).collect()
+    }
+
+    /// Makes room: these have ended.
+    pub fn forget(&self, gone: &[Reader]) {
+        if let Some(Attached { map, slots }) = self.attached().as_mut() {
+            for reader in gone {
+                if let Some(slot) = slots.get(reader.port) {
+                    // It may be gone with the programs that noted it.
+                    _ = map.remove(&abi::reader_key(slot, reader.pid));
+                }
+            }
+        }
+    }
+
+    /// Asks these programs from now on.
+    pub(super) fn attach(&self, map: ReaderMap, slots: Slots) {
+        *self.attached() = Some(Attached { map, slots });
+    }
+
+    /// Takes the slots of ports that are new.
+    pub(super) fn measure(&self, slots: &Slots) {
+        if let Some(attached) = self.attached().as_mut() {
+            attached.slots.clone_from(slots);
+        }
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Option<Attached>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
