@@ -103,10 +103,10 @@ pub fn cell(ns: u64) -> usize {
         return 0;
     }
     // The position of the top bit, by halving: this target has no count-leading-zeros instruction. `norm` has its top bit
-    // at 62 in the end, so that differences fit.
-    let mut norm = units;
-    let mut top = 62;
-    let mut width = 32;
+    // at 62 in the end, so that differences fit. It is one of the 32 from 10 on.
+    let mut norm = units << 21;
+    let mut top = 41;
+    let mut width = 16;
     while width > 0 {
         // Does the value fit below the upper `width` of 63 bits?
         let shift = below(norm, 1 << (63 - width)) * width;

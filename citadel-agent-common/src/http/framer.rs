@@ -6,7 +6,7 @@
 
 mod meaning;
 
-use super::line::{LONGEST, Line, has_newline, line_length, lower, prefix};
+use super::line::{LONGEST, Line, has_newline, keep, line_length, lower, prefix};
 use super::start_line::{begins_message, can_begin_message};
 use super::{Payload, Stretch};
 
@@ -217,7 +217,10 @@ impl Framer {
             if self.flags() & flag::PASSING == 0 {
                 let word = u64::from_le_bytes(stretch[0]);
                 // A line that the segment cuts in its first word is kept, and decided when it is complete.
-                if !self.line.is_empty() || at + 8 > left || has_newline(word) || begins_framing_field(word) {
+                if !self.line.is_empty() || at + 8 > left || has_newline(word) {
+                    return;
+                }
+                if begins_framing_field(word) && !(at + 32 <= left && is_plain_content_type(stretch)) {
                     return;
                 }
                 self.flags |= flag::PASSING;
@@ -249,7 +252,8 @@ impl Framer {
             return;
         };
         if self.line.is_empty() {
-            let taken = self.line.take::<RESPONSE>(stretch, left - used);
+            let start = self.state() == state::START;
+            let taken = self.line.take::<RESPONSE>(stretch, left - used, start);
             self.report(used + taken, taken);
         }
         if self.found().1 == 0 {
@@ -344,4 +348,15 @@ impl Framer {
 const fn begins_framing_field(word: u64) -> bool {
     let name = lower(word);
     name == prefix(b"content-") || name == prefix(b"transfer")
+}
+
+/// Whether a field line is the usual `Content-Type: application/...` of what is not streamed: there is one in most
+/// messages, and so it costs no step of its own.
+#[inline(always)]
+fn is_plain_content_type(stretch: &Stretch) -> bool {
+    let lower_word = |i: usize| lower(u64::from_le_bytes(stretch[i]));
+    lower_word(0) == prefix(b"content-")
+        && lower_word(1) == prefix(b"type: ap")
+        && lower_word(2) == prefix(b"plicatio")
+        && lower_word(3) & keep(6) != prefix(b"n/x-nd")
 }

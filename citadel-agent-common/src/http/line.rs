@@ -73,9 +73,10 @@ impl Line {
     }
 
     /// Takes a whole line, of which no byte has come: the first of `stretch`, if it ends there within [`KEPT`] and `left`
-    /// bytes. Its length; 0 if it does not, or is one that [`Self::push`] has to take.
+    /// bytes. Its length; 0 if it does not, or is one that [`Self::push`] has to take: a request's `start` line that is
+    /// shorter than the tail.
     #[inline(always)]
-    pub fn take<const RESPONSE: bool>(&mut self, stretch: &Stretch, left: u32) -> u32 {
+    pub fn take<const RESPONSE: bool>(&mut self, stretch: &Stretch, left: u32, start: bool) -> u32 {
         let mut length = 0;
         for (i, (kept, bytes)) in self.head.iter_mut().zip(&stretch[..KEPT as usize / 8]).enumerate() {
             let word = u64::from_le_bytes(*bytes);
@@ -87,10 +88,11 @@ impl Line {
             }
         }
         let length = self.forget(length);
-        if length > left || (!RESPONSE && length < 16) {
+        if length > left || (!RESPONSE && start && length < 16) {
             return 0;
         }
-        if !RESPONSE {
+        // Only request lines are told by their end.
+        if !RESPONSE && start {
             self.tail = [self.word(length - 16), self.word(length - 8)];
         }
         self.len = length;

@@ -4,7 +4,7 @@ use super::{Conn, PIPELINE};
 use crate::abi::{Latency, Lost, Protocol};
 use crate::http::Sink;
 use crate::http::framer::{event, flag};
-use crate::http::request::{COMPLETE, Request};
+use crate::http::request::COMPLETE;
 
 // Functions of their own, not inlined: what a function spills to the stack is gone when it returns. Otherwise the verifier
 // keeps such leftovers apart, and follows all that comes later once for each way that led here. (Before 6.19 a slot that is
@@ -50,21 +50,16 @@ impl Conn {
             return;
         }
         let number = fresh!(self.tail).wrapping_add(1);
-        let place = &mut self.requests[number.wrapping_sub(1) as usize & (PIPELINE - 1)];
-        let request = Request {
-            first_ns: self.rx_first_ns,
-            last_ns: now,
-            endpoint: fresh!(self.rx.subject),
-            flags: self.rx.flags & (flag::HEAD | flag::CONNECT),
-            // Of an earlier request, or 0: not yet to be read.
-            number: place.number,
-            _reserved: 0,
-        };
-        // Volatile and in this order: the egress program may look as soon as the entry has its number.
-        // SAFETY: both places are behind `self`.
+        let place = &raw mut self.requests[number.wrapping_sub(1) as usize & (PIPELINE - 1)];
+        // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before it
+        // is written: it lies in the other CPU's cache.
+        // SAFETY: the place is behind `self`.
         unsafe {
-            (&raw mut *place).write_volatile(request);
-            (&raw mut place.number).write_volatile(number);
+            (&raw mut (*place).first_ns).write_volatile(self.rx_first_ns);
+            (&raw mut (*place).last_ns).write_volatile(now);
+            (&raw mut (*place).endpoint).write_volatile(fresh!(self.rx.subject));
+            (&raw mut (*place).flags).write_volatile(self.rx.flags & (flag::HEAD | flag::CONNECT));
+            (&raw mut (*place).number).write_volatile(number);
         }
         self.tail = number;
         sink.begun();
