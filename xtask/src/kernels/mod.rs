@@ -3,6 +3,7 @@
 //! systemd, with models and the agent as its units.
 
 mod calls;
+mod every_call;
 mod guest;
 mod image;
 mod machine;
