@@ -121,9 +121,9 @@ fn section(environment: &str, release: &str, rounds: &[Rates], seconds: u64) -> 
         "Written by `cargo xtask bench machine`: nginx and wrk as above, in a machine with Linux {release} and one CPU, with \
          nothing and with the agent, all families on, system calls by fentry or by raw_tp, in turn, {seconds} s each, {} \
          rounds, each of the three first as often as last. Client, server, agent and all packets share the one CPU.\n\n\
-         The machine is emulated (QEMU's TCG): an instruction costs some ten times what it does on a processor, and a trap, an \
-         atomic addition or a cache miss not ten times what it does there. So no rates are given, only ratios of two runs in the \
-         same machine, and on a processor they are others.\n\n\
+         The machine is emulated (QEMU's TCG), and what an emulated instruction costs is not what it costs a processor, nor a \
+         multiple that is the same for all. So no rates are given, only ratios of two runs in the same machine; those on a \
+         processor are others.\n\n\
          | what | median | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n",
         rounds.len()
     );
