@@ -89,12 +89,18 @@ fn tools(path: &Path) -> Result<BTreeMap<String, String>, String> {
 
 /// What `citadel_agent_build_info` and `citadel-agent version` say; "unknown" where there is no git or compiler to ask.
 fn describe_build() {
-    println!("cargo::rerun-if-changed=../.git/HEAD");
-    let say = |variable: &str, program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
-        let text = output.and_then(|output| String::from_utf8(output.stdout).ok());
-        println!("cargo::rustc-env={variable}={}", text.as_deref().map_or("unknown", str::trim));
+    let ask = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
     };
+    let say = |variable: &str, program: &str, arguments: &[&str]| {
+        let text = ask(program, arguments);
+        println!("cargo::rustc-env={variable}={}", text.as_deref().unwrap_or("unknown"));
+    };
+    // In a work tree beside the repository, `.git` is a file; a path that is not there would have everything compiled each time.
+    if let Some(head) = ask("git", &["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo::rerun-if-changed={head}");
+    }
     say("CITADEL_COMMIT", "git", &["rev-parse", "--short=12", "HEAD"]);
     let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     say("CITADEL_RUSTC", &rustc, &["--version"]);

@@ -15,6 +15,9 @@ use crate::scrape::{self, Page};
 /// The programs whose time is measured.
 pub(super) const PROGRAMS: [&str; 3] = ["net_ingress", "net_egress", "net_sockops"];
 
+/// How long the agent may take to be ready, and to find a process: in an emulated machine, the verifier is slow.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
 /// The agent's default: seven models by name.
 pub(super) const MODELS: [(&str, u16); 7] = [
     ("mixtral", 11400),
@@ -52,7 +55,7 @@ impl Agent {
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = run::agent_command(&stage.agent, Some(&config))?;
         let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "agent"), false)?;
-        group.wait_until(Duration::from_secs(20), || scrape::get(health, "/ready").is_ok())?;
+        group.wait_until(READY_WITHIN, || scrape::get(health, "/ready").is_ok())?;
         Ok(Self { group, port, health })
     }
 
@@ -65,7 +68,7 @@ impl Agent {
     /// Waits until discovery has found that a process is a model's.
     pub(super) fn wait_until_known(&mut self, pid: u32) -> Result<()> {
         let (port, pid) = (self.port, pid.to_string());
-        self.group.wait_until(Duration::from_secs(10), || {
+        self.group.wait_until(READY_WITHIN, || {
             let page = scrape::get(port, "/metrics/models").map(|text| Page::parse(&text));
             page.is_ok_and(|page| page.sum("citadel_model_info", &[("pid", &pid)]) == Some(1.0))
         })

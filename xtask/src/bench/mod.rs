@@ -7,6 +7,7 @@ mod empty;
 mod gpu;
 mod host;
 mod load;
+pub(crate) mod machine;
 mod nginx;
 mod overhead;
 mod remote_write;
@@ -54,6 +55,9 @@ enum What {
     RemoteWrite(remote_write::Args),
     /// What the `syscalls` family makes a system call cost; writes that section of docs/overhead.md.
     Syscalls(syscalls::Args),
+    /// nginx at saturation in an emulated machine, with all families and either form of `syscalls`; writes that section of
+    /// docs/overhead.md.
+    Machine(machine::Args),
     /// The host's metrics beside node_exporter: CPU a scrape and memory; writes its part of docs/overhead.md.
     Host(host::Args),
 }
@@ -70,8 +74,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
             build::agent(workspace, true)?
         }
     };
-    // The GPUs need no privilege to be read.
-    if !matches!(args.what, What::Gpu(_)) && !process::is_root() {
+    // GPUs are read, and machines emulated, by anybody.
+    if !matches!(args.what, What::Gpu(_) | What::Machine(_)) && !process::is_root() {
         return again_as_root(&agent);
     }
     let folder = workspace.root.join("target/bench");
@@ -84,6 +88,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Requests(args) => requests::main(&stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),
         What::Syscalls(args) => syscalls::main(workspace, &stage, args),
+        What::Machine(args) => machine::main(workspace, &stage, args),
         What::Host(args) => host::main(workspace, &stage, args),
     }
 }

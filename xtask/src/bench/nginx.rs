@@ -22,7 +22,7 @@ pub(super) const WORKERS: usize = 2;
 
 /// A running nginx; ends when dropped.
 pub(super) struct Nginx {
-    _group: Group,
+    group: Group,
 }
 
 impl Nginx {
@@ -57,7 +57,12 @@ impl Nginx {
         // Another server on these ports would have answered as well.
         std::thread::sleep(Duration::from_millis(100));
         group.check()?;
-        Ok(Self { _group: group })
+        Ok(Self { group })
+    }
+
+    /// The number of its first process.
+    pub(super) fn pid(&self) -> u32 {
+        self.group.child.id()
     }
 
     /// Requests that it has handled so far, this question included.

@@ -1,5 +1,5 @@
-//! System calls in the machine: a process makes a known number of them, the agent must count as many, by either form; and
-//! what the agent makes a call cost, as a ratio, since an emulated machine's nanoseconds are nobody's.
+//! System calls in the machine: a process makes a known number of them, of each call that the agent knows, the agent must
+//! count as many, by either form; and what the agent makes a call cost, as a ratio, since an emulated machine's nanoseconds are nobody's.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::every_call;
 use super::guest::{HEALTH, METRICS, READY_WITHIN};
 use super::image::{AGENT, GUEST};
 use super::support::COST;
@@ -29,7 +30,8 @@ const READS: u32 = 10_000;
 const ROUNDS: u32 = 10;
 
 /// The forms, as configured, and as `/status` must name them: every kernel of the matrix takes fentry.
-const FORMS: [(&str, &str); 2] = [("auto", "fentry"), ("raw_tp", "raw_tp")];
+const FORMS: [(&str, &str); 2] = [("auto", FENTRY), ("raw_tp", "raw_tp")];
+const FENTRY: &str = "fentry";
 
 /// Nanoseconds a call: one that is measured (`read`), and one that is not (`getppid`).
 #[derive(Clone, Copy)]
@@ -55,6 +57,8 @@ pub(super) fn run() -> Result<String> {
             ratios[0], ratios[1], ratios[2]
         ));
     }
+    let (on, all) = (every_call::failing().filter(|(call, _)| call.is_default).count(), every_call::failing().count());
+    summary.push(format!("{all} more calls counted by either, {} of them off by default", all - on));
     Ok(summary.join("; "))
 }
 
@@ -66,7 +70,8 @@ fn measured(configured: &str, form: &str) -> Result<(Cost, Cost)> {
         &config,
         format!(
             "model_monitoring: {{ ports: {{ caller: {PORT} }}, discover: none, health_endpoints: [], ask_for_names: false }}\n\
-             ebpf: {{ net: false, recvq: false, sched: false, syscall_form: {configured} }}\n"
+             ebpf: {{ net: false, recvq: false, sched: false, syscall_form: {configured}, syscall_names: [{}] }}\n",
+            every_call::names()
         ),
     )?;
     let agent = Running(Command::new(AGENT).args(["run", "--config", &config]).spawn().context("starting the agent")?);
@@ -80,26 +85,37 @@ fn measured(configured: &str, form: &str) -> Result<(Cost, Cost)> {
     ensure!(status.replace(' ', "").contains(&format!("\"form\":\"{form}\"")), "it is another form: {status}");
 
     let others = Cost::measure();
-    let own = caller.go()?;
-    let page = page()?;
-    compare(&page)?;
+    let (own, lacking) = caller.go()?;
+    compare(&page()?, form, &lacking)?;
     drop(agent);
     Ok((own, others))
 }
 
-/// Every number that the caller's steps fix.
-fn compare(page: &Page) -> Result<()> {
+/// Every number that the caller's steps fix; `lacking` are the calls that the kernel said it does not have.
+fn compare(page: &Page, form: &str, lacking: &[String]) -> Result<()> {
     let count = |call| page.sum("citadel_model_syscall_duration_seconds_count", &[("syscall", call)]).unwrap_or(0.0);
     let failed = |call, errno| {
         page.sum("citadel_model_syscall_errors_total", &[("syscall", call), ("errno", errno)]).unwrap_or(0.0)
     };
-    let counts = [
+    let mut counts = vec![
         ("openat", count("openat"), OPENS),
         ("openat's ENOENT", failed("openat", "ENOENT"), OPENS),
         ("poll", count("poll"), POLLS),
         ("read", count("read"), READS),
         ("read's EBADF", failed("read", "EBADF"), READS),
     ];
+    for (call, errno) in every_call::failing() {
+        let (errno, times) = match lacking.iter().any(|name| name == call.name) {
+            false => (errno, 1),
+            // A call without a function is seen only where all calls are.
+            true => ("ENOSYS", u32::from(form != FENTRY)),
+        };
+        counts.push((call.name, failed(call.name, errno), times));
+        // The caller's library makes some of the others, too.
+        if !call.is_default {
+            counts.push((call.name, count(call.name), times));
+        }
+    }
     let mut wrong: Vec<_> = counts
         .iter()
         .filter(|(_, value, truth)| *value != f64::from(*truth))
@@ -156,13 +172,16 @@ impl Caller {
         Ok(caller)
     }
 
-    /// Lets it make its calls; what they cost it.
-    fn go(&mut self) -> Result<Cost> {
+    /// Lets it make its calls; what they cost it, and which of them the kernel lacks.
+    fn go(&mut self) -> Result<(Cost, Vec<String>)> {
         // SAFETY: the process is a child that nobody has waited for.
         unsafe { libc::kill(self.process.0.id().cast_signed(), libc::SIGUSR1) };
         let line = self.line()?;
-        let (read, getppid) = line.split_once(' ').with_context(|| format!("the caller says {line:?}"))?;
-        Ok(Cost { read: read.parse()?, getppid: getppid.parse()? })
+        let mut words = line.split(' ').map(str::to_owned);
+        let mut cost = || -> Result<f64> { Ok(words.next().unwrap_or_default().parse()?) };
+        let (read, getppid) =
+            cost().and_then(|read| Ok((read, cost()?))).with_context(|| format!("the caller says {line:?}"))?;
+        Ok((Cost { read, getppid }, words.collect()))
     }
 
     fn line(&mut self) -> Result<String> {
@@ -205,7 +224,8 @@ fn make_calls() -> Result<()> {
         // SAFETY: no descriptors.
         unsafe { libc::syscall(libc::SYS_poll, std::ptr::null_mut::<libc::pollfd>(), 0, POLL.as_millis() as i32) };
     }
-    println!("{} {}", cost.read, cost.getppid);
+    let lacking = every_call::make()?.iter().map(|name| format!(" {name}")).collect::<String>();
+    println!("{} {}{lacking}", cost.read, cost.getppid);
     // It listens for as long as the process lives.
     std::mem::forget(listener);
     Ok(())

@@ -55,14 +55,19 @@ pub(super) fn conclude(verdict: Result<String>) -> ! {
     std::process::exit(1);
 }
 
-fn run() -> Result<String> {
+/// What a first process does before all else.
+pub(super) fn prepare() -> Result<()> {
     for (kind, place) in MOUNTS {
         mount(kind, place).with_context(|| format!("mounting {kind} on {place}"))?;
         if place == "/dev" {
             take_console().context("/dev/console")?;
         }
     }
-    raise_loopback().context("raising lo")?;
+    raise_loopback().context("raising lo")
+}
+
+fn run() -> Result<String> {
+    prepare()?;
     println!("{}", fs::read_to_string("/proc/version")?.trim());
 
     let checked = Command::new(AGENT).args(["check", "--config", CONFIG]).status().context("starting the agent")?;

@@ -1,4 +1,5 @@
-//! The file system that the kernels boot with: the agent, this program, and the libraries that they are linked to.
+//! The file system that the kernels boot with: the agent, this program and what else is asked for, and the libraries that
+//! they are linked to.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -20,8 +21,8 @@ pub(super) const CONFIG: &str = "/etc/config.yaml";
 /// Folders that the guest mounts something on, or writes to.
 const FOLDERS: [&str; 6] = ["dev", "etc", "proc", "sys", "run", "tmp"];
 
-/// Packs the image under `folder` and returns it.
-pub(super) fn build(folder: &Path, agent: &Path) -> Result<PathBuf> {
+/// Packs the image under `folder`, with these programs in /sbin besides, and returns it.
+pub(super) fn build(folder: &Path, agent: &Path, more: &[PathBuf]) -> Result<PathBuf> {
     let root = folder.join("root");
     let _ = fs::remove_dir_all(&root);
     for name in FOLDERS {
@@ -35,10 +36,18 @@ pub(super) fn build(folder: &Path, agent: &Path) -> Result<PathBuf> {
         process::run(Command::new("strip").arg("-o").arg(place).arg(program))?;
         libraries.extend(linked(program)?);
     }
+    for program in more {
+        let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
+        fs::copy(program, within(&root, &Path::new("/sbin").join(name))?)
+            .with_context(|| format!("copying {}", program.display()))?;
+        libraries.extend(linked(program)?);
+    }
     for library in libraries {
         fs::copy(&library, within(&root, &library)?).with_context(|| format!("copying {}", library.display()))?;
     }
     fs::write(within(&root, Path::new(CONFIG))?, super::guest::CONFIG_TEXT)?;
+    fs::write(within(&root, Path::new("/etc/passwd"))?, "root:x:0:0:root:/:/bin/false\n")?;
+    fs::write(within(&root, Path::new("/etc/group"))?, "root:x:0:\n")?;
     pack(&root, &folder.join("image.cpio"))
 }
 

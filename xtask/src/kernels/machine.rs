@@ -13,16 +13,16 @@ use super::image::GUEST;
 
 /// What runs in a machine.
 #[derive(Clone, Copy)]
-pub(super) struct Guest {
+pub(super) struct Guest<'a> {
     /// The first process, with its arguments.
-    init: &'static str,
+    pub(super) init: &'a str,
     /// More words for the kernel's command line.
-    words: &'static str,
+    pub(super) words: &'a str,
     /// Longest run.
-    limit: Duration,
+    pub(super) limit: Duration,
 }
 
-impl Guest {
+impl Guest<'static> {
     /// This program alone: 15 to 40 seconds, most of them the verifier's.
     pub(super) const OWN: Self = Self { init: "guest", words: "", limit: Duration::from_secs(240) };
 
@@ -38,7 +38,7 @@ impl Guest {
 ///
 /// # Errors
 /// The guest's complaint, or that it never came to a verdict.
-pub(super) fn run(kernel: &Path, image: &Path, console: &Path, guest: Guest) -> Result<String> {
+pub(super) fn run(kernel: &Path, image: &Path, console: &Path, guest: Guest<'_>) -> Result<String> {
     let Guest { init, words, limit } = guest;
     let output = File::create(console).with_context(|| format!("creating {}", console.display()))?;
     let machine = Machine(

@@ -3,10 +3,12 @@
 //! systemd, with models and the agent as its units.
 
 mod calls;
+mod every_call;
 mod guest;
 mod image;
 mod machine;
 pub(crate) mod packages;
+pub(crate) mod saturate;
 mod support;
 mod systemd;
 mod traffic;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::bench;
 use crate::build;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
@@ -43,6 +46,9 @@ const SYSTEMD: &str = "systemd";
 /// The kernel that it has: the newest of a stable release.
 const SYSTEMD_KERNEL: &Kernel = &KERNELS[2];
 
+/// That of the machine in which a benchmark measures.
+const MEASURED_KERNEL: &Kernel = SYSTEMD_KERNEL;
+
 /// All that can be asked for.
 fn machines() -> [&'static str; KERNELS.len() + 1] {
     let [a, b, c, d] = KERNELS.each_ref().map(|kernel| kernel.version);
@@ -65,6 +71,13 @@ pub(crate) struct Args {
 pub(crate) enum Role {
     /// Its first process, until systemd is that.
     Systemd,
+    /// Its first process, which measures nginx under load.
+    Saturate {
+        /// Rounds of it.
+        rounds: u32,
+        /// Seconds of each part of a round.
+        seconds: u64,
+    },
     /// A process whose system calls are known.
     Call,
     /// A unit: compares what the agent says with the truth.
@@ -81,10 +94,16 @@ pub(crate) fn be_guest(role: Option<&Role>) -> ! {
     match role {
         None => guest::main(),
         Some(Role::Systemd) => systemd::init::main(),
+        Some(Role::Saturate { rounds, seconds }) => guest::conclude(saturated(*rounds, *seconds)),
         Some(Role::Call) => calls::call(),
         Some(Role::Check) => guest::conclude(systemd::check::run()),
         Some(Role::Serve { port }) => systemd::server::main(*port),
     }
+}
+
+fn saturated(rounds: u32, seconds: u64) -> Result<String> {
+    guest::prepare()?;
+    bench::machine::measure(Path::new(image::AGENT), rounds, seconds)
 }
 
 /// Runs `cargo xtask kernels`.
@@ -96,14 +115,14 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         bail!("only x86-64 kernels are emulated so far");
     }
     setup::ensure(workspace, &[Purpose::Kernels])?;
-    // Unoptimised: the kernel programs are optimised in any build.
-    let agent = build::agent(workspace, false)?;
+    // As it is shipped, and as `cargo xtask test` has built it: how soon it tells of a unit is measured.
+    let agent = build::agent(workspace, true)?;
     let folder = workspace.target().join("kernels");
     let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     let mut failed = Vec::new();
     for kernel in KERNELS.iter().filter(|kernel| wanted(kernel.version)) {
         let console = folder.join(kernel.version).join("console.log");
-        let verdict = boot(&folder, kernel, &console, machine::Guest::OWN, || image::build(&folder, &agent));
+        let verdict = boot(&folder, kernel, &console, machine::Guest::OWN, || image::build(&folder, &agent, &[]));
         report(kernel.version, &console, args.console, verdict, &mut failed);
     }
     if wanted(SYSTEMD) {
@@ -127,7 +146,7 @@ fn boot(
     folder: &Path,
     kernel: &Kernel,
     console: &Path,
-    guest: machine::Guest,
+    guest: machine::Guest<'_>,
     image: impl FnOnce() -> Result<PathBuf>,
 ) -> Result<String> {
     let linux = packages::kernel(folder, kernel).with_context(|| format!("getting Linux {}", kernel.version))?;

@@ -140,7 +140,8 @@ fn document(kernels: &[Seen]) -> String {
     text += "\n## What system calls cost\n\nThe `syscalls` family alone, by either of its forms: the time of a short call (a `read` \
              that fails) as a multiple of its time without the agent. Ratios, because nanoseconds of an emulated machine are \
              nobody's; each is the least of ten rounds, and under 10 % either way means nothing. Both forms have counted \
-             every call and error of a known number on each kernel.\n\n\
+             every call and error of a known number on each kernel: each call of the catalogue, also those that are off by \
+             default, attached, made by a model's process, and counted with its error. (Linux 5.10 has no epoll_pwait2.)\n\n\
              | kernel | form | measured call of a model | of another process | call that is not measured |\n\
              | --- | --- | ---: | ---: | ---: |\n";
     for Seen { release, costs, .. } in kernels {

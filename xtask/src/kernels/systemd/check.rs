@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::guest::{HEALTH, METRICS, READY_WITHIN};
 use super::server::{TOUCH, WEIGHTS, ask};
+use super::units;
 use crate::process;
 use crate::scrape::{self, Page};
 
@@ -20,23 +21,23 @@ pub(super) const LATE: (&str, u16) = ("late", 11460);
 pub(super) const LAZY: (&str, u16) = ("lazy", 11470);
 
 /// Within this time what must become true is true: some intervals of the agent on a slow machine.
-const SOON: Duration = Duration::from_secs(40);
+pub(super) const SOON: Duration = Duration::from_secs(40);
 
 /// The capabilities that the shipped unit gives (`<linux/capability.h>`): BPF, PERFMON, SYSLOG, NET_ADMIN, SYS_PTRACE,
 /// DAC_READ_SEARCH.
 const CAPABILITIES: u64 = 1 << 39 | 1 << 38 | 1 << 34 | 1 << 12 | 1 << 19 | 1 << 2;
 
-const CPU: &str = "citadel_model_cpu_seconds_total";
-const MEMORY: &str = "citadel_model_memory_bytes";
-const INFO: &str = "citadel_model_info";
-const REQUESTS: &str = "citadel_model_requests_total";
+pub(super) const CPU: &str = "citadel_model_cpu_seconds_total";
+pub(super) const MEMORY: &str = "citadel_model_memory_bytes";
+pub(super) const INFO: &str = "citadel_model_info";
+pub(super) const REQUESTS: &str = "citadel_model_requests_total";
 
 /// The summary, if all is true.
 pub(crate) fn run() -> Result<String> {
     let begun = Instant::now();
     let result = everything();
     if result.is_err() {
-        for (port, path) in [(HEALTH, "/status"), (METRICS, "/metrics/models")] {
+        for (port, path) in [(HEALTH, "/status"), (METRICS, "/metrics/models"), (METRICS, "/metrics/services")] {
             println!("--- {path}\n{}", scrape::get(port, path).unwrap_or_else(|error| format!("{error:#}")));
         }
     }
@@ -50,7 +51,8 @@ fn everything() -> Result<String> {
     a_restart_keeps_the_series().context("restart")?;
     a_unit_comes_and_goes().context("a new unit")?;
     a_socket_waits_for_its_service().context("socket activation")?;
-    Ok(format!("{agent}; {tree}"))
+    let changes = units::changes_are_told().context("changes of units")?;
+    Ok(format!("{agent}; {tree}; {changes}"))
 }
 
 /// The agent runs with what its unit gives it, and nothing more, and its programs are attached.
@@ -180,7 +182,7 @@ fn a_socket_waits_for_its_service() -> Result<()> {
 }
 
 /// The models' page as soon as `condition` holds.
-fn page_when(what: &str, condition: impl Fn(&Page) -> bool) -> Result<Page> {
+pub(super) fn page_when(what: &str, condition: impl Fn(&Page) -> bool) -> Result<Page> {
     let begun = Instant::now();
     loop {
         let page = Page::parse(&scrape::get(METRICS, "/metrics/models")?);
@@ -195,7 +197,7 @@ fn page_when(what: &str, condition: impl Fn(&Page) -> bool) -> Result<Page> {
 }
 
 /// The sum of the series with these labels.
-fn value(page: &Page, name: &str, labels: &[(String, String)]) -> Option<f64> {
+pub(super) fn value(page: &Page, name: &str, labels: &[(String, String)]) -> Option<f64> {
     let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     page.sum(name, &labels)
 }
@@ -204,11 +206,11 @@ fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn systemctl(words: &[&str]) -> Result<String> {
+pub(super) fn systemctl(words: &[&str]) -> Result<String> {
     process::output(Command::new("systemctl").args(words))
 }
 
-fn show(unit: &str, property: &str) -> Result<String> {
+pub(super) fn show(unit: &str, property: &str) -> Result<String> {
     Ok(systemctl(&["show", "--value", "--property", property, unit])?.trim().to_owned())
 }
 

@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result};
 use super::super::image::{GUEST, linked, pack, within};
 use super::super::packages;
 use super::check::{LATE, LAZY, PHI3, YI};
+use super::units::{HARDY, RESTART_AFTER};
 use crate::process;
 use crate::workspace::Workspace;
 
 /// What comes from Debian, with all that it depends on.
-const PACKAGES: [&str; 1] = ["systemd"];
+const PACKAGES: [&str; 2] = ["systemd", "dbus"];
 
 /// Where Debian's packages expect links (`usrmerge`).
 const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -36,15 +37,22 @@ const MASKED: [&str; 4] = [
 /// The agent's own unit names no configuration: this is where it looks.
 const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
 
+/// What is shipped for systemd, and where it belongs. `systemd-sysusers` makes the users as the machine starts, the bus's as well.
+const SHIPPED: [(&str, &str); 2] = [
+    ("citadel-agent.service", "/etc/systemd/system/citadel-agent.service"),
+    ("sysusers.conf", "/usr/lib/sysusers.d/citadel-agent.conf"),
+];
+
 /// No model is configured, so that units give the names.
 const CONFIG_TEXT: &str =
     "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
 
 /// Builds the image under `folder`.
 pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path) -> Result<PathBuf> {
-    let base = folder.join("packages");
+    // Another list makes another folder.
+    let base = folder.join(PACKAGES.join("+"));
     if !base.is_dir() {
-        debian(folder, &base).context("getting systemd")?;
+        debian(folder, &base).context("getting systemd and its bus")?;
     }
     let root = folder.join("root");
     let _ = fs::remove_dir_all(&root);
@@ -67,8 +75,10 @@ pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path
     write("/etc/group", "root:x:0:\ntty:x:5:\nutmp:x:43:\nsystemd-journal:x:999:\nnogroup:x:65534:\n")?;
     write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")?;
     write(CONFIG, CONFIG_TEXT)?;
-    let unit = workspace.root.join("systemd/citadel-agent.service");
-    fs::copy(&unit, within(&root, Path::new("/etc/systemd/system/citadel-agent.service"))?)?;
+    for (shipped, place) in SHIPPED {
+        fs::copy(workspace.root.join("systemd").join(shipped), within(&root, Path::new(place))?)
+            .with_context(|| format!("copying {shipped}"))?;
+    }
     for (name, text) in units() {
         write(&format!("/etc/systemd/system/{name}"), &text)?;
     }
@@ -102,9 +112,12 @@ fn units() -> Vec<(String, String)> {
         let text = format!("[Unit]\nDescription=Model {name}\n\n[Service]\nExecStart={GUEST} guest serve {port}\n");
         (format!("citadel-{name}.service"), text)
     };
+    let on_failure = format!("Restart=on-failure\nRestartSec={}\n", RESTART_AFTER.as_secs());
     let (lazy, lazy_port) = LAZY;
     let socket = format!("[Socket]\nListenStream={lazy_port}\n");
     let mut units: Vec<_> = [PHI3, YI, LATE, LAZY].into_iter().map(model).collect();
+    let (name, text) = model(HARDY);
+    units.push((name, text + &on_failure));
     units.push((format!("citadel-{lazy}.socket"), socket));
     units.push((
         "guest.service".to_owned(),
@@ -117,7 +130,7 @@ fn units() -> Vec<(String, String)> {
     units.push((
         "guest.target".to_owned(),
         format!(
-            "[Unit]\nWants=citadel-agent.service guest.service citadel-{lazy}.socket {}\nAfter=basic.target\n",
+            "[Unit]\nRequires=basic.target\nWants=citadel-agent.service guest.service citadel-{lazy}.socket {}\nAfter=basic.target\n",
             wanted.join(" ")
         ),
     ));

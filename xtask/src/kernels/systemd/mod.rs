@@ -4,3 +4,4 @@ pub(super) mod check;
 pub(super) mod image;
 pub(super) mod init;
 pub(super) mod server;
+mod units;

@@ -1,4 +1,4 @@
-//! A model's server: answers, and uses CPU time and memory by the order of whoever asks.
+//! A model's server: answers, and by the order of whoever asks uses CPU time and memory, or fails.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -16,6 +16,9 @@ pub(super) const TOUCH: usize = 96 << 20;
 /// A file that somebody else has written, as a model's weights are in the page cache from the run before; mapped and read by
 /// order.
 pub(super) const WEIGHTS: (&str, usize) = ("/run/weights", 32 << 20);
+
+/// With what the server exits by order.
+pub(super) const EXIT: i32 = 3;
 
 /// Set for the process that does the work, and for the one that only starts it.
 const WORKER: &str = "CITADEL_WORKER";
@@ -58,6 +61,9 @@ fn answer(stream: TcpStream) -> Result<()> {
     let mut line = String::new();
     while reader.read_line(&mut line)? > 2 {
         line.clear();
+    }
+    if first.starts_with("POST /exit ") {
+        std::process::exit(EXIT);
     }
     let body = if first.starts_with("POST /work ") { order_work()? } else { "{}".to_owned() };
     let length = body.len();
