@@ -49,7 +49,7 @@ impl Conn {
             sink.lost(Lost::PipelineFull, 1);
             return;
         }
-        let number = fresh!(self.tail).wrapping_add(1);
+        let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.subject));
         let place = &raw mut self.requests[number.wrapping_sub(1) as usize & (PIPELINE - 1)];
         // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before it
         // is written: it lies in the other CPU's cache.
@@ -57,7 +57,7 @@ impl Conn {
         unsafe {
             (&raw mut (*place).first_ns).write_volatile(self.rx_first_ns);
             (&raw mut (*place).last_ns).write_volatile(now);
-            (&raw mut (*place).endpoint).write_volatile(fresh!(self.rx.subject));
+            (&raw mut (*place).endpoint).write_volatile(endpoint);
             (&raw mut (*place).flags).write_volatile(self.rx.flags & (flag::HEAD | flag::CONNECT));
             (&raw mut (*place).number).write_volatile(number);
         }
