@@ -4,6 +4,7 @@
 mod agent;
 mod document;
 mod empty;
+mod families;
 mod gpu;
 mod host;
 mod load;
@@ -47,6 +48,8 @@ pub(crate) struct Args {
 enum What {
     /// Throughput with and without the agent, time in its programs, its memory and CPU; writes docs/overhead.md.
     Overhead(overhead::Args),
+    /// What each family of probes costs alone, and all together; writes that section of docs/overhead.md.
+    Families(families::Args),
     /// What sampling GPUs costs, against the fake driver; writes docs/gpu.md.
     Gpu(gpu::Args),
     /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
@@ -84,6 +87,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let stage = Stage { agent, folder };
     match &args.what {
         What::Overhead(args) => overhead::main(workspace, &stage, args),
+        What::Families(args) => families::main(workspace, &stage, args),
         What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),

@@ -17,8 +17,9 @@ const STATUS_PORT: u16 = 18081;
 /// Size of the file that it serves: that of a short answer of a model.
 const FILE_SIZE: usize = 600;
 
-/// Worker processes.
-pub(super) const WORKERS: usize = 2;
+/// How nginx and the load share the machine. Where the scheduler moves them about, its choices move the throughput by a third
+/// from one run to the next.
+pub(super) const PLACES: &str = "one process on a CPU each";
 
 /// A running nginx; ends when dropped.
 pub(super) struct Nginx {
@@ -36,7 +37,7 @@ impl Nginx {
             write!(listen, " listen 127.0.0.1:{port};")?;
         }
         let text = format!(
-            "daemon off; user root; worker_processes {WORKERS}; pid {shown}/nginx.pid; error_log stderr;\n\
+            "daemon off; user root; worker_processes 1; worker_cpu_affinity 1; pid {shown}/nginx.pid; error_log stderr;\n\
              events {{ worker_connections 1024; }}\n\
              http {{\n\
              access_log off; default_type application/json; keepalive_requests 1000000000; keepalive_timeout 1h;\n\

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::agent::{Agent, MODELS, PROGRAMS};
 use super::empty::EmptyPair;
+use super::families::NET_ALONE;
 use super::nginx::Nginx;
 use super::report::{self, Report};
 use super::stats::{self, Runs, Spread, StatsOn};
@@ -42,7 +43,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let (throughput, requests, others) = {
         let _nginx = Nginx::start(stage, MODEL_PORT)?;
         let throughput = throughput(stage, pairs, seconds)?;
-        let agent = Agent::start(stage, RANGE)?;
+        let agent = Agent::start_with(stage, RANGE, NET_ALONE)?;
         let saturated = |port| {
             costs(&agent, rounds, || {
                 let outcome = wrk::saturate(port, 1.max(seconds / 2))?;
@@ -52,7 +53,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
         (throughput, saturated(MODEL_PORT)?, saturated(OTHER_PORT)?)
     };
     let streams = {
-        let agent = Agent::start(stage, RANGE)?;
+        let agent = Agent::start_with(stage, RANGE, NET_ALONE)?;
         costs(&agent, rounds, || {
             let seen = chunks_seen(&agent)?;
             load::stream(MODEL_PORT, chunks)?;
@@ -112,7 +113,8 @@ fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
         }
         let (mut model, mut other) = (Rates::default(), Rates::default());
         for attached in order {
-            let _agent = (attached == Attached::Agent).then(|| Agent::start(stage, RANGE)).transpose()?;
+            let _agent =
+                (attached == Attached::Agent).then(|| Agent::start_with(stage, RANGE, NET_ALONE)).transpose()?;
             let _empty = (attached == Attached::Empty).then(EmptyPair::attach).transpose()?;
             for (port, rates) in [(MODEL_PORT, &mut model), (OTHER_PORT, &mut other)] {
                 let rate = wrk::saturate(port, seconds)?.rate;

@@ -87,12 +87,13 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     text += "\nMeasured is the median, the spread from the least to the most.\n\n## Throughput at saturation\n\n";
     writeln!(
         text,
-        "nginx ({} workers, a 600-byte file) and wrk (1 thread, {} connections) share this machine's cores, {seconds} s \
-         each time, {pairs} pairs. In each pair nothing, the empty pair and the agent are attached in turn, every other \
-         time in the reverse order; BPF statistics are off. Because client and server share the cores, and both ends of a \
-         connection run the programs, this is the worst case: each nanosecond in a program is one that the server lacks.\n",
-        nginx::WORKERS,
-        wrk::CONNECTIONS
+        "nginx (a 600-byte file) and wrk ({} connections), {}, {seconds} s each time, {pairs} pairs. In each pair nothing, the \
+         empty pair and the agent are attached in turn, every other time in the reverse order; BPF statistics are off. The \
+         agent has the `net` family alone; what the others cost is in \"Each family\". Both CPUs are busy and both ends of a \
+         connection run the programs, so this is the worst case: each nanosecond in a program is one that the server or the \
+         client lacks.\n",
+        wrk::CONNECTIONS,
+        nginx::PLACES
     )?;
     for (name, rates) in [("the model port", &throughput.model), ("another port", &throughput.other)] {
         pairs_table(&mut text, name, rates)?;
@@ -134,7 +135,7 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
         scrape.resident * 1e-6
     )?;
     text += "\n## Again\n\n```sh\ncargo xtask bench overhead            # all of it, some minutes, on an idle machine\n\
-             cargo xtask bench overhead --quick    # only prints, to see that it works\ncargo xtask bench syscalls            # that section alone\n```\n";
+             cargo xtask bench overhead --quick    # only prints, to see that it works\ncargo xtask bench families            # that section alone\ncargo xtask bench syscalls            # likewise\n```\n";
     Ok(text)
 }
 

@@ -19,10 +19,11 @@ pub(super) struct Outcome {
     pub(super) rate: f64,
 }
 
-/// Saturates `port` for some seconds.
+/// Saturates `port` for some seconds, from the second CPU: nginx has the first.
 pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
     go_on()?;
-    let mut wrk = command()?;
+    let mut wrk = Command::new("taskset");
+    wrk.args(["--cpu-list", "1"]).arg(command()?.get_program());
     wrk.arg("-t1").arg(format!("-c{CONNECTIONS}")).arg(format!("-d{seconds}s")).arg(nginx::url(port));
     let text = process::output(&mut wrk)?;
     go_on()?;
