@@ -51,6 +51,7 @@ fn build() -> Result<(), String> {
     cargo
         .current_dir(root.join("citadel-agent-ebpf"))
         .args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
+        .args(env::var_os("CARGO_FEATURE_BPF_LOG").map(|_| "--features=log"))
         .arg("--target-dir")
         .arg(&target_dir)
         // Cargo hands its own settings down; those are for the host.

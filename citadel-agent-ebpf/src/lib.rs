@@ -4,4 +4,5 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 
 pub mod count;
+pub mod log;
 pub mod task;

@@ -60,6 +60,15 @@ impl Peer {
         Self { stream, ahead: Vec::new(), sent: 0, received: 0 }
     }
 
+    /// The port of this end.
+    ///
+    /// # Panics
+    /// If the socket has none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.stream.local_addr().expect("ask for the socket's address").port()
+    }
+
     /// Writes all bytes, with as few calls as the socket buffer allows.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! `cargo xtask test`.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// Also run the tests that need an NVIDIA GPU and its driver.
     #[arg(long)]
     gpu: bool,
+    /// Also run the tests of what the kernel programs log, with an agent that is built for it.
+    #[arg(long)]
+    bpf_log: bool,
     /// Only tests whose name contains this.
     filter: Option<String>,
 }
@@ -40,12 +44,30 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     }
 
     // The agent on the running kernel: as root, and one at a time, because they share the model ports.
+    on_the_kernel(workspace, args, &agent, &[])?;
+    if args.bpf_log {
+        bpf_log(workspace, args)?;
+    }
+    Ok(())
+}
+
+/// The tests of the package [`ON_THE_KERNEL`], or those that `which` picks, with this agent.
+fn on_the_kernel(workspace: &Workspace, args: &Args, agent: &Path, which: &[&str]) -> Result<()> {
     let mut kernel = workspace.cargo("test");
-    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(test_words(args, true)).env("CITADEL_AGENT_BIN", agent);
+    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(which);
+    kernel.args(test_words(args, true)).env("CITADEL_AGENT_BIN", agent);
     if let Some(sudo) = process::sudo("the tests on the kernel".as_ref())? {
         kernel.env(runner_variable(), format!("{} --preserve-env", sudo.display()));
     }
     process::run(&mut kernel)
+}
+
+/// The agent with the feature is a debug build, so it does not take the place of the one that is measured and shipped.
+fn bpf_log(workspace: &Workspace, args: &Args) -> Result<()> {
+    const FEATURE: [&str; 2] = ["--features", "bpf-log"];
+    process::run(workspace.cargo("build").args(["--locked", "--package", "citadel-agent"]).args(FEATURE))?;
+    let which = [FEATURE.as_slice(), &["--test", "bpf_log"]].concat();
+    on_the_kernel(workspace, args, &workspace.agent(false), &which)
 }
 
 /// The tests against this machine's own GPUs, or a line that nobody overlooks.

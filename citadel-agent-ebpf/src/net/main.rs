@@ -12,6 +12,7 @@
 mod maps;
 mod packet;
 mod receive_queue;
+mod say;
 mod sink;
 
 use aya_ebpf::bindings::{
@@ -83,6 +84,7 @@ pub fn net_sockops(ctx: SockOpsContext) -> u32 {
 fn ingress(skb: *mut __sk_buff, slot: u32) {
     let Some(mut segment) = Segment::read(skb) else {
         sink::lost(Lost::PacketHeader, 1);
+        say::unreadable(skb);
         return;
     };
     let sock = packet::sock(skb);
@@ -150,6 +152,7 @@ fn receive(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, 
 fn egress(skb: *mut __sk_buff, slot: u32) {
     let Some(mut segment) = Segment::read(skb) else {
         sink::lost(Lost::PacketHeader, 1);
+        say::unreadable(skb);
         return;
     };
     if segment.is_bare() {
@@ -278,6 +281,7 @@ fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
     if connection.known == 0 {
         connection.known = 1;
         connection.joined = 1;
+        say::joined(sock);
         connection.conn.join();
         if let Some(tcp) = tcp_sock(sock) {
             connection.retransmits = tcp.total_retrans;

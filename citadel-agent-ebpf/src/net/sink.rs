@@ -9,6 +9,7 @@ use citadel_agent_common::http::conn::Sink;
 use citadel_agent_ebpf::count::{add, cell, observe};
 
 use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS};
+use crate::say;
 
 /// Counts what could not be measured.
 #[inline(always)]
@@ -120,5 +121,6 @@ impl Sink for Counters {
     #[inline(always)]
     fn lost(&mut self, why: Lost, count: u32) {
         lost(why, count);
+        say::lost(self.sock, why);
     }
 }

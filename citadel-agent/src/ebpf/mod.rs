@@ -5,6 +5,8 @@
 pub mod error;
 pub mod families;
 pub mod family;
+#[cfg(feature = "bpf-log")]
+mod log;
 pub mod mapped;
 pub mod net;
 mod object;

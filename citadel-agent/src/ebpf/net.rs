@@ -44,6 +44,9 @@ const EARLY_LIFETIME: Duration = Duration::from_secs(10);
 pub struct Net {
     /// Holds programs and links.
     ebpf: Ebpf,
+    /// Reads what the programs log, as long as they are there.
+    #[cfg(feature = "bpf-log")]
+    _log: Option<super::log::Forwarding>,
     slots: Slots,
     /// The ports that are measured now.
     measured: BTreeSet<u16>,
@@ -123,6 +126,8 @@ impl Net {
             receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
             older: Vec::new(),
+            #[cfg(feature = "bpf-log")]
+            _log: super::log::forward(Family::Net, &mut ebpf),
             ebpf,
         };
         // Before they are attached: so no segment is looked at under half a configuration.
