@@ -88,8 +88,8 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
     // SAFETY: an argument of the tracepoint; the offset is that of this member.
     let new = unsafe { Task(ctx.arg(0)).field(&TASK_PID) };
-    // SAFETY: a valid map and key.
     if old != new
+        // SAFETY: a valid map and key.
         && let Some(known) = unsafe { THREADS.get(old) }.copied()
     {
         _ = THREADS.remove(old);
