@@ -35,7 +35,7 @@ pub struct Families {
     pub statuses: Vec<FamilyStatus>,
 }
 
-/// What tracing programs are loaded with. It is dropped once they are: 20 MB.
+/// What tracing programs are loaded with. It is dropped once they are: 8 MB.
 struct Types {
     btf: Btf,
     layout: Layout,
@@ -190,10 +190,9 @@ impl Families {
 
 impl Types {
     fn read(roots: &Roots) -> Result<Self, String> {
-        let layout = kernel_types::read(roots).map_err(|error| error.to_string())?;
-        let path = kernel_types::path(roots);
-        let btf = Btf::parse_file(&path, aya::Endianness::default())
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let kernel_types::Types { layout, outline } = kernel_types::read(roots).map_err(|error| error.to_string())?;
+        let btf = Btf::parse(&outline, aya::Endianness::default())
+            .map_err(|error| format!("cannot parse {}: {error}", kernel_types::path(roots).display()))?;
         Ok(Self { btf, layout })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::mem::offset_of;
 use std::path::Path;
 use std::time::Duration;
 
@@ -228,6 +229,13 @@ impl Net {
     #[must_use]
     pub fn model(&self, port: u16) -> Option<Box<ModelStats>> {
         self.models.get(self.slots.get(port)? as usize)
+    }
+
+    /// One of [`ModelStats::counters`] of a port, without a copy of the rest.
+    #[must_use]
+    pub fn counter(&self, port: u16, index: usize) -> Option<u64> {
+        let first = offset_of!(ModelStats, counters) / size_of::<u64>();
+        self.models.word(self.slots.get(port)? as usize, first + index)
     }
 
     /// What was counted for those of a port's endpoints that anyone asked.

@@ -15,7 +15,7 @@ use super::mapped::Mapped;
 use super::object;
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, slots_of_processes};
 use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::Layout;
 
@@ -91,7 +91,7 @@ impl Sched {
     /// # Errors
     /// When the map cannot be read or written.
     pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
-        self.tasks.follow(inventory, &self.slots)
+        self.tasks.follow(&slots_of_processes(inventory, &self.slots))
     }
 
     /// How long a model's threads waited for a CPU.

@@ -17,7 +17,7 @@ use super::mapped::Mapped;
 use super::object;
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, slots_of_processes};
 use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::Layout;
 
@@ -38,7 +38,7 @@ pub struct Syscalls {
     tasks: Tasks,
     threads: HashMap<MapData, u32, [u64; 2]>,
     call_times: MapData,
-    /// Slot -> its entries of `CALL_TIMES`, once it has processes: memory that is mapped counts as the agent's.
+    /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,
     errors: HashMap<MapData, u64, u64>,
     lost: Mapped<u64>,
@@ -121,15 +121,13 @@ impl Syscalls {
     /// # Errors
     /// When a map cannot be read, written or mapped.
     pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
-        for model in &inventory.models {
-            if let Some(slot) = self.slots.get(model.port)
-                && !model.pids.is_empty()
-                && !self.times.contains_key(&slot)
-            {
+        let found = slots_of_processes(inventory, &self.slots);
+        for &slot in found.values() {
+            if !self.times.contains_key(&slot) {
                 self.times.insert(slot, self.map_slot(slot)?);
             }
         }
-        self.tasks.follow(inventory, &self.slots)
+        self.tasks.follow(&found)
     }
 
     /// How long each call of a model took that was made at all.

@@ -28,13 +28,12 @@ impl Tasks {
         Self { map, unseen: BTreeSet::new() }
     }
 
-    /// Makes the map hold the processes that discovery found, each with its model's slot, and forgets those that it did not
+    /// Makes the map hold the processes that discovery found ([`slots_of_processes`]), and forgets those that it did not
     /// find twice in a row. To be called once for each time that discovery looked.
     ///
     /// # Errors
     /// When the map cannot be read or written; a full map is no error, the programs count what it costs.
-    pub(super) fn follow(&mut self, inventory: &Inventory, slots: &Slots) -> Result<(), ProbeError> {
-        let found = &slots_of_processes(inventory, slots);
+    pub(super) fn follow(&mut self, found: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
         let failed = |error| ProbeError::Map { map: MAP, error };
         let held: BTreeMap<u32, u32> = self.map.iter().collect::<Result<_, _>>().map_err(failed)?;
         let plan = plan(&held, found, &self.unseen);
@@ -78,7 +77,7 @@ fn plan(held: &BTreeMap<u32, u32>, found: &BTreeMap<u32, u32>, unseen: &BTreeSet
 }
 
 /// The slot of each process of a model; the first by port where several models share one.
-fn slots_of_processes(inventory: &Inventory, slots: &Slots) -> BTreeMap<u32, u32> {
+pub(super) fn slots_of_processes(inventory: &Inventory, slots: &Slots) -> BTreeMap<u32, u32> {
     let mut found = BTreeMap::new();
     for model in &inventory.models {
         if let Some(slot) = slots.get(model.port) {

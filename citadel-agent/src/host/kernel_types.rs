@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::Roots;
@@ -56,14 +57,43 @@ pub enum LayoutError {
     },
 }
 
-/// Reads the running kernel's layout: some 6 MB for as long as it takes.
+/// What programs are loaded with.
+#[derive(Clone, Debug)]
+pub struct Types {
+    /// Where the members lie.
+    pub layout: Layout,
+    /// [`outline`] of the BTF.
+    pub outline: Vec<u8>,
+}
+
+/// Reads the running kernel's types: some 6 MB for as long as it takes.
 ///
 /// # Errors
 /// There is no BTF, or a member is not there.
-pub fn read(roots: &Roots) -> Result<Layout, LayoutError> {
+pub fn read(roots: &Roots) -> Result<Types, LayoutError> {
     let path = path(roots);
     let bytes = fs::read(&path).map_err(|error| LayoutError::Read { path: path.display().to_string(), error })?;
-    parse(&bytes)
+    Ok(Types { layout: parse(&bytes)?, outline: outline(&bytes)? })
+}
+
+/// The BTF of a little-endian kernel with nothing in it but what programs attach to: functions and typedefs as they are, and an
+/// empty type in place of each other one, so that all keep their numbers. Whoever builds a model of it needs half of the
+/// memory.
+///
+/// # Errors
+/// It is not as documented.
+pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
+    let Sections { strings, .. } = Sections::of(btf)?;
+    let mut types = Vec::new();
+    walk(btf, |found| {
+        let empty = [0, FORWARD << 24, 0].map(u32::to_le_bytes);
+        let kept = matches!(found.kind, TYPEDEF | FUNCTION).then(|| &btf[found.at..found.at + HEAD]);
+        types.extend_from_slice(kept.unwrap_or(empty.as_flattened()));
+    })?;
+    let strings = btf.get(strings).ok_or(LayoutError::Malformed(0))?;
+    let (header, types_len, strings_len) = (24, types.len() as u32, strings.len() as u32);
+    let words = [header, 0, types_len, types_len, strings_len].map(u32::to_le_bytes);
+    Ok([&btf[..4], words.as_flattened(), &types, strings].concat())
 }
 
 /// Parses the BTF of a little-endian kernel.
@@ -103,57 +133,108 @@ impl Place {
     }
 }
 
-/// `BTF_KIND_STRUCT`; the other kinds matter only for how long they are.
+/// `BTF_KIND_STRUCT`.
 const STRUCT: u32 = 4;
+/// `BTF_KIND_FWD`: a struct that is declared only. Nothing follows it.
+const FORWARD: u32 = 7;
+/// `BTF_KIND_TYPEDEF`.
+const TYPEDEF: u32 = 8;
+/// `BTF_KIND_FUNC`.
+const FUNCTION: u32 = 12;
+
+/// Length of a `struct btf_type`: name, then kind, number of members and a flag, then size or type.
+const HEAD: usize = 12;
+
+/// Where types and strings lie.
+struct Sections {
+    types: Range<usize>,
+    strings: Range<usize>,
+}
+
+impl Sections {
+    /// Reads the header (`struct btf_header`): magic and version, then its own length, then offset and length of types and of
+    /// strings.
+    fn of(btf: &[u8]) -> Result<Self, LayoutError> {
+        let read = || {
+            let [length, types, types_len, strings, strings_len] = [4, 8, 12, 16, 20].map(|at| word(btf, at));
+            let section = |offset: u32, len: u32| -> Option<Range<usize>> {
+                let start = length? as usize + offset as usize;
+                Some(start..start + len as usize)
+            };
+            Some(Self { types: section(types?, types_len?)?, strings: section(strings?, strings_len?)? })
+        };
+        read().filter(|_| btf.starts_with(&[0x9f, 0xeb])).ok_or(LayoutError::Malformed(0))
+    }
+}
+
+/// A type's head.
+struct Type {
+    at: usize,
+    name: u32,
+    kind: u32,
+    members: usize,
+    flag: bool,
+}
+
+fn word(btf: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(btf.get(at..at + 4)?.try_into().ok()?))
+}
 
 /// Goes through all types.
-fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
-    let word = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(btf.get(at..at + 4)?.try_into().ok()?)) };
-    // `struct btf_header`: magic and version, then its own length, then offset and length of types and of strings.
-    let header = || Some((word(4)?, word(8)?, word(12)?, word(16)?));
-    let Some((length, types_at, types_len, strings_at)) = header().filter(|_| btf.starts_with(&[0x9f, 0xeb])) else {
-        return Err(LayoutError::Malformed(0));
-    };
-    let (start, strings) = ((length + types_at) as usize, (length + strings_at) as usize);
-    let is = |offset: u32, name: &str| {
-        let text = btf.get(strings + offset as usize..).unwrap_or_default();
-        text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
-    };
+fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
+    let Range { start, end } = Sections::of(btf)?.types;
     let mut at = start;
-    while at < start + types_len as usize {
+    while at < end {
         let malformed = LayoutError::Malformed(at - start);
-        // `struct btf_type`: name, then kind, number of members and a flag, then size or type.
-        let (Some(name), Some(info)) = (word(at), word(at + 4)) else { return Err(malformed) };
-        let (kind, members, flag) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
-        at += 12;
-        if kind == STRUCT {
-            for place in places.iter_mut().filter(|place| is(name, place.name)) {
-                for member in 0..members {
-                    let entry = at + member * 12;
-                    if let (Some(name), Some(bits)) = (word(entry), word(entry + 8))
-                        && is(name, place.member)
-                    {
-                        // With the flag, the upper byte is the size of a bit field.
-                        place.offset = Some(if flag { bits & 0x00ff_ffff } else { bits } / 8);
-                    }
-                }
-            }
-        }
-        // What follows each kind, in the order of their numbers from `BTF_KIND_INT` on.
-        at += match kind {
-            1 | 14 | 17 => 4,
-            3 => 12,
-            4 | 5 | 15 | 19 => members * 12,
-            6 | 13 => members * 8,
-            2 | 7..=12 | 16 | 18 => 0,
-            _ => return Err(malformed),
+        let (Some(name), Some(info), Some(_)) = (word(btf, at), word(btf, at + 4), word(btf, at + 8)) else {
+            return Err(malformed);
         };
+        let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+        each(&Type { at, name, kind, members, flag: info >> 31 == 1 });
+        // What follows each kind, in the order of their numbers from `BTF_KIND_INT` on.
+        at += HEAD
+            + match kind {
+                1 | 14 | 17 => 4,
+                3 => 12,
+                4 | 5 | 15 | 19 => members * 12,
+                6 | 13 => members * 8,
+                2 | 7..=12 | 16 | 18 => 0,
+                _ => return Err(malformed),
+            };
     }
     Ok(())
 }
 
+/// Finds members of structs.
+fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
+    let strings = Sections::of(btf)?.strings.start;
+    let is = |offset: u32, name: &str| {
+        let text = btf.get(strings + offset as usize..).unwrap_or_default();
+        text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    };
+    walk(btf, |found| {
+        if found.kind != STRUCT {
+            return;
+        }
+        for place in places.iter_mut().filter(|place| is(found.name, place.name)) {
+            for member in 0..found.members {
+                let entry = found.at + HEAD + member * 12;
+                if let (Some(name), Some(bits)) = (word(btf, entry), word(btf, entry + 8))
+                    && is(name, place.member)
+                {
+                    // With the flag, the upper byte is the size of a bit field.
+                    place.offset = Some(if found.flag { bits & 0x00ff_ffff } else { bits } / 8);
+                }
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use aya::{Btf, Endianness};
+    use aya_obj::btf::BtfKind;
+
     use super::*;
 
     #[test]
@@ -163,9 +244,32 @@ mod tests {
             eprintln!("this kernel has no BTF: nothing to look at");
             return;
         }
-        let layout = read(&roots).unwrap();
+        let layout = read(&roots).unwrap().layout;
         assert_eq!(layout.task_tgid, layout.task_pid + 4, "include/linux/sched.h declares them one after the other");
         assert!(layout.copied_seq > 0 && layout.task_state < layout.task_pid);
+    }
+
+    #[test]
+    fn what_programs_attach_to_keeps_its_number_in_the_outline() {
+        let roots = Roots::default();
+        let Ok(whole) = fs::read(path(&roots)) else {
+            eprintln!("this kernel has no BTF: nothing to look at");
+            return;
+        };
+        let outline = outline(&whole).unwrap();
+        assert!(outline.len() < whole.len());
+        let [whole, outline] = [whole, outline].map(|bytes| Btf::parse(&bytes, Endianness::Little).unwrap());
+        for (name, kind) in [
+            ("btf_trace_sched_switch", BtfKind::Typedef),
+            ("btf_trace_sys_enter", BtfKind::Typedef),
+            ("tcp_sendmsg", BtfKind::Func),
+            ("__x64_sys_read", BtfKind::Func),
+        ] {
+            let id = whole.id_by_type_name_kind(name, kind).unwrap();
+            assert_eq!(outline.id_by_type_name_kind(name, kind).unwrap(), id, "{name}");
+        }
+        assert!(whole.id_by_type_name_kind("task_struct", BtfKind::Struct).is_ok());
+        assert!(outline.id_by_type_name_kind("task_struct", BtfKind::Struct).is_err(), "nothing attaches to it");
     }
 
     #[test]
@@ -178,6 +282,7 @@ mod tests {
         }
         header.extend([0; 8]);
         assert!(matches!(parse(&header), Err(LayoutError::Malformed(_))), "types that end before their length");
+        assert!(matches!(outline(&header), Err(LayoutError::Malformed(_))), "likewise");
     }
 
     #[test]

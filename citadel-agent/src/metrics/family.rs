@@ -117,9 +117,6 @@ pub enum PageError {
         /// What it should be.
         kind: Kind,
     },
-    /// The text encoder gave up.
-    #[error("the text encoder failed")]
-    Encoder(#[from] std::fmt::Error),
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use format::Format;
 pub fn encode(mut page: Page, format: Format) -> Result<Vec<u8>, PageError> {
     page.sort()?;
     Ok(match format {
-        Format::Text => text::encode(page, text::Dialect::Prometheus)?.into_bytes(),
-        Format::OpenMetrics => text::encode(page, text::Dialect::OpenMetrics)?.into_bytes(),
+        Format::Text => text::encode(&page, text::Dialect::Prometheus).into_bytes(),
+        Format::OpenMetrics => text::encode(&page, text::Dialect::OpenMetrics).into_bytes(),
         Format::Protobuf => protobuf::encode(&page),
     })
 }

@@ -33,8 +33,7 @@ fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, protocol: Opt
 
 /// What most of a port's connections speak, once there was one.
 fn protocol(net: &Net, port: u16) -> Option<&'static str> {
-    let stats = net.model(port)?;
-    let count = |&(protocol, _): &(_, _)| stats.counters[counter::PROTOCOLS + protocol as usize];
+    let count = |&(protocol, _): &(_, _)| net.counter(port, counter::PROTOCOLS + protocol as usize).unwrap_or(0);
     let most = PROTOCOLS.iter().max_by_key(|&it| count(it))?;
     (count(most) > 0).then_some(most.1)
 }

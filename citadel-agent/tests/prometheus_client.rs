@@ -1,0 +1,107 @@
+//! OpenMetrics pages are what prometheus-client, the Prometheus project's own library, writes of the same samples.
+
+mod support;
+
+use std::fmt;
+
+use citadel_agent::metrics::catalogue::{Kind, Unit};
+use citadel_agent::metrics::encode;
+use citadel_agent::metrics::family::{Family, Page, Value};
+use citadel_agent::metrics::format::Format;
+use citadel_agent_common::hist::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode as encode_reference;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::{self, Registry};
+use support::{NASTY, page};
+
+/// A sorted page in the shape that prometheus-client takes.
+#[derive(Debug)]
+struct Reference(Page);
+
+impl Collector for Reference {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for Family { desc, samples } in &self.0.families {
+            let counter = desc.name.strip_suffix("_total").filter(|_| desc.kind == Kind::Counter);
+            let (kind, name) = match (desc.kind, counter) {
+                (Kind::Counter, Some(name)) => (MetricType::Counter, name),
+                (Kind::Counter, None) | (Kind::Unknown, _) => (MetricType::Unknown, desc.name),
+                (Kind::Gauge, _) => (MetricType::Gauge, desc.name),
+                (Kind::Histogram, _) => (MetricType::Histogram, desc.name),
+            };
+            // It appends the unit, and a counter's `_total`, by itself.
+            let unit = (desc.unit != Unit::None).then(|| registry::Unit::Other(desc.unit.name().to_owned()));
+            let name = unit.as_ref().map_or(name, |unit| &name[..name.len() - unit.as_str().len() - 1]);
+            // HELP is the one thing that it does not escape.
+            let help = desc.help.replace('\\', r"\\").replace('\n', r"\n").replace('"', "\\\"");
+            let mut metric = encoder.encode_descriptor(name, &help, unit.as_ref(), kind)?;
+            for sample in samples {
+                let labels: Vec<(&str, &str)> =
+                    desc.labels.iter().copied().zip(sample.labels.iter().map(String::as_str)).collect();
+                if labels.is_empty() {
+                    write_value(&mut metric, counter.is_some(), &sample.value)?;
+                } else {
+                    write_value(&mut metric.encode_family(&labels)?, counter.is_some(), &sample.value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_value(metric: &mut MetricEncoder<'_>, counter: bool, value: &Value) -> fmt::Result {
+    const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, f64>> = None;
+    match value {
+        Value::Integer(value) if counter => metric.encode_counter(value, NO_EXEMPLAR),
+        Value::Float(value) if counter => metric.encode_counter(value, NO_EXEMPLAR),
+        Value::Integer(value) => metric.encode_gauge(value),
+        Value::Float(value) => metric.encode_gauge(value),
+        Value::Histogram(histogram) => {
+            let (sum, count) = (histogram.sum_ns() as f64 / 1e9, histogram.count());
+            metric.encode_histogram::<NoLabelSet>(sum, count, &classic(histogram), None)
+        }
+    }
+}
+
+/// The classic buckets: an octave each, not cumulative.
+fn classic(histogram: &Histogram) -> Vec<(f64, u64)> {
+    let mut below = 0;
+    let mut buckets: Vec<_> = (-20..=10)
+        .map(|octave| {
+            let count = histogram.cumulative_to_octave(octave) - below;
+            below += count;
+            (2f64.powi(octave), count)
+        })
+        .collect();
+    buckets.push((f64::INFINITY, histogram.count() - below));
+    buckets
+}
+
+/// The lines of a page, the bounds of buckets in one spelling: Prometheus' own is another than the library's.
+fn lines(page: &str) -> Vec<String> {
+    let line = |line: &str| match line.split_once("{le=\"").and_then(|(name, rest)| Some((name, rest.split_once('"')?)))
+    {
+        Some((name, (bound, rest))) => format!("{name}{{le=\"{}\"{rest}", bound.parse::<f64>().unwrap()),
+        None => line.to_owned(),
+    };
+    page.lines().map(line).collect()
+}
+
+#[test]
+fn pages_are_as_prometheus_client_writes_them() {
+    let mut page = page(&NASTY);
+    page.foreign.clear();
+    let ours = String::from_utf8(encode(page.clone(), Format::OpenMetrics).unwrap()).unwrap();
+    page.sort().unwrap();
+    let (mut registry, mut reference) = (Registry::default(), String::new());
+    registry.register_collector(Box::new(Reference(page)));
+    encode_reference(&mut reference, &registry).unwrap();
+    let (ours, reference) = (lines(&ours), lines(&reference));
+    for (ours, reference) in ours.iter().zip(&reference) {
+        assert_eq!(ours, reference);
+    }
+    assert_eq!(ours.len(), reference.len());
+    assert!(ours.iter().any(|line| line.contains("_bucket{le=")), "buckets are among what was compared");
+}
