@@ -244,8 +244,8 @@ pub struct ModelStats {
     pub counters: [u64; 256],
 }
 
-/// Indices into [`ModelStats::counters`]. What ingress and what egress adds to lies in different cache lines, because
-/// the two run on different CPUs at the same time.
+/// Indices into [`ModelStats::counters`]. What ingress and what egress adds to lies in different pairs of cache
+/// lines, because the two run on different CPUs at the same time (see [`crate::apart`]).
 pub mod counter {
     /// Payload bytes received.
     pub const REQUEST_BYTES: usize = 0;
