@@ -4,6 +4,7 @@
 //! They run at the same time and share no lock, so each field has one writer.
 
 use crate::apart::Apart;
+use crate::http::after;
 
 /// Unread requests that a connection can have at a time; a power of two. As many as are followed by the parser.
 pub const UNREAD: usize = 16;
@@ -110,12 +111,6 @@ impl Arrivals {
         self.read = self.read.wrapping_add(1);
         Read::Waited(waited)
     }
-}
-
-/// Whether `a` comes after `b`, by their difference: so sequence numbers are compared (RFC 9293, section 3.4).
-#[inline(always)]
-const fn after(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) > 0
 }
 
 #[cfg(test)]

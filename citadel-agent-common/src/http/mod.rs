@@ -11,6 +11,7 @@ mod request;
 mod start_line;
 
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+pub(crate) use reorder::after;
 
 /// Consecutive bytes, eight by eight: a little-endian word each.
 pub type Stretch = [[u8; 8]; 8];

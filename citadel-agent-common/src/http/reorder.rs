@@ -3,9 +3,9 @@
 /// Ranges that are remembered.
 const RANGES: usize = 4;
 
-/// Whether sequence number `a` lies after `b` (RFC 9293, section 3.4).
+/// Whether sequence number `a`, or another number that counts on past its type's end, lies after `b` (RFC 9293, section 3.4).
 #[inline(always)]
-pub(super) const fn after(a: u32, b: u32) -> bool {
+pub(crate) const fn after(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
 }
 
