@@ -149,9 +149,8 @@ fn is_whole(answer: &[u8]) -> bool {
     split(answer).is_some_and(|(_, length, body)| length.is_some_and(|length| body.len() >= length))
 }
 
-/// What an answer says (the list of models of the OpenAI API).
-#[must_use]
-pub fn parse(answer: &[u8]) -> Said {
+/// The first name in a list of models, the body that `/v1/models` is answered with (OpenAI's API).
+pub(crate) fn first_model(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct List {
         data: Vec<Model>,
@@ -160,10 +159,16 @@ pub fn parse(answer: &[u8]) -> Said {
     struct Model {
         id: String,
     }
+    let list: List = serde_json::from_slice(body).ok()?;
+    Some(list.data.into_iter().next()?.id)
+}
+
+/// What an answer says (the list of models of the OpenAI API).
+#[must_use]
+pub fn parse(answer: &[u8]) -> Said {
     match split(answer) {
         Some((200, _, body)) => {
-            let list = serde_json::from_slice::<List>(body).ok();
-            let name = list.and_then(|list| tidy(&list.data.first()?.id));
+            let name = first_model(body).and_then(|name| tidy(&name));
             name.map_or(Said::Nothing, Said::Name)
         }
         // llama.cpp answers 503 while it loads.

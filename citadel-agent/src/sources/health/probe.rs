@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::client::{Body, ClientError};
+use crate::discovery::ask::first_model;
 
 /// What came of asking a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,16 +64,7 @@ const MAX_NAME: usize = 256;
 
 /// The first model of the list that `/v1/models` answers with (OpenAI's API).
 pub(super) fn served_model(answer: &Answer, body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct List {
-        data: Vec<Model>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Model {
-        id: String,
-    }
-    let list: List = answer.success().then(|| serde_json::from_slice(body).ok())??;
-    let name = list.data.into_iter().next()?.id;
+    let name = answer.success().then(|| first_model(body))??;
     (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
 }
 
