@@ -29,6 +29,8 @@ pub struct Arrivals {
     come: u32,
     _reserved: u32,
     _apart: Apart,
+    /// So that no entry lies in two cache lines: `crate::connection` holds it to that.
+    _to_a_line: u64,
     entries: [Arrival; UNREAD],
     _apart_from_entries: Apart,
     /// Requests that the server has begun to read, or that were given up.
@@ -48,11 +50,15 @@ pub enum Read {
 }
 
 impl Arrivals {
+    /// Where the entries begin, and how long one is.
+    pub(crate) const ENTRIES: (usize, usize) = (core::mem::offset_of!(Self, entries), size_of::<Arrival>());
+
     /// None: all zero, as new kernel memory is.
     pub const NONE: Self = Self {
         come: 0,
         _reserved: 0,
         _apart: Apart::NEW,
+        _to_a_line: 0,
         entries: [Arrival { time: 0, seq: 0, number: 0 }; UNREAD],
         _apart_from_entries: Apart::NEW,
         read: 0,

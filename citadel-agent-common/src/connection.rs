@@ -83,7 +83,15 @@ pub struct Tuple {
     pub local_port: u32,
 }
 
+/// How far into a cache line the kernel places a socket's storage (`struct bpf_local_storage_elem`, whose `sdata` begins a
+/// line with a pointer).
+const STORAGE_AT: usize = 8;
+
 const _: () = {
+    // An entry in two lines goes from CPU to CPU twice.
+    assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + Conn::REQUESTS_AT) % 64 == 0);
+    let (entries, entry) = Arrivals::ENTRIES;
+    assert!((STORAGE_AT + core::mem::offset_of!(Connection, arrivals) + entries) % entry == 0);
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
     assert!(

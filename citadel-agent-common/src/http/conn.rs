@@ -89,10 +89,15 @@ pub struct Conn {
     acknowledged: u32,
     acknowledges: u32,
     _apart_from_tx: Apart,
+    /// So that no request lies in two cache lines: `crate::connection` holds it to that.
+    _to_a_line: [u64; 2],
     requests: [Request; PIPELINE],
 }
 
 impl Conn {
+    /// Where the queue begins.
+    pub(crate) const REQUESTS_AT: usize = core::mem::offset_of!(Self, requests);
+
     /// A connection that is seen from its beginning, the handshake. All zero, as new kernel memory is.
     pub const NEW: Self = Self {
         rx_opaque: 0,
@@ -121,6 +126,7 @@ impl Conn {
         acknowledged: 0,
         acknowledges: 0,
         _apart_from_tx: Apart::NEW,
+        _to_a_line: [0; 2],
         requests: [Request::NONE; PIPELINE],
     };
 
@@ -195,7 +201,7 @@ impl Conn {
     ) -> Progress {
         let (seq, len) = (self.rx.forget(seq), self.rx.forget(len));
         self.expect_first(seq);
-        let before = fresh!(self.rx_next);
+        let (before, begun_before) = (fresh!(self.rx_next), fresh!(self.tail));
         if fresh!(self.tx_opaque) != 0 {
             self.rx.enter(state::OPAQUE);
         } else if before == seq && self.rx.flags & flag::RESYNCING != 0 {
@@ -230,6 +236,11 @@ impl Conn {
             let (used, event) = self.rx.found();
             self.rx_next = next.wrapping_add(used);
             self.request_event(event, now, sink);
+        }
+        // Not where they begin: an atomic add waits for all stores before it, and those to the queue take long.
+        let begun = fresh!(self.tail).wrapping_sub(begun_before);
+        if begun != 0 {
+            sink.begun(begun);
         }
         let taken = fresh!(self.rx_next).wrapping_sub(before);
         if taken != 0 {
@@ -422,6 +433,9 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> bool {
+        // Before a request's entry is touched, which lies in the other CPU's cache: stores go out in order, and what the
+        // kernel copies for this can be read only when they have.
+        let Some(word) = payload.word(offset) else { return true };
         if RESPONSE {
             if !self.awaits_response() {
                 // A server may send what nobody asked for, such as 408 on an idle connection.
@@ -430,12 +444,16 @@ impl Conn {
             }
             self.tx_first_ns = now;
             self.body_begun = 0;
-            let request = self.oldest().flags;
-            self.tx.flags |= request & (flag::HEAD | flag::CONNECT);
             return true;
         }
         self.rx_first_ns = now;
-        let Some(word) = payload.word(offset) else { return true };
+        if !self.is_full() {
+            // The entry that the request will get, asked for now: it is here when the request line is read.
+            let tail = fresh!(self.tail);
+            let place = &raw mut self.requests[tail as usize & (PIPELINE - 1)];
+            // SAFETY: the place is behind `self`.
+            unsafe { (&raw mut (*place).first_ns).write_volatile(now) };
+        }
         let byte = (word & 0xff) as u8;
         let blank = matches!(byte, b'\r' | b'\n');
         // The very first byte tells what is not HTTP before a line end, which may never come.

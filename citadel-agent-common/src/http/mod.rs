@@ -36,8 +36,8 @@ pub trait Sink {
     fn protocol(&mut self, protocol: Protocol);
     /// The first byte of a request came, with sequence number `seq`.
     fn arrived(&mut self, seq: u32, now: u64);
-    /// A request began: its request line is complete.
-    fn begun(&mut self);
+    /// Requests began: their request lines are complete.
+    fn begun(&mut self, count: u32);
     /// Requests left the queue: ended, aborted or lost.
     fn left(&mut self, count: u32);
     /// A response ended with status `code`.

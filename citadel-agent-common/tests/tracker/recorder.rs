@@ -21,6 +21,8 @@ pub(crate) enum Observation {
 #[derive(Default)]
 struct Recorder {
     now: u64,
+    /// How much was seen before this call.
+    before: usize,
     seen: Vec<(u64, Observation)>,
     request_bytes: u64,
     response_bytes: u64,
@@ -40,8 +42,12 @@ impl Sink for Recorder {
         self.note(Observation::Protocol(protocol));
     }
     fn arrived(&mut self, _: u32, _: u64) {}
-    fn begun(&mut self) {
-        self.note(Observation::Begun);
+    fn begun(&mut self, count: u32) {
+        // Told at the end of a call, for the kernel's sake; but nothing begins after a loss, up to the next segment.
+        let is_loss = |&(_, seen): &(u64, Observation)| matches!(seen, Observation::Lost { .. });
+        let new = &self.seen[self.before..];
+        let at = self.before + new.iter().position(is_loss).unwrap_or(new.len());
+        self.seen.splice(at..at, std::iter::repeat_n((self.now, Observation::Begun), count as usize));
     }
     fn left(&mut self, count: u32) {
         self.note(Observation::Left(count));
@@ -116,7 +122,10 @@ impl Tracked {
     pub(crate) fn client(&mut self, seq: u32, bytes: &[u8], now: u64) {
         self.recorder.now = now;
         let mut payload = Bytes::new(bytes);
-        until_done(bytes.len(), || self.conn.receive(&mut payload, seq, bytes.len() as u32, now, &mut self.recorder));
+        until_done(bytes.len(), || {
+            self.recorder.before = self.recorder.seen.len();
+            self.conn.receive(&mut payload, seq, bytes.len() as u32, now, &mut self.recorder)
+        });
     }
 
     /// A segment from the server.

@@ -73,8 +73,8 @@ impl Sink for Counters {
     }
 
     #[inline(always)]
-    fn begun(&mut self) {
-        self.add(counter::BEGUN, 1);
+    fn begun(&mut self, count: u32) {
+        self.add(counter::BEGUN, count as u64);
     }
 
     #[inline(always)]

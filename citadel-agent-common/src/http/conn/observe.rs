@@ -62,7 +62,6 @@ impl Conn {
             (&raw mut (*place).number).write_volatile(number);
         }
         self.tail = number;
-        sink.begun();
     }
 
     #[inline(never)]
@@ -84,6 +83,7 @@ impl Conn {
         }
         let request = *self.oldest();
         if event & event::START != 0 {
+            self.tx.flags |= request.flags & (flag::HEAD | flag::CONNECT);
             sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
         }
         if event & event::DATA != 0 {
