@@ -433,8 +433,8 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> bool {
-        // Before a request's entry is touched, which lies in the other CPU's cache: stores go out in order, and what the
-        // kernel copies for this can be read only when they have.
+        // Before a request's entry is touched, which lies in the other CPU's cache: stores go out in order, and sampling showed
+        // that what the kernel copies for this is read only when they have.
         let Some(word) = payload.word(offset) else { return true };
         if RESPONSE {
             if !self.awaits_response() {
