@@ -89,9 +89,9 @@ const STORAGE_AT: usize = 8;
 
 const _: () = {
     // An entry in two lines goes from CPU to CPU twice.
-    assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + Conn::REQUESTS_AT) % 64 == 0);
+    assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + Conn::REQUESTS_AT).is_multiple_of(64));
     let (entries, entry) = Arrivals::ENTRIES;
-    assert!((STORAGE_AT + core::mem::offset_of!(Connection, arrivals) + entries) % entry == 0);
+    assert!((STORAGE_AT + core::mem::offset_of!(Connection, arrivals) + entries).is_multiple_of(entry));
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
     assert!(
