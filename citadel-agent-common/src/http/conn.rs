@@ -382,6 +382,13 @@ impl Conn {
         &mut self.requests[index & (PIPELINE - 1)]
     }
 
+    /// Where the next request goes. No reference, since the other direction may look at the place at any time.
+    #[inline(always)]
+    fn next_place(&mut self) -> *mut Request {
+        let index = fresh!(self.tail) as usize;
+        &raw mut self.requests[index & (PIPELINE - 1)]
+    }
+
     #[inline(always)]
     fn newest(&mut self) -> &mut Request {
         let index = fresh!(self.tail).wrapping_sub(1) as usize;
@@ -449,8 +456,7 @@ impl Conn {
         self.rx_first_ns = now;
         if !self.is_full() {
             // The entry that the request will get, asked for now: it is here when the request line is read.
-            let tail = fresh!(self.tail);
-            let place = &raw mut self.requests[tail as usize & (PIPELINE - 1)];
+            let place = self.next_place();
             // SAFETY: the place is behind `self`.
             unsafe { (&raw mut (*place).first_ns).write_volatile(now) };
         }

@@ -1,6 +1,6 @@
 //! What is observed when a message begins, goes on and ends.
 
-use super::{Conn, PIPELINE};
+use super::Conn;
 use crate::abi::{Latency, Lost, Protocol};
 use crate::http::Sink;
 use crate::http::framer::{event, flag};
@@ -50,7 +50,7 @@ impl Conn {
             return;
         }
         let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.subject));
-        let place = &raw mut self.requests[number.wrapping_sub(1) as usize & (PIPELINE - 1)];
+        let place = self.next_place();
         // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before it
         // is written: it lies in the other CPU's cache.
         // SAFETY: the place is behind `self`.

@@ -163,7 +163,7 @@ impl Framer {
             if is_interim(code) {
                 // The final response to the same request follows.
                 self.enter(state::START);
-                self.flags &= flag::CONNECTION | flag::HEAD | flag::CONNECT;
+                self.flags &= flag::CONNECTION;
                 return event::NONE;
             }
             if code == 101 || (self.flags & flag::CONNECT != 0 && code / 100 == 2) {
