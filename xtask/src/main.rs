@@ -6,6 +6,7 @@ mod campaign;
 mod debian;
 mod demo;
 mod ebpf;
+mod emulator;
 mod fuzz;
 mod group;
 mod kernels;

@@ -5,6 +5,7 @@ use clap::ValueEnum;
 
 use crate::debian::{self, Known, Package};
 use crate::ebpf::{self, Route};
+use crate::emulator;
 use crate::newer;
 use crate::tools::{self, Tool};
 use crate::workspace::Workspace;
@@ -163,7 +164,7 @@ const NEEDS: &[Need] = &[
         name: "qemu",
         why: "the machine that old kernels boot on, emulated",
         purpose: Purpose::Kernels,
-        how: How::Debian(Package::new("qemu-system-x86", Known::Program("qemu-system-x86_64"))),
+        how: How::Own { find: emulator::find, provide: emulator::provide },
     },
     Need {
         name: "cpio",

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::guest::{FAILED, PASSED};
 use super::image::GUEST;
+use crate::emulator::QEMU;
+use crate::workspace::Workspace;
 
 /// What runs in a machine.
 #[derive(Clone, Copy)]
@@ -38,11 +40,18 @@ impl Guest<'static> {
 ///
 /// # Errors
 /// The guest's complaint, or that it never came to a verdict.
-pub(super) fn run(kernel: &Path, image: &Path, console: &Path, guest: Guest<'_>) -> Result<String> {
+pub(super) fn run(
+    workspace: &Workspace,
+    kernel: &Path,
+    image: &Path,
+    console: &Path,
+    guest: Guest<'_>,
+) -> Result<String> {
     let Guest { init, words, limit } = guest;
     let output = File::create(console).with_context(|| format!("creating {}", console.display()))?;
     let machine = Machine(
-        Command::new("qemu-system-x86_64")
+        workspace
+            .command(QEMU)
             // Emulated, because not every machine that builds this can virtualise.
             // One CPU: with two, a kernel that patches its own code meets stale breakpoints now and then (6.12, QEMU 7.2).
             .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024"])
@@ -56,7 +65,7 @@ pub(super) fn run(kernel: &Path, image: &Path, console: &Path, guest: Guest<'_>)
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .context("cannot start qemu-system-x86_64")?,
+            .with_context(|| format!("cannot start {QEMU}"))?,
     );
     let ended = machine.ends_within(limit)?;
     let text = String::from_utf8_lossy(&fs::read(console)?).into_owned();

@@ -117,18 +117,18 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Kernels])?;
     // As it is shipped, and as `cargo xtask test` has built it: how soon it tells of a unit is measured.
     let agent = build::agent(workspace, true)?;
-    let folder = workspace.target().join("kernels");
+    let folder = folder(workspace);
     let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     let mut failed = Vec::new();
     for kernel in KERNELS.iter().filter(|kernel| wanted(kernel.version)) {
         let console = folder.join(kernel.version).join("console.log");
-        let verdict = boot(&folder, kernel, &console, machine::Guest::OWN, || image::build(&folder, &agent, &[]));
+        let verdict = boot(workspace, kernel, &console, machine::Guest::OWN, || image::build(&folder, &agent, &[]));
         report(kernel.version, &console, args.console, verdict, &mut failed);
     }
     if wanted(SYSTEMD) {
         let console = folder.join(SYSTEMD).join("console.log");
         let image = || systemd::image::build(&folder.join(SYSTEMD), workspace, &agent);
-        let verdict = boot(&folder, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
+        let verdict = boot(workspace, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
         report(SYSTEMD, &console, args.console, verdict, &mut failed);
     }
     let consoles = KERNELS.each_ref().map(|kernel| folder.join(kernel.version).join("console.log"));
@@ -141,17 +141,23 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Where the machines' kernels, file systems and consoles are.
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target().join("kernels")
+}
+
 /// Runs one machine; its summary, if all is well.
 fn boot(
-    folder: &Path,
+    workspace: &Workspace,
     kernel: &Kernel,
     console: &Path,
     guest: machine::Guest<'_>,
     image: impl FnOnce() -> Result<PathBuf>,
 ) -> Result<String> {
-    let linux = packages::kernel(folder, kernel).with_context(|| format!("getting Linux {}", kernel.version))?;
+    let linux =
+        packages::kernel(&folder(workspace), kernel).with_context(|| format!("getting Linux {}", kernel.version))?;
     let image = image().context("building the file system")?;
-    machine::run(&linux, &image, console, guest)
+    machine::run(workspace, &linux, &image, console, guest)
 }
 
 fn report(name: &'static str, console: &Path, show: bool, verdict: Result<String>, failed: &mut Vec<&'static str>) {

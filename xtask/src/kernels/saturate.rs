@@ -34,6 +34,6 @@ pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u6
     let console = folder.join("console.log");
     let limit = 3 * rounds * (PART + Duration::from_secs(seconds));
     let guest = machine::Guest { init: &format!("guest saturate {rounds} {seconds}"), words: "", limit };
-    machine::run(&linux, &image, &console, guest)?;
+    machine::run(workspace, &linux, &image, &console, guest)?;
     Ok(String::from_utf8_lossy(&fs::read(console)?).into_owned())
 }
