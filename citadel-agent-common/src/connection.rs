@@ -4,30 +4,31 @@
 
 use crate::apart::Apart;
 use crate::arrivals::Arrivals;
-use crate::http::Stretch;
+use crate::http::Text;
 use crate::http::conn::Conn;
 
 /// Payload bytes that a [`Window`] holds; a power of two.
 pub const WINDOW: usize = 256;
 
-/// A stretch of payload. It lives with the connection, because the stack is too small and a per-CPU map could be
+/// A part of a payload. It lives with the connection, because the stack is too small and a per-CPU map could be
 /// overwritten by a softirq that interrupts an egress run.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Window {
-    /// The bytes, and room for a stretch that begins in the last of them.
-    pub bytes: [u8; WINDOW + size_of::<Stretch>()],
+    /// The bytes, and room for a text that begins in the last of them.
+    pub bytes: [u8; WINDOW + Text::LEN],
     /// Payload offset of the first byte.
     pub base: u32,
-    /// The last byte that a stretch may begin with.
-    pub last_stretch: u32,
+    /// The last byte that a text may begin with.
+    pub last_text: u32,
     /// Where the segment's payload begins, from the IP header on.
     pub payload_at: u32,
     /// How long it is.
     pub payload_len: u32,
     /// The segment's TCP flags.
     pub flags: u32,
-    _reserved: u32,
+    /// See [`crate::http::forget`].
+    pub scratch: u32,
 }
 
 /// What is kept per connection: the value of the `CONNECTIONS` map (in the socket) and of `EARLY`.

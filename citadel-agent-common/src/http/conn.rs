@@ -24,11 +24,11 @@ pub use super::{Payload, Sink};
 use crate::abi::{Phase, Protocol, Side};
 use crate::apart::Apart;
 
-/// Parser steps of one [`Conn::receive`]: a step is up to eight field lines that do not matter, one line that may (32 bytes
-/// of it, if a segment cuts it), and the body or the chunk that it announces. A call that runs out of steps says
-/// [`Progress::More`], and the same call again goes on where it stopped: the kernel allows 33 runs (tail calls) a packet.
-/// The verifier follows at most a million instructions, which bounds the steps of a run.
-pub const RECEIVE_STEPS: u32 = 8;
+/// Parser steps of one [`Conn::receive`]: a step is up to a dozen whole lines, or some 32 to 256 bytes of one that is cut or
+/// long, and the body or the chunk that they announce. A call that runs out of steps says [`Progress::More`], and the same
+/// call again goes on where it stopped: the kernel allows 33 runs (tail calls) a packet. The verifier follows at most a
+/// million instructions, which bounds the steps of a run.
+pub const RECEIVE_STEPS: u32 = 4;
 
 /// Likewise of [`Conn::transmit`]; a chunk is a step, so that a packet may hold 264 of them.
 pub const TRANSMIT_STEPS: u32 = 8;
@@ -89,8 +89,7 @@ pub struct Conn {
     acknowledged: u32,
     acknowledges: u32,
     _apart_from_tx: Apart,
-    /// So that no request lies in two cache lines: `crate::connection` holds it to that.
-    _to_a_line: [u64; 2],
+    /// None lies in two cache lines: `crate::connection` holds it to that.
     requests: [Request; PIPELINE],
 }
 
@@ -126,7 +125,6 @@ impl Conn {
         acknowledged: 0,
         acknowledges: 0,
         _apart_from_tx: Apart::NEW,
-        _to_a_line: [0; 2],
         requests: [Request::NONE; PIPELINE],
     };
 
@@ -204,7 +202,7 @@ impl Conn {
         let (before, begun_before) = (fresh!(self.rx_next), fresh!(self.tail));
         if fresh!(self.tx_opaque) != 0 {
             self.rx.enter(state::OPAQUE);
-        } else if before == seq && self.rx.flags & flag::RESYNCING != 0 {
+        } else if before == seq && self.rx.message.flags & flag::RESYNCING != 0 {
             self.rx.try_again::<false>(payload.word(0).unwrap_or(0));
         }
         let mut progress = Progress::More;
@@ -277,14 +275,15 @@ impl Conn {
         let before = fresh!(self.tx_next);
         if after(seq, before) {
             // TCP sends in order, so bytes went out that no program saw.
-            let event = self.tx.lose();
+            self.tx.lose();
+            let (_, event) = self.tx.found();
             self.response_event(event, now, sink);
             self.tx_next = seq;
         }
         let next = fresh!(self.tx_next);
         if fresh!(self.rx_opaque) != 0 {
             self.tx.enter(state::OPAQUE);
-        } else if next == seq && self.tx.flags & flag::RESYNCING != 0 && self.awaits_response() {
+        } else if next == seq && self.tx.message.flags & flag::RESYNCING != 0 && self.awaits_response() {
             self.tx.try_again::<true>(payload.word(0).unwrap_or(0));
         }
         let mut progress = Progress::More;
@@ -347,7 +346,7 @@ impl Conn {
             state::RESYNC | state::OPAQUE => None,
             state::START if self.tx.at_message_start() => None,
             _ if self.body_begun == 0 => Some(Phase::Headers),
-            _ if self.tx.flags & flag::STREAMED != 0 => Some(Phase::Streaming),
+            _ if self.tx.message.flags & flag::STREAMED != 0 => Some(Phase::Streaming),
             _ => Some(Phase::Body),
         }
     }
@@ -395,7 +394,7 @@ impl Conn {
         &mut self.requests[index & (PIPELINE - 1)]
     }
 
-    /// One step: part of a line, or all that is there of a body. Of the `left` bytes at `offset`, only those
+    /// One step: lines, or part of one, and what is there of the body after them. Of the `left` bytes at `offset`, only those
     /// `seen` can be looked at; the others came out of order.
     #[inline(always)]
     fn step<const RESPONSE: bool, P: Payload, S: Sink>(
@@ -410,10 +409,9 @@ impl Conn {
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
         let left = framer.forget(left);
         framer.report(0, event::NONE);
-        if framer.skippable() == 0 {
+        if framer.reads() {
             if !seen {
-                let event = framer.lose();
-                framer.report(0, event);
+                framer.lose();
                 return;
             }
             if framer.at_message_start() && !self.begin::<RESPONSE, P, S>(payload, offset, left, now, sink) {
@@ -425,8 +423,8 @@ impl Conn {
         // The body or the chunk that a line announced belongs to its step.
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
         let (used, event) = framer.found();
-        if used < left && event == event::NONE {
-            framer.skip(used, left - used);
+        if used < left && event & !event::START == 0 {
+            framer.skip(left);
         }
     }
 
@@ -451,6 +449,8 @@ impl Conn {
             }
             self.tx_first_ns = now;
             self.body_begun = 0;
+            let asked = self.oldest().flags & flag::ASKED;
+            self.tx.message.flags = (self.tx.message.flags & !flag::ASKED) | asked;
             return true;
         }
         self.rx_first_ns = now;
@@ -476,7 +476,7 @@ impl Conn {
             self.speaks(Protocol::Tls, sink);
             self.rx.report(left, event::NONE);
         } else {
-            let event = self.rx.unintelligible();
+            let event = self.rx.message.unintelligible();
             self.rx.report(left, event);
         }
         false

@@ -4,17 +4,18 @@
 //! time and knows nothing of the other direction, except for the two facts about the request that a response's framing
 //! depends on.
 
-mod meaning;
+mod message;
 
-use super::line::{LONGEST, Line, has_newline, keep, line_length, lower, prefix};
+use super::Payload;
+use super::line::{LONGEST, Line};
 use super::start_line::{begins_message, can_begin_message};
-use super::{Payload, Stretch};
+use message::{Message, begins_framing_field};
 
-/// Words of a line that one step keeps: most lines that matter are shorter than this.
-const WORDS: u32 = 4;
+/// Field lines that one step takes.
+const LINES: u32 = 12;
 
-/// Field lines that one step passes over.
-const PASSED_LINES: u32 = 8;
+/// Pieces of a line that one step takes where the line is cut or long: see [`Line::push`].
+const PIECES: u32 = 4;
 
 /// Where in a message the next byte is. Plain numbers, because the state lives in a kernel map.
 pub mod state {
@@ -60,8 +61,8 @@ pub mod flag {
     pub const JOINED: u32 = 256;
     /// No start line was read since the framing was lost.
     pub const RESYNCING: u32 = 1024;
-    /// The field line under way says nothing that matters: nothing of it is kept up to its end.
-    pub const PASSING: u32 = 2048;
+    /// What a request was that a response's framing depends on.
+    pub const ASKED: u32 = HEAD | CONNECT;
     /// The flags that belong to the connection rather than to one message.
     pub const CONNECTION: u32 = SPEAKS_HTTP | JOINED;
 }
@@ -89,69 +90,43 @@ pub mod event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Framer {
     line: Line,
-    /// Bytes of the body or the chunk that have not come.
-    remaining: u64,
-    /// `Content-Length`.
-    length: u64,
-    state: u32,
-    /// See [`flag`].
-    pub flags: u32,
-    /// Request: its [`crate::abi::Endpoint`]. Response: its status code.
-    pub subject: u32,
+    /// The message under way.
+    pub message: Message,
     /// What the last step found, see [`event`].
     event: u32,
     /// How many bytes it took.
     used: u32,
-    _reserved: u32,
 }
 
 impl Framer {
     /// Before the first byte of a connection that is seen from its beginning. All zero, as new kernel memory is.
-    pub const NEW: Self = Self {
-        line: Line::EMPTY,
-        remaining: 0,
-        length: 0,
-        state: state::START,
-        flags: 0,
-        subject: 0,
-        event: 0,
-        used: 0,
-        _reserved: 0,
-    };
+    pub const NEW: Self = Self { line: Line::EMPTY, message: Message::NONE, event: 0, used: 0 };
 
     /// Goes into a connection that was open before anyone looked.
     #[inline(always)]
     pub const fn join(&mut self) {
-        self.state = state::RESYNC;
-        self.flags = flag::JOINED | flag::RESYNCING;
+        self.message.enter(state::RESYNC);
+        self.message.flags = flag::JOINED | flag::RESYNCING;
     }
 
-    /// See [`Line::forget`].
+    /// See [`super::forget`].
     #[inline(always)]
     pub fn forget(&mut self, value: u32) -> u32 {
         self.line.forget(value)
-    }
-
-    /// Facts about the message under way, read afresh for the verifier's sake.
-    #[inline(always)]
-    fn flags(&self) -> u32 {
-        // SAFETY: as in `state`.
-        unsafe { core::ptr::read_volatile(&raw const self.flags) }
     }
 
     /// Where the next byte is: see [`state`].
     #[inline(always)]
     #[must_use]
     pub fn state(&self) -> u32 {
-        // SAFETY: a reference is always readable. Volatile for the verifier's sake, see `Line::len`.
-        unsafe { core::ptr::read_volatile(&raw const self.state) }
+        self.message.state()
     }
 
     /// Moves to another state, at the beginning of a line.
     #[inline(always)]
     pub const fn enter(&mut self, state: u32) {
         self.line.clear();
-        self.state = state;
+        self.message.enter(state);
     }
 
     /// Whether the next byte is the first of a message.
@@ -161,138 +136,130 @@ impl Framer {
         self.state() == state::START && self.line.is_empty()
     }
 
-    /// Body bytes that can be skipped without a look at them: `0` where a line is under way.
+    /// Whether the next byte is one of a line.
     #[inline(always)]
     #[must_use]
-    pub fn skippable(&self) -> u64 {
-        match self.state() {
-            // SAFETY: as in `state`.
-            state::DATA => unsafe { core::ptr::read_volatile(&raw const self.remaining) },
-            state::UNTIL_CLOSE | state::OPAQUE | state::RESYNC => u64::MAX,
-            _ => 0,
-        }
+    pub fn reads(&self) -> bool {
+        self.message.skippable() == 0
     }
 
-    /// Takes the body bytes that can be skipped, of `left` that follow the `used` ones of this step.
+    /// Takes the body bytes that follow what this step has taken, of `left` in all; none where a line is to come.
     #[inline(always)]
-    pub fn skip(&mut self, used: u32, left: u32) {
-        let skippable = self.skippable();
-        if skippable == 0 {
-            return;
+    pub fn skip(&mut self, left: u32) {
+        let (used, event) = self.found();
+        let (skippable, left) = (self.message.skippable(), left.wrapping_sub(used));
+        if skippable != 0 {
+            let count = if skippable < u64::from(left) { skippable as u32 } else { left };
+            let skipped = self.message.skip(count);
+            self.report(used.wrapping_add(count), event | skipped);
         }
-        let count = if skippable < u64::from(left) { skippable as u32 } else { left };
-        let mut event = if self.flags & flag::DATA_BEGINS != 0 { event::DATA } else { event::NONE };
-        self.flags &= !flag::DATA_BEGINS;
-        if self.state() == state::DATA {
-            self.remaining = self.remaining.wrapping_sub(u64::from(count));
-            if self.remaining == 0 {
-                if self.flags & flag::CHUNKED != 0 {
-                    self.enter(state::CHUNK_SIZE);
-                } else {
-                    event |= event::END;
-                }
-            }
-        }
-        self.report(used.wrapping_add(count), event);
     }
 
     /// Goes before the next message's first byte: what the caller does with [`event::END`], once it is done with the flags.
     #[inline(always)]
     pub const fn begin_next(&mut self) {
-        self.enter(if self.flags & flag::SWITCHES != 0 { state::OPAQUE } else { state::START });
-        self.flags &= flag::CONNECTION;
+        self.enter(if self.message.flags & flag::SWITCHES != 0 { state::OPAQUE } else { state::START });
+        self.message.flags &= flag::CONNECTION;
     }
 
-    /// Passes over field lines that do not matter: from `offset` on, at most `left` bytes, up to the first line that may,
-    /// which is left to [`Self::read`]. What it took is in [`Self::found`].
-    #[inline(always)]
-    fn pass<P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
-        for _ in 0..PASSED_LINES {
-            let (at, _) = self.found();
-            let left = self.line.forget(left);
-            if at >= left {
-                return;
-            }
-            let Some(stretch) = payload.stretch(offset + at) else { return };
-            if self.flags() & flag::PASSING == 0 {
-                let word = u64::from_le_bytes(stretch[0]);
-                // A line that the segment cuts in its first word is kept, and decided when it is complete.
-                if !self.line.is_empty() || at + 8 > left || has_newline(word) {
-                    return;
-                }
-                if begins_framing_field(word) && !(at + 32 <= left && is_plain_content_type(stretch)) {
-                    return;
-                }
-                self.flags |= flag::PASSING;
-            }
-            let length = line_length(stretch);
-            let mut end = at + if length > 0 { length } else { size_of::<Stretch>() as u32 };
-            if end > left {
-                end = left;
-            } else if length > 0 {
-                self.flags &= !flag::PASSING;
-            }
-            self.report(end, event::NONE);
-        }
-    }
-
-    /// Takes lines that do not matter, then one that may, or what there is of it: from `offset` on, at most `left` bytes.
+    /// Takes lines, or what there is of one: from `offset` on, at most `left` bytes.
     #[inline(always)]
     pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
-        if matches!(self.state(), state::FIELDS | state::TRAILERS) {
-            self.pass(payload, offset, left);
-        }
-        let (used, _) = self.found();
-        if used >= left || self.flags() & flag::PASSING != 0 {
-            return;
-        }
-        let Some(stretch) = payload.stretch(offset + used) else {
-            let event = self.lose();
-            self.report(used, event);
-            return;
-        };
         if self.line.is_empty() {
-            let start = self.state() == state::START;
-            let taken = self.line.take::<RESPONSE>(stretch, left - used, start);
-            self.report(used + taken, taken);
+            self.read_lines::<RESPONSE, P>(payload, offset, left);
         }
-        if self.found().1 == 0 {
-            self.read_words::<RESPONSE, P>(payload, offset, left);
+        let (used, event) = self.found();
+        if used == 0 && event == event::NONE {
+            self.read_pieces::<RESPONSE, P>(payload, offset, left);
         }
-        // Read back, so that it is one path from here on, whichever way the line was taken.
-        let (used, complete) = self.found();
-        let event = if complete != 0 {
-            let event = self.line_complete::<RESPONSE>();
-            self.line.clear();
-            event
-        } else if self.line.len() > LONGEST {
-            self.unintelligible()
-        } else {
-            event::NONE
-        };
-        self.report(used, event);
     }
 
-    /// Takes part of a line that is cut or long, word by word. Not inlined, for the reason in `conn/observe.rs`.
+    /// Takes whole lines where they lie: one, and fields after it, up to the end of the section. None, if the first is
+    /// cut or long.
+    #[inline(always)]
+    fn read_lines<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
+        if matches!(self.state(), state::START | state::CHUNK_SIZE) {
+            let Some(text) = payload.text(offset) else { return self.unreadable() };
+            let length = text.line_length();
+            if length == 0 || length > left {
+                return;
+            }
+            let event = if self.state() == state::CHUNK_SIZE {
+                self.message.chunk_size(text)
+            } else if RESPONSE {
+                self.message.status_line(text)
+            } else if length < 16 {
+                // Shorter than the end that it is told by.
+                return;
+            } else {
+                self.message.request_line(text, [text.word(length - 16), text.word(length - 8)])
+            };
+            self.report(length, event);
+        }
+        let (mut used, _) = self.found();
+        for _ in 0..LINES {
+            if used >= left || !matches!(self.state(), state::FIELDS | state::TRAILERS) {
+                break;
+            }
+            let Some(text) = payload.text(offset.wrapping_add(used)) else { return self.unreadable() };
+            let length = text.line_length();
+            let next = used.wrapping_add(length);
+            if length == 0 || next > left {
+                break;
+            }
+            used = next;
+            if text.is_blank_line() {
+                let event = self.message.section_end::<RESPONSE>();
+                self.event |= event;
+                break;
+            }
+            if begins_framing_field(text) && self.state() == state::FIELDS {
+                let event = self.message.field(text);
+                self.event |= event;
+            }
+        }
+        self.used = used;
+    }
+
+    /// Takes pieces of a line that is cut or long. Not inlined, for the reason in `conn/observe.rs`.
     #[inline(never)]
-    fn read_words<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
-        for _ in 0..WORDS {
+    fn read_pieces<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
+        let mut complete = false;
+        for _ in 0..PIECES {
             let (used, _) = self.found();
             if used >= left {
                 break;
             }
-            let Some(word) = payload.word(offset + used) else { break };
-            let valid = left - used;
-            let pushed = self.line.push::<RESPONSE>(word, if valid < 8 { valid } else { 8 });
-            self.report(used + (pushed & Line::USED), pushed & Line::COMPLETE);
+            let Some(text) = payload.text(offset.wrapping_add(used)) else { return self.unreadable() };
+            let pushed = self.line.push::<RESPONSE>(text, left - used);
+            self.report(used.wrapping_add(pushed & Line::USED), event::NONE);
             if pushed & Line::COMPLETE != 0 {
+                complete = true;
                 break;
             }
         }
+        let event = if complete {
+            let event = self.message.line::<RESPONSE>(self.line.text(), self.line.tail(), self.line.is_blank());
+            self.line.clear();
+            event
+        } else if self.line.len() > LONGEST {
+            self.line.clear();
+            self.message.unintelligible()
+        } else {
+            event::NONE
+        };
+        self.event = event;
+    }
+
+    /// The payload cannot be read.
+    #[inline(always)]
+    const fn unreadable(&mut self) {
+        self.line.clear();
+        self.event |= self.message.lose();
     }
 
     /// Notes what a step found and how many bytes it took, for [`Self::found`]. By way of memory, so that to the kernel's
-    /// verifier all paths through a step end in one and the same state (see [`Line::forget`]).
+    /// verifier all paths through a step end in one and the same state (see [`super::forget`]).
     #[inline(always)]
     pub const fn report(&mut self, used: u32, event: u32) {
         self.used = used;
@@ -303,31 +270,16 @@ impl Framer {
     #[inline(always)]
     #[must_use]
     pub fn found(&self) -> (u32, u32) {
-        // SAFETY: as in `state`.
+        // SAFETY: as in `Message::state`.
         unsafe { ((&raw const self.used).read_volatile(), (&raw const self.event).read_volatile()) }
     }
 
-    /// What cannot be followed: not HTTP if the connection's first bytes show it, else lost.
+    /// Gives up on the message under way: the step took nothing.
     #[inline(always)]
-    pub const fn unintelligible(&mut self) -> u32 {
-        if self.flags & flag::RESYNCING != 0 {
-            self.enter(state::RESYNC);
-            return event::NONE;
-        }
-        if self.flags & flag::CONNECTION == 0 {
-            self.enter(state::OPAQUE);
-            return event::NOT_HTTP;
-        }
-        self.lose()
-    }
-
-    /// Gives up on the message under way. In a connection that was open before anyone looked, what was never known to be
-    /// HTTP is no loss.
-    #[inline(always)]
-    pub const fn lose(&mut self) -> u32 {
-        self.enter(state::RESYNC);
-        self.flags = (self.flags & flag::CONNECTION) | flag::RESYNCING;
-        if self.flags & flag::CONNECTION == flag::JOINED { event::NONE } else { event::LOST }
+    pub const fn lose(&mut self) {
+        self.line.clear();
+        let event = self.message.lose();
+        self.report(0, event);
     }
 
     /// A segment begins, with `word`: where the framing was lost, a message may begin with it. A start line that is under
@@ -341,22 +293,4 @@ impl Framer {
             self.enter(state::START);
         }
     }
-}
-
-/// Whether a field line that begins like this can frame the message or say that it is streamed.
-#[inline(always)]
-const fn begins_framing_field(word: u64) -> bool {
-    let name = lower(word);
-    name == prefix(b"content-") || name == prefix(b"transfer")
-}
-
-/// Whether a field line is the usual `Content-Type: application/...` of what is not streamed: there is one in most
-/// messages, and so it costs no step of its own.
-#[inline(always)]
-fn is_plain_content_type(stretch: &Stretch) -> bool {
-    let lower_word = |i: usize| lower(u64::from_le_bytes(stretch[i]));
-    lower_word(0) == prefix(b"content-")
-        && lower_word(1) == prefix(b"type: ap")
-        && lower_word(2) == prefix(b"plicatio")
-        && lower_word(3) & keep(6) != prefix(b"n/x-nd")
 }

@@ -9,22 +9,35 @@ pub mod line;
 mod reorder;
 mod request;
 mod start_line;
+pub mod text;
 
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 pub(crate) use reorder::after;
+pub use text::Text;
 
-/// Consecutive bytes, eight by eight: a little-endian word each.
-pub type Stretch = [[u8; 8]; 8];
+/// Returns `value`, by way of memory. The kernel's verifier follows each path through a program and takes two for one only
+/// where their registers agree, those at least that a bound is concluded from. It keeps no account of what lies in maps, so
+/// after this call all paths agree on the value: "any number". Called where many paths join, it makes their number a sum,
+/// not a product.
+#[inline(always)]
+pub fn forget(place: &mut u32, value: u32) -> u32 {
+    let place = &raw mut *place;
+    // SAFETY: the place is behind a reference.
+    unsafe {
+        place.write_volatile(value);
+        place.read_volatile()
+    }
+}
 
 /// The payload of one segment.
 pub trait Payload {
     /// The bytes from `offset` on; those beyond the payload's end are unspecified. `None`: they cannot be read.
-    fn stretch(&mut self, offset: u32) -> Option<&Stretch>;
+    fn text(&mut self, offset: u32) -> Option<&Text>;
 
     /// The first eight of them.
     #[inline(always)]
     fn word(&mut self, offset: u32) -> Option<u64> {
-        Some(u64::from_le_bytes(self.stretch(offset)?[0]))
+        Some(self.text(offset)?.at::<0>())
     }
 }
 

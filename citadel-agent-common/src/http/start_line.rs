@@ -1,28 +1,7 @@
 //! Start lines: what method, which target, and whether bytes can be one at all.
 
-use super::line::{Line, keep, prefix};
+use super::text::{Text, keep, prefix};
 use crate::abi::Endpoint;
-
-/// Offset of the request target: after the method, which is upper-case letters (all registered methods are) and one
-/// space, at most 16 bytes together. 0 if there is none.
-#[inline(always)]
-pub(super) fn after_method(line: &Line) -> u32 {
-    let mut word = line.word(0);
-    for at in 0..16 {
-        if at == 8 {
-            word = line.word(8);
-        }
-        let byte = (word & 0xff) as u8;
-        word >>= 8;
-        if byte == b' ' {
-            return if at > 0 { at + 1 } else { 0 };
-        }
-        if !byte.is_ascii_uppercase() && byte != b'-' {
-            return 0;
-        }
-    }
-    0
-}
 
 /// Whether a byte can be the first of a status line, or of a request line, the empty line before one, or a TLS record.
 #[inline(always)]
@@ -51,7 +30,7 @@ pub(super) fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
 
 /// The endpoint of a request target in origin form: the path without its API version, up to `?`, `/` or the end.
 #[inline(always)]
-pub(super) fn endpoint(line: &Line, target: u32) -> Endpoint {
+pub(super) fn endpoint(line: &Text, target: u32) -> Endpoint {
     let first = line.word(target) & keep(4);
     let at = if first == prefix(b"/v1/") || first == prefix(b"/v2/") { target + 3 } else { target };
     let words = [line.word(at), line.word(at + 8), line.word(at + 16)];

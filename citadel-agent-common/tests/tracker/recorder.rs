@@ -2,7 +2,7 @@
 
 use citadel_agent_common::abi::{Latency, Lost, Phase, Protocol, Side};
 use citadel_agent_common::http::conn::{Conn, PIPELINE, Progress};
-use citadel_agent_common::http::{Payload, Sink, Stretch};
+use citadel_agent_common::http::{Payload, Sink, Text};
 
 /// What the tracker reported, byte counts aside: where these are reported depends on the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,25 +72,27 @@ impl Sink for Recorder {
 /// A segment's payload. What is unspecified beyond its end differs from place to place, and means something to a parser.
 struct Bytes<'a> {
     payload: &'a [u8],
-    stretch: Stretch,
+    text: Text,
 }
 
 impl<'a> Bytes<'a> {
     fn new(payload: &'a [u8]) -> Self {
-        Self { payload, stretch: Stretch::default() }
+        Self { payload, text: Text::EMPTY }
     }
 }
 
 impl Payload for Bytes<'_> {
-    fn stretch(&mut self, offset: u32) -> Option<&Stretch> {
+    fn text(&mut self, offset: u32) -> Option<&Text> {
         let rest = &self.payload[offset as usize..];
         let mut beyond = [b'\n', 3, b'0', b'G', b'\r', b':', b' ', 0xff];
         beyond.rotate_left(offset as usize % 8);
-        self.stretch = [beyond; 8];
-        for (byte, payload) in self.stretch.as_flattened_mut().iter_mut().zip(rest) {
+        for (byte, beyond) in self.text.0.iter_mut().zip(beyond.iter().cycle()) {
+            *byte = *beyond;
+        }
+        for (byte, payload) in self.text.0.iter_mut().zip(rest) {
             *byte = *payload;
         }
-        Some(&self.stretch)
+        Some(&self.text)
     }
 }
 

@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use citadel_agent_common::connection::{self, Tuple, Window};
-use citadel_agent_common::http::{Payload, Stretch};
+use citadel_agent_common::http::{Payload, Text, forget};
 use citadel_agent_ebpf::count::bounded;
 
 use crate::maps::V4_MAPPED;
@@ -165,7 +165,7 @@ impl Segment {
     pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window) -> Bytes<'a> {
         // A base from which no offset is inside the window: nothing is loaded yet.
         window.base = u32::MAX - WINDOW;
-        window.last_stretch = WINDOW - 1;
+        window.last_text = WINDOW - 1;
         window.payload_at = self.at;
         window.payload_len = self.len;
         window.flags = self.flags as u32;
@@ -181,19 +181,21 @@ pub(crate) struct Bytes<'a> {
 
 impl Payload for Bytes<'_> {
     #[inline(always)]
-    fn stretch(&mut self, offset: u32) -> Option<&Stretch> {
+    fn text(&mut self, offset: u32) -> Option<&Text> {
         // SAFETY: behind a reference. Volatile for the verifier's sake, as in `citadel_agent_common`.
         let (base, last) = unsafe {
-            ((&raw const self.window.base).read_volatile(), (&raw const self.window.last_stretch).read_volatile())
+            ((&raw const self.window.base).read_volatile(), (&raw const self.window.last_text).read_volatile())
         };
         let mut within = offset.wrapping_sub(base);
         if within > last {
             self.load(offset)?;
             within = 0;
         }
-        let at = self.window.bytes.as_ptr().wrapping_add(bounded(within as u64, WINDOW as u64 - 1) as usize);
-        // SAFETY: at most 255 bytes into the window, which has room for a stretch after that. Bytes need no alignment.
-        Some(unsafe { &*at.cast::<Stretch>() })
+        // Forgotten, or all that it was made from would have to agree.
+        let within = forget(&mut self.window.scratch, within);
+        let within = bounded(within as u64, WINDOW as u64 - 1) as usize;
+        // SAFETY: at most 255 bytes into the window, which has room for a text after that. Bytes need no alignment.
+        Some(unsafe { &*self.window.bytes.as_ptr().add(within).cast::<Text>() })
     }
 }
 
@@ -205,20 +207,20 @@ impl Bytes<'_> {
         let (start, len) = unsafe {
             ((&raw const self.window.payload_at).read_volatile(), (&raw const self.window.payload_len).read_volatile())
         };
-        let left = len.wrapping_sub(offset).wrapping_sub(1) as u64;
-        let last = bounded(if left < WINDOW as u64 { left } else { WINDOW as u64 - 1 }, WINDOW as u64 - 1);
+        let left = len.wrapping_sub(offset).wrapping_sub(1);
+        let last = forget(&mut self.window.scratch, if left < WINDOW { left } else { WINDOW - 1 });
         // SAFETY: the window is longer than the length that is passed.
         let failed = unsafe {
             bpf_skb_load_bytes(
                 self.skb.cast(),
                 start.wrapping_add(offset),
                 self.window.bytes.as_mut_ptr().cast(),
-                last as u32 + 1,
+                bounded(last as u64, WINDOW as u64 - 1) as u32 + 1,
             )
         };
         self.window.base = offset;
-        // What is read beyond the payload's end has no meaning, so a stretch may begin in its last byte.
-        self.window.last_stretch = if left < WINDOW as u64 { WINDOW - 1 } else { WINDOW - size_of::<Stretch>() as u32 };
+        // What is read beyond the payload's end has no meaning, so a text may begin in its last byte.
+        self.window.last_text = if left < WINDOW { WINDOW - 1 } else { WINDOW - Text::LEN as u32 };
         if failed == 0 { Some(()) } else { None }
     }
 }

@@ -49,7 +49,7 @@ impl Conn {
             sink.lost(Lost::PipelineFull, 1);
             return;
         }
-        let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.subject));
+        let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.message.subject));
         let place = self.next_place();
         // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before it
         // is written: it lies in the other CPU's cache.
@@ -58,7 +58,7 @@ impl Conn {
             (&raw mut (*place).first_ns).write_volatile(self.rx_first_ns);
             (&raw mut (*place).last_ns).write_volatile(now);
             (&raw mut (*place).endpoint).write_volatile(endpoint);
-            (&raw mut (*place).flags).write_volatile(self.rx.flags & (flag::HEAD | flag::CONNECT));
+            (&raw mut (*place).flags).write_volatile(self.rx.message.flags & flag::ASKED);
             (&raw mut (*place).number).write_volatile(number);
         }
         self.tail = number;
@@ -69,6 +69,33 @@ impl Conn {
         if event == event::NONE {
             return;
         }
+        if self.awaits_response() {
+            let request = *self.oldest();
+            if event & event::START != 0 {
+                sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
+            }
+            if event & event::DATA != 0 {
+                if self.tx.message.flags & flag::STREAMED != 0 {
+                    if self.body_begun == 0 {
+                        sink.latency(Latency::FirstToken, request.endpoint, now.saturating_sub(request.last_ns));
+                    } else {
+                        sink.latency(Latency::InterToken, request.endpoint, now.saturating_sub(self.chunk_ns));
+                    }
+                    if self.tx.message.flags & flag::CHUNKED != 0 {
+                        sink.chunk(request.endpoint);
+                    }
+                }
+                self.body_begun = 1;
+                self.chunk_ns = now;
+            }
+            if event & event::END != 0 {
+                sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
+                sink.ended(request.endpoint, fresh!(self.tx.message.subject));
+                self.head = fresh!(self.head).wrapping_add(1);
+                sink.left(1);
+                self.tx.begin_next();
+            }
+        }
         if event & event::LOST != 0 {
             let count = self.under_way();
             self.head = fresh!(self.tail);
@@ -76,36 +103,6 @@ impl Conn {
                 sink.left(count);
                 sink.lost(Lost::ResponseFraming, count);
             }
-            return;
-        }
-        if !self.awaits_response() {
-            return;
-        }
-        let request = *self.oldest();
-        if event & event::START != 0 {
-            self.tx.flags |= request.flags & (flag::HEAD | flag::CONNECT);
-            sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
-        }
-        if event & event::DATA != 0 {
-            if self.tx.flags & flag::STREAMED != 0 {
-                if self.body_begun == 0 {
-                    sink.latency(Latency::FirstToken, request.endpoint, now.saturating_sub(request.last_ns));
-                } else {
-                    sink.latency(Latency::InterToken, request.endpoint, now.saturating_sub(self.chunk_ns));
-                }
-                if self.tx.flags & flag::CHUNKED != 0 {
-                    sink.chunk(request.endpoint);
-                }
-            }
-            self.body_begun = 1;
-            self.chunk_ns = now;
-        }
-        if event & event::END != 0 {
-            sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
-            sink.ended(request.endpoint, fresh!(self.tx.subject));
-            self.head = fresh!(self.head).wrapping_add(1);
-            sink.left(1);
-            self.tx.begin_next();
         }
     }
 }

@@ -1,0 +1,305 @@
+//! A message: what its lines mean, and what they say of its body (RFC 9112, sections 3 to 7).
+
+use super::{event, flag, state};
+use crate::http::line::{Tail, ends_with_version};
+use crate::http::start_line::endpoint;
+use crate::http::text::{Decimal, Text, keep, lower, prefix, trails, within};
+
+/// The message under way in one direction.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Bytes of the body or the chunk that have not come.
+    remaining: u64,
+    /// `Content-Length`.
+    length: u64,
+    /// Where in it the next byte is, see [`state`].
+    state: u32,
+    /// See [`flag`].
+    pub flags: u32,
+    /// Request: its [`crate::abi::Endpoint`]. Response: its status code.
+    pub subject: u32,
+    _reserved: u32,
+}
+
+impl Message {
+    /// None yet. All zero, as new kernel memory is.
+    pub const NONE: Self = Self { remaining: 0, length: 0, state: state::START, flags: 0, subject: 0, _reserved: 0 };
+
+    /// Where the next byte is: see [`state`].
+    #[inline(always)]
+    #[must_use]
+    pub fn state(&self) -> u32 {
+        // SAFETY: a reference is always readable. Volatile for the verifier's sake, see `Line::len`.
+        unsafe { core::ptr::read_volatile(&raw const self.state) }
+    }
+
+    /// Moves to another state.
+    #[inline(always)]
+    pub const fn enter(&mut self, state: u32) {
+        self.state = state;
+    }
+
+    /// Body bytes that can be skipped without a look at them: `0` where a line is to come.
+    #[inline(always)]
+    #[must_use]
+    pub fn skippable(&self) -> u64 {
+        match self.state() {
+            // SAFETY: as in `state`.
+            state::DATA => unsafe { core::ptr::read_volatile(&raw const self.remaining) },
+            state::UNTIL_CLOSE | state::OPAQUE | state::RESYNC => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Skips `count` of them; what that was is returned.
+    #[inline(always)]
+    pub fn skip(&mut self, count: u32) -> u32 {
+        let mut event = if self.flags & flag::DATA_BEGINS != 0 { event::DATA } else { event::NONE };
+        self.flags &= !flag::DATA_BEGINS;
+        if self.state() == state::DATA {
+            self.remaining = self.remaining.wrapping_sub(u64::from(count));
+            if self.remaining == 0 {
+                if self.flags & flag::CHUNKED != 0 {
+                    self.state = state::CHUNK_SIZE;
+                } else {
+                    event |= event::END;
+                }
+            }
+        }
+        event
+    }
+
+    /// What cannot be followed: not HTTP if the connection's first bytes show it, else lost.
+    #[inline(always)]
+    pub const fn unintelligible(&mut self) -> u32 {
+        if self.flags & flag::RESYNCING != 0 {
+            self.state = state::RESYNC;
+            return event::NONE;
+        }
+        if self.flags & flag::CONNECTION == 0 {
+            self.state = state::OPAQUE;
+            return event::NOT_HTTP;
+        }
+        self.lose()
+    }
+
+    /// Gives up on the message. In a connection that was open before anyone looked, what was never known to be HTTP is no
+    /// loss.
+    #[inline(always)]
+    pub const fn lose(&mut self) -> u32 {
+        self.state = state::RESYNC;
+        // What kind of request it was is still asked for, if it began in the same step.
+        self.flags = (self.flags & (flag::CONNECTION | flag::ASKED)) | flag::RESYNCING;
+        if self.flags & flag::CONNECTION == flag::JOINED { event::NONE } else { event::LOST }
+    }
+
+    /// A complete line: its beginning and, of a client's, its end.
+    #[inline(always)]
+    pub fn line<const RESPONSE: bool>(&mut self, text: &Text, tail: Tail, is_blank: bool) -> u32 {
+        match self.state() {
+            state::START if RESPONSE => self.status_line(text),
+            // A server should ignore an empty line before a request (section 2.2).
+            state::START if is_blank => event::NONE,
+            state::START => self.request_line(text, tail),
+            state::CHUNK_SIZE => self.chunk_size(text),
+            _ if is_blank => self.section_end::<RESPONSE>(),
+            state::FIELDS if begins_framing_field(text) => self.field(text),
+            _ => event::NONE,
+        }
+    }
+
+    /// `request-line = method SP request-target SP HTTP-version` (RFC 9112, section 3).
+    #[inline(always)]
+    pub fn request_line(&mut self, text: &Text, tail: Tail) -> u32 {
+        let word = text.at::<0>();
+        if !ends_with_version(tail) {
+            let h2 = word == prefix(b"PRI * HT") && text.at::<8>() == prefix(b"TP/2.0\r\n");
+            let event = self.unintelligible();
+            return if h2 && event == event::NOT_HTTP { event::HTTP2 } else { event };
+        }
+        let target = text.after_method();
+        if target == 0 {
+            return self.unintelligible();
+        }
+        let mut flags = (self.flags & flag::CONNECTION) | flag::SPEAKS_HTTP;
+        if word & keep(5) == prefix(b"HEAD ") {
+            flags |= flag::HEAD;
+        } else if word == prefix(b"CONNECT ") {
+            flags |= flag::CONNECT;
+        }
+        self.flags = flags;
+        self.subject = endpoint(text, target) as u32;
+        self.state = state::FIELDS;
+        event::START
+    }
+
+    /// `status-line = HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112, section 4).
+    #[inline(always)]
+    pub fn status_line(&mut self, text: &Text) -> u32 {
+        if text.at::<0>() & keep(7) != prefix(b"HTTP/1.") {
+            return self.lose();
+        }
+        let code = text.decimal(9);
+        if text.at::<8>() as u8 != b' ' || code.digits != 3 {
+            return self.lose();
+        }
+        self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
+        self.subject = code.value as u32;
+        self.state = state::FIELDS;
+        // Interim responses announce themselves only by their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
+        if is_interim(self.subject) { event::NONE } else { event::START }
+    }
+
+    /// A field line for which [`begins_framing_field`] is true. Not inlined, for the reason in `conn/observe.rs`.
+    #[inline(never)]
+    pub fn field(&mut self, text: &Text) -> u32 {
+        let rest = lower(text.at::<8>());
+        if lower(text.at::<0>()) == prefix(b"content-") {
+            if rest & keep(7) == prefix(b"length:") {
+                return self.content_length(text);
+            }
+            if rest & keep(5) == prefix(b"type:") && is_event_by_event(text) {
+                self.flags |= flag::STREAMED;
+            }
+        } else if rest == prefix(b"-encodin") && lower(text.at::<16>()) & keep(2) == prefix(b"g:") {
+            return self.transfer_encoding(text);
+        }
+        event::NONE
+    }
+
+    #[inline(always)]
+    fn content_length(&mut self, text: &Text) -> u32 {
+        let at = text.skip_blanks(15);
+        let Decimal { value, digits } = text.decimal(at);
+        let ends = matches!(text.word(at + digits) as u8, b'\r' | b'\n' | b' ' | b'\t');
+        // Differing lengths, or one that is no number, make the message's end unknowable (RFC 9112, section 6.3, rule 5).
+        let repeated = self.flags & flag::LENGTH != 0 && self.length != value;
+        if digits == 0 || digits > 16 || !ends || repeated {
+            return self.lose();
+        }
+        self.length = value;
+        self.flags |= flag::LENGTH;
+        event::NONE
+    }
+
+    /// `Transfer-Encoding` counts as chunked when `chunked` is the last coding (RFC 9112, section 6.1).
+    #[inline(always)]
+    fn transfer_encoding(&mut self, text: &Text) -> u32 {
+        let length = text.line_length();
+        if length == 0 {
+            return self.lose();
+        }
+        // The value ends before CR LF and blanks.
+        let mut end = within(length - 1);
+        for _ in 0..4 {
+            end = within(end - trails(text.word(end - 1)));
+        }
+        let coding = text.lower_word(end - 7) & keep(7);
+        let before = text.word(end - 8) as u8;
+        let chunked = end >= 25 && coding == prefix(b"chunked") && matches!(before, b':' | b' ' | b'\t' | b',');
+        self.flags &= !(flag::CHUNKED | flag::OTHER_CODING);
+        self.flags |= if chunked { flag::CHUNKED } else { flag::OTHER_CODING };
+        event::NONE
+    }
+
+    /// The empty line after the fields or the trailers.
+    #[inline(always)]
+    pub fn section_end<const RESPONSE: bool>(&mut self) -> u32 {
+        if self.state() == state::FIELDS { self.fields_end::<RESPONSE>() } else { event::END }
+    }
+
+    /// The empty line after the fields: what follows is decided by RFC 9112, section 6.3.
+    #[inline(always)]
+    fn fields_end<const RESPONSE: bool>(&mut self) -> u32 {
+        if RESPONSE {
+            let code = self.subject;
+            if is_interim(code) {
+                // The final response to the same request follows.
+                self.state = state::START;
+                self.flags &= flag::CONNECTION;
+                return event::NONE;
+            }
+            if code == 101 || (self.flags & flag::CONNECT != 0 && code / 100 == 2) {
+                self.flags |= flag::SWITCHES;
+                return event::END;
+            }
+            if self.flags & flag::HEAD != 0 || code == 204 || code == 304 {
+                return event::END;
+            }
+        }
+        if self.flags & flag::CHUNKED != 0 {
+            self.state = state::CHUNK_SIZE;
+            return event::NONE;
+        }
+        if self.flags & flag::OTHER_CODING == 0 {
+            if self.flags & flag::LENGTH != 0 && self.length > 0 {
+                self.remaining = self.length;
+                self.flags |= flag::DATA_BEGINS;
+                self.state = state::DATA;
+                return event::NONE;
+            }
+            if !RESPONSE || self.flags & flag::LENGTH != 0 {
+                return event::END;
+            }
+        } else if !RESPONSE {
+            // A server answers 400 and closes: the end of such a request cannot be known (rule 4).
+            return self.lose();
+        }
+        self.flags |= flag::DATA_BEGINS;
+        self.state = state::UNTIL_CLOSE;
+        event::NONE
+    }
+
+    #[inline(always)]
+    pub fn chunk_size(&mut self, text: &Text) -> u32 {
+        match text.hexadecimal() {
+            None => self.lose(),
+            Some(0) => {
+                self.state = state::TRAILERS;
+                event::NONE
+            }
+            Some(size) => {
+                // The CR LF after the data goes with it: chunk-data is not a line, so no bare LF will do (section 7.1). If
+                // it is not there, the next chunk size is no number.
+                self.remaining = size + 2;
+                self.flags |= flag::DATA_BEGINS;
+                self.state = state::DATA;
+                event::NONE
+            }
+        }
+    }
+}
+
+/// Whether a field line can frame the message or say that it is streamed.
+#[inline(always)]
+pub(super) fn begins_framing_field(text: &Text) -> bool {
+    let name = lower(text.at::<0>());
+    name == prefix(b"content-") || name == prefix(b"transfer")
+}
+
+/// Whether a `Content-Type` is one of those that are streamed event by event.
+#[inline(always)]
+fn is_event_by_event(text: &Text) -> bool {
+    let at = text.skip_blanks(13);
+    let (first, second, third) = (text.lower_word(at), text.lower_word(at + 8), text.lower_word(at + 16));
+    let event_stream = first == prefix(b"text/eve")
+        && second == prefix(b"nt-strea")
+        && third as u8 == b'm'
+        && ends_media_type((text.word(at + 17)) as u8);
+    let ndjson = first == prefix(b"applicat")
+        && second == prefix(b"ion/x-nd")
+        && third & keep(4) == prefix(b"json")
+        && ends_media_type((text.word(at + 20)) as u8);
+    event_stream || ndjson
+}
+
+/// 1xx, without 101.
+const fn is_interim(code: u32) -> bool {
+    code / 100 == 1 && code != 101
+}
+
+/// What may follow a media type without parameters changing it.
+const fn ends_media_type(byte: u8) -> bool {
+    matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')
+}
