@@ -7,8 +7,8 @@ use crate::arrivals::Arrivals;
 use crate::http::Text;
 use crate::http::conn::Conn;
 
-/// Payload bytes that a [`Window`] holds; a power of two.
-pub const WINDOW: usize = 256;
+/// Payload bytes that a [`Window`] holds: the head of most messages; a power of two.
+pub const WINDOW: usize = 512;
 
 /// A part of a payload. It lives with the connection, because the stack is too small and a per-CPU map could be
 /// overwritten by a softirq that interrupts an egress run.

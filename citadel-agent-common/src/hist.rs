@@ -81,6 +81,29 @@ const EIGHTHS: [u64; 8] = [
     0xeac0_c6e7_dd24_392e,
 ];
 
+/// How many zeros precede the top bit of a number of four bits, two bits for each number.
+const LEADING_ZEROS: u32 = 0b00_00_00_00_00_00_00_00_01_01_01_01_10_10_11_00;
+
+/// In [`PARTS`]: how many eighths end before the part.
+const PART_BASE: u64 = 15;
+
+/// For each 64th of an octave, whose top bit is bit 62: the end of an eighth that lies in it, or more than any value, and in
+/// place of its last bits how many lie before. (A value has zeros there, so it is as before above or not.) A part is
+/// narrower than an eighth.
+static PARTS: [u64; 64] = {
+    let mut parts = [0; 64];
+    let (mut part, mut before) = (0, 0);
+    while part < parts.len() {
+        let next = (65 + part as u64) << 56;
+        let inside = before < 8 && EIGHTHS[before] >> 1 < next;
+        let end = if inside { EIGHTHS[before] >> 1 } else { u64::MAX >> 1 };
+        parts[part] = (end & !PART_BASE) | before as u64;
+        before += inside as usize;
+        part += 1;
+    }
+    parts
+};
+
 /// Longer durations count as this one: it is in the last bucket, and the conversion takes it without overflow.
 const MAX_NS: u64 = 3_400_000_000_000;
 
@@ -107,20 +130,20 @@ pub fn cell(ns: u64) -> usize {
     let mut norm = units << 21;
     let mut top = 41;
     let mut width = 16;
-    while width > 0 {
+    while width > 2 {
         // Does the value fit below the upper `width` of 63 bits?
         let shift = below(norm, 1 << (63 - width)) * width;
         norm <<= shift;
         top -= shift;
         width >>= 1;
     }
-    // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above.
-    let mut index = 8 * top;
-    let mut eighth = 0;
-    while eighth < 8 {
-        index += below(EIGHTHS[eighth] >> 1, norm);
-        eighth += 1;
-    }
+    let shift = u64::from(LEADING_ZEROS >> ((norm >> 59) * 2)) & 3;
+    norm <<= shift;
+    top -= shift;
+    // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above: those below its part of the octave,
+    // and the one in that part.
+    let part = PARTS[(norm >> 56) as usize & 63];
+    let index = 8 * top + (part & PART_BASE) + below(part, norm);
     // Units are 2^-30 s, so this is the native index plus 240, and cell 1 has native index -159.
     (index - (240 + FIRST_INDEX - 1) as u64) as usize
 }

@@ -194,13 +194,13 @@ impl Payload for Bytes<'_> {
         // Forgotten, or all that it was made from would have to agree.
         let within = forget(&mut self.window.scratch, within);
         let within = bounded(within as u64, WINDOW as u64 - 1) as usize;
-        // SAFETY: at most 255 bytes into the window, which has room for a text after that. Bytes need no alignment.
+        // SAFETY: at most 511 bytes into the window, which has room for a text after that. Bytes need no alignment.
         Some(unsafe { &*self.window.bytes.as_ptr().add(within).cast::<Text>() })
     }
 }
 
 impl Bytes<'_> {
-    /// Loads the window from `offset` on: up to 256 bytes, as many as there are.
+    /// Loads the window from `offset` on: up to 512 bytes, as many as there are.
     #[inline(always)]
     fn load(&mut self, offset: u32) -> Option<()> {
         // SAFETY: behind a reference. Volatile, as in `within`.

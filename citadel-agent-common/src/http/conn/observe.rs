@@ -20,14 +20,13 @@ impl Conn {
             if self.protocol == Protocol::Unknown as u32 {
                 self.speaks(Protocol::Http1, sink);
             }
-            self.push(now, sink);
+            self.push(if event & event::END != 0 { COMPLETE } else { 0 }, now, sink);
+        } else if event & event::END != 0 && self.overflown == 0 {
+            let request = self.newest();
+            request.last_ns = now;
+            request.flags |= COMPLETE;
         }
         if event & event::END != 0 {
-            if self.overflown == 0 {
-                let request = self.newest();
-                request.last_ns = now;
-                request.flags |= COMPLETE;
-            }
             self.rx.begin_next();
         }
         if event & event::HTTP2 != 0 {
@@ -41,9 +40,9 @@ impl Conn {
         }
     }
 
-    /// Puts the request that has begun into the queue.
+    /// Puts the request that has begun into the queue, with these flags.
     #[inline(always)]
-    fn push<S: Sink>(&mut self, now: u64, sink: &mut S) {
+    fn push<S: Sink>(&mut self, flags: u32, now: u64, sink: &mut S) {
         if self.overflown != 0 || self.is_full() {
             self.overflown = 1;
             sink.lost(Lost::PipelineFull, 1);
@@ -58,7 +57,7 @@ impl Conn {
             (&raw mut (*place).first_ns).write_volatile(self.rx_first_ns);
             (&raw mut (*place).last_ns).write_volatile(now);
             (&raw mut (*place).endpoint).write_volatile(endpoint);
-            (&raw mut (*place).flags).write_volatile(self.rx.message.flags & flag::ASKED);
+            (&raw mut (*place).flags).write_volatile(self.rx.message.flags & flag::ASKED | flags);
             (&raw mut (*place).number).write_volatile(number);
         }
         self.tail = number;
