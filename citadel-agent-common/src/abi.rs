@@ -278,6 +278,16 @@ pub struct PortRange {
 /// Processes of models that are followed at a time: entries of `TASKS`.
 pub const MAX_PROCESSES: u32 = 4096;
 
+/// Entries of `MARKS`, a power of two: as many as Linux has process ids by default (`PID_MAX_DEFAULT` of `<linux/threads.h>`).
+pub const MARKS: u32 = 1 << 15;
+
+/// The mark of a process: processes whose numbers agree in their last bits share one.
+#[inline(always)]
+#[must_use]
+pub const fn mark(process: u32) -> u32 {
+    process & (MARKS - 1)
+}
+
 /// Threads of models that are followed at a time: entries of `THREADS`. A vLLM server has some hundreds.
 pub const MAX_THREADS: u32 = 16384;
 

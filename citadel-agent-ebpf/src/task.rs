@@ -2,7 +2,8 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{Array, HashMap};
+use citadel_agent_common::abi::mark;
 
 /// A `struct task_struct` of a tracepoint's arguments, which the verifier lets a program read like memory of its own.
 #[derive(Clone, Copy)]
@@ -24,31 +25,57 @@ impl Task {
     }
 }
 
-/// A process forks: a model's new process is the model's from its first moment, and a process that has taken the number of
-/// one that is gone is not. False when `tasks` (process -> slot) is full.
-///
-/// # Safety
-/// The tasks are the arguments of `sched_process_fork`, the offsets those of `pid` and `tgid` in `struct task_struct`.
-#[inline(always)]
-#[must_use]
-pub unsafe fn fork(
-    parent: Task,
-    child: Task,
-    pid: &'static u32,
-    tgid: &'static u32,
-    tasks: &HashMap<u32, u32>,
-) -> bool {
-    // SAFETY: as the caller promises.
-    let (of, process, thread) = unsafe { (parent.field(tgid), child.field(tgid), child.field(pid)) };
-    if process != thread {
-        return true;
+/// Which processes are models'.
+pub struct Models {
+    /// Process -> slot.
+    pub tasks: &'static HashMap<u32, u32>,
+    /// [`mark`] of a process -> not 0 if it, or another one that shares the mark, has ever been a model's.
+    pub marks: &'static Array<u8>,
+}
+
+impl Models {
+    /// Whether a process can be a model's. A look-up in an array, which is some instructions in place: most processes of a host
+    /// are no model's, and should not pay for the calls and the hash of a look-up in `tasks`.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_have(&self, process: u32) -> bool {
+        self.marks.get(mark(process)).is_some_and(|&marked| marked != 0)
     }
-    // SAFETY: a valid map and key.
-    match unsafe { tasks.get(of) }.copied() {
-        Some(slot) => tasks.insert(process, slot, 0).is_ok(),
-        None => {
-            _ = tasks.remove(process);
-            true
+
+    /// The slot of a process, if it is a model's.
+    #[inline(always)]
+    #[must_use]
+    pub fn slot(&self, process: u32) -> Option<u32> {
+        if !self.may_have(process) {
+            return None;
         }
+        // SAFETY: a valid map and key.
+        unsafe { self.tasks.get(process) }.copied()
+    }
+
+    /// A process forks: a model's new process is the model's from its first moment, and a process that has taken the number of
+    /// one that is gone is not. False when `tasks` is full.
+    ///
+    /// # Safety
+    /// The tasks are the arguments of `sched_process_fork`, the offsets those of `pid` and `tgid` in `struct task_struct`.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn fork(&self, parent: Task, child: Task, pid: &'static u32, tgid: &'static u32) -> bool {
+        // SAFETY: as the caller promises.
+        let (of, process, thread) = unsafe { (parent.field(tgid), child.field(tgid), child.field(pid)) };
+        if process != thread {
+            return true;
+        }
+        if let Some(slot) = self.slot(of) {
+            if let Some(marked) = self.marks.get_ptr_mut(mark(process)) {
+                // SAFETY: a map value, of which nobody writes anything else.
+                unsafe { marked.write_volatile(1) };
+            }
+            return self.tasks.insert(process, slot, 0).is_ok();
+        }
+        if self.may_have(process) {
+            _ = self.tasks.remove(process);
+        }
+        true
     }
 }

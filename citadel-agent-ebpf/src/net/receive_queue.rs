@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get,
+    bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -45,7 +45,13 @@ pub fn recvq_read(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn read(connection: &mut Connection, sock: *const c_void) {
     note_reader(connection, sock);
-    let Some(copied) = member(sock, &COPIED_SEQ) else { return };
+    // SAFETY: a socket of the tracepoint's; the tracepoint is TCP's.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sock.cast_mut()) };
+    if tcp.is_null() {
+        return;
+    }
+    // SAFETY: the offset is that of this member.
+    let copied = unsafe { member(tcp.cast(), &COPIED_SEQ) };
     let Some(histogram) = RECEIVE_QUEUE.get_ptr_mut(connection.slot) else { return };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -67,7 +73,8 @@ fn note_reader(connection: &mut Connection, sock: *const c_void) {
     let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     // A parser in the kernel (`net/strparser`, which sockmap uses) may read in a softirq, where the running process is
     // anybody; it does so only while nobody has the socket locked.
-    if connection.reader == process || member(sock, &LOCK_OWNED) == Some(0) {
+    // SAFETY: the offset is that of this member.
+    if connection.reader == process || unsafe { member(sock, &LOCK_OWNED) } == 0 {
         return;
     }
     // SAFETY: no arguments. The clock that a process's start is told by.
@@ -78,14 +85,15 @@ fn note_reader(connection: &mut Connection, sock: *const c_void) {
     }
 }
 
-/// Four bytes of the socket at `offset`, which userspace writes before it loads the program.
+/// The four bytes at `offset`, a constant that userspace took from the running kernel's BTF.
+///
+/// # Safety
+/// The pointer is one that the verifier knows the kernel's type of, and a member of that lies at the offset.
 #[inline(always)]
-fn member(sock: *const c_void, offset: &'static u32) -> Option<u32> {
-    let mut value = 0u32;
-    // SAFETY: a constant for the verifier; the destination is as long as the length says; the helper checks the source.
-    let failed = unsafe {
-        let offset = (&raw const *offset).read_volatile() as usize;
-        bpf_probe_read_kernel((&raw mut value).cast(), 4, sock.byte_add(offset).cast())
-    };
-    (failed == 0).then_some(value)
+unsafe fn member(sock: *const c_void, offset: &'static u32) -> u32 {
+    // SAFETY: the offset is in read-only data; as the caller promises.
+    unsafe {
+        let offset = (&raw const *offset).read_volatile();
+        sock.byte_add(offset as usize).cast::<u32>().read_volatile()
+    }
 }

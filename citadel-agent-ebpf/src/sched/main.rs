@@ -1,7 +1,7 @@
 //! The `sched` family: how long the models' threads wait for a CPU, and how long they have one.
 //!
 //! A thread waits from the moment it becomes runnable (it is woken, or loses the CPU while it could go on) to the moment it
-//! is switched to. All tasks of the host run through these tracepoints; those of no model cost two look-ups a switch.
+//! is switched to. All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
 #![no_std]
 #![no_main]
 
@@ -12,9 +12,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::abi::Lost;
 use citadel_agent_ebpf::count::{add, observe};
-use citadel_agent_ebpf::task::{self, Task};
+use citadel_agent_ebpf::task::Task;
 
-use maps::{LOST, ON_CPU, RUN_QUEUE, TASKS, THREADS, Thread};
+use maps::{LOST, MODELS, ON_CPU, RUN_QUEUE, THREADS, Thread};
 
 /// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next two from the running kernel's
 /// BTF.
@@ -53,8 +53,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let (prev, next) = (Task(ctx.arg(1)), Task(ctx.arg(2)));
     // SAFETY: arguments of the tracepoint; the offsets are those of these members.
     let (prev_tgid, next_tgid) = unsafe { (prev.field(&TASK_TGID), next.field(&TASK_TGID)) };
-    // SAFETY: valid maps and keys.
-    let (from, to) = unsafe { (TASKS.get(prev_tgid).copied(), TASKS.get(next_tgid).copied()) };
+    let (from, to) = (MODELS.slot(prev_tgid), MODELS.slot(next_tgid));
     if from.is_none() && to.is_none() {
         return 0;
     }
@@ -69,12 +68,12 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sched_process_fork(parent, child)`: see [`task::fork`].
+/// `sched_process_fork(parent, child)`: see [`Models::fork`](citadel_agent_ebpf::task::Models::fork).
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
     // SAFETY: arguments of the tracepoint; the offsets are those of these members.
-    if !unsafe { task::fork(parent, child, &TASK_PID, &TASK_TGID, &TASKS) } {
+    if !unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) } {
         lost(1);
     }
     0
@@ -104,8 +103,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 fn wake(task: Task) {
     // SAFETY: an argument of the tracepoint; the offsets are those of these members.
     let (tgid, pid) = unsafe { (task.field(&TASK_TGID), task.field(&TASK_PID)) };
-    // SAFETY: a valid map and key.
-    if unsafe { TASKS.get(tgid) }.is_none() {
+    if MODELS.slot(tgid).is_none() {
         return;
     }
     // SAFETY: no arguments.

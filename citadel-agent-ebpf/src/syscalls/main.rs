@@ -5,7 +5,7 @@
 //! what the kernel's function returns: a call that a signal interrupts returns -ERESTARTSYS and the like, before the
 //! kernel makes EINTR of it or begins the call anew, and a call that is begun anew is a new one.
 //!
-//! Processes of no model cost a look-up in `TASKS` as a measured call begins, and one in `THREADS` as it ends.
+//! Processes of no model cost a look-up in an array as a measured call begins, and one as it ends.
 #![no_std]
 #![no_main]
 
@@ -20,9 +20,9 @@ use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::abi::Lost;
 use citadel_agent_common::calls::{Failure, MAX_ERRNO, NUMBERS, Place, Places, UNMEASURED};
 use citadel_agent_ebpf::count::{add, bounded, observe};
-use citadel_agent_ebpf::task::{self, Task};
+use citadel_agent_ebpf::task::Task;
 
-use maps::{CALL_ERRORS, CALL_TIMES, LOST, TASKS, THREADS, Thread};
+use maps::{CALL_ERRORS, CALL_TIMES, LOST, MODELS, THREADS, Thread};
 
 /// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next one from the running
 /// kernel's BTF.
@@ -38,12 +38,12 @@ static PLACES: Places = [UNMEASURED; NUMBERS];
 #[unsafe(no_mangle)]
 static STRIDE: u32 = 1;
 
-/// `sched_process_fork(parent, child)`: see [`task::fork`].
+/// `sched_process_fork(parent, child)`: see [`Models::fork`](citadel_agent_ebpf::task::Models::fork).
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
     // SAFETY: arguments of the tracepoint; the offsets are those of these members.
-    if !unsafe { task::fork(parent, child, &TASK_PID, &TASK_TGID, &TASKS) } {
+    if !unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) } {
         lost(Lost::ThreadsFull);
     }
     0
@@ -86,20 +86,19 @@ fn current() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// The slot of the running thread's process, if that is a model's.
+/// The running thread's number and the slot of its process, if that is a model's.
 #[inline(always)]
-fn slot() -> Option<u32> {
-    // SAFETY: a valid map and key.
-    unsafe { TASKS.get(current().0) }.copied()
+fn of_model() -> Option<(u32, u32)> {
+    let (process, tid) = current();
+    Some((tid, MODELS.slot(process)?))
 }
 
 /// The running thread, which is a model's, begins a call.
 #[inline(always)]
-fn enter(slot: u32, place: Place) {
+fn enter((tid, slot): (u32, u32), place: Place) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let begun = Thread { since_ns: now, slot, place: u32::from(place) };
-    let tid = current().1;
     if let Some(thread) = THREADS.get_ptr_mut(tid) {
         // SAFETY: a map value, of the thread that runs.
         unsafe { *thread = begun };
@@ -112,7 +111,11 @@ fn enter(slot: u32, place: Place) {
 /// process became a model's, has no beginning and does not count.
 #[inline(always)]
 fn leave(place: Place, result: i64) {
-    let Some(thread) = THREADS.get_ptr_mut(current().1) else { return };
+    let (process, tid) = current();
+    if !MODELS.may_have(process) {
+        return;
+    }
+    let Some(thread) = THREADS.get_ptr_mut(tid) else { return };
     // SAFETY: a map value, of the thread that runs.
     let thread = unsafe { &mut *thread };
     let Thread { since_ns, slot, place: begun } = *thread;

@@ -3,9 +3,10 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use citadel_agent_common::abi::{LOST_CELLS, MAX_PROCESSES, MAX_THREADS};
+use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS};
 use citadel_agent_common::calls::MAX_FAILURES;
 use citadel_agent_common::hist::Histogram;
+use citadel_agent_ebpf::task::Models;
 
 /// A thread of a model. Only the thread itself changes it.
 #[repr(C)]
@@ -23,6 +24,14 @@ pub(crate) struct Thread {
 /// processes are not followed, and counted.
 #[map]
 pub(crate) static TASKS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// `abi::mark` of a process -> whether it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
+/// of too many in the long run, never of too few.
+#[map]
+pub(crate) static MARKS: Array<u8> = Array::with_max_entries(abi::MARKS, 0);
+
+/// Both.
+pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };
 
 /// Thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of making
 /// and removing one. Full: new ones are not followed, and counted.

@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::calls::UNMEASURED;
 
-use super::{enter, leave, place, slot};
+use super::{enter, leave, of_model, place};
 
 /// Offset of `orig_ax`, the call's number, in `struct pt_regs` (`arch/x86/include/asm/ptrace.h`: the order in which the
 /// kernel saves registers, the same since 64-bit processors are supported).
@@ -41,10 +41,10 @@ impl Registers {
 pub fn syscalls_enter(ctx: BtfTracePointContext) -> i32 {
     let place = place(ctx.arg(1));
     if place != UNMEASURED
-        && let Some(slot) = slot()
+        && let Some(thread) = of_model()
         && !Registers(ctx.arg(0)).is_32_bit()
     {
-        enter(slot, place);
+        enter(thread, place);
     }
     0
 }

@@ -59,7 +59,7 @@ impl Sched {
         }
         let entries = entries as usize;
         Ok(Self {
-            tasks: Tasks::new(object::hash(&mut ebpf, "TASKS")?),
+            tasks: Tasks::of(&mut ebpf)?,
             threads: object::hash(&mut ebpf, "THREADS")?,
             run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
             on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,

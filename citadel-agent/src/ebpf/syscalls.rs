@@ -88,7 +88,7 @@ impl Syscalls {
         Ok(Self {
             form,
             calls: calls.to_vec(),
-            tasks: Tasks::new(object::hash(&mut ebpf, "TASKS")?),
+            tasks: Tasks::of(&mut ebpf)?,
             threads: object::hash(&mut ebpf, "THREADS")?,
             call_times: object::data(&mut ebpf, CALL_TIMES)?,
             times: BTreeMap::new(),

@@ -5,27 +5,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::maps::{HashMap, MapData, MapError};
-use citadel_agent_common::abi::MAX_PROCESSES;
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError};
+use citadel_agent_common::abi::{MAX_PROCESSES, mark};
 
 use super::error::ProbeError;
+use super::object;
 use super::slots::Slots;
 use crate::discovery::inventory::Inventory;
 
 /// Name of the map in each object that has one.
 const MAP: &str = "TASKS";
 
+/// Name of the map by which programs tell soon that a process is no model's.
+const MARKS: &str = "MARKS";
+
 /// The map, and what is needed to forget processes in time.
 pub(super) struct Tasks {
     map: HashMap<MapData, u32, u32>,
+    marks: Array<MapData, u8>,
     /// Processes in the map that discovery did not find the last time it looked: young ones that it has yet to see, or gone.
     unseen: BTreeSet<u32>,
 }
 
 impl Tasks {
-    /// Follows the processes that `map` holds: none yet.
-    pub(super) fn new(map: HashMap<MapData, u32, u32>) -> Self {
-        Self { map, unseen: BTreeSet::new() }
+    /// Follows the processes that the maps of `ebpf` hold: none yet.
+    ///
+    /// # Errors
+    /// When the object has no such maps.
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
+        Ok(Self { map: object::hash(ebpf, MAP)?, marks: object::array(ebpf, MARKS)?, unseen: BTreeSet::new() })
     }
 
     /// Makes the map hold the processes that discovery found ([`slots_of_processes`]), and forgets those that it did not
@@ -47,6 +56,7 @@ impl Tasks {
         let (changed, new): (Vec<_>, Vec<_>) =
             plan.write.into_iter().partition(|(process, _)| held.contains_key(process));
         for (process, slot) in changed.into_iter().chain(new.into_iter().take(room)) {
+            self.marks.set(mark(process), 1, 0).map_err(|error| ProbeError::Map { map: MARKS, error })?;
             self.map.insert(process, slot, 0).map_err(failed)?;
         }
         self.unseen = plan.unseen;
