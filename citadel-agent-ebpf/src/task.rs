@@ -29,26 +29,25 @@ impl Task {
 pub struct Models {
     /// Process -> slot.
     pub tasks: &'static HashMap<u32, u32>,
-    /// [`mark`] of a process -> not 0 if it, or another one that shares the mark, has ever been a model's.
-    pub marks: &'static Array<u8>,
+    /// [`mark`] of a process -> not 0 if it, or another one that shares the mark, has ever been a model's; and another number
+    /// since a slot in `tasks` was changed or taken back.
+    pub marks: &'static Array<u32>,
 }
 
 impl Models {
-    /// Whether a process can be a model's. A look-up in an array, which is some instructions in place: most processes of a host
-    /// are no model's, and should not pay for the calls and the hash of a look-up in `tasks`.
+    /// The mark of a process that can be a model's. A look-up in an array, which is some instructions in place: most processes of
+    /// a host are no model's, and should not pay for the calls and the hash of a look-up in `tasks`.
     #[inline(always)]
     #[must_use]
-    pub fn may_have(&self, process: u32) -> bool {
-        self.marks.get(mark(process)).is_some_and(|&marked| marked != 0)
+    pub fn mark(&self, process: u32) -> Option<u32> {
+        self.marks.get(mark(process)).copied().filter(|&marked| marked != 0)
     }
 
     /// The slot of a process, if it is a model's.
     #[inline(always)]
     #[must_use]
     pub fn slot(&self, process: u32) -> Option<u32> {
-        if !self.may_have(process) {
-            return None;
-        }
+        self.mark(process)?;
         // SAFETY: a valid map and key.
         unsafe { self.tasks.get(process) }.copied()
     }
@@ -68,12 +67,16 @@ impl Models {
         }
         if let Some(slot) = self.slot(of) {
             if let Some(marked) = self.marks.get_ptr_mut(mark(process)) {
-                // SAFETY: a map value, of which nobody writes anything else.
-                unsafe { marked.write_volatile(1) };
+                // SAFETY: a map value. Userspace writes only numbers other than 0, so whoever is later is right.
+                unsafe {
+                    if marked.read_volatile() == 0 {
+                        marked.write_volatile(1);
+                    }
+                }
             }
             return self.tasks.insert(process, slot, 0).is_ok();
         }
-        if self.may_have(process) {
+        if self.mark(process).is_some() {
             _ = self.tasks.remove(process);
         }
         true

@@ -162,6 +162,28 @@ fn a_call_that_was_under_way_when_the_agent_came_is_not_counted() {
     page.assert_nothing_lost();
 }
 
+#[test]
+fn the_calls_of_a_process_that_goes_to_another_model_are_that_ones() {
+    let elsewhere = free_port();
+    let go_there = format!("listen-on-{elsewhere}");
+    let server = Caller::start(&["pause", "open-missing=3", "pause", &go_there, "pause", "open-missing=2"]);
+    let agent = Setup::new().model("first", server.port).model("second", elsewhere).start();
+    let pid = server.child.id().to_string();
+    let calls =
+        |page: &Page, model| page.histogram(SYSCALL_DURATION).label("model", model).label("syscall", "openat").count();
+    assert_eventually!(agent, |page| page.gauge(INFO).label("model", "first").label("pid", &pid).is_present());
+    server.go();
+    assert_eventually!(agent, |page| calls(page, "first") == 3);
+    server.go();
+    assert_eventually!(agent, |page| page.gauge(INFO).label("model", "second").label("pid", &pid).is_present());
+    server.go();
+    server.truth("open-missing", 0);
+
+    let page = assert_eventually!(agent, |page| calls(page, "second") == 2);
+    assert_eq!(calls(&page, "first"), 3, "what it did before stays where it was");
+    page.assert_nothing_lost();
+}
+
 /// Threads in the kernel programs' map.
 fn threads(page: &Page) -> u64 {
     page.gauge(MAP_ENTRIES).label("map", "syscalls_threads").value()

@@ -22,10 +22,10 @@ pub(crate) struct Thread {
 #[map]
 pub(crate) static TASKS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
-/// `abi::mark` of a process -> whether it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
-/// of too many in the long run, never of too few.
+/// `abi::mark` of a process -> not 0 if it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
+/// of too many in the long run, never of too few. Userspace counts it up after it has changed or taken back an entry.
 #[map]
-pub(crate) static MARKS: Array<u8> = Array::with_max_entries(abi::MARKS, 0);
+pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::programs::FExitContext;
 use citadel_agent_common::system_calls;
 
-use super::{enter, leave, of_model, place};
+use super::{Running, enter, leave, place};
 
 /// A module a call, with `enter_NAME` and `leave_NAME`.
 macro_rules! pairs {
@@ -30,7 +30,7 @@ system_calls!(pairs);
 
 #[inline(always)]
 fn entered(number: u64) -> i32 {
-    if let Some(thread) = of_model() {
+    if let Some(thread) = Running::get() {
         enter(thread, place(number));
     }
     0

@@ -86,20 +86,41 @@ fn current() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// The running thread's number and the slot of its process, if that is a model's.
-#[inline(always)]
-fn of_model() -> Option<(u32, u32)> {
-    let (process, tid) = current();
-    Some((tid, MODELS.slot(process)?))
+/// The running thread, if it can be a model's.
+#[derive(Clone, Copy)]
+struct Running {
+    process: u32,
+    tid: u32,
+    /// [`Models::mark`](citadel_agent_ebpf::task::Models::mark) of its process.
+    mark: u32,
 }
 
-/// The running thread, which is a model's, begins a call.
+impl Running {
+    #[inline(always)]
+    fn get() -> Option<Self> {
+        let (process, tid) = current();
+        Some(Self { process, tid, mark: MODELS.mark(process)? })
+    }
+}
+
+/// The running thread begins a call.
 #[inline(always)]
-fn enter((tid, slot): (u32, u32), place: Place) {
+fn enter(Running { process, tid, mark }: Running, place: Place) {
+    let known = THREADS.get_ptr_mut(tid);
+    if let Some(thread) = known {
+        // SAFETY: a map value, of the thread that runs.
+        let thread = unsafe { &mut *thread };
+        if thread.mark == mark {
+            thread.place = u64::from(place);
+            // SAFETY: no arguments.
+            thread.since_ns = unsafe { bpf_ktime_get_ns() };
+            return;
+        }
+    }
+    let Some(slot) = MODELS.slot(process) else { return };
     // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let begun = Thread { since_ns: now, slot, place: u32::from(place) };
-    if let Some(thread) = THREADS.get_ptr_mut(tid) {
+    let begun = Thread { since_ns: unsafe { bpf_ktime_get_ns() }, slot, mark, place: u64::from(place) };
+    if let Some(thread) = known {
         // SAFETY: a map value, of the thread that runs.
         unsafe { *thread = begun };
     } else if THREADS.insert(tid, begun, 0).is_err() {
@@ -111,21 +132,18 @@ fn enter((tid, slot): (u32, u32), place: Place) {
 /// process became a model's, has no beginning and does not count.
 #[inline(always)]
 fn leave(place: Place, result: i64) {
-    let (process, tid) = current();
-    if !MODELS.may_have(process) {
-        return;
-    }
+    let Some(Running { tid, .. }) = Running::get() else { return };
     let Some(thread) = THREADS.get_ptr_mut(tid) else { return };
     // SAFETY: a map value, of the thread that runs.
     let thread = unsafe { &mut *thread };
-    let Thread { since_ns, slot, place: begun } = *thread;
-    if since_ns == 0 || begun != u32::from(place) {
+    let Thread { since_ns, slot, place: begun, .. } = *thread;
+    if since_ns == 0 || begun != u64::from(place) {
         return;
     }
     thread.since_ns = 0;
     // SAFETY: no arguments; and read-only data, volatile because userspace has set it.
     let (now, stride) = unsafe { (bpf_ktime_get_ns(), (&raw const STRIDE).read_volatile()) };
-    if let Some(times) = CALL_TIMES.get_ptr_mut(slot.wrapping_mul(stride).wrapping_add(begun.wrapping_sub(1))) {
+    if let Some(times) = CALL_TIMES.get_ptr_mut(slot.wrapping_mul(stride).wrapping_add(begun as u32 - 1)) {
         // SAFETY: a map value; other CPUs only add atomically.
         observe(unsafe { &mut *times }, now.wrapping_sub(since_ns));
     }

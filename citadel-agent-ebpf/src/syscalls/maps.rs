@@ -16,8 +16,10 @@ pub(crate) struct Thread {
     pub(crate) since_ns: u64,
     /// Whose it was then.
     pub(crate) slot: u32,
+    /// The mark of its process when the slot was looked up: as long as it is the same, so is the slot.
+    pub(crate) mark: u32,
     /// Which call, by its place.
-    pub(crate) place: u32,
+    pub(crate) place: u64,
 }
 
 /// Process -> slot of its model. Userspace writes it from what discovery found, and each fork adds to it. Full: new
@@ -25,10 +27,10 @@ pub(crate) struct Thread {
 #[map]
 pub(crate) static TASKS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
-/// `abi::mark` of a process -> whether it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
-/// of too many in the long run, never of too few.
+/// `abi::mark` of a process -> not 0 if it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
+/// of too many in the long run, never of too few. Userspace counts it up after it has changed or taken back an entry.
 #[map]
-pub(crate) static MARKS: Array<u8> = Array::with_max_entries(abi::MARKS, 0);
+pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };

@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::calls::UNMEASURED;
 
-use super::{enter, leave, of_model, place};
+use super::{Running, enter, leave, place};
 
 /// Offset of `orig_ax`, the call's number, in `struct pt_regs` (`arch/x86/include/asm/ptrace.h`: the order in which the
 /// kernel saves registers, the same since 64-bit processors are supported).
@@ -41,7 +41,7 @@ impl Registers {
 pub fn syscalls_enter(ctx: BtfTracePointContext) -> i32 {
     let place = place(ctx.arg(1));
     if place != UNMEASURED
-        && let Some(thread) = of_model()
+        && let Some(thread) = Running::get()
         && !Registers(ctx.arg(0)).is_32_bit()
     {
         enter(thread, place);

@@ -118,7 +118,7 @@ impl Looker {
                 server.cgroup = None;
             }
         }
-        self.forget_the_gone(&found, &table, around);
+        self.forget_the_gone(&found, &trees, &table, around);
         for (port, server) in found {
             self.servers.insert(port, Known { server, gone: None });
         }
@@ -208,7 +208,15 @@ impl Looker {
         server.processes.extend(known.server.processes.iter().filter(stays));
     }
 
-    fn forget_the_gone(&mut self, found: &BTreeMap<u16, Server>, table: &Table, around: &Around<'_>) {
+    /// What listens no longer keeps what lives of its processes for a while; but one that serves another port by now is that
+    /// one's.
+    fn forget_the_gone(
+        &mut self,
+        found: &BTreeMap<u16, Server>,
+        trees: &BTreeMap<u16, BTreeSet<Pid>>,
+        table: &Table,
+        around: &Around<'_>,
+    ) {
         let missing: BTreeSet<u16> = self.servers.keys().copied().filter(|port| !found.contains_key(port)).collect();
         if missing.is_empty() {
             return;
@@ -219,7 +227,8 @@ impl Looker {
                 return true;
             }
             known.server.listens = false;
-            known.server.processes.retain(|process| table.lives(*process));
+            let stays = |process: &Process| table.lives(*process) && !is_anothers(process.pid, *port, trees);
+            known.server.processes.retain(stays);
             if !(around.wanted)(*port) {
                 return false;
             }

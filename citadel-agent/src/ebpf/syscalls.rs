@@ -36,7 +36,7 @@ pub struct Syscalls {
     calls: Vec<&'static Call>,
     slots: Slots,
     tasks: Tasks,
-    threads: HashMap<MapData, u32, [u64; 2]>,
+    threads: HashMap<MapData, u32, [u64; 3]>,
     call_times: MapData,
     /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,

@@ -23,7 +23,7 @@ const MARKS: &str = "MARKS";
 /// The map, and what is needed to forget processes in time.
 pub(super) struct Tasks {
     map: HashMap<MapData, u32, u32>,
-    marks: Array<MapData, u8>,
+    marks: Array<MapData, u32>,
     /// Processes in the map that discovery did not find the last time it looked: young ones that it has yet to see, or gone.
     unseen: BTreeSet<u32>,
 }
@@ -48,19 +48,34 @@ impl Tasks {
         let plan = plan(&held, found, &self.unseen);
         for process in &plan.forget {
             match self.map.remove(process) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Ok(()) => self.count_up(*process)?,
+                // It has ended, and another program has forgotten it.
+                Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
         let room = (MAX_PROCESSES as usize).saturating_sub(held.len() - plan.forget.len());
         let (changed, new): (Vec<_>, Vec<_>) =
             plan.write.into_iter().partition(|(process, _)| held.contains_key(process));
-        for (process, slot) in changed.into_iter().chain(new.into_iter().take(room)) {
-            self.marks.set(mark(process), 1, 0).map_err(|error| ProbeError::Map { map: MARKS, error })?;
+        for (process, slot) in changed {
+            self.map.insert(process, slot, 0).map_err(failed)?;
+            self.count_up(process)?;
+        }
+        for (process, slot) in new.into_iter().take(room) {
+            // Before it is there, or the programs would not look for it.
+            self.count_up(process)?;
             self.map.insert(process, slot, 0).map_err(failed)?;
         }
         self.unseen = plan.unseen;
         Ok(())
+    }
+
+    /// Has the programs look a process up again.
+    fn count_up(&mut self, process: u32) -> Result<(), ProbeError> {
+        let failed = |error| ProbeError::Map { map: MARKS, error };
+        let last = self.marks.get(&mark(process), 0).map_err(failed)?;
+        // 0 is that of a process which cannot be a model's.
+        self.marks.set(mark(process), last.checked_add(1).unwrap_or(1), 0).map_err(failed)
     }
 
     /// Entries in use and capacity.

@@ -1,7 +1,7 @@
 //! A model's server that does nothing but make system calls as it is told, and says how long each took.
 //!
 //! `caller REPORT PORT STEP...` listens on the port and takes the steps in order. `pause` waits for SIGUSR1, without any of
-//! the calls that the agent measures by default; `STEP=COUNT` repeats a step. The time of each call goes to the file
+//! the calls that the agent measures by default; `listen-on-PORT` goes to another port; `STEP=COUNT` repeats a step. The time of each call goes to the file
 //! REPORT, a line `STEP NANOSECONDS`, by calls that are not measured either. After the last step comes the line `done`.
 
 use std::fs::File;
@@ -16,8 +16,8 @@ use citadel_agent_tests::truth::Stamp;
 fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
     let [report, port, steps @ ..] = words.as_slice() else { panic!("caller REPORT PORT STEP...") };
-    let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().expect("a port"))).expect("listen");
-    let mut caller = Caller { report: File::create(report).expect("create the report"), told: 0, empty: empty_pipe() };
+    let report = File::create(report).expect("create the report");
+    let mut caller = Caller { report, told: 0, empty: empty_pipe(), listener: listen(port) };
     block(libc::SIGUSR1);
     ignore_but_wake(libc::SIGALRM);
     for step in steps {
@@ -38,10 +38,11 @@ struct Caller {
     told: u64,
     /// A pipe that nobody writes to: its ends, the reading one non-blocking first.
     empty: [i32; 2],
+    listener: TcpListener,
 }
 
 impl Caller {
-    fn take(&self, step: &str) {
+    fn take(&mut self, step: &str) {
         let mut byte = 0u8;
         let no_time = libc::timespec { tv_sec: 0, tv_nsec: 60_000_000 };
         // SAFETY: pointers to places that outlive the calls, lengths that are theirs, or calls that must fail.
@@ -91,7 +92,10 @@ impl Caller {
                     let error = thread::spawn(exec).join();
                     panic!("sleep did not replace the process: {error:?}");
                 }
-                _ => panic!("no step {step}"),
+                _ => match step.strip_prefix("listen-on-") {
+                    Some(port) => self.listener = listen(port),
+                    None => panic!("no step {step}"),
+                },
             }
         }
     }
@@ -100,6 +104,10 @@ impl Caller {
         self.report.write_all_at(line.as_bytes(), self.told).expect("write the report");
         self.told += line.len() as u64;
     }
+}
+
+fn listen(port: &str) -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().expect("a port"))).expect("listen")
 }
 
 #[track_caller]

@@ -252,6 +252,17 @@ fn a_restart_keeps_the_name_and_an_end_is_an_end() {
 }
 
 #[test]
+fn a_process_that_goes_to_another_port_is_that_ones_alone() {
+    let mut host = Host::new();
+    host.proc.starts(20, holds(&[7, 8]));
+    host.proc.starts(21, Program { parent: 20, ..holds(&[]) });
+    host.look(&[(11400, 7)]);
+    host.proc.closes(20, 7);
+    host.look_at(10, &[(11401, 8)], &[11400]);
+    assert_eq!((host.pids(11400), host.pids(11401)), (vec![], vec![20, 21]));
+}
+
+#[test]
 fn a_server_that_has_stopped_listening_is_there_until_its_last_answer() {
     let mut host = Host::new();
     host.proc.starts(20, holds(&[7]));
