@@ -119,6 +119,24 @@ impl Chance {
     }
 }
 
+/// A running agent; killed when dropped, so that a test that fails leaves none behind.
+struct Running(Child);
+
+impl Running {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing is left to do about one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A small file system of its own, in a mount namespace that lives as long as this value; nobody else sees it.
 struct Disk {
     holder: Child,
@@ -257,8 +275,9 @@ impl Campaign {
         }
     }
 
-    fn agent(&self) -> Child {
-        self.disk
+    fn agent(&self) -> Running {
+        let agent = self
+            .disk
             .command(env!("CARGO_BIN_EXE_citadel-agent"))
             .args(["run", "--config"])
             .arg(self.dir.path().join("config.yaml"))
@@ -266,8 +285,8 @@ impl Campaign {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap())
-            .spawn()
-            .expect("nsenter is part of util-linux")
+            .spawn();
+        Running(agent.expect("nsenter is part of util-linux"))
     }
 
     /// The agent's figures; `None` while it does not answer.
@@ -349,8 +368,7 @@ impl Campaign {
             self.disk.empty();
             self.chance.pause(900);
         }
-        agent.kill().unwrap();
-        agent.wait().unwrap();
+        agent.kill();
         self.disk.empty();
         self.take_promises();
     }
@@ -381,8 +399,9 @@ impl Campaign {
             drop(store);
             thread::sleep(Duration::from_millis(100));
         }
-        rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM).unwrap();
-        agent.wait().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&agent.0), rustix::process::Signal::TERM)
+            .unwrap();
+        agent.0.wait().unwrap();
         self.take_promises();
         let ledger = self.ledger().expect("a ledger");
 
