@@ -17,11 +17,22 @@ impl Task {
     #[inline(always)]
     #[must_use]
     pub unsafe fn field(self, offset: &'static u32) -> u32 {
-        // SAFETY: the offset is in read-only data; as the caller promises.
-        unsafe {
-            let offset = (&raw const *offset).read_volatile();
-            self.0.byte_add(offset as usize).cast::<u32>().read_volatile()
-        }
+        // SAFETY: as the caller promises.
+        unsafe { member(self.0, offset) }
+    }
+}
+
+/// The four bytes of a kernel's struct at `offset`, a constant that userspace took from the running kernel's BTF.
+///
+/// # Safety
+/// The pointer is one that the verifier knows the kernel's type of, and a member of that lies at the offset.
+#[inline(always)]
+#[must_use]
+pub unsafe fn member(of: *const c_void, offset: &'static u32) -> u32 {
+    // SAFETY: the offset is in read-only data; as the caller promises.
+    unsafe {
+        let offset = (&raw const *offset).read_volatile();
+        of.byte_add(offset as usize).cast::<u32>().read_volatile()
     }
 }
 

@@ -16,7 +16,7 @@ use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::slot::Slot;
 use citadel_agent::sources::alerts::Numbers;
 use serde_json::Value as Json;
-use support::client;
+use support::{child, client};
 use tempfile::TempDir;
 
 /// Alertmanager groups for a second, the agent evaluates ten times a second; this is for a busy machine.
@@ -268,8 +268,10 @@ fn it_receives_groups_and_resolves_while_another_peer_is_down() {
     again.stop();
 }
 
-/// The real agent, which ends with this value.
-struct Agent(Child);
+/// The real agent, which ends with this value. By SIGKILL: it has no time to save anything.
+struct Agent {
+    _running: child::Running,
+}
 
 impl Agent {
     /// Watches its own open files, of which it always has some, and tells `peer`.
@@ -296,15 +298,8 @@ alerts:
             .arg(dir.join("config.yaml"))
             .env("STATE_DIRECTORY", dir)
             .env_remove("RUST_LOG");
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Agent {
-    /// By SIGKILL: it has no time to save anything.
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
+        let agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { _running: child::Running(agent) }
     }
 }
 

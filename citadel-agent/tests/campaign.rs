@@ -27,6 +27,7 @@ use citadel_agent::remote_write::ledger;
 use citadel_agent::remote_write::record::{Point, Record};
 use citadel_agent::remote_write::spool::{Found, Limits, Spool};
 use citadel_agent::remote_write::{encode, ledger::Ledger};
+use support::child::Running;
 use support::receiver::{Got, Receiver, Reply, Request, Value};
 use support::text;
 use tempfile::TempDir;
@@ -116,24 +117,6 @@ impl Chance {
 
     fn pause(&mut self, longest_ms: u64) {
         thread::sleep(Duration::from_millis(self.below(longest_ms)));
-    }
-}
-
-/// A running agent; killed when dropped, so that a test that fails leaves none behind.
-struct Running(Child);
-
-impl Running {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Nothing is left to do about one that has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -368,7 +351,8 @@ impl Campaign {
             self.disk.empty();
             self.chance.pause(900);
         }
-        agent.kill();
+        agent.0.kill().unwrap();
+        agent.0.wait().unwrap();
         self.disk.empty();
         self.take_promises();
     }
@@ -399,8 +383,7 @@ impl Campaign {
             drop(store);
             thread::sleep(Duration::from_millis(100));
         }
-        rustix::process::kill_process(rustix::process::Pid::from_child(&agent.0), rustix::process::Signal::TERM)
-            .unwrap();
+        agent.signal(rustix::process::Signal::TERM);
         agent.0.wait().unwrap();
         self.take_promises();
         let ledger = self.ledger().expect("a ledger");

@@ -7,10 +7,11 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use citadel_agent::remote_write::wire::{v1, v2};
 use prost::Message as _;
+use support::child::Running;
 use support::client;
 use support::prometheus::{Prometheus, Version};
 use support::receiver::{Got, Receiver, Reply};
@@ -131,23 +132,6 @@ fn the_test_says_what_each_destination_answered() {
     let output = run(&["remote-write", "test"], &config(dir.path(), ""));
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no destination is configured"), "{output:?}");
-}
-
-/// An agent that is killed with this value.
-struct Running(Child);
-
-impl Running {
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
 }
 
 #[test]

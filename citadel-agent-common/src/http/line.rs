@@ -143,16 +143,8 @@ pub const fn ends_with_version([before, last]: Tail) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::text::text_of;
     use proptest::prelude::*;
-
-    /// Bytes as they lie in a packet: what follows the payload is noise.
-    fn text_of(bytes: &[u8]) -> Text {
-        let mut text = Text([0xff; Text::LEN]);
-        for (place, byte) in text.0.iter_mut().zip(bytes) {
-            *place = *byte;
-        }
-        text
-    }
 
     fn line_of(bytes: &[u8], cut: usize) -> Line {
         let mut line = Line::EMPTY;

@@ -297,23 +297,27 @@ fn bounded<const MASK: u32>(value: u32) -> u32 {
     }
 }
 
+/// Bytes as they lie in a packet: what follows the payload is noise.
+#[cfg(test)]
+pub(super) fn text_of(bytes: &[u8]) -> Text {
+    let mut text = Text([0xff; Text::LEN]);
+    for (place, byte) in text.0.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn text(bytes: &[u8]) -> Text {
-        let mut text = Text([0xff; Text::LEN]);
-        text.0[..bytes.len()].copy_from_slice(bytes);
-        text
-    }
 
     proptest! {
         #[test]
         fn a_line_ends_with_its_first_line_feed(bytes in "[ -~\r]{0,70}") {
             let bytes = std::format!("{bytes}\n\n").into_bytes();
             let length = bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1;
-            let found = text(&bytes[..bytes.len().min(Text::LEN)]).line_length() as usize;
+            let found = text_of(&bytes[..bytes.len().min(Text::LEN)]).line_length() as usize;
             prop_assert_eq!(found, if length <= 64 { length } else { 0 });
         }
 
@@ -322,7 +326,7 @@ mod tests {
             value in 0u64..10_000_000_000_000_000, zeros in 0usize..3, at in 0usize..24, after in "[\r\n ;-~]"
         ) {
             let number = std::format!("{}{value}", "0".repeat(zeros));
-            let read = text(std::format!("{}{number}{after}", "x".repeat(at)).as_bytes()).decimal(at as u32);
+            let read = text_of(std::format!("{}{number}{after}", "x".repeat(at)).as_bytes()).decimal(at as u32);
             prop_assert_eq!(read.digits as usize, number.len().min(17));
             if number.len() <= 16 {
                 prop_assert_eq!(read.value, value);
@@ -333,7 +337,7 @@ mod tests {
         fn chunk_sizes_are_read_as_the_standard_library_does(value in 0u64..1 << 60, upper in any::<bool>(), bits in 0u32..60) {
             let value = value >> bits;
             let line = if upper { std::format!("{value:X};ext=1\r\n") } else { std::format!("{value:x}\r\n") };
-            prop_assert_eq!(text(line.as_bytes()).hexadecimal(), Some(value));
+            prop_assert_eq!(text_of(line.as_bytes()).hexadecimal(), Some(value));
         }
 
         /// Byte by byte, as the grammar is written.
@@ -346,17 +350,17 @@ mod tests {
             prop_assert_eq!(hexdigits8(word).1, leading(|byte| byte.is_ascii_hexdigit()));
             prop_assert_eq!(digits8(word).1, leading(|byte| byte.is_ascii_digit()));
             prop_assert_eq!(method8(word), leading(|byte| byte.is_ascii_uppercase() || byte == b'-'));
-            prop_assert_eq!(text(&bytes).skip_blanks(0), leading(|byte| byte == b' ' || byte == b'\t'));
+            prop_assert_eq!(text_of(&bytes).skip_blanks(0), leading(|byte| byte == b' ' || byte == b'\t'));
         }
     }
 
     #[test]
     fn what_is_no_number_is_refused() {
         for line in ["\r\n", "-1\r\n", "x\r\n", ";\r\n", "1234567890123456\r\n", "5\u{1}\r\n", "12345678x\r\n", "5"] {
-            assert_eq!(text(line.as_bytes()).hexadecimal(), None, "{line:?}");
+            assert_eq!(text_of(line.as_bytes()).hexadecimal(), None, "{line:?}");
         }
-        assert_eq!(text(b"\r\n").decimal(0).digits, 0);
-        assert_eq!(text(b"12345678901234567\r\n").decimal(0).digits, 17);
+        assert_eq!(text_of(b"\r\n").decimal(0).digits, 0);
+        assert_eq!(text_of(b"12345678901234567\r\n").decimal(0).digits, 17);
     }
 
     #[test]
@@ -364,10 +368,10 @@ mod tests {
         for (line, target) in
             [("GET /", 4), ("M-SEARCH *", 9), ("OPTIONS /", 8), ("UPDATEREDIRECTS /", 16), ("VERSION-CONTROL x", 16)]
         {
-            assert_eq!(text(line.as_bytes()).after_method(), target, "{line:?}");
+            assert_eq!(text_of(line.as_bytes()).after_method(), target, "{line:?}");
         }
         for line in ["get /", " /", "GET\t/", "GET\r\n", "ABCDEFGHIJKLMNOP /", "\u{e9} /"] {
-            assert_eq!(text(line.as_bytes()).after_method(), 0, "{line:?}");
+            assert_eq!(text_of(line.as_bytes()).after_method(), 0, "{line:?}");
         }
     }
 }

@@ -203,7 +203,7 @@ impl Bytes<'_> {
     /// Loads the window from `offset` on: up to 512 bytes, as many as there are.
     #[inline(always)]
     fn load(&mut self, offset: u32) -> Option<()> {
-        // SAFETY: behind a reference. Volatile, as in `within`.
+        // SAFETY: behind a reference. Volatile, as in `text`.
         let (start, len) = unsafe {
             ((&raw const self.window.payload_at).read_volatile(), (&raw const self.window.payload_len).read_volatile())
         };

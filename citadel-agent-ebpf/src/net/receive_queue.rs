@@ -15,6 +15,7 @@ use citadel_agent_common::connection::Connection;
 use crate::maps::{CONNECTIONS, READERS, RECEIVE_QUEUE};
 use crate::sink;
 use citadel_agent_ebpf::count::observe;
+use citadel_agent_ebpf::task::member;
 
 /// Offset of `copied_seq` in `struct tcp_sock`: the sequence number up to which the application has read. Userspace sets it
 /// from the running kernel's BTF.
@@ -82,18 +83,5 @@ fn note_reader(connection: &mut Connection, sock: *const c_void) {
     // If the map is full, the connection's next request tries again.
     if READERS.insert(reader_key(connection.slot, process), now, 0).is_ok() {
         connection.reader = process;
-    }
-}
-
-/// The four bytes at `offset`, a constant that userspace took from the running kernel's BTF.
-///
-/// # Safety
-/// The pointer is one that the verifier knows the kernel's type of, and a member of that lies at the offset.
-#[inline(always)]
-unsafe fn member(sock: *const c_void, offset: &'static u32) -> u32 {
-    // SAFETY: the offset is in read-only data; as the caller promises.
-    unsafe {
-        let offset = (&raw const *offset).read_volatile();
-        sock.byte_add(offset as usize).cast::<u32>().read_volatile()
     }
 }

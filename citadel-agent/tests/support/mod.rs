@@ -2,6 +2,7 @@
 //! encoders.
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses its own part")]
 
+pub mod child;
 pub mod client;
 pub mod prometheus;
 pub mod promql;

@@ -1,8 +1,9 @@
 //! A model's server that does nothing but make system calls as it is told, and says how long each took.
 //!
 //! `caller REPORT PORT STEP...` listens on the port and takes the steps in order. `pause` waits for SIGUSR1, without any of
-//! the calls that the agent measures by default; `listen-on-PORT` goes to another port; `STEP=COUNT` repeats a step. The time of each call goes to the file
-//! REPORT, a line `STEP NANOSECONDS`, by calls that are not measured either. After the last step comes the line `done`.
+//! the calls that the agent measures by default; `listen-on-PORT` goes to another port; `STEP=COUNT` repeats a step. The
+//! time of each call goes to the file REPORT, a line `STEP NANOSECONDS`, by calls that are not measured either. After the
+//! last step comes the line `done`.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};

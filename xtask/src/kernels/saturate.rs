@@ -23,7 +23,7 @@ const PART: Duration = Duration::from_secs(40);
 /// When the kernel or a program cannot be had, or the guest fails.
 pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u64) -> Result<String> {
     setup::ensure(workspace, &[Purpose::Kernels])?;
-    let folder = workspace.target().join("kernels");
+    let folder = super::folder(workspace);
     let linux = packages::kernel(&folder, MEASURED_KERNEL)
         .with_context(|| format!("getting Linux {}", MEASURED_KERNEL.version))?;
     let folder = folder.join("bench");
