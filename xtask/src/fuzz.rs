@@ -23,6 +23,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut cargo = workspace.cargo("fuzz");
     cargo
         .args(["run", &args.target, "--", &format!("-max_total_time={}", args.seconds), "-print_final_stats=1"])
+        // Without it, a line for each input that is kept: hundreds of them, of no use to whoever reads the output.
+        .arg("-verbosity=0")
         // The sanitizers are unstable flags; the pinned compiler takes them with this, so no nightly is needed.
         .env("RUSTC_BOOTSTRAP", "1");
     process::run(&mut cargo)
