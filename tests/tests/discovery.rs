@@ -183,14 +183,24 @@ fn a_worker_that_got_the_socket_from_elsewhere_is_the_models_and_a_client_is_not
     assert!(rss(&found) < 256 << 20, "the client is none of it");
 
     let errors = |page: &Page| page.counter(SYSCALL_ERRORS).label("model", "passed").by(["syscall", "errno"]);
-    let (page_before, cpu_before) = (agent.scrape(), worker.cpu() + listener.cpu());
+    let cpu = |page: &Page| page.counter(CPU).label("model", "passed").number();
+    // What they did for the first request is on the page when a reading brings nothing new.
+    let mut page_before = found;
+    loop {
+        pause(1_500);
+        let page = agent.scrape();
+        if cpu(&page) == cpu(&page_before) {
+            break;
+        }
+        page_before = page;
+    }
+    let cpu_before = worker.cpu() + listener.cpu();
     client.ask(get("/v1/models"), length);
     client.ask(get("/v1/models"), length);
     let page = assert_eventually!(agent, |page| errors(page) == sums([("openat ENOENT", 14)]));
     page.assert_nothing_lost();
     let used = worker.cpu() + listener.cpu() - cpu_before;
     assert!(used >= 0.38, "it computed for 400 ms: {used}");
-    let cpu = |page: &Page| page.counter(CPU).label("model", "passed").number();
     assert_eventually!(agent, |page| (cpu(page) - cpu(&page_before) - used).abs() < 0.05);
 
     // What it is by reading ends with it.

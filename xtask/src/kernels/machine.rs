@@ -55,6 +55,9 @@ pub(super) fn run(
             // Emulated, because not every machine that builds this can virtualise.
             // One CPU: with two, a kernel that patches its own code meets stale breakpoints now and then (6.12, QEMU 7.2).
             .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024"])
+            // The machine's clocks count its instructions, one a nanosecond, and leap over idle times: so what is measured in
+            // it neither depends on what else this host does nor differs between runs.
+            .args(["-icount", "shift=0,sleep=off"])
             .args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel)

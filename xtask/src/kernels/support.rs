@@ -138,8 +138,9 @@ fn document(kernels: &[Seen]) -> String {
         }
     }
     text += "\n## What system calls cost\n\nThe `syscalls` family alone, by either of its forms: the time of a short call (a `read` \
-             that fails) as a multiple of its time without the agent. Ratios, because nanoseconds of an emulated machine are \
-             nobody's; each is the least of ten rounds, and under 10 % either way means nothing. Both forms have counted \
+             that fails) as a multiple of its time without the agent. The emulated machine's clock counts instructions, each \
+             as one nanosecond, so the figures are ratios of instructions and come out the same each time; what a processor \
+             makes of them it does not say. Each is the least of ten rounds. Both forms have counted \
              every call and error of a known number on each kernel: each call of the catalogue, also those that are off by \
              default, attached, made by a model's process, and counted with its error. (Linux 5.10 has no epoll_pwait2.)\n\n\
              | kernel | form | measured call of a model | of another process | call that is not measured |\n\
