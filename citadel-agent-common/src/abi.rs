@@ -121,7 +121,7 @@ pub enum Lost {
     NoMemory = 4,
     /// Packets whose headers could not be read.
     PacketHeader = 5,
-    /// Requests whose time in the receive queue is unknown: more than [`crate::arrivals::UNREAD`] were unread.
+    /// Requests whose time in the receive queue is unknown: more than [`PIPELINE`](crate::http::conn::PIPELINE) were unread.
     Unread = 6,
     /// Threads of models that could not be followed: the map was full.
     ThreadsFull = 7,

@@ -3,7 +3,6 @@
 //! Shared, because userspace sweeps the map of early connections; everything else in here is the kernel's own.
 
 use crate::apart::Apart;
-use crate::arrivals::Arrivals;
 use crate::http::Text;
 use crate::http::conn::Conn;
 
@@ -54,12 +53,9 @@ pub struct Connection {
     /// The process that last began to read a request; 0: none yet.
     pub reader: u32,
     // Up to here, and at the beginning of `conn`: what is looked at for each segment and hardly ever written.
-    /// Both directions, and the requests under way.
+    /// Both directions, and the requests that are not done yet.
     pub conn: Conn,
     _apart_from_conn: Apart,
-    /// Requests that the server has not begun to read.
-    pub arrivals: Arrivals,
-    _apart_from_arrivals: Apart,
     /// For ingress.
     pub rx_window: Window,
     _apart_from_rx: Apart,
@@ -89,14 +85,10 @@ pub struct Tuple {
 const STORAGE_AT: usize = 8;
 
 const _: () = {
-    // An entry in two lines goes from CPU to CPU twice.
-    assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + Conn::REQUESTS_AT).is_multiple_of(64));
-    let (entries, entry) = Arrivals::ENTRIES;
-    assert!((STORAGE_AT + core::mem::offset_of!(Connection, arrivals) + entries).is_multiple_of(entry));
+    // A place in two lines goes from CPU to CPU twice.
+    let (places, place) = Conn::PLACES;
+    assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
-    assert!(
-        size_of::<Connection>()
-            == 40 + size_of::<Conn>() + size_of::<Arrivals>() + 2 * size_of::<Window>() + 3 * size_of::<Apart>()
-    );
+    assert!(size_of::<Connection>() == 40 + size_of::<Conn>() + 2 * size_of::<Window>() + 2 * size_of::<Apart>());
 };

@@ -10,7 +10,6 @@ extern crate std;
 
 pub mod abi;
 pub mod apart;
-pub mod arrivals;
 pub mod calls;
 pub mod connection;
 pub mod hist;

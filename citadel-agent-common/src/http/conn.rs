@@ -3,7 +3,8 @@
 //! The ingress program calls [`Conn::receive`], the egress program [`Conn::transmit`], and whoever sees the connection end
 //! calls [`Conn::close`]. The two directions run on different CPUs at the same time and share no lock, so each field has
 //! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
-//! single-producer, single-consumer queue between them, whose entries are numbered.
+//! single-producer, single-consumer queue between them, whose entries are numbered; those that the server has not begun to
+//! read are another one, between ingress (`come`) and whoever sees the server read (`read`).
 
 /// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
 /// value on this path, so that all paths through a step of the parser end in the same state.
@@ -15,14 +16,16 @@ macro_rules! fresh {
 }
 
 mod observe;
+mod unread;
 
 use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
 pub use super::request::PIPELINE;
-use super::request::{COMPLETE, Request};
+use super::request::{COMPLETE, Place, Request};
 pub use super::{Payload, Sink};
 use crate::abi::{Phase, Protocol, Side};
 use crate::apart::Apart;
+pub use unread::Read;
 
 /// Parser steps of one [`Conn::receive`]: a step is up to a dozen whole lines, or some 32 to 256 bytes of one that is cut or
 /// long, and the body or the chunk that they announce. A call that runs out of steps says [`Progress::More`], and the same
@@ -42,8 +45,8 @@ pub enum Progress {
     More,
 }
 
-/// The connection's state: what both directions look at, then what ingress writes, then what egress writes, then the queue
-/// between them. Each lies apart from the others, because a cache line that two CPUs write in turn costs more than all
+/// The connection's state: what both directions look at, then what ingress writes, then what egress writes, then the queues
+/// between them, then what the server's reading writes. Each lies apart from the others, because a cache line that two CPUs write in turn costs more than all
 /// the rest of a request: of the other direction's part, a request in the common case needs nothing.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +72,8 @@ pub struct Conn {
     /// The client sent FIN or RST.
     client_ended: u32,
     protocol: u32,
-    _reserved: u32,
+    /// Requests whose first byte has come so far.
+    come: u32,
     _apart_from_rx: Apart,
     // Written by egress.
     tx: Framer,
@@ -90,12 +94,17 @@ pub struct Conn {
     acknowledges: u32,
     _apart_from_tx: Apart,
     /// None lies in two cache lines: `crate::connection` holds it to that.
-    requests: [Request; PIPELINE],
+    places: [Place; PIPELINE],
+    _apart_from_places: Apart,
+    // Written as the server reads.
+    /// Requests that the server has begun to read, or that were given up.
+    read: u32,
+    _reserved: u32,
 }
 
 impl Conn {
-    /// Where the queue begins.
-    pub(crate) const REQUESTS_AT: usize = core::mem::offset_of!(Self, requests);
+    /// Where the queues begin, and how long a place in them is.
+    pub(crate) const PLACES: (usize, usize) = (core::mem::offset_of!(Self, places), size_of::<Place>());
 
     /// A connection that is seen from its beginning, the handshake. All zero, as new kernel memory is.
     pub const NEW: Self = Self {
@@ -112,7 +121,7 @@ impl Conn {
         overflown: 0,
         client_ended: 0,
         protocol: Protocol::Unknown as u32,
-        _reserved: 0,
+        come: 0,
         _apart_from_rx: Apart::NEW,
         tx: Framer::NEW,
         tx_first_ns: 0,
@@ -125,7 +134,10 @@ impl Conn {
         acknowledged: 0,
         acknowledges: 0,
         _apart_from_tx: Apart::NEW,
-        requests: [Request::NONE; PIPELINE],
+        places: [Place::EMPTY; PIPELINE],
+        _apart_from_places: Apart::NEW,
+        read: 0,
+        _reserved: 0,
     };
 
     /// Turns [`Self::NEW`] into a connection that was open before anyone looked: nothing is read until a segment begins
@@ -361,7 +373,7 @@ impl Conn {
     #[inline(always)]
     fn awaits_response(&self) -> bool {
         let head = fresh!(self.head);
-        fresh!(self.requests[head as usize & (PIPELINE - 1)].number) == head.wrapping_add(1)
+        fresh!(self.places[head as usize & (PIPELINE - 1)].request.number) == head.wrapping_add(1)
     }
 
     /// Whether the queue is full, for the side that fills it.
@@ -378,20 +390,20 @@ impl Conn {
     #[inline(always)]
     fn oldest(&mut self) -> &mut Request {
         let index = fresh!(self.head) as usize;
-        &mut self.requests[index & (PIPELINE - 1)]
+        &mut self.places[index & (PIPELINE - 1)].request
     }
 
     /// Where the next request goes. No reference, since the other direction may look at the place at any time.
     #[inline(always)]
     fn next_place(&mut self) -> *mut Request {
         let index = fresh!(self.tail) as usize;
-        &raw mut self.requests[index & (PIPELINE - 1)]
+        &raw mut self.places[index & (PIPELINE - 1)].request
     }
 
     #[inline(always)]
     fn newest(&mut self) -> &mut Request {
         let index = fresh!(self.tail).wrapping_sub(1) as usize;
-        &mut self.requests[index & (PIPELINE - 1)]
+        &mut self.places[index & (PIPELINE - 1)].request
     }
 
     /// One step: lines, or part of one, and what is there of the body after them. Of the `left` bytes at `offset`, only those
@@ -466,7 +478,7 @@ impl Conn {
         if byte.is_ascii_uppercase() || blank || self.protocol != Protocol::Unknown as u32 {
             // An empty line may precede a request, and is none.
             if !blank {
-                sink.arrived(fresh!(self.rx_next), now);
+                self.arrive(fresh!(self.rx_next), now);
             }
             return true;
         }

@@ -47,8 +47,6 @@ pub trait Sink {
     fn bytes(&mut self, response: bool, count: u32);
     /// The connection's protocol became known.
     fn protocol(&mut self, protocol: Protocol);
-    /// The first byte of a request came, with sequence number `seq`.
-    fn arrived(&mut self, seq: u32, now: u64);
     /// Requests began: their request lines are complete.
     fn begun(&mut self, count: u32);
     /// Requests left the queue: ended, aborted or lost.

@@ -41,7 +41,6 @@ impl Sink for Recorder {
     fn protocol(&mut self, protocol: Protocol) {
         self.note(Observation::Protocol(protocol));
     }
-    fn arrived(&mut self, _: u32, _: u64) {}
     fn begun(&mut self, count: u32) {
         // Told at the end of a call, for the kernel's sake; but nothing begins after a loss, up to the next segment.
         let is_loss = |&(_, seen): &(u64, Observation)| matches!(seen, Observation::Lost { .. });

@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::abi::{Lost, reader_key};
-use citadel_agent_common::arrivals::{Read, UNREAD};
 use citadel_agent_common::connection::Connection;
+use citadel_agent_common::http::conn::{PIPELINE, Read};
 
 use crate::maps::{CONNECTIONS, READERS, RECEIVE_QUEUE};
 use crate::sink;
@@ -36,7 +36,7 @@ pub fn recvq_read(ctx: BtfTracePointContext) -> i32 {
     let connection =
         unsafe { bpf_sk_storage_get(map, sock.cast_mut(), core::ptr::null_mut(), 0).cast::<Connection>().as_mut() };
     if let Some(connection) = connection
-        && connection.arrivals.any()
+        && connection.conn.has_unread()
     {
         read(connection, sock);
     }
@@ -56,8 +56,8 @@ fn read(connection: &mut Connection, sock: *const c_void) {
     let Some(histogram) = RECEIVE_QUEUE.get_ptr_mut(connection.slot) else { return };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    for _ in 0..=UNREAD {
-        match connection.arrivals.next_read(copied, now) {
+    for _ in 0..=PIPELINE {
+        match connection.conn.next_read(copied, now) {
             Read::Nothing => break,
             // SAFETY: a map value; other CPUs only add atomically.
             Read::Waited(ns) => observe(unsafe { &mut *histogram }, ns),

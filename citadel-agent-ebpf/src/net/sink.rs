@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter};
-use citadel_agent_common::arrivals::Arrivals;
 use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::Sink;
 use citadel_agent_ebpf::count::{add, cell, observe};
@@ -20,13 +19,11 @@ pub(crate) fn lost(why: Lost, count: u32) {
     }
 }
 
-/// The counters of one model, the socket whose round-trip time goes with its responses, and where its requests wait to be
-/// read.
+/// The counters of one model, and the socket whose round-trip time goes with its responses.
 pub(crate) struct Counters {
     slot: u32,
     model: *mut ModelStats,
     sock: *mut bpf_sock,
-    arrivals: *mut Arrivals,
 }
 
 impl Counters {
@@ -37,7 +34,7 @@ impl Counters {
         if connection.slot != slot {
             connection.slot = slot;
         }
-        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock, arrivals: &raw mut connection.arrivals })
+        Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock })
     }
 
     /// Adds to one of [`counter`]'s cells.
@@ -56,12 +53,6 @@ impl Counters {
 }
 
 impl Sink for Counters {
-    #[inline(always)]
-    fn arrived(&mut self, seq: u32, now: u64) {
-        // SAFETY: it lives as long as the connection, and of the ring's writing half there is one user, ingress.
-        unsafe { (*self.arrivals).come(seq, now) };
-    }
-
     #[inline(always)]
     fn bytes(&mut self, response: bool, count: u32) {
         self.add(if response { counter::RESPONSE_BYTES } else { counter::REQUEST_BYTES }, count as u64);
