@@ -291,6 +291,16 @@ pub const fn mark(process: u32) -> u32 {
 /// Threads of models that are followed at a time: entries of `THREADS`. A vLLM server has some hundreds.
 pub const MAX_THREADS: u32 = 16384;
 
+/// Seats for threads in `SEATED` of the `syscalls` family; a power of two.
+pub const SEATS: u32 = 16384;
+
+/// The seat that a thread can have: threads whose numbers agree in their last bits share one.
+#[inline(always)]
+#[must_use]
+pub const fn seat(tid: u32) -> u32 {
+    tid & (SEATS - 1)
+}
+
 /// Entries of `READERS`: processes that read requests, one for each model whose requests they read.
 pub const MAX_READERS: u32 = 1024;
 

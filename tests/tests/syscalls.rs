@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use citadel_agent_common::abi::{SEATS, seat};
 use citadel_agent_tests::agent::{Agent, Setup, free_port};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::names::{INFO, MAP_ENTRIES, SYSCALL_DURATION, SYSCALL_ERRORS};
@@ -33,6 +34,20 @@ impl Caller {
             .spawn()
             .expect("start the caller");
         Self { child, port, dir }
+    }
+
+    /// Starts one as a process of this number: the next that the kernel gives is that after the last one.
+    #[track_caller]
+    fn start_as(pid: u32, steps: &[&str]) -> Self {
+        for _ in 0..1000 {
+            fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
+                .expect("root chooses the next process's number");
+            let caller = Self::start(steps);
+            if caller.child.id() == pid {
+                return caller;
+            }
+        }
+        panic!("no process gets the number {pid}");
     }
 
     /// Ends a `pause`.
@@ -84,6 +99,11 @@ fn measuring(model: &Caller, neighbour: &Caller) -> Agent {
         assert_eventually!(agent, |page| page.gauge(INFO).label("pid", &pid).is_present());
     }
     agent
+}
+
+/// How often a model made a call.
+fn calls(page: &Page, model: &str, call: &str) -> u64 {
+    page.histogram(SYSCALL_DURATION).label("model", model).label("syscall", call).count()
 }
 
 fn errors(page: &Page, model: &str) -> std::collections::BTreeMap<String, u64> {
@@ -169,22 +189,49 @@ fn the_calls_of_a_process_that_goes_to_another_model_are_that_ones() {
     let server = Caller::start(&["pause", "open-missing=3", "pause", &go_there, "pause", "open-missing=2"]);
     let agent = Setup::new().model("first", server.port).model("second", elsewhere).start();
     let pid = server.child.id().to_string();
-    let calls =
-        |page: &Page, model| page.histogram(SYSCALL_DURATION).label("model", model).label("syscall", "openat").count();
     assert_eventually!(agent, |page| page.gauge(INFO).label("model", "first").label("pid", &pid).is_present());
     server.go();
-    assert_eventually!(agent, |page| calls(page, "first") == 3);
+    assert_eventually!(agent, |page| calls(page, "first", "openat") == 3);
     server.go();
     assert_eventually!(agent, |page| page.gauge(INFO).label("model", "second").label("pid", &pid).is_present());
     server.go();
     server.truth("open-missing", 0);
 
-    let page = assert_eventually!(agent, |page| calls(page, "second") == 2);
-    assert_eq!(calls(&page, "first"), 3, "what it did before stays where it was");
+    let page = assert_eventually!(agent, |page| calls(page, "second", "openat") == 2);
+    assert_eq!(calls(&page, "first", "openat"), 3, "what it did before stays where it was");
     page.assert_nothing_lost();
 }
 
-/// Threads in the kernel programs' map.
+#[test]
+fn threads_that_share_a_seat_are_kept_apart() {
+    let mut model = Caller::start(&["pause", "poll-stdin", "open-missing=2"]);
+    let first = model.child.id();
+    let second = if first > SEATS { first - SEATS } else { first + SEATS };
+    assert_eq!(seat(first), seat(second));
+    let neighbour = Caller::start_as(second, &["pause", "open-missing=3", "pause", "open-missing=4"]);
+    let agent = measuring(&model, &neighbour);
+    // The first is in a call, and so has the seat, while the second makes some.
+    model.go();
+    pause(100);
+    neighbour.go();
+    let page = assert_eventually!(agent, |page| calls(page, "neighbour", "openat") == 3);
+    assert_eq!((calls(&page, "model", "poll"), threads(&page)), (0, 2));
+    model.send_byte();
+    let poll = model.truth("poll-stdin", 100);
+    let page = assert_eventually!(agent, |page| calls(page, "model", "openat") == 2);
+    page.histogram(SYSCALL_DURATION).label("model", "model").label("syscall", "poll").assert_holds(&poll);
+    page.assert_nothing_lost();
+
+    drop(model);
+    assert_eventually!(agent, |page| threads(page) == 1);
+    neighbour.go();
+    let page = assert_eventually!(agent, |page| calls(page, "neighbour", "openat") == 7);
+    page.histogram(SYSCALL_DURATION).label("model", "neighbour").assert_holds(&neighbour.truth("open-missing", 0));
+    drop(neighbour);
+    assert_eventually!(agent, |page| threads(page) == 0);
+}
+
+/// Threads in the kernel programs' maps.
 fn threads(page: &Page) -> u64 {
     page.gauge(MAP_ENTRIES).label("map", "syscalls_threads").value()
 }

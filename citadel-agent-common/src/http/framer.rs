@@ -208,7 +208,7 @@ impl Framer {
                 break;
             }
             used = next;
-            if text.is_blank_line() {
+            if length <= 2 && text.is_blank_line() {
                 let event = self.message.section_end::<RESPONSE>();
                 self.event |= event;
                 break;

@@ -11,6 +11,7 @@
 
 mod functions;
 mod maps;
+mod threads;
 mod tracepoints;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
@@ -22,7 +23,7 @@ use citadel_agent_common::calls::{Failure, MAX_ERRNO, NUMBERS, Place, Places, UN
 use citadel_agent_ebpf::count::{add, bounded, observe};
 use citadel_agent_ebpf::task::Task;
 
-use maps::{CALL_ERRORS, CALL_TIMES, LOST, MODELS, THREADS, Thread};
+use maps::{CALL_ERRORS, CALL_TIMES, LOST, MODELS, Thread};
 
 /// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next one from the running
 /// kernel's BTF.
@@ -55,7 +56,7 @@ pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
 pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
     if old != current().1 {
-        _ = THREADS.remove(old);
+        threads::forget(old);
     }
     0
 }
@@ -63,7 +64,7 @@ pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_exit(task, ...)`: of the running thread, be it in a call or not.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn syscalls_exit(_ctx: BtfTracePointContext) -> i32 {
-    _ = THREADS.remove(current().1);
+    threads::forget(current().1);
     0
 }
 
@@ -106,24 +107,20 @@ impl Running {
 /// The running thread begins a call.
 #[inline(always)]
 fn enter(Running { process, tid, mark }: Running, place: Place) {
-    let known = THREADS.get_ptr_mut(tid);
-    if let Some(thread) = known {
-        // SAFETY: a map value, of the thread that runs.
-        let thread = unsafe { &mut *thread };
-        if thread.mark == mark {
-            thread.place = u64::from(place);
-            // SAFETY: no arguments.
-            thread.since_ns = unsafe { bpf_ktime_get_ns() };
-            return;
+    if let Some(thread) = threads::find(tid) {
+        if thread.mark != mark {
+            let Some(slot) = MODELS.slot(process) else { return };
+            (thread.slot, thread.mark) = (slot, mark);
         }
+        thread.place = u32::from(place);
+        // SAFETY: no arguments.
+        thread.since_ns = unsafe { bpf_ktime_get_ns() };
+        return;
     }
     let Some(slot) = MODELS.slot(process) else { return };
     // SAFETY: no arguments.
-    let begun = Thread { since_ns: unsafe { bpf_ktime_get_ns() }, slot, mark, place: u64::from(place) };
-    if let Some(thread) = known {
-        // SAFETY: a map value, of the thread that runs.
-        unsafe { *thread = begun };
-    } else if THREADS.insert(tid, begun, 0).is_err() {
+    let since_ns = unsafe { bpf_ktime_get_ns() };
+    if !threads::keep(&Thread { since_ns, slot, mark, place: u32::from(place), tid }) {
         lost(Lost::ThreadsFull);
     }
 }
@@ -133,17 +130,15 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
 #[inline(always)]
 fn leave(place: Place, result: i64) {
     let Some(Running { tid, .. }) = Running::get() else { return };
-    let Some(thread) = THREADS.get_ptr_mut(tid) else { return };
-    // SAFETY: a map value, of the thread that runs.
-    let thread = unsafe { &mut *thread };
+    let Some(thread) = threads::find(tid) else { return };
     let Thread { since_ns, slot, place: begun, .. } = *thread;
-    if since_ns == 0 || begun != u64::from(place) {
+    if since_ns == 0 || begun != u32::from(place) {
         return;
     }
     thread.since_ns = 0;
     // SAFETY: no arguments; and read-only data, volatile because userspace has set it.
     let (now, stride) = unsafe { (bpf_ktime_get_ns(), (&raw const STRIDE).read_volatile()) };
-    if let Some(times) = CALL_TIMES.get_ptr_mut(slot.wrapping_mul(stride).wrapping_add(begun as u32 - 1)) {
+    if let Some(times) = CALL_TIMES.get_ptr_mut(slot.wrapping_mul(stride).wrapping_add(begun - 1)) {
         // SAFETY: a map value; other CPUs only add atomically.
         observe(unsafe { &mut *times }, now.wrapping_sub(since_ns));
     }

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS};
+use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS, SEATS};
 use citadel_agent_common::calls::MAX_FAILURES;
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_ebpf::task::Models;
@@ -19,7 +19,9 @@ pub(crate) struct Thread {
     /// The mark of its process when the slot was looked up: as long as it is the same, so is the slot.
     pub(crate) mark: u32,
     /// Which call, by its place.
-    pub(crate) place: u64,
+    pub(crate) place: u32,
+    /// Its own number; 0 in a seat that is free.
+    pub(crate) tid: u32,
 }
 
 /// Process -> slot of its model. Userspace writes it from what discovery found, and each fork adds to it. Full: new
@@ -35,8 +37,17 @@ pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };
 
-/// Thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of making
-/// and removing one. Full: new ones are not followed, and counted.
+/// `abi::seat` of a thread -> the call that it is in, until it ends: kept between calls, because changing an entry
+/// costs a third of making and removing one. Of threads that share a seat one has it, the others are in `THREADS`: a
+/// look-up here is some instructions in place.
+#[map]
+pub(crate) static SEATED: Array<Thread> = Array::with_max_entries(SEATS, 0);
+
+/// Seat -> the thread that has it: to whom it goes is settled here, because a map takes a new key only once.
+#[map]
+pub(crate) static SEATS_TAKEN: HashMap<u32, u32> = HashMap::with_max_entries(SEATS, 0);
+
+/// Thread -> the call that it is in, of those without a seat. Full: new ones are not followed, and counted.
 #[map]
 pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::{HashMap, MapData};
 use aya::programs::ProgramFd;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS};
+use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS, SEATS};
 use citadel_agent_common::calls::{Call, Failure, MAX_FAILURES, NUMBERS, Place, Places, UNMEASURED, stride};
 use citadel_agent_common::hist::{Histogram, SUM_CELL};
 use tracing::info;
@@ -36,6 +36,9 @@ pub struct Syscalls {
     calls: Vec<&'static Call>,
     slots: Slots,
     tasks: Tasks,
+    /// The threads that have a seat, by seat.
+    seated: HashMap<MapData, u32, u32>,
+    /// The others.
     threads: HashMap<MapData, u32, [u64; 3]>,
     call_times: MapData,
     /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
@@ -89,6 +92,7 @@ impl Syscalls {
             form,
             calls: calls.to_vec(),
             tasks: Tasks::of(&mut ebpf)?,
+            seated: object::hash(&mut ebpf, "SEATS_TAKEN")?,
             threads: object::hash(&mut ebpf, "THREADS")?,
             call_times: object::data(&mut ebpf, CALL_TIMES)?,
             times: BTreeMap::new(),
@@ -178,10 +182,11 @@ impl Syscalls {
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
         let (processes, most) = self.tasks.fill();
-        let (threads, errors) = (self.threads.keys().count() as u64, self.errors.keys().count() as u64);
+        let threads = (self.seated.keys().count() + self.threads.keys().count()) as u64;
+        let errors = self.errors.keys().count() as u64;
         [
             ("syscalls_processes", processes, most),
-            ("syscalls_threads", threads, u64::from(MAX_THREADS)),
+            ("syscalls_threads", threads, u64::from(SEATS + MAX_THREADS)),
             ("syscalls_errors", errors, u64::from(MAX_FAILURES)),
         ]
     }

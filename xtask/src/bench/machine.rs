@@ -1,5 +1,5 @@
 //! `cargo xtask bench machine`: what all families together leave of nginx's throughput, with fentry and with raw_tp, in one
-//! machine where both can be had. The machine is emulated, so what it gives are ratios.
+//! machine where both can be had. The machine is emulated and its clock counts instructions, so what it gives are ratios.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Rounds: nothing, fentry and raw_tp in each.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of each of the three.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
@@ -65,7 +65,7 @@ pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String>
     println!("{RELEASE}{}", release.trim());
     let stage = Stage { agent: agent.to_owned(), folder: "/tmp".into() };
     let nginx = Nginx::start(&stage, MODEL_PORT)?;
-    // The emulator translates code as it comes to it.
+    // What is in memory after it is so in all rounds.
     wrk::saturate(MODEL_PORT, seconds)?;
     for round in 0..rounds as usize {
         let mut rates = Rates::default();
@@ -121,9 +121,10 @@ fn section(environment: &str, release: &str, rounds: &[Rates], seconds: u64) -> 
         "Written by `cargo xtask bench machine`: nginx and wrk as above, in a machine with Linux {release} and one CPU, with \
          nothing and with the agent, all families on, system calls by fentry or by raw_tp, in turn, {seconds} s each, {} \
          rounds, each of the three first as often as last. Client, server, agent and all packets share the one CPU.\n\n\
-         The machine is emulated (QEMU's TCG), and what an emulated instruction costs is not what it costs a processor, nor a \
-         multiple that is the same for all. So no rates are given, only ratios of two runs in the same machine; those on a \
-         processor are others.\n\n\
+         The machine is emulated (QEMU's TCG), and its clock counts instructions, each as one nanosecond: so what else this \
+         host does changes nothing, and the ratios are those of the instructions that a request takes, all of the kernel's, \
+         the server's and the client's included. A processor takes longer for some instructions than for others, so its \
+         ratios are others.\n\n\
          | what | median | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n",
         rounds.len()
     );
