@@ -6,3 +6,4 @@
 pub mod count;
 pub mod log;
 pub mod task;
+pub mod threads;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use citadel_agent_common::abi::{SEATS, seat};
 use citadel_agent_tests::agent::{Agent, Setup, free_port};
 use citadel_agent_tests::assert_eventually;
-use citadel_agent_tests::names::{INFO, MAP_ENTRIES, SYSCALL_DURATION, SYSCALL_ERRORS};
+use citadel_agent_tests::names::{INFO, MAP_ENTRIES, RUN_QUEUE, SYSCALL_DURATION, SYSCALL_ERRORS};
 use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::{Span, pause};
 use rustix::process::{Pid, Signal, kill_process};
@@ -216,6 +216,10 @@ fn threads_that_share_a_seat_are_kept_apart() {
     neighbour.go();
     let page = assert_eventually!(agent, |page| calls(page, "neighbour", "openat") == 3);
     assert_eq!((calls(&page, "model", "poll"), threads(&page)), (0, 2));
+    // The scheduler's programs have seats as well, and both were woken.
+    let waited = |model| page.histogram(RUN_QUEUE).label("model", model).count();
+    assert!(waited("model") > 0 && waited("neighbour") > 0, "{page}");
+    assert_eq!(entries(&page, "sched_threads"), 2);
     model.send_byte();
     let poll = model.truth("poll-stdin", 100);
     let page = assert_eventually!(agent, |page| calls(page, "model", "openat") == 2);
@@ -228,12 +232,17 @@ fn threads_that_share_a_seat_are_kept_apart() {
     let page = assert_eventually!(agent, |page| calls(page, "neighbour", "openat") == 7);
     page.histogram(SYSCALL_DURATION).label("model", "neighbour").assert_holds(&neighbour.truth("open-missing", 0));
     drop(neighbour);
-    assert_eventually!(agent, |page| threads(page) == 0);
+    assert_eventually!(agent, |page| threads(page) == 0 && entries(page, "sched_threads") == 0);
 }
 
-/// Threads in the kernel programs' maps.
+/// Entries of the kernel programs' maps.
+fn entries(page: &Page, map: &str) -> u64 {
+    page.gauge(MAP_ENTRIES).label("map", map).value()
+}
+
+/// Threads in those of system calls.
 fn threads(page: &Page) -> u64 {
-    page.gauge(MAP_ENTRIES).label("map", "syscalls_threads").value()
+    entries(page, "syscalls_threads")
 }
 
 #[test]

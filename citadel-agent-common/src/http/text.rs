@@ -86,6 +86,10 @@ impl Text {
     #[must_use]
     pub fn skip_blanks(&self, offset: u32) -> u32 {
         let word = self.word(offset);
+        // The usual one space.
+        if word as u8 == b' ' && (word >> 8) as u8 > b' ' {
+            return within(offset + 1);
+        }
         let blanks = all_equal(word, b' ') | all_equal(word, b'\t');
         within(offset + bytes_before_lowest(!blanks & HIGHS))
     }
@@ -129,6 +133,14 @@ impl Text {
     #[inline(always)]
     #[must_use]
     pub fn after_method(&self) -> u32 {
+        // Nearly all requests are one of these.
+        let word = self.at::<0>();
+        if word & keep(4) == prefix(b"GET ") {
+            return 4;
+        }
+        if word & keep(5) == prefix(b"POST ") {
+            return 5;
+        }
         let mut len = method8(self.at::<0>());
         if len == 8 {
             len += method8(self.at::<8>());

@@ -51,19 +51,17 @@ pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let preempted: u64 = ctx.arg(0);
     let (prev, next) = (Task(ctx.arg(1)), Task(ctx.arg(2)));
-    // SAFETY: arguments of the tracepoint; the offsets are those of these members.
-    let (prev_tgid, next_tgid) = unsafe { (prev.field(&TASK_TGID), next.field(&TASK_TGID)) };
-    let (from, to) = (MODELS.slot(prev_tgid), MODELS.slot(next_tgid));
+    let (from, to) = (thread(prev), thread(next));
     if from.is_none() && to.is_none() {
         return 0;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(slot) = from {
-        leaves(prev, slot, preempted as u8 != 0, now);
+    if let Some(thread) = from {
+        leaves(thread, prev, preempted as u8 != 0, now);
     }
-    if let Some(slot) = to {
-        enters(next, slot, now);
+    if let Some(thread) = to {
+        enters(thread, now);
     }
     0
 }
@@ -88,11 +86,13 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: an argument of the tracepoint; the offset is that of this member.
     let new = unsafe { Task(ctx.arg(0)).field(&TASK_PID) };
     if old != new
-        // SAFETY: a valid map and key.
-        && let Some(known) = unsafe { THREADS.get(old) }.copied()
+        && let Some(known) = THREADS.find(old)
     {
-        _ = THREADS.remove(old);
-        if THREADS.insert(new, known, 0).is_err() {
+        let known = Thread { tid: new, ..*known };
+        THREADS.forget(old);
+        if let Some(there) = THREADS.find(new) {
+            *there = known;
+        } else if THREADS.keep(&known).is_none() {
             lost(1);
         }
     }
@@ -101,29 +101,21 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn wake(task: Task) {
-    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
-    let (tgid, pid) = unsafe { (task.field(&TASK_TGID), task.field(&TASK_PID)) };
-    if MODELS.slot(tgid).is_none() {
-        return;
-    }
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(thread) = thread(pid) {
-        // One that is woken while it still runs loses this time again when it is switched from.
-        if thread.running_ns == 0 && thread.runnable_ns == 0 {
-            thread.runnable_ns = now;
-        }
+    let Some(thread) = thread(task) else { return };
+    // One that is woken while it still runs loses this time again when it is switched from.
+    if thread.running_ns == 0 && thread.runnable_ns == 0 {
+        // SAFETY: no arguments.
+        thread.runnable_ns = unsafe { bpf_ktime_get_ns() };
     }
 }
 
 /// A thread of a model loses the CPU.
 #[inline(always)]
-fn leaves(task: Task, slot: u32, preempted: bool, now: u64) {
-    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
-    let (pid, state) = unsafe { (task.field(&TASK_PID), task.field(&TASK_STATE)) };
-    let Some(thread) = thread(pid) else { return };
+fn leaves(thread: &mut Thread, task: Task, preempted: bool, now: u64) {
+    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    let state = unsafe { task.field(&TASK_STATE) };
     if thread.running_ns != 0
-        && let Some(on_cpu) = ON_CPU.get_ptr_mut(slot)
+        && let Some(on_cpu) = ON_CPU.get_ptr_mut(thread.slot)
     {
         // SAFETY: a map value; other CPUs only add atomically.
         add(unsafe { &mut *on_cpu }, now.wrapping_sub(thread.running_ns));
@@ -132,18 +124,15 @@ fn leaves(task: Task, slot: u32, preempted: bool, now: u64) {
     // A preempted task stays on the run queue, whatever it was about to wait for.
     thread.runnable_ns = if preempted || state == RUNNING { now } else { 0 };
     if !preempted && state & DEAD != 0 {
-        _ = THREADS.remove(pid);
+        THREADS.forget(thread.tid);
     }
 }
 
 /// A thread of a model gets the CPU.
 #[inline(always)]
-fn enters(task: Task, slot: u32, now: u64) {
-    // SAFETY: an argument of the tracepoint; the offset is that of this member.
-    let pid = unsafe { task.field(&TASK_PID) };
-    let Some(thread) = thread(pid) else { return };
+fn enters(thread: &mut Thread, now: u64) {
     if thread.runnable_ns != 0
-        && let Some(histogram) = RUN_QUEUE.get_ptr_mut(slot)
+        && let Some(histogram) = RUN_QUEUE.get_ptr_mut(thread.slot)
     {
         // SAFETY: a map value; other CPUs only add atomically.
         observe(unsafe { &mut *histogram }, now.wrapping_sub(thread.runnable_ns));
@@ -152,19 +141,26 @@ fn enters(task: Task, slot: u32, now: u64) {
     thread.running_ns = now;
 }
 
-/// What is known of a thread; made if it is new.
+/// What is known of a thread, if it is a model's; made if it is new. A thread is woken and switched under its run queue's lock,
+/// so one program at a time has it.
 #[inline(always)]
-fn thread(pid: u32) -> Option<&'static mut Thread> {
-    if let Some(thread) = THREADS.get_ptr_mut(pid) {
-        // SAFETY: a map value. A thread is woken and switched under its run queue's lock, so one program at a time has it.
-        return Some(unsafe { &mut *thread });
-    }
-    if THREADS.insert(pid, Thread { runnable_ns: 0, running_ns: 0 }, 0).is_err() {
-        lost(1);
-        return None;
-    }
+fn thread(task: Task) -> Option<&'static mut Thread> {
+    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    let process = unsafe { task.field(&TASK_TGID) };
+    let mark = MODELS.mark(process)?;
     // SAFETY: as above.
-    THREADS.get_ptr_mut(pid).map(|thread| unsafe { &mut *thread })
+    let tid = unsafe { task.field(&TASK_PID) };
+    if let Some(thread) = THREADS.find(tid) {
+        if thread.mark != mark {
+            (thread.slot, thread.mark) = (MODELS.slot(process)?, mark);
+        }
+        return Some(thread);
+    }
+    let made = THREADS.keep(&Thread::new(MODELS.slot(process)?, mark, tid));
+    if made.is_none() {
+        lost(1);
+    }
+    made
 }
 
 /// Counts what could not be followed.

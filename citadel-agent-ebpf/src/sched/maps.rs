@@ -3,9 +3,10 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS};
+use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS, SEATS};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_ebpf::task::Models;
+use citadel_agent_ebpf::threads::{Entry, Threads};
 
 /// A thread of a model.
 #[repr(C)]
@@ -15,6 +16,29 @@ pub(crate) struct Thread {
     pub(crate) runnable_ns: u64,
     /// Since when it has one; 0 if it has none, or had it before it was seen.
     pub(crate) running_ns: u64,
+    /// Its model's.
+    pub(crate) slot: u32,
+    /// The mark of its process when the slot was looked up: as long as it is the same, so is the slot.
+    pub(crate) mark: u32,
+    /// Its own number; 0 in a seat that is free.
+    pub(crate) tid: u32,
+    pub(crate) _reserved: u32,
+}
+
+impl Thread {
+    /// One that is seen for the first time.
+    pub(crate) const fn new(slot: u32, mark: u32, tid: u32) -> Self {
+        Self { runnable_ns: 0, running_ns: 0, slot, mark, tid, _reserved: 0 }
+    }
+}
+
+impl Entry for Thread {
+    const NONE: Self = Self::new(0, 0, 0);
+
+    #[inline(always)]
+    fn tid(&self) -> u32 {
+        self.tid
+    }
 }
 
 /// Process -> slot of its model. Userspace writes it from what discovery found, and each fork adds to it. Full: new
@@ -30,10 +54,20 @@ pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };
 
-/// Thread -> what is known of it, until it dies. Full: new ones are not followed, and counted. Preallocated: programs run
-/// under the run queue's lock.
+/// Seat of a thread -> what is known of it, until it dies.
 #[map]
-pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+static SEATED: Array<Thread> = Array::with_max_entries(SEATS, 0);
+
+/// Seat -> the thread that has it. Preallocated, like the next: programs run under the run queue's lock.
+#[map]
+static SEATS_TAKEN: HashMap<u32, u32> = HashMap::with_max_entries(SEATS, 0);
+
+/// Thread -> what is known of it, of those without a seat. Full: new ones are not followed, and counted.
+#[map]
+static UNSEATED: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+
+/// All three.
+pub(crate) const THREADS: Threads<Thread> = Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED };
 
 /// Slot -> time that threads waited for a CPU. Userspace sets the size to the number of slots before it loads.
 #[map]

@@ -11,7 +11,6 @@
 
 mod functions;
 mod maps;
-mod threads;
 mod tracepoints;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
@@ -23,7 +22,7 @@ use citadel_agent_common::calls::{Failure, MAX_ERRNO, NUMBERS, Place, Places, UN
 use citadel_agent_ebpf::count::{add, bounded, observe};
 use citadel_agent_ebpf::task::Task;
 
-use maps::{CALL_ERRORS, CALL_TIMES, LOST, MODELS, Thread};
+use maps::{CALL_ERRORS, CALL_TIMES, LOST, MODELS, THREADS, Thread};
 
 /// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next one from the running
 /// kernel's BTF.
@@ -56,7 +55,7 @@ pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
 pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
     if old != current().1 {
-        threads::forget(old);
+        THREADS.forget(old);
     }
     0
 }
@@ -64,7 +63,7 @@ pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_exit(task, ...)`: of the running thread, be it in a call or not.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn syscalls_exit(_ctx: BtfTracePointContext) -> i32 {
-    threads::forget(current().1);
+    THREADS.forget(current().1);
     0
 }
 
@@ -107,7 +106,7 @@ impl Running {
 /// The running thread begins a call.
 #[inline(always)]
 fn enter(Running { process, tid, mark }: Running, place: Place) {
-    if let Some(thread) = threads::find(tid) {
+    if let Some(thread) = THREADS.find(tid) {
         if thread.mark != mark {
             let Some(slot) = MODELS.slot(process) else { return };
             (thread.slot, thread.mark) = (slot, mark);
@@ -120,7 +119,7 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
     let Some(slot) = MODELS.slot(process) else { return };
     // SAFETY: no arguments.
     let since_ns = unsafe { bpf_ktime_get_ns() };
-    if !threads::keep(&Thread { since_ns, slot, mark, place: u32::from(place), tid }) {
+    if THREADS.keep(&Thread { since_ns, slot, mark, place: u32::from(place), tid }).is_none() {
         lost(Lost::ThreadsFull);
     }
 }
@@ -130,7 +129,7 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
 #[inline(always)]
 fn leave(place: Place, result: i64) {
     let Some(Running { tid, .. }) = Running::get() else { return };
-    let Some(thread) = threads::find(tid) else { return };
+    let Some(thread) = THREADS.find(tid) else { return };
     let Thread { since_ns, slot, place: begun, .. } = *thread;
     if since_ns == 0 || begun != u32::from(place) {
         return;

@@ -7,6 +7,7 @@ use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS, SE
 use citadel_agent_common::calls::MAX_FAILURES;
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_ebpf::task::Models;
+use citadel_agent_ebpf::threads::{Entry, Threads};
 
 /// A thread of a model. Only the thread itself changes it.
 #[repr(C)]
@@ -24,6 +25,15 @@ pub(crate) struct Thread {
     pub(crate) tid: u32,
 }
 
+impl Entry for Thread {
+    const NONE: Self = Self { since_ns: 0, slot: 0, mark: 0, place: 0, tid: 0 };
+
+    #[inline(always)]
+    fn tid(&self) -> u32 {
+        self.tid
+    }
+}
+
 /// Process -> slot of its model. Userspace writes it from what discovery found, and each fork adds to it. Full: new
 /// processes are not followed, and counted.
 #[map]
@@ -37,19 +47,21 @@ pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };
 
-/// `abi::seat` of a thread -> the call that it is in, until it ends: kept between calls, because changing an entry
-/// costs a third of making and removing one. Of threads that share a seat one has it, the others are in `THREADS`: a
-/// look-up here is some instructions in place.
+/// Seat of a thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of
+/// making and removing one.
 #[map]
-pub(crate) static SEATED: Array<Thread> = Array::with_max_entries(SEATS, 0);
+static SEATED: Array<Thread> = Array::with_max_entries(SEATS, 0);
 
-/// Seat -> the thread that has it: to whom it goes is settled here, because a map takes a new key only once.
+/// Seat -> the thread that has it.
 #[map]
-pub(crate) static SEATS_TAKEN: HashMap<u32, u32> = HashMap::with_max_entries(SEATS, 0);
+static SEATS_TAKEN: HashMap<u32, u32> = HashMap::with_max_entries(SEATS, 0);
 
 /// Thread -> the call that it is in, of those without a seat. Full: new ones are not followed, and counted.
 #[map]
-pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+static UNSEATED: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+
+/// All three.
+pub(crate) const THREADS: Threads<Thread> = Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED };
 
 /// Slot and call -> how long the calls took. Userspace sets the size before it loads: slots times `STRIDE`.
 #[map]

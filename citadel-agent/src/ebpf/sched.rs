@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use aya::maps::HashMap;
 use aya::maps::MapData;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS};
+use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS, SEATS};
 use citadel_agent_common::hist::Histogram;
 
 use super::error::ProbeError;
@@ -28,7 +28,10 @@ pub struct Sched {
     ebpf: Ebpf,
     slots: Slots,
     tasks: Tasks,
-    threads: HashMap<MapData, u32, [u64; 2]>,
+    /// The threads that have a seat, by seat.
+    seated: HashMap<MapData, u32, u32>,
+    /// The others.
+    unseated: HashMap<MapData, u32, [u64; 4]>,
     run_queue: Mapped<Histogram>,
     on_cpu: Mapped<u64>,
     lost: Mapped<u64>,
@@ -60,7 +63,8 @@ impl Sched {
         let entries = entries as usize;
         Ok(Self {
             tasks: Tasks::of(&mut ebpf)?,
-            threads: object::hash(&mut ebpf, "THREADS")?,
+            seated: object::hash(&mut ebpf, "SEATS_TAKEN")?,
+            unseated: object::hash(&mut ebpf, "UNSEATED")?,
             run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
             on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
@@ -115,8 +119,8 @@ impl Sched {
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 2] {
         let (processes, most) = self.tasks.fill();
-        let threads = self.threads.keys().count() as u64;
-        [("sched_processes", processes, most), ("sched_threads", threads, u64::from(MAX_THREADS))]
+        let threads = (self.seated.keys().count() + self.unseated.keys().count()) as u64;
+        [("sched_processes", processes, most), ("sched_threads", threads, u64::from(SEATS + MAX_THREADS))]
     }
 
     /// What each program has cost, while the kernel keeps count.

@@ -39,7 +39,7 @@ pub struct Syscalls {
     /// The threads that have a seat, by seat.
     seated: HashMap<MapData, u32, u32>,
     /// The others.
-    threads: HashMap<MapData, u32, [u64; 3]>,
+    unseated: HashMap<MapData, u32, [u64; 3]>,
     call_times: MapData,
     /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,
@@ -93,7 +93,7 @@ impl Syscalls {
             calls: calls.to_vec(),
             tasks: Tasks::of(&mut ebpf)?,
             seated: object::hash(&mut ebpf, "SEATS_TAKEN")?,
-            threads: object::hash(&mut ebpf, "THREADS")?,
+            unseated: object::hash(&mut ebpf, "UNSEATED")?,
             call_times: object::data(&mut ebpf, CALL_TIMES)?,
             times: BTreeMap::new(),
             errors: object::hash(&mut ebpf, "CALL_ERRORS")?,
@@ -182,7 +182,7 @@ impl Syscalls {
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
         let (processes, most) = self.tasks.fill();
-        let threads = (self.seated.keys().count() + self.threads.keys().count()) as u64;
+        let threads = (self.seated.keys().count() + self.unseated.keys().count()) as u64;
         let errors = self.errors.keys().count() as u64;
         [
             ("syscalls_processes", processes, most),

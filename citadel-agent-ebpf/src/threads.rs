@@ -1,0 +1,73 @@
+//! Threads of models and what is known of them, each in a seat of its own or, where another one has that, in a map. A
+//! look-up of a seat is some instructions in place, one in a hash is a third of what a program costs.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::maps::{Array, HashMap};
+use citadel_agent_common::abi::seat;
+
+/// What is known of a thread.
+pub trait Entry: Copy + 'static {
+    /// Nothing, and of no thread.
+    const NONE: Self;
+
+    /// The thread's number; 0: of no thread.
+    fn tid(&self) -> u32;
+}
+
+/// The threads that a family follows. What runs on a thread's behalf runs one at a time.
+pub struct Threads<T: 'static> {
+    /// [`seat`] of a thread -> its entry, or that of another thread that shares the seat, or none.
+    pub seated: &'static Array<T>,
+    /// Seat -> the thread that has it: to whom it goes is settled here, because a map takes a new key only once.
+    pub taken: &'static HashMap<u32, u32>,
+    /// Thread -> its entry, of those without a seat.
+    pub others: &'static HashMap<u32, T>,
+}
+
+impl<T: Entry> Threads<T> {
+    /// A thread's entry.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, tid: u32) -> Option<&'static mut T> {
+        // SAFETY: a map value, the thread's own or that of one that shares the seat: then it is only looked at.
+        let seated = unsafe { &mut *self.seated.get_ptr_mut(seat(tid))? };
+        if seated.tid() == tid {
+            return Some(seated);
+        }
+        // SAFETY: a map value, the thread's own.
+        self.others.get_ptr_mut(tid).map(|entry| unsafe { &mut *entry })
+    }
+
+    /// Keeps the entry of a thread that has none; it, or `None` where there is no room.
+    #[inline(always)]
+    #[must_use]
+    pub fn keep(&self, entry: &T) -> Option<&'static mut T> {
+        let (tid, seat) = (entry.tid(), seat(entry.tid()));
+        let place = if self.taken.insert(seat, tid, u64::from(BPF_NOEXIST)).is_ok() {
+            let seated = self.seated.get_ptr_mut(seat)?;
+            // SAFETY: a map value, from now on the thread's.
+            unsafe { *seated = *entry };
+            seated
+        } else {
+            self.others.insert(tid, entry, 0).ok()?;
+            self.others.get_ptr_mut(tid)?
+        };
+        // SAFETY: a map value, the thread's own.
+        Some(unsafe { &mut *place })
+    }
+
+    /// Forgets a thread.
+    #[inline(always)]
+    pub fn forget(&self, tid: u32) {
+        let Some(seated) = self.seated.get_ptr_mut(seat(tid)) else { return };
+        // SAFETY: a map value; written only if it is the thread's.
+        unsafe {
+            if (*seated).tid() == tid {
+                *seated = T::NONE;
+                _ = self.taken.remove(seat(tid));
+                return;
+            }
+        }
+        _ = self.others.remove(tid);
+    }
+}
