@@ -288,10 +288,11 @@ pub const fn mark(process: u32) -> u32 {
     process & (MARKS - 1)
 }
 
-/// Threads of models that are followed at a time: entries of `THREADS`. A vLLM server has some hundreds.
+/// Threads of models without a seat that a family follows at a time: entries of `UNSEATED`. A vLLM server has some hundreds in
+/// all.
 pub const MAX_THREADS: u32 = 16384;
 
-/// Seats for threads in `SEATED` of the `syscalls` family; a power of two.
+/// Seats for threads: entries of `SEATED`; a power of two.
 pub const SEATS: u32 = 16384;
 
 /// The seat that a thread can have: threads whose numbers agree in their last bits share one.
