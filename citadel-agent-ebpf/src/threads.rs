@@ -24,6 +24,28 @@ pub struct Threads<T: 'static> {
     pub others: &'static HashMap<u32, T>,
 }
 
+/// The maps of a family's threads, whose entries are of this type, and `THREADS`, which is all three. When `UNSEATED` is full, new
+/// threads without a seat are not followed: the family counts them.
+#[macro_export]
+macro_rules! threads {
+    ($entry:ty) => {
+        #[::aya_ebpf::macros::map]
+        static SEATED: ::aya_ebpf::maps::Array<$entry> =
+            ::aya_ebpf::maps::Array::with_max_entries(::citadel_agent_common::abi::SEATS, 0);
+
+        #[::aya_ebpf::macros::map]
+        static SEATS_TAKEN: ::aya_ebpf::maps::HashMap<u32, u32> =
+            ::aya_ebpf::maps::HashMap::with_max_entries(::citadel_agent_common::abi::SEATS, 0);
+
+        #[::aya_ebpf::macros::map]
+        static UNSEATED: ::aya_ebpf::maps::HashMap<u32, $entry> =
+            ::aya_ebpf::maps::HashMap::with_max_entries(::citadel_agent_common::abi::MAX_THREADS, 0);
+
+        pub(crate) const THREADS: $crate::threads::Threads<$entry> =
+            $crate::threads::Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED };
+    };
+}
+
 impl<T: Entry> Threads<T> {
     /// A thread's entry.
     #[inline(always)]

@@ -3,10 +3,10 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS, SEATS};
+use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_ebpf::task::Models;
-use citadel_agent_ebpf::threads::{Entry, Threads};
+use citadel_agent_ebpf::threads::Entry;
 
 /// A thread of a model.
 #[repr(C)]
@@ -54,20 +54,8 @@ pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };
 
-/// Seat of a thread -> what is known of it, until it dies.
-#[map]
-static SEATED: Array<Thread> = Array::with_max_entries(SEATS, 0);
-
-/// Seat -> the thread that has it. Preallocated, like the next: programs run under the run queue's lock.
-#[map]
-static SEATS_TAKEN: HashMap<u32, u32> = HashMap::with_max_entries(SEATS, 0);
-
-/// Thread -> what is known of it, of those without a seat. Full: new ones are not followed, and counted.
-#[map]
-static UNSEATED: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
-
-/// All three.
-pub(crate) const THREADS: Threads<Thread> = Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED };
+// Thread -> what is known of it, until it dies. Preallocated: programs run under the run queue's lock.
+citadel_agent_ebpf::threads!(Thread);
 
 /// Slot -> time that threads waited for a CPU. Userspace sets the size to the number of slots before it loads.
 #[map]

@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES, MAX_THREADS, SEATS};
+use citadel_agent_common::abi::{self, LOST_CELLS, MAX_PROCESSES};
 use citadel_agent_common::calls::MAX_FAILURES;
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_ebpf::task::Models;
-use citadel_agent_ebpf::threads::{Entry, Threads};
+use citadel_agent_ebpf::threads::Entry;
 
 /// A thread of a model. Only the thread itself changes it.
 #[repr(C)]
@@ -47,21 +47,9 @@ pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 /// Both.
 pub(crate) const MODELS: Models = Models { tasks: &TASKS, marks: &MARKS };
 
-/// Seat of a thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of
-/// making and removing one.
-#[map]
-static SEATED: Array<Thread> = Array::with_max_entries(SEATS, 0);
-
-/// Seat -> the thread that has it.
-#[map]
-static SEATS_TAKEN: HashMap<u32, u32> = HashMap::with_max_entries(SEATS, 0);
-
-/// Thread -> the call that it is in, of those without a seat. Full: new ones are not followed, and counted.
-#[map]
-static UNSEATED: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
-
-/// All three.
-pub(crate) const THREADS: Threads<Thread> = Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED };
+// Thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of making and
+// removing one.
+citadel_agent_ebpf::threads!(Thread);
 
 /// Slot and call -> how long the calls took. Userspace sets the size before it loads: slots times `STRIDE`.
 #[map]
