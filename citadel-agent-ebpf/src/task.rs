@@ -10,29 +10,29 @@ use citadel_agent_common::abi::mark;
 pub struct Task(pub *const c_void);
 
 impl Task {
-    /// The four bytes at `offset`, a constant that userspace took from the running kernel's BTF.
+    /// The member at `offset`, a constant that userspace took from the running kernel's BTF.
     ///
     /// # Safety
-    /// The pointer is a trusted argument of a BTF tracepoint, and a member of the task lies at the offset.
+    /// The pointer is a trusted argument of a BTF tracepoint, and a member of this size lies at the offset.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn field(self, offset: &'static u32) -> u32 {
+    pub unsafe fn field<T: Copy>(self, offset: &'static u32) -> T {
         // SAFETY: as the caller promises.
         unsafe { member(self.0, offset) }
     }
 }
 
-/// The four bytes of a kernel's struct at `offset`, a constant that userspace took from the running kernel's BTF.
+/// The member of a kernel's struct at `offset`, a constant that userspace took from the running kernel's BTF.
 ///
 /// # Safety
-/// The pointer is one that the verifier knows the kernel's type of, and a member of that lies at the offset.
+/// The pointer is one that the verifier knows the kernel's type of, and a member of that, of this size, lies at the offset.
 #[inline(always)]
 #[must_use]
-pub unsafe fn member(of: *const c_void, offset: &'static u32) -> u32 {
+pub unsafe fn member<T: Copy>(of: *const c_void, offset: &'static u32) -> T {
     // SAFETY: the offset is in read-only data; as the caller promises.
     unsafe {
         let offset = (&raw const *offset).read_volatile();
-        of.byte_add(offset as usize).cast::<u32>().read_volatile()
+        of.byte_add(offset as usize).cast::<T>().read_volatile()
     }
 }
 

@@ -75,7 +75,7 @@ fn note_reader(connection: &mut Connection, sock: *const c_void) {
     // A parser in the kernel (`net/strparser`, which sockmap uses) may read in a softirq, where the running process is
     // anybody; it does so only while nobody has the socket locked.
     // SAFETY: the offset is that of this member.
-    if connection.reader == process || unsafe { member(sock, &LOCK_OWNED) } == 0 {
+    if connection.reader == process || unsafe { member::<u32>(sock, &LOCK_OWNED) } == 0 {
         return;
     }
     // SAFETY: no arguments. The clock that a process's start is told by.

@@ -1,7 +1,8 @@
 //! The `sched` family: how long the models' threads wait for a CPU, and how long they have one.
 //!
 //! A thread waits from the moment it becomes runnable (it is woken, or loses the CPU while it could go on) to the moment it
-//! is switched to. All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
+//! is switched to. The time that it has a CPU is the kernel's own account of it, which leaves out what a hypervisor took, and
+//! interrupts where the kernel can tell (`update_rq_clock_task`); it is brought up to date before a switch is traced. All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
 #![no_std]
 #![no_main]
 
@@ -16,7 +17,7 @@ use citadel_agent_ebpf::task::Task;
 
 use maps::{LOST, MODELS, ON_CPU, RUN_QUEUE, THREADS, Thread};
 
-/// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next two from the running kernel's
+/// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next three from the running kernel's
 /// BTF.
 #[unsafe(no_mangle)]
 static TASK_PID: u32 = 0;
@@ -26,6 +27,9 @@ static TASK_TGID: u32 = 0;
 /// Offset of `__state` (`state` before 5.14).
 #[unsafe(no_mangle)]
 static TASK_STATE: u32 = 0;
+/// Offset of `se.sum_exec_runtime`, nanoseconds that it has had a CPU.
+#[unsafe(no_mangle)]
+static TASK_ON_CPU: u32 = 0;
 
 /// `TASK_RUNNING` of `<linux/sched.h>`.
 const RUNNING: u32 = 0;
@@ -52,16 +56,11 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let preempted: u64 = ctx.arg(0);
     let (prev, next) = (Task(ctx.arg(1)), Task(ctx.arg(2)));
     let (from, to) = (thread(prev), thread(next));
-    if from.is_none() && to.is_none() {
-        return 0;
-    }
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     if let Some(thread) = from {
-        leaves(thread, prev, preempted as u8 != 0, now);
+        leaves(thread, prev, preempted as u8 != 0);
     }
     if let Some(thread) = to {
-        enters(thread, now);
+        enters(thread, next);
     }
     0
 }
@@ -103,26 +102,25 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 fn wake(task: Task) {
     let Some(thread) = thread(task) else { return };
     // One that is woken while it still runs loses this time again when it is switched from.
-    if thread.running_ns == 0 && thread.runnable_ns == 0 {
-        // SAFETY: no arguments.
-        thread.runnable_ns = unsafe { bpf_ktime_get_ns() };
+    if thread.running == 0 && thread.runnable_ns == 0 {
+        thread.runnable_ns = now();
     }
 }
 
 /// A thread of a model loses the CPU.
 #[inline(always)]
-fn leaves(thread: &mut Thread, task: Task, preempted: bool, now: u64) {
+fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
     // SAFETY: an argument of the tracepoint; the offset is that of this member.
-    let state = unsafe { task.field(&TASK_STATE) };
-    if thread.running_ns != 0
+    let state: u32 = unsafe { task.field(&TASK_STATE) };
+    if thread.running != 0
         && let Some(on_cpu) = ON_CPU.get_ptr_mut(thread.slot)
     {
         // SAFETY: a map value; other CPUs only add atomically.
-        add(unsafe { &mut *on_cpu }, now.wrapping_sub(thread.running_ns));
+        add(unsafe { &mut *on_cpu }, on_cpu_ns(task).wrapping_sub(thread.on_cpu_ns));
     }
-    thread.running_ns = 0;
+    thread.running = 0;
     // A preempted task stays on the run queue, whatever it was about to wait for.
-    thread.runnable_ns = if preempted || state == RUNNING { now } else { 0 };
+    thread.runnable_ns = if preempted || state == RUNNING { now() } else { 0 };
     if !preempted && state & DEAD != 0 {
         THREADS.forget(thread.tid);
     }
@@ -130,15 +128,29 @@ fn leaves(thread: &mut Thread, task: Task, preempted: bool, now: u64) {
 
 /// A thread of a model gets the CPU.
 #[inline(always)]
-fn enters(thread: &mut Thread, now: u64) {
+fn enters(thread: &mut Thread, task: Task) {
     if thread.runnable_ns != 0
         && let Some(histogram) = RUN_QUEUE.get_ptr_mut(thread.slot)
     {
         // SAFETY: a map value; other CPUs only add atomically.
-        observe(unsafe { &mut *histogram }, now.wrapping_sub(thread.runnable_ns));
+        observe(unsafe { &mut *histogram }, now().wrapping_sub(thread.runnable_ns));
     }
     thread.runnable_ns = 0;
-    thread.running_ns = now;
+    (thread.running, thread.on_cpu_ns) = (1, on_cpu_ns(task));
+}
+
+/// Nanoseconds of the monotonic clock.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Nanoseconds that a task has had a CPU since it was made, to the last time that the kernel's account was brought up to date.
+#[inline(always)]
+fn on_cpu_ns(task: Task) -> u64 {
+    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    unsafe { task.field(&TASK_ON_CPU) }
 }
 
 /// What is known of a thread, if it is a model's; made if it is new. A thread is woken and switched under its run queue's lock,

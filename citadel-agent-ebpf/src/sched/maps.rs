@@ -14,21 +14,22 @@ use citadel_agent_ebpf::threads::Entry;
 pub(crate) struct Thread {
     /// Since when it waits for a CPU; 0 if it does not.
     pub(crate) runnable_ns: u64,
-    /// Since when it has one; 0 if it has none, or had it before it was seen.
-    pub(crate) running_ns: u64,
+    /// How long it had had a CPU when it was given the one that it has.
+    pub(crate) on_cpu_ns: u64,
     /// Its model's.
     pub(crate) slot: u32,
     /// The mark of its process when the slot was looked up: as long as it is the same, so is the slot.
     pub(crate) mark: u32,
     /// Its own number; 0 in a seat that is free.
     pub(crate) tid: u32,
-    pub(crate) _reserved: u32,
+    /// Not 0 if it has a CPU; 0 if it has none, or had it before it was seen.
+    pub(crate) running: u32,
 }
 
 impl Thread {
     /// One that is seen for the first time.
     pub(crate) const fn new(slot: u32, mark: u32, tid: u32) -> Self {
-        Self { runnable_ns: 0, running_ns: 0, slot, mark, tid, _reserved: 0 }
+        Self { runnable_ns: 0, on_cpu_ns: 0, slot, mark, tid, running: 0 }
     }
 }
 

@@ -52,6 +52,7 @@ impl Sched {
             .override_global("TASK_PID", &layout.task_pid, true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
             .override_global("TASK_STATE", &layout.task_state, true)
+            .override_global("TASK_ON_CPU", &layout.task_on_cpu, true)
             .map_max_entries("RUN_QUEUE", entries)
             .map_max_entries("ON_CPU", entries)
             .load(OBJECT)?;

@@ -2,7 +2,7 @@
 //! (`Documentation/bpf/btf.rst`).
 //!
 //! Read here, because aya keeps members to itself, and the readers of BTF that there are (btf-rs, libbpf) are under the LGPL
-//! and build a model of all of the kernel's 150,000 types in memory, for four offsets.
+//! and build a model of all of the kernel's 150,000 types in memory, for seven offsets.
 
 use std::fs;
 use std::io;
@@ -31,6 +31,8 @@ pub struct Layout {
     pub task_tgid: u32,
     /// `task_struct.__state`; `state` before Linux 5.14.
     pub task_state: u32,
+    /// `task_struct.se.sum_exec_runtime`.
+    pub task_on_cpu: u32,
 }
 
 /// Why a layout is not known.
@@ -108,15 +110,18 @@ pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
         Place { name: "task_struct", member: "tgid", offset: None },
         Place { name: "task_struct", member: "__state", offset: None },
         Place { name: "task_struct", member: "state", offset: None },
+        Place { name: "task_struct", member: "se", offset: None },
+        Place { name: "sched_entity", member: "sum_exec_runtime", offset: None },
     ];
     find(btf, &mut places)?;
-    let [copied_seq, lock, task_pid, task_tgid, state, old_state] = places;
+    let [copied_seq, lock, task_pid, task_tgid, state, old_state, entity, on_cpu] = places;
     Ok(Layout {
         copied_seq: copied_seq.found()?,
         lock_owned: lock.found()? + 4,
         task_pid: task_pid.found()?,
         task_tgid: task_tgid.found()?,
         task_state: state.offset.map_or_else(|| old_state.found(), Ok)?,
+        task_on_cpu: entity.found()? + on_cpu.found()?,
     })
 }
 
@@ -246,7 +251,7 @@ mod tests {
         }
         let layout = read(&roots).unwrap().layout;
         assert_eq!(layout.task_tgid, layout.task_pid + 4, "include/linux/sched.h declares them one after the other");
-        assert!(layout.copied_seq > 0 && layout.task_state < layout.task_pid);
+        assert!(layout.copied_seq > 0 && layout.task_state < layout.task_on_cpu && layout.task_on_cpu < layout.task_pid);
     }
 
     #[test]
