@@ -2,7 +2,8 @@
 //!
 //! A thread waits from the moment it becomes runnable (it is woken, or loses the CPU while it could go on) to the moment it
 //! is switched to. The time that it has a CPU is the kernel's own account of it, which leaves out what a hypervisor took, and
-//! interrupts where the kernel can tell (`update_rq_clock_task`); it is brought up to date before a switch is traced. All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
+//! interrupts where the kernel can tell (`update_rq_clock_task`); it is brought up to date before a switch is traced. It is read
+//! where a thread loses the CPU, so nothing is missed with a switch to it that the kernel does not trace (seen on 6.18). All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
 #![no_std]
 #![no_main]
 
@@ -60,7 +61,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         leaves(thread, prev, preempted as u8 != 0);
     }
     if let Some(thread) = to {
-        enters(thread, next);
+        enters(thread);
     }
     0
 }
@@ -101,8 +102,8 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn wake(task: Task) {
     let Some(thread) = thread(task) else { return };
-    // One that is woken while it still runs loses this time again when it is switched from.
-    if thread.running == 0 && thread.runnable_ns == 0 {
+    // A preempted one waits already. One that is woken while it still runs loses this time again when it is switched from.
+    if thread.runnable_ns == 0 {
         thread.runnable_ns = now();
     }
 }
@@ -112,13 +113,15 @@ fn wake(task: Task) {
 fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
     // SAFETY: an argument of the tracepoint; the offset is that of this member.
     let state: u32 = unsafe { task.field(&TASK_STATE) };
-    if thread.running != 0
+    let on_cpu_ns = on_cpu_ns(task);
+    // Less than before is of a new thread with the number of one that was not seen to die.
+    if on_cpu_ns > thread.on_cpu_ns
         && let Some(on_cpu) = ON_CPU.get_ptr_mut(thread.slot)
     {
         // SAFETY: a map value; other CPUs only add atomically.
-        add(unsafe { &mut *on_cpu }, on_cpu_ns(task).wrapping_sub(thread.on_cpu_ns));
+        add(unsafe { &mut *on_cpu }, on_cpu_ns - thread.on_cpu_ns);
     }
-    thread.running = 0;
+    thread.on_cpu_ns = on_cpu_ns;
     // A preempted task stays on the run queue, whatever it was about to wait for.
     thread.runnable_ns = if preempted || state == RUNNING { now() } else { 0 };
     if !preempted && state & DEAD != 0 {
@@ -128,7 +131,7 @@ fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
 
 /// A thread of a model gets the CPU.
 #[inline(always)]
-fn enters(thread: &mut Thread, task: Task) {
+fn enters(thread: &mut Thread) {
     if thread.runnable_ns != 0
         && let Some(histogram) = RUN_QUEUE.get_ptr_mut(thread.slot)
     {
@@ -136,7 +139,6 @@ fn enters(thread: &mut Thread, task: Task) {
         observe(unsafe { &mut *histogram }, now().wrapping_sub(thread.runnable_ns));
     }
     thread.runnable_ns = 0;
-    (thread.running, thread.on_cpu_ns) = (1, on_cpu_ns(task));
 }
 
 /// Nanoseconds of the monotonic clock.
@@ -164,11 +166,15 @@ fn thread(task: Task) -> Option<&'static mut Thread> {
     let tid = unsafe { task.field(&TASK_PID) };
     if let Some(thread) = THREADS.find(tid) {
         if thread.mark != mark {
-            (thread.slot, thread.mark) = (MODELS.slot(process)?, mark);
+            let slot = MODELS.slot(process)?;
+            if thread.slot != slot {
+                *thread = Thread::new(slot, mark, tid, on_cpu_ns(task));
+            }
+            thread.mark = mark;
         }
         return Some(thread);
     }
-    let made = THREADS.keep(&Thread::new(MODELS.slot(process)?, mark, tid));
+    let made = THREADS.keep(&Thread::new(MODELS.slot(process)?, mark, tid, on_cpu_ns(task)));
     if made.is_none() {
         lost(1);
     }

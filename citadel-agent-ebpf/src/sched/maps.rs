@@ -14,7 +14,7 @@ use citadel_agent_ebpf::threads::Entry;
 pub(crate) struct Thread {
     /// Since when it waits for a CPU; 0 if it does not.
     pub(crate) runnable_ns: u64,
-    /// How long it had had a CPU when it was given the one that it has.
+    /// How long it had had a CPU when it last lost one, or was first seen as the model's.
     pub(crate) on_cpu_ns: u64,
     /// Its model's.
     pub(crate) slot: u32,
@@ -22,19 +22,18 @@ pub(crate) struct Thread {
     pub(crate) mark: u32,
     /// Its own number; 0 in a seat that is free.
     pub(crate) tid: u32,
-    /// Not 0 if it has a CPU; 0 if it has none, or had it before it was seen.
-    pub(crate) running: u32,
+    pub(crate) _reserved: u32,
 }
 
 impl Thread {
     /// One that is seen for the first time.
-    pub(crate) const fn new(slot: u32, mark: u32, tid: u32) -> Self {
-        Self { runnable_ns: 0, on_cpu_ns: 0, slot, mark, tid, running: 0 }
+    pub(crate) const fn new(slot: u32, mark: u32, tid: u32, on_cpu_ns: u64) -> Self {
+        Self { runnable_ns: 0, on_cpu_ns, slot, mark, tid, _reserved: 0 }
     }
 }
 
 impl Entry for Thread {
-    const NONE: Self = Self::new(0, 0, 0);
+    const NONE: Self = Self::new(0, 0, 0, 0);
 
     #[inline(always)]
     fn tid(&self) -> u32 {

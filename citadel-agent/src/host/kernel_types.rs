@@ -251,7 +251,9 @@ mod tests {
         }
         let layout = read(&roots).unwrap().layout;
         assert_eq!(layout.task_tgid, layout.task_pid + 4, "include/linux/sched.h declares them one after the other");
-        assert!(layout.copied_seq > 0 && layout.task_state < layout.task_on_cpu && layout.task_on_cpu < layout.task_pid);
+        assert!(
+            layout.copied_seq > 0 && layout.task_state < layout.task_on_cpu && layout.task_on_cpu < layout.task_pid
+        );
     }
 
     #[test]

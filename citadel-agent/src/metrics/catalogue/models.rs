@@ -56,7 +56,7 @@ catalogue! {
     RUN_QUEUE: Histogram Seconds "citadel_model_runqueue_latency_seconds" ["model", "port"]
         "Runnable to running: how long threads of the model's processes waited for a CPU, each time.";
     ON_CPU: Counter Seconds "citadel_model_on_cpu_seconds_total" ["model", "port"]
-        "Time that threads of the model's processes had a CPU, each up to the last time it left one.";
+        "Time that threads of the model's processes had a CPU, by the kernel's account, each up to the last time it left one.";
     SYSCALL_DURATION: Histogram Seconds "citadel_model_syscall_duration_seconds" ["model", "port", "syscall"]
         "How long system calls of the model's processes took, each as it ended. Waiting calls (poll, futex, epoll_wait, epoll_pwait, epoll_pwait2, accept4, io_uring_enter; where configured also select, connect, accept, ppoll) are idleness as much as stall; and so is any call that reads from a blocking socket or pipe.";
     SYSCALL_ERRORS: Counter None "citadel_model_syscall_errors_total" ["model", "port", "syscall", "errno"]
