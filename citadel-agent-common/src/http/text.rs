@@ -62,9 +62,11 @@ impl Text {
         macro_rules! find {
             ($($at:literal)+) => {
                 $(
-                    let newline = through_newline(self.at::<$at>());
-                    if newline.found {
-                        return bounded::<127>($at + newline.bytes);
+                    if has_control(self.at::<$at>()) {
+                        let newline = through_newline(self.at::<$at>());
+                        if newline.found {
+                            return bounded::<127>($at + newline.bytes);
+                        }
                     }
                 )+
             };
@@ -188,6 +190,14 @@ pub const fn is_digit(byte: u8) -> bool {
 #[must_use]
 pub const fn lower(word: u64) -> u64 {
     word | LOWER
+}
+
+/// Whether a word has an LF, or looks like it: a byte below 11 or above 138 does. Cheaper than to look for it, and most words of a
+/// head have none of these.
+#[inline(always)]
+const fn has_control(word: u64) -> bool {
+    // A byte from 11 to 138 neither borrows from the next nor keeps its top bit; the lowest one below 11 gets its own.
+    word.wrapping_sub(0x0b * ONES) & HIGHS != 0
 }
 
 /// Where a word's first LF is.

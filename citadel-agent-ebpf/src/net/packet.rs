@@ -19,8 +19,12 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 
-/// Payload bytes that one helper call brings.
+/// Room for payload bytes, with which offsets into them are bounded.
 const WINDOW: u32 = connection::WINDOW as u32;
+
+/// Payload bytes that one helper call brings: most of a server's heads whole. Copying is a good part of what a packet costs.
+const LOADED: u32 = 320;
+const _: () = assert!(LOADED <= WINDOW);
 
 /// A field of the context. Volatile, because the verifier rewrites each access by itself and refuses merged ones.
 macro_rules! context {
@@ -164,8 +168,8 @@ impl Segment {
     #[inline(always)]
     pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window) -> Bytes<'a> {
         // A base from which no offset is inside the window: nothing is loaded yet.
-        window.base = u32::MAX - WINDOW;
-        window.last_text = WINDOW - 1;
+        window.base = u32::MAX - LOADED;
+        window.last_text = LOADED - 1;
         window.payload_at = self.at;
         window.payload_len = self.len;
         window.flags = self.flags as u32;
@@ -200,7 +204,7 @@ impl Payload for Bytes<'_> {
 }
 
 impl Bytes<'_> {
-    /// Loads the window from `offset` on: up to 512 bytes, as many as there are.
+    /// Loads the window from `offset` on: up to [`LOADED`] bytes, as many as there are.
     #[inline(always)]
     fn load(&mut self, offset: u32) -> Option<()> {
         // SAFETY: behind a reference. Volatile, as in `text`.
@@ -208,7 +212,7 @@ impl Bytes<'_> {
             ((&raw const self.window.payload_at).read_volatile(), (&raw const self.window.payload_len).read_volatile())
         };
         let left = len.wrapping_sub(offset).wrapping_sub(1);
-        let last = forget(&mut self.window.scratch, if left < WINDOW { left } else { WINDOW - 1 });
+        let last = forget(&mut self.window.scratch, if left < LOADED { left } else { LOADED - 1 });
         // SAFETY: the window is longer than the length that is passed.
         let failed = unsafe {
             bpf_skb_load_bytes(
@@ -220,7 +224,7 @@ impl Bytes<'_> {
         };
         self.window.base = offset;
         // What is read beyond the payload's end has no meaning, so a text may begin in its last byte.
-        self.window.last_text = if left < WINDOW { WINDOW - 1 } else { WINDOW - Text::LEN as u32 };
+        self.window.last_text = if left < LOADED { LOADED - 1 } else { LOADED - Text::LEN as u32 };
         if failed == 0 { Some(()) } else { None }
     }
 }
