@@ -81,8 +81,16 @@ const EIGHTHS: [u64; 8] = [
     0xeac0_c6e7_dd24_392e,
 ];
 
-/// How many zeros precede the top bit of a number of four bits, two bits for each number.
-const LEADING_ZEROS: u32 = 0b00_00_00_00_00_00_00_00_01_01_01_01_10_10_11_00;
+/// How many zeros precede the top bit of a byte.
+static LEADING_ZEROS: [u8; 256] = {
+    let mut zeros = [0; 256];
+    let mut byte = 1;
+    while byte < zeros.len() {
+        zeros[byte] = (byte as u8).leading_zeros() as u8;
+        byte += 1;
+    }
+    zeros
+};
 
 /// In [`PARTS`]: how many eighths end before the part.
 const PART_BASE: u64 = 15;
@@ -125,19 +133,19 @@ pub fn cell(ns: u64) -> usize {
     if units <= 1 << 10 {
         return 0;
     }
-    // The position of the top bit, by halving: this target has no count-leading-zeros instruction. `norm` has its top bit
+    // The position of the top bit, by halving and a table: this target has no count-leading-zeros instruction. `norm` has its top bit
     // at 62 in the end, so that differences fit. It is one of the 32 from 10 on.
     let mut norm = units << 21;
     let mut top = 41;
     let mut width = 16;
-    while width > 2 {
+    while width > 4 {
         // Does the value fit below the upper `width` of 63 bits?
         let shift = below(norm, 1 << (63 - width)) * width;
         norm <<= shift;
         top -= shift;
         width >>= 1;
     }
-    let shift = u64::from(LEADING_ZEROS >> ((norm >> 59) * 2)) & 3;
+    let shift = u64::from(LEADING_ZEROS[(norm >> 55) as usize & 255]);
     norm <<= shift;
     top -= shift;
     // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above: those below its part of the octave,
