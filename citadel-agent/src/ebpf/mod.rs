@@ -20,3 +20,4 @@ pub mod status;
 pub mod support;
 pub mod syscalls;
 pub mod tasks;
+mod threads;

@@ -3,10 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use aya::maps::HashMap;
-use aya::maps::MapData;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS, SEATS};
+use citadel_agent_common::abi::{LOST_CELLS, Lost};
 use citadel_agent_common::hist::Histogram;
 
 use super::error::ProbeError;
@@ -16,6 +14,7 @@ use super::object;
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
 use super::tasks::{Tasks, slots_of_processes};
+use super::threads::Threads;
 use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::Layout;
 
@@ -28,10 +27,7 @@ pub struct Sched {
     ebpf: Ebpf,
     slots: Slots,
     tasks: Tasks,
-    /// The threads that have a seat, by seat.
-    seated: HashMap<MapData, u32, u32>,
-    /// The others.
-    unseated: HashMap<MapData, u32, [u64; 4]>,
+    threads: Threads<[u64; 4]>,
     run_queue: Mapped<Histogram>,
     on_cpu: Mapped<u64>,
     lost: Mapped<u64>,
@@ -64,8 +60,7 @@ impl Sched {
         let entries = entries as usize;
         Ok(Self {
             tasks: Tasks::of(&mut ebpf)?,
-            seated: object::hash(&mut ebpf, "SEATS_TAKEN")?,
-            unseated: object::hash(&mut ebpf, "UNSEATED")?,
+            threads: Threads::of(&mut ebpf)?,
             run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
             on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
@@ -119,9 +114,8 @@ impl Sched {
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 2] {
-        let (processes, most) = self.tasks.fill();
-        let threads = (self.seated.keys().count() + self.unseated.keys().count()) as u64;
-        [("sched_processes", processes, most), ("sched_threads", threads, u64::from(SEATS + MAX_THREADS))]
+        let [(processes, most_processes), (threads, most_threads)] = [self.tasks.fill(), self.threads.fill()];
+        [("sched_processes", processes, most_processes), ("sched_threads", threads, most_threads)]
     }
 
     /// What each program has cost, while the kernel keeps count.

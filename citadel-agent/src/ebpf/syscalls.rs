@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::{HashMap, MapData};
 use aya::programs::ProgramFd;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use citadel_agent_common::abi::{LOST_CELLS, Lost, MAX_THREADS, SEATS};
+use citadel_agent_common::abi::{LOST_CELLS, Lost};
 use citadel_agent_common::calls::{Call, Failure, MAX_FAILURES, NUMBERS, Place, Places, UNMEASURED, stride};
 use citadel_agent_common::hist::{Histogram, SUM_CELL};
 use tracing::info;
@@ -18,6 +18,7 @@ use super::object;
 use super::slots::{Slots, TooManyPorts};
 use super::stats::{self, RunStats};
 use super::tasks::{Tasks, slots_of_processes};
+use super::threads::Threads;
 use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::Layout;
 
@@ -36,10 +37,7 @@ pub struct Syscalls {
     calls: Vec<&'static Call>,
     slots: Slots,
     tasks: Tasks,
-    /// The threads that have a seat, by seat.
-    seated: HashMap<MapData, u32, u32>,
-    /// The others.
-    unseated: HashMap<MapData, u32, [u64; 3]>,
+    threads: Threads<[u64; 3]>,
     call_times: MapData,
     /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,
@@ -92,8 +90,7 @@ impl Syscalls {
             form,
             calls: calls.to_vec(),
             tasks: Tasks::of(&mut ebpf)?,
-            seated: object::hash(&mut ebpf, "SEATS_TAKEN")?,
-            unseated: object::hash(&mut ebpf, "UNSEATED")?,
+            threads: Threads::of(&mut ebpf)?,
             call_times: object::data(&mut ebpf, CALL_TIMES)?,
             times: BTreeMap::new(),
             errors: object::hash(&mut ebpf, "CALL_ERRORS")?,
@@ -181,12 +178,11 @@ impl Syscalls {
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
-        let (processes, most) = self.tasks.fill();
-        let threads = (self.seated.keys().count() + self.unseated.keys().count()) as u64;
+        let [(processes, most_processes), (threads, most_threads)] = [self.tasks.fill(), self.threads.fill()];
         let errors = self.errors.keys().count() as u64;
         [
-            ("syscalls_processes", processes, most),
-            ("syscalls_threads", threads, u64::from(SEATS + MAX_THREADS)),
+            ("syscalls_processes", processes, most_processes),
+            ("syscalls_threads", threads, most_threads),
             ("syscalls_errors", errors, u64::from(MAX_FAILURES)),
         ]
     }
