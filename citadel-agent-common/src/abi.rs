@@ -265,7 +265,7 @@ pub mod counter {
     pub const PROTOCOLS: usize = 40;
 }
 
-/// Which ports are measured: the single entry of the `CONFIG` map.
+/// Which ports are measured: what the variable `PORT_RANGE` of the `net` programs holds.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PortRange {

@@ -13,9 +13,10 @@ use citadel_agent_common::hist::Histogram;
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
 pub(crate) const V4_MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 
-/// Which ports can be measured at all; written by userspace, also while the programs run.
-#[map]
-static CONFIG: Array<PortRange> = Array::with_max_entries(1, 0);
+/// Which ports can be measured at all; written by userspace, also while the programs run: it sees it as the only value of the
+/// map `.bss`. A variable, because every packet of the host is looked at: reading one is an instruction, where a look-up in a map
+/// is a dozen.
+static mut PORT_RANGE: PortRange = PortRange { first: 0, span: 0 };
 
 /// Port -> slot + 1, [`NO_SLOT`] where the port is not measured. Half a megabyte, so that no port needs a search.
 #[map]
@@ -81,8 +82,10 @@ pub(crate) const EGRESS: u32 = 0;
 /// The slot of a port, if it is measured.
 #[inline(always)]
 pub(crate) fn slot(port: u32) -> Option<u32> {
-    let range = CONFIG.get(0)?;
-    if port.wrapping_sub(range.first) > range.span {
+    // SAFETY: always readable. Volatile: userspace writes it at any time.
+    let (first, span) =
+        unsafe { ((&raw const PORT_RANGE.first).read_volatile(), (&raw const PORT_RANGE.span).read_volatile()) };
+    if port.wrapping_sub(first) > span {
         return None;
     }
     match *PORTS.get(port)? {

@@ -38,6 +38,9 @@ const CONTINUATIONS: [(&str, u32, &str); 3] = [
     ("EGRESS_PROGRAMS", 0, "net_egress"),
 ];
 
+/// The map of the programs' variables, of which there is one: `PORT_RANGE`.
+const VARIABLES: &str = ".bss";
+
 /// How long early data waits for the connection that it belongs to; a handshake that takes longer has failed.
 const EARLY_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -51,7 +54,7 @@ pub struct Net {
     slots: Slots,
     /// The ports that are measured now.
     measured: BTreeSet<u16>,
-    config: Array<MapData, Range>,
+    range: Array<MapData, Range>,
     ports: Array<MapData, u32>,
     early: HashMap<MapData, Key, EarlyValue>,
     /// The agent's own connections, until somebody announces them here.
@@ -115,7 +118,7 @@ impl Net {
         let mut net = Self {
             slots,
             measured: BTreeSet::new(),
-            config: object::array(&mut ebpf, "CONFIG")?,
+            range: object::array(&mut ebpf, VARIABLES)?,
             ports: object::array(&mut ebpf, "PORTS")?,
             early: object::hash(&mut ebpf, "EARLY")?,
             own: Some(object::hash(&mut ebpf, "OWN")?),
@@ -222,7 +225,7 @@ impl Net {
             // No port at all: one that no packet has.
             _ => abi::PortRange { first: 0, span: 0 },
         };
-        self.config.set(0, Range(range), 0).map_err(failed("CONFIG"))
+        self.range.set(0, Range(range), 0).map_err(failed(VARIABLES))
     }
 
     /// What was counted for a port, if it ever had a slot.
