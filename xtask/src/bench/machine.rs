@@ -27,7 +27,7 @@ pub(super) struct Args {
 /// What of the throughput fentry must leave.
 const TARGET: f64 = 0.85;
 
-/// Begins the line of a round on the console: requests a second with nothing, fentry and raw_tp, separated by tabs.
+/// Begins the line of a round on the console: for each of [`PARTS`] the numbers of each of [`POLICIES`], separated by tabs.
 const ROUND: &str = "GUEST ROUND\t";
 /// Begins the line with the kernel's release.
 const RELEASE: &str = "GUEST RELEASE\t";
@@ -43,8 +43,22 @@ struct Form {
 const PARTS: [Option<Form>; 3] =
     [None, Some(Form { configured: "auto", name: "fentry" }), Some(Form { configured: "raw_tp", name: "raw_tp" })];
 
-/// Requests a second in each of [`PARTS`].
-type Rates = [f64; PARTS.len()];
+/// How nginx and wrk share the one CPU, see `sched(7)`. By `SCHED_BATCH` who is woken does not take the CPU from who has it:
+/// wrk sends on all connections, then nginx answers them all, so that it always has something to do, as it would on a CPU of its
+/// own that is saturated. By `SCHED_OTHER` they take turns every few requests.
+const POLICIES: [i32; 2] = [libc::SCHED_BATCH, libc::SCHED_OTHER];
+
+/// What a load has shown.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+struct Load {
+    /// Requests a second.
+    rate: f64,
+    /// How often nginx lost the CPU, a request.
+    switches: f64,
+}
+
+/// The loads of a round: of each of [`PARTS`], by each of [`POLICIES`].
+type Round = [[Load; POLICIES.len()]; PARTS.len()];
 
 /// Runs `cargo xtask bench machine`.
 pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<()> {
@@ -68,20 +82,21 @@ pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String>
     // What is in memory after it is so in all rounds.
     wrk::saturate(MODEL_PORT, seconds)?;
     for round in 0..rounds as usize {
-        let mut rates = Rates::default();
+        let mut loads = Round::default();
         for place in 0..PARTS.len() {
             // Each is first, second and last as often as the others, so that what drifts slowly favours none.
             let part = (round + place) % PARTS.len();
-            rates[part] = rate(&stage, &nginx, PARTS[part], seconds)?;
+            loads[part] = with(&stage, &nginx, PARTS[part], seconds)?;
         }
-        println!("{ROUND}{}", rates.map(|rate| rate.to_string()).join("\t"));
+        let numbers = loads.as_flattened().iter().map(|load| format!("{}\t{}", load.rate, load.switches));
+        println!("{ROUND}{}", numbers.collect::<Vec<_>>().join("\t"));
     }
     Ok(format!("{rounds} rounds"))
 }
 
-/// Requests a second with this attached.
-fn rate(stage: &Stage, nginx: &Nginx, form: Option<Form>, seconds: u64) -> Result<f64> {
-    let Some(Form { configured, name }) = form else { return Ok(wrk::saturate(MODEL_PORT, seconds)?.rate) };
+/// The loads with this attached.
+fn with(stage: &Stage, nginx: &Nginx, form: Option<Form>, seconds: u64) -> Result<[Load; POLICIES.len()]> {
+    let Some(Form { configured, name }) = form else { return loads(nginx, seconds) };
     let mut agent = Agent::start_with(stage, "none", &format!("ebpf: {{ syscall_form: {configured} }}\n"))?;
     let page = agent.page()?;
     let all = page.sum("citadel_probe_status", &[]);
@@ -89,7 +104,7 @@ fn rate(stage: &Stage, nginx: &Nginx, form: Option<Form>, seconds: u64) -> Resul
     let form = agent.form()?;
     ensure!(form == name, "system calls are seen by {form}, not by {name}");
     agent.wait_until_known(nginx.pid())?;
-    let outcome = wrk::saturate(MODEL_PORT, seconds)?;
+    let loads = loads(nginx, seconds)?;
     let page = agent.page()?;
     for count in [
         "citadel_model_requests_total",
@@ -98,29 +113,85 @@ fn rate(stage: &Stage, nginx: &Nginx, form: Option<Form>, seconds: u64) -> Resul
         "citadel_model_runqueue_latency_seconds_count",
     ] {
         let counted = page.sum(count, &[("port", &MODEL_PORT.to_string())]).unwrap_or(0.0);
-        ensure!(counted > 0.0, "{count} is {counted} after {} requests", outcome.requests);
+        ensure!(counted > 0.0, "{count} is {counted} after the load");
     }
-    Ok(outcome.rate)
+    Ok(loads)
+}
+
+/// A load by each policy.
+fn loads(nginx: &Nginx, seconds: u64) -> Result<[Load; POLICIES.len()]> {
+    let mut loads = [Load::default(); POLICIES.len()];
+    for (load, policy) in loads.iter_mut().zip(POLICIES) {
+        let workers = nginx.workers()?;
+        for &process in &workers {
+            schedule(process, policy)?;
+        }
+        // wrk takes over its parent's.
+        schedule(0, policy)?;
+        let before = switches(&workers)?;
+        let outcome = wrk::saturate(MODEL_PORT, seconds);
+        schedule(0, libc::SCHED_OTHER)?;
+        let (outcome, after) = (outcome?, switches(&workers)?);
+        *load = Load { rate: outcome.rate, switches: (after - before) as f64 / outcome.requests as f64 };
+    }
+    Ok(loads)
+}
+
+/// Gives a process a scheduling policy; 0 is the caller.
+fn schedule(process: u32, policy: i32) -> Result<()> {
+    // SAFETY: a valid pointer; the kernel says what is wrong with the rest.
+    let set =
+        unsafe { libc::sched_setscheduler(process.cast_signed(), policy, &libc::sched_param { sched_priority: 0 }) };
+    ensure!(set == 0, "sched_setscheduler of process {process}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// How often these processes, of one thread each, have lost the CPU.
+fn switches(processes: &[u32]) -> Result<u64> {
+    let mut count = 0;
+    for process in processes {
+        let path = format!("/proc/{process}/status");
+        let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        for line in status.lines() {
+            if let Some((_, number)) = line.split_once("voluntary_ctxt_switches:") {
+                count += number.trim().parse::<u64>().with_context(|| format!("{path}: {line}"))?;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// The kernel's release and the rounds.
-fn parse(console: &str) -> Option<(String, Vec<Rates>)> {
+fn parse(console: &str) -> Option<(String, Vec<Round>)> {
     let lines = |begin: &'static str| console.lines().filter_map(move |line| line.trim_end().strip_prefix(begin));
-    let rounds: Option<Vec<Rates>> = lines(ROUND)
+    let rounds: Option<Vec<Round>> = lines(ROUND)
         .map(|row| {
-            let rates: Vec<f64> = row.split('\t').map(str::parse).collect::<Result<_, _>>().ok()?;
-            rates.try_into().ok()
+            let numbers: Vec<f64> = row.split('\t').map(str::parse).collect::<Result<_, _>>().ok()?;
+            let mut round = Round::default();
+            let loads = round.as_flattened_mut();
+            if numbers.len() != 2 * loads.len() {
+                return None;
+            }
+            for (load, pair) in loads.iter_mut().zip(numbers.chunks(2)) {
+                *load = Load { rate: pair[0], switches: pair[1] };
+            }
+            Some(round)
         })
         .collect();
     Some((lines(RELEASE).next()?.to_owned(), rounds.filter(|rounds| !rounds.is_empty())?))
 }
 
-fn section(environment: &str, release: &str, rounds: &[Rates], seconds: u64) -> String {
+fn section(environment: &str, release: &str, rounds: &[Round], seconds: u64) -> String {
     let mut text = format!("## Both forms of system calls at saturation\n\n{environment}.\n\n");
     text += &format!(
         "Written by `cargo xtask bench machine`: nginx and wrk as above, in a machine with Linux {release} and one CPU, with \
          nothing and with the agent, all families on, system calls by fentry or by raw_tp, in turn, {seconds} s each, {} \
          rounds, each of the three first as often as last. Client, server, agent and all packets share the one CPU.\n\n\
+         nginx and wrk are `SCHED_BATCH`: who is woken does not take the CPU from who has it. So wrk sends on all of its \
+         connections and nginx answers them all before either sleeps, and nginx always has requests waiting, as when it \
+         saturates a CPU of its own. By the default, `SCHED_OTHER`, they take turns every few requests, more often the \
+         longer a request takes, and each turn costs some 3,000 instructions: the ratio is then that of their switches as \
+         well, and moves with any change of either. It is told below, and nobody's target.\n\n\
          The machine is emulated (QEMU's TCG), and its clock counts instructions, each as one nanosecond: so what else this \
          host does changes nothing, and the ratios are those of the instructions that a request takes, all of the kernel's, \
          the server's and the client's included. A processor takes longer for some instructions than for others, so its \
@@ -128,12 +199,23 @@ fn section(environment: &str, release: &str, rounds: &[Rates], seconds: u64) -> 
          | what | median | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n",
         rounds.len()
     );
-    let ratio = |part: usize, of: usize| Spread::of(rounds.iter().map(|rates| rates[part] / rates[of]));
-    let verdict = if ratio(1, 0).median() >= TARGET { "met" } else { "**not met**" };
+    let ratio = |policy: usize, part: usize, of: usize| {
+        Spread::of(rounds.iter().map(|round| round[part][policy].rate / round[of][policy].rate))
+    };
+    let switches = |policy: usize, part: usize| Spread::of(rounds.iter().map(|round| round[part][policy].switches));
+    let verdict = if ratio(0, 1, 0).median() >= TARGET { "met" } else { "**not met**" };
     for (what, spread, target, verdict) in [
-        ("all families, fentry / nothing", ratio(1, 0), format!("{TARGET} or more"), verdict),
-        ("all families, raw_tp / nothing", ratio(2, 0), String::new(), ""),
-        ("raw_tp / fentry", ratio(2, 1), String::new(), ""),
+        ("all families, fentry / nothing", ratio(0, 1, 0), format!("{TARGET} or more"), verdict),
+        ("all families, raw_tp / nothing", ratio(0, 2, 0), String::new(), ""),
+        ("raw_tp / fentry", ratio(0, 2, 1), String::new(), ""),
+        ("by `SCHED_OTHER`: fentry / nothing", ratio(1, 1, 0), String::new(), ""),
+        ("by `SCHED_OTHER`: raw_tp / nothing", ratio(1, 2, 0), String::new(), ""),
+        ("nginx loses the CPU, times a request: nothing", switches(0, 0), String::new(), ""),
+        ("fentry", switches(0, 1), String::new(), ""),
+        ("raw_tp", switches(0, 2), String::new(), ""),
+        ("likewise by `SCHED_OTHER`: nothing", switches(1, 0), String::new(), ""),
+        ("fentry", switches(1, 1), String::new(), ""),
+        ("raw_tp", switches(1, 2), String::new(), ""),
     ] {
         let (median, min, max) = (spread.median(), spread.min(), spread.max());
         // Writing to a string does not fail.
@@ -149,15 +231,26 @@ mod tests {
 
     #[test]
     fn the_section_has_the_ratios_of_the_rounds_on_the_console() {
-        let console =
-            format!("noise\n{RELEASE}6.12\r\n{ROUND}100\t90\t50\r\n{ROUND}200\t160\t120\r\n{ROUND}100\t88\t60\r\n");
+        let round = |rates: [u32; 3]| {
+            let numbers = rates.map(|rate| format!("{rate}\t0.1\t{}\t0.5", rate / 2));
+            format!("{ROUND}{}\r\n", numbers.join("\t"))
+        };
+        let console = format!(
+            "noise\n{RELEASE}6.12\r\n{}{}{}",
+            round([100, 90, 50]),
+            round([200, 160, 120]),
+            round([100, 88, 60])
+        );
         let (release, rounds) = parse(&console).unwrap();
-        assert_eq!(rounds, [[100.0, 90.0, 50.0], [200.0, 160.0, 120.0], [100.0, 88.0, 60.0]]);
+        let load = |rate, switches| Load { rate, switches };
+        assert_eq!(rounds[1][2], [load(120.0, 0.1), load(60.0, 0.5)]);
         let text = section("here", &release, &rounds, 3);
         for line in [
             "| all families, fentry / nothing | 0.880 | 0.800 - 0.900 | 0.85 or more | met |",
             "| all families, raw_tp / nothing | 0.600 | 0.500 - 0.600 |  |  |",
             "| raw_tp / fentry | 0.682 | 0.556 - 0.750 |  |  |",
+            "| by `SCHED_OTHER`: raw_tp / nothing | 0.600 | 0.500 - 0.600 |  |  |",
+            "| likewise by `SCHED_OTHER`: nothing | 0.500 | 0.500 - 0.500 |  |  |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}: {text}");
         }

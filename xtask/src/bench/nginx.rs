@@ -66,6 +66,14 @@ impl Nginx {
         self.group.child.id()
     }
 
+    /// The numbers of the processes that its first one has started: those that serve.
+    pub(super) fn workers(&self) -> Result<Vec<u32>> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid());
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let workers = text.split_whitespace().map(|pid| pid.parse().with_context(|| format!("{path}: {text:?}")));
+        workers.collect()
+    }
+
     /// Requests that it has handled so far, this question included.
     pub(super) fn requests(&self) -> Result<u64> {
         let text = scrape::get(STATUS_PORT, "/")?;

@@ -34,7 +34,8 @@ pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u6
     let programs = programs.into_iter().collect::<Result<Vec<_>>>()?;
     let image = image::build(&folder, agent, &programs).context("building the file system")?;
     let console = folder.join("console.log");
-    let limit = 3 * rounds * (PART + Duration::from_secs(SLOWDOWN * seconds));
+    // Three parts a round, two loads a part.
+    let limit = 3 * rounds * (PART + 2 * Duration::from_secs(SLOWDOWN * seconds));
     let guest = machine::Guest { init: &format!("guest saturate {rounds} {seconds}"), words: "", limit };
     machine::run(workspace, &linux, &image, &console, guest)?;
     Ok(String::from_utf8_lossy(&fs::read(console)?).into_owned())
