@@ -275,6 +275,21 @@ const fn digits8(word: u64) -> (u64, u32) {
     ((fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff, count)
 }
 
+/// The three digits after the space that a word begins with, if there is one and no fourth: `SP 3DIGIT` of a status line
+/// (RFC 9112, section 4).
+#[inline(always)]
+#[must_use]
+pub const fn status_code(word: u64) -> Option<u32> {
+    let digits = word ^ (b'0' as u64 * ONES);
+    // The top bits of the bytes above 9, as in `digits8`: of the three none, so of the fourth it is exact, and that is set.
+    let no_digits = digits.wrapping_add(0x76 * ONES) | digits;
+    if word as u8 != b' ' || no_digits & 0x80_8080_8000 != 0x80_0000_0000 {
+        return None;
+    }
+    let [_, hundreds, tens, ones, ..] = digits.to_le_bytes();
+    Some(hundreds as u32 * 100 + tens as u32 * 10 + ones as u32)
+}
+
 /// The leading hexadecimal digits of a word: their value and their number.
 #[inline(always)]
 const fn hexdigits8(word: u64) -> (u64, u32) {
@@ -373,6 +388,18 @@ mod tests {
             prop_assert_eq!(digits8(word).1, leading(|byte| byte.is_ascii_digit()));
             prop_assert_eq!(method8(word), leading(|byte| byte.is_ascii_uppercase() || byte == b'-'));
             prop_assert_eq!(text_of(&bytes).skip_blanks(0), leading(|byte| byte == b' ' || byte == b'\t'));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn status_codes_are_three_digits(bytes in any::<[u8; 8]>(), likely in " [0-9]{3}[ \r:/0-9][ -~]{3}", mix in any::<u8>()) {
+            let likely: [u8; 8] = likely.into_bytes().try_into().unwrap();
+            let bytes: [u8; 8] = core::array::from_fn(|i| if mix & 3 != 0 || mix >> i & 1 == 0 { likely[i] } else { bytes[i] });
+            let digits = bytes[1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let expected = (bytes[0] == b' ' && digits == 3)
+                .then(|| core::str::from_utf8(&bytes[1..4]).unwrap().parse::<u32>().unwrap());
+            prop_assert_eq!(status_code(u64::from_le_bytes(bytes)), expected);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{event, flag, state};
 use crate::http::line::{Tail, ends_with_version};
 use crate::http::start_line::endpoint;
-use crate::http::text::{Decimal, Text, keep, lower, prefix, trails, within};
+use crate::http::text::{Decimal, Text, keep, lower, prefix, status_code, trails, within};
 
 /// The message under way in one direction.
 #[repr(C)]
@@ -140,12 +140,9 @@ impl Message {
         if text.at::<0>() & keep(7) != prefix(b"HTTP/1.") {
             return self.lose();
         }
-        let code = text.decimal(9);
-        if text.at::<8>() as u8 != b' ' || code.digits != 3 {
-            return self.lose();
-        }
+        let Some(code) = status_code(text.at::<8>()) else { return self.lose() };
         self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
-        self.subject = code.value as u32;
+        self.subject = code;
         self.state = state::FIELDS;
         // Interim responses announce themselves only by their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
         if is_interim(self.subject) { event::NONE } else { event::START }
