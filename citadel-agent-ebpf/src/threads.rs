@@ -5,6 +5,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::{Array, HashMap};
 use citadel_agent_common::abi::seat;
 
+use crate::count::add;
+
 /// What is known of a thread.
 pub trait Entry: Copy + 'static {
     /// Nothing, and of no thread.
@@ -22,6 +24,8 @@ pub struct Threads<T: 'static> {
     pub taken: &'static HashMap<u32, u32>,
     /// Thread -> its entry, of those without a seat.
     pub others: &'static HashMap<u32, T>,
+    /// How many threads are followed: userspace would have to walk through both maps.
+    pub followed: &'static Array<u64>,
 }
 
 /// The maps of a family's threads, whose entries are of this type, and `THREADS`, which is all three. When `UNSEATED` is full, new
@@ -41,8 +45,12 @@ macro_rules! threads {
         static UNSEATED: ::aya_ebpf::maps::HashMap<u32, $entry> =
             ::aya_ebpf::maps::HashMap::with_max_entries(::citadel_agent_common::abi::MAX_THREADS, 0);
 
+        #[::aya_ebpf::macros::map]
+        static FOLLOWED: ::aya_ebpf::maps::Array<u64> =
+            ::aya_ebpf::maps::Array::with_max_entries(1, ::aya_ebpf::bindings::BPF_F_MMAPABLE);
+
         pub(crate) const THREADS: $crate::threads::Threads<$entry> =
-            $crate::threads::Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED };
+            $crate::threads::Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED, followed: &FOLLOWED };
     };
 }
 
@@ -74,6 +82,7 @@ impl<T: Entry> Threads<T> {
             self.others.insert(tid, entry, 0).ok()?;
             self.others.get_ptr_mut(tid)?
         };
+        self.count(1);
         // SAFETY: a map value, the thread's own.
         Some(unsafe { &mut *place })
     }
@@ -87,9 +96,20 @@ impl<T: Entry> Threads<T> {
             if (*seated).tid() == tid {
                 *seated = T::NONE;
                 _ = self.taken.remove(seat(tid));
+                self.count(-1);
                 return;
             }
         }
-        _ = self.others.remove(tid);
+        if self.others.remove(tid).is_ok() {
+            self.count(-1);
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, change: i64) {
+        if let Some(cell) = self.followed.get_ptr_mut(0) {
+            // SAFETY: a map value; other CPUs only add atomically.
+            add(unsafe { &mut *cell }, change as u64);
+        }
     }
 }

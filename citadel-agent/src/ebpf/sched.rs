@@ -27,7 +27,7 @@ pub struct Sched {
     ebpf: Ebpf,
     slots: Slots,
     tasks: Tasks,
-    threads: Threads<[u64; 4]>,
+    threads: Threads,
     run_queue: Mapped<Histogram>,
     on_cpu: Mapped<u64>,
     lost: Mapped<u64>,
@@ -60,7 +60,7 @@ impl Sched {
         let entries = entries as usize;
         Ok(Self {
             tasks: Tasks::of(&mut ebpf)?,
-            threads: Threads::of(&mut ebpf)?,
+            threads: Threads::of(&ebpf)?,
             run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
             on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,

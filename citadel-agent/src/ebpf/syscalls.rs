@@ -37,7 +37,7 @@ pub struct Syscalls {
     calls: Vec<&'static Call>,
     slots: Slots,
     tasks: Tasks,
-    threads: Threads<[u64; 3]>,
+    threads: Threads,
     call_times: MapData,
     /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,
@@ -90,7 +90,7 @@ impl Syscalls {
             form,
             calls: calls.to_vec(),
             tasks: Tasks::of(&mut ebpf)?,
-            threads: Threads::of(&mut ebpf)?,
+            threads: Threads::of(&ebpf)?,
             call_times: object::data(&mut ebpf, CALL_TIMES)?,
             times: BTreeMap::new(),
             errors: object::hash(&mut ebpf, "CALL_ERRORS")?,

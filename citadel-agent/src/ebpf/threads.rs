@@ -1,33 +1,26 @@
-//! The threads that a family's programs follow: the maps of the kernel programs' `threads.rs`, of which userspace only wants to
-//! know how full they are.
+//! The threads that a family's programs follow (the kernel programs' `threads.rs`): userspace only wants to know how many.
 
-use aya::maps::{HashMap, MapData};
-use aya::{Ebpf, Pod};
+use aya::Ebpf;
 use citadel_agent_common::abi::{MAX_THREADS, SEATS};
 
 use super::error::ProbeError;
+use super::mapped::Mapped;
 use super::object;
 
-/// The maps; `T` is as long as what the programs keep of a thread.
-pub(super) struct Threads<T> {
-    /// The threads that have a seat, by seat.
-    seated: HashMap<MapData, u32, u32>,
-    /// The others.
-    unseated: HashMap<MapData, u32, T>,
-}
+/// Their number, which the programs keep: to find it out here, all of two maps would have to be walked through.
+pub(super) struct Threads(Mapped<u64>);
 
-impl<T: Pod> Threads<T> {
+impl Threads {
     /// Those of `ebpf`.
     ///
     /// # Errors
-    /// When the object has no such maps.
-    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        Ok(Self { seated: object::hash(ebpf, "SEATS_TAKEN")?, unseated: object::hash(ebpf, "UNSEATED")? })
+    /// When the object has no such map, or the kernel does not map it.
+    pub(super) fn of(ebpf: &Ebpf) -> Result<Self, ProbeError> {
+        Ok(Self(object::map_into_memory(ebpf, "FOLLOWED", 1)?))
     }
 
-    /// Entries in use and capacity, of both maps together.
+    /// Entries in use and capacity, of all maps together.
     pub(super) fn fill(&self) -> (u64, u64) {
-        let used = self.seated.keys().count() + self.unseated.keys().count();
-        (used as u64, u64::from(SEATS + MAX_THREADS))
+        (self.0.word(0, 0).unwrap_or(0), u64::from(SEATS + MAX_THREADS))
     }
 }
