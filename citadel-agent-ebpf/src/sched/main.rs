@@ -1,9 +1,14 @@
 //! The `sched` family: how long the models' threads wait for a CPU, and how long they have one.
 //!
 //! A thread waits from the moment it becomes runnable (it is woken, or loses the CPU while it could go on) to the moment it
-//! is switched to. The time that it has a CPU is the kernel's own account of it, which leaves out what a hypervisor took, and
-//! interrupts where the kernel can tell (`update_rq_clock_task`); it is brought up to date before a switch is traced. It is read
-//! where a thread loses the CPU, so nothing is missed with a switch to it that the kernel does not trace (seen on 6.18). All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
+//! is switched to.
+//!
+//! The time that it has a CPU is the kernel's own account of it, which leaves out what a hypervisor took, and interrupts where
+//! the kernel can tell (`update_rq_clock_task` in kernel/sched/core.c). It is brought up to date before a switch is traced,
+//! and read where a thread loses the CPU: so nothing is missed with a switch to it that the kernel does not trace (seen on
+//! 6.18, from idle).
+//!
+//! All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
 #![no_std]
 #![no_main]
 
