@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Rounds: nothing, fentry and raw_tp in each.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of each of the three.
+    /// Seconds of each load, of which each of the three has two.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
