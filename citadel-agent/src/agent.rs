@@ -248,10 +248,7 @@ impl Agent {
         let roots = Roots::default();
         let mut families = Families::attach(&config, &roots);
         let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
-        if let Some(net) = &mut families.net {
-            net.leave_out(&own);
-            net.tell_readers(&request_readers);
-        }
+        families.introduce(&own, &request_readers);
         let discovery = Discovery::start(&config, &roots, own.clone(), request_readers.clone())?;
         let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
         let config = Arc::new(config);
@@ -393,10 +390,7 @@ impl State {
             Prepared::Replace(families) => {
                 self.families = *families;
                 self.followed = None;
-                if let Some(net) = &mut self.families.net {
-                    net.leave_out(&self.own);
-                    net.tell_readers(&self.request_readers);
-                }
+                self.families.introduce(&self.own, &self.request_readers);
             }
         }
         Ok(())

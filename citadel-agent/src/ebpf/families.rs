@@ -10,13 +10,16 @@ use tracing::{info, warn};
 use super::error::ProbeError;
 use super::family::Family;
 use super::net::Net;
+use super::own::OwnConnections;
 use super::plan::{Decision, decide};
+use super::readers::RequestReaders;
 use super::sched::Sched;
-use super::slots::TooManyPorts;
+use super::slots::{Slots, TooManyPorts};
 use super::stats::RunStats;
 use super::status::{FamilyStatus, Verdict};
 use super::support::Support;
 use super::syscalls::Syscalls;
+use super::tasks::slots_of_processes;
 use crate::config::Config;
 use crate::discovery::inventory::Inventory;
 use crate::host::Roots;
@@ -25,6 +28,8 @@ use crate::host::kernel_types::{self, Layout};
 /// What runs, and how it went for each family.
 #[derive(Default)]
 pub struct Families {
+    /// Which port counts into which slot of all families' maps.
+    pub slots: Slots,
     /// The `net` family, with `recvq` where that runs too.
     pub net: Option<Net>,
     /// The `sched` family.
@@ -48,7 +53,7 @@ impl Families {
         let plan = decide(&config.ebpf, &Support::gather(roots));
         let ports = config.models.measured_ports();
         let types = plan.iter().any(|(_, decision)| decision.is_traced()).then(|| Types::read(roots));
-        let mut families = Self::default();
+        let mut families = Self { slots: Slots::of(&ports), ..Self::default() };
         for (family, decision) in &plan {
             let result = match decision {
                 Decision::Skip(reason) => {
@@ -60,7 +65,7 @@ impl Families {
                     families.attach_net(cgroup, &ports, layout)
                 }
                 Decision::Trace | Decision::TraceCalls(_) => match &types {
-                    Some(Ok(types)) => families.trace(*family, decision, config, &ports, types),
+                    Some(Ok(types)) => families.trace(*family, decision, config, types),
                     Some(Err(error)) => Err(ProbeError::Types(error.clone())),
                     None => continue,
                 },
@@ -81,26 +86,19 @@ impl Families {
     }
 
     fn attach_net(&mut self, cgroup: &Path, ports: &BTreeSet<u16>, layout: Option<&Layout>) -> Result<(), ProbeError> {
-        self.net = Some(Net::attach(cgroup, ports, layout)?);
+        self.net = Some(Net::attach(cgroup, ports, &self.slots, layout)?);
         Ok(())
     }
 
-    fn trace(
-        &mut self,
-        family: Family,
-        decision: &Decision,
-        config: &Config,
-        ports: &BTreeSet<u16>,
-        types: &Types,
-    ) -> Result<(), ProbeError> {
+    fn trace(&mut self, family: Family, decision: &Decision, config: &Config, types: &Types) -> Result<(), ProbeError> {
         let Types { btf, layout } = types;
         match (decision, family, &mut self.net) {
             (Decision::TraceCalls(variant), ..) => {
-                self.syscalls = Some(Syscalls::attach(ports, &config.ebpf.calls, variant.form, btf, layout)?);
+                self.syscalls = Some(Syscalls::attach(&self.slots, &config.ebpf.calls, variant.form, btf, layout)?);
             }
             (_, Family::Recvq, Some(net)) => net.attach_receive_queue(btf)?,
             (_, Family::Recvq, None) => return Err(ProbeError::Needs(Family::Net.name())),
-            _ => self.sched = Some(Sched::attach(ports, btf, layout)?),
+            _ => self.sched = Some(Sched::attach(&self.slots, btf, layout)?),
         }
         Ok(())
     }
@@ -110,9 +108,7 @@ impl Families {
     /// # Errors
     /// There are more ports than slots.
     pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.net.as_ref().map_or(Ok(()), |net| net.can_measure(ports))?;
-        self.sched.as_ref().map_or(Ok(()), |sched| sched.can_measure(ports))?;
-        self.syscalls.as_ref().map_or(Ok(()), |syscalls| syscalls.can_measure(ports))
+        self.slots.with(ports).map(drop)
     }
 
     /// Measures these ports from now on, and no others.
@@ -120,22 +116,24 @@ impl Families {
     /// # Errors
     /// When there are more ports than slots, or a map cannot be written.
     pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), ProbeError> {
+        // A port that has a slot keeps it, whatever comes of the rest.
+        self.slots = self.slots.with(ports)?;
+        self.net.as_mut().map_or(Ok(()), |net| net.measure(ports, &self.slots))
+    }
+
+    /// Lets the agent's own connections be announced to the programs, and discovery ask them who reads requests.
+    pub fn introduce(&mut self, own: &OwnConnections, readers: &RequestReaders) {
         if let Some(net) = &mut self.net {
-            net.measure(ports)?;
+            net.leave_out(own);
+            net.tell_readers(readers, &self.slots);
         }
-        if let Some(sched) = &mut self.sched {
-            sched.measure(ports)?;
-        }
-        if let Some(syscalls) = &mut self.syscalls {
-            syscalls.measure(ports)?;
-        }
-        Ok(())
     }
 
     /// Charges processes to models, as discovery found them. To be called once for each time that it looked.
     pub fn follow(&mut self, inventory: &Inventory) {
-        let sched = self.sched.as_mut().map_or(Ok(()), |sched| sched.follow(inventory));
-        let syscalls = self.syscalls.as_mut().map_or(Ok(()), |syscalls| syscalls.follow(inventory));
+        let processes = slots_of_processes(inventory, &self.slots);
+        let sched = self.sched.as_mut().map_or(Ok(()), |sched| sched.follow(&processes));
+        let syscalls = self.syscalls.as_mut().map_or(Ok(()), |syscalls| syscalls.follow(&processes));
         if let Err(error) = sched.and(syscalls) {
             warn!(%error, "cannot tell the kernel programs which processes are the models'");
         }
@@ -177,14 +175,11 @@ impl Families {
     }
 
     /// Entries in use and capacity of the maps that can be full.
-    ///
-    /// # Errors
-    /// When a map cannot be read.
-    pub fn fill(&self) -> Result<Vec<(&'static str, u64, u64)>, ProbeError> {
-        let mut fill = self.net.as_ref().map_or(Ok(Vec::new()), Net::fill)?;
-        fill.extend(self.sched.iter().flat_map(Sched::fill));
-        fill.extend(self.syscalls.iter().flat_map(Syscalls::fill));
-        Ok(fill)
+    pub fn fill(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        let slots = || ("model_stats", self.slots.ports().count() as u64, u64::from(self.slots.capacity()));
+        let net = self.net.iter().flat_map(move |net| [slots(), net.fill()]);
+        let sched = self.sched.iter().flat_map(Sched::fill);
+        net.chain(sched).chain(self.syscalls.iter().flat_map(Syscalls::fill))
     }
 }
 

@@ -23,7 +23,7 @@ use super::mapped::Mapped;
 use super::object;
 use super::own::{Key, OwnConnections, OwnMap};
 use super::readers::{ReaderMap, RequestReaders};
-use super::slots::{Slots, TooManyPorts};
+use super::slots::Slots;
 use super::stats::{self, RunStats};
 use crate::host::kernel_types::Layout;
 use crate::host::sock_diag::{self, Socket};
@@ -51,7 +51,6 @@ pub struct Net {
     /// Reads what the programs log, as long as they are there.
     #[cfg(feature = "bpf-log")]
     _log: Option<super::log::Forwarding>,
-    slots: Slots,
     /// The ports that are measured now.
     measured: BTreeSet<u16>,
     range: Array<MapData, Range>,
@@ -88,16 +87,20 @@ struct EarlyValue(Connection);
 unsafe impl Pod for EarlyValue {}
 
 impl Net {
-    /// Loads the programs, with slots for `ports` ports and some more, and attaches them to `cgroup`. `layout` is for
+    /// Loads the programs, with these slots, and attaches them to `cgroup`, to measure `ports`. `layout` is for
     /// [`Self::attach_receive_queue`].
     ///
     /// # Errors
     /// When any of it fails; then nothing stays attached.
-    pub fn attach(cgroup: &Path, ports: &BTreeSet<u16>, layout: Option<&Layout>) -> Result<Self, ProbeError> {
+    pub fn attach(
+        cgroup: &Path,
+        ports: &BTreeSet<u16>,
+        slots: &Slots,
+        layout: Option<&Layout>,
+    ) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let directory =
             File::open(cgroup).map_err(|error| ProbeError::Cgroup { path: cgroup.display().to_string(), error })?;
-        let slots = Slots::for_ports(ports.len());
         let entries = slots.capacity();
         let (copied_seq, lock_owned) = layout.map_or((0, 0), |layout| (layout.copied_seq, layout.lock_owned));
         let mut ebpf = EbpfLoader::new()
@@ -116,7 +119,6 @@ impl Net {
             set_continuation(&mut ebpf, map, index, program)?;
         }
         let mut net = Self {
-            slots,
             measured: BTreeSet::new(),
             range: object::array(&mut ebpf, VARIABLES)?,
             ports: object::array(&mut ebpf, "PORTS")?,
@@ -135,7 +137,7 @@ impl Net {
             ebpf,
         };
         // Before they are attached: so no segment is looked at under half a configuration.
-        net.measure(ports)?;
+        net.measure(ports, slots)?;
         // The callbacks count connections that begin; those that are open already are listed right before.
         net.older = open_connections(|port| ports.contains(&port));
         for program in Family::Net.programs() {
@@ -157,10 +159,10 @@ impl Net {
         Ok(())
     }
 
-    /// How long a port's requests lay in the receive queue.
+    /// How long the requests of a slot's model lay in the receive queue.
     #[must_use]
-    pub fn receive_queue(&self, port: u16) -> Option<Box<Histogram>> {
-        self.receive_queue.get(self.slots.get(port)? as usize)
+    pub fn receive_queue(&self, slot: u32) -> Option<Box<Histogram>> {
+        self.receive_queue.get(slot as usize)
     }
 
     /// Lets the agent's own connections be announced to these programs.
@@ -171,9 +173,9 @@ impl Net {
     }
 
     /// Lets whoever wants to know ask these programs which processes read requests.
-    pub fn tell_readers(&mut self, readers: &RequestReaders) {
+    pub fn tell_readers(&mut self, readers: &RequestReaders, slots: &Slots) {
         if let Some(map) = self.readers.take() {
-            readers.attach(map, self.slots.clone());
+            readers.attach(map, slots.clone());
             self.told = readers.clone();
         }
     }
@@ -193,20 +195,11 @@ impl Net {
         }
     }
 
-    /// Whether [`Self::measure`] would take these ports.
+    /// Measures these ports from now on, which have slots, and no others. What was counted stays.
     ///
     /// # Errors
-    /// There are more ports than slots.
-    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.slots.with(ports.iter().copied()).map(drop)
-    }
-
-    /// Measures these ports from now on, and no others. What was counted stays.
-    ///
-    /// # Errors
-    /// When there are more ports than slots, or a map cannot be written.
-    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), ProbeError> {
-        let slots = self.slots.with(ports.iter().copied())?;
+    /// When a map cannot be written.
+    pub fn measure(&mut self, ports: &BTreeSet<u16>, slots: &Slots) -> Result<(), ProbeError> {
         let failed = |map| move |error| ProbeError::Map { map, error };
         for &port in self.measured.difference(ports) {
             self.ports.set(u32::from(port), NO_SLOT, 0).map_err(failed("PORTS"))?;
@@ -215,8 +208,7 @@ impl Net {
             let slot = slots.get(port).map_or(NO_SLOT, |slot| slot + 1);
             self.ports.set(u32::from(port), slot, 0).map_err(failed("PORTS"))?;
         }
-        self.told.measure(&slots);
-        self.slots = slots;
+        self.told.measure(slots);
         self.measured.clone_from(ports);
         let range = match (ports.first(), ports.last()) {
             (Some(&first), Some(&last)) => {
@@ -228,25 +220,25 @@ impl Net {
         self.range.set(0, Range(range), 0).map_err(failed(VARIABLES))
     }
 
-    /// What was counted for a port, if it ever had a slot.
+    /// What was counted for a slot's model.
     #[must_use]
-    pub fn model(&self, port: u16) -> Option<Box<ModelStats>> {
-        self.models.get(self.slots.get(port)? as usize)
+    pub fn model(&self, slot: u32) -> Option<Box<ModelStats>> {
+        self.models.get(slot as usize)
     }
 
-    /// One of [`ModelStats::counters`] of a port, without a copy of the rest.
+    /// One of [`ModelStats::counters`] of it, without a copy of the rest.
     #[must_use]
-    pub fn counter(&self, port: u16, index: usize) -> Option<u64> {
+    pub fn counter(&self, slot: u32, index: usize) -> Option<u64> {
         let first = offset_of!(ModelStats, counters) / size_of::<u64>();
-        self.models.word(self.slots.get(port)? as usize, first + index)
+        self.models.word(slot as usize, first + index)
     }
 
-    /// What was counted for those of a port's endpoints that anyone asked.
+    /// What was counted for those of its endpoints that anyone asked.
     ///
     /// # Errors
     /// When the kernel does not map the entries.
-    pub fn endpoints(&mut self, port: u16) -> Result<Vec<(Endpoint, Box<EndpointStats>)>, ProbeError> {
-        let Some(slot) = self.slots.get(port).map(|slot| slot as usize) else { return Ok(Vec::new()) };
+    pub fn endpoints(&mut self, slot: u32) -> Result<Vec<(Endpoint, Box<EndpointStats>)>, ProbeError> {
+        let slot = slot as usize;
         let Some(place) = self.endpoints_of.get_mut(slot) else { return Ok(Vec::new()) };
         let mapped = match place {
             Some(mapped) => mapped,
@@ -263,16 +255,10 @@ impl Net {
         Lost::ALL.into_iter().map(|why| (why, self.lost.word(why as usize, 0).unwrap_or(0)))
     }
 
-    /// Entries in use and capacity of the maps that can be full.
-    ///
-    /// # Errors
-    /// When a map cannot be read.
-    pub fn fill(&self) -> Result<Vec<(&'static str, u64, u64)>, ProbeError> {
-        let early = self.early.keys().count() as u64;
-        Ok(vec![
-            ("model_stats", self.slots.ports().count() as u64, u64::from(self.slots.capacity())),
-            ("early", early, 1024),
-        ])
+    /// Entries in use and capacity of the map of data that came early, which can be full.
+    #[must_use]
+    pub fn fill(&self) -> (&'static str, u64, u64) {
+        ("early", self.early.keys().count() as u64, 1024)
     }
 
     /// What each program has cost, while the kernel keeps count.

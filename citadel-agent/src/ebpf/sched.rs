@@ -1,7 +1,7 @@
 //! The `sched` family in userspace: loads and attaches the programs, tells them which processes are whose, reads what they
 //! counted. Dropping [`Sched`] detaches them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use citadel_agent_common::abi::{LOST_CELLS, Lost};
@@ -11,11 +11,10 @@ use super::error::ProbeError;
 use super::family::{Family, Hook};
 use super::mapped::Mapped;
 use super::object;
-use super::slots::{Slots, TooManyPorts};
+use super::slots::Slots;
 use super::stats::{self, RunStats};
-use super::tasks::{Tasks, slots_of_processes};
+use super::tasks::Tasks;
 use super::threads::Threads;
-use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::Layout;
 
 /// The kernel programs, as `build.rs` made them.
@@ -25,7 +24,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sc
 pub struct Sched {
     /// Holds programs and links.
     ebpf: Ebpf,
-    slots: Slots,
     tasks: Tasks,
     threads: Threads,
     run_queue: Mapped<Histogram>,
@@ -34,13 +32,12 @@ pub struct Sched {
 }
 
 impl Sched {
-    /// Loads the programs, with slots for `ports` ports and some more, and attaches them.
+    /// Loads the programs, with this many slots, and attaches them.
     ///
     /// # Errors
     /// When any of it fails; then nothing stays attached.
-    pub fn attach(ports: &BTreeSet<u16>, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
+    pub fn attach(slots: &Slots, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
-        let slots = Slots::for_ports(ports.len()).with(ports.iter().copied())?;
         let entries = slots.capacity();
         let mut ebpf = EbpfLoader::new()
             .btf(None)
@@ -64,46 +61,28 @@ impl Sched {
             run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
             on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
-            slots,
             ebpf,
         })
     }
 
-    /// Whether [`Self::measure`] would take these ports.
-    ///
-    /// # Errors
-    /// There are more ports than slots.
-    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.slots.with(ports.iter().copied()).map(drop)
-    }
-
-    /// Gives these ports slots.
-    ///
-    /// # Errors
-    /// There are more ports than slots.
-    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.slots = self.slots.with(ports.iter().copied())?;
-        Ok(())
-    }
-
-    /// Charges the models' processes to the models. To be called once for each time that discovery looked.
+    /// Charges processes to the slots of their models. To be called once for each time that discovery looked.
     ///
     /// # Errors
     /// When the map cannot be read or written.
-    pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
-        self.tasks.follow(&slots_of_processes(inventory, &self.slots))
+    pub fn follow(&mut self, processes: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
+        self.tasks.follow(processes)
     }
 
-    /// How long a model's threads waited for a CPU.
+    /// How long the threads of a slot's model waited for a CPU.
     #[must_use]
-    pub fn run_queue(&self, port: u16) -> Option<Box<Histogram>> {
-        self.run_queue.get(self.slots.get(port)? as usize)
+    pub fn run_queue(&self, slot: u32) -> Option<Box<Histogram>> {
+        self.run_queue.get(slot as usize)
     }
 
-    /// Nanoseconds that a model's threads had a CPU.
+    /// Nanoseconds that the threads of a slot's model had a CPU.
     #[must_use]
-    pub fn on_cpu_ns(&self, port: u16) -> Option<u64> {
-        self.on_cpu.word(self.slots.get(port)? as usize, 0)
+    pub fn on_cpu_ns(&self, slot: u32) -> Option<u64> {
+        self.on_cpu.word(slot as usize, 0)
     }
 
     /// How much could not be measured, by reason.

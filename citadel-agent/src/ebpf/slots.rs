@@ -1,10 +1,10 @@
 //! Which port counts into which slot of the kernel's maps. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A port keeps its slot until the agent ends, also while it is not measured: so its counters never go back, and a slot
 /// never holds another port's counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Slots {
     by_port: BTreeMap<u16, u32>,
     capacity: u32,
@@ -27,11 +27,12 @@ impl Slots {
     /// Slots beyond those needed at the start, for ports that a reload adds.
     const SPARE: usize = 32;
 
-    /// Enough slots for `ports` ports and some more.
+    /// A slot for each of `ports`, and some to spare.
     #[must_use]
-    pub fn for_ports(ports: usize) -> Self {
-        let capacity = u32::try_from(ports + Self::SPARE).unwrap_or(u32::MAX);
-        Self { by_port: BTreeMap::new(), capacity }
+    pub fn of(ports: &BTreeSet<u16>) -> Self {
+        let by_port: BTreeMap<_, _> = ports.iter().copied().zip(0..).collect();
+        let capacity = (by_port.len() + Self::SPARE) as u32;
+        Self { by_port, capacity }
     }
 
     /// Number of slots.
@@ -44,9 +45,9 @@ impl Slots {
     ///
     /// # Errors
     /// There are not enough; then nothing changes.
-    pub fn with(&self, ports: impl IntoIterator<Item = u16>) -> Result<Self, TooManyPorts> {
+    pub fn with(&self, ports: &BTreeSet<u16>) -> Result<Self, TooManyPorts> {
         let mut by_port = self.by_port.clone();
-        for port in ports {
+        for &port in ports {
             let next = by_port.len() as u32;
             by_port.entry(port).or_insert(next);
         }
@@ -74,10 +75,10 @@ mod tests {
 
     #[test]
     fn a_port_keeps_its_slot() {
-        let slots = Slots::for_ports(2).with([11401, 11400]).unwrap();
-        let later = slots.with([11500]).unwrap();
+        let slots = Slots::of(&[11401, 11500].into());
+        let later = slots.with(&[11400].into()).unwrap();
         assert_eq!(later.get(11401), slots.get(11401));
-        assert_eq!(later.get(11400), slots.get(11400));
+        assert_eq!(later.get(11500), slots.get(11500));
         let mut used: Vec<_> = later.ports().map(|port| later.get(port).unwrap()).collect();
         used.sort_unstable();
         assert_eq!(used, [0, 1, 2]);
@@ -85,8 +86,8 @@ mod tests {
 
     #[test]
     fn too_many_ports_are_refused_as_a_whole() {
-        let slots = Slots::for_ports(0).with(0..32).unwrap();
-        let error = slots.with([100, 101]).unwrap_err();
+        let slots = Slots::of(&BTreeSet::new()).with(&(0..32).collect()).unwrap();
+        let error = slots.with(&[100, 101].into()).unwrap_err();
         assert_eq!(error, TooManyPorts { ports: 34, capacity: 32 });
         assert_eq!(slots.get(100), None);
     }

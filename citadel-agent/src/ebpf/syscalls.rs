@@ -1,7 +1,7 @@
 //! The `syscalls` family in userspace: loads and attaches the programs in the form that the plan chose, tells them which
 //! processes are whose, reads what they counted. Dropping [`Syscalls`] detaches them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, MapData};
 use aya::programs::ProgramFd;
@@ -15,11 +15,10 @@ use super::error::ProbeError;
 use super::family::{Family, Form, Hook, Moment};
 use super::mapped::Mapped;
 use super::object;
-use super::slots::{Slots, TooManyPorts};
+use super::slots::Slots;
 use super::stats::{self, RunStats};
-use super::tasks::{Tasks, slots_of_processes};
+use super::tasks::Tasks;
 use super::threads::Threads;
-use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::Layout;
 
 /// The kernel programs, as `build.rs` made them.
@@ -35,7 +34,6 @@ pub struct Syscalls {
     form: Form,
     /// The measured calls, in the order of their places.
     calls: Vec<&'static Call>,
-    slots: Slots,
     tasks: Tasks,
     threads: Threads,
     call_times: MapData,
@@ -46,19 +44,18 @@ pub struct Syscalls {
 }
 
 impl Syscalls {
-    /// Loads the programs for these calls, with slots for `ports` ports and some more, and attaches them.
+    /// Loads the programs for these calls, with this many slots, and attaches them.
     ///
     /// # Errors
     /// When any of it fails; then nothing stays attached.
     pub fn attach(
-        ports: &BTreeSet<u16>,
+        slots: &Slots,
         calls: &[&'static Call],
         form: Form,
         btf: &Btf,
         layout: &Layout,
     ) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
-        let slots = Slots::for_ports(ports.len()).with(ports.iter().copied())?;
         let stride = stride(calls.len() as u32);
         let mut ebpf = EbpfLoader::new()
             .btf(None)
@@ -95,46 +92,26 @@ impl Syscalls {
             times: BTreeMap::new(),
             errors: object::hash(&mut ebpf, "CALL_ERRORS")?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
-            slots,
             ebpf,
         })
     }
 
-    /// Whether [`Self::measure`] would take these ports.
-    ///
-    /// # Errors
-    /// There are more ports than slots.
-    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.slots.with(ports.iter().copied()).map(drop)
-    }
-
-    /// Gives these ports slots.
-    ///
-    /// # Errors
-    /// There are more ports than slots.
-    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.slots = self.slots.with(ports.iter().copied())?;
-        Ok(())
-    }
-
-    /// Charges the models' processes to the models. To be called once for each time that discovery looked.
+    /// Charges processes to the slots of their models. To be called once for each time that discovery looked.
     ///
     /// # Errors
     /// When a map cannot be read, written or mapped.
-    pub fn follow(&mut self, inventory: &Inventory) -> Result<(), ProbeError> {
-        let found = slots_of_processes(inventory, &self.slots);
-        for &slot in found.values() {
+    pub fn follow(&mut self, processes: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
+        for &slot in processes.values() {
             if !self.times.contains_key(&slot) {
                 self.times.insert(slot, self.map_slot(slot)?);
             }
         }
-        self.tasks.follow(&found)
+        self.tasks.follow(processes)
     }
 
-    /// How long each call of a model took that was made at all.
-    pub fn times(&self, port: u16) -> impl Iterator<Item = (&'static Call, Box<Histogram>)> {
-        let times = self.slots.get(port).and_then(|slot| self.times.get(&slot));
-        times.into_iter().flat_map(|times| {
+    /// How long each call of a slot's model took that was made at all.
+    pub fn times(&self, slot: u32) -> impl Iterator<Item = (&'static Call, Box<Histogram>)> {
+        self.times.get(&slot).into_iter().flat_map(|times| {
             self.calls.iter().enumerate().filter_map(|(index, &call)| {
                 // A look at two words instead of all: what was not counted as nothing took some time.
                 let made = [0, SUM_CELL].iter().any(|&cell| times.word(index, cell).is_some_and(|word| word != 0));
@@ -143,20 +120,17 @@ impl Syscalls {
         })
     }
 
-    /// How often which call of which port failed with which error.
+    /// How often which call of which slot's model failed with which error.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn errors(&self) -> Result<BTreeMap<(u16, &'static str, u16), u64>, ProbeError> {
-        let ports: BTreeMap<u32, u16> =
-            self.slots.ports().filter_map(|port| Some((self.slots.get(port)?, port))).collect();
+    pub fn errors(&self) -> Result<BTreeMap<(u32, &'static str, u16), u64>, ProbeError> {
         let mut errors = BTreeMap::new();
         for entry in self.errors.iter() {
             let (key, count) = entry.map_err(|error| ProbeError::Map { map: "CALL_ERRORS", error })?;
             let Failure { slot, place, errno } = Failure::of_key(key);
-            let call = usize::from(place).checked_sub(1).and_then(|index| self.calls.get(index));
-            if let (Some(&port), Some(call)) = (ports.get(&slot), call) {
-                errors.insert((port, call.name, errno), count);
+            if let Some(call) = usize::from(place).checked_sub(1).and_then(|index| self.calls.get(index)) {
+                errors.insert((slot, call.name, errno), count);
             }
         }
         Ok(errors)

@@ -5,6 +5,7 @@ use citadel_agent_common::hist::Histogram;
 
 use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
+use crate::ebpf::families::Families;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
@@ -27,17 +28,18 @@ const PHASES: [(Phase, &str); 5] = [
 ];
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
-    let Some(net) = &mut origin.families.net else { return Ok(Outcome::Absent) };
+    let Families { net: Some(net), slots, .. } = origin.families else { return Ok(Outcome::Absent) };
     for Model { name: model, port, .. } in &origin.inventory.models {
         let port = *port;
-        let Some(stats) = net.model(port) else { continue };
+        let Some(slot) = slots.get(port) else { continue };
+        let Some(stats) = net.model(slot) else { continue };
         let port_label = port.to_string();
         add_model(page, [model, &port_label], &stats, net.older_connections(port));
-        if let Some(histogram) = net.receive_queue(port) {
+        if let Some(histogram) = net.receive_queue(slot) {
             add_histogram(page, &RECEIVE_QUEUE, [model, &port_label], &histogram);
         }
         if stats.counters[counter::BEGUN] > 0 {
-            for (endpoint, stats) in net.endpoints(port)? {
+            for (endpoint, stats) in net.endpoints(slot)? {
                 add_endpoint(page, [model, &port_label, endpoint.label()], &stats);
             }
         }

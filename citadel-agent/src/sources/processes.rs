@@ -6,7 +6,7 @@ use super::models::PROTOCOLS;
 use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
 use crate::discovery::usage::Usage;
-use crate::ebpf::net::Net;
+use crate::ebpf::families::Families;
 use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
 use crate::metrics::family::{Page, Value};
 
@@ -15,7 +15,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
         if model.listens {
-            add_info(page, labels, model, origin.families.net.as_ref().and_then(|net| protocol(net, model.port)));
+            add_info(page, labels, model, protocol(origin.families, model.port));
         }
         if let Some(usage) = origin.discovered.usage.get(&model.port) {
             add_usage(page, labels, usage);
@@ -32,8 +32,9 @@ fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, protocol: Opt
 }
 
 /// What most of a port's connections speak, once there was one.
-fn protocol(net: &Net, port: u16) -> Option<&'static str> {
-    let count = |&(protocol, _): &(_, _)| net.counter(port, counter::PROTOCOLS + protocol as usize).unwrap_or(0);
+fn protocol(families: &Families, port: u16) -> Option<&'static str> {
+    let (net, slot) = (families.net.as_ref()?, families.slots.get(port)?);
+    let count = |&(protocol, _): &(_, _)| net.counter(slot, counter::PROTOCOLS + protocol as usize).unwrap_or(0);
     let most = PROTOCOLS.iter().max_by_key(|&it| count(it))?;
     (count(most) > 0).then_some(most.1)
 }

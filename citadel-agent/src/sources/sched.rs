@@ -8,16 +8,17 @@ use crate::metrics::family::{Page, Value};
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(sched) = &origin.families.sched else { return Ok(Outcome::Absent) };
     for model in &origin.inventory.models {
+        let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
         // A model without processes that are known has no threads that could have waited.
-        match sched.on_cpu_ns(model.port) {
+        match sched.on_cpu_ns(slot) {
             Some(ns) if ns > 0 || !model.pids.is_empty() => {
                 page.add(&ON_CPU, labels, Value::Float(ns as f64 * 1e-9));
             }
             _ => continue,
         }
-        if let Some(histogram) = sched.run_queue(model.port) {
+        if let Some(histogram) = sched.run_queue(slot) {
             add_histogram(page, &RUN_QUEUE, labels, &histogram);
         }
     }

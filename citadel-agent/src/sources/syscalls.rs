@@ -10,13 +10,12 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(syscalls) = &origin.families.syscalls else { return Ok(Outcome::Absent) };
     let errors = syscalls.errors()?;
     for model in &origin.inventory.models {
+        let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();
-        for (call, histogram) in syscalls.times(model.port) {
+        for (call, histogram) in syscalls.times(slot) {
             add_histogram(page, &SYSCALL_DURATION, [&model.name, &port, call.name], &histogram);
         }
-        for ((_, call, number), &count) in
-            errors.range((model.port, "", 0)..).take_while(|((of, ..), _)| *of == model.port)
-        {
+        for ((_, call, number), &count) in errors.range((slot, "", 0)..).take_while(|((of, ..), _)| *of == slot) {
             page.add(&SYSCALL_ERRORS, [&model.name, &port, call, &errno::name(*number)], Value::Integer(count));
         }
     }
