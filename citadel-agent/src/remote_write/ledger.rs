@@ -151,26 +151,43 @@ pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
 /// # Errors
 /// The disk refuses.
 pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return create(path, ledger),
+        file => file?,
+    };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
+    if bytes.len() < 2 * SLOT {
+        return create(path, ledger);
+    }
     let (slot, generation) = match Sealed::newest(&bytes) {
         Some((slot, newest)) => (1 - slot, newest.generation + 1),
         None => (0, 0),
     };
+    file.write_all_at(&text(generation, ledger, SLOT)?, (slot * SLOT) as u64)?;
+    file.sync_data()
+}
+
+/// Makes the file, under another name first: so that a crash, or a disk that is full, leaves it whole or leaves none. Both slots
+/// get their place on the disk now, while there is some.
+fn create(path: &Path, ledger: &Ledger) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let made = file.write_all_at(&text(0, ledger, 2 * SLOT)?, 0).and_then(|()| file.sync_data());
+    if let Err(error) = made.and_then(|()| fs::rename(&new, path)) {
+        // What it takes is better left to the spool.
+        _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// A ledger as a slot has it, and spaces: so that the file can be read by a person, and a longer ledger that was there before
+/// is gone.
+fn text(generation: u64, ledger: &Ledger, size: usize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(&Sealed::new(generation, ledger)?)?;
-    // Spaces, so that the file can be read by a person, and a longer ledger that was there before is gone.
-    text.resize(SLOT, b' ');
-    if bytes.len() < 2 * SLOT {
-        // Both slots get their place on the disk now, while there is some.
-        file.write_all_at(&[b' '; 2 * SLOT], 0)?;
-    }
-    file.write_all_at(&text, (slot * SLOT) as u64)?;
-    file.sync_data()?;
-    match path.parent() {
-        Some(folder) if bytes.is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
+    text.resize(size, b' ');
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -227,6 +244,33 @@ mod tests {
         (broken[20], broken[SLOT + 20]) = (b'?', b'?');
         fs::write(&path, &broken).unwrap();
         assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_new_one_is_none() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (path, new) = (dir.path().join("a.ledger"), dir.path().join("a.new"));
+        let ledger = Ledger::new(5);
+        for left in [Vec::new(), vec![b' '; SLOT], vec![b'{'; 3 * SLOT]] {
+            fs::write(&new, left).unwrap();
+            assert_eq!(read(&path).unwrap(), None);
+            write(&path, &ledger).unwrap();
+            assert_eq!(read(&path).unwrap().as_ref(), Some(&ledger));
+            assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SLOT as u64);
+            assert!(!new.exists());
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_leaves_nothing() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("a.ledger");
+        // A folder in its place: everything succeeds but the last step.
+        fs::create_dir(&path).unwrap();
+        assert!(write(&path, &Ledger::new(0)).is_err());
+        assert!(create(&path, &Ledger::new(0)).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
