@@ -133,8 +133,8 @@ pub fn cell(ns: u64) -> usize {
     if units <= 1 << 10 {
         return 0;
     }
-    // The position of the top bit, by halving and a table: this target has no count-leading-zeros instruction. `norm` has its top bit
-    // at 62 in the end, so that differences fit. It is one of the 32 from 10 on.
+    // The position of the top bit, by halving and a table: this target has no count-leading-zeros instruction. `norm` has
+    // its top bit at 62 in the end, so that differences fit. It is one of the 32 from 10 on.
     let mut norm = units << 21;
     let mut top = 41;
     let mut width = 16;

@@ -242,8 +242,11 @@ mod tests {
             round([100, 88, 60])
         );
         let (release, rounds) = parse(&console).unwrap();
-        let load = |rate, switches| Load { rate, switches };
-        assert_eq!(rounds[1][2], [load(120.0, 0.1), load(60.0, 0.5)]);
+        let load = |rate| [Load { rate, switches: 0.1 }, Load { rate: rate / 2.0, switches: 0.5 }];
+        assert_eq!(
+            rounds,
+            [[100.0, 90.0, 50.0], [200.0, 160.0, 120.0], [100.0, 88.0, 60.0]].map(|round| round.map(load))
+        );
         let text = section("here", &release, &rounds, 3);
         for line in [
             "| all families, fentry / nothing | 0.880 | 0.800 - 0.900 | 0.85 or more | met |",

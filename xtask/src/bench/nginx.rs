@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{MODEL_PORT, OTHER_PORT, Stage};
 use crate::group::{self, Group};
@@ -71,7 +71,9 @@ impl Nginx {
         let path = format!("/proc/{0}/task/{0}/children", self.pid());
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         let workers = text.split_whitespace().map(|pid| pid.parse().with_context(|| format!("{path}: {text:?}")));
-        workers.collect()
+        let workers: Vec<u32> = workers.collect::<Result<_>>()?;
+        ensure!(!workers.is_empty(), "{path} names no process: nginx has not started one that serves");
+        Ok(workers)
     }
 
     /// Requests that it has handled so far, this question included.
