@@ -3,6 +3,8 @@
 //! Everything is `repr(C)`, without padding, in `u64`/`u32` only, so that any byte pattern is a valid value. Counters only
 //! grow; userspace reads them through mmap while the kernel adds to them.
 
+use core::ops::Range;
+
 use crate::hist::Histogram;
 
 /// What a request asked for: a closed set, so that the number of series is bounded.
@@ -196,6 +198,9 @@ impl EndpointStats {
     /// Index of the number of body chunks of streamed responses.
     pub const CHUNKS: usize = 0;
 
+    /// The status codes that there are (RFC 9110, section 15).
+    pub const CODES: Range<u32> = 100..600;
+
     /// The words of the whole entry of which one is not zero as soon as anything was counted: the sums of the latencies
     /// (an ended request lasted some time), then the aborted requests.
     pub const TELLING: [usize; 14] = {
@@ -219,18 +224,12 @@ impl EndpointStats {
         1 + (side * 5 + phase) as usize
     }
 
-    /// Index of the number of requests with status `code` (100..=599, RFC 9110 section 15); any other code shares one.
+    /// Index of the number of requests with status `code`; all that are none of [`Self::CODES`] share one.
     #[inline(always)]
     #[must_use]
     pub const fn requests(code: u32) -> usize {
-        let above = code.wrapping_sub(100);
-        if above < 500 { 12 + above as usize } else { 11 }
-    }
-
-    /// The status code that is counted at `index`: the inverse of [`Self::requests`].
-    #[must_use]
-    pub const fn code_at(index: usize) -> Option<u32> {
-        if index >= 12 { Some(index as u32 - 12 + 100) } else { None }
+        let above = code.wrapping_sub(Self::CODES.start);
+        if above < Self::CODES.end - Self::CODES.start { 12 + above as usize } else { 11 }
     }
 }
 

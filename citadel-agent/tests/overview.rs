@@ -90,7 +90,10 @@ fn gpu(desc: &'static Desc, value: f64) -> Family {
     };
     Family {
         desc,
-        samples: vec![Sample { labels: desc.labels.iter().map(label).collect(), value: Value::Float(value) }],
+        samples: vec![Sample {
+            labels: desc.labels.iter().map(|name| label(name).into()).collect(),
+            value: Value::Float(value),
+        }],
     }
 }
 

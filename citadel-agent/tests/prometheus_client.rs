@@ -39,7 +39,7 @@ impl Collector for Reference {
             let mut metric = encoder.encode_descriptor(name, &help, unit.as_ref(), kind)?;
             for sample in samples {
                 let labels: Vec<(&str, &str)> =
-                    desc.labels.iter().copied().zip(sample.labels.iter().map(String::as_str)).collect();
+                    desc.labels.iter().copied().zip(sample.labels.iter().map(|value| value.as_str())).collect();
                 if labels.is_empty() {
                     write_value(&mut metric, counter.is_some(), &sample.value)?;
                 } else {

@@ -124,6 +124,6 @@ fn labels(operand: &Operand, rule: &Rule, key: &Key) -> Labels {
     names
         .zip(key)
         .filter(|(name, value)| kept(name) && !value.is_empty())
-        .map(|(name, value)| (name, value.clone()))
+        .map(|(name, value)| (name, value.to_string()))
         .collect()
 }

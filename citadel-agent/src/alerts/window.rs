@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::histogram::{Buckets, Distribution};
+use crate::metrics::family::LabelValues;
 
-/// Label values of a series, in the order of the catalogue.
-pub(super) type Key = Vec<String>;
+/// What tells a series from the others of its metric.
+pub(super) type Key = LabelValues;
 
 /// Milliseconds since the epoch.
 pub(super) type Millis = i64;

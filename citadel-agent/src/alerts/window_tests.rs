@@ -13,7 +13,7 @@ fn window(length: Duration, values: &[Option<f64>]) -> (Window, Millis) {
     let mut now = 0;
     for (step, value) in (0..).zip(values) {
         now = step * 15_000;
-        window.push(now, value.map(|value| (vec!["a".to_owned()], Reading::Number(value))).into_iter().collect());
+        window.push(now, value.map(|value| (vec!["a".into()], Reading::Number(value))).into_iter().collect());
     }
     (window, now)
 }
@@ -84,7 +84,7 @@ fn a_window_holds_no_more_than_it_needs() {
 #[test]
 fn a_clock_that_goes_back_begins_anew() {
     let (mut window, now) = window(MINUTE, &[Some(1.0), Some(2.0), Some(3.0)]);
-    window.push(now - 60_000, [(vec!["a".to_owned()], Reading::Number(4.0))].into());
+    window.push(now - 60_000, [(vec!["a".into()], Reading::Number(4.0))].into());
     assert_eq!(window.rates(now - 60_000).next(), None);
 }
 

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 
-use citadel_agent_common::abi::{EndpointStats, ModelStats};
-use citadel_agent_common::hist::Histogram;
+use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats};
+use citadel_agent_common::hist::{CELLS, Histogram, SUM_CELL};
 
 /// A value that consists of `u64` alone, so that it can be read word by word while the kernel adds to it.
 ///
@@ -58,35 +59,95 @@ impl<T: Words> Mapped<T> {
         Ok(Self { start, entries, bytes, _entry: PhantomData })
     }
 
-    /// A copy of entry `index`, counted from the first mapped one. Each word is whole; words may be of different moments.
+    /// Entry `index`, counted from the first mapped one.
     #[must_use]
-    pub fn get(&self, index: usize) -> Option<Box<T>> {
-        if index >= self.entries {
-            return None;
-        }
+    pub fn entry(&self, index: usize) -> Option<Entry<'_, T>> {
         let words = size_of::<T>() / size_of::<u64>();
-        let mut copy = Box::<T>::new_uninit();
-        // SAFETY: the entry lies inside the mapping, which lives as long as `self`; the copy is as long, and every word
-        // of it is written. `Words` promises that any words make a valid value.
-        unsafe {
-            let from = self.start.as_ptr().add(index * words);
-            let to = copy.as_mut_ptr().cast::<u64>();
-            for word in 0..words {
-                to.add(word).write(from.add(word).read_volatile());
-            }
-            Some(copy.assume_init())
-        }
+        // SAFETY: inside the mapping.
+        let start = || unsafe { self.start.add(index * words) };
+        (index < self.entries).then(|| Entry { start: start(), _entry: PhantomData })
     }
 
-    /// One word of entry `index`, without a copy of the rest.
+    /// The first word of entry `index`; 0 of one that there is not.
     #[must_use]
-    pub fn word(&self, index: usize, word: usize) -> Option<u64> {
-        let words = size_of::<T>() / size_of::<u64>();
-        if index >= self.entries || word >= words {
+    pub fn first_word(&self, index: usize) -> u64 {
+        self.entry(index).map_or(0, |entry| entry.word(0))
+    }
+}
+
+/// An entry where it lies, to which the kernel goes on adding: each word is whole, words may be of different moments.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a, T> {
+    start: NonNull<u64>,
+    _entry: PhantomData<&'a Mapped<T>>,
+}
+
+impl<T: Words> Entry<'_, T> {
+    /// Word `at` of it.
+    ///
+    /// # Panics
+    /// When it has no such word.
+    #[must_use]
+    pub fn word(self, at: usize) -> u64 {
+        assert!(at < size_of::<T>() / size_of::<u64>(), "no word of the entry");
+        // SAFETY: inside the entry, whose mapping outlives `self`.
+        unsafe { self.start.add(at).read_volatile() }
+    }
+
+    /// The histogram that begins with word `at`; `None` while it has no observation.
+    fn histogram_at(self, at: usize) -> Option<Box<Histogram>> {
+        // What was not counted as nothing took some time: most histograms are looked at no further.
+        if self.word(at + SUM_CELL) == 0 && self.word(at) == 0 {
             return None;
         }
-        // SAFETY: inside the mapping, which lives as long as `self`.
-        Some(unsafe { self.start.as_ptr().add(index * words + word).read_volatile() })
+        assert!(at + CELLS <= size_of::<T>() / size_of::<u64>(), "no histogram of the entry");
+        let mut copy = Box::<Histogram>::new_uninit();
+        // SAFETY: the words lie inside the entry, whose mapping outlives `self`; the copy is as long, every word of it is
+        // written, and any words make a histogram.
+        let histogram = unsafe {
+            let (from, to) = (self.start.add(at), copy.as_mut_ptr().cast::<u64>());
+            for cell in 0..CELLS {
+                to.add(cell).write(from.add(cell).read_volatile());
+            }
+            copy.assume_init()
+        };
+        (histogram.count() > 0).then_some(histogram)
+    }
+}
+
+impl Entry<'_, Histogram> {
+    /// It; `None` while it has no observation.
+    #[must_use]
+    pub fn histogram(self) -> Option<Box<Histogram>> {
+        self.histogram_at(0)
+    }
+}
+
+impl Entry<'_, ModelStats> {
+    /// One of [`ModelStats::counters`].
+    #[must_use]
+    pub fn counter(self, index: usize) -> u64 {
+        self.word(offset_of!(ModelStats, counters) / size_of::<u64>() + index)
+    }
+
+    /// Round-trip times, if there is any.
+    #[must_use]
+    pub fn rtt(self) -> Option<Box<Histogram>> {
+        self.histogram_at(offset_of!(ModelStats, rtt) / size_of::<u64>())
+    }
+}
+
+impl Entry<'_, EndpointStats> {
+    /// One of [`EndpointStats::counters`].
+    #[must_use]
+    pub fn counter(self, index: usize) -> u64 {
+        self.word(offset_of!(EndpointStats, counters) / size_of::<u64>() + index)
+    }
+
+    /// Latencies of one kind, if there is any.
+    #[must_use]
+    pub fn latency(self, which: Latency) -> Option<Box<Histogram>> {
+        self.histogram_at(offset_of!(EndpointStats, latencies) / size_of::<u64>() + which as usize * CELLS)
     }
 }
 

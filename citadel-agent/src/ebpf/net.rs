@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::mem::offset_of;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tracing::warn;
 
 use super::error::ProbeError;
 use super::family::{self, Family, Hook};
-use super::mapped::Mapped;
+use super::mapped::{Entry, Mapped};
 use super::object;
 use super::own::{Key, OwnConnections, OwnMap};
 use super::readers::{ReaderMap, RequestReaders};
@@ -159,10 +158,10 @@ impl Net {
         Ok(())
     }
 
-    /// How long the requests of a slot's model lay in the receive queue.
+    /// How long the requests of a slot's model lay in the receive queue, if one was read.
     #[must_use]
     pub fn receive_queue(&self, slot: u32) -> Option<Box<Histogram>> {
-        self.receive_queue.get(slot as usize)
+        self.receive_queue.entry(slot as usize)?.histogram()
     }
 
     /// Lets the agent's own connections be announced to these programs.
@@ -222,37 +221,36 @@ impl Net {
 
     /// What was counted for a slot's model.
     #[must_use]
-    pub fn model(&self, slot: u32) -> Option<Box<ModelStats>> {
-        self.models.get(slot as usize)
-    }
-
-    /// One of [`ModelStats::counters`] of it, without a copy of the rest.
-    #[must_use]
-    pub fn counter(&self, slot: u32, index: usize) -> Option<u64> {
-        let first = offset_of!(ModelStats, counters) / size_of::<u64>();
-        self.models.word(slot as usize, first + index)
+    pub fn model(&self, slot: u32) -> Option<Entry<'_, ModelStats>> {
+        self.models.entry(slot as usize)
     }
 
     /// What was counted for those of its endpoints that anyone asked.
     ///
     /// # Errors
     /// When the kernel does not map the entries.
-    pub fn endpoints(&mut self, slot: u32) -> Result<Vec<(Endpoint, Box<EndpointStats>)>, ProbeError> {
+    pub fn endpoints(
+        &mut self,
+        slot: u32,
+    ) -> Result<impl Iterator<Item = (Endpoint, Entry<'_, EndpointStats>)>, ProbeError> {
         let slot = slot as usize;
-        let Some(place) = self.endpoints_of.get_mut(slot) else { return Ok(Vec::new()) };
-        let mapped = match place {
-            Some(mapped) => mapped,
-            None => place.insert(object::map_entries(&self.endpoints, "ENDPOINT_STATS", slot * ENDPOINTS, ENDPOINTS)?),
+        let mapped = match self.endpoints_of.get_mut(slot) {
+            Some(Some(mapped)) => Some(&*mapped),
+            Some(place) => {
+                let mapped = object::map_entries(&self.endpoints, "ENDPOINT_STATS", slot * ENDPOINTS, ENDPOINTS)?;
+                Some(&*place.insert(mapped))
+            }
+            None => None,
         };
-        // An entry is 12 KiB: look at the words that tell whether it holds anything before copying it.
-        let asked = |index: usize| EndpointStats::TELLING.iter().any(|&word| mapped.word(index, word) != Some(0));
-        let endpoints = Endpoint::ALL.into_iter().filter(|&endpoint| asked(endpoint as usize));
-        Ok(endpoints.filter_map(|endpoint| Some((endpoint, mapped.get(endpoint as usize)?))).collect())
+        let entry =
+            move |endpoint| mapped.and_then(|mapped: &Mapped<_>| Some((endpoint, mapped.entry(endpoint as usize)?)));
+        let asked = |(_, entry): &(_, Entry<'_, _>)| EndpointStats::TELLING.iter().any(|&word| entry.word(word) != 0);
+        Ok(Endpoint::ALL.into_iter().filter_map(entry).filter(asked))
     }
 
     /// How much could not be measured, by reason.
     pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
-        Lost::ALL.into_iter().map(|why| (why, self.lost.word(why as usize, 0).unwrap_or(0)))
+        Lost::ALL.into_iter().map(|why| (why, self.lost.first_word(why as usize)))
     }
 
     /// Entries in use and capacity of the map of data that came early, which can be full.

@@ -73,21 +73,21 @@ impl Sched {
         self.tasks.follow(processes)
     }
 
-    /// How long the threads of a slot's model waited for a CPU.
+    /// How long the threads of a slot's model waited for a CPU, if one did.
     #[must_use]
     pub fn run_queue(&self, slot: u32) -> Option<Box<Histogram>> {
-        self.run_queue.get(slot as usize)
+        self.run_queue.entry(slot as usize)?.histogram()
     }
 
     /// Nanoseconds that the threads of a slot's model had a CPU.
     #[must_use]
     pub fn on_cpu_ns(&self, slot: u32) -> Option<u64> {
-        self.on_cpu.word(slot as usize, 0)
+        Some(self.on_cpu.entry(slot as usize)?.word(0))
     }
 
     /// How much could not be measured, by reason.
     pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
-        Lost::ALL.into_iter().map(|why| (why, self.lost.word(why as usize, 0).unwrap_or(0)))
+        Lost::ALL.into_iter().map(|why| (why, self.lost.first_word(why as usize)))
     }
 
     /// Entries in use and capacity of the maps that can be full.

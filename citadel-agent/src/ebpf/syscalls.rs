@@ -8,7 +8,7 @@ use aya::programs::ProgramFd;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use citadel_agent_common::abi::{LOST_CELLS, Lost};
 use citadel_agent_common::calls::{Call, Failure, MAX_FAILURES, NUMBERS, Place, Places, UNMEASURED, stride};
-use citadel_agent_common::hist::{Histogram, SUM_CELL};
+use citadel_agent_common::hist::Histogram;
 use tracing::info;
 
 use super::error::ProbeError;
@@ -112,11 +112,7 @@ impl Syscalls {
     /// How long each call of a slot's model took that was made at all.
     pub fn times(&self, slot: u32) -> impl Iterator<Item = (&'static Call, Box<Histogram>)> {
         self.times.get(&slot).into_iter().flat_map(|times| {
-            self.calls.iter().enumerate().filter_map(|(index, &call)| {
-                // A look at two words instead of all: what was not counted as nothing took some time.
-                let made = [0, SUM_CELL].iter().any(|&cell| times.word(index, cell).is_some_and(|word| word != 0));
-                if made { Some((call, times.get(index)?)) } else { None }
-            })
+            self.calls.iter().enumerate().filter_map(|(index, &call)| Some((call, times.entry(index)?.histogram()?)))
         })
     }
 
@@ -145,7 +141,7 @@ impl Syscalls {
             .sum();
         Lost::ALL.into_iter().map(move |why| match why {
             Lost::Recursion => (why, missed),
-            _ => (why, self.lost.word(why as usize, 0).unwrap_or(0)),
+            _ => (why, self.lost.first_word(why as usize)),
         })
     }
 

@@ -21,6 +21,6 @@ impl Threads {
 
     /// Entries in use and capacity, of all maps together.
     pub(super) fn fill(&self) -> (u64, u64) {
-        (self.0.word(0, 0).unwrap_or(0), u64::from(SEATS + MAX_THREADS))
+        (self.0.first_word(0), u64::from(SEATS + MAX_THREADS))
     }
 }

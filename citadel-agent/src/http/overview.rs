@@ -53,7 +53,7 @@ impl<'a> Series<'a> {
     /// The value of a label; empty where there is no such label.
     fn label(self, name: &str) -> &'a str {
         let position = self.labels.iter().position(|label| *label == name);
-        position.and_then(|position| self.sample.labels.get(position)).map_or("", String::as_str)
+        position.and_then(|position| self.sample.labels.get(position)).map_or("", |value| value)
     }
 
     fn number(self) -> f64 {

@@ -3,6 +3,7 @@
 //! Plain data, without locks or registries: a scrape builds a [`Page`], encodes it and drops it.
 
 use citadel_agent_common::hist::Histogram;
+use smol_str::SmolStr;
 
 use super::catalogue::{self, Desc, Kind};
 use super::foreign::{self, Families};
@@ -16,11 +17,14 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
+/// Label values of a series, in the order of [`Desc::labels`].
+pub type LabelValues = Vec<SmolStr>;
+
 /// One value and the labels that tell it from its siblings.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Label values, in the order of [`Desc::labels`].
-    pub labels: Vec<String>,
+    /// The labels' values.
+    pub labels: LabelValues,
     /// The value now.
     pub value: Value,
 }
@@ -49,7 +53,7 @@ impl Page {
     /// Adds one sample to the family of `desc`, which must have as many labels as `labels` has values.
     pub fn add<const N: usize>(&mut self, desc: &'static Desc, labels: [&str; N], value: Value) {
         debug_assert_eq!(desc.labels.len(), N, "{}: label count", desc.name);
-        let sample = Sample { labels: labels.map(str::to_owned).into(), value };
+        let sample = Sample { labels: labels.map(SmolStr::new).into(), value };
         match self.families.iter_mut().rev().find(|family| std::ptr::eq(family.desc, desc)) {
             Some(family) => family.samples.push(sample),
             None => self.families.push(Family { desc, samples: vec![sample] }),
@@ -71,7 +75,8 @@ impl Page {
     pub fn sort(&mut self) -> Result<(), PageError> {
         self.families.sort_by_cached_key(|family| catalogue::position(family.desc));
         for Family { desc, samples } in &mut self.families {
-            samples.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+            // Stable, because that finds the runs that sources leave sorted.
+            samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
                 return Err(PageError::Duplicate { name: desc.name, labels: twice[0].labels.join(", ") });
             }

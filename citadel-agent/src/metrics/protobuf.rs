@@ -241,7 +241,7 @@ fn foreign_message(name: &str, samples: &[&ForeignSample]) -> MetricFamily {
 
 fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timestamp>) -> Metric {
     let label = (desc.labels.iter().zip(&sample.labels))
-        .map(|(name, value)| LabelPair { name: (*name).to_owned(), value: value.clone() })
+        .map(|(name, value)| LabelPair { name: (*name).to_owned(), value: value.to_string() })
         .collect();
     let mut metric = Metric { label, ..Metric::default() };
     match (&sample.value, desc.kind) {

@@ -53,7 +53,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
 fn expected_size(Family { desc, samples }: &Family) -> usize {
     let lines = if desc.kind == Kind::Histogram { buckets::CLASSIC + 2 } else { 1 };
     let names: usize = desc.labels.iter().map(|name| name.len() + r#"="","#.len()).sum();
-    let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(String::len).sum();
+    let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(|value| value.len()).sum();
     let line = desc.name.len() + names + r#"_bucket{le="9.5367431640625e-07"} 123456789"#.len();
     500 + desc.help.len() + lines * (samples.len() * line + values)
 }

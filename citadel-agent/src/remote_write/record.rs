@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::stale::Gone;
 use crate::metrics::catalogue::{Desc, Kind};
-use crate::metrics::family::{Page, Value};
+use crate::metrics::family::{LabelValues, Page, Value};
 
 /// What every series of a collection carries besides its own labels.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -153,7 +153,7 @@ impl Record {
             .collect();
         let mut families = Vec::new();
         for family in page.families.iter().filter(|family| !family.samples.is_empty()) {
-            let labels = family.samples.iter().map(|sample| sample.labels.as_slice());
+            let labels = family.samples.iter().map(|sample| &sample.labels);
             let mut out = Family::new(family.desc, labels, &mut symbols);
             let values = || family.samples.iter().map(|sample| &sample.value);
             if out.histogram {
@@ -166,7 +166,7 @@ impl Record {
             families.push(out);
         }
         for Gone { desc, labels } in gone {
-            families.push(Family::new(desc, labels.iter().map(Vec::as_slice), &mut symbols));
+            families.push(Family::new(desc, labels.iter(), &mut symbols));
         }
         Self { time_ms, start_ms, identity, symbols: symbols.into_strings(), families }
     }
@@ -256,7 +256,7 @@ impl Record {
 }
 
 impl Family {
-    fn new<'a>(desc: &Desc, labels: impl Iterator<Item = &'a [String]>, symbols: &mut Symbols) -> Self {
+    fn new<'a>(desc: &Desc, labels: impl Iterator<Item = &'a LabelValues>, symbols: &mut Symbols) -> Self {
         let name = symbols.position(desc.name);
         let label_names = desc.labels.iter().map(|label| symbols.position(label)).collect();
         let (mut samples, mut label_values) = (0, Vec::new());

@@ -1,15 +1,15 @@
 //! Which series ended between two collections. Pure.
 
 use crate::metrics::catalogue::Desc;
-use crate::metrics::family::Page;
+use crate::metrics::family::{LabelValues, Page};
 
 /// Series of one metric that the newer page lacks.
 #[derive(Clone, Debug)]
 pub struct Gone {
     /// The metric.
     pub desc: &'static Desc,
-    /// Label values of each, in the order of [`Desc::labels`].
-    pub labels: Vec<Vec<String>>,
+    /// The label values of each.
+    pub labels: Vec<LabelValues>,
 }
 
 /// The series of the collection before: labels only, because values do not matter here.
@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn flat(gone: &[Gone]) -> BTreeSet<(&'static str, String)> {
-        gone.iter().flat_map(|gone| gone.labels.iter().map(|labels| (gone.desc.name, labels[0].clone()))).collect()
+        gone.iter().flat_map(|gone| gone.labels.iter().map(|labels| (gone.desc.name, labels[0].to_string()))).collect()
     }
 
     proptest! {

@@ -1,12 +1,11 @@
 //! The models: what the `net` probes counted per port, under the models' names.
 
 use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
-use citadel_agent_common::hist::Histogram;
 
 use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
 use crate::ebpf::families::Families;
-use crate::metrics::catalogue::Desc;
+use crate::ebpf::mapped::Entry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
     REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
@@ -34,13 +33,13 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let Some(slot) = slots.get(port) else { continue };
         let Some(stats) = net.model(slot) else { continue };
         let port_label = port.to_string();
-        add_model(page, [model, &port_label], &stats, net.older_connections(port));
+        add_model(page, [model, &port_label], stats, net.older_connections(port));
         if let Some(histogram) = net.receive_queue(slot) {
-            add_histogram(page, &RECEIVE_QUEUE, [model, &port_label], &histogram);
+            page.add(&RECEIVE_QUEUE, [model, &port_label], Value::Histogram(histogram));
         }
-        if stats.counters[counter::BEGUN] > 0 {
+        if stats.counter(counter::BEGUN) > 0 {
             for (endpoint, stats) in net.endpoints(slot)? {
-                add_endpoint(page, [model, &port_label, endpoint.label()], &stats);
+                add_endpoint(page, [model, &port_label, endpoint.label()], stats);
             }
         }
     }
@@ -48,8 +47,8 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
 }
 
 /// What a model has whether or not anyone asked it anything.
-fn add_model(page: &mut Page, labels: [&str; 2], stats: &ModelStats, older_connections: u64) {
-    let count = |index: usize| stats.counters[index];
+fn add_model(page: &mut Page, labels: [&str; 2], stats: Entry<'_, ModelStats>, older_connections: u64) {
+    let count = |index: usize| stats.counter(index);
     // The two ends are read one after the other while both grow: never below zero.
     let difference = |more: usize, less: usize| count(more).saturating_sub(count(less));
     page.add(&REQUESTS_IN_FLIGHT, labels, Value::Integer(difference(counter::BEGUN, counter::ENDED)));
@@ -62,31 +61,34 @@ fn add_model(page: &mut Page, labels: [&str; 2], stats: &ModelStats, older_conne
     for (protocol, name) in PROTOCOLS {
         page.add(&CONNECTIONS, [model, port, name], Value::Integer(count(counter::PROTOCOLS + protocol as usize)));
     }
-    add_histogram(page, &TCP_RTT, labels, &stats.rtt);
+    if let Some(histogram) = stats.rtt() {
+        page.add(&TCP_RTT, labels, Value::Histogram(histogram));
+    }
 }
 
 /// What an endpoint has once it was asked.
-fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: &EndpointStats) {
+fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: Entry<'_, EndpointStats>) {
     let [model, port, endpoint] = labels;
-    for (index, &count) in stats.counters.iter().enumerate().filter(|&(_, &count)| count > 0) {
-        if let Some(code) = EndpointStats::code_at(index) {
+    for code in EndpointStats::CODES {
+        let count = stats.counter(EndpointStats::requests(code));
+        if count > 0 {
             page.add(&REQUESTS, [model, port, endpoint, &code.to_string()], Value::Integer(count));
         }
     }
-    let invalid = stats.counters[EndpointStats::requests(0)];
+    let invalid = stats.counter(EndpointStats::requests(0));
     if invalid > 0 {
         page.add(&REQUESTS, [model, port, endpoint, "invalid"], Value::Integer(invalid));
     }
     for (side, side_name) in SIDES {
         for (phase, phase_name) in PHASES {
-            let count = stats.counters[EndpointStats::aborted(side as u32, phase as u32)];
+            let count = stats.counter(EndpointStats::aborted(side as u32, phase as u32));
             if count > 0 {
                 let labels = [model, port, endpoint, side_name, phase_name];
                 page.add(&REQUESTS_ABORTED, labels, Value::Integer(count));
             }
         }
     }
-    let chunks = stats.counters[EndpointStats::CHUNKS];
+    let chunks = stats.counter(EndpointStats::CHUNKS);
     if chunks > 0 {
         page.add(&STREAM_CHUNKS, labels, Value::Integer(chunks));
     }
@@ -96,18 +98,8 @@ fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: &EndpointStats) {
         (Latency::FirstToken, &TIME_TO_FIRST_TOKEN),
         (Latency::InterToken, &INTER_TOKEN_LATENCY),
     ] {
-        add_histogram(page, desc, labels, &stats.latencies[latency as usize]);
-    }
-}
-
-/// A histogram, once it has an observation: absent is absent.
-pub(super) fn add_histogram<const N: usize>(
-    page: &mut Page,
-    desc: &'static Desc,
-    labels: [&str; N],
-    histogram: &Histogram,
-) {
-    if histogram.count() > 0 {
-        page.add(desc, labels, Value::Histogram(Box::new(*histogram)));
+        if let Some(histogram) = stats.latency(latency) {
+            page.add(desc, labels, Value::Histogram(histogram));
+        }
     }
 }

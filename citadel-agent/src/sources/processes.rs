@@ -33,8 +33,8 @@ fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, protocol: Opt
 
 /// What most of a port's connections speak, once there was one.
 fn protocol(families: &Families, port: u16) -> Option<&'static str> {
-    let (net, slot) = (families.net.as_ref()?, families.slots.get(port)?);
-    let count = |&(protocol, _): &(_, _)| net.counter(slot, counter::PROTOCOLS + protocol as usize).unwrap_or(0);
+    let stats = families.net.as_ref()?.model(families.slots.get(port)?)?;
+    let count = |&(protocol, _): &(_, _)| stats.counter(counter::PROTOCOLS + protocol as usize);
     let most = PROTOCOLS.iter().max_by_key(|&it| count(it))?;
     (count(most) > 0).then_some(most.1)
 }

@@ -1,6 +1,5 @@
 //! What the `sched` probes counted per model.
 
-use super::models::add_histogram;
 use super::{Origin, Outcome, Reading};
 use crate::metrics::catalogue::models::{ON_CPU, RUN_QUEUE};
 use crate::metrics::family::{Page, Value};
@@ -19,7 +18,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
             _ => continue,
         }
         if let Some(histogram) = sched.run_queue(slot) {
-            add_histogram(page, &RUN_QUEUE, labels, &histogram);
+            page.add(&RUN_QUEUE, labels, Value::Histogram(histogram));
         }
     }
     Ok(Outcome::Read)

@@ -1,6 +1,5 @@
 //! What the `syscalls` probes counted per model and system call.
 
-use super::models::add_histogram;
 use super::{Origin, Outcome, Reading};
 use crate::host::errno;
 use crate::metrics::catalogue::models::{SYSCALL_DURATION, SYSCALL_ERRORS};
@@ -13,7 +12,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();
         for (call, histogram) in syscalls.times(slot) {
-            add_histogram(page, &SYSCALL_DURATION, [&model.name, &port, call.name], &histogram);
+            page.add(&SYSCALL_DURATION, [&model.name, &port, call.name], Value::Histogram(histogram));
         }
         for ((_, call, number), &count) in errors.range((slot, "", 0)..).take_while(|((of, ..), _)| *of == slot) {
             page.add(&SYSCALL_ERRORS, [&model.name, &port, call, &errno::name(*number)], Value::Integer(count));

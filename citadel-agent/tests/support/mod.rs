@@ -61,7 +61,7 @@ pub fn page(models: &[&str]) -> Page {
                 "status" => "unsupported".to_owned(),
                 other => format!("some {other} <i>"),
             };
-            let sample = Sample { labels: desc.labels.iter().map(label).collect(), value };
+            let sample = Sample { labels: desc.labels.iter().map(|name| label(name).into()).collect(), value };
             match page.families.iter_mut().find(|family| std::ptr::eq(family.desc, desc)) {
                 Some(family) => family.samples.push(sample),
                 None => page.families.push(Family { desc, samples: vec![sample] }),

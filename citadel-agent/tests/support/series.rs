@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use citadel_agent::metrics::catalogue::{Desc, Kind};
-use citadel_agent::metrics::family::{Family, Page, Sample, Value};
+use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
 use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SCHEMA, SUM_CELL, ZERO_THRESHOLD_LOG2};
 
 /// How much the values change.
@@ -26,7 +26,7 @@ pub struct World {
     /// Number of steps.
     pub steps: usize,
     /// By name and label values.
-    series: BTreeMap<(&'static str, Vec<String>), Series>,
+    series: BTreeMap<(&'static str, LabelValues), Series>,
 }
 
 struct Series {
@@ -102,7 +102,7 @@ impl World {
     pub fn promtool_series(&self, target: &[(&str, &str)], native: bool) -> Vec<(String, String)> {
         let mut all = Vec::new();
         for ((name, labels), Series { desc, values }) in &self.series {
-            let labels: Vec<_> = desc.labels.iter().copied().zip(labels.iter().map(String::as_str)).collect();
+            let labels: Vec<_> = desc.labels.iter().copied().zip(labels.iter().map(|value| value.as_str())).collect();
             let mut push = |suffix: &str, more: &[(&str, &str)], written: &dyn Fn(&Value) -> String| {
                 let named = [labels.as_slice(), target, more].concat();
                 let named: Vec<_> = named.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
@@ -165,11 +165,11 @@ fn notation(values: &[Option<String>]) -> String {
 }
 
 /// Combinations of label values, the first ones of many.
-fn label_sets(desc: &Desc) -> Vec<Vec<String>> {
-    let mut sets: Vec<Vec<String>> = vec![vec![]];
+fn label_sets(desc: &Desc) -> Vec<LabelValues> {
+    let mut sets: Vec<LabelValues> = vec![vec![]];
     for label in desc.labels {
         let values = LABELS.iter().find(|(name, _)| name == label).map_or(&["x"][..], |(_, values)| values);
-        let with = |set: &Vec<String>, value: &&str| [set.as_slice(), &[(*value).to_owned()]].concat();
+        let with = |set: &LabelValues, value: &&str| [set.as_slice(), &[(*value).into()]].concat();
         sets = sets.iter().flat_map(|set| values.iter().map(move |value| with(set, value))).collect();
     }
     // Spread over all of them, so that each value occurs.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::metrics::catalogue::Desc;
+use crate::metrics::family::LabelValues;
 
 /// `alerts`: the rules in force.
 #[derive(Clone, PartialEq, Debug)]
@@ -152,7 +153,7 @@ impl PartialEq for Selector {
 impl Selector {
     /// Whether a sample with these label values, in the order of the catalogue, is selected.
     #[must_use]
-    pub fn selects(&self, labels: &[String]) -> bool {
+    pub fn selects(&self, labels: &LabelValues) -> bool {
         self.matchers.iter().all(|matcher| labels.get(matcher.index).is_some_and(|value| matcher.test.holds(value)))
     }
 }

@@ -124,7 +124,7 @@ mod tests {
         let selector =
             parse(r#"citadel_model_requests_total{code=~"5..|4\\d9", endpoint!="health" , model!~'x.*',}"#).unwrap();
         let selects = |model: &str, endpoint: &str, code: &str| {
-            selector.selects(&[model, "11400", endpoint, code].map(str::to_owned))
+            selector.selects(&[model, "11400", endpoint, code].map(Into::into).into())
         };
         assert!(selects("phi3", "completions", "503"));
         assert!(selects("phi3", "", "429"), "an absent label is an empty one");
