@@ -2,7 +2,7 @@
 //! (`Documentation/bpf/btf.rst`).
 //!
 //! Read here, because aya keeps members to itself, and the readers of BTF that there are (btf-rs, libbpf) are under the LGPL
-//! and build a model of all of the kernel's 150,000 types in memory, for seven offsets.
+//! and build a model of all of the kernel's 150,000 types in memory, for some offsets.
 
 use std::fs;
 use std::io;
@@ -22,8 +22,7 @@ pub fn path(roots: &Roots) -> PathBuf {
 pub struct Layout {
     /// `tcp_sock.copied_seq`.
     pub copied_seq: u32,
-    /// `sock.sk_lock.owned`, which follows the spinlock of four bytes that `socket_lock_t` begins with. A kernel built with
-    /// lock debugging has a number there that is never 0.
+    /// `sock.sk_lock.owned`.
     pub lock_owned: u32,
     /// `task_struct.pid`.
     pub task_pid: u32,
@@ -104,20 +103,22 @@ pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
 /// It is not as documented, or a member is not there.
 pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     let mut places = [
-        Place { name: "tcp_sock", member: "copied_seq", offset: None },
-        Place { name: "sock", member: "sk_lock", offset: None },
-        Place { name: "task_struct", member: "pid", offset: None },
-        Place { name: "task_struct", member: "tgid", offset: None },
-        Place { name: "task_struct", member: "__state", offset: None },
-        Place { name: "task_struct", member: "state", offset: None },
-        Place { name: "task_struct", member: "se", offset: None },
-        Place { name: "sched_entity", member: "sum_exec_runtime", offset: None },
+        Place::of("tcp_sock", "copied_seq"),
+        Place::of("sock", "sk_lock"),
+        // After a spinlock, which is longer with PREEMPT_RT and with lock debugging.
+        Place::of("socket_lock_t", "owned"),
+        Place::of("task_struct", "pid"),
+        Place::of("task_struct", "tgid"),
+        Place::of("task_struct", "__state"),
+        Place::of("task_struct", "state"),
+        Place::of("task_struct", "se"),
+        Place::of("sched_entity", "sum_exec_runtime"),
     ];
     find(btf, &mut places)?;
-    let [copied_seq, lock, task_pid, task_tgid, state, old_state, entity, on_cpu] = places;
+    let [copied_seq, lock, owned, task_pid, task_tgid, state, old_state, entity, on_cpu] = places;
     Ok(Layout {
         copied_seq: copied_seq.found()?,
-        lock_owned: lock.found()? + 4,
+        lock_owned: lock.found()? + owned.found()?,
         task_pid: task_pid.found()?,
         task_tgid: task_tgid.found()?,
         task_state: state.offset.map_or_else(|| old_state.found(), Ok)?,
@@ -127,12 +128,19 @@ pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
 
 /// A direct member of a struct, and its offset once it is found.
 struct Place {
+    /// The struct's, or that of a typedef of one that has none.
     name: &'static str,
+    /// The number of the typedef's type, once it is found.
+    meant: Option<u32>,
     member: &'static str,
     offset: Option<u32>,
 }
 
 impl Place {
+    const fn of(name: &'static str, member: &'static str) -> Self {
+        Self { name, meant: None, member, offset: None }
+    }
+
     fn found(&self) -> Result<u32, LayoutError> {
         self.offset.ok_or(LayoutError::Missing { name: self.name, member: self.member })
     }
@@ -175,6 +183,8 @@ impl Sections {
 /// A type's head.
 struct Type {
     at: usize,
+    /// By which other types refer to it: types count from 1, in the order in which they lie.
+    number: u32,
     name: u32,
     kind: u32,
     members: usize,
@@ -188,14 +198,15 @@ fn word(btf: &[u8], at: usize) -> Option<u32> {
 /// Goes through all types.
 fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
     let Range { start, end } = Sections::of(btf)?.types;
-    let mut at = start;
+    let (mut at, mut number) = (start, 0);
     while at < end {
+        number += 1;
         let malformed = LayoutError::Malformed(at - start);
         let (Some(name), Some(info), Some(_)) = (word(btf, at), word(btf, at + 4), word(btf, at + 8)) else {
             return Err(malformed);
         };
         let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-        each(&Type { at, name, kind, members, flag: info >> 31 == 1 });
+        each(&Type { at, number, name, kind, members, flag: info >> 31 == 1 });
         // What follows each kind, in the order of their numbers from `BTF_KIND_INT` on.
         at += HEAD
             + match kind {
@@ -218,10 +229,18 @@ fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
         text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     };
     walk(btf, |found| {
+        if found.kind == TYPEDEF {
+            for place in places.iter_mut().filter(|place| is(found.name, place.name)) {
+                place.meant = word(btf, found.at + 8);
+            }
+        }
+    })?;
+    walk(btf, |found| {
         if found.kind != STRUCT {
             return;
         }
-        for place in places.iter_mut().filter(|place| is(found.name, place.name)) {
+        let is_meant = |place: &&mut Place| place.meant == Some(found.number) || is(found.name, place.name);
+        for place in places.iter_mut().filter(is_meant) {
             for member in 0..found.members {
                 let entry = found.at + HEAD + member * 12;
                 if let (Some(name), Some(bits)) = (word(btf, entry), word(btf, entry + 8))
@@ -277,6 +296,29 @@ mod tests {
         }
         assert!(whole.id_by_type_name_kind("task_struct", BtfKind::Struct).is_ok());
         assert!(outline.id_by_type_name_kind("task_struct", BtfKind::Struct).is_err(), "nothing attaches to it");
+    }
+
+    /// A BTF of these types, each as words, and these strings, the first of which is empty.
+    fn btf(types: &[&[u32]], strings: &[u8]) -> Vec<u8> {
+        let types: Vec<u8> = types.concat().into_iter().flat_map(u32::to_le_bytes).collect();
+        let words = [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32].map(u32::to_le_bytes);
+        [&[0x9f, 0xeb, 1, 0], words.as_flattened(), &types, strings].concat()
+    }
+
+    #[test]
+    fn a_struct_without_a_name_is_found_by_its_typedef() {
+        let strings = b"\0lock_t\0owned\0int\0other\0";
+        let (lock_t, owned, int, other) = (1, 8, 14, 18);
+        let number = [int, 1 << 24, 4, 0];
+        let nameless = |bits: u32| [0, STRUCT << 24 | 1, 64, owned, 1, bits];
+        let typedef = |name: u32, of: u32| [name, TYPEDEF << 24, of];
+        let before = btf(&[&number, &nameless(8), &typedef(other, 2), &nameless(320), &typedef(lock_t, 4)], strings);
+        let after = btf(&[&number, &typedef(lock_t, 4), &nameless(8), &nameless(320), &typedef(other, 3)], strings);
+        for btf in [before, after] {
+            let mut places = [Place::of("lock_t", "owned"), Place::of("other", "owned"), Place::of("lock_t", "other")];
+            find(&btf, &mut places).unwrap();
+            assert_eq!(places.map(|place| place.offset), [Some(40), Some(1), None]);
+        }
     }
 
     #[test]

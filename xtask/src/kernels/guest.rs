@@ -155,6 +155,12 @@ fn compare(page: &Page, first: f64) -> Result<()> {
             wrong.push(format!("{name}{labels:?} is {value:?}, not {truth}"));
         }
     }
+    // On kernels that have it: which those are, is looked at elsewhere.
+    let reads = page.sum("citadel_probe_status", &[("family", "recvq"), ("status", "ok")]).map(|_| lists + chats);
+    let read = page.sum("citadel_model_receive_queue_seconds_count", &[]);
+    if read != reads {
+        wrong.push(format!("of {reads:?} requests {read:?} were seen to be read"));
+    }
     let means = [
         // The client's clock starts earlier and stops later.
         ("citadel_model_time_to_first_token_seconds", FIRST.as_secs_f64(), first),

@@ -29,15 +29,23 @@ struct Kernel {
     /// What the versions in the names of its packages begin with, up to a point.
     series: &'static str,
     release: &'static str,
+    /// Depends on the newest of that release.
+    package: &'static str,
 }
 
+/// Kernels for virtual machines: small, with cgroups and loopback built in.
+const CLOUD: &str = "linux-image-cloud-amd64";
+/// Kernels with PREEMPT_RT, where softirqs are preempted and most spin locks sleep.
+const REAL_TIME: &str = "linux-image-rt-amd64";
+
 /// All kernels, the oldest that the agent supports first.
-const KERNELS: [Kernel; 4] = [
-    Kernel { version: "5.10", series: "5.10", release: "bullseye" },
-    Kernel { version: "6.1", series: "6.1", release: "bookworm" },
-    Kernel { version: "6.12", series: "6.12", release: "trixie" },
+const KERNELS: [Kernel; 5] = [
+    Kernel { version: "5.10", series: "5.10", release: "bullseye", package: CLOUD },
+    Kernel { version: "6.1", series: "6.1", release: "bookworm", package: CLOUD },
+    Kernel { version: "6.12", series: "6.12", release: "trixie", package: CLOUD },
+    Kernel { version: "6.12-rt", series: "6.12", release: "trixie", package: REAL_TIME },
     // The newest that there is.
-    Kernel { version: "7.x", series: "7", release: "sid" },
+    Kernel { version: "7.x", series: "7", release: "sid", package: CLOUD },
 ];
 
 /// The machine that systemd runs.
@@ -51,8 +59,8 @@ const MEASURED_KERNEL: &Kernel = SYSTEMD_KERNEL;
 
 /// All that can be asked for.
 fn machines() -> [&'static str; KERNELS.len() + 1] {
-    let [a, b, c, d] = KERNELS.each_ref().map(|kernel| kernel.version);
-    [a, b, c, d, SYSTEMD]
+    let [a, b, c, d, e] = KERNELS.each_ref().map(|kernel| kernel.version);
+    [a, b, c, d, e, SYSTEMD]
 }
 
 /// Arguments of `cargo xtask kernels`.

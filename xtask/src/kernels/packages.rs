@@ -9,9 +9,6 @@ use anyhow::{Context as _, Result, bail};
 use super::Kernel;
 use crate::{debian, process};
 
-/// Depends on the newest kernel of a release that runs in virtual machines: small, with cgroups and loopback built in.
-const META: &str = "linux-image-cloud-amd64";
-
 /// Signs the index of every release.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -24,8 +21,8 @@ pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
     }
     let apt = Apt::of(&folder.join("apt"), Some(kernel.release))?;
     let image_package = apt
-        .dependency(META, &format!("linux-image-{}.", kernel.series))?
-        .with_context(|| format!("{META} of {} is no longer {}", kernel.release, kernel.version))?;
+        .dependency(kernel.package, &format!("linux-image-{}.", kernel.series))?
+        .with_context(|| format!("{} of {} is no longer {}", kernel.package, kernel.release, kernel.version))?;
     // From 7.x on, the kernel is in a package of its own.
     let package = apt.dependency(&image_package, "linux-binary-")?.unwrap_or(image_package);
 
