@@ -18,10 +18,10 @@ use crate::workspace::Workspace;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Throughput pairs on each port.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
     /// Seconds of each half of a pair.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Two short pairs of everything, printed and not written: to see that the bench works.
     #[arg(long)]
@@ -54,13 +54,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     };
     let streams = {
         let agent = Agent::start_with(stage, RANGE, NET_ALONE)?;
-        costs(&agent, rounds, || {
-            let seen = chunks_seen(&agent)?;
-            load::stream(MODEL_PORT, chunks)?;
-            let seen = chunks_seen(&agent)? - seen;
-            ensure!(seen == chunks as f64, "the agent counted {seen} chunks of {chunks}");
-            Ok(seen)
-        })?
+        chunk_costs(&agent, MODEL_PORT, rounds, chunks)?
     };
     let _nginx = Nginx::start(stage, LAST_PORT)?;
     let report = Report {
@@ -159,7 +153,7 @@ pub(super) struct Costs {
 
 /// Times the agent's programs and an empty pair beside them while `work` runs, `rounds` times; `work` says how often that
 /// happened which is measured.
-fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result<f64>) -> Result<Costs> {
+pub(super) fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result<f64>) -> Result<Costs> {
     let empty = EmptyPair::attach()?;
     let _on = StatsOn::new()?;
     let (mut units, mut programs, mut pair) = (0.0, [Runs::default(); 3], [Runs::default(); 2]);
@@ -185,6 +179,17 @@ fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result<f64>) -> R
     }
     let (each, run, empty_run) = (Spread::of(each), Spread::of(run), Spread::of(empty_run));
     Ok(Costs { units, programs, empty: pair, each, run, empty_run })
+}
+
+/// Likewise while `chunks` chunks are streamed on `port`, which nobody has.
+pub(super) fn chunk_costs(agent: &Agent, port: u16, rounds: u32, chunks: u64) -> Result<Costs> {
+    costs(agent, rounds, || {
+        let seen = chunks_seen(agent)?;
+        load::stream(port, chunks)?;
+        let seen = chunks_seen(agent)? - seen;
+        ensure!(seen == chunks as f64, "the agent counted {seen} chunks of {chunks}");
+        Ok(seen)
+    })
 }
 
 fn chunks_seen(agent: &Agent) -> Result<f64> {

@@ -14,16 +14,16 @@ use crate::workspace::Workspace;
 /// What the machine has beside the agent and this program.
 const PROGRAMS: [&str; 2] = ["nginx", "wrk"];
 
-/// Starting the agent takes the verifier this long at most, and all else of a part of a round.
-const PART: Duration = Duration::from_secs(90);
+/// What precedes a load takes this long at most: the verifier's work, where the agent is started.
+const START: Duration = Duration::from_secs(60);
 /// A second by the machine's clock, which counts instructions, takes this many at most.
 const SLOWDOWN: u64 = 30;
 
-/// Boots the machine and has this program measure in it; what the console said.
+/// Boots the machine and has this program measure in it, `loads` in each round; what the console said.
 ///
 /// # Errors
 /// When the kernel or a program cannot be had, or the guest fails.
-pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u64) -> Result<String> {
+pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u64, loads: u32) -> Result<String> {
     setup::ensure(workspace, &[Purpose::Kernels])?;
     let folder = super::folder(workspace);
     let linux = packages::kernel(&folder, MEASURED_KERNEL)
@@ -34,8 +34,7 @@ pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u6
     let programs = programs.into_iter().collect::<Result<Vec<_>>>()?;
     let image = image::build(&folder, agent, &programs).context("building the file system")?;
     let console = folder.join("console.log");
-    // Three parts a round, two loads a part.
-    let limit = 3 * rounds * (PART + 2 * Duration::from_secs(SLOWDOWN * seconds));
+    let limit = (rounds + 1) * loads * (START + Duration::from_secs(SLOWDOWN * seconds));
     let guest = machine::Guest { init: &format!("guest saturate {rounds} {seconds}"), words: "", limit };
     machine::run(workspace, &linux, &image, &console, guest)?;
     Ok(String::from_utf8_lossy(&fs::read(console)?).into_owned())

@@ -1,0 +1,155 @@
+//! What `cargo xtask bench machine` says: read from the machine's console, written into `docs/overhead.md`.
+
+use std::fmt::Write as _;
+
+use super::{INSTRUCTIONS, Instructions, Load, RELEASE, ROUND, Round};
+use crate::bench::stats::Spread;
+
+/// Places in [`super::PARTS`].
+const NOTHING: usize = 0;
+const EMPTY: usize = 1;
+const NET: usize = 2;
+const FENTRY: usize = 3;
+const RAW_TP: usize = 4;
+
+/// Places in [`super::LOADS`].
+const MODEL: usize = 0;
+const OTHER: usize = 1;
+const BY_TURNS: usize = 2;
+
+/// What the machine has told.
+#[derive(PartialEq, Debug)]
+pub(super) struct Found {
+    /// The kernel's.
+    release: String,
+    pub(super) rounds: Vec<Round>,
+    instructions: Instructions,
+}
+
+/// Reads the console; `None` where something is missing.
+pub(super) fn parse(console: &str) -> Option<Found> {
+    let lines = |begin: &'static str| console.lines().filter_map(move |line| line.trim_end().strip_prefix(begin));
+    let numbers = |row: &str| row.split('\t').map(|number| number.parse().ok()).collect::<Option<Vec<f64>>>();
+    let round = |row| {
+        let numbers = numbers(row)?;
+        let mut round = Round::default();
+        let loads = round.as_flattened_mut();
+        if numbers.len() != 2 * loads.len() {
+            return None;
+        }
+        for (load, pair) in loads.iter_mut().zip(numbers.chunks(2)) {
+            *load = Load { rate: pair[0], switches: pair[1] };
+        }
+        Some(round)
+    };
+    let rounds: Option<Vec<Round>> = lines(ROUND).map(round).collect();
+    let [request, chunk, other, empty] = numbers(lines(INSTRUCTIONS).next()?)?.try_into().ok()?;
+    Some(Found {
+        release: lines(RELEASE).next()?.to_owned(),
+        rounds: rounds.filter(|rounds| !rounds.is_empty())?,
+        instructions: Instructions { request, chunk, other, empty },
+    })
+}
+
+/// The section.
+pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String {
+    let Found { release, rounds, instructions: Instructions { request, chunk, other, empty } } = found;
+    let mut text = format!("## In instructions\n\n{environment}.\n\n");
+    text += &format!(
+        "Written by `cargo xtask bench machine`: nginx and wrk as above, in a machine with Linux {release} and one CPU, with \
+         nothing, with the empty pair, with the agent and its `net` family alone, and with all families, system calls by \
+         fentry or by raw_tp: in turn, {seconds} s each, {} rounds, each of which begins with another. Client, server, agent \
+         and all packets share the one CPU.\n\n\
+         The machine is emulated (QEMU's TCG), and its clock counts instructions, each as one nanosecond: so what else this \
+         host does changes nothing, and the ratios are those of the instructions that a request takes, all of the kernel's, \
+         the server's and the client's included. A processor takes longer for some instructions than for others, so its \
+         ratios are others.\n\n\
+         nginx and wrk are `SCHED_BATCH`: who is woken does not take the CPU from who has it. So wrk sends on all of its \
+         connections and nginx answers them all before either sleeps, and nginx always has requests waiting, as when it \
+         saturates a CPU of its own. By the default, `SCHED_OTHER`, they take turns every few requests, more often the \
+         longer a request takes, and each turn costs some 3,000 instructions: the ratio is then that of their switches as \
+         well, and moves with any change of either. It is told below, and nobody's target.\n\n\
+         | throughput / with nothing | median | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n",
+        rounds.len()
+    );
+    let ratio = |load: usize, part: usize| {
+        Spread::of(rounds.iter().map(|round| round[part][load].rate / round[NOTHING][load].rate))
+    };
+    for (what, spread, target) in [
+        ("model port: `net`", ratio(MODEL, NET), Some(0.9)),
+        ("all families, fentry", ratio(MODEL, FENTRY), Some(0.85)),
+        ("all families, raw_tp", ratio(MODEL, RAW_TP), None),
+        ("empty pair", ratio(MODEL, EMPTY), None),
+        ("other port: `net`", ratio(OTHER, NET), Some(0.97)),
+        ("all families, fentry", ratio(OTHER, FENTRY), None),
+        ("all families, raw_tp", ratio(OTHER, RAW_TP), None),
+        ("empty pair", ratio(OTHER, EMPTY), None),
+        ("model port, by `SCHED_OTHER`: `net`", ratio(BY_TURNS, NET), None),
+        ("all families, fentry", ratio(BY_TURNS, FENTRY), None),
+        ("all families, raw_tp", ratio(BY_TURNS, RAW_TP), None),
+    ] {
+        let (median, min, max) = (spread.median(), spread.min(), spread.max());
+        let (target, verdict) = target.map_or((String::new(), ""), |target: f64| {
+            (format!("{target} or more"), if median >= target { "met" } else { "**not met**" })
+        });
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "| {what} | {median:.3} | {min:.3} - {max:.3} | {target} | {verdict} |");
+    }
+    text += "\nHow often nginx lost the CPU, times a request:\n\n| | nothing | `net` | all, fentry | all, raw_tp |\n\
+             | --- | ---: | ---: | ---: | ---: |\n";
+    for (name, load) in [("`SCHED_BATCH`", MODEL), ("`SCHED_OTHER`", BY_TURNS)] {
+        let [nothing, net, fentry, raw_tp] = [NOTHING, NET, FENTRY, RAW_TP]
+            .map(|part| Spread::of(rounds.iter().map(|round| round[part][load].switches)).median());
+        let _ = writeln!(text, "| {name} | {nothing:.3} | {net:.3} | {fentry:.3} | {raw_tp:.3} |");
+    }
+    let _ = writeln!(
+        text,
+        "\nInstructions in the programs of `net`, by the kernel's statistics; what lies between its two looks at the clock \
+         around each run is inside, here too:\n\n\
+         | what | instructions |\n| --- | ---: |\n\
+         | a whole small request, all its packets | {request:.0} |\n\
+         | a streamed chunk, all its packets | {chunk:.0} |\n\
+         | a packet of another port | {other:.0} |\n\
+         | a run of an empty program | {empty:.0} |\n\n\
+         What either form costs a single call, of a model and of another process: [kernel-support.md](kernel-support.md)."
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_has_the_ratios_of_the_rounds_on_the_console() {
+        let round = |rates: [u32; 5]| {
+            let loads = rates.map(|rate| format!("{rate}\t0.1\t{}\t0.2\t{}\t0.5", rate * 2, rate / 2));
+            format!("{ROUND}{}\r\n", loads.join("\t"))
+        };
+        let console = format!(
+            "noise\n{RELEASE}6.12\r\n{}{}{}{INSTRUCTIONS}3300.4\t1500\t90.5\t60\r\n",
+            round([100, 98, 95, 90, 50]),
+            round([200, 196, 180, 160, 120]),
+            round([100, 98, 89, 88, 60])
+        );
+        let found = parse(&console).unwrap();
+        assert_eq!(found.rounds[1][FENTRY][BY_TURNS], Load { rate: 80.0, switches: 0.5 });
+        assert_eq!(found.rounds[2][NET][OTHER], Load { rate: 178.0, switches: 0.2 });
+        assert_eq!(found.rounds.len(), 3);
+        let text = markdown("here", &found, 3);
+        for line in [
+            "| model port: `net` | 0.900 | 0.890 - 0.950 | 0.9 or more | met |",
+            "| all families, fentry | 0.880 | 0.800 - 0.900 | 0.85 or more | met |",
+            "| all families, raw_tp | 0.600 | 0.500 - 0.600 |  |  |",
+            "| other port: `net` | 0.900 | 0.890 - 0.950 | 0.97 or more | **not met** |",
+            "| empty pair | 0.980 | 0.980 - 0.980 |  |  |",
+            "| `SCHED_OTHER` | 0.500 | 0.500 | 0.500 | 0.500 |",
+            "| a whole small request, all its packets | 3300 |",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        }
+        assert_eq!(parse("noise"), None);
+        assert_eq!(parse(&format!("{RELEASE}6.12\n{ROUND}1\t2\n{INSTRUCTIONS}1\t2\t3\t4\n")), None);
+        assert_eq!(parse(&console.replace(INSTRUCTIONS, "")), None);
+    }
+}
