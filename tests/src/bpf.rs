@@ -1,8 +1,9 @@
 //! What the kernel knows of BPF objects, by the `bpf` system call alone: no bpftool is needed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use rustix::process::Pid;
 
@@ -70,11 +71,47 @@ pub fn all(kind: Kind) -> BTreeSet<u32> {
 /// If its descriptors cannot be listed: the process is gone, or another user's.
 #[must_use]
 pub fn held_by(pid: Pid, kind: Kind) -> BTreeSet<u32> {
+    fdinfo_of(pid).flat_map(|info| ids_in(&info, kind)).collect()
+}
+
+fn fdinfo_of(pid: Pid) -> impl Iterator<Item = String> {
     let dir = format!("/proc/{}/fdinfo", pid.as_raw_nonzero());
     let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir}: {error}"));
     // A descriptor can be closed while this looks at it.
-    let infos = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    infos.flat_map(|info| ids_in(&info, kind)).collect()
+    entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok())
+}
+
+/// Has the kernel time each run of each program until the descriptor is closed (`BPF_ENABLE_STATS`, Linux 5.8).
+///
+/// # Panics
+/// Without `CAP_SYS_ADMIN`.
+#[must_use]
+pub fn time_runs() -> OwnedFd {
+    const BPF_ENABLE_STATS: libc::c_long = 32;
+    const BPF_STATS_RUN_TIME: u32 = 0;
+    let attr = BPF_STATS_RUN_TIME;
+    // SAFETY: the pointer and the size are those of `attr`, which is only read.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_ENABLE_STATS, &raw const attr, size_of_val(&attr)) };
+    assert!(result >= 0, "timing BPF programs needs root: {}", io::Error::last_os_error());
+    // SAFETY: a descriptor that the kernel has just given to us alone.
+    unsafe { OwnedFd::from_raw_fd(result.try_into().expect("a descriptor")) }
+}
+
+/// How often the cgroup_skb programs that a process holds have run while they were timed, and for how many nanoseconds.
+///
+/// # Panics
+/// If its descriptors cannot be listed: the process is gone, or another user's.
+#[must_use]
+pub fn runs_held_by(pid: Pid) -> (u64, u64) {
+    const BPF_PROG_TYPE_CGROUP_SKB: u64 = 8;
+    let runs = |info: String| {
+        let field = |name| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        let ours = field("prog_type:")? == BPF_PROG_TYPE_CGROUP_SKB;
+        ours.then_some((field("prog_id:")?, (field("run_cnt:")?, field("run_time_ns:")?)))
+    };
+    // By the programs' numbers, since a program can be behind several descriptors.
+    let programs: BTreeMap<u64, (u64, u64)> = fdinfo_of(pid).filter_map(runs).collect();
+    programs.values().fold((0, 0), |sum, runs| (sum.0 + runs.0, sum.1 + runs.1))
 }
 
 fn ids_in(fdinfo: &str, kind: Kind) -> Vec<u32> {

@@ -46,5 +46,9 @@ pub const SYSCALL_DURATION: &str = "citadel_model_syscall_duration_seconds";
 pub const SYSCALL_ERRORS: &str = "citadel_model_syscall_errors_total";
 /// Entries of the kernel programs' maps.
 pub const MAP_ENTRIES: &str = "citadel_map_entries";
+/// Runs of kernel programs.
+pub const PROBE_RUNS: &str = "citadel_probe_runs_total";
+/// Time in them.
+pub const PROBE_SECONDS: &str = "citadel_probe_seconds_total";
 /// What the agent itself says that it could not measure.
 pub const LOST: &str = "citadel_events_lost_total";

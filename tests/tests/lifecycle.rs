@@ -7,7 +7,7 @@ use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
 use citadel_agent_tests::http::{answer, get};
-use citadel_agent_tests::names::REQUESTS;
+use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, REQUESTS};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::pause;
@@ -232,4 +232,24 @@ fn a_thousand_idle_connections_and_a_slow_client_do_not_stop_a_scrape() {
     let begin = Instant::now();
     assert!(!agent.metrics("/metrics/models").is_empty());
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn what_programs_cost_is_what_the_kernel_says() {
+    let server = Server::bind();
+    let agent = Setup::new().model("timed", server.port()).start();
+    agent.assert_measuring();
+    let _timed = bpf::time_runs();
+    send(&server, 5);
+    // Each scrape is packets too, which run the programs.
+    let (runs_before, ns_before) = bpf::runs_held_by(agent.pid());
+    let page = agent.scrape();
+    let (runs_after, ns_after) = bpf::runs_held_by(agent.pid());
+    let programs = ["net_ingress", "net_egress", "net_early"];
+    let runs: u64 = programs.iter().map(|name| page.counter(PROBE_RUNS).label("program", name).value()).sum();
+    let seconds: f64 = programs.iter().map(|name| page.counter(PROBE_SECONDS).label("program", name).number()).sum();
+    assert!(runs_before >= 20, "five requests and their answers are packets at both ends: {runs_before}");
+    assert!((runs_before..=runs_after).contains(&runs), "{runs} runs, not {runs_before} to {runs_after}");
+    let ns = seconds * 1e9;
+    assert!(ns > ns_before as f64 - 1.0 && ns < ns_after as f64 + 1.0, "{ns} ns, not {ns_before} to {ns_after}");
 }

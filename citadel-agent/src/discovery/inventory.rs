@@ -62,6 +62,14 @@ impl Inventory {
         Self { models: found.into_iter().map(model).collect() }
     }
 
+    /// In the order of their series on a page, which then needs no sorting: by name.
+    #[must_use]
+    pub fn in_page_order(&self) -> Vec<&Model> {
+        let mut models: Vec<_> = self.models.iter().collect();
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        models
+    }
+
     /// The model that a process belongs to; the first by port where several share a process.
     #[must_use]
     pub fn model_of(&self, pid: Pid) -> Option<&Model> {

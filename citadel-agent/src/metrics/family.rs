@@ -75,7 +75,7 @@ impl Page {
     pub fn sort(&mut self) -> Result<(), PageError> {
         self.families.sort_by_cached_key(|family| catalogue::position(family.desc));
         for Family { desc, samples } in &mut self.families {
-            // Stable, because that finds the runs that sources leave sorted.
+            // Stable, because that takes what is sorted already as it is: most sources add in this order.
             samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
                 return Err(PageError::Duplicate { name: desc.name, labels: twice[0].labels.join(", ") });

@@ -14,7 +14,7 @@ use crate::metrics::catalogue::models::{
 use crate::metrics::family::{Page, Value};
 
 pub(super) const PROTOCOLS: [(Protocol, &str); 4] =
-    [(Protocol::Http1, "http1"), (Protocol::Http2, "http2"), (Protocol::Tls, "tls"), (Protocol::Other, "other")];
+    [(Protocol::Http1, "http1"), (Protocol::Http2, "http2"), (Protocol::Other, "other"), (Protocol::Tls, "tls")];
 
 const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
 
@@ -28,7 +28,7 @@ const PHASES: [(Phase, &str); 5] = [
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Families { net: Some(net), slots, .. } = origin.families else { return Ok(Outcome::Absent) };
-    for Model { name: model, port, .. } in &origin.inventory.models {
+    for Model { name: model, port, .. } in origin.inventory.in_page_order() {
         let port = *port;
         let Some(slot) = slots.get(port) else { continue };
         let Some(stats) = net.model(slot) else { continue };

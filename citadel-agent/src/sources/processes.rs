@@ -11,7 +11,7 @@ use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
-    for model in &origin.inventory.models {
+    for model in origin.inventory.in_page_order() {
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
         if model.listens {
@@ -41,12 +41,12 @@ fn protocol(families: &Families, port: u16) -> Option<&'static str> {
 
 fn add_usage(page: &mut Page, [model, port]: [&str; 2], usage: &Usage) {
     if let Some(cpu) = usage.cpu {
-        for (mode, microseconds) in [("user", cpu.user_us), ("system", cpu.system_us)] {
+        for (mode, microseconds) in [("system", cpu.system_us), ("user", cpu.user_us)] {
             page.add(&CPU, [model, port, mode], Value::Float(microseconds as f64 * 1e-6));
         }
     }
     if let Some(memory) = usage.memory {
-        for (kind, bytes) in [("rss", Some(memory.rss)), ("pss", memory.pss), ("swap", Some(memory.swap))] {
+        for (kind, bytes) in [("pss", memory.pss), ("rss", Some(memory.rss)), ("swap", Some(memory.swap))] {
             if let Some(bytes) = bytes {
                 page.add(&MEMORY, [model, port, kind], Value::Integer(bytes));
             }

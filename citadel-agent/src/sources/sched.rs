@@ -6,7 +6,7 @@ use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(sched) = &origin.families.sched else { return Ok(Outcome::Absent) };
-    for model in &origin.inventory.models {
+    for model in origin.inventory.in_page_order() {
         let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];

@@ -8,7 +8,7 @@ use crate::metrics::family::{Page, Value};
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(syscalls) = &origin.families.syscalls else { return Ok(Outcome::Absent) };
     let errors = syscalls.errors()?;
-    for model in &origin.inventory.models {
+    for model in origin.inventory.in_page_order() {
         let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();
         for (call, histogram) in syscalls.times(slot) {

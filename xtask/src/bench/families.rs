@@ -43,7 +43,7 @@ const HEADING: &str = "## Each family\n";
 /// Runs `cargo xtask bench families`.
 pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<()> {
     stats::must_be_off()?;
-    let _nginx = Nginx::start(stage, MODEL_PORT)?;
+    let _nginx = Nginx::start(stage, [MODEL_PORT])?;
     let mut rates: [[Vec<f64>; 2]; SETS.len()] = Default::default();
     let mut form = String::new();
     for round in 0..args.rounds as usize {

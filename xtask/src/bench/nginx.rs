@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{MODEL_PORT, OTHER_PORT, Stage};
+use super::{OTHER_PORT, Stage};
 use crate::group::{self, Group};
 use crate::{process, scrape};
 
@@ -27,13 +27,13 @@ pub(super) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx on the model ports `MODEL_PORT` to `last`, and on `OTHER_PORT`.
-    pub(super) fn start(stage: &Stage, last: u16) -> Result<Self> {
+    /// Starts nginx on these model ports, and on `OTHER_PORT`.
+    pub(super) fn start(stage: &Stage, models: impl IntoIterator<Item = u16>) -> Result<Self> {
         let folder = &stage.folder;
         let config = folder.join("nginx.conf");
         let shown = folder.display();
         let mut listen = format!("listen 127.0.0.1:{OTHER_PORT};");
-        for port in MODEL_PORT..=last {
+        for port in models {
             write!(listen, " listen 127.0.0.1:{port};")?;
         }
         let text = format!(

@@ -32,6 +32,9 @@ pub(super) struct Args {
 const LAST_PORT: u16 = 11500;
 const RANGE: &str = "11400-11500";
 
+/// How long the agent is left alone once it is ready, so that what it does once is no part of what it costs.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Requests a second of the steady load.
 const STEADY_RATE: f64 = 1000.0;
 
@@ -41,7 +44,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let (rounds, chunks, steady) = if args.quick { (2, 5_000, 5) } else { (5, 20_000, 30) };
     stats::must_be_off()?;
     let (throughput, requests, others) = {
-        let _nginx = Nginx::start(stage, MODEL_PORT)?;
+        let _nginx = Nginx::start(stage, [MODEL_PORT])?;
         let throughput = throughput(stage, pairs, seconds)?;
         let agent = Agent::start_with(stage, RANGE, NET_ALONE)?;
         let saturated = |port| {
@@ -56,16 +59,12 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
         let agent = Agent::start_with(stage, RANGE, NET_ALONE)?;
         chunk_costs(&agent, MODEL_PORT, rounds, chunks)?
     };
-    let _nginx = Nginx::start(stage, LAST_PORT)?;
-    let report = Report {
-        throughput,
-        requests,
-        chunks: streams,
-        others,
-        steady: steady_load(stage, Duration::from_secs(steady))?,
-        scrape: scrape(stage)?,
-        seconds,
+    let steady = {
+        let _nginx = Nginx::start(stage, MODELS.map(|(_, port)| port))?;
+        steady_load(stage, Duration::from_secs(steady))?
     };
+    let _nginx = Nginx::start(stage, MODEL_PORT..=LAST_PORT)?;
+    let report = Report { throughput, requests, chunks: streams, others, steady, scrape: scrape(stage)?, seconds };
     let text = report::markdown(&report)?;
     println!("{text}");
     if !args.quick {
@@ -109,6 +108,9 @@ fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
         for attached in order {
             let _agent =
                 (attached == Attached::Agent).then(|| Agent::start_with(stage, RANGE, NET_ALONE)).transpose()?;
+            if attached == Attached::Agent {
+                thread::sleep(SETTLED);
+            }
             let _empty = (attached == Attached::Empty).then(EmptyPair::attach).transpose()?;
             for (port, rates) in [(MODEL_PORT, &mut model), (OTHER_PORT, &mut other)] {
                 let rate = wrk::saturate(port, seconds)?.rate;

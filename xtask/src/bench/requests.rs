@@ -33,7 +33,7 @@ pub(super) fn main(stage: &Stage, args: &Args) -> Result<()> {
     if args.count == 0 || !args.count.is_multiple_of(CONNECTIONS) {
         bail!("--count must be a multiple of {CONNECTIONS}");
     }
-    let nginx = Nginx::start(stage, MODEL_PORT)?;
+    let nginx = Nginx::start(stage, [MODEL_PORT])?;
     let agent = Agent::start(stage, "none")?;
     let mut asked = 0;
     let mut handled = || -> Result<u64> {

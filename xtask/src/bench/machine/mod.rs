@@ -110,7 +110,7 @@ pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String>
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
     println!("{RELEASE}{}", release.trim());
     let stage = Stage { agent: agent.to_owned(), folder: "/tmp".into() };
-    let nginx = Nginx::start(&stage, MODEL_PORT)?;
+    let nginx = Nginx::start(&stage, [MODEL_PORT])?;
     // What is in memory after it is so in all rounds.
     wrk::saturate(MODEL_PORT, seconds)?;
     for round in 0..rounds as usize {
