@@ -15,6 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{self, Registry};
+use smol_str::SmolStr;
 use support::{NASTY, page};
 
 /// A sorted page in the shape that prometheus-client takes.
@@ -39,7 +40,7 @@ impl Collector for Reference {
             let mut metric = encoder.encode_descriptor(name, &help, unit.as_ref(), kind)?;
             for sample in samples {
                 let labels: Vec<(&str, &str)> =
-                    desc.labels.iter().copied().zip(sample.labels.iter().map(|value| value.as_str())).collect();
+                    desc.labels.iter().copied().zip(sample.labels.iter().map(SmolStr::as_str)).collect();
                 if labels.is_empty() {
                     write_value(&mut metric, counter.is_some(), &sample.value)?;
                 } else {

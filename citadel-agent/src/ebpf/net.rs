@@ -253,10 +253,11 @@ impl Net {
         Lost::ALL.into_iter().map(|why| (why, self.lost.first_word(why as usize)))
     }
 
-    /// Entries in use and capacity of the map of data that came early, which can be full.
+    /// Entries in use and capacity of the maps that can be full.
     #[must_use]
-    pub fn fill(&self) -> (&'static str, u64, u64) {
-        ("early", self.early.keys().count() as u64, 1024)
+    pub fn fill(&self) -> [(&'static str, u64, u64); 2] {
+        let readers = self.readers.as_ref().map_or_else(|| self.told.count(), |map| map.keys().count());
+        [("early", self.early.keys().count() as u64, 1024), ("readers", readers as u64, u64::from(abi::MAX_READERS))]
     }
 
     /// What each program has cost, while the kernel keeps count.

@@ -56,6 +56,11 @@ impl RequestReaders {
         entries.filter_map(reader).collect()
     }
 
+    /// How many are noted.
+    pub(super) fn count(&self) -> usize {
+        self.attached().as_ref().map_or(0, |attached| attached.map.keys().count())
+    }
+
     /// Makes room: these have ended.
     pub fn forget(&self, gone: &[Reader]) {
         if let Some(Attached { map, slots }) = self.attached().as_mut() {

@@ -105,7 +105,7 @@ pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     let mut places = [
         Place::of("tcp_sock", "copied_seq"),
         Place::of("sock", "sk_lock"),
-        // After a spinlock, which is longer with PREEMPT_RT and with lock debugging.
+        // After a spinlock, which is longer with PREEMPT_RT and with lock debugging, or before it, as Linux 7.x has it.
         Place::of("socket_lock_t", "owned"),
         Place::of("task_struct", "pid"),
         Place::of("task_struct", "tgid"),
@@ -126,19 +126,18 @@ pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     })
 }
 
-/// A direct member of a struct, and its offset once it is found.
+/// A member of a struct, and its offset once it is found.
 struct Place {
-    /// The struct's, or that of a typedef of one that has none.
+    /// The struct's, or that of a typedef of one.
     name: &'static str,
-    /// The number of the typedef's type, once it is found.
-    meant: Option<u32>,
+    /// Also one of a struct or union in it that is no named member itself (C11, section 6.7.2.1, paragraph 13).
     member: &'static str,
     offset: Option<u32>,
 }
 
 impl Place {
     const fn of(name: &'static str, member: &'static str) -> Self {
-        Self { name, meant: None, member, offset: None }
+        Self { name, member, offset: None }
     }
 
     fn found(&self) -> Result<u32, LayoutError> {
@@ -148,6 +147,8 @@ impl Place {
 
 /// `BTF_KIND_STRUCT`.
 const STRUCT: u32 = 4;
+/// `BTF_KIND_UNION`.
+const UNION: u32 = 5;
 /// `BTF_KIND_FWD`: a struct that is declared only. Nothing follows it.
 const FORWARD: u32 = 7;
 /// `BTF_KIND_TYPEDEF`.
@@ -181,14 +182,22 @@ impl Sections {
 }
 
 /// A type's head.
+#[derive(Clone, Copy)]
 struct Type {
     at: usize,
-    /// By which other types refer to it: types count from 1, in the order in which they lie.
-    number: u32,
     name: u32,
     kind: u32,
     members: usize,
     flag: bool,
+}
+
+impl Type {
+    /// The type that lies here.
+    fn at(btf: &[u8], at: usize) -> Option<Self> {
+        let [name, info, _] = [word(btf, at)?, word(btf, at + 4)?, word(btf, at + 8)?];
+        let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+        Some(Self { at, name, kind, members, flag: info >> 31 == 1 })
+    }
 }
 
 fn word(btf: &[u8], at: usize) -> Option<u32> {
@@ -198,15 +207,12 @@ fn word(btf: &[u8], at: usize) -> Option<u32> {
 /// Goes through all types.
 fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
     let Range { start, end } = Sections::of(btf)?.types;
-    let (mut at, mut number) = (start, 0);
+    let mut at = start;
     while at < end {
-        number += 1;
         let malformed = LayoutError::Malformed(at - start);
-        let (Some(name), Some(info), Some(_)) = (word(btf, at), word(btf, at + 4), word(btf, at + 8)) else {
-            return Err(malformed);
-        };
-        let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-        each(&Type { at, number, name, kind, members, flag: info >> 31 == 1 });
+        let Some(found) = Type::at(btf, at) else { return Err(malformed) };
+        each(&found);
+        let Type { kind, members, .. } = found;
         // What follows each kind, in the order of their numbers from `BTF_KIND_INT` on.
         at += HEAD
             + match kind {
@@ -221,37 +227,60 @@ fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
     Ok(())
 }
 
-/// Finds members of structs.
+/// Finds members of structs; where several structs have the name, in the first that has the member.
 fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
-    let strings = Sections::of(btf)?.strings.start;
-    let is = |offset: u32, name: &str| {
-        let text = btf.get(strings + offset as usize..).unwrap_or_default();
+    let mut types = Vec::new();
+    walk(btf, |found| types.push(*found))?;
+    let types = All { btf, strings: Sections::of(btf)?.strings.start, types };
+    for found in types.types.iter().filter(|found| matches!(found.kind, STRUCT | TYPEDEF)) {
+        for place in places.iter_mut().filter(|place| place.offset.is_none() && types.is(found.name, place.name)) {
+            let meant = if found.kind == STRUCT { Some(found) } else { types.numbered(word(btf, found.at + 8)) };
+            place.offset = meant.and_then(|holder| types.member(holder, place.member, NESTED)).map(|bits| bits / 8);
+        }
+    }
+    Ok(())
+}
+
+/// How deep structs and unions without a member's name may lie in each other; in the kernel, a few do.
+const NESTED: u32 = 8;
+
+/// All types of a BTF, by which one can find another.
+struct All<'a> {
+    btf: &'a [u8],
+    /// Where the strings begin.
+    strings: usize,
+    types: Vec<Type>,
+}
+
+impl All<'_> {
+    /// Whether this is the string at this offset.
+    fn is(&self, offset: u32, name: &str) -> bool {
+        let text = self.btf.get(self.strings + offset as usize..).unwrap_or_default();
         text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
-    };
-    walk(btf, |found| {
-        if found.kind == TYPEDEF {
-            for place in places.iter_mut().filter(|place| is(found.name, place.name)) {
-                place.meant = word(btf, found.at + 8);
+    }
+
+    /// The type to which others refer by this number: types count from 1, in the order in which they lie.
+    fn numbered(&self, number: Option<u32>) -> Option<&Type> {
+        self.types.get(number?.checked_sub(1)? as usize)
+    }
+
+    /// A member's offset in a struct or union, in bits.
+    fn member(&self, holder: &Type, member: &str, depth: u32) -> Option<u32> {
+        if !matches!(holder.kind, STRUCT | UNION) {
+            return None;
+        }
+        (0..holder.members).find_map(|index| {
+            let entry = holder.at + HEAD + index * 12;
+            let [name, number, bits] = [word(self.btf, entry)?, word(self.btf, entry + 4)?, word(self.btf, entry + 8)?];
+            // With the flag, the upper byte is the size of a bit field.
+            let bits = if holder.flag { bits & 0x00ff_ffff } else { bits };
+            if self.is(name, member) {
+                return Some(bits);
             }
-        }
-    })?;
-    walk(btf, |found| {
-        if found.kind != STRUCT {
-            return;
-        }
-        let is_meant = |place: &&mut Place| place.meant == Some(found.number) || is(found.name, place.name);
-        for place in places.iter_mut().filter(is_meant) {
-            for member in 0..found.members {
-                let entry = found.at + HEAD + member * 12;
-                if let (Some(name), Some(bits)) = (word(btf, entry), word(btf, entry + 8))
-                    && is(name, place.member)
-                {
-                    // With the flag, the upper byte is the size of a bit field.
-                    place.offset = Some(if found.flag { bits & 0x00ff_ffff } else { bits } / 8);
-                }
-            }
-        }
-    })
+            let inner = if name == 0 && depth > 0 { self.numbered(Some(number))? } else { return None };
+            Some(bits + self.member(inner, member, depth - 1)?)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -305,20 +334,39 @@ mod tests {
         [&[0x9f, 0xeb, 1, 0], words.as_flattened(), &types, strings].concat()
     }
 
+    /// `socket_lock_t` up to 6.x, and as 7.x has it: `owned` in a struct, that in a union, and neither with a member's name.
     #[test]
-    fn a_struct_without_a_name_is_found_by_its_typedef() {
-        let strings = b"\0lock_t\0owned\0int\0other\0";
-        let (lock_t, owned, int, other) = (1, 8, 14, 18);
+    fn members_are_found_by_typedefs_and_in_what_has_no_name() {
+        let strings = b"\0lock_t\0owned\0int\0other\0inner\0";
+        let (lock_t, owned, int, other, inner) = (1, 8, 14, 18, 24);
         let number = [int, 1 << 24, 4, 0];
-        let nameless = |bits: u32| [0, STRUCT << 24 | 1, 64, owned, 1, bits];
+        let holder =
+            |name: u32, kind: u32, member: u32, of: u32, bits: u32| [name, kind << 24 | 1, 64, member, of, bits];
         let typedef = |name: u32, of: u32| [name, TYPEDEF << 24, of];
-        let before = btf(&[&number, &nameless(8), &typedef(other, 2), &nameless(320), &typedef(lock_t, 4)], strings);
-        let after = btf(&[&number, &typedef(lock_t, 4), &nameless(8), &nameless(320), &typedef(other, 3)], strings);
-        for btf in [before, after] {
+        let offsets = |btf: &[u8]| {
             let mut places = [Place::of("lock_t", "owned"), Place::of("other", "owned"), Place::of("lock_t", "other")];
-            find(&btf, &mut places).unwrap();
-            assert_eq!(places.map(|place| place.offset), [Some(40), Some(1), None]);
+            find(btf, &mut places).unwrap();
+            places.map(|place| place.offset)
+        };
+        let (near, far) = (holder(0, STRUCT, owned, 1, 8), holder(0, STRUCT, owned, 1, 320));
+        let before = btf(&[&number, &near, &typedef(other, 2), &far, &typedef(lock_t, 4)], strings);
+        let after = btf(&[&number, &typedef(lock_t, 4), &near, &far, &typedef(other, 3)], strings);
+        for btf in [before, after] {
+            assert_eq!(offsets(&btf), [Some(40), Some(1), None]);
         }
+        let nested = btf(
+            &[
+                &number,
+                &typedef(lock_t, 3),
+                &holder(0, STRUCT, 0, 4, 64),
+                &holder(0, UNION, 0, 5, 0),
+                &holder(inner, STRUCT, owned, 1, 32),
+            ],
+            strings,
+        );
+        assert_eq!(offsets(&nested), [Some(12), None, None]);
+        let in_itself = btf(&[&typedef(lock_t, 2), &holder(0, STRUCT, 0, 2, 0)], strings);
+        assert_eq!(offsets(&in_itself), [None; 3]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use citadel_agent_common::hist::Histogram;
+use smol_str::SmolStr;
 
 use super::buckets::{self, LE};
 use super::catalogue::{Desc, Kind, Unit};
@@ -53,7 +54,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
 fn expected_size(Family { desc, samples }: &Family) -> usize {
     let lines = if desc.kind == Kind::Histogram { buckets::CLASSIC + 2 } else { 1 };
     let names: usize = desc.labels.iter().map(|name| name.len() + r#"="","#.len()).sum();
-    let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(|value| value.len()).sum();
+    let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(SmolStr::len).sum();
     let line = desc.name.len() + names + r#"_bucket{le="9.5367431640625e-07"} 123456789"#.len();
     500 + desc.help.len() + lines * (samples.len() * line + values)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use citadel_agent::metrics::catalogue::{Desc, Kind};
 use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
 use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SCHEMA, SUM_CELL, ZERO_THRESHOLD_LOG2};
+use smol_str::SmolStr;
 
 /// How much the values change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +103,7 @@ impl World {
     pub fn promtool_series(&self, target: &[(&str, &str)], native: bool) -> Vec<(String, String)> {
         let mut all = Vec::new();
         for ((name, labels), Series { desc, values }) in &self.series {
-            let labels: Vec<_> = desc.labels.iter().copied().zip(labels.iter().map(|value| value.as_str())).collect();
+            let labels: Vec<_> = desc.labels.iter().copied().zip(labels.iter().map(SmolStr::as_str)).collect();
             let mut push = |suffix: &str, more: &[(&str, &str)], written: &dyn Fn(&Value) -> String| {
                 let named = [labels.as_slice(), target, more].concat();
                 let named: Vec<_> = named.iter().map(|(name, value)| format!("{name}={value:?}")).collect();

@@ -161,6 +161,11 @@ fn compare(page: &Page, first: f64) -> Result<()> {
     if read != reads {
         wrong.push(format!("of {reads:?} requests {read:?} were seen to be read"));
     }
+    // The server is one process, this one. Who reads is noted only where the socket's lock was found.
+    let readers = page.sum("citadel_map_entries", &[("map", "readers")]);
+    if readers != Some(if reads.is_some() { 1.0 } else { 0.0 }) {
+        wrong.push(format!("{readers:?} processes were noted to read requests"));
+    }
     let means = [
         // The client's clock starts earlier and stops later.
         ("citadel_model_time_to_first_token_seconds", FIRST.as_secs_f64(), first),
