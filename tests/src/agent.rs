@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -419,14 +420,21 @@ fn take_turn() -> File {
     file
 }
 
-/// A port that nobody uses now.
+/// A port that nobody uses now, and that nobody gets by chance before it is used: no two calls give the same, and the kernel gives
+/// away only ports above these (`net.ipv4.ip_local_port_range`).
 ///
 /// # Panics
 /// If there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
-    listener.local_addr().expect("the listener is bound").port()
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    const FROM: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    // Each test program begins elsewhere: what one has just closed may still be in use for a moment.
+    let begin = (std::process::id() % 100) as u16 * (COUNT / 100);
+    let mut ports = (0..COUNT).map(|_| FROM + (begin + GIVEN.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(is_free).expect("find a free port")
 }
 
 /// A copy of the binary in a directory that everybody may enter.
