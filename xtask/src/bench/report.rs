@@ -26,7 +26,7 @@ pub(super) struct Report {
 
 /// What a figure should be.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     AtLeast(f64),
     AtMost(f64),
     Below(f64),
@@ -41,7 +41,12 @@ impl Target {
         }
     }
 
-    fn shown(self) -> String {
+    /// Whether it is met, as the documents say it.
+    pub(super) fn verdict(self, value: f64) -> &'static str {
+        if self.is_met(value) { "met" } else { "**not met**" }
+    }
+
+    pub(super) fn shown(self) -> String {
         match self {
             Self::AtLeast(limit) => format!("{limit} or more"),
             Self::AtMost(limit) => format!("{limit} or less"),
@@ -142,8 +147,7 @@ fn row_within(
     target: Target,
 ) -> Result<()> {
     let spread = if from < to { format!("{from:.digits$} - {to:.digits$}") } else { String::new() };
-    let verdict = if target.is_met(value) { "met" } else { "**not met**" };
-    writeln!(text, "| {what} | {value:.digits$} | {spread} | {} | {verdict} |", target.shown())?;
+    writeln!(text, "| {what} | {value:.digits$} | {spread} | {} | {} |", target.shown(), target.verdict(value))?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{INSTRUCTIONS, Instructions, Load, RELEASE, ROUND, Round};
+use crate::bench::report::Target;
 use crate::bench::stats::Spread;
 
 /// Places in [`super::PARTS`].
@@ -89,9 +90,9 @@ pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String
         ("all families, raw_tp", ratio(BY_TURNS, RAW_TP), None),
     ] {
         let (median, min, max) = (spread.median(), spread.min(), spread.max());
-        let (target, verdict) = target.map_or((String::new(), ""), |target: f64| {
-            (format!("{target} or more"), if median >= target { "met" } else { "**not met**" })
-        });
+        let target = target.map(Target::AtLeast);
+        let verdict = target.map_or("", |target| target.verdict(median));
+        let target = target.map(Target::shown).unwrap_or_default();
         // Writing to a string does not fail.
         let _ = writeln!(text, "| {what} | {median:.3} | {min:.3} - {max:.3} | {target} | {verdict} |");
     }
