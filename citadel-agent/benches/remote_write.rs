@@ -4,6 +4,9 @@
 //! Four processes: the receiver and the target that Prometheus scrapes are this one (its costs are nobody's), the agent's
 //! remote write is this program again, and Prometheus is itself. CPU and memory are read from `/proc`.
 
+#[path = "../tests/support/pages.rs"]
+mod pages;
+
 use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,6 +24,7 @@ use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::{self, format::Format};
 use citadel_agent::remote_write;
 use citadel_agent::slot::Slot;
+use pages::every;
 
 /// Models, with two series each.
 const MODELS: u64 = 1000;
@@ -70,7 +74,7 @@ fn sender(configuration: &str) {
         Some(page(tick))
     };
     let numbers = Slot::default();
-    let _handle = remote_write::start(prepared, numbers.clone(), collect).expect("a thread");
+    let _handle = remote_write::start(prepared, numbers.clone(), every(collect)).expect("a thread");
     println!("ready");
     loop {
         thread::sleep(Duration::from_millis(100));

@@ -14,7 +14,7 @@ use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
-use crate::{agent, alerts};
+use crate::{agent, alerts, check};
 
 /// Exit code when something failed.
 pub const FAILED: u8 = 1;
@@ -222,7 +222,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
         Command::Check { config, json } => {
             let (config, path) = config.load()?;
             start_log(&config, path.as_deref())?;
-            if !agent::check(&config, json)? {
+            if !check::check(&config, json)? {
                 return Ok(ExitCode::from(FAILED));
             }
         }

@@ -6,8 +6,10 @@
 
 pub mod agent;
 pub mod alerts;
+pub mod check;
 pub mod cli;
 pub mod client;
+pub mod collector;
 pub mod config;
 pub mod control;
 pub mod discovery;

@@ -16,6 +16,7 @@ use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::slot::Slot;
 use citadel_agent::sources::alerts::Numbers;
 use serde_json::Value as Json;
+use support::pages::every;
 use support::{child, client};
 use tempfile::TempDir;
 
@@ -157,7 +158,7 @@ impl Alerts {
             runtime.block_on(async {
                 let pages = || {
                     let shown = Arc::clone(&shown);
-                    move || Some(page(*shown.lock().unwrap()))
+                    every(move || Some(page(*shown.lock().unwrap())))
                 };
                 let mut running = Running::new(figures).in_folder(&state);
                 running.replace(prepare(&config).unwrap(), pages()).await;

@@ -15,6 +15,7 @@ use citadel_agent::remote_write;
 use citadel_agent::slot::Slot;
 use citadel_agent::sources::remote_write::Numbers;
 use support::page;
+use support::pages::every;
 use support::receiver::{Receiver, Reply, Request, Value};
 use support::sending::{Sending, V1, always, both, counting, runtime, taken};
 use tempfile::TempDir;
@@ -269,7 +270,7 @@ fn two_agents_never_share_a_spool() {
     receiver.wait_for(1);
     let second: Slot<Vec<Numbers>> = Slot::default();
     let prepared = remote_write::prepare(&sending.config).unwrap().unwrap();
-    let handle = remote_write::start(prepared, second.clone(), counting()).unwrap();
+    let handle = remote_write::start(prepared, second.clone(), every(counting())).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     assert!(second.newest().is_none(), "the second one has begun");
     runtime().block_on(handle.stop());

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::delivery::TIMEOUT;
 use super::notification::{HEADERS, Notification, body};
 use super::peers::peers;
-use super::service::now;
 use super::state::Texts;
 use crate::client::Client;
+use crate::collector::wall_ms;
 use crate::config::Config;
 
 /// How long the test alert fires, if nobody ends it before.
@@ -46,8 +46,8 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
     let notification = Notification {
         labels,
         annotations: Texts::from([text("summary", &summary)]),
-        starts_at: now(),
-        ends_at: now() + LIFE_MINUTES * 60 * 1000,
+        starts_at: wall_ms(),
+        ends_at: wall_ms() + LIFE_MINUTES * 60 * 1000,
         generator_url: None,
     };
     let body = body(&[Arc::new(notification)]);

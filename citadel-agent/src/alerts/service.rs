@@ -3,11 +3,10 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::delivery::{Delivery, TIMEOUT};
@@ -17,6 +16,7 @@ use super::saved::{Saved, read_saved, write_saved};
 use super::state::{Alert, Phase};
 use super::window::Millis;
 use crate::client::{Client, UrlError};
+use crate::collector::{Pages, wall_ms};
 use crate::config::resolved::Config;
 use crate::metrics::family::Page;
 use crate::slot::Slot;
@@ -92,13 +92,9 @@ impl Running {
         Self { folder: folder.to_owned(), ..self }
     }
 
-    /// Ends what runs and starts what was prepared, if anything was; alerts go on where they were. `collect` gives the page
-    /// of everything.
-    pub async fn replace(
-        &mut self,
-        prepared: Option<Prepared>,
-        collect: impl FnMut() -> Option<Page> + Send + 'static,
-    ) {
+    /// Ends what runs and starts what was prepared, if anything was; alerts go on where they were. `pages` subscribes to
+    /// pages at the interval that it gets.
+    pub async fn replace<P: Pages>(&mut self, prepared: Option<Prepared>, pages: impl FnOnce(Duration) -> P) {
         let before = self.end().await;
         let counted = self.numbers.newest().map(|newest| newest.value.peers.clone()).unwrap_or_default();
         self.numbers.publish(Numbers::default());
@@ -108,16 +104,16 @@ impl Running {
         info!(rules = settings.rules.len(), peers = names.join(", "), "alerts are evaluated");
         let path = self.folder.join(FILE);
         let before = before.unwrap_or_else(|| load(&path));
-        let period = settings.interval;
+        let pages = pages(settings.interval);
         let delivery = |peer: Peer| {
             let before = counted.iter().find(|numbers| numbers.peer == peer.name).cloned();
             Arc::new(Delivery::new(peer, before))
         };
         let (peers, clients) = peers.into_iter().map(|(peer, client)| (delivery(peer), client)).unzip();
-        let engine = Engine::new(settings, before.alerts, before.at, now());
+        let engine = Engine::new(settings, before.alerts, before.at, wall_ms());
         let service = Service { engine, peers, path, saved: None, numbers: self.numbers.clone() };
         let (stop, stopped) = oneshot::channel();
-        self.task = Some((stop, tokio::spawn(service.run(clients, period, collect, stopped))));
+        self.task = Some((stop, tokio::spawn(service.run(clients, pages, stopped))));
     }
 
     /// Ends it. Nothing is resolved by that: what fires goes on after the restart.
@@ -151,34 +147,24 @@ struct Service {
 }
 
 impl Service {
-    async fn run(
-        mut self,
-        clients: Vec<Client>,
-        period: Duration,
-        mut collect: impl FnMut() -> Option<Page> + Send,
-        mut stopped: oneshot::Receiver<()>,
-    ) -> Saved {
+    async fn run(mut self, clients: Vec<Client>, mut pages: impl Pages, mut stopped: oneshot::Receiver<()>) -> Saved {
         let tell = |(peer, client): (&Arc<Delivery>, Client)| tokio::spawn(Arc::clone(peer).run(client));
         let deliveries: Vec<_> = self.peers.iter().zip(clients).map(tell).collect();
-        let mut tick = interval(period);
-        // After a pause one evaluation is due, not all that were missed.
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut clock = Clock::start();
         loop {
-            tokio::select! {
+            let collected = tokio::select! {
                 _ = &mut stopped => break,
-                _ = tick.tick() => {}
-            }
+                Some(collected) = pages.next() => collected,
+            };
             if let Some(step) = clock.step() {
                 warn!(milliseconds = step, "the clock was set; alerts move along");
                 self.engine.clock_was_set(step);
             }
-            if let Some(page) = collect() {
-                self.evaluate(&page, now());
-            }
+            // Not the time of the collection: the clock may have been set since.
+            self.evaluate(&collected.page, wall_ms());
         }
         deliveries.iter().for_each(JoinHandle::abort);
-        let saved = Saved::new(self.engine.alerts().cloned().collect(), now());
+        let saved = Saved::new(self.engine.alerts().cloned().collect(), wall_ms());
         self.save(&saved);
         saved
     }
@@ -263,12 +249,6 @@ fn log_changes(before: &[(super::Texts, bool)], engine: &Engine) {
     }
 }
 
-/// Milliseconds since the epoch.
-pub(super) fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
-}
-
 /// Sees when the wall clock is set, by the monotonic one.
 struct Clock {
     wall: Millis,
@@ -277,7 +257,7 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        Self { wall: now(), monotonic: Instant::now() }
+        Self { wall: wall_ms(), monotonic: Instant::now() }
     }
 
     /// By how much the wall clock was set since the last call, if it was.

@@ -7,6 +7,7 @@ use tracing::{error, warn};
 use super::record::{Identity, Record};
 use super::spool::{Reason, Spool};
 use super::stale::{Gone, Series};
+use crate::collector::Collected;
 use crate::metrics::catalogue::agent::PROCESS_START;
 use crate::metrics::family::{Page, Value};
 
@@ -52,14 +53,12 @@ impl Collector {
         Told { identity: self.identity, last_ms: self.last_ms, series: self.before }
     }
 
-    /// Puts `page` into the spool, as collected at `now_ms`; says how many samples it had.
-    pub(super) fn take(&mut self, mut page: Page, now_ms: i64, spool: &mut Spool) -> u32 {
-        if let Err(error) = page.sort() {
-            error!(%error, "a page cannot be sent: a fault of the agent");
-            return 0;
-        }
-        let gone = self.before.gone(&page);
-        let record = Record::new(&page, &gone, &self.identity, now_ms, start_ms(&page));
+    /// Puts a page into the spool; returns how many samples it had.
+    pub(super) fn take(&mut self, collected: &Collected, spool: &mut Spool) -> u32 {
+        let Collected { at_ms: now_ms, page } = collected;
+        let now_ms = *now_ms;
+        let gone = self.before.gone(page);
+        let record = Record::new(page, &gone, &self.identity, now_ms, start_ms(page));
         let samples = record.len();
         let Some(time_ms) = stamp(self.last_ms, now_ms) else {
             if !std::mem::replace(&mut self.waiting, true) {

@@ -5,11 +5,11 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::client::Client;
-use super::destination::wall_ms;
 use super::encode::{self, Form, Protocol};
 use super::identity;
 use super::record::Record;
 use super::sender::{Answer, Sender, Settings};
+use crate::collector::wall_ms;
 use crate::config::Config;
 use crate::config::resolved::remote_write::Histograms;
 use crate::metrics::catalogue::agent::REMOTE_WRITE_TEST;

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -19,6 +19,7 @@ use super::ledger::{Ledger, Outcome};
 use super::record::Record;
 use super::sender::{Answer, Event, Next, Sender, Settings};
 use super::spool::{Found, Reason, Spool};
+use crate::collector::wall_ms;
 
 /// So many rejections are logged a minute; all are counted.
 const LOGGED_REJECTIONS: u32 = 10;
@@ -331,10 +332,4 @@ enum Place {
     Batch(Range<u64>),
     Lost(u64, Reason),
     End,
-}
-
-/// The time, in milliseconds since the epoch.
-pub(super) fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -33,8 +33,8 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tracing::{error, warn};
 
+use crate::collector::Pages;
 use crate::config::Config;
-use crate::metrics::family::Page;
 use crate::slot::Slot;
 use crate::sources::remote_write::Numbers;
 use client::{Client, UrlError};
@@ -106,20 +106,19 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
     Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients, told: None }))
 }
 
-/// Starts collecting and sending. `collect` gives the page of everything, and `None` when it cannot; `numbers` is where
-/// the figures are left.
+/// Starts sending. `pages` subscribes to pages at the interval that it gets; `numbers` is where the figures are published.
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn start(
+pub fn start<P: Pages>(
     prepared: Prepared,
     numbers: Slot<Vec<Numbers>>,
-    collect: impl FnMut() -> Option<Page> + Send + 'static,
+    pages: impl FnOnce(Duration) -> P + Send + 'static,
 ) -> Result<Handle, StartError> {
     let (stop, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = thread::Builder::new().name("remote-write".to_owned()).spawn(move || {
-        let run = service::run(prepared, numbers, collect, stopped);
+        let run = service::run(prepared, numbers, pages, stopped);
         let told = LocalSet::new().block_on(&runtime, run);
         // Look-ups of names have threads of their own, which may hang.
         runtime.shutdown_background();
@@ -163,10 +162,10 @@ impl Running {
     }
 
     /// Ends what runs and starts what was prepared, if anything was; it goes on from there, see [`Prepared::following`].
-    pub async fn replace(
+    pub async fn replace<P: Pages>(
         &mut self,
         prepared: Option<Prepared>,
-        collect: impl FnMut() -> Option<Page> + Send + 'static,
+        pages: impl FnOnce(Duration) -> P + Send + 'static,
     ) {
         let told = match self.handle.take() {
             Some(handle) => handle.stop().await,
@@ -174,7 +173,7 @@ impl Running {
         };
         self.numbers.publish(Vec::new());
         self.handle = prepared.and_then(|prepared| {
-            let started = start(prepared.following(told), self.numbers.clone(), collect);
+            let started = start(prepared.following(told), self.numbers.clone(), pages);
             started.map_err(|error| error!(%error, "nothing is sent")).ok()
         });
     }

@@ -14,13 +14,13 @@ use tracing::{error, info, warn};
 
 use super::client::Client;
 use super::collector::{Collector, Told};
-use super::destination::{Account, Destination, Shared, wall_ms};
+use super::destination::{Account, Destination, Shared};
 use super::ledger::{self, Ledger};
 use super::sender::Settings;
 use super::spool::{Limits, Spool};
 use super::{Prepared, folder, identity};
+use crate::collector::{Collected, Pages, wall_ms};
 use crate::config::Config;
-use crate::metrics::family::Page;
 use crate::slot::Slot;
 use crate::sources::remote_write::Numbers;
 
@@ -31,10 +31,10 @@ const SYNC: Duration = Duration::from_secs(1);
 const RING: usize = 4 << 20;
 
 /// Collects and sends until `stopped` is dropped or told; gives what it told last.
-pub(super) async fn run(
+pub(super) async fn run<P: Pages>(
     prepared: Prepared,
     numbers: Slot<Vec<Numbers>>,
-    mut collect: impl FnMut() -> Option<Page>,
+    pages: impl FnOnce(Duration) -> P,
     mut stopped: oneshot::Receiver<()>,
 ) -> Option<Told> {
     let Prepared { config, clients, told } = prepared;
@@ -42,20 +42,14 @@ pub(super) async fn run(
     let _lock = lock(&folder)?;
     let collector = Collector::new(identity(&config), told);
     let mut service = Service::open(&config, &folder, clients, collector, numbers);
-    let mut tick = interval(config.write_interval());
-    // After a pause (a suspended machine, a hung disk) one collection is due, not all that were missed.
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut pages = pages(config.write_interval());
     let mut sync = interval(SYNC);
     sync.set_missed_tick_behavior(MissedTickBehavior::Skip);
     info!(folder = %folder.display(), interval = ?config.write_interval(), "remote write begins");
     loop {
         tokio::select! {
             _ = &mut stopped => break,
-            _ = tick.tick() => {
-                if let Some(page) = collect() {
-                    service.take(page, config.write_interval());
-                }
-            }
+            Some(collected) = pages.next() => service.take(&collected, config.write_interval()),
             _ = sync.tick() => service.save(),
             () = service.shared.settled.notified() => service.publish(),
         }
@@ -153,8 +147,8 @@ impl Service {
     }
 
     /// Takes a page that was just collected.
-    fn take(&mut self, page: Page, every: Duration) {
-        let samples = self.collector.take(page, wall_ms(), &mut self.shared.spool.borrow_mut());
+    fn take(&mut self, collected: &Collected, every: Duration) {
+        let samples = self.collector.take(collected, &mut self.shared.spool.borrow_mut());
         self.shared.live.set(f64::from(samples) / every.as_secs_f64());
         self.shared.collected.notify_waiters();
         self.publish();

@@ -21,11 +21,11 @@ pub struct Series {
 impl Series {
     /// Takes the labels out of a sorted page.
     #[must_use]
-    pub fn of(page: Page) -> Self {
-        let families = (page.families.into_iter())
+    pub fn of(page: &Page) -> Self {
+        let families = (page.families.iter())
             .map(|family| Gone {
                 desc: family.desc,
-                labels: family.samples.into_iter().map(|sample| sample.labels).collect(),
+                labels: family.samples.iter().map(|sample| sample.labels.clone()).collect(),
             })
             .collect();
         Self { families }
@@ -86,7 +86,7 @@ mod tests {
             before in prop::array::uniform2(prop::collection::btree_set(0u8..20, 0..12)),
             after in prop::array::uniform2(prop::collection::btree_set(0u8..20, 0..12)),
         ) {
-            let gone = Series::of(page(&before[0], &before[1])).gone(&page(&after[0], &after[1]));
+            let gone = Series::of(&page(&before[0], &before[1])).gone(&page(&after[0], &after[1]));
             let expected = [CONNECTIONS_OPEN.name, REQUEST_BYTES.name].into_iter().enumerate()
                 .flat_map(|(i, name)| before[i].difference(&after[i]).map(move |model| (name, model.to_string())))
                 .collect();

@@ -78,11 +78,11 @@ const fn storage(name: &'static str, pace: Pace, read: fn(&Context, &mut Page) -
     Source { name, section: Section::Storage, pace, read }
 }
 
-/// A read that takes longer than this is not waited for any more, by no scrape.
-const HOPELESS: Duration = Duration::from_secs(10);
+/// A read that takes longer than this is no longer waited for.
+pub const HOPELESS: Duration = Duration::from_secs(10);
 
-/// While a read is under way, the one before it stands in for it for as long as this: two scrapers that come at the same time
-/// share a read.
+/// How old a reading may be that a scrape gets while the next read is under way: two scrapers that come at the same time share
+/// a read.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a source that no scrape waits for may take.
@@ -94,6 +94,17 @@ pub struct Readers {
     states: Arc<[Mutex<State>]>,
     /// Counts finished reads, of all sources together.
     finished: watch::Sender<u64>,
+    /// Which reading may be used while the next read is under way.
+    previous: Previous,
+}
+
+/// Which reading may be used while the next read is under way.
+#[derive(Clone, Copy, Debug)]
+enum Previous {
+    /// One that is not older than [`FRESH`].
+    Fresh,
+    /// Any, until the read has taken [`HOPELESS`].
+    WhileHopeful,
 }
 
 #[derive(Default)]
@@ -125,11 +136,22 @@ pub(super) enum Found {
 
 impl Default for Readers {
     fn default() -> Self {
-        Self { states: SOURCES.iter().map(|_| Mutex::default()).collect(), finished: watch::Sender::new(0) }
+        Self {
+            states: SOURCES.iter().map(|_| Mutex::default()).collect(),
+            finished: watch::Sender::new(0),
+            previous: Previous::Fresh,
+        }
     }
 }
 
 impl Readers {
+    /// The same, for pages that are collected at an interval. A source that takes longer than a collection waits keeps its
+    /// last reading, so that its series do not come and go; it is missing only once its read seems to hang.
+    #[must_use]
+    pub fn steady(&self) -> Self {
+        Self { previous: Previous::WhileHopeful, ..self.clone() }
+    }
+
     /// Begins the reads of a section, or of all, that are due; the future is done when those are that a scrape waits for, at the
     /// latest after `within`.
     pub fn refresh(
@@ -212,13 +234,16 @@ impl Readers {
         if let Some(since) = state.busy {
             let waited = since.elapsed();
             let usable = match (SOURCES[index].pace, &state.newest) {
-                (Pace::Scrape, newest) => newest.as_ref().is_some_and(|newest| newest.at.elapsed() < FRESH),
+                (Pace::Scrape, newest) => newest.as_ref().is_some_and(|newest| match self.previous {
+                    Previous::Fresh => newest.at.elapsed() < FRESH,
+                    Previous::WhileHopeful => waited < HOPELESS,
+                }),
                 (Pace::Spaced(_), _) => waited < SPACED_PATIENCE,
             };
             if !usable {
                 return Found::Failed(
                     Page::default(),
-                    format!("it is being read since {:.1} s", waited.as_secs_f64()),
+                    format!("reading it has taken {:.1} s so far", waited.as_secs_f64()),
                     waited,
                 );
             }

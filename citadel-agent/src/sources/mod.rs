@@ -143,16 +143,48 @@ const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page) -> Read
     Source { name, section: Section::System, read }
 }
 
-/// Remembers which sources fail, so that each failure and each recovery is logged once.
+/// Which sources fail, so that each failure and each recovery is logged once.
 #[derive(Debug)]
 pub struct Health {
-    failing: [bool; SOURCES.len()],
-    apart_failing: [bool; apart::SOURCES.len()],
+    sources: [Trouble; SOURCES.len()],
+    apart: [Trouble; apart::SOURCES.len()],
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { failing: [false; SOURCES.len()], apart_failing: [false; apart::SOURCES.len()] }
+        Self { sources: [Trouble::default(); SOURCES.len()], apart: [Trouble::default(); apart::SOURCES.len()] }
+    }
+}
+
+/// Whether one source fails.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trouble {
+    /// Its last failure; `None` once the recovery was logged.
+    last: Option<Instant>,
+}
+
+/// A source has recovered when it has not failed for this long. One that fails now and then is logged as one failure.
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+
+impl Trouble {
+    /// Takes the outcome of a read, and logs it if it is news.
+    fn note(&mut self, name: &str, failure: Option<&str>, now: Instant) {
+        match (failure, self.last) {
+            (Some(error), last) => {
+                self.last = Some(now);
+                if last.is_none() {
+                    warn!(
+                        source = name,
+                        error, "cannot read a source; its metrics are missing until it can be read again"
+                    );
+                }
+            }
+            (None, Some(last)) if now.duration_since(last) >= RECOVERED_AFTER => {
+                self.last = None;
+                info!(source = name, "the source can be read again");
+            }
+            (None, _) => {}
+        }
     }
 }
 
@@ -162,7 +194,7 @@ impl Default for Health {
 pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut Health) -> Page {
     let mut page = Page::default();
     let wanted = |own: Section| section.is_none_or(|section| own == section || own == Section::Agent);
-    for (source, failing) in SOURCES.iter().zip(&mut health.failing) {
+    for (source, trouble) in SOURCES.iter().zip(&mut health.sources) {
         if !wanted(source.section) {
             continue;
         }
@@ -174,23 +206,23 @@ pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut H
             Ok(Outcome::Partly(error)) => (own, Some(error.to_string())),
             Err(error) => (Page::default(), Some(error.to_string())),
         };
-        include(&mut page, source.name, outcome, begin.elapsed(), failing);
+        include(&mut page, source.name, outcome, begin.elapsed(), trouble);
     }
-    for (index, (source, failing)) in apart::SOURCES.iter().zip(&mut health.apart_failing).enumerate() {
+    for (index, (source, trouble)) in apart::SOURCES.iter().zip(&mut health.apart).enumerate() {
         if !wanted(source.section) {
             continue;
         }
         match origin.readers.take(index) {
             Found::Nothing => {}
-            Found::Page(own, took) => include(&mut page, source.name, (own, None), took, failing),
-            Found::Failed(own, error, took) => include(&mut page, source.name, (own, Some(error)), took, failing),
+            Found::Page(own, took) => include(&mut page, source.name, (own, None), took, trouble),
+            Found::Failed(own, error, took) => include(&mut page, source.name, (own, Some(error)), took, trouble),
         }
     }
     page
 }
 
 /// Adds what a source has read to the page, and says how it went.
-fn include(page: &mut Page, name: &'static str, read: (Page, Option<String>), took: Duration, failing: &mut bool) {
+fn include(page: &mut Page, name: &'static str, read: (Page, Option<String>), took: Duration, trouble: &mut Trouble) {
     // Prometheus refuses a page on which a series is twice, so that a host with two devices of one name would have no
     // metrics at all: only the source that sees them goes without.
     let (mut own, failure) = read;
@@ -202,15 +234,29 @@ fn include(page: &mut Page, name: &'static str, read: (Page, Option<String>), to
         Err(error) => Some(error.to_string()),
     };
     let success = failure.is_none();
-    if let Some(error) = failure
-        && !*failing
-    {
-        warn!(source = name, error, "cannot be read; its metrics are missing until it can");
-    }
-    if success && *failing {
-        info!(source = name, "can be read again");
-    }
-    *failing = !success;
+    trouble.note(name, failure.as_deref(), Instant::now());
     page.add(&SOURCE_SUCCESS, [name], Value::Integer(u64::from(success)));
     page.add(&SOURCE_DURATION, [name], Value::Float(took.as_secs_f64()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_fails_now_and_then_is_one_failure() {
+        let begin = Instant::now();
+        let mut trouble = Trouble::default();
+        let mut failing = |seconds, failure: Option<&str>| {
+            trouble.note("mdadm", failure, begin + Duration::from_secs(seconds));
+            trouble.last.is_some()
+        };
+        assert!(!failing(0, None));
+        for seconds in (15..150).step_by(30) {
+            assert!(failing(seconds, Some("it has been read for 1 s")));
+            assert!(failing(seconds + 15, None));
+        }
+        assert!(failing(194, None));
+        assert!(!failing(195, None));
+    }
 }

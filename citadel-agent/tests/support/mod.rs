@@ -4,6 +4,7 @@
 
 pub mod child;
 pub mod client;
+pub mod pages;
 pub mod prometheus;
 pub mod promql;
 pub mod receiver;

@@ -10,6 +10,7 @@ use citadel_agent::slot::Slot;
 use citadel_agent::sources::remote_write::Numbers;
 use tempfile::TempDir;
 
+use super::pages::every;
 use super::receiver::{Receiver, Reply};
 
 /// A running remote write with one destination, `prometheus`.
@@ -52,7 +53,7 @@ impl Sending {
     pub fn start(&mut self, collect: impl FnMut() -> Option<Page> + Send + 'static) {
         let prepared = remote_write::prepare(&self.config).unwrap().expect("a destination");
         self.numbers = Slot::default();
-        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), collect).unwrap());
+        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), every(collect)).unwrap());
     }
 
     pub fn stop(&mut self) {
@@ -66,7 +67,7 @@ impl Sending {
         let told = runtime().block_on(self.handle.take().expect("it runs").stop());
         change(&mut self.config);
         let prepared = remote_write::prepare(&self.config).unwrap().expect("a destination").following(told);
-        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), collect).unwrap());
+        self.handle = Some(remote_write::start(prepared, self.numbers.clone(), every(collect)).unwrap());
     }
 
     pub fn numbers(&self) -> Numbers {

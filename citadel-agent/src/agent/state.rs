@@ -1,0 +1,270 @@
+//! What the running agent holds, and how a page is read from it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::collector::Collect;
+use crate::config::Config;
+use crate::control::{self, Control};
+use crate::discovery::inventory::Inventory;
+use crate::discovery::watch::{Discovered, Discovery};
+use crate::ebpf::error::ProbeError;
+use crate::ebpf::families::Families;
+use crate::ebpf::own::OwnConnections;
+use crate::ebpf::readers::RequestReaders;
+use crate::gpu::Gpu;
+use crate::host::Roots;
+use crate::http::{App, CollectError};
+use crate::metrics::catalogue::Section;
+use crate::metrics::family::Page;
+use crate::slot::Slot;
+use crate::sources::apart::{Context, Readers};
+use crate::sources::health::{Announce, Probes};
+use crate::sources::services::Services;
+use crate::sources::{self, Health, Memory, Origin};
+
+/// The running agent, as the listeners see it.
+pub(super) struct Agent {
+    state: Mutex<State>,
+}
+
+/// Everything that a read or a reload changes. The lock is never held across an await.
+pub(super) struct State {
+    config: Arc<Config>,
+    roots: Roots,
+    families: Families,
+    health: Health,
+    pub(super) remote_write: Slot<Vec<sources::remote_write::Numbers>>,
+    readers: Readers,
+    context: Context,
+    services: Services,
+    probes: Probes,
+    memory: Memory,
+    /// The agent's own connections to models.
+    own: OwnConnections,
+    /// Who reads the models' requests.
+    request_readers: RequestReaders,
+    pub(super) discovery: Discovery,
+    inventory: Inventory,
+    /// What the kernel programs were told of last.
+    followed: Option<Arc<Discovered>>,
+    pub(super) alerts: Slot<sources::alerts::Numbers>,
+    gpu: Option<Gpu>,
+    read_once: bool,
+}
+
+/// A reload that can be committed.
+pub(super) enum Prepared {
+    /// The programs stay; they are to measure these ports.
+    Measure(BTreeSet<u16>),
+    /// The programs are attached anew, switched off or given up.
+    Replace(Box<Families>),
+}
+
+impl Agent {
+    pub(super) fn start(config: Config) -> io::Result<Self> {
+        let roots = Roots::default();
+        let mut families = Families::attach(&config, &roots);
+        let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
+        families.introduce(&own, &request_readers);
+        let discovery = Discovery::start(&config, &roots, own.clone(), request_readers.clone())?;
+        let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
+        let config = Arc::new(config);
+        let services = Services::start(config.services.units.clone(), None);
+        let probes = Probes::new(&config.models, announcing(&own));
+        let state = State {
+            context: Context::new(Arc::clone(&config), roots.clone()),
+            config,
+            roots,
+            families,
+            health: Health::default(),
+            remote_write: Slot::default(),
+            readers: Readers::default(),
+            services,
+            probes,
+            memory: Memory::default(),
+            own,
+            request_readers,
+            discovery,
+            inventory: Inventory::default(),
+            followed: None,
+            alerts: Slot::default(),
+            gpu,
+            read_once: false,
+        };
+        Ok(Self { state: Mutex::new(state) })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between statements: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What a scrape gets.
+    pub(super) fn page(&mut self, section: Option<Section>) -> Page {
+        let readers = self.readers.clone();
+        self.page_from(section, &readers)
+    }
+
+    fn page_from(&mut self, section: Option<Section>, readers: &Readers) -> Page {
+        if let Some(net) = &mut self.families.net {
+            net.refresh_older_connections();
+        }
+        let discovered = self.follow();
+        let mut origin = Origin {
+            config: &self.config,
+            roots: &self.roots,
+            inventory: &self.inventory,
+            discovered: &discovered,
+            alerts: &self.alerts,
+            families: &mut self.families,
+            remote_write: &self.remote_write,
+            gpu: self.gpu.as_ref(),
+            readers,
+            services: Some(&self.services),
+            probes: Some(&self.probes),
+            memory: &mut self.memory,
+        };
+        let page = sources::collect(section, &mut origin, &mut self.health);
+        self.read_once = true;
+        page
+    }
+
+    /// Takes orders from the command line, for as long as what this gives is held.
+    pub(super) fn take_orders(&self) -> Option<Control> {
+        let gpu = self.gpu.as_ref()?.handle();
+        let path = &self.config.local.control_socket;
+        let refused =
+            |error| warn!(%error, path = %path.display(), "no control socket, so `citadel-agent gpu` cannot be used");
+        control::serve(path, Arc::new(gpu)).map_err(refused).ok()
+    }
+
+    /// Takes what cannot fail of a configuration.
+    pub(super) fn configure(&mut self, config: Config) {
+        if let Some(gpu) = &mut self.gpu {
+            gpu.configure(&config.gpu);
+        }
+        self.config = Arc::new(config);
+        self.context.config = Arc::clone(&self.config);
+        self.services.set_patterns(&self.config.services.units);
+        self.probes.set_config(&self.config.models);
+    }
+
+    /// Takes what discovery found: into the inventory, and, once for each time that it looked, to
+    /// whoever goes by it on its own.
+    fn follow(&mut self) -> Arc<Discovered> {
+        let discovered = self.discovery.newest();
+        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
+        if !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
+            self.families.follow(&self.inventory);
+            if let Some(gpu) = &mut self.gpu {
+                gpu.know(&self.inventory);
+            }
+            self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
+            self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
+            self.followed = Some(Arc::clone(&discovered));
+        }
+        discovered
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.follow();
+        self.families.sweep();
+    }
+
+    /// Does what can fail of a reload, without changing what runs.
+    pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, ProbeError> {
+        let ports = config.models.measured_ports();
+        if config.ebpf == self.config.ebpf {
+            self.families.can_measure(&ports)?;
+            return Ok(Prepared::Measure(ports));
+        }
+        let families = Families::attach(config, &self.roots);
+        if let Some(broken) = families.broken()
+            && self.families.broken().is_none()
+        {
+            return Err(ProbeError::Family { family: broken.family, reason: broken.reason.clone() });
+        }
+        Ok(Prepared::Replace(Box::new(families)))
+    }
+
+    pub(super) fn commit(&mut self, prepared: Prepared) -> Result<(), ProbeError> {
+        match prepared {
+            Prepared::Measure(ports) => {
+                let old = self.config.models.measured_ports();
+                if let Err(error) = self.families.measure(&ports) {
+                    self.families.measure(&old)?;
+                    return Err(error);
+                }
+            }
+            Prepared::Replace(families) => {
+                self.families = *families;
+                self.followed = None;
+                self.families.introduce(&self.own, &self.request_readers);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collect for Agent {
+    fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        App::refresh(self, None, within)
+    }
+
+    fn collect(&self) -> Page {
+        let mut state = self.state();
+        let readers = state.readers.steady();
+        state.page_from(None, &readers)
+    }
+}
+
+impl App for Agent {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.state().config)
+    }
+
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let state = self.state();
+        Box::pin(state.readers.refresh(section, &state.context, within))
+    }
+
+    fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
+        Ok(self.state().page(section))
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let state = self.state();
+        let statuses = state.families.statuses.iter();
+        let families: serde_json::Map<_, _> =
+            statuses.map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": env!("CITADEL_COMMIT"),
+            "families": families,
+            "events_lost": state.families.lost(),
+            "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
+            "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
+            "gpu": state.gpu.as_ref().map(Gpu::status),
+            "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.state().read_once { Ok(()) } else { Err("the first read is not done".to_owned()) }
+    }
+}
+
+/// Announces the probes' connections, so that no program measures them.
+fn announcing(own: &OwnConnections) -> Announce {
+    let own = own.clone();
+    Arc::new(move |client, server| Ok(Box::new(own.announce(client, server)?)))
+}

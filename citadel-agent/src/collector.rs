@@ -1,0 +1,312 @@
+//! One reading of all sources an interval, shared by everything that takes pages by itself.
+//!
+//! Alerts and remote write each [subscribe](Collector::subscribe) with their interval. Intervals are counted from one
+//! beginning, so subscribers with the same interval get the same page, and one whose interval is a multiple of another's
+//! gets every n-th. A scrape does not come through here: it reads for itself.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tracing::error;
+
+use crate::metrics::family::{Page, PageError};
+use crate::sources::apart::HOPELESS;
+
+/// What the collector reads from.
+pub trait Collect: Send + Sync + 'static {
+    /// Reads the slow sources again; done when they are, at the latest after `within`.
+    fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// The page of everything. It must not block.
+    fn collect(&self) -> Page;
+}
+
+/// A page and when it was collected.
+#[derive(Debug)]
+pub struct Collected {
+    /// Milliseconds since the epoch, by the wall clock.
+    pub at_ms: i64,
+    /// All families, sorted.
+    pub page: Page,
+}
+
+impl Collected {
+    /// A page collected now.
+    ///
+    /// # Errors
+    /// The page breaks a rule of the catalogue, see [`Page::sort`].
+    pub fn now(mut page: Page) -> Result<Self, PageError> {
+        page.sort()?;
+        Ok(Self { at_ms: wall_ms(), page })
+    }
+}
+
+/// Milliseconds since the epoch, by the wall clock.
+#[must_use]
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Where a sink gets its pages from.
+pub trait Pages: Send + 'static {
+    /// The next page, once it is collected. A page that was missed is skipped. `None`: there will be no more.
+    fn next(&mut self) -> impl Future<Output = Option<Arc<Collected>>> + Send;
+}
+
+/// The collector. It ends when it is dropped, and its subscribers then get no more pages.
+#[derive(Debug)]
+pub struct Collector {
+    subscribers: Arc<Subscribers>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Subscribers {
+    /// From where all intervals are counted.
+    begin: Instant,
+    all: Mutex<Vec<Subscriber>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    every: Duration,
+    due: Instant,
+    pages: watch::Sender<Option<Arc<Collected>>>,
+}
+
+/// A subscriber's end. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Subscription(watch::Receiver<Option<Arc<Collected>>>);
+
+impl Pages for Subscription {
+    async fn next(&mut self) -> Option<Arc<Collected>> {
+        self.0.changed().await.ok()?;
+        self.0.borrow_and_update().clone()
+    }
+}
+
+impl Collector {
+    /// Starts it on the runtime of the caller. Nothing is read while nobody subscribes.
+    #[must_use]
+    pub fn start(source: Arc<dyn Collect>) -> Self {
+        let subscribers =
+            Arc::new(Subscribers { begin: Instant::now(), all: Mutex::default(), changed: Notify::new() });
+        let task = tokio::spawn(run(Arc::clone(&subscribers), source));
+        Self { subscribers, task }
+    }
+
+    /// A subscription to be made later, maybe on another thread.
+    pub fn pages(&self) -> impl FnOnce(Duration) -> Subscription + Send + use<> {
+        let subscribers = Arc::clone(&self.subscribers);
+        move |every| subscribers.subscribe(every)
+    }
+
+    /// A page now, then one at each full interval. An interval of 0 is taken as a millisecond.
+    #[must_use]
+    pub fn subscribe(&self, every: Duration) -> Subscription {
+        self.subscribers.subscribe(every)
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.subscribers.all().clear();
+    }
+}
+
+impl Subscribers {
+    fn subscribe(&self, every: Duration) -> Subscription {
+        let every = every.max(Duration::from_millis(1));
+        let (pages, receiver) = watch::channel(None);
+        self.all().push(Subscriber { every, due: Instant::now(), pages });
+        self.changed.notify_one();
+        Subscription(receiver)
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Subscriber>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the next page is due and the shortest interval of all, without those that have gone.
+    fn next(&self) -> Option<(Instant, Duration)> {
+        let mut all = self.all();
+        all.retain(|subscriber| !subscriber.pages.is_closed());
+        let shortest = all.iter().map(|subscriber| subscriber.every).min()?;
+        Some((all.iter().map(|subscriber| subscriber.due).min()?, shortest))
+    }
+
+    /// Hands a page to all that are due; without one, they wait for the next.
+    fn publish(&self, collected: Option<&Arc<Collected>>) {
+        let now = Instant::now();
+        for subscriber in self.all().iter_mut().filter(|subscriber| subscriber.due <= now) {
+            // After a pause (a suspended machine) one page is due, not all that were missed.
+            subscriber.due = next(self.begin, subscriber.every, now);
+            if let Some(collected) = collected {
+                subscriber.pages.send_replace(Some(Arc::clone(collected)));
+            }
+        }
+    }
+}
+
+/// The first full interval after `now`.
+fn next(begin: Instant, every: Duration, now: Instant) -> Instant {
+    let (passed, every) = (now.duration_since(begin).as_nanos(), every.as_nanos());
+    // 2^64 nanoseconds are 584 years.
+    begin + Duration::from_nanos(u64::try_from((passed / every + 1) * every).unwrap_or(u64::MAX))
+}
+
+/// How long a collection waits for slow sources: it must be over before the next one is due.
+fn patience(shortest: Duration) -> Duration {
+    (shortest * 2 / 3).min(HOPELESS)
+}
+
+async fn run(subscribers: Arc<Subscribers>, source: Arc<dyn Collect>) {
+    let mut failing = false;
+    loop {
+        let changed = subscribers.changed.notified();
+        let Some((due, shortest)) = subscribers.next() else {
+            changed.await;
+            continue;
+        };
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = changed => continue,
+        }
+        source.refresh(patience(shortest)).await;
+        let collected = Collected::now(source.collect());
+        if let Err(error) = &collected
+            && !failing
+        {
+            error!(%error, "a collected page is invalid, so it is neither evaluated nor sent: please report this bug");
+        }
+        failing = collected.is_err();
+        subscribers.publish(collected.ok().map(Arc::new).as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::metrics::catalogue::models::CONNECTIONS_OPEN;
+    use crate::metrics::family::Value;
+
+    /// Gives pages that are numbered from 1; a refresh takes `slow`, or as long as it may.
+    struct Numbered {
+        slow: Duration,
+        pages: AtomicU64,
+    }
+
+    impl Collect for Numbered {
+        fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(tokio::time::sleep(self.slow.min(within)))
+        }
+
+        fn collect(&self) -> Page {
+            let mut page = Page::default();
+            let number = self.pages.fetch_add(1, Ordering::Relaxed) + 1;
+            page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], Value::Integer(number));
+            page
+        }
+    }
+
+    fn numbered(slow_ms: u64) -> Arc<Numbered> {
+        Arc::new(Numbered { slow: Duration::from_millis(slow_ms), pages: AtomicU64::new(0) })
+    }
+
+    fn number(collected: &Collected) -> u64 {
+        match collected.page.families[0].samples[0].value {
+            Value::Integer(number) => number,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    async fn numbers(subscription: &mut Subscription, count: usize) -> Vec<(u64, Duration)> {
+        let begin = Instant::now();
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let collected = subscription.next().await.unwrap();
+            numbers.push((number(&collected), begin.elapsed()));
+        }
+        numbers
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// tokio's test clock counts whole milliseconds and rounds up.
+    fn seconds(numbers: &[(u64, Duration)]) -> Vec<(u64, u64)> {
+        numbers.iter().map(|(number, at)| (*number, at.as_millis() as u64 / 1000)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn subscribers_of_one_interval_share_each_page() {
+        let source = numbered(0);
+        let collector = Collector::start(Arc::clone(&source) as _);
+        let (mut a, mut b) = (collector.subscribe(15 * SECOND), collector.subscribe(15 * SECOND));
+        for expected in 1..=10 {
+            let (first, second) = (a.next().await.unwrap(), b.next().await.unwrap());
+            assert!(Arc::ptr_eq(&first, &second));
+            assert_eq!(number(&first), expected);
+        }
+        assert_eq!(source.pages.load(Ordering::Relaxed), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_later_falls_into_step() {
+        let source = numbered(0);
+        let collector = Collector::start(Arc::clone(&source) as _);
+        let mut often = collector.subscribe(5 * SECOND);
+        assert_eq!(number(&often.next().await.unwrap()), 1);
+        tokio::time::sleep(7 * SECOND).await;
+        // At 7 s: a page at once, and from the next multiple of 15 s on those that the other gets as well (10, 15, ...).
+        let mut seldom = collector.subscribe(15 * SECOND);
+        assert_eq!(seconds(&numbers(&mut seldom, 3).await), [(3, 0), (5, 8), (8, 23)]);
+        drop(seldom);
+        // Only the newest page waits for a subscriber that was busy.
+        assert_eq!(number(&often.next().await.unwrap()), 8);
+        assert_eq!(source.pages.load(Ordering::Relaxed), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collection_waits_for_slow_sources_but_not_into_the_next_one() {
+        for (slow_ms, every, expected) in [
+            (4000, 15, [(1, 4), (2, 19), (3, 34)]),
+            (60_000, 15, [(1, 10), (2, 25), (3, 40)]),
+            (60_000, 3, [(1, 2), (2, 5), (3, 8)]),
+        ] {
+            let collector = Collector::start(numbered(slow_ms));
+            let mut pages = collector.subscribe(every * SECOND);
+            assert_eq!(seconds(&numbers(&mut pages, 3).await), expected, "{slow_ms} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_while_nobody_subscribes_and_the_end_is_told() {
+        let source = numbered(0);
+        let collector = Collector::start(Arc::clone(&source) as _);
+        tokio::time::sleep(100 * SECOND).await;
+        drop(collector.subscribe(SECOND));
+        tokio::time::sleep(100 * SECOND).await;
+        assert_eq!(source.pages.load(Ordering::Relaxed), 0);
+        let mut pages = collector.subscribe(SECOND);
+        assert!(pages.next().await.is_some());
+        drop(collector);
+        assert!(pages.next().await.is_none());
+    }
+
+    #[test]
+    fn a_page_that_breaks_the_catalogue_is_refused() {
+        let mut page = Page::default();
+        page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], Value::Integer(1));
+        page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], Value::Integer(2));
+        assert!(Collected::now(page).is_err());
+    }
+}
