@@ -12,6 +12,7 @@ mod delivery;
 mod engine;
 mod evaluate;
 mod histogram;
+mod increase;
 mod notification;
 mod outbox;
 mod peers;
