@@ -118,7 +118,8 @@ fn increase(operand: &Operand, window: Duration) -> String {
     let (metric, selector) = (operand.selector.metric, selector_text(&operand.selector));
     let (seconds, window_text) = (window.as_secs_f64(), duration(window));
     // Whatever labels Prometheus adds stay in the comparison.
-    let agent_began = format!("ignoring ({}) process_start_time_seconds > time() - {seconds}", metric.labels.join(", "));
+    let agent_began =
+        format!("ignoring ({}) process_start_time_seconds > time() - {seconds}", metric.labels.join(", "));
     let from_start = metric.since == Some(Since::Start);
     let mut cases = Vec::new();
     if from_start {
@@ -135,7 +136,7 @@ fn increase(operand: &Operand, window: Duration) -> String {
         ));
     }
     cases.push(grown("increase", operand, window));
-    cases.join(" or ")
+    cases.join("\n            or ")
 }
 
 /// As PromQL writes durations: whole numbers of the largest unit that fits.

@@ -131,7 +131,7 @@ keys! {
         "What is watched, such as `citadel_model_requests_total{code=~\"5..\"}`. The metric must be in the catalogue.";
     "alerts.rules[].rate": "duration, 1s to 31d", "", "A counter's growth a second over that time.";
     "alerts.rules[].increase": "duration, 1s to 31d", "",
-        "A counter's growth over that time. A series that did not exist before began at 0.";
+        "A counter's growth over that time, the first event included.";
     "alerts.rules[].quantile": "number, 0 to 1", "", "A quantile of what a histogram observed, with `over`.";
     "alerts.rules[].predict": "duration, 1s to 31d", "", "What a gauge will be so much later, along the line of the time `over`.";
     "alerts.rules[].over": "duration, 1s to 31d", "", "How far `quantile` and `predict` look back.";

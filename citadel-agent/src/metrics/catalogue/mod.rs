@@ -281,7 +281,9 @@ mod tests {
             if desc.name.starts_with("citadel_smart_") || desc.name.contains("_ecc_errors_") {
                 assert_eq!(since, Since::Lifetime, "{}", desc.name);
             }
-            if desc.name.starts_with("DCGM_") || desc.name.starts_with("citadel_remote_write_") && desc.name.contains("samples") {
+            if desc.name.starts_with("DCGM_")
+                || desc.name.starts_with("citadel_remote_write_") && desc.name.contains("samples")
+            {
                 assert_ne!(since, Since::Start, "{}", desc.name);
             }
         }
