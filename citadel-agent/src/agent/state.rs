@@ -53,7 +53,7 @@ pub(super) struct State {
     inventory: Inventory,
     /// What the kernel programs were told of last.
     followed: Option<Arc<Discovered>>,
-    pub(super) alerts: Slot<sources::alerts::Numbers>,
+    pub(super) alerts: Slot<crate::alerts::Numbers>,
     gpu: Option<Gpu>,
     read_once: bool,
 }

@@ -11,6 +11,7 @@ pub mod command;
 mod delivery;
 mod engine;
 mod evaluate;
+mod figures;
 mod histogram;
 mod increase;
 mod notification;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::remote_write;
 
 pub use engine::{Engine, Settings};
+pub use figures::{Active, Numbers, PeerNumbers};
 pub use notification::Notification;
 pub use peers::{Peer, peers};
 pub use prometheus::rule_file;

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::delivery::{Delivery, TIMEOUT};
 use super::engine::{Engine, Settings};
+use super::figures::{Active, Numbers};
 use super::peers::{Peer, peers};
 use super::saved::{Saved, read_saved, write_saved};
 use super::state::{Alert, Phase};
@@ -20,7 +21,6 @@ use crate::collector::{Pages, wall_ms};
 use crate::config::resolved::Config;
 use crate::metrics::family::Page;
 use crate::slot::Slot;
-use crate::sources::alerts::{Active, Numbers};
 
 /// Where state is kept when systemd does not say.
 const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
@@ -29,10 +29,10 @@ const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
 const FILE: &str = "alerts.json";
 
 /// How old the file may be while there are alerts; what was pending loses so much at most by a crash.
-const SAVE_PERIOD: Millis = 60 * 1000;
+const SAVE_PERIOD: Duration = Duration::from_secs(60);
 
 /// A clock that moved against the monotonic one by more than this was set.
-const CLOCK_STEP: Millis = 10 * 1000;
+const CLOCK_STEP: Millis = 1000;
 
 /// Why alerts cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ struct Service {
     peers: Vec<Arc<Delivery>>,
     path: PathBuf,
     /// When the file was last written, and whether that worked; `None`: not yet.
-    saved: Option<(Millis, bool)>,
+    saved: Option<(Instant, bool)>,
     numbers: Slot<Numbers>,
 }
 
@@ -156,17 +156,23 @@ impl Service {
                 _ = &mut stopped => break,
                 Some(collected) = pages.next() => collected,
             };
-            if let Some(step) = clock.step() {
-                warn!(milliseconds = step, "the clock was set; alerts move along");
-                self.engine.clock_was_set(step);
-            }
+            self.follow(&mut clock);
             // Not the time of the collection: the clock may have been set since.
             self.evaluate(&collected.page, wall_ms());
         }
         deliveries.iter().for_each(JoinHandle::abort);
+        self.follow(&mut clock);
         let saved = Saved::new(self.engine.alerts().cloned().collect(), wall_ms());
         self.save(&saved);
         saved
+    }
+
+    /// Moves all times along with a clock that was set.
+    fn follow(&mut self, clock: &mut Clock) {
+        if let Some(step) = clock.step() {
+            info!(milliseconds = step, "the clock was set; alerts move along");
+            self.engine.clock_was_set(step);
+        }
     }
 
     fn evaluate(&mut self, page: &Page, now: Millis) {
@@ -179,7 +185,7 @@ impl Service {
         if !due.is_empty() {
             self.peers.iter().for_each(|peer| peer.push(&due));
         }
-        let old = self.saved.is_none_or(|(at, _)| now - at >= SAVE_PERIOD);
+        let old = self.saved.is_none_or(|(at, _)| at.elapsed() >= SAVE_PERIOD);
         if changed || (old && self.engine.alerts().next().is_some()) {
             self.save(&Saved::new(self.engine.alerts().cloned().collect(), now));
         }
@@ -197,7 +203,7 @@ impl Service {
             let path = self.path.display();
             warn!(%path, %error, "alerts cannot be saved: a restart would forget them");
         }
-        self.saved = Some((saved.at, result.is_ok()));
+        self.saved = Some((Instant::now(), result.is_ok()));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
 //! fixture; one that may take long belongs into the table of [`apart`].
 
-pub mod alerts;
 pub mod apart;
 mod discovery;
 mod gpu;
@@ -47,7 +46,7 @@ pub struct Origin<'a> {
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
     /// The alerts' figures, once there are any.
-    pub alerts: &'a Slot<alerts::Numbers>,
+    pub alerts: &'a Slot<crate::alerts::Numbers>,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
@@ -94,6 +93,13 @@ pub struct Source {
     read: fn(&mut Origin<'_>, &mut Page) -> Reading,
 }
 
+/// What the alerts say of themselves.
+fn alerts(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let numbers = origin.alerts.newest();
+    let added = numbers.is_some_and(|newest| newest.value.add_to(page));
+    Ok(if added { Outcome::Read } else { Outcome::Absent })
+}
+
 /// All sources that the scrape reads itself.
 pub const SOURCES: &[Source] = &[
     Source { name: "gpu", section: Section::Gpu, read: gpu::read },
@@ -105,7 +111,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "sched", section: Section::Models, read: sched::read },
     Source { name: "syscalls", section: Section::Models, read: syscalls::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
-    Source { name: "alerts", section: Section::Agent, read: alerts::read },
+    Source { name: "alerts", section: Section::Agent, read: alerts },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
     system("cpu", |origin, page| system::cpu::read(origin.roots, &mut origin.memory.cpu, page)),
