@@ -20,7 +20,7 @@ use citadel_agent::metrics::catalogue::gpu::{ECC_ERRORS, UP, XID_ERRORS};
 use citadel_agent::metrics::catalogue::models::{REQUESTS_ABORTED, REQUESTS_IN_FLIGHT};
 use citadel_agent::metrics::catalogue::services::UNIT_RESTARTS;
 use citadel_agent::metrics::catalogue::storage::SMART_MEDIA_ERRORS;
-use support::series::{Behaviour, World};
+use support::series::{Behaviour, Given, World};
 
 /// What Prometheus adds to each series, and the agent to each alert.
 const TARGET: [(&str, &str); 2] = [("instance", "host"), ("job", "citadel-agent")];
@@ -223,7 +223,7 @@ fn then(before: Option<u32>, step: usize, after: Option<u32>) -> Vec<Option<u32>
 }
 
 /// Runs a scenario through both engines, with either histograms, and gives the shipped rules that fired.
-fn scenario(started: Vec<f64>, series: Vec<(&'static Desc, &[&str], Vec<Option<u32>>)>) -> BTreeSet<String> {
+fn scenario(started: Vec<f64>, series: Vec<Given<'_>>) -> BTreeSet<String> {
     let world = World::of(Duration::from_secs(17), started, series);
     let shipped = |name: &String| Config::default().alerts.rules.iter().any(|rule| rule.name == *name);
     let fired = [Promtool::Classic, Promtool::Native].map(|promtool| {
@@ -248,7 +248,7 @@ const AGES: [f64; 2] = [-2.0, -1e6];
 fn what_was_counted_before_it_was_seen_fires_nothing() {
     for age in AGES {
         // NVML opens after the first page, a unit and a disk appear, and remote write has read its ledger.
-        let series: Vec<(_, &[&str], _)> = vec![
+        let series: Vec<Given<'_>> = vec![
             (&UP, &GPU, then(None, 2, Some(1))),
             (&ECC_ERRORS, &ECC, then(None, 2, Some(42))),
             (&SMART_MEDIA_ERRORS, &["sda"], then(None, 3, Some(7))),
@@ -268,7 +268,7 @@ fn what_goes_and_comes_back_fires_nothing() {
         values
     };
     // Released for ten minutes, stopped for a quarter of an hour, lost for a minute; another disk, which had errors before.
-    let series: Vec<(_, &[&str], _)> = vec![
+    let series: Vec<Given<'_>> = vec![
         (&UP, &GPU, away(20, 36, 1, 1)),
         (&ECC_ERRORS, &ECC, away(20, 36, 42, 42)),
         (&XID_ERRORS, &XID, away(20, 36, 3, 3)),
@@ -283,7 +283,7 @@ fn what_goes_and_comes_back_fires_nothing() {
 #[test]
 fn first_events_fire_at_once() {
     for (age, first) in [(-2.0, 0), (-2.0, 3), (-1e6, 3)] {
-        let series: Vec<(_, &[&str], _)> = vec![
+        let series: Vec<Given<'_>> = vec![
             (&UP, &GPU, then(Some(1), 0, Some(1))),
             (&XID_ERRORS, &XID, then(None, first, Some(1))),
             (&ECC_ERRORS, &ECC, then(Some(42), 3, Some(43))),
@@ -306,7 +306,7 @@ fn a_restart_of_the_agent_is_no_growth_and_hides_none() {
     let after = |count| {
         let mut aborted = then(Some(50), restart, None);
         aborted[restart + 3..].fill(Some(count));
-        let series: Vec<(_, &[&str], _)> = vec![
+        let series: Vec<Given<'_>> = vec![
             (&REQUESTS_IN_FLIGHT, &MODEL, then(Some(0), 0, Some(0))),
             (&REQUESTS_ABORTED, &ABORTED, aborted),
             (&ECC_ERRORS, &ECC, then(Some(42), 0, Some(42))),

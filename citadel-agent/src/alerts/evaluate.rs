@@ -100,9 +100,10 @@ fn vector(operand: &Operand, rule: &Rule, past: Option<&mut Past>, page: &Page, 
         }
         sums
     };
-    let Some(Past { window, beside }) = past else {
+    let Some(past) = past else {
         return sum(&mut readings.iter().filter_map(|(key, reading)| Some((key, reading.number()?))));
     };
+    let Past { window, beside } = past;
     window.push(now, readings);
     if let Some(Beside { metric, window, .. }) = beside {
         window.push(now, self::readings(page, metric, |_| true));

@@ -39,6 +39,9 @@ struct Series {
     values: Vec<Option<Value>>,
 }
 
+/// A series that a test gives: metric, label values, and one value a step.
+pub type Given<'a> = (&'static Desc, &'a [&'a str], Vec<Option<u32>>);
+
 /// Values of labels that rules ask for by name.
 const LABELS: [(&str, &[&str]); 15] = [
     ("model", &["alpha", "beta"]),
@@ -63,12 +66,12 @@ const MOST: usize = 8;
 
 impl World {
     /// These series, of an agent that started at `started`.
-    pub fn of(interval: Duration, started: Vec<f64>, series: Vec<(&'static Desc, &[&str], Vec<Option<u32>>)>) -> Self {
+    pub fn of(interval: Duration, started: Vec<f64>, series: Vec<Given<'_>>) -> Self {
         let steps = started.len();
-        let one = |(desc, labels, values): (&'static Desc, &[&str], Vec<Option<u32>>)| {
+        let one = |(desc, labels, values): Given<'_>| {
             assert_eq!((desc.labels.len(), steps), (labels.len(), values.len()), "{}", desc.name);
             let values = values.into_iter().map(|value| value.map(|value| Value::Integer(value.into()))).collect();
-            ((desc.name, labels.iter().map(|label| SmolStr::new(label)).collect()), Series { desc, values })
+            ((desc.name, labels.iter().map(SmolStr::new).collect()), Series { desc, values })
         };
         Self { interval, steps, started, series: series.into_iter().map(one).collect() }
     }
