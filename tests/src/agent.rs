@@ -341,6 +341,12 @@ impl Agent {
         self.metrics_port
     }
 
+    /// Port of `/ready` and `/status`.
+    #[must_use]
+    pub fn health_port(&self) -> u16 {
+        self.health_port
+    }
+
     /// The process.
     ///
     /// # Panics

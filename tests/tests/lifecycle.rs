@@ -126,6 +126,38 @@ fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn a_reload_of_an_emptied_file_changes_nothing() {
+    let agent = Setup::new().without_programs().start();
+    let good = agent.config();
+    for empty in ["", "# all settings are gone\n"] {
+        agent.reload_with(empty);
+        agent.wait_for_log("it is empty; write {}");
+        assert_eq!(agent.health("/ready").unwrap().code, 200);
+    }
+    agent.reload_with(&good);
+    agent.wait_for_log("configuration reloaded");
+}
+
+#[test]
+fn a_reload_may_swap_the_two_ports() {
+    let agent = Setup::new().without_programs().start();
+    let (metrics, health) = (agent.metrics_port(), agent.health_port());
+    let good = agent.config();
+    let swapped = good.replace(&metrics.to_string(), "FIRST").replace(&health.to_string(), &metrics.to_string());
+    let swapped = swapped.replace("FIRST", &health.to_string());
+    for (config, metrics, health) in [(&swapped, health, metrics), (&good, metrics, health)] {
+        agent.reload_with(config);
+        agent.wait_for_log("configuration reloaded");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while get(metrics, "/metrics").unwrap().code != 200 || get(health, "/ready").unwrap().code != 200 {
+            assert!(Instant::now() < deadline, "the ports are not swapped; the log:\n{}", agent.log());
+            pause(50);
+        }
+        assert_eq!(get(metrics, "/ready").unwrap().code, 404, "one port, one content");
+    }
+}
+
+#[test]
 fn sigterm_ends_the_agent_cleanly_even_with_clients_connected() {
     let server = Server::bind();
     for signal in [Signal::TERM, Signal::INT] {
