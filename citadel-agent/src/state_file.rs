@@ -126,8 +126,11 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// What its error names, and how it is made.
+    type Intruder = (&'static str, fn(&Path));
+
     /// What may be found where a file should be, by name; made at `path`.
-    pub(crate) const INTRUDERS: [(&str, fn(&Path)); 6] = [
+    pub(crate) const INTRUDERS: [Intruder; 6] = [
         ("a FIFO", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("a symbolic link", |path| symlink("/dev/zero", path).unwrap()),
         ("a symbolic link", |path| symlink("/nonexistent/file", path).unwrap()),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
+use citadel_agent_tests::get::get as fetch;
 use citadel_agent_tests::http::{answer, get};
 use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, REQUESTS};
 use citadel_agent_tests::peer::Server;
@@ -149,11 +150,11 @@ fn a_reload_may_swap_the_two_ports() {
         agent.reload_with(config);
         agent.wait_for_log("configuration reloaded");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while get(metrics, "/metrics").unwrap().code != 200 || get(health, "/ready").unwrap().code != 200 {
+        while fetch(metrics, "/metrics").unwrap().code != 200 || fetch(health, "/ready").unwrap().code != 200 {
             assert!(Instant::now() < deadline, "the ports are not swapped; the log:\n{}", agent.log());
             pause(50);
         }
-        assert_eq!(get(metrics, "/ready").unwrap().code, 404, "one port, one content");
+        assert_eq!(fetch(metrics, "/ready").unwrap().code, 404, "one port, one content");
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) struct Listening {
     /// Kept beside the one that serves, so that a reload can hand it over.
     socket: TcpListener,
     bound: Option<TcpListener>,
-    task: Option<(Option<oneshot::Sender<()>>, JoinHandle<io::Result<()>>)>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Listeners {
@@ -85,9 +86,10 @@ impl Listeners {
         tokio::task::yield_now().await;
         self.serve(agent);
         let [metrics, health] = replaced;
-        let stop = async |old: Option<Listening>| match old {
-            Some(old) => old.stop().await,
-            None => (),
+        let stop = async |old: Option<Listening>| {
+            if let Some(old) = old {
+                old.stop().await;
+            }
         };
         tokio::join!(stop(metrics), stop(health));
     }
@@ -105,7 +107,7 @@ impl Listening {
     fn on(content: Content, wanted: (IpAddr, u16), socket: TcpListener) -> anyhow::Result<Self> {
         let address = socket.local_addr().context("a listener without an address")?;
         let bound = Some(socket.try_clone().context("a listener that cannot be kept")?);
-        Ok(Self { content, address, wanted, socket, bound, task: None })
+        Ok(Self { content, address, wanted, socket, bound, stop: None, task: None })
     }
 
     fn serve(&mut self, agent: &Arc<Agent>) {
@@ -122,12 +124,12 @@ impl Listening {
             }
             result
         });
-        self.task = Some((Some(stop), task));
+        (self.stop, self.task) = (Some(stop), Some(task));
     }
 
     /// Takes no more connections.
     fn refuse(&mut self) {
-        if let Some(stop) = self.task.as_mut().and_then(|(stop, _)| stop.take()) {
+        if let Some(stop) = self.stop.take() {
             _ = stop.send(());
         }
     }
@@ -135,10 +137,10 @@ impl Listening {
     async fn stop(mut self) {
         self.refuse();
         drop(self.socket);
-        if let Some((_, task)) = self.task {
-            if tokio::time::timeout(GRACE, task).await.is_err() {
-                warn!(address = %self.address, "open answers were cut off");
-            }
+        if let Some(task) = self.task
+            && tokio::time::timeout(GRACE, task).await.is_err()
+        {
+            warn!(address = %self.address, "open answers were cut off");
         }
     }
 }

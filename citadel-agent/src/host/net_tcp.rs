@@ -17,7 +17,7 @@ const LISTEN: &str = "0A";
 /// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT`: a local application has the connection open.
 const OPEN: [&str; 2] = ["01", "08"];
 
-/// What is read of one table, some 200,000 sockets: whoever has a namespace of their own can fill it. Listening sockets come first.
+/// What is read of one table, some 200,000 sockets: any user can have a namespace and fill it. Listening sockets come first.
 const MAX_TABLE: u64 = 32 << 20;
 
 /// Reads the listening sockets, on ports that `wanted` takes, of the network namespace that a process is in.
