@@ -3,7 +3,6 @@
 //! hyper's client without a pool above it, because one request in flight is the rule for all who send: remote write and
 //! alerts.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +24,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::resolved::Access;
+use crate::host::files::read_whole_text;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// Longest file with a password or token.
+const MAX_SECRET: usize = 64 << 10;
 
 /// So much of what a receiver says is kept: the beginning says what is wrong.
 const WORDS: usize = 1024;
@@ -208,7 +211,7 @@ impl Client {
         headers.extend(own.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("citadel-agent/", env!("CARGO_PKG_VERSION"))));
         let secret = |path: &Path| {
-            let text = fs::read_to_string(path);
+            let text = read_whole_text(path, MAX_SECRET);
             text.map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
         };
         let authorization = match &self.credentials {

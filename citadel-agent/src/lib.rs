@@ -20,6 +20,8 @@ pub mod http;
 pub mod join;
 pub mod logging;
 pub mod metrics;
+pub mod printable;
 pub mod remote_write;
 pub mod slot;
 pub mod sources;
+pub mod state_file;

@@ -334,7 +334,7 @@ async fn garbage_and_a_body_without_end_cost_nothing_and_are_said() {
     assert!(page.kind.contains_key("vllm:num_requests_running"));
 }
 
-const LIMITS: Limits = Limits { samples: 5, labels: 2, text: 20 };
+const LIMITS: Limits = Limits { samples: 5, labels: 2, text: 20, memory: 1 << 20 };
 
 #[test]
 fn pages_are_bounded_and_wrong_ones_refused_whole() {
@@ -379,7 +379,7 @@ proptest! {
     #[test]
     fn what_is_passed_on_is_what_was_said(
         samples in prop::collection::btree_map(
-            ("[a-z:_][a-z0-9:_]{0,8}", prop::collection::btree_map("[a-z_][a-z0-9_]{0,5}", "\\PC{0,9}|[\"\\\\\n{},=]{0,4}", 0..3)),
+            ("[a-z:_][a-z0-9:_]{0,8}", prop::collection::btree_map("[a-z_][a-z0-9_]{0,5}", "\\PC{0,9}|[\"\\\\{},=]{0,4}", 0..3)),
             prop::num::f64::NORMAL | prop::num::f64::ZERO, 0..12,
         ),
     ) {
@@ -388,11 +388,11 @@ proptest! {
             let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
             format!("{name}{{{}}} {value}\n", labels.join(","))
         }).collect();
-        let limits = Limits { samples: 100, labels: 8, text: 100 };
+        let limits = Limits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
         let mut families = foreign::parse(&page, limits).unwrap();
         foreign::label(&mut families, "port", "11400");
         let mut whole = Page::default();
-        foreign::merge(&mut whole.foreign, &families);
+        foreign::merge(&mut whole.foreign, families);
         for format in [Format::Text, Format::OpenMetrics] {
             let parsed = parse(&text(whole.clone(), format));
             for ((name, labels), value) in &samples {

@@ -16,6 +16,7 @@ pub mod bpf;
 pub mod forward;
 pub mod get;
 pub mod http;
+pub mod limit;
 pub mod names;
 pub mod netns;
 pub mod peer;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
+use citadel_agent_tests::get::get as fetch;
 use citadel_agent_tests::http::{answer, get};
 use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, REQUESTS};
 use citadel_agent_tests::peer::Server;
@@ -123,6 +124,38 @@ fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
     // And the next good file is taken.
     agent.reload_with(&good.replace("model:", "renamed:"));
     send_until_measured(&agent, &server, "renamed");
+}
+
+#[test]
+fn a_reload_of_an_emptied_file_changes_nothing() {
+    let agent = Setup::new().without_programs().start();
+    let good = agent.config();
+    for empty in ["", "# all settings are gone\n"] {
+        agent.reload_with(empty);
+        agent.wait_for_log("it is empty; write {}");
+        assert_eq!(agent.health("/ready").unwrap().code, 200);
+    }
+    agent.reload_with(&good);
+    agent.wait_for_log("configuration reloaded");
+}
+
+#[test]
+fn a_reload_may_swap_the_two_ports() {
+    let agent = Setup::new().without_programs().start();
+    let (metrics, health) = (agent.metrics_port(), agent.health_port());
+    let good = agent.config();
+    let swapped = good.replace(&metrics.to_string(), "FIRST").replace(&health.to_string(), &metrics.to_string());
+    let swapped = swapped.replace("FIRST", &health.to_string());
+    for (config, metrics, health) in [(&swapped, health, metrics), (&good, metrics, health)] {
+        agent.reload_with(config);
+        agent.wait_for_log("configuration reloaded");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while fetch(metrics, "/metrics").unwrap().code != 200 || fetch(health, "/ready").unwrap().code != 200 {
+            assert!(Instant::now() < deadline, "the ports are not swapped; the log:\n{}", agent.log());
+            pause(50);
+        }
+        assert_eq!(fetch(metrics, "/ready").unwrap().code, 404, "one port, one content");
+    }
 }
 
 #[test]

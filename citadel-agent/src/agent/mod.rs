@@ -100,7 +100,7 @@ async fn reload(
     why: Trigger,
 ) {
     let result: anyhow::Result<()> = async {
-        let config = config::load(path)?;
+        let config = config::reload(path)?;
         let old = agent.config();
         let moved = listeners.bind_changed(&old, &config)?;
         let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);

@@ -21,6 +21,7 @@ use crate::collector::{Pages, wall_ms};
 use crate::config::resolved::Config;
 use crate::metrics::family::Page;
 use crate::slot::Slot;
+use crate::state_file;
 
 /// Where state is kept when systemd does not say.
 const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
@@ -229,8 +230,7 @@ fn load(path: &Path) -> Saved {
     match read_saved(path) {
         Ok(saved) => saved,
         Err(error) => {
-            let aside = path.with_extension("unreadable");
-            let kept = std::fs::rename(path, &aside).is_ok();
+            let kept = state_file::put_aside(path, "unreadable").is_ok();
             warn!(path = %path.display(), %error, kept, "the alerts of before are forgotten");
             Saved::nothing()
         }

@@ -46,7 +46,7 @@ keys! {
     "model_monitoring.health_interval": "duration, 100ms to 24h", "15s", "How often they ask.";
     "model_monitoring.health_timeout": "duration, 100ms to 24h", "5s", "How long an answer may take.";
     "model_monitoring.relay": "`true` or `false`", "false",
-        "Whether the models' own `/metrics` are passed on, with the labels `model` and `port`.";
+        "Whether the models' own `/metrics` are passed on, with the labels `model` and `port`. All pages together may take 16 MiB of memory (some 20 models of vLLM); the largest give way, and `citadel_model_relay_success` is 0 for them.";
     "model_monitoring.ask_for_names": "`true` or `false`", "true",
         "Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.";
     "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";

@@ -17,7 +17,7 @@ use super::usage::{Usage, Usages};
 use crate::config::resolved::{Config, Models};
 use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
-use crate::host::sock_diag::{self, Listener};
+use crate::host::sock_diag::{self, Listener, Listeners};
 use crate::host::{Roots, mountinfo, net_tcp};
 use crate::slot::Slot;
 
@@ -223,8 +223,9 @@ impl Watcher {
 /// the table in `/proc`, which is slow where many sockets are.
 fn listeners(roots: &Roots, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
     sock_diag::read_listeners(&wanted).or_else(|error| {
-        let found = net_tcp::read_listeners_of(roots, std::process::id(), wanted).map_err(|_| error)?;
-        Ok(found.into_iter().map(|listener| Listener { reachable: true, ..listener }).collect())
+        let mut found = Listeners::default();
+        net_tcp::read_listeners_of(roots, std::process::id(), wanted, &mut found).map_err(|_| error)?;
+        Ok(found.into_vec().into_iter().map(|listener| Listener { reachable: true, ..listener }).collect())
     })
 }
 
@@ -238,17 +239,22 @@ fn open_among(roots: &Roots, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
 
 /// What a person should know of what could not be seen.
 fn complaint(unseen: &Unseen) -> Option<String> {
-    let Unseen { ports, blind, .. } = unseen;
-    if ports.is_empty() || (blind.refused == 0 && !blind.too_many) {
-        return None;
+    let Unseen { ports, blind, more, .. } = unseen;
+    let mut complaints = Vec::new();
+    if !ports.is_empty() && (blind.refused > 0 || blind.too_many) {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        let why = match blind.refused {
+            0 => "more files are open on this host than one search looks at".to_owned(),
+            refused => format!(
+                "the files of {refused} processes may not be seen; it takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which \
+                 the shipped unit gives"
+            ),
+        };
+        complaints.push(format!("whose listeners are on port {} is not known: {why}", ports.join(", ")));
     }
-    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-    let why = match blind.refused {
-        0 => "more files are open on this host than one search looks at".to_owned(),
-        refused => format!(
-            "the files of {refused} processes may not be seen; it takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which the \
-             shipped unit gives"
-        ),
-    };
-    Some(format!("whose listeners are on port {} is not known: {why}", ports.join(", ")))
+    if !more.is_empty() {
+        let more: Vec<_> = more.iter().take(5).map(String::as_str).collect();
+        complaints.push(format!("some models' numbers may be too low: there are more than {}", more.join(", ")));
+    }
+    (!complaints.is_empty()).then(|| complaints.join("; "))
 }

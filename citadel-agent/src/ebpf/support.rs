@@ -1,6 +1,5 @@
 //! Facts: what this kernel, and this process on it, can do. `None` is "could not find out", and no reason to give up.
 
-use std::fs;
 use std::path::PathBuf;
 
 use aya::maps::MapType;
@@ -8,6 +7,7 @@ use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 
 use super::error::chain;
+use crate::host::files::{read_text, read_value};
 use crate::host::{Roots, kernel_types, mountinfo};
 
 /// A capability that a program may need (`capabilities(7)`).
@@ -81,8 +81,8 @@ impl Support {
     /// Finds out, on this host.
     #[must_use]
     pub fn gather(roots: &Roots) -> Self {
-        let status = fs::read_to_string(roots.proc.join("self/status")).ok();
-        let release = fs::read_to_string(roots.proc.join("sys/kernel/osrelease")).ok();
+        let status = read_text(&roots.proc.join("self/status")).ok().flatten();
+        let release = read_value(&roots.proc.join("sys/kernel/osrelease"));
         Self {
             kernel: release.as_deref().and_then(parse_release),
             capabilities: status.as_deref().and_then(parse_effective_capabilities),

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::host::files::read_value;
+
 /// `PCI_VENDOR_ID_NVIDIA`.
 const NVIDIA: u32 = 0x10de;
 /// Base class of display controllers; data centre GPUs are "3D controllers" (0x0302) of it.
@@ -22,7 +24,7 @@ pub fn read_gpus(sys: &Path) -> Vec<String> {
     let mut gpus: Vec<String> = devices
         .flatten()
         .filter(|device| {
-            let number = |name| fs::read_to_string(device.path().join(name)).ok().and_then(|text| parse_hex(&text));
+            let number = |name| read_value(&device.path().join(name)).and_then(|text| parse_hex(&text));
             number("vendor") == Some(NVIDIA) && number("class").is_some_and(|class| class >> 16 == DISPLAY)
         })
         .filter_map(|device| device.file_name().into_string().ok())
@@ -35,11 +37,11 @@ pub fn read_gpus(sys: &Path) -> Vec<String> {
 #[must_use]
 pub fn is_suspended(sys: &Path, address: &str) -> bool {
     let status = sys.join("bus/pci/devices").join(address).join("power/runtime_status");
-    fs::read_to_string(status).is_ok_and(|status| matches!(status.trim(), "suspended" | "suspending"))
+    read_value(&status).is_some_and(|status| matches!(status.as_str(), "suspended" | "suspending"))
 }
 
 fn parse_hex(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
+    u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 #[cfg(test)]

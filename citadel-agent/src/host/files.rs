@@ -5,7 +5,10 @@ use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Larger than any file that is read here: `/proc/stat` of 8,192 CPUs has 1 MB.
-const MAX_TEXT: u64 = 8 << 20;
+pub const MAX_TEXT: usize = 8 << 20;
+
+/// Most names that are taken from one directory.
+const MAX_NAMES: usize = 1 << 16;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +87,9 @@ pub fn list(path: &Path) -> Result<Option<Vec<String>>, ReadError> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|cause| ReadError::io(path, cause))?;
+        if names.len() == MAX_NAMES {
+            return Err(ReadError::malformed(path, "it has more entries than any directory of the kernel"));
+        }
         // The kernel's own names are ASCII.
         names.extend(entry.file_name().into_string());
     }
@@ -95,18 +101,44 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if is_absent(&error) => return Ok(None),
-        Err(cause) => return Err(ReadError::io(path, cause)),
-    };
-    let mut bytes = Vec::with_capacity(1024);
-    match file.take(limit + 1).read_to_end(&mut bytes) {
-        Ok(read) if read as u64 > limit => Err(ReadError::malformed(path, "it has no end")),
-        Ok(_) => Ok(Some(bytes)),
+fn read_bytes(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, ReadError> {
+    match read_head(path, limit) {
+        Ok((bytes, true)) => Ok(Some(bytes)),
+        Ok((_, false)) => Err(ReadError::malformed(path, "it has no end")),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(cause) => Err(ReadError::io(path, cause)),
     }
+}
+
+/// Reads the first `limit` bytes of a file whose length another user decides, and whether that is all of it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_head(path: &Path, limit: usize) -> io::Result<(Vec<u8>, bool)> {
+    let file = File::open(path)?;
+    let mut bytes = Vec::with_capacity(limit.min(1024) + 1);
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    let whole = bytes.len() <= limit;
+    bytes.truncate(limit);
+    Ok((bytes, whole))
+}
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+/// The file cannot be read, or is larger (`FileTooLarge`): the beginning of it would be a wrong answer.
+pub fn read_whole(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let (bytes, whole) = read_head(path, limit)?;
+    let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"));
+    whole.then_some(bytes).ok_or_else(too_large)
+}
+
+/// Reads a text file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read_whole`], or it is not UTF-8.
+pub fn read_whole_text(path: &Path, limit: usize) -> io::Result<String> {
+    String::from_utf8(read_whole(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 /// Names that come from outside may hold any bytes; what is no UTF-8 is marked, not refused.
@@ -135,6 +167,18 @@ mod tests {
         assert_eq!(read_text(&path).unwrap().as_deref(), Some("\u{fffd} 1\n"));
         assert!(matches!(read_text(Path::new("/dev/zero")), Err(ReadError::Malformed { .. })));
         assert!(matches!(read_text(folder.path()), Err(ReadError::Io { .. })));
+    }
+
+    #[test]
+    fn no_more_is_read_than_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_head(&path, 5).unwrap(), (b"12345".to_vec(), true));
+        assert_eq!(read_head(&path, 4).unwrap(), (b"1234".to_vec(), false));
+        assert_eq!(read_whole(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_whole_text(&path, 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(read_head(Path::new("/dev/zero"), 100).unwrap(), (vec![0; 100], false));
     }
 
     #[test]

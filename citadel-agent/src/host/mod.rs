@@ -49,8 +49,7 @@ impl Roots {
     /// The host's name (`proc_sys_kernel(5)`); empty where it cannot be read.
     #[must_use]
     pub fn host_name(&self) -> String {
-        let name = std::fs::read_to_string(self.proc.join("sys/kernel/hostname")).unwrap_or_default();
-        name.trim().to_owned()
+        files::read_value(&self.proc.join("sys/kernel/hostname")).unwrap_or_default()
     }
 
     /// The directory of a process.

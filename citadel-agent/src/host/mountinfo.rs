@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use super::Roots;
+use super::files::{MAX_TEXT, read_whole};
 
 /// Reads where the cgroup v2 hierarchy is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hybrid hosts.
 ///
 /// # Errors
 /// When `/proc/self/mountinfo` cannot be read.
 pub fn read_cgroup2_mount(roots: &Roots) -> io::Result<Option<PathBuf>> {
-    Ok(parse_cgroup2_mount(&std::fs::read(roots.proc.join("self/mountinfo"))?))
+    Ok(parse_cgroup2_mount(&read_whole(&roots.proc.join("self/mountinfo"), MAX_TEXT)?))
 }
 
 /// The mount point of the first file system of type `cgroup2` whose root is the hierarchy's root, else of any.

@@ -3,11 +3,14 @@
 //! Read from the text format of whoever exposes them, within limits, and written in each of ours. Where two formats differ in
 //! what a type's names may be, the type is given up, never the samples.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::hash::BuildHasher as _;
 
 use super::catalogue;
 use super::text::{Dialect, escape};
+use crate::printable::without_hidden;
 
 /// A family of somebody else's.
 #[derive(Clone, PartialEq, Debug)]
@@ -43,7 +46,28 @@ pub struct Limits {
     pub labels: usize,
     /// Bytes of one name, label value or help.
     pub text: usize,
+    /// What it may take, see [`memory`].
+    pub memory: usize,
 }
+
+/// About what families take in memory, once two labels are added: some bytes of text may make ten times as many of this.
+#[must_use]
+pub fn memory(families: &Families) -> usize {
+    let family = |(name, family): (&String, &Foreign)| {
+        2 * name.len() + family.help.len() + 256 + family.samples.iter().map(ForeignSample::memory).sum::<usize>()
+    };
+    families.iter().map(family).sum()
+}
+
+impl ForeignSample {
+    fn memory(&self) -> usize {
+        let label = |(name, value): (&String, &String)| name.len() + value.len() + LABEL;
+        size_of::<Self>() + self.name.len() + 2 * LABEL + self.labels.iter().map(label).sum::<usize>()
+    }
+}
+
+/// A label: two strings in a node of a tree that is half filled, and what an allocator adds.
+const LABEL: usize = 4 * size_of::<String>() + 32;
 
 /// Why a page is not passed on.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -77,7 +101,8 @@ pub enum ForeignError {
 /// At the first line that is none, and beyond the limits: half a page is worth less than none.
 pub fn parse(page: &str, limits: Limits) -> Result<Families, ForeignError> {
     let mut families = Families::new();
-    let (mut seen, mut count) = (HashSet::new(), 0);
+    // Hashes alone, which with a key that nobody knows are as good as the series.
+    let (keys, mut seen, mut count, mut taken) = (RandomState::new(), HashSet::new(), 0, 0);
     for (index, text) in page.lines().enumerate() {
         let line = index + 1;
         let text = text.trim_end_matches('\r');
@@ -87,7 +112,11 @@ pub fn parse(page: &str, limits: Limits) -> Result<Families, ForeignError> {
                 match keyword {
                     "TYPE" => family.kind = kind(rest),
                     _ if rest.len() > limits.text => return Err(too_much("bytes of HELP", limits.text)),
-                    _ => family.help = unescape(rest).ok_or(ForeignError::Syntax { line })?,
+                    _ => {
+                        let help = unescape(rest).ok_or(ForeignError::Syntax { line })?;
+                        family.help = help.split('\n').map(without_hidden).collect::<Vec<_>>().join("\n");
+                        taken += family.help.len() + 256;
+                    }
                 }
             }
             continue;
@@ -100,8 +129,12 @@ pub fn parse(page: &str, limits: Limits) -> Result<Families, ForeignError> {
         if count > limits.samples {
             return Err(too_much("samples", limits.samples));
         }
-        if !seen.insert((sample.name.clone(), sample.labels.clone())) {
+        if !seen.insert(keys.hash_one((&sample.name, &sample.labels))) {
             return Err(ForeignError::Duplicate { line });
+        }
+        taken += sample.memory();
+        if taken > limits.memory {
+            return Err(too_much("bytes in memory", limits.memory));
         }
         let family = family_of(&families, &sample.name);
         families.entry(family).or_insert_with(|| Foreign::new("untyped")).samples.push(sample);
@@ -166,6 +199,7 @@ fn sample(line: &str, limits: Limits) -> Option<Result<ForeignSample, ForeignErr
                 return Some(Err(too_much("bytes in a label", limits.text)));
             }
             let label = label.trim();
+            let value = without_hidden(&value).into_owned();
             if !is_name(label, false) || labels.insert(label.to_owned(), value).is_some() {
                 return None;
             }
@@ -229,16 +263,16 @@ pub fn label(families: &mut Families, name: &str, value: &str) {
 
 /// Adds another page's families, whose samples have labels that these have not. Families that the catalogue has itself are left
 /// out: two blocks of one name would spoil the page.
-pub fn merge(into: &mut Families, from: &Families) {
-    for (name, family) in from.iter().filter(|(name, _)| !is_ours(name)) {
-        match into.get_mut(name) {
+pub fn merge(into: &mut Families, from: Families) {
+    for (name, family) in from.into_iter().filter(|(name, _)| !is_ours(name)) {
+        match into.get_mut(&name) {
             Some(own) => {
                 if own.kind != family.kind {
                     own.kind = "untyped";
                 }
-                own.samples.extend(family.samples.iter().cloned());
+                own.samples.extend(family.samples);
             }
-            None => _ = into.insert(name.clone(), family.clone()),
+            None => _ = into.insert(name, family),
         }
     }
 }

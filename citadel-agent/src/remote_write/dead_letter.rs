@@ -1,11 +1,12 @@
 //! What one receiver fails on and takes nothing else of: the request as it was, for a person to look at or post again.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::encode::Protocol;
+use crate::state_file;
 
 /// Most files; the oldest goes first.
 const FILES: usize = 32;
@@ -24,14 +25,14 @@ pub(super) fn write(
     protocol: Protocol,
     body: &[u8],
 ) -> io::Result<PathBuf> {
-    fs::create_dir_all(folder)?;
+    state_file::create_folder(folder)?;
     let version = match protocol {
         Protocol::V1 => "1.0",
         Protocol::V2 => "2.0",
     };
     let path =
         folder.join(format!("{:020}-{}-{destination}.{version}.pb.snappy", range.start, range.end - range.start));
-    fs::write(&path, body)?;
+    state_file::create(&path)?.write_all(body)?;
     keep_bounds(folder)?;
     Ok(path)
 }
@@ -40,7 +41,11 @@ fn keep_bounds(folder: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        files.push((entry.path(), entry.metadata()?.len()));
+        // Of a link it is the link's own. What is no file is none of ours.
+        let found = entry.metadata()?;
+        if found.is_file() {
+            files.push((entry.path(), found.len()));
+        }
     }
     // Names begin with the number of the first sample: this is their age.
     files.sort_unstable();
@@ -75,5 +80,19 @@ mod tests {
         assert!(names()[0].to_str().unwrap().starts_with("00000000000000000008-1-prometheus"));
         write(dir.path(), "prometheus", &(50..60), Protocol::V1, &vec![0; BYTES as usize]).unwrap();
         assert_eq!(names(), ["00000000000000000050-10-prometheus.1.0.pb.snappy"]);
+    }
+    #[test]
+    fn what_else_is_in_the_folder_neither_stops_it_nor_is_touched() {
+        for (what, make) in state_file::tests::INTRUDERS {
+            let dir = tempfile::TempDir::new().unwrap();
+            let letter = |first: u64| write(dir.path(), "prometheus", &(first..first + 1), Protocol::V2, b"body");
+            let path = letter(7).unwrap();
+            fs::remove_file(&path).unwrap();
+            make(&path);
+            assert_eq!(letter(7).is_ok(), what != "a directory", "{what}");
+            make(&dir.path().join("other"));
+            letter(8).unwrap();
+            assert_eq!(dir.path().join("other").symlink_metadata().is_ok(), what != "bytes", "{what}");
+        }
     }
 }

@@ -7,15 +7,16 @@
 //! counts are written together.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::spool::Reason;
+use crate::state_file;
 
 /// What became of samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +102,9 @@ impl Ledger {
 /// Bytes of a slot: a ledger has some hundred, and a URL at most 2048.
 const SLOT: usize = 8 << 10;
 
+/// A file larger than this is none of ours.
+const MAX_BYTES: u64 = 1 << 20;
+
 /// A ledger in its slot: a checksum keeps a flipped digit from moving the cursor.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
@@ -136,7 +140,7 @@ impl Sealed {
 /// # Errors
 /// The file cannot be read, or what it says is not to be trusted.
 pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
-    let bytes = match fs::read(path) {
+    let bytes = match state_file::read(path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -151,7 +155,7 @@ pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
 /// # Errors
 /// The disk refuses.
 pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+    let mut file = match state_file::open(path, true, MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return create(path, ledger),
         file => file?,
     };
@@ -172,14 +176,14 @@ pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
 /// get their place on the disk now, while there is some.
 fn create(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let new = path.with_extension("new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let file = state_file::create(&new)?;
     let made = file.write_all_at(&text(0, ledger, 2 * SLOT)?, 0).and_then(|()| file.sync_data());
     if let Err(error) = made.and_then(|()| fs::rename(&new, path)) {
         // What it takes is better left to the spool.
         _ = fs::remove_file(&new);
         return Err(error);
     }
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent().map_or(Ok(()), state_file::sync_folder)
 }
 
 /// A ledger as a slot has it, and spaces: so that the file can be read by a person, and a longer ledger that was there before

@@ -9,6 +9,7 @@ use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
 use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
 use crate::metrics::family::{Page, Value};
+use crate::printable::escaped;
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     for model in origin.inventory.in_page_order() {
@@ -28,7 +29,9 @@ fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, protocol: Opt
     let pid = of.main.map(|pid| pid.to_string()).unwrap_or_default();
     let exe = of.exe.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let (unit, served) = (of.unit.as_deref().unwrap_or_default(), of.served.as_deref().unwrap_or_default());
-    page.add(&INFO, [model, port, unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
+    // Any user names files and cgroups as they like.
+    let (exe, unit) = (escaped(&exe), escaped(unit));
+    page.add(&INFO, [model, port, &unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
 }
 
 /// What most of a port's connections speak, once there was one.

@@ -6,7 +6,7 @@ catalogue! {
     Models;
 
     REQUESTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_total" ["model", "port", "endpoint", "code"]
-        "Requests whose response ended, by HTTP status code.";
+        "Requests whose response ended, by HTTP status code, or invalid for one outside of 100 to 599.";
     REQUESTS_IN_FLIGHT: Gauge None "citadel_model_requests_in_flight" ["model", "port"]
         "Requests that began and whose response has not ended.";
     REQUESTS_ABORTED: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]

@@ -8,9 +8,11 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
+use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::host::sock_diag::{Listener, read_listeners};
 
@@ -20,13 +22,72 @@ pub type Announce = Arc<dyn Fn(SocketAddr, SocketAddr) -> io::Result<Box<dyn Sen
 /// What is read of a body.
 pub(super) const MAX_BODY: usize = 2 << 20;
 
+/// What is kept of a list of models, whose first name is all that is wanted.
+const MAX_HEAD: usize = 64 << 10;
+
+/// What each answer that is kept whole may have for itself; what is beyond it shares [`MAX_SHARED`].
+const OWN: usize = 128 << 10;
+
+/// Bytes of all answers under way together, beyond what each has for itself: they come from a hundred ports at once, on which any
+/// user may listen.
+pub(super) const MAX_SHARED: usize = 8 << 20;
+
+/// What answers grow by.
+const STEP: usize = 64 << 10;
+
+/// Longest header that is read; the buffer of a connection is as large.
+const MAX_HEADER: usize = 32 << 10;
+
+/// What is wanted of a body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Want {
+    /// That it comes; it is read and dropped.
+    Nothing,
+    /// How it begins.
+    Head,
+    /// All of it.
+    Whole,
+}
+
 /// An answer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Body {
     pub(super) status: u16,
+    /// What was wanted of it.
     pub(super) bytes: Vec<u8>,
-    /// Whether there was more.
+    /// Whether there was more than is read.
     pub(super) truncated: bool,
+    /// Whether there was no room for it beside the others under way.
+    pub(super) no_room: bool,
+    /// Its part of [`MAX_SHARED`].
+    held: Vec<OwnedSemaphorePermit>,
+}
+
+impl Body {
+    /// Takes a piece, as far as it is wanted.
+    fn take(&mut self, piece: &[u8], want: Want, shared: &Arc<Semaphore>) {
+        match want {
+            Want::Nothing => {}
+            Want::Head => {
+                let piece = &piece[..piece.len().min(MAX_HEAD - self.bytes.len())];
+                self.bytes.extend_from_slice(piece);
+            }
+            Want::Whole if self.no_room => {}
+            Want::Whole => {
+                while self.bytes.capacity() < self.bytes.len() + piece.len() {
+                    if self.bytes.capacity() + STEP > OWN {
+                        let Ok(permit) = Arc::clone(shared).try_acquire_many_owned(STEP as u32) else {
+                            *self = Self { status: self.status, no_room: true, ..Self::default() };
+                            return;
+                        };
+                        self.held.push(permit);
+                    }
+                    self.bytes.reserve_exact(self.bytes.capacity() + STEP - self.bytes.len());
+                }
+                self.bytes.extend_from_slice(piece);
+            }
+        }
+    }
 }
 
 /// Why there is none.
@@ -49,15 +110,30 @@ impl ClientError {
     }
 }
 
-/// Asks a server on this host for a path.
-pub(super) async fn get(port: u16, path: &str, timeout: Duration, announce: &Announce) -> Result<Body, ClientError> {
-    tokio::time::timeout(timeout, exchange(port, path, announce)).await.unwrap_or(Err(ClientError::Timeout(timeout)))
+/// Asks a server on this host for a path. `shared` has [`MAX_SHARED`] permits.
+pub(super) async fn get(
+    port: u16,
+    path: &str,
+    want: Want,
+    timeout: Duration,
+    shared: &Arc<Semaphore>,
+    announce: &Announce,
+) -> Result<Body, ClientError> {
+    let exchange = exchange(port, path, want, shared, announce);
+    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ClientError::Timeout(timeout)))
 }
 
-async fn exchange(port: u16, path: &str, announce: &Announce) -> Result<Body, ClientError> {
+async fn exchange(
+    port: u16,
+    path: &str,
+    want: Want,
+    shared: &Arc<Semaphore>,
+    announce: &Announce,
+) -> Result<Body, ClientError> {
     // The guard of the announcement outlives the connection.
     let (stream, _announced) = connect(server(port), announce).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(MAX_HEADER).handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, format!("localhost:{port}"))
         .header(USER_AGENT, concat!("citadel-agent/", env!("CARGO_PKG_VERSION")))
@@ -66,15 +142,17 @@ async fn exchange(port: u16, path: &str, announce: &Announce) -> Result<Body, Cl
         .body(Empty::<Bytes>::new())?;
     let ask = async {
         let mut response = sender.send_request(request).await?;
-        let (status, mut bytes) = (response.status().as_u16(), Vec::new());
+        let (mut body, mut length) = (Body { status: response.status().as_u16(), ..Body::default() }, 0);
         while let Some(frame) = response.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
-            if bytes.len() + data.len() > MAX_BODY {
-                return Ok(Body { status, bytes, truncated: true });
+            length += data.len();
+            if length > MAX_BODY {
+                body.truncated = true;
+                break;
             }
-            bytes.extend_from_slice(&data);
+            body.take(&data, want, shared);
         }
-        Ok(Body { status, bytes, truncated: false })
+        Ok(body)
     };
     // The connection moves only while it is polled, and ends with the answer.
     let mut connection = std::pin::pin!(connection);
@@ -101,4 +179,33 @@ async fn connect(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStre
     socket.bind(SocketAddr::new(server.ip(), 0))?;
     let announced = announce(socket.local_addr()?, server)?;
     Ok((socket.connect(server).await?, announced))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wanted_is_kept_and_all_answers_together_within_the_budget() {
+        let shared = Arc::new(Semaphore::new(MAX_SHARED));
+        let read = |want| {
+            let mut body = Body::default();
+            (0..MAX_BODY / 1000).for_each(|_| body.take(&[b'x'; 1000], want, &shared));
+            body
+        };
+        assert_eq!(read(Want::Nothing).bytes.capacity(), 0);
+        assert_eq!(read(Want::Head).bytes.len(), MAX_HEAD);
+        let bodies: Vec<Body> = (0..101).map(|_| read(Want::Whole)).collect();
+        let kept: usize = bodies.iter().map(|body| body.bytes.capacity()).sum();
+        let whole = bodies.iter().filter(|body| !body.no_room).count();
+        assert!(kept <= MAX_SHARED + 101 * OWN && (4..=8).contains(&whole), "{kept} bytes of {whole} answers");
+        assert!(bodies.iter().all(|body| body.no_room == body.bytes.is_empty()));
+        // Small ones always have room, and what a body had is free once it is gone.
+        let mut small = Body::default();
+        small.take(&[b'x'; 100_000], Want::Whole, &shared);
+        assert!(!small.no_room);
+        drop(bodies);
+        assert_eq!(shared.available_permits(), MAX_SHARED);
+        assert!(!read(Want::Whole).no_room);
+    }
 }

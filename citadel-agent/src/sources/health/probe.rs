@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::client::{Body, ClientError};
 use crate::discovery::ask::first_model;
+use crate::printable::without_hidden;
 
 /// What came of asking a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,13 +39,13 @@ impl Answer {
 }
 
 /// Takes a result apart: what is kept of it, and its body.
-pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answer, Vec<u8>) {
+pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answer, Body) {
     match result {
-        Ok(Body { status, bytes, truncated }) => {
-            (Answer { verdict: Verdict::Answered { status, truncated }, took }, bytes)
+        Ok(body) => {
+            (Answer { verdict: Verdict::Answered { status: body.status, truncated: body.truncated }, took }, body)
         }
-        Err(error) if error.is_refusal() => (Answer { verdict: Verdict::Refused, took }, Vec::new()),
-        Err(error) => (Answer { verdict: Verdict::Failed(error.to_string()), took }, Vec::new()),
+        Err(error) if error.is_refusal() => (Answer { verdict: Verdict::Refused, took }, Body::default()),
+        Err(error) => (Answer { verdict: Verdict::Failed(error.to_string()), took }, Body::default()),
     }
 }
 
@@ -65,7 +66,8 @@ const MAX_NAME: usize = 256;
 /// The first model of the list that `/v1/models` answers with (OpenAI's API).
 pub(super) fn served_model(answer: &Answer, body: &[u8]) -> Option<String> {
     let name = answer.success().then(|| first_model(body))??;
-    (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
+    let name = without_hidden(&name);
+    (!name.is_empty() && name.len() <= MAX_NAME).then(|| name.into_owned())
 }
 
 #[cfg(test)]
@@ -96,6 +98,7 @@ mod tests {
     fn the_served_model_is_the_first_of_the_list() {
         let name = |body: &str| served_model(&answered(200), body.as_bytes());
         assert_eq!(name(r#"{"object":"list","data":[{"id":"a/b"},{"id":"c"}]}"#).as_deref(), Some("a/b"));
+        assert_eq!(name(r#"{"data":[{"id":"a\u202eb"},{"#).as_deref(), Some("ab"), "read as far as the first name");
         for body in ["", "[]", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#, r#"{"data":[{"id":""}]}"#] {
             assert_eq!(name(body), None, "{body}");
         }

@@ -5,11 +5,13 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use zbus::Address;
 use zbus::connection::Builder;
 use zbus::fdo::DBusProxy;
 use zbus::zvariant::{DynamicType, ObjectPath, OwnedObjectPath, Type};
 use zbus::{Connection, Error, MatchRule};
 
+use super::guard::{Guarded, Trusted};
 use super::unit::{Properties, Unit};
 
 /// systemd's name on the bus.
@@ -40,20 +42,25 @@ pub(super) struct Systemd {
 impl Systemd {
     /// Connects to the bus at `address`, or to the system's, and has systemd send its signals to us. `None`: it is not on the bus.
     pub(super) async fn connect(address: Option<&str>) -> Result<Option<Self>, Error> {
-        let builder = match address {
-            Some(address) => Builder::address(address)?,
-            None => Builder::system()?,
+        let address = match address {
+            Some(address) => address.parse()?,
+            None => Address::system()?,
         };
-        let connection = builder.method_timeout(PATIENCE).build().await?;
+        let trusted = Trusted::default();
+        let socket = Guarded::connect(&address, trusted.clone()).await?;
+        let connection = Builder::socket(socket).method_timeout(PATIENCE).build().await?;
         let systemd = Self { connection };
         let owner = MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(BUS)?.interface(BUS)?;
         let owner = owner.member("NameOwnerChanged")?.arg(0, SYSTEMD)?.build();
         let bus = DBusProxy::new(&systemd.connection).await?;
         bus.add_match_rule(owner).await?;
         // A call would have the bus try to start it.
-        if !bus.name_has_owner(SYSTEMD.try_into()?).await? {
-            return Ok(None);
-        }
+        let owner = match bus.get_name_owner(SYSTEMD.try_into()?).await {
+            Ok(owner) => owner,
+            Err(zbus::fdo::Error::NameHasNoOwner(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        trusted.set(&owner);
         systemd.listen(MANAGER_PATH, MANAGER).await?;
         // What systemd says of units goes to nobody before somebody has asked for it.
         systemd.call::<_, ()>(MANAGER_PATH, MANAGER, "Subscribe", &()).await?;

@@ -107,7 +107,7 @@ async fn session(systemd: &Systemd, wanted: &mut watch::Receiver<Wanted>, known:
     let mut units = Units::default();
     let now = wanted.borrow_and_update().clone();
     units.list(systemd, &now).await?;
-    known.publish(Known::Units(units.states()));
+    known.publish(units.known());
     loop {
         let relist = tokio::select! {
             changed = wanted.changed() => match changed {
@@ -130,7 +130,7 @@ async fn session(systemd: &Systemd, wanted: &mut watch::Receiver<Wanted>, known:
         for path in &pending.paths {
             units.ask(systemd, path).await?;
         }
-        known.publish(Known::Units(units.states()));
+        known.publish(units.known());
     }
 }
 
@@ -194,15 +194,20 @@ struct Units {
     by_name: BTreeMap<String, Unit>,
     /// Names of those that systemd has loaded, by their objects' paths; these are listened to.
     loaded: BTreeMap<String, String>,
+    /// How many there are more than are followed.
+    left_out: usize,
 }
 
 impl Units {
     /// Finds out which units there are, and asks for all of them.
     async fn list(&mut self, systemd: &Systemd, wanted: &Wanted) -> Result<(), Error> {
         let mut found = if wanted.all().is_empty() { BTreeMap::new() } else { systemd.list(&wanted.all()).await? };
-        if found.len() > MAX_UNITS {
-            warn!(units = found.len(), "the patterns match too many units; the first {MAX_UNITS} are followed");
-            found = found.into_iter().take(MAX_UNITS).collect();
+        self.left_out = found.len().saturating_sub(MAX_UNITS);
+        if self.left_out > 0 {
+            // Units that serve models first, then by name.
+            let mut names: Vec<String> = found.keys().cloned().collect();
+            names.sort_by_key(|name| !wanted.models.contains(name));
+            names[MAX_UNITS..].iter().for_each(|name| _ = found.remove(name));
         }
         let loaded: BTreeMap<String, String> =
             (found.iter()).filter_map(|(name, path)| Some((path.as_ref()?.to_string(), name.clone()))).collect();
@@ -230,8 +235,8 @@ impl Units {
         Ok(())
     }
 
-    fn states(&self) -> BTreeMap<String, Unit> {
-        self.by_name.clone()
+    fn known(&self) -> Known {
+        Known::Units(self.by_name.clone(), self.left_out)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bus;
 mod follow;
+mod guard;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +36,8 @@ pub(super) enum Known {
     Absent,
     /// The bus or systemd is gone; why.
     Lost(String),
-    /// The units, by name.
-    Units(BTreeMap<String, Unit>),
+    /// The units, by name, and how many more there are than are followed.
+    Units(BTreeMap<String, Unit>, usize),
 }
 
 /// The units that are followed; following ends when this is dropped.
@@ -104,7 +105,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     match &*newest.value {
         Known::Absent => Ok(Outcome::Absent),
         Known::Lost(why) => Err(why.clone().into()),
-        Known::Units(units) => {
+        Known::Units(units, left_out) => {
             let cgroups = read_cgroup2_mount(origin.roots).ok().flatten();
             for (name, unit) in units {
                 add(page, name, unit);
@@ -112,7 +113,10 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
                     add_usage(page, name, &mount.join(path));
                 }
             }
-            Ok(Outcome::Read)
+            Ok(match left_out {
+                0 => Outcome::Read,
+                more => Outcome::Partly(format!("the patterns match {more} units more than are followed").into()),
+            })
         }
     }
 }
