@@ -201,7 +201,8 @@ struct Steady {
 
 impl Collect for Steady {
     fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.readers.refresh(None, &self.host.context, within))
+        let refreshed = self.readers.refresh(None, &self.host.context, within);
+        Box::pin(async move { _ = refreshed.await })
     }
 
     fn collect(&self) -> Page {
