@@ -46,7 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 32,
-            // Four uncompressed pages of 101 models, or dozens of compressed ones; any number of clients that share a buffer.
+            // Some uncompressed pages of 101 models, or a hundred compressed ones; any number of clients that share a buffer.
             response_bytes: 32 << 20,
             idle: Duration::from_secs(300),
             request: Duration::from_secs(10),
