@@ -107,6 +107,7 @@ impl Host {
             discovered: &Discovered::default(),
             families: &mut Families::default(),
             alerts: &citadel_agent::slot::Slot::default(),
+            http_dropped: &citadel_agent::http::Dropped::default(),
             remote_write: &citadel_agent::slot::Slot::default(),
             gpu: None,
             services: None,
@@ -200,7 +201,8 @@ struct Steady {
 
 impl Collect for Steady {
     fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.readers.refresh(None, &self.host.context, within))
+        let refreshed = self.readers.refresh(None, &self.host.context, within);
+        Box::pin(async move { _ = refreshed.await })
     }
 
     fn collect(&self) -> Page {

@@ -217,6 +217,7 @@ fn page(services: &Services) -> Parsed {
         discovered: &Discovered::default(),
         families: &mut Families::default(),
         alerts: &citadel_agent::slot::Slot::default(),
+        http_dropped: &citadel_agent::http::Dropped::default(),
         remote_write: &citadel_agent::slot::Slot::default(),
         gpu: None,
         readers: &Readers::default(),

@@ -114,11 +114,12 @@ impl Listening {
         let Some(listener) = self.bound.take() else { return };
         let (stop, stopped) = oneshot::channel::<()>();
         let app: Arc<dyn App> = Arc::clone(agent) as _;
+        let dropped = Arc::clone(&agent.state().http_dropped);
         let content = self.content;
         let task = tokio::spawn(async move {
             // A dropped sender ends it as well.
             let shutdown = async { _ = stopped.await };
-            let result = http::serve(content, listener, app, http::Limits::default(), shutdown).await;
+            let result = http::serve(content, listener, app, http::Limits::default(), dropped, shutdown).await;
             if let Err(error) = &result {
                 error!(?content, %error, "a listener ended");
             }

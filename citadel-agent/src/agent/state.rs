@@ -19,7 +19,7 @@ use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
 use crate::gpu::Gpu;
 use crate::host::Roots;
-use crate::http::{App, CollectError};
+use crate::http::{self, App, CollectError};
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::slot::Slot;
@@ -54,6 +54,7 @@ pub(super) struct State {
     /// What the kernel programs were told of last.
     followed: Option<Arc<Discovered>>,
     pub(super) alerts: Slot<crate::alerts::Numbers>,
+    pub(super) http_dropped: Arc<http::Dropped>,
     gpu: Option<Gpu>,
     read_once: bool,
 }
@@ -94,6 +95,7 @@ impl Agent {
             inventory: Inventory::default(),
             followed: None,
             alerts: Slot::default(),
+            http_dropped: Arc::default(),
             gpu,
             read_once: false,
         };
@@ -124,6 +126,7 @@ impl State {
             inventory: &self.inventory,
             discovered: &discovered,
             alerts: &self.alerts,
+            http_dropped: &self.http_dropped,
             families: &mut self.families,
             remote_write: &self.remote_write,
             gpu: self.gpu.as_ref(),
@@ -216,7 +219,8 @@ impl State {
 
 impl Collect for Agent {
     fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        App::refresh(self, None, within)
+        let refreshed = App::refresh(self, None, within);
+        Box::pin(async move { _ = refreshed.await })
     }
 
     fn collect(&self) -> Page {
@@ -231,7 +235,7 @@ impl App for Agent {
         Arc::clone(&self.state().config)
     }
 
-    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = u64> + Send>> {
         let state = self.state();
         Box::pin(state.readers.refresh(section, &state.context, within))
     }

@@ -153,13 +153,13 @@ impl Readers {
     }
 
     /// Begins the reads of a section, or of all, that are due; the future is done when those are that a scrape waits for, at the
-    /// latest after `within`.
+    /// latest after `within`. It gives how many reads had finished by then.
     pub fn refresh(
         &self,
         section: Option<Section>,
         context: &Context,
         within: Duration,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl Future<Output = u64> + Send + use<> {
         let mut finished = self.finished.subscribe();
         let wanted = |source: &Source| section.is_none_or(|section| source.section == section);
         let awaited: Vec<usize> =
@@ -174,6 +174,7 @@ impl Readers {
             };
             // Whoever is late gives way.
             _ = tokio::time::timeout(within, all_read).await;
+            *readers.finished.borrow()
         }
     }
 

@@ -5,6 +5,7 @@ pub mod apart;
 mod discovery;
 mod gpu;
 pub mod health;
+mod http;
 mod models;
 mod probes;
 mod process;
@@ -30,6 +31,7 @@ use crate::discovery::watch::Discovered;
 use crate::ebpf::families::Families;
 use crate::gpu::Gpu;
 use crate::host::Roots;
+use crate::http::Dropped;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
 use crate::metrics::family::{Page, Value};
@@ -47,6 +49,8 @@ pub struct Origin<'a> {
     pub discovered: &'a Discovered,
     /// The alerts' figures, once there are any.
     pub alerts: &'a Slot<crate::alerts::Numbers>,
+    /// What the HTTP listeners dropped.
+    pub http_dropped: &'a Dropped,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
@@ -111,6 +115,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "sched", section: Section::Models, read: sched::read },
     Source { name: "syscalls", section: Section::Models, read: syscalls::read },
     Source { name: "probes", section: Section::Agent, read: probes::read },
+    Source { name: "http", section: Section::Agent, read: http::read },
     Source { name: "alerts", section: Section::Agent, read: alerts },
     Source { name: "process", section: Section::Agent, read: process::read },
     Source { name: "remote_write", section: Section::Agent, read: remote_write::read },

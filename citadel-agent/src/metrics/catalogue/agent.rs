@@ -23,6 +23,8 @@ catalogue! {
         "Entries that a kernel map can hold.";
     EVENTS_LOST: Counter(Start) None "citadel_events_lost_total" ["reason"]
         "What could not be measured, by reason; 0 as long as every request was followed.";
+    HTTP_DROPPED: Counter(Start) None "citadel_http_connections_dropped_total" ["listener", "reason"]
+        "Connections that the listener closed before the client was done, by reason: connection_limit, memory_limit (slow readers of large responses), request_timeout or response_timeout.";
     REMOTE_WRITE_COLLECTED: Counter(Before) None "citadel_remote_write_collected_samples_total" ["destination"]
         "Samples collected for a destination since it was first configured, restarts included: acknowledged, rejected, dropped and pending ones together. A histogram is one sample.";
     REMOTE_WRITE_SAMPLES: Counter(Before, beside REMOTE_WRITE_COLLECTED) None "citadel_remote_write_samples_total" ["destination", "outcome", "reason"]
