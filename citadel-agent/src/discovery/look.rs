@@ -14,6 +14,7 @@ use super::unit::Unit;
 use crate::ebpf::readers::Reader;
 use crate::host::pid::{Pid, Process, read_command_line, read_command_name, read_executable};
 use crate::host::process::ticks_per_second;
+use crate::host::skipped::Skipped;
 use crate::host::sock_diag::Listener;
 use crate::host::{Roots, cgroup, net_tcp};
 
@@ -66,6 +67,8 @@ pub struct Unseen {
     pub blind: Blind,
     /// Readers that have ended: nothing is to be known of them any more.
     pub gone: Vec<Reader>,
+    /// What is not as the kernel documents it.
+    pub skipped: Skipped,
 }
 
 impl Looker {
@@ -86,9 +89,10 @@ impl Looker {
     /// # Errors
     /// When `/proc` cannot be listed.
     pub fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
-        let table = Table::read(&self.roots)?;
+        let mut skipped = Skipped::default();
+        let table = Table::read(&self.roots, &mut skipped)?;
         let mut inodes: BTreeMap<u16, BTreeSet<u32>> = BTreeMap::new();
-        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted)) {
+        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted, &mut skipped)) {
             inodes.entry(listener.port).or_default().insert(listener.inode);
         }
         let blind = self.holders.find(&self.roots, &table, &inodes.values().flatten().copied().collect());
@@ -125,7 +129,7 @@ impl Looker {
         let nobody = holders
             .iter()
             .filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
-        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone })
+        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone, skipped })
     }
 
     /// The processes that hold one of the sockets for themselves, the oldest first.
@@ -244,7 +248,7 @@ fn is_anothers(pid: Pid, own: u16, trees: &BTreeMap<u16, BTreeSet<Pid>>) -> bool
 }
 
 /// The listeners of all other network namespaces that the agent can see.
-fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
+fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool, skipped: &mut Skipped) -> Vec<Listener> {
     let Ok(own) = net_tcp::read_namespace(roots, std::process::id()) else { return Vec::new() };
     let mut seen = BTreeSet::from([own]);
     let mut listeners = Vec::new();
@@ -252,7 +256,7 @@ fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool) -> Vec<
         if let Ok(namespace) = net_tcp::read_namespace(roots, process.pid)
             && !seen.contains(&namespace)
             // A process that has ended meanwhile: another of its namespace will do.
-            && let Ok(found) = net_tcp::read_listeners_of(roots, process.pid, wanted)
+            && let Ok(found) = net_tcp::read_listeners_of(roots, process.pid, wanted, skipped)
         {
             seen.insert(namespace);
             listeners.extend(found);

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::host::Roots;
 use crate::host::pid::{Pid, Process, Stat, read_pids, read_stat};
+use crate::host::skipped::Skipped;
 
 /// The processes that `/proc` shows.
 #[derive(Debug, Default)]
@@ -18,9 +19,9 @@ impl Table {
     ///
     /// # Errors
     /// When `/proc` cannot be listed.
-    pub fn read(roots: &Roots) -> io::Result<Self> {
-        let pids = read_pids(roots)?;
-        Ok(pids.into_iter().filter_map(|pid| Some((pid, read_stat(roots, pid).ok()?))).collect())
+    pub fn read(roots: &Roots, skipped: &mut Skipped) -> io::Result<Self> {
+        let stat = |pid| Some((pid, skipped.unless_malformed(read_stat(roots, pid), "/proc/PID/stat")?));
+        Ok(read_pids(roots)?.into_iter().filter_map(stat).collect())
     }
 
     /// What `stat` said of a process.

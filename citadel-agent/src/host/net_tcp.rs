@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use super::Roots;
 use super::pid::Pid;
+use super::skipped::Skipped;
 use super::sock_diag::Listener;
 
 /// `TCP_LISTEN` of `<net/tcp_states.h>`, as the table prints it.
@@ -21,8 +22,13 @@ const OPEN: [&str; 2] = ["01", "08"];
 ///
 /// # Errors
 /// When there is no such process or the agent may not look.
-pub fn read_listeners_of(roots: &Roots, pid: Pid, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
-    Ok(parse_listeners(&read_tables(roots, pid)?).filter(|listener| wanted(listener.port)).collect())
+pub fn read_listeners_of(
+    roots: &Roots,
+    pid: Pid,
+    wanted: impl Fn(u16) -> bool,
+    skipped: &mut Skipped,
+) -> io::Result<Vec<Listener>> {
+    Ok(parse_listeners(&read_tables(roots, pid)?, skipped).filter(|listener| wanted(listener.port)).collect())
 }
 
 /// Reads which local ports have a connection open, in the network namespace that a process is in.
@@ -31,7 +37,10 @@ pub fn read_listeners_of(roots: &Roots, pid: Pid, wanted: impl Fn(u16) -> bool) 
 /// When there is no such process or the agent may not look.
 pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
     let tables = read_tables(roots, pid)?;
-    Ok(parse_rows(&tables).filter(|row| OPEN.contains(&row.state)).map(|row| row.port).collect())
+    Ok(parse_rows(&tables, &mut Skipped::default())
+        .filter(|row| OPEN.contains(&row.state))
+        .map(|row| row.port)
+        .collect())
 }
 
 /// Both tables, one after the other.
@@ -56,8 +65,8 @@ pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
 }
 
 /// Parses the listening sockets of a table.
-pub fn parse_listeners(table: &str) -> impl Iterator<Item = Listener> {
-    let listening = parse_rows(table).filter(|row| row.state == LISTEN);
+pub fn parse_listeners(table: &str, skipped: &mut Skipped) -> impl Iterator<Item = Listener> {
+    let listening = parse_rows(table, skipped).filter(|row| row.state == LISTEN);
     listening.map(|Row { address, port, inode, .. }| Listener { port, address, inode, reachable: false })
 }
 
@@ -69,18 +78,21 @@ struct Row<'a> {
     inode: u32,
 }
 
-/// The lines of a table; what is not as documented, headings too, is left out.
-fn parse_rows(table: &str) -> impl Iterator<Item = Row<'_>> {
-    table.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-        let (address, port) = local.split_once(':')?;
-        Some(Row {
-            address: parse_address(address)?,
-            port: u16::from_str_radix(port, 16).ok()?,
-            state,
-            inode: inode.parse().ok()?,
-        })
+/// The lines of a table; what is not as documented is noted, headings are left out.
+fn parse_rows<'a>(table: &'a str, skipped: &mut Skipped) -> impl Iterator<Item = Row<'a>> {
+    let lines = table.lines().filter(|line| !line.trim_start().starts_with("sl "));
+    lines.filter_map(|line| skipped.or_note(parse_row(line), "net/tcp", line))
+}
+
+fn parse_row(line: &str) -> Option<Row<'_>> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+    let (address, port) = local.split_once(':')?;
+    Some(Row {
+        address: parse_address(address)?,
+        port: u16::from_str_radix(port, 16).ok()?,
+        state,
+        inode: inode.parse().ok()?,
     })
 }
 
@@ -115,7 +127,8 @@ mod tests {
             found
         };
         let wanted = |port| ports.contains(&port);
-        let table = sort(read_listeners_of(&Roots::default(), std::process::id(), wanted).unwrap());
+        let table =
+            sort(read_listeners_of(&Roots::default(), std::process::id(), wanted, &mut Skipped::default()).unwrap());
         let monitor = sort(crate::host::sock_diag::read_listeners(wanted).unwrap());
         assert_eq!(monitor.len(), 3);
         let open = || read_open_ports_of(&Roots::default(), std::process::id()).unwrap();
@@ -126,9 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_left_out() {
+    fn other_lines_are_left_out_and_those_that_cannot_be_read_noted() {
         let table = "  sl  local_address rem_address   st\n   0: 0100007F:2C88 0100007F:0001 01 0:0 0:0 0 0 0 7\n\
                      1: 0100007F:2C88 0:0 0A 0:0 0:0 0 0 0 8\nnonsense\n2: 0100007F 0:0 0A 0:0 0:0 0 0 0 9\n";
-        assert_eq!(parse_listeners(table).map(|it| (it.port, it.inode)).collect::<Vec<_>>(), [(11400, 8)]);
+        let mut skipped = Skipped::default();
+        let listeners: Vec<_> = parse_listeners(table, &mut skipped).map(|it| (it.port, it.inode)).collect();
+        assert_eq!((listeners, skipped.count()), (vec![(11400, 8)], 2));
     }
 }

@@ -105,7 +105,7 @@ impl Desc {
             &models::CONNECTIONS,
         ];
         // The agent's own counters, but not those of kernel programs, which another process may have counted before.
-        let own = [&agent::EVENTS_LOST, &agent::PROCESS_CPU];
+        let own = [&agent::EVENTS_LOST, &agent::PROCESS_CPU, &agent::SOURCE_SKIPPED];
         self.kind == Kind::Histogram || kernel.into_iter().chain(own).any(|desc| std::ptr::eq(desc, self))
     }
 }
