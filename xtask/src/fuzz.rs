@@ -70,9 +70,8 @@ fn host(workspace: &Workspace, args: &Args) -> Result<()> {
     let examples = examples(&workspace.root.join("citadel-agent/tests/fixtures"))?;
     let seconds = (args.seconds / parsers.len() as u32).max(1);
     for (name, seeds) in &parsers {
-        let (corpus, artifacts) = ("corpus/host/", "artifacts/host/");
-        let corpus = workspace.root.join("fuzz").join(corpus).join(name);
-        let artifacts = workspace.root.join("fuzz").join(artifacts).join(name);
+        let corpus = workspace.root.join("fuzz/corpus/host").join(name);
+        let artifacts = workspace.root.join("fuzz/artifacts/host").join(name);
         fs::create_dir_all(&corpus)?;
         fs::create_dir_all(&artifacts)?;
         let own = examples.iter().filter(|(path, _)| is_seed(path, seeds));
@@ -84,9 +83,14 @@ fn host(workspace: &Workspace, args: &Args) -> Result<()> {
         ensure!(count > 0, "no fixture is called {seeds}: the parser {name} would begin with nothing");
         let mut run = Command::new(&binary);
         run.env("CITADEL_PARSER", name).arg(&corpus).args(limits(seconds));
-        run.arg(format!("-artifact_prefix={}/", artifacts.display())).arg("-print_final_stats=0").arg("-close_fd_mask=1");
-        process::run(&mut run)
-            .with_context(|| format!("fuzzing {name}: an input that made it fail is under fuzz/artifacts/host/{name}"))?;
+        run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        // It ends with a page of words that it has tried.
+        let ended = run.output().context("cannot run the target host")?;
+        if !ended.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&ended.stderr));
+            bail!("fuzzing {name}: an input that made it fail is under fuzz/artifacts/host/{name}");
+        }
+        eprintln!("xtask: {name}: {} inputs", executed(&String::from_utf8_lossy(&ended.stderr)));
     }
     eprintln!("xtask: the host's {} parsers found nothing in {seconds} s each", parsers.len());
     Ok(())
@@ -102,6 +106,12 @@ fn fuzz(workspace: &Workspace, args: &[&str]) -> Command {
 /// Without the verbosity, a line for each input that is kept: hundreds of them, of no use to a reader of the output.
 fn limits(seconds: u32) -> [String; 3] {
     [format!("-max_total_time={seconds}"), "-print_final_stats=1".to_owned(), "-verbosity=0".to_owned()]
+}
+
+/// How many inputs libFuzzer has tried, of its statistics.
+fn executed(output: &str) -> &str {
+    let line = output.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    line.map_or("an unknown number of", str::trim)
 }
 
 /// Where cargo-fuzz puts what it builds: under the compiler's own target.
@@ -146,6 +156,7 @@ mod tests {
         assert!(!is_seed("proc/stat2", "proc/stat") && !is_seed("proc/statistics", "proc/stat"));
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../citadel-agent/tests/fixtures");
         let examples = examples(&fixtures).unwrap();
+        assert_eq!(executed("#9 DONE\nstat::number_of_executed_units: 4711\nstat::peak_rss_mb: 35\n"), "4711");
         assert!(examples.iter().any(|(path, content)| path == "proc/meminfo" && content.starts_with(b"MemTotal:")));
     }
 }

@@ -35,8 +35,13 @@ pub(super) enum Known {
     Absent,
     /// The bus or systemd is gone; why.
     Lost(String),
-    /// The units, by name.
-    Units(BTreeMap<String, Unit>),
+    /// The units.
+    Units {
+        /// By name.
+        units: BTreeMap<String, Unit>,
+        /// How much of what systemd said could not be read so far.
+        skipped: u64,
+    },
 }
 
 /// The units that are followed; following ends when this is dropped.
@@ -104,7 +109,8 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page, skipped: &mut Skipp
     match &*newest.value {
         Known::Absent => Ok(Outcome::Absent),
         Known::Lost(why) => Err(why.clone().into()),
-        Known::Units(units) => {
+        Known::Units { units, skipped: elsewhere } => {
+            skipped.count_elsewhere(*elsewhere);
             let cgroups = read_cgroup2_mount(origin.roots).ok().flatten();
             for (name, unit) in units {
                 add(page, name, unit);
