@@ -14,6 +14,7 @@ use super::unit::Unit;
 use crate::ebpf::readers::Reader;
 use crate::host::pid::{MAX_PROCESSES, Pid, Process, read_command_line, read_command_name, read_executable};
 use crate::host::process::ticks_per_second;
+use crate::host::skipped::Skipped;
 use crate::host::sock_diag::{Listener, Listeners, MAX_LISTENERS};
 use crate::host::{Roots, cgroup, net_tcp};
 
@@ -68,6 +69,8 @@ pub struct Unseen {
     pub gone: Vec<Reader>,
     /// What there is more of than the agent looks at, so that numbers of models may be too low.
     pub more: BTreeSet<String>,
+    /// What is not as the kernel documents it.
+    pub skipped: Skipped,
 }
 
 impl Looker {
@@ -88,13 +91,15 @@ impl Looker {
     /// # Errors
     /// When `/proc` cannot be listed.
     pub fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
-        let table = Table::read(&self.roots)?;
+        let mut skipped = Skipped::default();
+        let table = Table::read(&self.roots, &mut skipped)?;
         let mut more = BTreeSet::new();
         if table.is_cut() {
             more.insert(format!("{MAX_PROCESSES} processes on this host"));
         }
         let mut inodes: BTreeMap<u16, BTreeSet<u32>> = BTreeMap::new();
-        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted, &mut more)) {
+        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted, &mut more, &mut skipped))
+        {
             inodes.entry(listener.port).or_default().insert(listener.inode);
         }
         let crowded = inodes.iter().filter(|(_, inodes)| inodes.len() >= MAX_LISTENERS);
@@ -137,7 +142,7 @@ impl Looker {
         let nobody = holders
             .iter()
             .filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
-        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone, more })
+        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone, more, skipped })
     }
 
     /// The processes that hold one of the sockets for themselves, the oldest first.
@@ -265,7 +270,13 @@ fn is_anothers(pid: Pid, own: u16, trees: &BTreeMap<u16, BTreeSet<Pid>>) -> bool
 const MAX_NAMESPACES: usize = 1024;
 
 /// The listeners of all other network namespaces that the agent can see.
-fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool, more: &mut BTreeSet<String>) -> Vec<Listener> {
+fn elsewhere(
+    roots: &Roots,
+    table: &Table,
+    wanted: &dyn Fn(u16) -> bool,
+    more: &mut BTreeSet<String>,
+    skipped: &mut Skipped,
+) -> Vec<Listener> {
     let Ok(own) = net_tcp::read_namespace(roots, std::process::id()) else { return Vec::new() };
     let mut seen = BTreeSet::from([own]);
     let mut listeners = Listeners::default();
@@ -279,7 +290,7 @@ fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool, more: &
             break;
         }
         // A process that has ended meanwhile: another of its namespace will do.
-        if net_tcp::read_listeners_of(roots, process.pid, wanted, &mut listeners).is_ok() {
+        if net_tcp::read_listeners_of(roots, process.pid, wanted, skipped, &mut listeners).is_ok() {
             seen.insert(namespace);
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::host::Roots;
 use crate::host::pid::{MAX_PROCESSES, Pid, Process, Stat, read_pids, read_stat};
+use crate::host::skipped::Skipped;
 
 /// Most processes of one model; a server with its workers has a few hundred.
 pub const MAX_TREE: usize = 2048;
@@ -23,10 +24,11 @@ impl Table {
     ///
     /// # Errors
     /// When `/proc` cannot be listed.
-    pub fn read(roots: &Roots) -> io::Result<Self> {
+    pub fn read(roots: &Roots, skipped: &mut Skipped) -> io::Result<Self> {
         let pids = read_pids(roots)?;
         let cut = pids.len() == MAX_PROCESSES;
-        let table: Self = pids.into_iter().filter_map(|pid| Some((pid, read_stat(roots, pid).ok()?))).collect();
+        let stat = |pid| Some((pid, skipped.unless_malformed(read_stat(roots, pid), "/proc/PID/stat")?));
+        let table: Self = pids.into_iter().filter_map(stat).collect();
         Ok(Self { cut, ..table })
     }
 

@@ -7,7 +7,7 @@ use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 
 use super::error::chain;
-use crate::host::files::{read_text, read_value};
+use crate::host::files::{read_value, read_whole_text};
 use crate::host::{Roots, kernel_types, mountinfo};
 
 /// A capability that a program may need (`capabilities(7)`).
@@ -81,7 +81,7 @@ impl Support {
     /// Finds out, on this host.
     #[must_use]
     pub fn gather(roots: &Roots) -> Self {
-        let status = read_text(&roots.proc.join("self/status")).ok().flatten();
+        let status = read_whole_text(&roots.proc.join("self/status"), 1 << 20).ok();
         let release = read_value(&roots.proc.join("sys/kernel/osrelease"));
         Self {
             kernel: release.as_deref().and_then(parse_release),

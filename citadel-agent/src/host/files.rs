@@ -1,5 +1,6 @@
 //! Small files of the kernel, read whole: `/proc`, `/sys`, and what looks like them.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
@@ -33,9 +34,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// A file that has something else than is documented.
-    #[must_use]
-    pub fn malformed(path: &Path, what: &'static str) -> Self {
+    fn malformed(path: &Path, what: &'static str) -> Self {
         Self::Malformed { path: path.to_owned(), what }
     }
 
@@ -44,18 +43,12 @@ impl ReadError {
     }
 }
 
-/// Reads a file of lines. `None`: this host has no such file, or hides it (a container's masked file is empty).
+/// Reads a file of lines as it is. `None`: this host has no such file.
 ///
 /// # Errors
-/// When it is there and cannot be read, is larger than any such file, or ends within a line: then the last number in it may
-/// be cut off, and a number that is cut off is a wrong one.
-pub fn read_text(path: &Path) -> Result<Option<String>, ReadError> {
-    let Some(bytes) = read_bytes(path, MAX_TEXT)? else { return Ok(None) };
-    match bytes.last() {
-        None => Ok(None),
-        Some(b'\n') => Ok(Some(text(bytes))),
-        Some(_) => Err(ReadError::malformed(path, "it ends within a line")),
-    }
+/// When it is there and cannot be read, or is larger than any such file.
+pub(super) fn read_lines(path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
+    read_bytes(path, MAX_TEXT)
 }
 
 /// Reads a file that holds one value, as in sysfs, without the white space around it. `None`: there is none, or the driver
@@ -68,17 +61,11 @@ pub fn read_value(path: &Path) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Reads a file that holds one number. `None`: as in [`read_value`], or it is no number.
-#[must_use]
-pub fn read_number<T: std::str::FromStr>(path: &Path) -> Option<T> {
-    read_value(path)?.parse().ok()
-}
-
 /// Names in a directory, in order. `None`: there is no such directory.
 ///
 /// # Errors
 /// When it is there and cannot be listed.
-pub fn list(path: &Path) -> Result<Option<Vec<String>>, ReadError> {
+pub(super) fn list(path: &Path) -> Result<Option<Vec<OsString>>, ReadError> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(None),
@@ -90,8 +77,7 @@ pub fn list(path: &Path) -> Result<Option<Vec<String>>, ReadError> {
         if names.len() == MAX_NAMES {
             return Err(ReadError::malformed(path, "it has more entries than any directory of the kernel"));
         }
-        // The kernel's own names are ASCII.
-        names.extend(entry.file_name().into_string());
+        names.push(entry.file_name());
     }
     names.sort_unstable();
     Ok(Some(names))
@@ -142,7 +128,7 @@ pub fn read_whole_text(path: &Path, limit: usize) -> io::Result<String> {
 }
 
 /// Names that come from outside may hold any bytes; what is no UTF-8 is marked, not refused.
-fn text(bytes: Vec<u8>) -> String {
+pub(super) fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
@@ -150,24 +136,6 @@ fn text(bytes: Vec<u8>) -> String {
 mod tests {
     use super::*;
     use std::fs;
-
-    #[test]
-    fn absent_hidden_cut_and_endless_files_are_told_apart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        assert!(matches!(read_text(&path), Ok(None)));
-        assert!(matches!(read_text(&path.join("below")), Ok(None)));
-        fs::write(&path, "").unwrap();
-        assert!(matches!(read_text(&path), Ok(None)));
-        fs::write(&path, "MemFree: 12").unwrap();
-        assert!(matches!(read_text(&path), Err(ReadError::Malformed { .. })));
-        fs::write(&path, "MemFree: 12\n").unwrap();
-        assert_eq!(read_text(&path).unwrap().as_deref(), Some("MemFree: 12\n"));
-        fs::write(&path, b"\xff 1\n").unwrap();
-        assert_eq!(read_text(&path).unwrap().as_deref(), Some("\u{fffd} 1\n"));
-        assert!(matches!(read_text(Path::new("/dev/zero")), Err(ReadError::Malformed { .. })));
-        assert!(matches!(read_text(folder.path()), Err(ReadError::Io { .. })));
-    }
 
     #[test]
     fn no_more_is_read_than_was_asked_for() {
@@ -189,8 +157,6 @@ mod tests {
         fs::write(&path, " \n").unwrap();
         assert_eq!(read_value(&path), None);
         fs::write(&path, "42\n").unwrap();
-        assert_eq!(read_number::<u64>(&path), Some(42));
-        fs::write(&path, "none").unwrap();
-        assert_eq!((read_value(&path).as_deref(), read_number::<u64>(&path)), (Some("none"), None));
+        assert_eq!(read_value(&path).as_deref(), Some("42"));
     }
 }

@@ -8,6 +8,7 @@ pub mod mountinfo;
 pub mod net_tcp;
 pub mod pid;
 pub mod process;
+pub mod skipped;
 pub mod sock_diag;
 
 use std::path::{Path, PathBuf};

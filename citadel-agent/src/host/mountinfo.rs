@@ -43,7 +43,7 @@ pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
-        let octal = |byte: u8| (byte.wrapping_sub(b'0') < 8).then_some(u32::from(byte - b'0'));
+        let octal = |byte: u8| char::from(byte).to_digit(8);
         if let (b'\\', [a, b, c, after @ ..]) = (first, tail)
             && let (Some(a), Some(b), Some(c)) = (octal(*a), octal(*b), octal(*c))
             && let Ok(byte) = u8::try_from(a * 64 + b * 8 + c)
@@ -90,6 +90,7 @@ mod tests {
     #[test]
     fn escaped_paths_are_undone() {
         assert_eq!(mount("1 1 0:1 / /a\\040b\\134 rw - cgroup2 x rw\n"), Some("/a b\\".into()));
+        assert_eq!(mount("1 1 0:1 / /a\\!!!\\777 rw - cgroup2 x rw\n"), Some("/a\\!!!\\777".into()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use super::Roots;
 use super::pid::Pid;
+use super::skipped::Skipped;
 use super::sock_diag::{Listener, Listeners};
 
 /// `TCP_LISTEN` of `<net/tcp_states.h>`, as the table prints it.
@@ -28,9 +29,10 @@ pub fn read_listeners_of(
     roots: &Roots,
     pid: Pid,
     wanted: impl Fn(u16) -> bool,
+    skipped: &mut Skipped,
     listeners: &mut Listeners,
 ) -> io::Result<()> {
-    read_rows(roots, pid, MAX_TABLE, |Row { address, port, state, inode }| {
+    read_rows(roots, pid, MAX_TABLE, skipped, |Row { address, port, state, inode }| {
         if state == LISTEN && wanted(port) {
             listeners.add(Listener { port, address, inode, reachable: false });
         }
@@ -43,7 +45,7 @@ pub fn read_listeners_of(
 /// When there is no such process or the agent may not look.
 pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
     let mut ports = BTreeSet::new();
-    read_rows(roots, pid, u64::MAX, |row| {
+    read_rows(roots, pid, u64::MAX, &mut Skipped::default(), |row| {
         if OPEN.contains(&row.state) {
             ports.insert(row.port);
         }
@@ -52,7 +54,13 @@ pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> 
 }
 
 /// Reads both tables line by line, `limit` bytes of each at most: they may be far larger than the agent's memory.
-fn read_rows(roots: &Roots, pid: Pid, limit: u64, mut take: impl FnMut(Row<'_>)) -> io::Result<()> {
+fn read_rows(
+    roots: &Roots,
+    pid: Pid,
+    limit: u64,
+    skipped: &mut Skipped,
+    mut take: impl FnMut(Row<'_>),
+) -> io::Result<()> {
     let folder = roots.of(pid).join("net");
     for name in ["tcp", "tcp6"] {
         let file = match File::open(folder.join(name)) {
@@ -64,7 +72,7 @@ fn read_rows(roots: &Roots, pid: Pid, limit: u64, mut take: impl FnMut(Row<'_>))
         let mut table = BufReader::new(file.take(limit));
         let mut line = String::new();
         while table.read_line(&mut line)? > 0 {
-            parse_row(&line).into_iter().for_each(&mut take);
+            row(&line, skipped).into_iter().for_each(&mut take);
             line.clear();
         }
     }
@@ -79,6 +87,12 @@ pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
     fs::read_link(roots.of(pid).join("ns/net"))
 }
 
+/// Parses the listening sockets of a table.
+pub fn parse_listeners(table: &str, skipped: &mut Skipped) -> impl Iterator<Item = Listener> {
+    let listening = parse_rows(table, skipped).filter(|row| row.state == LISTEN);
+    listening.map(|Row { address, port, inode, .. }| Listener { port, address, inode, reachable: false })
+}
+
 /// A socket's line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Row<'a> {
@@ -88,7 +102,19 @@ struct Row<'a> {
     inode: u32,
 }
 
-/// A line of a table; `None`: it is not as documented, or the heading.
+/// The lines of a table; what is not as documented is noted, headings are left out.
+fn parse_rows<'a>(table: &'a str, skipped: &mut Skipped) -> impl Iterator<Item = Row<'a>> {
+    table.lines().filter_map(|line| row(line, skipped))
+}
+
+/// A line of a table. `None`: the heading, or it is not as documented, which is noted.
+fn row<'a>(line: &'a str, skipped: &mut Skipped) -> Option<Row<'a>> {
+    if line.trim_start().starts_with("sl ") {
+        return None;
+    }
+    skipped.or_note(parse_row(line), "net/tcp", line.trim_end())
+}
+
 fn parse_row(line: &str) -> Option<Row<'_>> {
     let mut fields = line.split_ascii_whitespace();
     let (local, state, inode) = (fields.nth(1)?, fields.nth(1)?, fields.nth(5)?);
@@ -133,7 +159,7 @@ mod tests {
         };
         let wanted = |port| ports.contains(&port);
         let mut table = Listeners::default();
-        read_listeners_of(&Roots::default(), std::process::id(), wanted, &mut table).unwrap();
+        read_listeners_of(&Roots::default(), std::process::id(), wanted, &mut Skipped::default(), &mut table).unwrap();
         let table = sort(table.into_vec());
         let monitor = sort(crate::host::sock_diag::read_listeners(wanted).unwrap());
         assert_eq!(monitor.len(), 3);
@@ -145,18 +171,22 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_left_out() {
+    fn other_lines_are_left_out_and_those_that_cannot_be_read_noted() {
+        let table = "  sl  local_address rem_address   st\n   0: 0100007F:2C88 0100007F:0001 01 0:0 0:0 0 0 0 7\n\
+                     1: 0100007F:2C88 0:0 0A 0:0 0:0 0 0 0 8\nnonsense\n2: 0100007F 0:0 0A 0:0 0:0 0 0 0 9\n";
+        let mut skipped = Skipped::default();
+        let listeners: Vec<_> = parse_listeners(table, &mut skipped).map(|it| (it.port, it.inode)).collect();
+        assert_eq!((listeners, skipped.count()), (vec![(11400, 8)], 2));
         let folder = tempfile::tempdir().unwrap();
         let roots = Roots::below(folder.path());
         fs::create_dir_all(roots.of(7).join("net")).unwrap();
-        let table = "  sl  local_address rem_address   st\n   0: 0100007F:2C88 0100007F:0001 01 0:0 0:0 0 0 0 7\n\
-                     1: 0100007F:2C88 0:0 0A 0:0 0:0 0 0 0 8\nnonsense\n2: 0100007F 0:0 0A 0:0 0:0 0 0 0 9\n";
         fs::write(roots.of(7).join("net/tcp"), table).unwrap();
-        let mut found = Listeners::default();
-        read_listeners_of(&roots, 7, |_| true, &mut found).unwrap();
+        let (mut found, mut skipped) = (Listeners::default(), Skipped::default());
+        read_listeners_of(&roots, 7, |_| true, &mut skipped, &mut found).unwrap();
         assert_eq!(found.into_vec().iter().map(|it| (it.port, it.inode)).collect::<Vec<_>>(), [(11400, 8)]);
+        assert_eq!(skipped.count(), 2);
         assert_eq!(read_open_ports_of(&roots, 7).unwrap(), BTreeSet::from([11400]));
         let mut found = Listeners::default();
-        assert!(read_listeners_of(&roots, 8, |_| true, &mut found).is_err());
+        assert!(read_listeners_of(&roots, 8, |_| true, &mut skipped, &mut found).is_err());
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::host::skipped::Skipped;
 use crate::host::sock_diag::Listeners;
 use crate::host::{Roots, net_tcp, pid};
 
@@ -119,7 +120,9 @@ const MAX_LINKS: usize = 50_000;
 fn holder(port: u16) -> Option<Holder> {
     let roots = Roots::default();
     let mut listeners = Listeners::default();
-    net_tcp::read_listeners_of(&roots, std::process::id(), |listening| listening == port, &mut listeners).ok()?;
+    let skipped = &mut Skipped::default();
+    net_tcp::read_listeners_of(&roots, std::process::id(), |listening| listening == port, skipped, &mut listeners)
+        .ok()?;
     let sockets = listeners.into_vec();
     let sockets: Vec<_> = sockets.iter().map(|listener| format!("socket:[{}]", listener.inode)).collect();
     let mut links = 0;

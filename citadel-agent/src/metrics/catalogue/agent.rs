@@ -11,6 +11,8 @@ catalogue! {
         "1 if the source's last read succeeded, else 0.";
     SOURCE_DURATION: Gauge Seconds "citadel_source_duration_seconds" ["source"]
         "How long the source's last read took.";
+    SOURCE_SKIPPED: Counter(Start) None "citadel_source_skipped_total" ["source"]
+        "Lines, fields and files of the source's input that could not be read and were skipped, each time that it was read; the rest is exported.";
     PROBE_STATUS: Gauge None "citadel_probe_status" ["family", "program", "status", "reason"]
         "Always 1; one series a kernel program, its labels say whether it measures and if not, why.";
     PROBE_RUNS: Counter(Before) None "citadel_probe_runs_total" ["program"]

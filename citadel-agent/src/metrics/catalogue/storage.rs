@@ -24,9 +24,9 @@ catalogue! {
     NVME_INFO: Gauge None "node_nvme_info" ["device", "firmware_revision", "model", "serial", "state"]
         "Always 1; what /sys/class/nvme says of the device.";
     MD_STATE: Gauge None "node_md_state" ["device", "state"]
-        "1 for the state of the RAID, else 0.";
+        "1 for the state of the RAID, else 0. container: disks of a firmware's RAID, no array itself; broken: it has lost more disks than it can do without.";
     MD_DISKS: Gauge None "node_md_disks" ["device", "state"]
-        "Disks of the RAID by state.";
+        "Disks of the RAID by state; active only where it is an array.";
     MD_DISKS_REQUIRED: Gauge None "node_md_disks_required" ["device"]
         "Disks that the RAID should have.";
     MD_BLOCKS: Gauge None "node_md_blocks" ["device"]

@@ -9,6 +9,8 @@ catalogue! {
         "Seconds that a CPU spent in each mode.";
     CPU_GUEST_SECONDS: Counter(Before) Seconds "node_cpu_guest_seconds_total" ["cpu", "mode"]
         "Seconds that a CPU spent in guests (virtual machines) for each mode; they are part of user and nice.";
+    CPU_ISOLATED: Gauge None "node_cpu_isolated" ["cpu"]
+        "Always 1; the CPUs that the scheduler leaves alone (isolcpus).";
     CPU_CORE_THROTTLES: Counter(Before) None "node_cpu_core_throttles_total" ["package", "core"]
         "Times that a core was throttled for its heat.";
     CPU_PACKAGE_THROTTLES: Counter(Before) None "node_cpu_package_throttles_total" ["package"]

@@ -13,6 +13,7 @@ use zbus::{Connection, Error, MatchRule};
 
 use super::guard::{Guarded, Trusted};
 use super::unit::{Properties, Unit};
+use crate::host::skipped::Skipped;
 
 /// systemd's name on the bus.
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -93,14 +94,19 @@ impl Systemd {
     }
 
     /// What systemd says of a unit. `None`: it has gone meanwhile.
-    pub(super) async fn unit(&self, name: &str, path: &ObjectPath<'_>) -> Result<Option<Unit>, Error> {
+    pub(super) async fn unit(
+        &self,
+        name: &str,
+        path: &ObjectPath<'_>,
+        skipped: &mut Skipped,
+    ) -> Result<Option<Unit>, Error> {
         let unit = match self.all(path, UNIT).await {
             Ok(unit) => unit,
             Err(Error::MethodError(..) | Error::FDO(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
         let service = if name.ends_with(".service") { self.all(path, SERVICE).await.ok() } else { None };
-        Ok(Unit::new(&unit, service.as_ref()))
+        Ok(Unit::new(&unit, service.as_ref(), skipped))
     }
 
     async fn all(&self, path: &ObjectPath<'_>, interface: &str) -> Result<Properties, Error> {

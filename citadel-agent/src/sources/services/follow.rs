@@ -12,6 +12,7 @@ use zbus::{Error, Message, MessageStream};
 
 use super::bus::{self, BUS, MANAGER, MAX_UNITS, PROPERTIES, Systemd};
 use super::{Known, Unit, Wanted};
+use crate::host::skipped::{Skipped, Tally};
 use crate::slot::Slot;
 
 /// systemd changes several properties of a unit one after the other; they are asked for once.
@@ -24,12 +25,13 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<Wanted>, known: Slot<Known>) {
     let mut pause = RETRY.0;
     let (mut seen, mut said_absent, mut said_lost) = (false, false, false);
+    let mut skipped = Tally::default();
     loop {
         let failure = match Systemd::connect(address.as_deref()).await {
             Ok(Some(systemd)) => {
                 pause = RETRY.0;
                 (seen, said_lost) = (true, false);
-                match session(&systemd, &mut wanted, &known).await {
+                match session(&systemd, &mut wanted, &known, &mut skipped).await {
                     Ok(()) => return,
                     Err(error) => Some(error),
                 }
@@ -100,11 +102,16 @@ impl Drop for Ends {
 }
 
 /// Follows units on one connection, until it fails. `Ok`: nobody wants them any more.
-async fn session(systemd: &Systemd, wanted: &mut watch::Receiver<Wanted>, known: &Slot<Known>) -> Result<(), Error> {
+async fn session(
+    systemd: &Systemd,
+    wanted: &mut watch::Receiver<Wanted>,
+    known: &Slot<Known>,
+    skipped: &mut Tally,
+) -> Result<(), Error> {
     let inbox = Arc::new(Inbox::default());
     let stream = MessageStream::from(&systemd.connection);
     let _listening = Ends(tokio::spawn(listen(stream, wanted.clone(), Arc::clone(&inbox))).abort_handle());
-    let mut units = Units::default();
+    let mut units = Units { skipped, by_name: BTreeMap::new(), loaded: BTreeMap::new(), left_out: 0 };
     let now = wanted.borrow_and_update().clone();
     units.list(systemd, &now).await?;
     known.publish(units.known());
@@ -188,8 +195,9 @@ impl Wanted {
 }
 
 /// The followed units.
-#[derive(Default)]
-struct Units {
+struct Units<'a> {
+    /// What of them could not be read.
+    skipped: &'a mut Tally,
     /// Their states, by name.
     by_name: BTreeMap<String, Unit>,
     /// Names of those that systemd has loaded, by their objects' paths; these are listened to.
@@ -198,7 +206,7 @@ struct Units {
     left_out: usize,
 }
 
-impl Units {
+impl Units<'_> {
     /// Finds out which units there are, and asks for all of them.
     async fn list(&mut self, systemd: &Systemd, wanted: &Wanted) -> Result<(), Error> {
         let mut found = if wanted.all().is_empty() { BTreeMap::new() } else { systemd.list(&wanted.all()).await? };
@@ -230,13 +238,15 @@ impl Units {
     async fn ask(&mut self, systemd: &Systemd, path: &str) -> Result<(), Error> {
         // A signal of a unit that is not followed any more.
         let Some(name) = self.loaded.get(path) else { return Ok(()) };
-        let unit = systemd.unit(name, &path.try_into()?).await?.unwrap_or_else(Unit::unloaded);
+        let mut skipped = Skipped::default();
+        let unit = systemd.unit(name, &path.try_into()?, &mut skipped).await?.unwrap_or_else(Unit::unloaded);
+        self.skipped.add("systemd", &skipped);
         self.by_name.insert(name.clone(), unit);
         Ok(())
     }
 
     fn known(&self) -> Known {
-        Known::Units(self.by_name.clone(), self.left_out)
+        Known::Units { units: self.by_name.clone(), left_out: self.left_out, skipped: self.skipped.total() }
     }
 }
 
