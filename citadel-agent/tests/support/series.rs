@@ -53,6 +53,7 @@ const LABELS: [(&str, &[&str]); 15] = [
     ("mountpoint", &["/", "/data"]),
     ("fstype", &["ext4"]),
     ("location", &[""]),
+    ("result", &["failed"]),
 ];
 
 /// Series of one metric, at most.

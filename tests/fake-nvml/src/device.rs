@@ -89,7 +89,7 @@ values! {
     nvmlDeviceGetMemoryInfo() -> nvmlMemory_t = |target| {
         let Memory { total, reserved, used } = target.mig.map(|mig| mig.memory).or(target.gpu.memory)?;
         // The first version counts what is reserved as used.
-        Some(nvmlMemory_t { total, used: used + reserved, free: total - used - reserved })
+        Some(nvmlMemory_t { total, used: used.saturating_add(reserved), free: total.saturating_sub(used.saturating_add(reserved)) })
     };
     nvmlDeviceGetGridLicensableFeatures_v4() -> nvmlGridLicensableFeatures_t = |target| {
         // SAFETY: plain numbers and texts, for which all zeros is a value.
@@ -143,7 +143,13 @@ unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: nvmlDevice_t, out: *mut 
     let answer = answer.and_then(|()| {
         read("nvmlDeviceGetMemoryInfo_v2", device, |target| {
             let Memory { total, reserved, used } = target.mig.map(|mig| mig.memory).or(target.gpu.memory)?;
-            Some(nvmlMemory_v2_t { version, total, reserved, free: total - used - reserved, used })
+            Some(nvmlMemory_v2_t {
+                version,
+                total,
+                reserved,
+                free: total.saturating_sub(used.saturating_add(reserved)),
+                used,
+            })
         })
     });
     // SAFETY: as above.

@@ -92,7 +92,7 @@ impl<'n> Meter<'n> {
         const CALL: &str = "nvmlGpmMetricsGet";
         let count = if self.older { OLDER } else { METRICS.len() };
         let answers = calls.timed(CALL, || ask(device, &last, now, count));
-        self.older |= answers.is_err();
+        self.older |= matches!(answers, Err(NvmlError::InvalidArg | NvmlError::NotSupported));
         let answers = answers.ok()?;
         let mut rates = Rates { gpm: Gpm::default(), sm: None, measured: Vec::with_capacity(METRICS.len()) };
         let [mut transmitted, mut received] = [None; 2];

@@ -22,6 +22,8 @@ pub(super) struct Links {
     /// Each link that the GPU has, and whether it is up.
     found: Vec<(u32, bool)>,
     looked: Option<Instant>,
+    /// The last look had no answer for one of them.
+    failed: bool,
 }
 
 impl Links {
@@ -42,18 +44,24 @@ impl Links {
             return Ok(false);
         }
         let mut found = Vec::new();
+        let mut failed = false;
         for link in 0..MOST {
             // A link that the GPU does not have is refused as an argument, and not asked for again for a while.
             let active = || device.link_wrapper_for(link).is_active();
             match calls.ask(gpu, "nvmlDeviceGetNvLinkState", link, active)? {
                 Some(active) => found.push((link, active)),
+                // The call failed this time: as before, once.
+                None if !self.failed && self.found.len() > link as usize => {
+                    failed = true;
+                    found.push(self.found[link as usize]);
+                }
                 // Links are numbered without gaps.
                 None => break,
             }
         }
         let first = self.looked.replace(Instant::now()).is_none();
         let changed = first || self.up() != up(&found);
-        self.found = found;
+        (self.found, self.failed) = (found, failed);
         Ok(changed)
     }
 
