@@ -37,7 +37,7 @@ struct Series {
 }
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 15] = [
+const LABELS: [(&str, &[&str]); 16] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),

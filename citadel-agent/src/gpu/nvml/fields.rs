@@ -148,8 +148,9 @@ fn number(value: &nvmlFieldValue_t) -> Option<Number> {
         SIGNED_INT => i128::from(unsafe { value.value.siVal }),
         // SAFETY: likewise.
         SIGNED_LONG_LONG => i128::from(unsafe { value.value.sllVal }),
-        // SAFETY: likewise. All fields that are asked for are whole numbers.
+        // All fields that are asked for are whole numbers.
         DOUBLE => {
+            // SAFETY: likewise.
             let number = unsafe { value.value.dVal };
             number.is_finite().then_some(number as i128)?
         }

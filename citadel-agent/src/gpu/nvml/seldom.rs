@@ -1,6 +1,7 @@
 //! What seldom changes: limits, links to the host, health, modes, guests.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use nvml_wrapper::Device;
@@ -21,6 +22,9 @@ use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::gpu as catalogue;
 
 const MEGA: u64 = 1_000_000;
+
+/// A call that answers one number: its name, the metric, what is possible, the call.
+type Ask<'a> = (&'static str, &'static Desc, RangeInclusive<u32>, &'a dyn Fn() -> Result<u32, NvmlError>);
 
 /// Most guests of a GPU that are listed; profiles allow 48.
 const MOST_GUESTS: usize = 64;
@@ -102,7 +106,7 @@ impl Reader<'_, '_> {
     /// What the link to the host is, and the most that GPU and host together can have.
     fn pcie(&mut self) -> Result<(), Gone> {
         let (device, gpu) = (self.device, self.gpu);
-        let asks: [(&'static str, &'static Desc, _, &dyn Fn() -> Result<u32, NvmlError>); 4] = [
+        let asks: [Ask<'_>; 4] = [
             ("nvmlDeviceGetCurrPcieLinkGeneration", &catalogue::PCIE_GENERATION, PCIE_GENERATION, &|| {
                 device.current_pcie_link_gen()
             }),

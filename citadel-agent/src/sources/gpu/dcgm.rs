@@ -5,6 +5,7 @@ use smol_str::SmolStr;
 use crate::config::resolved::DcgmRelease;
 use crate::gpu::Xids;
 use crate::gpu::sample::{Gpm, Gpu, Identity, Memory, Reading, Sample};
+use crate::gpu::xid::Xid;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::dcgm as catalogue;
 use crate::metrics::family::{Page, Value};
@@ -134,7 +135,7 @@ impl Series<'_> {
 
 fn add_xid(series: &mut Series<'_>, gpu: &Gpu, xids: &Xids) {
     // A number that the driver does not have is no Xid to it.
-    let xid = xids.last(&gpu.id.pci).and_then(|xid| xid.number()).unwrap_or(0);
+    let xid = xids.last(&gpu.id.pci).and_then(Xid::number).unwrap_or(0);
     let message = MESSAGES.iter().find(|(number, _)| *number == xid).map_or(UNKNOWN, |(_, message)| message);
     let mut labels: Vec<SmolStr> = series.labels.iter().map(SmolStr::new).collect();
     labels.extend([SmolStr::new(xid.to_string()), SmolStr::new_static(message)]);
