@@ -114,10 +114,12 @@ keys! {
     "gpu.enabled": "`true` or `false`", "true", "Whether the GPUs are read.";
     "gpu.sampling_interval": "duration, 100ms to 24h", "1s",
         "How often the GPUs are sampled; energy is split among the models over each such interval.";
-    "gpu.dcgm_compat": "`true` or `false`", "false",
-        "Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under its names and in its units.";
+    "gpu.dcgm_compat": "`true`, `false`, `\"4.8\"` or `\"4.9\"`", "false",
+        "Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under the names and in the units of that release; `true` is `\"4.8\"`.";
     "gpu.pcie_throughput": "`true` or `false`", "false",
         "Whether GPUs that count no PCIe bytes (before Hopper) are asked for their throughput instead: 40 ms a GPU and sample.";
+    "gpu.nvlink_fec": "`true` or `false`", "false",
+        "Whether the bins of forward error correction are exported: 16 series an NVLink (NVLink 5 and newer).";
     "gpu.nvml_library": "absolute path", "", "The NVML library; absent: `libnvidia-ml.so.1`, where the loader finds it.";
     "alerts.enabled": "`true` or `false`", "true", "Whether alert rules are evaluated and alerts sent.";
     "alerts.shipped": "`true` or `false`", "true", "Whether the shipped rules are in force; `citadel-agent alerts rules` prints them.";

@@ -71,8 +71,9 @@ pub fn print(config: &Config) -> String {
     yaml.section(0, "gpu");
     yaml.value(1, "enabled", gpu.enabled);
     yaml.value(1, "sampling_interval", duration(gpu.sampling_interval));
-    yaml.value(1, "dcgm_compat", gpu.dcgm_compat);
+    yaml.value(1, "dcgm_compat", gpu.dcgm_compat.map_or_else(|| "false".to_owned(), |release| quote(release.name())));
     yaml.value(1, "pcie_throughput", gpu.pcie_throughput);
+    yaml.value(1, "nvlink_fec", gpu.nvlink_fec);
     let library = gpu.nvml_library.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "nvml_library", library.as_deref());
 

@@ -172,6 +172,7 @@ fn gpus(page: &Page) -> Vec<Json> {
         &[
             ("up", "citadel_gpu_up"),
             ("utilization", "citadel_gpu_utilization_ratio"),
+            ("sm_active", "citadel_gpu_sm_active_ratio"),
             ("memory_used", "citadel_gpu_memory_used_bytes"),
             ("memory_total", "citadel_gpu_memory_total_bytes"),
             ("power", "citadel_gpu_power_watts"),

@@ -62,8 +62,13 @@ pub struct Page {
 impl Page {
     /// Adds one sample to the family of `desc`, which must have as many labels as `labels` has values.
     pub fn add<const N: usize>(&mut self, desc: &'static Desc, labels: [&str; N], value: Value) {
-        debug_assert_eq!(desc.labels.len(), N, "{}: label count", desc.name);
-        let sample = Sample { labels: labels.map(SmolStr::new).into(), value };
+        self.push(desc, labels.map(SmolStr::new).into(), value);
+    }
+
+    /// Likewise, where the number of labels is known only when it runs.
+    pub fn push(&mut self, desc: &'static Desc, labels: LabelValues, value: Value) {
+        debug_assert_eq!(desc.labels.len(), labels.len(), "{}: label count", desc.name);
+        let sample = Sample { labels, value };
         match self.families.iter_mut().rev().find(|family| std::ptr::eq(family.desc, desc)) {
             Some(family) => family.samples.push(sample),
             None => self.families.push(Family { desc, samples: vec![sample] }),

@@ -43,7 +43,7 @@ struct Series {
 pub type Given<'a> = (&'static Desc, &'a [&'a str], Vec<Option<u32>>);
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 15] = [
+const LABELS: [(&str, &[&str]); 16] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),
@@ -59,6 +59,7 @@ const LABELS: [(&str, &[&str]); 15] = [
     ("mountpoint", &["/", "/data"]),
     ("fstype", &["ext4"]),
     ("location", &[""]),
+    ("result", &["failed"]),
 ];
 
 /// Series of one metric, at most.
