@@ -123,13 +123,13 @@ impl Client {
     }
 
     /// Posts `body` under these header fields, besides those that every request has, and gives what came back.
-    pub async fn post(&mut self, own: &[(HeaderName, &'static str)], body: Vec<u8>) -> Reply {
+    pub async fn post(&mut self, own: &[(HeaderName, &'static str)], body: impl Into<Bytes>) -> Reply {
         let nothing = |words: String| Reply { status: None, words, retry_after: None, headers: HeaderMap::new() };
         let headers = match self.headers(own) {
             Ok(headers) => headers,
             Err(error) => return nothing(error.to_string()),
         };
-        let body = Bytes::from(body);
+        let body = body.into();
         let limit = self.timeout;
         let exchange = async {
             // A kept connection may have been closed by the other side just now; that says nothing about the receiver.

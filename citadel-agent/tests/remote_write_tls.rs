@@ -54,7 +54,7 @@ fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
         let head = String::from_utf8(head).unwrap();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
         stream.read_exact(&mut vec![0; length]).unwrap();
-        let taken = "HTTP/1.1 204 No Content\r\nX-Prometheus-Remote-Write-Samples-Written: 1\r\n\r\n";
+        let taken = "HTTP/1.1 204 No Content\r\nX-Prometheus-Remote-Write-Samples-Written: 100000\r\n\r\n";
         stream.write_all(taken.as_bytes()).unwrap();
     }
 }

@@ -77,8 +77,8 @@ keys! {
     "remote_write.job": "string", "citadel-agent", "The label `job` of every series.";
     "remote_write.instance": "string", "", "The label `instance` of every series; absent: the host's name.";
     "remote_write.external_labels": "mapping of label name to value", "{}", "Further labels of every series.";
-    "remote_write.histograms": "`both`, `native` or `classic`", "both",
-        "How histograms are sent. Native ones go only where the receiver takes them; to one that does not, `native` sends classic ones.";
+    "remote_write.histograms": "`auto`, `both`, `native` or `classic`", "auto",
+        "How histograms are sent where the destination does not say. `auto`: classic ones, and native ones besides to a receiver that confirms remote write 2.0 and does not say that it is VictoriaMetrics or InfluxDB. The others are sent in 1.0 too; to a receiver that refuses native ones, `native` sends classic ones.";
     "remote_write.max_bytes": "bytes, 64KiB or more", r#""1GiB""#,
         "Most bytes kept; beyond them the oldest samples are dropped, and counted.";
     "remote_write.max_age": "age, 1h to 10 years", r#""7d""#, "Older samples are dropped, and counted.";
@@ -88,6 +88,8 @@ keys! {
         "Where samples go. Required, except for the destination `prometheus`, which is `remote_monitoring.prometheus.remote_write_url`.";
     "remote_write.destinations.*.protocol": "`auto`, `1.0` or `2.0`", "auto",
         "Remote-write protocol; `auto` is 2.0, and 1.0 for a receiver that knows no other, which is remembered for a day.";
+    "remote_write.destinations.*.histograms": "`auto`, `both`, `native` or `classic`", "",
+        "How histograms are sent to this destination; absent: as `remote_write.histograms` says.";
     "remote_write.destinations.*.denied": "`park` or `drop`", "park",
         "When the receiver answers 401, 403, 404 or a redirect: wait and try once a minute, or drop what was not let in.";
     "remote_write.destinations.*.timeout": "duration, 100ms to 24h", "30s", "How long a request may take.";

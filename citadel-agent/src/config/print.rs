@@ -139,6 +139,8 @@ fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
         yaml.section(2, &key(name));
         yaml.optional(3, "url", destination.url.as_deref());
         yaml.value(3, "protocol", quote(word(Protocol::WORDS, &destination.protocol)));
+        let histograms = destination.histograms.as_ref().map(|histograms| word(Histograms::WORDS, histograms));
+        yaml.optional(3, "histograms", histograms);
         yaml.value(3, "denied", word(Denied::WORDS, &destination.denied));
         yaml.value(3, "timeout", duration(destination.timeout));
         print_access(yaml, 3, &destination.access);
