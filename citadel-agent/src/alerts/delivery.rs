@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::notification::{HEADERS, Notification, body};
 use super::outbox::{Batch, Outbox};
 use super::peers::Peer;
-use crate::client::{Client, Reply};
+use crate::outbound::{Client, Reply};
 use crate::sources::alerts::PeerNumbers;
 
 /// Most alerts that wait for one peer: more than a host has, and some megabytes.

@@ -69,7 +69,12 @@ keys! {
     "remote_monitoring.alerting.bearer_token_file": "absolute path", "",
         "File that holds a bearer token, read for each request.";
     "remote_monitoring.alerting.ca_file": "absolute path", "",
-        "CA certificates to trust, PEM, instead of the host's own.";
+        "CA certificates to trust, PEM, instead of the host's own; read again when the file changes.";
+    "remote_monitoring.alerting.cert_file": "absolute path", "",
+        "The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.";
+    "remote_monitoring.alerting.key_file": "absolute path", "", "Its private key, PEM.";
+    "remote_monitoring.alerting.headers": "mapping of header names to values", "{}",
+        "Further header fields of each request, a tenant's for example.";
     "remote_write.interval": "duration, 100ms to 24h", "",
         "How often samples are collected for remote write; absent: every `remote_monitoring.prometheus.scrape_interval`.";
     "remote_write.directory": "absolute path", "",
@@ -98,7 +103,12 @@ keys! {
     "remote_write.destinations.*.bearer_token_file": "absolute path", "",
         "File that holds a bearer token, read for each request.";
     "remote_write.destinations.*.ca_file": "absolute path", "",
-        "CA certificates to trust, PEM, instead of the host's own.";
+        "CA certificates to trust, PEM, instead of the host's own; read again when the file changes.";
+    "remote_write.destinations.*.cert_file": "absolute path", "",
+        "The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.";
+    "remote_write.destinations.*.key_file": "absolute path", "", "Its private key, PEM.";
+    "remote_write.destinations.*.headers": "mapping of header names to values", "{}",
+        "Further header fields of each request, a tenant's for example.";
     "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
     "ebpf.recvq": "`true` or `false`", "true",
         "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";

@@ -153,6 +153,16 @@ fn print_access(yaml: &mut Yaml, depth: usize, access: &Access) {
     yaml.optional(depth, "password_file", path(&access.password_file).as_deref());
     yaml.optional(depth, "bearer_token_file", path(&access.bearer_token_file).as_deref());
     yaml.optional(depth, "ca_file", path(&access.ca_file).as_deref());
+    yaml.optional(depth, "cert_file", path(&access.cert_file).as_deref());
+    yaml.optional(depth, "key_file", path(&access.key_file).as_deref());
+    if access.headers.is_empty() {
+        yaml.value(depth, "headers", "{}");
+    } else {
+        yaml.section(depth, "headers");
+        for (name, value) in &access.headers {
+            yaml.value(depth + 1, &key(name), quote(value));
+        }
+    }
 }
 
 /// How a value is written.

@@ -5,15 +5,15 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 
 use super::encode::Protocol;
 use super::sender::{Answer, Written};
-use crate::client;
-pub use crate::client::UrlError;
 use crate::config::resolved::remote_write::Destination;
+use crate::outbound;
+pub use crate::outbound::UrlError;
 
 /// Which protocol the body is.
 const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
 
 /// A receiver.
-pub struct Client(client::Client);
+pub struct Client(outbound::Client);
 
 impl Client {
     /// A client for `destination`, which has a URL.
@@ -22,7 +22,7 @@ impl Client {
     /// See [`UrlError`].
     pub fn new(destination: &Destination) -> Result<Self, UrlError> {
         let url = destination.url.as_deref().unwrap_or_default();
-        client::Client::new(url, &destination.access, destination.timeout).map(Self)
+        outbound::Client::new(url, &destination.access, destination.timeout).map(Self)
     }
 
     /// Posts `body` and gives what came back; that nothing came back is an answer too.

@@ -75,8 +75,11 @@ fn destination() -> impl Strategy<Value = Destination> {
     let protocol = prop::sample::select(vec![Protocol::Auto, Protocol::V1, Protocol::V2]);
     let denied = prop::sample::select(vec![Denied::Park, Denied::Drop]);
     let how = (protocol, denied, prop::option::of(histograms()));
-    (how, 1u64..86_400, prop::option::of((text(), path())), path(), path()).prop_map(
-        |((protocol, denied, histograms), timeout, basic, token, ca_file)| {
+    let more =
+        (prop::option::of((path(), path())), prop::collection::btree_map("x-[a-z0-9-]{1,9}", "[!-~]{1,9}", 0..3));
+    (how, 1u64..86_400, prop::option::of((text(), path())), path(), path(), more).prop_map(
+        |((protocol, denied, histograms), timeout, basic, token, ca_file, (pair, headers))| {
+            let pair = pair.and_then(|(certificate, key)| Some((certificate?, key?)));
             let basic = basic.and_then(|(username, file)| Some((username, file?)));
             Destination {
                 url: Some("http://a.test/".to_owned()),
@@ -89,6 +92,9 @@ fn destination() -> impl Strategy<Value = Destination> {
                     username: basic.clone().map(|(username, _)| username),
                     password_file: basic.map(|(_, file)| file),
                     ca_file,
+                    cert_file: pair.clone().map(|(certificate, _)| certificate),
+                    key_file: pair.map(|(_, key)| key),
+                    headers,
                 },
             }
         },
