@@ -35,9 +35,10 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait that a receiver may ask for.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// The longest wait between two requests that are refused, while something that is wanted is looked for; and when that was in
-/// vain.
-const LONGEST_REFUSED: Duration = Duration::from_secs(4);
+/// So many waits between requests that are refused grow, where nothing was ever wanted; then a batch is searched at an even pace.
+const SLOW_REFUSALS: u32 = 4;
+
+/// The wait between two requests that are refused, once the search was in vain.
 const REFUSED: Duration = Duration::from_secs(1);
 
 /// How long a wait differs by chance, so that many agents do not come back together.
@@ -237,9 +238,7 @@ impl Sender {
         events.extend(match (answer.status, trial) {
             (Some(200..=299 | 400 | 413 | 422), Some(Trial::Type)) | (Some(200..=299), Some(Trial::Samples)) => {
                 self.only_v1(now_ms);
-                let mut events = vec![Event::OnlyV1];
-                events.extend(self.understood(now_ms, sent, answer, piece));
-                events
+                [Event::OnlyV1].into_iter().chain(self.understood(now_ms, sent, answer, piece)).collect()
             }
             (Some(400 | 413 | 415 | 422), Some(Trial::Samples)) => {
                 // Not a matter of the protocol: it does not want the samples.
@@ -373,8 +372,11 @@ impl Sender {
         let doubted = self.refusing.is_none_or(|since| now.saturating_sub(since) >= SEARCH);
         if !front.wanted && !self.takes {
             // A receiver of which nobody knows that it takes anything is not asked again and again.
-            let longest = if doubted { LONGEST_REFUSED } else { REFUSED };
-            let pause = FIRST_WAIT.saturating_mul(1 << self.refusals.min(16)).min(longest);
+            let pause = match self.refusals {
+                few @ ..SLOW_REFUSALS => FIRST_WAIT * (1 << few),
+                _ if doubted => FIRST_WAIT,
+                _ => REFUSED,
+            };
             self.refusals += 1;
             self.wait = self.wait.max(now + pause);
         }
