@@ -11,7 +11,7 @@ use super::figures::PeerNumbers;
 use super::notification::{HEADERS, Notification, body};
 use super::outbox::{Batch, Outbox};
 use super::peers::Peer;
-use crate::client::{Client, Reply};
+use crate::outbound::{Client, Reply};
 
 /// Most alerts that wait for one peer: more than a host has, and some megabytes.
 const CAPACITY: usize = 4096;

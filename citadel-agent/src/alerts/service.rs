@@ -16,10 +16,10 @@ use super::peers::{Peer, peers};
 use super::saved::{Saved, read_saved, write_saved};
 use super::state::{Alert, Phase};
 use super::window::Millis;
-use crate::client::{Client, UrlError};
 use crate::collector::{Pages, wall_ms};
 use crate::config::resolved::Config;
 use crate::metrics::family::Page;
+use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
 use crate::state_file;
 

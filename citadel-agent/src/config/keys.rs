@@ -69,7 +69,12 @@ keys! {
     "remote_monitoring.alerting.bearer_token_file": "absolute path", "",
         "File that holds a bearer token, read for each request.";
     "remote_monitoring.alerting.ca_file": "absolute path", "",
-        "CA certificates to trust, PEM, instead of the host's own.";
+        "CA certificates to trust, PEM, instead of the host's own; read again when the file changes.";
+    "remote_monitoring.alerting.cert_file": "absolute path", "",
+        "The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.";
+    "remote_monitoring.alerting.key_file": "absolute path", "", "Its private key, PEM.";
+    "remote_monitoring.alerting.headers": "mapping of header names to values", "{}",
+        "Further header fields of each request, a tenant's for example.";
     "remote_write.interval": "duration, 100ms to 24h", "",
         "How often samples are collected for remote write; absent: every `remote_monitoring.prometheus.scrape_interval`.";
     "remote_write.directory": "absolute path", "",
@@ -77,8 +82,8 @@ keys! {
     "remote_write.job": "string", "citadel-agent", "The label `job` of every series.";
     "remote_write.instance": "string", "", "The label `instance` of every series; absent: the host's name.";
     "remote_write.external_labels": "mapping of label name to value", "{}", "Further labels of every series.";
-    "remote_write.histograms": "`both`, `native` or `classic`", "both",
-        "How histograms are sent. Native ones go only where the receiver takes them; to one that does not, `native` sends classic ones.";
+    "remote_write.histograms": "`auto`, `both`, `native` or `classic`", "auto",
+        "How histograms are sent where the destination does not say. `auto`: classic ones, and native ones besides to a receiver that confirms remote write 2.0 and does not say that it is VictoriaMetrics or InfluxDB. The others are sent in 1.0 too; to a receiver that refuses native ones, `native` sends classic ones.";
     "remote_write.max_bytes": "bytes, 64KiB or more", r#""1GiB""#,
         "Most bytes kept; beyond them the oldest samples are dropped, and counted.";
     "remote_write.max_age": "age, 1h to 10 years", r#""7d""#, "Older samples are dropped, and counted.";
@@ -88,6 +93,8 @@ keys! {
         "Where samples go. Required, except for the destination `prometheus`, which is `remote_monitoring.prometheus.remote_write_url`.";
     "remote_write.destinations.*.protocol": "`auto`, `1.0` or `2.0`", "auto",
         "Remote-write protocol; `auto` is 2.0, and 1.0 for a receiver that knows no other, which is remembered for a day.";
+    "remote_write.destinations.*.histograms": "`auto`, `both`, `native` or `classic`", "",
+        "How histograms are sent to this destination; absent: as `remote_write.histograms` says.";
     "remote_write.destinations.*.denied": "`park` or `drop`", "park",
         "When the receiver answers 401, 403, 404 or a redirect: wait and try once a minute, or drop what was not let in.";
     "remote_write.destinations.*.timeout": "duration, 100ms to 24h", "30s", "How long a request may take.";
@@ -96,7 +103,12 @@ keys! {
     "remote_write.destinations.*.bearer_token_file": "absolute path", "",
         "File that holds a bearer token, read for each request.";
     "remote_write.destinations.*.ca_file": "absolute path", "",
-        "CA certificates to trust, PEM, instead of the host's own.";
+        "CA certificates to trust, PEM, instead of the host's own; read again when the file changes.";
+    "remote_write.destinations.*.cert_file": "absolute path", "",
+        "The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.";
+    "remote_write.destinations.*.key_file": "absolute path", "", "Its private key, PEM.";
+    "remote_write.destinations.*.headers": "mapping of header names to values", "{}",
+        "Further header fields of each request, a tenant's for example.";
     "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
     "ebpf.recvq": "`true` or `false`", "true",
         "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";

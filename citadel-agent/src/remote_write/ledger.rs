@@ -57,6 +57,9 @@ pub struct Receiver {
     pub only_v1_ms: Option<i64>,
     /// When it was found to take no native histograms.
     pub no_native_ms: Option<i64>,
+    /// Whether it has confirmed 2.0. Absent where it has not, so that ledgers of before keep their checksum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub knows_v2: bool,
 }
 
 impl Ledger {
@@ -67,12 +70,25 @@ impl Ledger {
         Self { begin, seq, end: seq, acknowledged: 0, rejected: 0, dropped: BTreeMap::new(), receiver }
     }
 
-    /// Moves the cursor over `range`, which begins where it is. What lies behind it already counts once.
+    /// Moves the cursor over `range`, which begins where it is. What the cursor has passed already counts once.
     pub fn settle(&mut self, range: Range<u64>, outcome: Outcome) {
+        self.settle_some(range, 0, outcome, outcome);
+    }
+
+    /// The same for a range of which `some` samples have one outcome, and all others another.
+    pub fn settle_some(&mut self, range: Range<u64>, some: u64, outcome: Outcome, others: Outcome) {
         debug_assert!(range.start <= self.seq, "samples are settled in order");
         let count = range.end.saturating_sub(self.seq);
+        let some = some.min(count);
         self.seq += count;
+        self.add(some, outcome);
+        self.add(count - some, others);
+    }
+
+    fn add(&mut self, count: u64, outcome: Outcome) {
         match outcome {
+            // A reason without samples is no reason.
+            _ if count == 0 => {}
             Outcome::Acknowledged => self.acknowledged += count,
             Outcome::Rejected => self.rejected += count,
             Outcome::Dropped(reason) => *self.dropped.entry(reason).or_default() += count,
@@ -203,15 +219,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_sample_is_counted_once(
-            begin in 0u64..1000, steps in prop::collection::vec((0u64..50, 0u64..50, 0usize..4), 0..60)
+            begin in 0u64..1000, steps in prop::collection::vec((0u64..50, 0u64..50, 0u64..60, 0usize..4), 0..60)
         ) {
             let outcomes = [
                 Outcome::Acknowledged, Outcome::Rejected, Outcome::Dropped(Reason::Size), Outcome::Dropped(Reason::Age),
             ];
             let mut ledger = Ledger::new(begin);
-            for (back, length, outcome) in steps {
+            for (back, length, some, outcome) in steps {
                 let from = ledger.seq.saturating_sub(back);
-                ledger.settle(from..from + length, outcomes[outcome]);
+                ledger.settle_some(from..from + length, some, outcomes[outcome], outcomes[(outcome + 1) % 4]);
                 prop_assert!(ledger.holds());
                 let end = ledger.seq + back;
                 let settled = ledger.acknowledged + ledger.rejected + ledger.dropped.values().sum::<u64>();

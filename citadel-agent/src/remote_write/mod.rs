@@ -16,7 +16,9 @@ mod dead_letter;
 mod destination;
 pub mod encode;
 pub mod ledger;
+mod queue;
 pub mod record;
+pub mod refused;
 pub mod sender;
 pub mod series;
 mod service;
@@ -96,11 +98,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
     for (name, destination) in config.destinations() {
         let client =
             Client::new(&destination).map_err(|error| StartError::Destination { name: name.clone(), error })?;
-        let settings = Settings {
-            protocol: destination.protocol,
-            histograms: config.remote_write.histograms,
-            denied: destination.denied,
-        };
+        let settings = Settings::of(&destination);
         clients.push((name, client, settings));
     }
     Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients, told: None }))

@@ -1,0 +1,43 @@
+//! Files of credentials and CAs: bounded, and read again when they have changed.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The largest file of credentials or certificates: the CAs of a whole host take a quarter of it.
+const LARGEST: u64 = 1 << 20;
+
+/// What tells one state of a file from another; `None` where it cannot be seen.
+pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {error}", path.display())]
+pub(super) struct FileError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// The state of the file at `path` now. A renewal that replaces the file changes the inode, one that writes to it the times.
+pub(super) fn stamp(path: &Path) -> Stamp {
+    let of = |meta: Metadata| (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec());
+    std::fs::metadata(path).ok().map(of)
+}
+
+/// All that is in the file at `path`.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let wrong = |error| FileError { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(wrong)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(wrong(io::Error::other(format!("it has more than {LARGEST} bytes")))),
+        false => Ok(bytes),
+    }
+}
+
+/// The text in the file at `path`.
+pub(super) fn text(path: &Path) -> Result<String, FileError> {
+    let wrong = |error| FileError { path: path.to_owned(), error: io::Error::other(error) };
+    String::from_utf8(read(path)?).map_err(wrong)
+}
