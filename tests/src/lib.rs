@@ -19,6 +19,7 @@ pub mod http;
 pub mod names;
 pub mod netns;
 pub mod peer;
+pub mod raw;
 pub mod scrape;
 pub mod systemd;
 pub mod tools;

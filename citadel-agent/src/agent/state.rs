@@ -174,11 +174,6 @@ impl State {
         discovered
     }
 
-    pub(super) fn tick(&mut self) {
-        self.follow();
-        self.families.sweep();
-    }
-
     /// Does what can fail of a reload, without changing what runs.
     pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, ProbeError> {
         let ports = config.models.measured_ports();

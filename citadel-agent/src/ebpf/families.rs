@@ -139,15 +139,6 @@ impl Families {
         }
     }
 
-    /// Forgets what handshakes left behind.
-    pub fn sweep(&mut self) {
-        if let Some(net) = &mut self.net
-            && let Err(error) = net.sweep_early()
-        {
-            warn!(%error, "cannot sweep early connections");
-        }
-    }
-
     /// Which of the families that are to run do not, if any: what a reload must not bring about.
     #[must_use]
     pub fn broken(&self) -> Option<&FamilyStatus> {
@@ -177,7 +168,7 @@ impl Families {
     /// Entries in use and capacity of the maps that can be full.
     pub fn fill(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         let slots = || ("model_stats", self.slots.ports().count() as u64, u64::from(self.slots.capacity()));
-        let net = self.net.iter().flat_map(move |net| std::iter::once(slots()).chain(net.fill()));
+        let net = self.net.iter().flat_map(move |net| [slots(), net.fill()]);
         let sched = self.sched.iter().flat_map(Sched::fill);
         net.chain(sched).chain(self.syscalls.iter().flat_map(Syscalls::fill))
     }
