@@ -33,7 +33,7 @@ use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
 
 use maps::{BLANK, CONNECTIONS, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
-use packet::{Segment, Unread};
+use packet::Segment;
 use sink::Counters;
 
 /// What a cgroup program returns to let the packet pass.
@@ -83,10 +83,7 @@ pub fn net_sockops(ctx: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn ingress(skb: *mut __sk_buff, slot: u32) {
-    let mut segment = match Segment::read(skb) {
-        Ok(segment) => segment,
-        Err(why) => return unread(skb, why),
-    };
+    let Some(mut segment) = Segment::read(skb) else { return unread(skb) };
     let sock = packet::sock(skb);
     if sock.is_null() {
         return;
@@ -126,7 +123,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 /// and counts when `net_sockops` gives it to the child, in the same softirq.
 #[inline(always)]
 fn early_ingress(skb: *mut __sk_buff) {
-    let Ok(segment) = Segment::read(skb) else { return };
+    let Some(segment) = Segment::read(skb) else { return };
     let Some(Early { pending, connection, .. }) = early(skb, &segment) else { return };
     receive(connection, skb, &segment, EARLY_INGRESS, pending);
     if segment.is_fin() {
@@ -136,8 +133,8 @@ fn early_ingress(skb: *mut __sk_buff) {
 
 /// A packet that is not measured.
 #[inline(always)]
-fn unread(skb: *mut __sk_buff, why: Unread) {
-    if why == Unread::Header {
+fn unread(skb: *mut __sk_buff) {
+    if packet::is_tcp(skb) {
         sink::lost(Lost::PacketHeader, 1);
         say::unreadable(skb);
     }
@@ -158,10 +155,7 @@ fn receive<S: Sink>(connection: &mut Connection, skb: *mut __sk_buff, segment: &
 
 #[inline(always)]
 fn egress(skb: *mut __sk_buff, slot: u32) {
-    let mut segment = match Segment::read(skb) {
-        Ok(segment) => segment,
-        Err(why) => return unread(skb, why),
-    };
+    let Some(mut segment) = Segment::read(skb) else { return unread(skb) };
     if segment.is_bare() {
         return;
     }

@@ -47,17 +47,6 @@ pub(crate) fn sock(skb: *mut __sk_buff) -> *mut bpf_sock {
     unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() }
 }
 
-/// Why a packet is no [`Segment`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unread {
-    /// It is no TCP, so it is none of a model's.
-    Foreign,
-    /// Its headers are not where they should be.
-    Header,
-}
-
-/// Bytes of an IPv4 header without options.
-const IPV4_HEADER: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: usize = 40;
 /// Extension headers that are walked through: BIG TCP has one (hop by hop, with the length; kernels before it went without).
@@ -70,12 +59,12 @@ const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, 0 | 43 | 60)
 }
 
-/// Where the TCP header behind IPv6 extension headers begins; 0 if there is none. Not inlined: what a packet with extensions
+/// Where the TCP header behind IPv6 extension headers begins; 0 if there is none, or the packet is of IPv4. Not inlined: what a packet with extensions
 /// looks like is nothing that the verifier should remember through the parser.
 #[inline(never)]
 fn behind_extensions(skb: *mut __sk_buff) -> u32 {
     let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
-    if data + IPV6_HEADER > end {
+    if context!(skb, protocol) != IPV6 || data + IPV6_HEADER > end {
         return 0;
     }
     // SAFETY: the IPv6 header is inside the packet.
@@ -98,6 +87,18 @@ fn behind_extensions(skb: *mut __sk_buff) -> u32 {
     if protocol == IPPROTO_TCP { at as u32 } else { 0 }
 }
 
+/// Whether a packet whose headers could not be read ([`Segment::read`]) is TCP all the same. No TCP is none of a model's.
+#[inline(never)]
+pub(crate) fn is_tcp(skb: *mut __sk_buff) -> bool {
+    let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
+    // Bytes of an IPv4 header without options.
+    if context!(skb, protocol) != IPV4 || data + 20 > end {
+        return behind_extensions(skb) != 0;
+    }
+    // SAFETY: the header is inside the packet.
+    unsafe { *(data as *const u8).add(9) == IPPROTO_TCP }
+}
+
 /// What a TCP segment's headers say.
 pub(crate) struct Segment {
     pub(crate) seq: u32,
@@ -111,34 +112,36 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Reads the headers.
+    /// Reads the headers; `None` for what is no TCP.
     #[inline(always)]
-    pub(crate) fn read(skb: *mut __sk_buff) -> Result<Self, Unread> {
+    pub(crate) fn read(skb: *mut __sk_buff) -> Option<Self> {
         let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
         let protocol = context!(skb, protocol);
-        if data + IPV4_HEADER > end {
-            return Err(Unread::Foreign);
+        if data + IPV6_HEADER > end {
+            return None;
         }
         let header = data as *const u8;
         // SAFETY: so many bytes from `data` on are inside the packet.
         let (ip_len, protocol) = unsafe {
             if protocol == IPV4 {
                 ((*header as u32 & 0xf) * 4, *header.add(9))
-            } else if protocol == IPV6 && data + IPV6_HEADER <= end {
-                match *header.add(6) {
-                    extension if is_extension(extension) => (bounded(behind_extensions(skb) as u64, 0xfff) as u32, IPPROTO_TCP),
-                    protocol => (IPV6_HEADER as u32, protocol),
-                }
+            } else if protocol == IPV6 {
+                (IPV6_HEADER as u32, *header.add(6))
             } else {
-                return Err(Unread::Foreign);
+                return None;
             }
         };
-        if protocol != IPPROTO_TCP || ip_len == 0 {
-            return Err(Unread::Foreign);
+        let ip_len = match protocol {
+            IPPROTO_TCP => ip_len,
+            extension if is_extension(extension) => bounded(behind_extensions(skb) as u64, 0xfff) as u32,
+            _ => return None,
+        };
+        if ip_len == 0 {
+            return None;
         }
         let tcp = data + ip_len as usize;
         if tcp + 20 > end {
-            return Err(Unread::Header);
+            return None;
         }
         let tcp = tcp as *const u8;
         // SAFETY: 20 bytes from `tcp` on are inside the packet; packet data need not be aligned.
@@ -156,7 +159,7 @@ impl Segment {
         let len = total.saturating_sub(at);
         // SYN takes the first sequence number.
         let seq = if flags & SYN != 0 { seq.wrapping_add(1) } else { seq };
-        Ok(Self { seq, ack, len, source_port, at, flags })
+        Some(Self { seq, ack, len, source_port, at, flags })
     }
 
     /// Nothing but an acknowledgement.
