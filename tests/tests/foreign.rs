@@ -93,7 +93,9 @@ fn extension_headers_of_ipv6_are_passed_over() {
         wire.send_packet(&raw::v6(client, &header, 0, &extensions, payload.as_bytes()));
     };
     let answered = |what: &str| {
-        (0..50).find_map(|_| wire.receive(100).filter(|answer| answer.header.port == port)).unwrap_or_else(|| panic!("{what}"))
+        (0..50)
+            .find_map(|_| wire.receive(100).filter(|answer| answer.header.port == port))
+            .unwrap_or_else(|| panic!("{what}"))
     };
     send(1, 0, SYN, "");
     let mut ack = answered("an answer to the SYN").header.seq.wrapping_add(1);
@@ -120,7 +122,9 @@ fn a_request_that_comes_with_the_syn_belongs_to_its_connection() {
     let server = wire.enter(|| {
         // TFO_SERVER_ENABLE and TFO_SERVER_COOKIE_NOT_REQD of `<net/tcp.h>`.
         std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "514").expect("allow TCP Fast Open");
-        Server::bind_with(SocketAddr::from((SERVER, 0)), |socket| set_tcp_option(&socket.as_fd(), libc::TCP_FASTOPEN, 16))
+        Server::bind_with(SocketAddr::from((SERVER, 0)), |socket| {
+            set_tcp_option(&socket.as_fd(), libc::TCP_FASTOPEN, 16)
+        })
     });
     let agent = Agent::measuring(server.port());
     let response = answer("200 OK", "{}");
@@ -138,5 +142,7 @@ fn a_request_that_comes_with_the_syn_belongs_to_its_connection() {
     page.assert_nothing_lost();
     assert_eq!(page.counter(REQUESTS).by(["endpoint", "code"]), sums([("models 200", 3)]));
     assert_eq!(page.counter(REQUEST_BYTES).value(), 3 * request.len() as u64);
-    assert!(page.histogram("citadel_model_time_to_first_byte_seconds").sum() >= Duration::from_millis(60).as_secs_f64());
+    assert!(
+        page.histogram("citadel_model_time_to_first_byte_seconds").sum() >= Duration::from_millis(60).as_secs_f64()
+    );
 }

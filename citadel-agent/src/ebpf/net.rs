@@ -63,6 +63,8 @@ pub struct Net {
     lost: Mapped<u64>,
     /// Connections that were open before the programs saw any begin.
     older: Vec<Socket>,
+    /// Where in the kernel's structs `recvq` finds what it reads was known.
+    knows_types: bool,
 }
 
 /// [`abi::PortRange`] as aya wants it.
@@ -117,6 +119,7 @@ impl Net {
             receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
             older: Vec::new(),
+            knows_types: layout.is_some(),
             #[cfg(feature = "bpf-log")]
             _log: super::log::forward(Family::Net, &mut ebpf),
             ebpf,
@@ -142,6 +145,22 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// Takes the `recvq` family away again; `net` goes on.
+    pub fn detach_receive_queue(&mut self) {
+        for program in Family::Recvq.programs() {
+            if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(program.name) {
+                // One that was not loaded needs nothing.
+                _ = program.unload();
+            }
+        }
+    }
+
+    /// Whether [`Self::attach_receive_queue`] can be called: the kernel's types were known when the programs were loaded.
+    #[must_use]
+    pub const fn can_attach_receive_queue(&self) -> bool {
+        self.knows_types
     }
 
     /// How long the requests of a slot's model lay in the receive queue, if one was read.
