@@ -1,8 +1,8 @@
 //! What the kernel keeps per connection, and of what arrives before there is one.
 
 use crate::apart::Apart;
-use crate::http::Text;
 use crate::http::Pending;
+use crate::http::Text;
 use crate::http::conn::Conn;
 
 /// Payload bytes that a [`Window`] holds: the head of most messages; a power of two.

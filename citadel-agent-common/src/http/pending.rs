@@ -40,7 +40,8 @@ impl Pending {
         if self.begun != 0 {
             sink.begun(self.begun);
         }
-        let lost = [(Lost::RequestFraming, self.framing), (Lost::PipelineFull, self.pipeline), (Lost::StepLimit, self.steps)];
+        let lost =
+            [(Lost::RequestFraming, self.framing), (Lost::PipelineFull, self.pipeline), (Lost::StepLimit, self.steps)];
         for (why, count) in lost {
             if count != 0 {
                 sink.lost(why, count);

@@ -17,13 +17,12 @@ mod sink;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN, bpf_sock,
-    bpf_sock_ops, bpf_tcp_sock,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED,
+    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops, bpf_tcp_sock,
 };
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_ns, bpf_map_update_elem, bpf_sk_storage_get,
-    bpf_sock_ops_cb_flags_set,
+    bpf_ktime_get_ns, bpf_map_update_elem, bpf_sk_storage_get, bpf_sock_ops_cb_flags_set,
 };
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
@@ -234,7 +233,8 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         // What came early becomes the connection's first state.
         let came_early = early.present != 0 && early.first_seq == rcv_nxt && early.tuple.is(&tuple);
         // SAFETY: a member of a map value. Kernels before 5.11 take no pointer that may be null for the first value.
-        let first = if came_early { &raw mut early.connection } else { unsafe { (&raw const (*blank).connection).cast_mut() } };
+        let first =
+            if came_early { &raw mut early.connection } else { unsafe { (&raw const (*blank).connection).cast_mut() } };
         let Some(connection) = storage(sock, first.cast()) else { return };
         connection.known = 1;
         connection.open = 1;
