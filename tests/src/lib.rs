@@ -20,6 +20,7 @@ pub mod limit;
 pub mod names;
 pub mod netns;
 pub mod peer;
+pub mod raw;
 pub mod scrape;
 pub mod systemd;
 pub mod tools;

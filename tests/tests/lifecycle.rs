@@ -8,7 +8,7 @@ use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
 use citadel_agent_tests::get::get as fetch;
 use citadel_agent_tests::http::{answer, get};
-use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, REQUESTS};
+use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, RECEIVE_QUEUE, REQUEST_BYTES, REQUESTS};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::pause;
@@ -87,6 +87,70 @@ fn a_reload_adds_a_port_and_keeps_what_the_others_counted() {
     let expected = sums([(&format!("old {}", old.port()), 5), (&format!("new {}", new.port()), counted + 4)]);
     assert_eq!(by_model(&page), expected);
     assert_eq!(bpf::held_by(agent.pid(), Kind::Link), held, "the programs stayed attached");
+}
+
+#[test]
+fn a_reload_replaces_only_the_families_whose_keys_changed() {
+    let server = Server::bind();
+    let setup = Setup::new().model("model", server.port());
+    let agent = setup.clone().start();
+    agent.assert_measuring();
+    send(&server, 4);
+    let programs = |agent: &Agent| bpf::held_by(agent.pid(), Kind::Program);
+    let before = programs(&agent);
+    let page = assert_eventually!(agent, |page| page.requests() == 4);
+    let bytes = page.counter(REQUEST_BYTES).value();
+    let changes = [
+        ("syscall_form: raw_tp", "syscall_form: raw_tp, syscall_names: [read, write]"),
+        ("syscall_names: [read, write]", "syscalls: false"),
+        ("syscalls: false", "syscalls: false, sched: false"),
+        ("sched: false", "sched: false, recvq: false"),
+        ("recvq: false", "recvq: true"),
+        (", sched: false, recvq: true", ""),
+    ];
+    for (nth, (from, to)) in changes.into_iter().enumerate() {
+        let changed = agent.config().replace(from, to);
+        assert_ne!(changed, agent.config(), "{from}");
+        agent.reload_with(&changed);
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while agent.log().matches("configuration reloaded").count() <= nth {
+            assert!(Instant::now() < deadline, "no reload after {to}:\n{}", agent.log());
+            pause(20);
+        }
+        let page = agent.scrape();
+        assert_eq!((page.requests(), page.counter(REQUEST_BYTES).value()), (4, bytes), "after {to}");
+    }
+    assert!(programs(&agent).intersection(&before).count() >= 4, "the programs of net are the same");
+    // It goes on to count, and who reads is seen again.
+    send(&server, 3);
+    let page = assert_eventually!(agent, |page| page.requests() == 7);
+    page.assert_nothing_lost();
+    assert!(page.histogram(RECEIVE_QUEUE).count() >= 3, "recvq is back:\n{page}");
+}
+
+#[test]
+fn signals_while_programs_load_leave_no_family_broken() {
+    let server = Server::bind();
+    let agent = Setup::new().model("model", server.port()).start();
+    agent.assert_measuring();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("read the mounts");
+    let cgroup = mounts.lines().find(|line| line.starts_with("cgroup2 ")).and_then(|line| line.split(' ').nth(1));
+    let plain = "ebpf: { syscall_form: raw_tp }".to_owned();
+    let named = format!("ebpf: {{ syscall_form: raw_tp, cgroup: {} }}", cgroup.expect("cgroup v2 is mounted"));
+    // Each has net loaded again, and is itself followed by more signals than the kernel needs to be disturbed.
+    for (from, to) in [(&plain, &named), (&named, &plain), (&plain, &named)] {
+        let config = agent.config().replace(from, to);
+        assert!(config.contains(to));
+        agent.reload_with(&config);
+        for _ in 0..300 {
+            agent.signal(Signal::HUP);
+            pause(3);
+        }
+        let status = agent.status();
+        for family in ["net", "sched", "syscalls"] {
+            assert_eq!(status["families"][family]["status"], "ok", "{family}: {:#}", status["families"][family]);
+        }
+    }
 }
 
 #[test]

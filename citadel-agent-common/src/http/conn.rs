@@ -74,6 +74,10 @@ pub struct Conn {
     protocol: u32,
     /// Requests whose first byte has come so far.
     come: u32,
+    /// Up to where the server's TCP has the client's bytes in order, as ingress asked it last.
+    in_order: u32,
+    /// `in_order` is known.
+    asked: u32,
     _apart_from_rx: Apart,
     // Written by egress.
     tx: Framer,
@@ -91,6 +95,7 @@ pub struct Conn {
     body_begun: u32,
     /// Up to where the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
+    /// `acknowledged` is known.
     acknowledges: u32,
     _apart_from_tx: Apart,
     /// None lies in two cache lines: `crate::connection` holds it to that.
@@ -122,6 +127,8 @@ impl Conn {
         client_ended: 0,
         protocol: Protocol::Unknown as u32,
         come: 0,
+        in_order: 0,
+        asked: 0,
         _apart_from_rx: Apart::NEW,
         tx: Framer::NEW,
         tx_first_ns: 0,
@@ -164,11 +171,26 @@ impl Conn {
         self.client_ended = 1;
     }
 
-    /// The server's TCP has everything up to `seq`.
+    /// For ingress: the server's TCP has everything up to `seq`.
     #[inline(always)]
-    pub const fn acknowledge(&mut self, seq: u32) {
-        self.acknowledged = seq;
-        self.acknowledges = 1;
+    pub const fn has_in_order(&mut self, seq: u32) {
+        self.in_order = seq;
+        self.asked = 1;
+    }
+
+    /// Up to where the server's TCP is known to have the client's bytes, at least `next`: by what it has acknowledged, and by
+    /// what ingress has asked it.
+    #[inline(always)]
+    fn server_has(&self, next: u32) -> u32 {
+        let (acknowledged, in_order) = (fresh!(self.acknowledged), self.in_order);
+        let mut to = next;
+        if self.acknowledges != 0 && after(acknowledged, to) {
+            to = acknowledged;
+        }
+        if self.asked != 0 && after(in_order, to) {
+            to = in_order;
+        }
+        to
     }
 
     /// Whether `seq` is just what the client is to send next: what a RST must have to count (RFC 5961, section 3.2).
@@ -225,14 +247,14 @@ impl Conn {
                 (len - offset, true)
             } else if after(seq, next) {
                 // What the server's TCP has acknowledged has come, whether it was seen here or not.
-                let acknowledged = fresh!(self.acknowledged);
-                if self.acknowledges == 0 || !after(acknowledged, next) {
+                let has = self.server_has(next);
+                if has == next {
                     // Without room, the server's acknowledgements tell later.
                     self.early.keep(seq, len, next);
                     progress = Progress::Done;
                     break;
                 }
-                let to = if after(acknowledged, seq) { seq } else { acknowledged };
+                let to = if after(has, seq) { seq } else { has };
                 (to.wrapping_sub(next), false)
             } else {
                 let left = self.early.joins(next);
@@ -279,7 +301,8 @@ impl Conn {
         sink: &mut S,
     ) -> Progress {
         let (seq, len) = (self.tx.forget(seq), self.tx.forget(len));
-        self.acknowledge(ack);
+        self.acknowledged = ack;
+        self.acknowledges = 1;
         if self.tx_synced == 0 {
             self.tx_next = seq;
             self.tx_synced = 1;

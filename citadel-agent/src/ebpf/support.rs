@@ -75,6 +75,8 @@ pub struct Support {
     pub btf: Option<bool>,
     /// Programs at the kernel's functions (fentry) load and attach; or why not.
     pub fentry: Option<Result<(), String>>,
+    /// The processor architecture, as Rust calls it.
+    pub architecture: &'static str,
 }
 
 impl Support {
@@ -93,6 +95,7 @@ impl Support {
             sk_storage: is_map_supported(MapType::SkStorage).ok(),
             btf: kernel_types::path(roots).try_exists().ok(),
             fentry: Some(try_fentry()),
+            architecture: std::env::consts::ARCH,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::config::resolved::remote_write::Histograms;
 use crate::metrics::catalogue::agent::REMOTE_WRITE_TEST;
 use crate::metrics::family::{Page, Value};
+use crate::state_file;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +173,7 @@ pub fn replay(config: &Config, only: Option<&str>, say: &mut dyn FnMut(&str)) ->
                 }
             },
         };
-        let body = fs::read(&path)?;
+        let body = state_file::read(&path, dead_letter::BYTES)?;
         let answer = runtime.block_on(client.post(body.into(), protocol));
         let kept = protocol == Protocol::V1
             || answer.written.is_some_and(|written| written.samples.or(written.histograms).is_some_and(|n| n > 0));

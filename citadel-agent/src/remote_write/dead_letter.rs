@@ -12,7 +12,7 @@ use crate::state_file;
 const FILES: usize = 32;
 
 /// Most bytes of them together.
-const BYTES: u64 = 16 << 20;
+pub(super) const BYTES: u64 = 16 << 20;
 
 /// How their names end.
 const SUFFIX: &str = ".pb.snappy";

@@ -120,9 +120,12 @@ impl Setup {
         }
         yaml += if self.probes { "  health_interval: 200ms\n" } else { "  health_endpoints: []\n" };
         yaml += &format!("  ask_for_names: {}\n  relay: {}\n", self.asks, self.relays);
-        if self.no_programs {
-            yaml += "ebpf: { net: false, recvq: false, sched: false }\n";
-        }
+        // Asked for, because not every machine that runs the tests takes fentry.
+        yaml += if self.no_programs {
+            "ebpf: { net: false, recvq: false, sched: false, syscalls: false }\n"
+        } else {
+            "ebpf: { syscall_form: raw_tp }\n"
+        };
         yaml
     }
 }
