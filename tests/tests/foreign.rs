@@ -123,7 +123,7 @@ fn a_request_that_comes_with_the_syn_belongs_to_its_connection() {
         // TFO_SERVER_ENABLE and TFO_SERVER_COOKIE_NOT_REQD of `<net/tcp.h>`.
         std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "514").expect("allow TCP Fast Open");
         Server::bind_with(SocketAddr::from((SERVER, 0)), |socket| {
-            set_tcp_option(&socket.as_fd(), libc::TCP_FASTOPEN, 16)
+            set_tcp_option(&socket.as_fd(), libc::TCP_FASTOPEN, 16);
         })
     });
     let agent = Agent::measuring(server.port());

@@ -232,9 +232,13 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         };
         // What came early becomes the connection's first state.
         let came_early = early.present != 0 && early.first_seq == rcv_nxt && early.tuple.is(&tuple);
-        // SAFETY: a member of a map value. Kernels before 5.11 take no pointer that may be null for the first value.
-        let first =
-            if came_early { &raw mut early.connection } else { unsafe { (&raw const (*blank).connection).cast_mut() } };
+        // Kernels before 5.11 take no pointer that may be null for the first value.
+        let first = if came_early {
+            &raw mut early.connection
+        } else {
+            // SAFETY: a member of a map value, only read.
+            unsafe { (&raw const (*blank).connection).cast_mut() }
+        };
         let Some(connection) = storage(sock, first.cast()) else { return };
         connection.known = 1;
         connection.open = 1;

@@ -105,7 +105,7 @@ mod tests {
             ("python3 -m sglang.launch_server --model-path qwen/Qwen2", "qwen/Qwen2"),
             ("python3 -u -m server --model one --model two", "two"),
             (
-                "vllm serve /root/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B/snapshots/0e9e39f249a16976",
+                "vllm serve /srv/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B/snapshots/0e9e39f249a16976",
                 "meta-llama/Llama-3.1-8B",
             ),
             ("vllm serve hub/models--gpt2/snapshots/607a30d783dfa663/", "gpt2"),

@@ -7,7 +7,7 @@
 //!
 //! Users other than root can make the kernel log text of theirs (a file system's mount option, say), so a line counts only
 //! where it is the driver's: it begins as the driver's lines do, and names a GPU of this host. Series are bounded by the
-//! host's GPUs and [`MOST`].
+//! host's GPUs and `MOST`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
