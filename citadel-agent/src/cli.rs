@@ -36,7 +36,7 @@ Environment: CITADEL_AGENT_CONFIG names the configuration file, RUST_LOG overrid
 enum Command {
     /// Run the agent in the foreground, as systemd starts it. SIGHUP reloads the configuration.
     Run(ConfigArg),
-    /// Say what would run on this host, what cannot, and how to mend it.
+    /// Check what can run on this host, and how to fix what cannot.
     Check {
         #[command(flatten)]
         config: ConfigArg,

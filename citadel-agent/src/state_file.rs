@@ -4,13 +4,25 @@
 //! What a person, a backup or a broken disk leaves there in place of a file (a FIFO, a device, a link, a file of a terabyte with
 //! nothing in it) is refused and named, never waited for nor read.
 
+use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// Where state is kept when systemd does not say.
+const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
+
 /// So many names are tried for a file that is put aside.
 const ASIDES: usize = 10;
+
+/// The state directory that systemd gives the unit, else the one that it would give.
+#[must_use]
+pub fn folder() -> PathBuf {
+    // A list, separated by colons; the first is the one that the unit names first.
+    let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
+    systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into())
+}
 
 /// Opens a regular file of at most `max_bytes` for reading, and for writing if `writable`.
 ///
@@ -179,7 +191,7 @@ pub(crate) mod tests {
             let status = Command::new("/bin/sh")
                 .arg("-c")
                 .arg(format!("umask {umask}; exec \"$0\" --ignored --exact state_file::tests::make_one"))
-                .arg(std::env::current_exe().unwrap())
+                .arg(env::current_exe().unwrap())
                 .env("STATE_FILE_TEST", dir.path().join(umask))
                 .status()
                 .unwrap();
@@ -192,6 +204,6 @@ pub(crate) mod tests {
     #[test]
     #[ignore = "what the test above runs under another umask"]
     fn make_one() {
-        create(&PathBuf::from(std::env::var_os("STATE_FILE_TEST").unwrap())).unwrap();
+        create(&PathBuf::from(env::var_os("STATE_FILE_TEST").unwrap())).unwrap();
     }
 }

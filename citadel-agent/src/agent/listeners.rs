@@ -25,7 +25,7 @@ pub(super) struct Listening {
     pub(super) address: SocketAddr,
     /// Where it is configured to listen; `address` is what came of it.
     wanted: (IpAddr, u16),
-    /// Kept beside the one that serves, so that a reload can hand it over.
+    /// A second handle of the serving socket, so that a reload can hand it over.
     socket: TcpListener,
     bound: Option<TcpListener>,
     stop: Option<oneshot::Sender<()>>,
@@ -73,7 +73,7 @@ impl Listeners {
         self.health.serve(agent);
     }
 
-    /// Serves on listeners that were bound anew in place of those that they replace. These stop first: a socket that was handed
+    /// Serves on newly bound listeners in place of those that they replace. These stop first: a socket that was handed
     /// over would have its next connection taken by either.
     pub(super) async fn replace(&mut self, moved: (Option<Listening>, Option<Listening>), agent: &Arc<Agent>) {
         let (metrics, health) = moved;

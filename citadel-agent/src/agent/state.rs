@@ -50,7 +50,7 @@ pub(super) struct State {
     request_readers: RequestReaders,
     pub(super) discovery: Discovery,
     inventory: Inventory,
-    /// What the kernel programs were told of last.
+    /// The discovery result that the kernel programs were last updated from.
     followed: Option<Arc<Discovered>>,
     pub(super) alerts: Slot<crate::alerts::Numbers>,
     pub(super) http_dropped: Arc<http::Dropped>,
@@ -151,8 +151,8 @@ impl State {
         self.probes.set_config(&self.config.models);
     }
 
-    /// Takes what discovery found: into the inventory, and, once for each time that it looked, to
-    /// whoever goes by it on its own.
+    /// Takes the newest discovery result: into the inventory, and, once per result, into the kernel programs, the GPU sampler,
+    /// the followed units and the probes.
     pub(super) fn follow(&mut self) -> Arc<Discovered> {
         let discovered = self.discovery.newest();
         self.inventory = Inventory::of(&self.config.models, &discovered.servers);

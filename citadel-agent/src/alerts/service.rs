@@ -1,6 +1,5 @@
 //! The running alerts: a page at each interval, the engine, the file, the peers.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +22,7 @@ use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
 use crate::state_file;
 
-/// Where state is kept when systemd does not say.
-const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
-
-/// The file in it.
+/// The file in the state directory.
 const FILE: &str = "alerts.json";
 
 /// How old the file may be while there are alerts; what was pending loses so much at most by a crash.
@@ -84,7 +80,7 @@ impl Running {
     /// Nothing yet, and where its figures will be.
     #[must_use]
     pub fn new(numbers: Slot<Numbers>) -> Self {
-        Self { numbers, folder: folder(), task: None }
+        Self { numbers, folder: state_file::folder(), task: None }
     }
 
     /// Keeps state in this folder, instead of in the one that systemd gives the unit.
@@ -216,13 +212,6 @@ fn active(alert: &Alert) -> Option<Active> {
         Phase::Resolved { .. } => return None,
     };
     Some(Active { state, since_ms, labels: alert.labels.clone(), annotations: alert.annotations.clone() })
-}
-
-/// The folder that systemd gives the unit, else the one that it would give.
-fn folder() -> PathBuf {
-    // A list, separated by colons, of which the first is the one that the unit names first.
-    let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
-    systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into())
 }
 
 /// What an earlier run saved. A file that cannot be read is put aside, for whoever wants to see why.

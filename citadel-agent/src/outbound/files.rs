@@ -1,12 +1,14 @@
 //! Files of credentials and CAs: bounded, and read again when they have changed.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::host::files::{read_whole, read_whole_text};
+
 /// The largest file of credentials or certificates: the CAs of a whole host take a quarter of it.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: usize = 1 << 20;
 
 /// What tells one state of a file from another; `None` where it cannot be seen.
 pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
@@ -27,17 +29,10 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 
 /// All that is in the file at `path`.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let wrong = |error| FileError { path: path.to_owned(), error };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(wrong)?;
-    match bytes.len() as u64 > LARGEST {
-        true => Err(wrong(io::Error::other(format!("it has more than {LARGEST} bytes")))),
-        false => Ok(bytes),
-    }
+    read_whole(path, LARGEST).map_err(|error| FileError { path: path.to_owned(), error })
 }
 
 /// The text in the file at `path`.
 pub(super) fn text(path: &Path) -> Result<String, FileError> {
-    let wrong = |error| FileError { path: path.to_owned(), error: io::Error::other(error) };
-    String::from_utf8(read(path)?).map_err(wrong)
+    read_whole_text(path, LARGEST).map_err(|error| FileError { path: path.to_owned(), error })
 }

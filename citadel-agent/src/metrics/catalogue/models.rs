@@ -60,7 +60,7 @@ catalogue! {
     SYSCALL_DURATION: Histogram Seconds "citadel_model_syscall_duration_seconds" ["model", "port", "syscall"]
         "How long system calls of the model's processes took, each as it ended. Waiting calls (poll, futex, epoll_wait, epoll_pwait, epoll_pwait2, accept4, io_uring_enter; where configured also select, connect, accept, ppoll) are idleness as much as stall; and so is any call that reads from a blocking socket or pipe.";
     SYSCALL_ERRORS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_syscall_errors_total" ["model", "port", "syscall", "errno"]
-        "System calls of the model's processes that failed, by what the kernel's function returned: a call that a signal interrupts shows as ERESTARTSYS, ERESTARTNOHAND or the like, whether the process then sees EINTR or the call anew. EAGAIN is what a socket says that has nothing to read.";
+        "System calls of the model's processes that failed, by what the kernel's function returned: a call that a signal interrupts shows as ERESTARTSYS, ERESTARTNOHAND or the like, whether the process then gets EINTR or the call is restarted. EAGAIN is what a socket says that has nothing to read.";
 
     GPU_MEMORY: Gauge Bytes "citadel_model_gpu_memory_bytes" ["model", "port", "gpu"]
         "Device memory of the model's processes. Without a model: all the rest of what the GPU has allocated.";

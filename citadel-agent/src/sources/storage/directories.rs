@@ -63,8 +63,8 @@ fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
         return Err(ErrorKind::NotADirectory.into());
     }
     let (mut tree, mut seen, mut left) = (Tree::default(), HashSet::new(), limits.entries);
-    // Folders that are being read, each within the one before: so few however many there are, and whoever may write here
-    // decides how many that is.
+    // Folders that are being read, each within the one before. Only a few are open at a time, because anyone who may write
+    // here decides how many folders there are.
     let mut open = vec![fs::read_dir(root)?];
     while let Some(entries) = open.last_mut() {
         let Some(entry) = entries.next() else {
