@@ -176,7 +176,7 @@ fn compare_all(promtool: Promtool) {
         World::new(&metrics, counted, Duration::from_secs(seconds), steps, seed, behaviour)
     };
     let worlds = [
-        world(7, 400, 1, Behaviour::Lively),
+        world(7, 400, 11, Behaviour::Lively),
         world(17, 300, 2, Behaviour::Calm),
         world(67, 450, 3, Behaviour::Lively),
         world(97, 300, 4, Behaviour::Ebbing),

@@ -64,6 +64,7 @@ mod tests {
             unit: None,
             cgroup: None,
             served: None,
+            engine: None,
         }
     }
 

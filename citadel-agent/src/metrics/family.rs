@@ -63,7 +63,7 @@ impl Page {
     /// Adds another page's families, none of which this one has.
     pub fn append(&mut self, other: Self) {
         self.families.extend(other.families);
-        foreign::merge(&mut self.foreign, &other.foreign);
+        foreign::merge(&mut self.foreign, other.foreign);
     }
 
     /// Brings the page into the order in which it is exposed (families as in the catalogue, samples by their labels)

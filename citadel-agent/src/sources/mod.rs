@@ -4,12 +4,13 @@
 pub mod alerts;
 pub mod apart;
 mod discovery;
+pub mod engine;
 mod gpu;
 pub mod health;
 mod models;
 mod probes;
 mod process;
-mod processes;
+pub mod processes;
 pub mod remote_write;
 mod sched;
 pub mod services;
@@ -100,6 +101,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "gpu_models", section: Section::Models, read: gpu::read_models },
     Source { name: "models", section: Section::Models, read: models::read },
     Source { name: "health", section: Section::Models, read: health::read },
+    Source { name: "engine", section: Section::Models, read: engine::read },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: processes::read },
     Source { name: "sched", section: Section::Models, read: sched::read },

@@ -37,7 +37,7 @@ struct Series {
 }
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 15] = [
+const LABELS: [(&str, &[&str]); 16] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),
@@ -48,7 +48,8 @@ const LABELS: [(&str, &[&str]); 15] = [
     ("sensor", &["gpu", "memory"]),
     ("xid", &["13", "79"]),
     ("reason", &["hw_slowdown", "idle"]),
-    ("state", &["failed", "active"]),
+    ("state", &["failed", "active", "unauthorised"]),
+    ("protocol", &["tls", "http1"]),
     ("kind", &["uncorrected", "failure"]),
     ("mountpoint", &["/", "/data"]),
     ("fstype", &["ext4"]),

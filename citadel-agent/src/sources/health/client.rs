@@ -1,4 +1,4 @@
-//! One GET on a connection of its own, within a time and a size.
+//! One GET on a connection of its own, within a time and a size, in the clear or over TLS.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,10 +8,16 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, SERVER, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
 
+use crate::config::resolved::probing::Access;
 use crate::host::sock_diag::{Listener, read_listeners};
 
 /// Is told of the two ends of a connection, ours first, before it is made, and gives what must live as long as it.
@@ -20,13 +26,77 @@ pub type Announce = Arc<dyn Fn(SocketAddr, SocketAddr) -> io::Result<Box<dyn Sen
 /// What is read of a body.
 pub(super) const MAX_BODY: usize = 2 << 20;
 
+/// What is kept of an answer of which only the beginning is wanted.
+const MAX_HEAD: usize = 64 << 10;
+
+/// What each answer that is kept whole may have for itself; what is beyond it shares [`MAX_SHARED`].
+const OWN: usize = 128 << 10;
+
+/// Bytes of all answers under way together, beyond what each has for itself: they come from a hundred ports at once, on which any
+/// user may listen.
+pub(super) const MAX_SHARED: usize = 8 << 20;
+
+/// What answers grow by.
+const STEP: usize = 64 << 10;
+
+/// Longest header that is read; the buffer of a connection is as large.
+const MAX_HEADER: usize = 32 << 10;
+
+/// Longest file with a key.
+const MAX_KEY: u64 = 64 << 10;
+
+/// What is wanted of a body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Want {
+    /// That it comes; it is read and dropped, so that the server sees its answer taken.
+    Nothing,
+    /// How it begins.
+    Head,
+    /// All of it.
+    Whole,
+}
+
 /// An answer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Body {
     pub(super) status: u16,
+    /// The header `Server`.
+    pub(super) server: Option<String>,
+    /// What was wanted of it.
     pub(super) bytes: Vec<u8>,
-    /// Whether there was more.
+    /// Whether there was more than is read.
     pub(super) truncated: bool,
+    /// Whether there was no room for it beside the others under way.
+    pub(super) no_room: bool,
+    /// Its part of [`MAX_SHARED`].
+    held: Vec<OwnedSemaphorePermit>,
+}
+
+impl Body {
+    /// Takes a piece, as far as it is wanted.
+    fn take(&mut self, piece: &[u8], want: Want, shared: &Arc<Semaphore>) {
+        match want {
+            Want::Nothing => {}
+            Want::Head => {
+                let piece = &piece[..piece.len().min(MAX_HEAD - self.bytes.len())];
+                self.bytes.extend_from_slice(piece);
+            }
+            Want::Whole if self.no_room => {}
+            Want::Whole => {
+                while self.bytes.capacity() < self.bytes.len() + piece.len() {
+                    if self.bytes.capacity() + STEP > OWN {
+                        let Ok(permit) = Arc::clone(shared).try_acquire_many_owned(STEP as u32) else {
+                            *self = Self { status: self.status, no_room: true, ..Self::default() };
+                            return;
+                        };
+                        self.held.push(permit);
+                    }
+                    self.bytes.reserve_exact(self.bytes.capacity() + STEP - self.bytes.len());
+                }
+                self.bytes.extend_from_slice(piece);
+            }
+        }
+    }
 }
 
 /// Why there is none.
@@ -36,6 +106,10 @@ pub(super) enum ClientError {
     Timeout(Duration),
     #[error("cannot connect: {0}")]
     Connect(#[from] io::Error),
+    #[error("no TLS: {0}")]
+    Tls(io::Error),
+    #[error("{0}")]
+    Key(io::Error),
     #[error("not HTTP: {0}")]
     Http(#[from] hyper::Error),
     #[error("not a request: {0}")]
@@ -47,51 +121,133 @@ impl ClientError {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
+
+    /// What a server that speaks TLS may do with a request in the clear.
+    pub(super) fn is_not_http(&self) -> bool {
+        matches!(self, Self::Http(_))
+    }
 }
 
-/// Asks a server on this host for a path.
-pub(super) async fn get(port: u16, path: &str, timeout: Duration, announce: &Announce) -> Result<Body, ClientError> {
-    tokio::time::timeout(timeout, exchange(port, path, announce)).await.unwrap_or(Err(ClientError::Timeout(timeout)))
+/// How a port is asked.
+pub(super) struct Client {
+    pub(super) port: u16,
+    pub(super) timeout: Duration,
+    pub(super) access: Access,
+    pub(super) announce: Announce,
+    /// Has [`MAX_SHARED`] permits.
+    pub(super) shared: Arc<Semaphore>,
 }
 
-async fn exchange(port: u16, path: &str, announce: &Announce) -> Result<Body, ClientError> {
-    // The guard of the announcement outlives the connection.
-    let (stream, _announced) = connect(server(port), announce).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(HOST, format!("localhost:{port}"))
-        .header(USER_AGENT, concat!("citadel-agent/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT, "text/plain;version=0.0.4, application/json;q=0.9, */*;q=0.1")
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let ask = async {
-        let mut response = sender.send_request(request).await?;
-        let (status, mut bytes) = (response.status().as_u16(), Vec::new());
-        while let Some(frame) = response.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
-            if bytes.len() + data.len() > MAX_BODY {
-                return Ok(Body { status, bytes, truncated: true });
+/// What is asked, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) path: &'a str,
+    pub(super) want: Want,
+    /// `None`: in the clear.
+    pub(super) tls: Option<&'a TlsConnector>,
+}
+
+impl Client {
+    /// Asks the server on this host.
+    pub(super) async fn get(&self, question: Question<'_>) -> Result<Body, ClientError> {
+        let exchange = self.exchange(question);
+        tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(ClientError::Timeout(self.timeout)))
+    }
+
+    /// The name that the server is asked by.
+    fn server_name(&self) -> &str {
+        self.access.server_name.as_deref().unwrap_or("localhost")
+    }
+
+    async fn exchange(&self, question: Question<'_>) -> Result<Body, ClientError> {
+        let authorization = self.authorization()?;
+        // The guard of the announcement outlives the connection.
+        let (stream, _announced) = connect(server(self.port), &self.announce).await?;
+        let Some(tls) = question.tls else {
+            return self.ask(stream, question, authorization).await;
+        };
+        let name = ServerName::try_from(self.server_name().to_owned()).map_err(io::Error::other);
+        let stream = tls.connect(name.map_err(ClientError::Tls)?, stream).await.map_err(ClientError::Tls)?;
+        self.ask(stream, question, authorization).await
+    }
+
+    async fn ask(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        question: Question<'_>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Body, ClientError> {
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_HEADER).handshake(TokioIo::new(stream)).await?;
+        let mut request = Request::get(question.path)
+            .header(HOST, format!("{}:{}", self.server_name(), self.port))
+            .header(USER_AGENT, concat!("citadel-agent/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, "text/plain;version=0.0.4, application/json;q=0.9, */*;q=0.1")
+            .header(CONNECTION, "close")
+            .body(Empty::<Bytes>::new())?;
+        for (name, value) in &self.access.headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+                request.headers_mut().insert(name, value);
             }
-            bytes.extend_from_slice(&data);
         }
-        Ok(Body { status, bytes, truncated: false })
-    };
-    // The connection moves only while it is polled, and ends with the answer.
-    let mut connection = std::pin::pin!(connection);
-    let mut ask = std::pin::pin!(ask);
-    tokio::select! {
-        result = &mut ask => result,
-        ended = &mut connection => {
-            ended?;
-            ask.await
+        if let Some(value) = authorization {
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let ask = async {
+            let mut response = sender.send_request(request).await?;
+            let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let (mut body, mut length) = (Body { status: response.status().as_u16(), server, ..Body::default() }, 0);
+            while let Some(frame) = response.frame().await {
+                let Ok(data) = frame?.into_data() else { continue };
+                length += data.len();
+                if length > MAX_BODY {
+                    body.truncated = true;
+                    break;
+                }
+                body.take(&data, question.want, &self.shared);
+            }
+            Ok(body)
+        };
+        // The connection moves only while it is polled, and ends with the answer.
+        let mut connection = std::pin::pin!(connection);
+        let mut ask = std::pin::pin!(ask);
+        tokio::select! {
+            result = &mut ask => result,
+            ended = &mut connection => {
+                ended?;
+                ask.await
+            }
         }
     }
+
+    /// The key, read for each request, so that a new one needs no reload.
+    fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
+        let Some(file) = &self.access.api_key_file else { return Ok(None) };
+        let wrong = |error: &dyn std::fmt::Display| {
+            ClientError::Key(io::Error::other(format!("cannot read the API key from {}: {error}", file.display())))
+        };
+        let read = || -> io::Result<String> {
+            let mut key = String::new();
+            io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, MAX_KEY), &mut key)?;
+            Ok(key)
+        };
+        let key = read().map_err(|error| wrong(&error))?;
+        let mut value: HeaderValue =
+            format!("Bearer {}", key.trim()).parse().map_err(|_| wrong(&"it holds what no header can"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// The listening socket of a port's server, if the kernel shows it.
+pub(super) fn listener(port: u16) -> Option<Listener> {
+    read_listeners(|listening| listening == port).unwrap_or_default().into_iter().next()
 }
 
 /// Where a port's server listens; loopback where it does not, or where the kernel does not say.
 fn server(port: u16) -> SocketAddr {
-    let listeners = read_listeners(|listening| listening == port).unwrap_or_default();
-    listeners.first().map_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), Listener::server)
+    let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    listener(port).as_ref().map_or(loopback, Listener::server)
 }
 
 /// Connects from an address that is known before.
@@ -101,4 +257,27 @@ async fn connect(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStre
     socket.bind(SocketAddr::new(server.ip(), 0))?;
     let announced = announce(socket.local_addr()?, server)?;
     Ok((socket.connect(server).await?, announced))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wanted_is_kept_and_all_answers_together_within_the_budget() {
+        let shared = Arc::new(Semaphore::new(MAX_SHARED));
+        let read = |want| {
+            let mut body = Body::default();
+            (0..MAX_BODY / 1000).for_each(|_| body.take(&[b'x'; 1000], want, &shared));
+            body
+        };
+        assert_eq!(read(Want::Nothing).bytes.capacity(), 0);
+        assert_eq!(read(Want::Head).bytes.len(), MAX_HEAD);
+        let bodies: Vec<Body> = (0..101).map(|_| read(Want::Whole)).collect();
+        let kept: usize = bodies.iter().map(|body| body.bytes.capacity()).sum();
+        let whole = bodies.iter().filter(|body| !body.no_room).count();
+        assert!(kept <= MAX_SHARED + 101 * OWN && (4..=8).contains(&whole), "{kept} bytes of {whole} answers");
+        drop(bodies);
+        assert!(!read(Want::Whole).no_room, "what a body had is free once it is gone");
+    }
 }
