@@ -1,8 +1,7 @@
-//! What the kernel keeps per connection, and how a connection without a socket is found.
-//!
-//! Shared, because userspace sweeps the map of early connections; everything else in here is the kernel's own.
+//! What the kernel keeps per connection, and of what arrives before there is one.
 
 use crate::apart::Apart;
+use crate::http::Pending;
 use crate::http::Text;
 use crate::http::conn::Conn;
 
@@ -30,12 +29,10 @@ pub struct Window {
     pub scratch: u32,
 }
 
-/// What is kept per connection: the value of the `CONNECTIONS` map (in the socket) and of `EARLY`.
+/// What is kept per connection: the value of the `CONNECTIONS` map, in the socket.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Connection {
-    /// In `EARLY`: when it was made, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub made_ns: u64,
     /// The state was set up: new memory is zero.
     pub known: u32,
     /// The connection is older than the programs: no callback will say that it closes.
@@ -44,14 +41,13 @@ pub struct Connection {
     pub open: u32,
     /// The socket's retransmitted segments that are counted.
     pub retransmits: u32,
-    /// In `EARLY`: the sequence number that its data began with.
-    pub first_seq: u32,
-    /// The agent itself opened it: nothing of it is measured.
-    pub own: u32,
+    /// Nothing of it is measured: the agent itself opened it, or no listener of the port has accepted it.
+    pub ignored: u32,
     /// The model's slot.
     pub slot: u32,
     /// The process that last began to read a request; 0: none yet.
     pub reader: u32,
+    _reserved: u32,
     // Up to here, and at the beginning of `conn`: what is looked at for each segment and hardly ever written.
     /// Both directions, and the requests that are not done yet.
     pub conn: Conn,
@@ -63,8 +59,26 @@ pub struct Connection {
     pub tx_window: Window,
 }
 
-/// A connection's addresses, for the time before it has a socket of its own: the key of `EARLY` and `OWN`. IPv4 is v4-mapped
-/// IPv6, addresses are in network and ports in host byte order.
+/// What a listener's segment brought for a connection that does not exist yet, and may never: the value of `EARLY`. The
+/// connection is made from it in the same softirq, on the same CPU, or never: so there is one place a CPU, and what nobody
+/// takes from there has not counted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Early {
+    /// Whose it is.
+    pub tuple: Tuple,
+    /// The sequence number of its first byte.
+    pub first_seq: u32,
+    /// Something is there.
+    pub present: u32,
+    /// What has to be counted once the connection exists.
+    pub pending: Pending,
+    /// What the connection begins as.
+    pub connection: Connection,
+}
+
+/// A connection's addresses, for the time before it has a socket of its own. IPv4 is v4-mapped IPv6, addresses are in network
+/// and ports in host byte order.
 ///
 /// Aligned to eight bytes: it lies on the stack, where the verifier wants every access aligned.
 #[repr(C, align(8))]
@@ -80,6 +94,23 @@ pub struct Tuple {
     pub local_port: u32,
 }
 
+impl Tuple {
+    /// Whether it is the same. Word by word, since a comparison of arrays would be a call.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, other: &Self) -> bool {
+        const WORDS: usize = size_of::<Tuple>() / 8;
+        let (one, other) = ((&raw const *self).cast::<u64>(), (&raw const *other).cast::<u64>());
+        let (mut differ, mut i) = (0, 0);
+        while i < WORDS {
+            // SAFETY: both are as long, aligned to a word, and without padding.
+            differ |= unsafe { *one.add(i) ^ *other.add(i) };
+            i += 1;
+        }
+        differ == 0
+    }
+}
+
 /// How far into a cache line the kernel places a socket's storage (`struct bpf_local_storage_elem`, whose `sdata` begins a
 /// line with a pointer).
 const STORAGE_AT: usize = 8;
@@ -90,5 +121,5 @@ const _: () = {
     assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
-    assert!(size_of::<Connection>() == 40 + size_of::<Conn>() + 2 * size_of::<Window>() + 2 * size_of::<Apart>());
+    assert!(size_of::<Connection>() == 32 + size_of::<Conn>() + 2 * size_of::<Window>() + 2 * size_of::<Apart>());
 };

@@ -31,7 +31,7 @@ pub fn check(config: &Config, json: bool) -> anyhow::Result<bool> {
                 Decision::TraceCalls(variant) => {
                     writeln!(out, ", attaches by {}: {}", variant.form.name(), variant.reason)?;
                 }
-                Decision::Skip(_) => writeln!(out, ", {}\n  to mend it: {}", status.reason, status.remedy)?,
+                Decision::Skip(_) => writeln!(out, ", {}\n  to fix it: {}", status.reason, status.remedy)?,
             }
             for program in family.programs() {
                 writeln!(out, "  {} ({})", program.name, program.hook)?;

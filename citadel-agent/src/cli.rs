@@ -36,7 +36,7 @@ Environment: CITADEL_AGENT_CONFIG names the configuration file, RUST_LOG overrid
 enum Command {
     /// Run the agent in the foreground, as systemd starts it. SIGHUP reloads the configuration.
     Run(ConfigArg),
-    /// Say what would run on this host, what cannot, and how to mend it.
+    /// Check what can run on this host, and how to fix what cannot.
     Check {
         #[command(flatten)]
         config: ConfigArg,
@@ -131,8 +131,16 @@ struct ExportArgs {
 
 #[derive(Subcommand, Debug)]
 enum RemoteWriteCommand {
-    /// Send one sample to each destination and tell what comes back.
+    /// Send one sample to each destination and print what it answers.
     Test(ConfigArg),
+    /// Send what was set aside because a receiver failed on it, and remove what it takes.
+    Replay {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Only what was set aside for this destination.
+        #[arg(long, value_name = "NAME")]
+        destination: Option<String>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -236,15 +244,12 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
         Command::RemoteWrite(RemoteWriteCommand::Test(config)) => {
             let (config, path) = config.load()?;
             start_log(&config, path.as_deref())?;
-            let mut failed = None;
-            let all =
-                command::test(&config, &mut |line| failed = failed.take().or(print(format_args!("{line}\n")).err()))?;
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-            if !all {
-                return Ok(ExitCode::from(FAILED));
-            }
+            return printing(|say| Ok(command::test(&config, say)?));
+        }
+        Command::RemoteWrite(RemoteWriteCommand::Replay { config, destination }) => {
+            let (config, path) = config.load()?;
+            start_log(&config, path.as_deref())?;
+            return printing(|say| Ok(command::replay(&config, destination.as_deref(), say)?));
         }
         Command::Config(ConfigCommand::Check { file }) => {
             config::load(Some(&file))?;
@@ -302,6 +307,17 @@ fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError
 }
 
 /// Writes to stdout; unlike `println!`, a closed pipe is an error and no panic.
+/// Runs a command that prints line by line, and whose answer says whether all went well.
+fn printing(run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<bool, CliError>) -> Result<ExitCode, CliError> {
+    let mut failed = None;
+    let all = run(&mut |line| failed = failed.take().or(print(format_args!("{line}\n")).err()))?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None if all => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::from(FAILED)),
+    }
+}
+
 fn print(text: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     write!(out, "{text}")?;

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -15,8 +15,12 @@ use citadel_agent::config;
 use citadel_agent::config::resolved::Config;
 use citadel_agent::config::resolved::alerts::{Function, Rule};
 use citadel_agent::metrics::catalogue::Desc;
-use citadel_agent::metrics::family::Page;
-use support::series::{Behaviour, World};
+use citadel_agent::metrics::catalogue::agent::{REMOTE_WRITE_COLLECTED, REMOTE_WRITE_SAMPLES};
+use citadel_agent::metrics::catalogue::gpu::{ECC_ERRORS, UP, XID_ERRORS};
+use citadel_agent::metrics::catalogue::models::{REQUESTS_ABORTED, REQUESTS_IN_FLIGHT};
+use citadel_agent::metrics::catalogue::services::UNIT_RESTARTS;
+use citadel_agent::metrics::catalogue::storage::SMART_MEDIA_ERRORS;
+use support::series::{Behaviour, Given, World};
 
 /// What Prometheus adds to each series, and the agent to each alert.
 const TARGET: [(&str, &str); 2] = [("instance", "host"), ("job", "citadel-agent")];
@@ -92,13 +96,17 @@ fn ours(world: &World, rules: &[Rule]) -> Vec<Firing> {
     let labels = TARGET.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let interval = world.interval;
     let settings = Settings { rules: rules.to_vec(), interval, settling: Duration::ZERO, labels, generator_url: None };
-    let mut engine = Engine::new(settings, vec![], 0, 0);
-    let mut firing = |(at, page): (i64, Page)| {
-        engine.evaluate(&page, at);
+    let mut engine = Engine::new(settings.clone(), vec![], 0, 0);
+    let mut firing = |step| {
+        let at = world.at(step);
+        if step > 0 && world.started[step] > world.started[step - 1] {
+            engine = Engine::new(settings.clone(), engine.alerts().cloned().collect(), at, at);
+        }
+        engine.evaluate(&world.page(step), at);
         let fires = engine.alerts().filter(|alert| matches!(alert.phase, Phase::Firing { .. }));
         fires.map(|alert| (alert.name().to_owned(), alert.labels.clone(), alert.annotations.clone())).collect()
     };
-    (0..world.steps).map(|step| firing((world.at(step), world.page(step)))).collect()
+    (0..world.steps).map(&mut firing).collect()
 }
 
 /// A file for promtool: the series of `world`, and for every step and rule what is expected to fire.
@@ -157,7 +165,11 @@ fn metrics(rules: &[Rule]) -> BTreeMap<&'static str, (&'static Desc, f64)> {
     let mut metrics = BTreeMap::new();
     for condition in rules.iter().flat_map(Rule::conditions) {
         for operand in condition.operands() {
-            let (_, around) = metrics.entry(operand.selector.metric.name).or_insert((operand.selector.metric, 0.0));
+            let metric = operand.selector.metric;
+            if let Some(beside) = metric.beside {
+                metrics.entry(beside.name).or_insert((beside, 0.0));
+            }
+            let (_, around) = metrics.entry(metric.name).or_insert((metric, 0.0));
             if operand.function == Function::Value {
                 *around = condition.threshold.max(*around);
             }
@@ -171,15 +183,16 @@ fn compare_all(promtool: Promtool) {
     let metrics = metrics(&rules(promtool));
     // Versions extrapolate otherwise where a counter was near zero when it began; the agent does as 3.x.
     let counted = if promtool == Promtool::Classic { 1_000_000 } else { 0 };
-    let world = |seconds, steps, seed, behaviour| {
+    let world = |seconds, steps, seed, started, behaviour| {
         // Steps that divide no window, so that no sample is exactly at the end of one, which versions take differently.
-        World::new(&metrics, counted, Duration::from_secs(seconds), steps, seed, behaviour)
+        World::new(&metrics, (counted, started), Duration::from_secs(seconds), steps, seed, behaviour)
     };
+    // Agents that have just started, that started some minutes ago, and long ago.
     let worlds = [
-        world(7, 400, 11, Behaviour::Lively),
-        world(17, 300, 2, Behaviour::Calm),
-        world(67, 450, 3, Behaviour::Lively),
-        world(97, 300, 4, Behaviour::Ebbing),
+        world(7, 400, 1, -1.0, Behaviour::Lively),
+        world(17, 300, 2, -200.0, Behaviour::Calm),
+        world(67, 450, 3, -1e6, Behaviour::Lively),
+        world(97, 300, 4, -1e6, Behaviour::Ebbing),
     ];
     let mut fired = BTreeMap::new();
     for world in worlds {
@@ -199,6 +212,109 @@ fn both_engines_fire_the_same_alerts() {
 #[test]
 fn with_native_histograms_they_also_see_the_same_quantiles() {
     compare_all(Promtool::Native);
+}
+
+/// Steps of the scenarios, 17 s each: half an hour.
+const STEPS: usize = 106;
+
+/// A value from a step on, and before it.
+fn then(before: Option<u32>, step: usize, after: Option<u32>) -> Vec<Option<u32>> {
+    [vec![before; step], vec![after; STEPS - step]].concat()
+}
+
+/// Runs a scenario through both engines, with either histograms, and gives the shipped rules that fired.
+fn scenario(started: Vec<f64>, series: Vec<Given<'_>>) -> BTreeSet<String> {
+    let world = World::of(Duration::from_secs(17), started, series);
+    let shipped = |name: &String| Config::default().alerts.rules.iter().any(|rule| rule.name == *name);
+    let fired = [Promtool::Classic, Promtool::Native].map(|promtool| {
+        let fired = compare(&world, promtool).into_iter().filter(|(name, times)| *times > 0 && shipped(name));
+        fired.map(|(name, _)| name).collect::<BTreeSet<_>>()
+    });
+    assert_eq!(fired[0], fired[1]);
+    fired[0].clone()
+}
+
+const GPU: [&str; 3] = ["GPU-1", "0", "H100"];
+const XID: [&str; 4] = ["GPU-1", "0", "H100", "79"];
+const ECC: [&str; 5] = ["GPU-1", "0", "H100", "uncorrected", "dram"];
+const MODEL: [&str; 2] = ["alpha", "11400"];
+const ABORTED: [&str; 5] = ["alpha", "11400", "chat_completions", "server", "streaming"];
+const LOST: [&str; 3] = ["central", "dropped", "size"];
+
+/// An agent that started when the scenario begins, and one that started long before.
+const AGES: [f64; 2] = [-2.0, -1e6];
+
+#[test]
+fn what_was_counted_before_it_was_seen_fires_nothing() {
+    for age in AGES {
+        // NVML opens after the first page, a unit and a disk appear, and remote write has read its ledger.
+        let series: Vec<Given<'_>> = vec![
+            (&UP, &GPU, then(None, 2, Some(1))),
+            (&ECC_ERRORS, &ECC, then(None, 2, Some(42))),
+            (&SMART_MEDIA_ERRORS, &["sda"], then(None, 3, Some(7))),
+            (&UNIT_RESTARTS, &["a.service"], then(None, 4, Some(9))),
+            (&REMOTE_WRITE_COLLECTED, &["central"], then(None, 1, Some(100_000))),
+            (&REMOTE_WRITE_SAMPLES, &LOST, then(None, 1, Some(500))),
+        ];
+        assert_eq!(scenario(vec![age; STEPS], series), BTreeSet::new(), "{age}");
+    }
+}
+
+#[test]
+fn what_goes_and_comes_back_fires_nothing() {
+    let away = |step, length, before: u32, after: u32| {
+        let mut values = then(Some(before), step + length, Some(after));
+        values[step..step + length].fill(None);
+        values
+    };
+    // Released for ten minutes, stopped for a quarter of an hour, lost for a minute; another disk, which had errors before.
+    let series: Vec<Given<'_>> = vec![
+        (&UP, &GPU, away(20, 36, 1, 1)),
+        (&ECC_ERRORS, &ECC, away(20, 36, 42, 42)),
+        (&XID_ERRORS, &XID, away(20, 36, 3, 3)),
+        (&REQUESTS_IN_FLIGHT, &MODEL, away(10, 53, 0, 0)),
+        (&REQUESTS_ABORTED, &ABORTED, away(10, 53, 50, 50)),
+        (&ECC_ERRORS, &["GPU-2", "1", "H100", "uncorrected", "dram"], away(30, 4, 42, 42)),
+        (&SMART_MEDIA_ERRORS, &["sda"], away(30, 2, 100, 3)),
+    ];
+    assert_eq!(scenario(vec![-1e6; STEPS], series), BTreeSet::new());
+}
+
+#[test]
+fn first_events_fire_at_once() {
+    for (age, first) in [(-2.0, 0), (-2.0, 3), (-1e6, 3)] {
+        let series: Vec<Given<'_>> = vec![
+            (&UP, &GPU, then(Some(1), 0, Some(1))),
+            (&XID_ERRORS, &XID, then(None, first, Some(1))),
+            (&ECC_ERRORS, &ECC, then(Some(42), 3, Some(43))),
+            (&REQUESTS_IN_FLIGHT, &MODEL, then(Some(0), 0, Some(0))),
+            (&REQUESTS_ABORTED, &ABORTED, then(None, first, Some(7))),
+            (&REMOTE_WRITE_COLLECTED, &["central"], then(Some(1000), 0, Some(1000))),
+            (&REMOTE_WRITE_SAMPLES, &LOST, then(None, 3, Some(500))),
+        ];
+        let fired = scenario(vec![age; STEPS], series);
+        let expected = ["GpuEccUncorrected", "GpuXid", "ModelAbortsRequests", "RemoteWriteLosesSamples"];
+        assert_eq!(fired, expected.map(str::to_owned).into(), "{age}, {first}");
+    }
+}
+
+/// The page of before a restart says nothing about the new agent.
+#[test]
+fn a_restart_of_the_agent_is_no_growth_and_hides_none() {
+    let restart = 40;
+    let started: Vec<_> = [vec![-1e6; restart], vec![restart as f64 * 17.0 - 1.0; STEPS - restart]].concat();
+    let after = |count| {
+        let mut aborted = then(Some(50), restart, None);
+        aborted[restart + 3..].fill(Some(count));
+        let series: Vec<Given<'_>> = vec![
+            (&REQUESTS_IN_FLIGHT, &MODEL, then(Some(0), 0, Some(0))),
+            (&REQUESTS_ABORTED, &ABORTED, aborted),
+            (&ECC_ERRORS, &ECC, then(Some(42), 0, Some(42))),
+        ];
+        scenario(started.clone(), series)
+    };
+    assert_eq!(after(2), BTreeSet::new());
+    assert_eq!(after(6), ["ModelAbortsRequests".to_owned()].into());
 }
 
 #[test]

@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use citadel_agent::alerts::{Running, prepare, read_saved};
+use citadel_agent::alerts::{Numbers, Running, prepare, read_saved};
 use citadel_agent::config::{self, Config};
 use citadel_agent::metrics::catalogue::models::CONNECTIONS_OPEN;
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::slot::Slot;
-use citadel_agent::sources::alerts::Numbers;
+
 use serde_json::Value as Json;
 use support::pages::every;
 use support::{child, client};

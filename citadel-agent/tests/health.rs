@@ -136,6 +136,7 @@ fn page_with(probes: &Probes, inventory: &Inventory) -> Page {
         discovered: &Discovered::default(),
         families: &mut Families::default(),
         alerts: &citadel_agent::slot::Slot::default(),
+        http_dropped: &citadel_agent::http::Dropped::default(),
         remote_write: &citadel_agent::slot::Slot::default(),
         gpu: None,
         readers: &Readers::default(),

@@ -101,6 +101,7 @@ async fn up(server: &Server, access: Access) -> Option<f64> {
             discovered: &Discovered::default(),
             families: &mut Families::default(),
             alerts: &citadel_agent::slot::Slot::default(),
+            http_dropped: &citadel_agent::http::Dropped::default(),
             remote_write: &citadel_agent::slot::Slot::default(),
             gpu: None,
             readers: &Readers::default(),

@@ -151,6 +151,7 @@ impl Agent {
             discovered: &Discovered::default(),
             families: &mut Families::default(),
             alerts: &citadel_agent::slot::Slot::default(),
+            http_dropped: &citadel_agent::http::Dropped::default(),
             remote_write: &citadel_agent::slot::Slot::default(),
             gpu: None,
             services: None,

@@ -10,9 +10,12 @@ use citadel_agent::metrics::catalogue::agent::{BUILD_INFO, PROCESS_START};
 use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
 use citadel_agent::metrics::family::{self, Page};
 use citadel_agent::metrics::{self, format::Format};
-use support::receiver::{Got, Receiver, Value};
+use support::receiver::{Got, Receiver, Reply, Value};
 use support::sending::{Sending, always, both, counting, taken};
 use support::{NASTY, histogram, page, text};
+
+/// Native histograms in either protocol.
+const BOTH: &str = "  histograms: both";
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 
@@ -80,7 +83,7 @@ fn every_series_of_the_page_arrives_with_its_value() {
     both(|more, v2| {
         let page = page(&NASTY);
         let receiver = taken();
-        let sending = Sending::to(&receiver.url(), more, always(page.clone()));
+        let sending = Sending::with(&receiver.url(), more, BOTH, always(page.clone()));
         // The page takes several requests; once a sample of the next collection is there, all of the first is.
         let times = || -> BTreeSet<i64> {
             receiver.requests().iter().flat_map(|request| &request.samples).map(|got| got.timestamp).collect()
@@ -158,16 +161,38 @@ fn metadata_and_start_times_go_with_2_0_alone() {
 
 #[test]
 fn histograms_go_out_as_configured() {
-    for (word, native, classic) in [("both", true, true), ("native", true, false), ("classic", false, true)] {
-        let receiver = taken();
-        let section = format!("  histograms: {word}");
-        let sending = Sending::with(&receiver.url(), "", &section, always(page(&["phi3"])));
-        sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
-        let names: BTreeSet<String> =
-            receiver.requests().iter().flat_map(|request| &request.samples).map(|got| got.name().to_owned()).collect();
-        assert_eq!(names.contains(TIME_TO_FIRST_TOKEN.name), native, "{word}");
-        assert_eq!(names.contains("citadel_model_time_to_first_token_seconds_bucket"), classic, "{word}");
+    let all = ["auto", "both", "native", "classic"];
+    for (section, word) in all.iter().flat_map(|word| [("", word), ("  histograms: classic", word)]) {
+        both(|more, v2| {
+            let receiver = taken();
+            let more = format!("{more}\n      histograms: {word}");
+            let _sending = Sending::with(&receiver.url(), &more, section, always(page(&["phi3"])));
+            let requests = receiver.wait_for(5);
+            let with = |name: &str| requests.iter().filter(|r| r.samples.iter().any(|got| got.name() == name)).count();
+            let (native, classic) =
+                (with(TIME_TO_FIRST_TOKEN.name), with("citadel_model_time_to_first_token_seconds_bucket"));
+            // The first request shows whether the receiver confirms 2.0.
+            let wanted = match *word {
+                "auto" if v2 => (native > 0 && native < classic, true),
+                "auto" | "classic" => (native == 0, true),
+                "both" => (native == classic, true),
+                _ => (native > 0, false),
+            };
+            assert_eq!((wanted.0, classic > 0), (true, wanted.1), "{word}, {v2}: {native} and {classic}");
+        });
     }
+}
+
+/// VictoriaMetrics makes `vmrange` buckets of native histograms, under the same name.
+#[test]
+fn a_receiver_that_says_it_is_victoria_metrics_gets_classic_histograms() {
+    let headers = "X-Prometheus-Remote-Write-Samples-Written: 100000\r\nX-Server-Hostname: vm1\r\n";
+    let receiver = Receiver::start(move |_| Reply::Status(204, headers, ""));
+    let sending = Sending::to(&receiver.url(), "", always(page(&["phi3"])));
+    receiver.wait_for(3);
+    assert_eq!(sending.numbers().rejected, 0);
+    let got = receiver.requests().into_iter().flat_map(|request| request.samples);
+    assert!(got.into_iter().all(|got| matches!(got.value, Value::Number(_))));
 }
 
 #[test]
@@ -299,7 +324,7 @@ fn a_reload_that_keeps_the_labels_ends_only_what_is_gone_with_it() {
 fn a_series_that_ends_is_marked_once_and_a_planned_stop_marks_nothing() {
     both(|more, _| {
         let receiver = taken();
-        let mut sending = Sending::to(&receiver.url(), more, ending());
+        let mut sending = Sending::with(&receiver.url(), more, BOTH, ending());
         receiver.wait_for(7);
         sending.stop();
         let stale = stale(&receiver);

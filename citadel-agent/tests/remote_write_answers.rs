@@ -192,7 +192,7 @@ fn native_histograms_end_where_a_receiver_says_that_they_are_off() {
             true => Reply::Status(500, "", "native histograms are disabled\n"),
             false => Reply::Taken,
         });
-        let sending = Sending::to(&receiver.url(), more, always(page(&["phi3"])));
+        let sending = Sending::with(&receiver.url(), more, "  histograms: both", always(page(&["phi3"])));
         let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
         assert_eq!(receiver.requests().iter().filter(|request| has_native(request)).count(), 1);
         assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
@@ -200,18 +200,59 @@ fn native_histograms_end_where_a_receiver_says_that_they_are_off() {
 }
 
 #[test]
-fn a_batch_that_fails_alone_is_put_aside_for_a_person() {
-    let receiver = Receiver::start(|request| match request.samples[0].number() == 1.0 {
-        true => Reply::Status(500, "", "cannot compute"),
-        false => Reply::Taken,
+fn what_the_receiver_says_that_it_wrote_counts() {
+    let receiver = Receiver::start(|_| Reply::Status(204, "X-Prometheus-Remote-Write-Samples-Written: 0\r\n", ""));
+    let sending = Sending::to(&receiver.url(), "", counting());
+    let numbers = sending.wait("rejection", |numbers| numbers.rejected >= 5);
+    assert_eq!((numbers.acknowledged, numbers.dropped.len()), (0, 0));
+}
+
+#[test]
+fn a_415_to_both_protocols_is_a_proxy_and_parks() {
+    let receiver = Receiver::start(|_| Reply::Status(415, "", "unsupported media type"));
+    let sending = Sending::to(&receiver.url(), "", counting());
+    let numbers = sending.wait("parking", |numbers| numbers.parked && numbers.pending >= 3);
+    assert_eq!((numbers.rejected, numbers.acknowledged), (0, 0));
+    assert_eq!(receiver.requests().iter().map(Request::is_v2).collect::<Vec<_>>(), [true, false]);
+}
+
+/// As the compliance suite counts: 8 s of a receiver that refuses everything.
+#[test]
+fn who_refuses_everything_gets_a_handful_of_requests() {
+    for status in [400, 413] {
+        both(|more, _| {
+            let receiver = Receiver::start(move |_| Reply::Status(status, "", "no"));
+            let mut page = Page::default();
+            for i in 0..500 {
+                page.add(&CONNECTIONS_OPEN, [&format!("m{i}"), "1"], family::Value::Integer(1));
+            }
+            let sending = Sending::to(&receiver.url(), more, always(page));
+            sending.wait("collections", |numbers| numbers.collected >= 500 * 40);
+            let requests = receiver.requests();
+            let first = requests[0].at;
+            let early = requests.iter().filter(|request| request.at - first < Duration::from_secs(4)).count();
+            assert!((2..=6).contains(&early), "{status}: {early} requests in 4 s");
+        });
+    }
+}
+
+#[test]
+fn a_backlog_of_small_collections_goes_out_in_few_requests_though_half_of_them_fail() {
+    let mut requests = 0;
+    let receiver = Receiver::start(move |_| {
+        requests += 1;
+        if requests <= 4 || requests % 2 == 0 { Reply::Status(503, "", "busy") } else { Reply::Taken }
     });
-    let sending = Sending::to(&receiver.url(), V1, counting());
-    let numbers = sending.wait("dead letter", |numbers| !numbers.dropped.is_empty() && numbers.acknowledged > 0);
-    assert_eq!(numbers.dropped, [("dead_letter", 1)]);
-    let letters: Vec<_> =
-        std::fs::read_dir(sending.dir.path().join("dead-letter")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(letters.len(), 1);
-    assert_eq!(std::fs::read(&letters[0]).unwrap(), receiver.requests()[0].body, "as it was sent");
+    let sending = Sending::to(&receiver.url(), "", counting());
+    let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged >= 60);
+    assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0));
+    let got: u64 = numbers.requests.iter().filter(|(code, _)| code == "204").map(|(_, count)| count).sum();
+    assert!(got < 40, "{got} requests for {} collections", numbers.acknowledged);
+    // In order, each once: a batch that failed comes again as it was.
+    let mut seen = BTreeSet::new();
+    let taken = receiver.requests().into_iter().flat_map(|request| request.samples).map(|got| got.timestamp);
+    let order: Vec<i64> = taken.filter(|time| seen.insert(*time)).collect();
+    assert!(order.is_sorted(), "{order:?}");
 }
 
 #[test]

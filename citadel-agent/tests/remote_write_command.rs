@@ -135,6 +135,46 @@ fn the_test_says_what_each_destination_answered() {
 }
 
 #[test]
+fn replay_sends_what_was_set_aside_and_removes_what_is_taken() {
+    let dir = TempDir::new().unwrap();
+    let sink = taken();
+    let config = config(dir.path(), &destination(&sink.url()));
+    let output = run(&["remote-write", "replay"], &config);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing was set aside"), "{output:?}");
+
+    let folder = dir.path().join("spool/dead-letter");
+    fs::create_dir_all(&folder).unwrap();
+    let mut files = Vec::new();
+    for (protocol, version, to) in [("1", "1.0", "sink"), ("2", "2.0", "sink"), ("2", "2.0", "gone")] {
+        let file = folder.join(format!("00000000000000000007-3-{to}.{version}.pb.snappy"));
+        let args = ["export", "--once", "--protocol", protocol, "--output", file.to_str().unwrap()];
+        assert!(run(&args, &config).status.success());
+        files.push((fs::read(&file).unwrap(), file));
+    }
+    let output = run(&["remote-write", "replay", "--destination", "sink"], &config);
+    assert!(output.status.success(), "{output:?}");
+    let bodies: Vec<_> = sink.requests().into_iter().map(|request| (request.is_v2(), request.body)).collect();
+    assert_eq!(bodies, [(false, files[0].0.clone()), (true, files[1].0.clone())]);
+    assert_eq!(files.iter().map(|(_, file)| file.exists()).collect::<Vec<_>>(), [false, false, true]);
+
+    let output = run(&["remote-write", "replay"], &config);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no destination is called gone; left"), "{output:?}");
+    let output = run(&["remote-write", "replay", "--destination", "nobody"], &config);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no destination is called nobody"), "{output:?}");
+
+    // What is not taken stays.
+    let refusing = Receiver::start(|_| Reply::Status(500, "", "again"));
+    let file = folder.join("00000000000000000009-3-sink.2.0.pb.snappy");
+    fs::write(&file, &files[1].0).unwrap();
+    let config = self::config(dir.path(), &destination(&refusing.url()));
+    let output = run(&["remote-write", "replay", "--destination", "sink"], &config);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(file.exists() && refusing.requests().len() == 1);
+}
+
+#[test]
 fn a_reload_begins_moves_and_ends_remote_write() {
     let dir = TempDir::new().unwrap();
     let path = config(dir.path(), "");

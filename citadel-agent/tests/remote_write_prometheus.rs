@@ -87,7 +87,7 @@ fn native_histograms_give_quantiles() {
 #[test]
 fn a_prometheus_without_native_histograms_gets_classic_ones_and_misses_nothing() {
     both(&[], |prometheus, version| {
-        let mut sending = Sending::to(&prometheus.url(), "", always(page(&["phi3"])));
+        let mut sending = Sending::with(&prometheus.url(), "", "  histograms: both", always(page(&["phi3"])));
         let numbers = sending.wait("acknowledgement", |numbers| numbers.acknowledged > 0);
         assert_eq!((numbers.rejected, numbers.dropped.len()), (0, 0), "{version:?}");
         let name = "citadel_model_time_to_first_token_seconds";

@@ -217,6 +217,7 @@ fn page(services: &Services) -> Parsed {
         discovered: &Discovered::default(),
         families: &mut Families::default(),
         alerts: &citadel_agent::slot::Slot::default(),
+        http_dropped: &citadel_agent::http::Dropped::default(),
         remote_write: &citadel_agent::slot::Slot::default(),
         gpu: None,
         readers: &Readers::default(),
@@ -329,6 +330,57 @@ async fn a_bus_without_systemd_has_nothing_and_one_that_comes_back_is_followed_a
     until(&services, "systemd comes back", |page| state(page, "citadel-phi3.service").as_deref() == Some("failed"))
         .await;
     assert_eq!(*systemd.manager.subscribers.lock().unwrap(), 1);
+}
+
+/// Any user may send signals to any connection of a bus, with any content.
+#[tokio::test]
+async fn a_stranger_on_the_bus_is_not_heard() {
+    let bus = Bus::start();
+    let mut systemd = Systemd::start(&bus).await;
+    systemd.load("citadel-phi3.service", RUNNING).await;
+    let services = follow(&bus);
+    let phi3 =
+        |wanted: &'static str| move |page: &Parsed| state(page, "citadel-phi3.service").as_deref() == Some(wanted);
+    until(&services, "the first list", phi3("active")).await;
+
+    let stranger = connection::Builder::address(bus.address.as_str()).unwrap().build().await.unwrap();
+    let names = zbus::fdo::DBusProxy::new(&stranger).await.unwrap().list_names().await.unwrap();
+    let unique: Vec<String> = names.iter().map(ToString::to_string).filter(|name| name.starts_with(':')).collect();
+    assert!(unique.len() >= 3, "the agent, systemd and the stranger: {unique:?}");
+    let owner = ("org.freedesktop.systemd1", ":1.0", "");
+    for name in unique.iter().map(String::as_str) {
+        let to = Some(name);
+        let bus = "org.freedesktop.DBus";
+        stranger.emit_signal(to, "/org/freedesktop/DBus", bus, "NameOwnerChanged", &owner).await.unwrap();
+        for number in 0..2000 {
+            let path = format!("/unit/{number}");
+            let properties = "org.freedesktop.DBus.Properties";
+            stranger.emit_signal(to, path.as_str(), properties, "PropertiesChanged", &"x").await.unwrap();
+        }
+        let long = vec![0u8; 20 << 20];
+        stranger.emit_signal(to, "/a", "org.example.Long", "Signal", &long).await.unwrap();
+    }
+    systemd.change("citadel-phi3.service", |facts| facts.active = "failed").await;
+    until(&services, "systemd is heard among them", phi3("failed")).await;
+    assert_eq!(*systemd.manager.subscribers.lock().unwrap(), 1, "nobody but the bus can say that systemd has gone");
+}
+
+#[tokio::test]
+async fn units_beyond_those_that_are_followed_are_named_as_missing() {
+    let bus = Bus::start();
+    let systemd = Systemd::start(&bus).await;
+    let none = OwnedObjectPath::from(ObjectPath::try_from("/none").unwrap());
+    for number in 0..300 {
+        systemd.manager.loaded.lock().unwrap().insert(format!("citadel-{number:03}.service"), none.clone());
+    }
+    systemd.manager.loaded.lock().unwrap().insert("zz-model.service".to_owned(), none.clone());
+    let services = follow(&bus);
+    services.set_models(["zz-model.service"].into_iter());
+    until(&services, "a model's unit is among the first", |page| state(page, "zz-model.service").is_some()).await;
+    let page = page(&services);
+    let names: std::collections::BTreeSet<&String> =
+        page.samples.keys().filter_map(|(_, labels)| labels.get("name")).collect();
+    assert_eq!((names.len(), success(&page)), (256, Some(0.0)));
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! The agent as its users have it: a process with a configuration file, two ports, signals and a log.
 
+mod setup;
+
 use std::env;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tempfile::TempDir;
 
+pub use self::setup::Setup;
 use crate::get::{Answer, get};
 use crate::scrape::Page;
 use crate::truth::pause;
@@ -55,102 +58,6 @@ pub fn binary() -> PathBuf {
         .map(|dir| dir.join("citadel-agent"))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("no citadel-agent in {}; build it: cargo build -p citadel-agent", profile.display()))
-}
-
-/// What an agent is started with.
-#[derive(Clone, Debug, Default)]
-pub struct Setup {
-    models: Vec<(String, u16)>,
-    discovers: bool,
-    asks: bool,
-    probes: bool,
-    bus: Option<String>,
-    no_programs: bool,
-    nobody: bool,
-}
-
-impl Setup {
-    /// No model, no discovery.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a configured model.
-    #[must_use]
-    pub fn model(mut self, name: &str, port: u16) -> Self {
-        self.models.push((name.to_owned(), port));
-        self
-    }
-
-    /// Leaves the discovered range at its default, 11400-11500.
-    #[must_use]
-    pub fn discovering(mut self) -> Self {
-        self.discovers = true;
-        self
-    }
-
-    /// Lets the agent ask servers for their models' names; else it does not, because most servers here follow a script.
-    #[must_use]
-    pub fn asking(mut self) -> Self {
-        self.asks = true;
-        self
-    }
-
-    /// Lets the agent probe the models' health, several times a second; else it does not, for the same reason.
-    #[must_use]
-    pub fn probing(mut self) -> Self {
-        self.probes = true;
-        self
-    }
-
-    /// Leaves the kernel alone.
-    #[must_use]
-    pub fn without_programs(mut self) -> Self {
-        self.no_programs = true;
-        self
-    }
-
-    /// Gives the agent this bus in place of the system's.
-    #[must_use]
-    pub fn bus(mut self, address: &str) -> Self {
-        self.bus = Some(address.to_owned());
-        self
-    }
-
-    /// Runs the agent as nobody, without capabilities.
-    #[must_use]
-    pub fn as_nobody(mut self) -> Self {
-        self.nobody = true;
-        self
-    }
-
-    /// Starts the agent and waits until it is ready.
-    ///
-    /// # Panics
-    /// If it does not become ready; the text holds its log.
-    #[must_use]
-    pub fn start(self) -> Agent {
-        Agent::start(&self)
-    }
-
-    fn yaml(&self, metrics_port: u16, health_port: u16) -> String {
-        let mut yaml = format!(
-            "local_collection:\n  listen_address: \"127.0.0.1\"\n  metrics_port: {metrics_port}\n  \
-             health_check_port: {health_port}\n  log_level: \"INFO\"\n  collection_interval: 1\nmodel_monitoring:\n"
-        );
-        let ports: Vec<_> = self.models.iter().map(|(name, port)| format!("{name}: {port}")).collect();
-        yaml += &format!("  ports: {{ {} }}\n", ports.join(", "));
-        if !self.discovers {
-            yaml += "  discover: none\n";
-        }
-        yaml += if self.probes { "  health_interval: 200ms\n" } else { "  health_endpoints: []\n" };
-        yaml += &format!("  ask_for_names: {}\n", self.asks);
-        if self.no_programs {
-            yaml += "ebpf: { net: false, recvq: false, sched: false }\n";
-        }
-        yaml
-    }
 }
 
 /// A running agent; ends with the value. While it lives no other test has one.
@@ -195,6 +102,11 @@ impl Agent {
         }
         // By default there is none, so that what runs on this host is no part of any test.
         command.env("DBUS_SYSTEM_BUS_ADDRESS", setup.bus.as_deref().unwrap_or("unix:path=/nonexistent"));
+        if let Some(procs) = &setup.cgroup {
+            let mut entrance = File::options().write(true).open(procs).expect("open the cgroup");
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe { command.pre_exec(move || entrance.write_all(b"0")) };
+        }
         let (child, log) = spawn(command);
         let mut agent = Self { child, dir, metrics_port, health_port, log, _only: only };
         agent.wait_until_ready();
@@ -339,6 +251,12 @@ impl Agent {
     #[must_use]
     pub fn metrics_port(&self) -> u16 {
         self.metrics_port
+    }
+
+    /// Port of `/ready` and `/status`.
+    #[must_use]
+    pub fn health_port(&self) -> u16 {
+        self.health_port
     }
 
     /// The process.

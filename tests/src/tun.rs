@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::zeroed;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The MTU of [`open`]'s devices, in bytes.
@@ -27,6 +27,24 @@ pub fn open(address: Ipv4Addr) -> File {
     let flags = libc::IFF_UP | libc::IFF_RUNNING;
     set(&socket, libc::SIOCSIFFLAGS, "set it up", |ru| ru.ifru_flags = flags as libc::c_short);
     device
+}
+
+/// Adds an address of IPv6, in a /64, to the device of the calling thread's network namespace.
+///
+/// # Panics
+/// If the kernel refuses it.
+pub fn add_v6(address: Ipv6Addr) {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("make a socket for settings");
+    // SAFETY: a name that ends with zero.
+    let index = unsafe { libc::if_nametoindex(c"tun0".as_ptr()) };
+    let request = libc::in6_ifreq {
+        ifr6_addr: libc::in6_addr { s6_addr: address.octets() },
+        ifr6_prefixlen: 64,
+        ifr6_ifindex: index as libc::c_int,
+    };
+    // SAFETY: the request takes a pointer to an in6_ifreq, which lives through the call.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
+    assert_eq!(result, 0, "cannot set its address of IPv6: {}", io::Error::last_os_error());
 }
 
 /// One `ioctl` on the device `tun0`; every namespace has at most one.

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
+use citadel_agent_tests::get::get as fetch;
 use citadel_agent_tests::http::{answer, get};
-use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, REQUESTS};
+use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, RECEIVE_QUEUE, REQUEST_BYTES, REQUESTS};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::pause;
@@ -89,6 +90,70 @@ fn a_reload_adds_a_port_and_keeps_what_the_others_counted() {
 }
 
 #[test]
+fn a_reload_replaces_only_the_families_whose_keys_changed() {
+    let server = Server::bind();
+    let setup = Setup::new().model("model", server.port());
+    let agent = setup.clone().start();
+    agent.assert_measuring();
+    send(&server, 4);
+    let programs = |agent: &Agent| bpf::held_by(agent.pid(), Kind::Program);
+    let before = programs(&agent);
+    let page = assert_eventually!(agent, |page| page.requests() == 4);
+    let bytes = page.counter(REQUEST_BYTES).value();
+    let changes = [
+        ("syscall_form: raw_tp", "syscall_form: raw_tp, syscall_names: [read, write]"),
+        ("syscall_names: [read, write]", "syscalls: false"),
+        ("syscalls: false", "syscalls: false, sched: false"),
+        ("sched: false", "sched: false, recvq: false"),
+        ("recvq: false", "recvq: true"),
+        (", sched: false, recvq: true", ""),
+    ];
+    for (nth, (from, to)) in changes.into_iter().enumerate() {
+        let changed = agent.config().replace(from, to);
+        assert_ne!(changed, agent.config(), "{from}");
+        agent.reload_with(&changed);
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while agent.log().matches("configuration reloaded").count() <= nth {
+            assert!(Instant::now() < deadline, "no reload after {to}:\n{}", agent.log());
+            pause(20);
+        }
+        let page = agent.scrape();
+        assert_eq!((page.requests(), page.counter(REQUEST_BYTES).value()), (4, bytes), "after {to}");
+    }
+    assert!(programs(&agent).intersection(&before).count() >= 4, "the programs of net are the same");
+    // It goes on to count, and who reads is seen again.
+    send(&server, 3);
+    let page = assert_eventually!(agent, |page| page.requests() == 7);
+    page.assert_nothing_lost();
+    assert!(page.histogram(RECEIVE_QUEUE).count() >= 3, "recvq is back:\n{page}");
+}
+
+#[test]
+fn signals_while_programs_load_leave_no_family_broken() {
+    let server = Server::bind();
+    let agent = Setup::new().model("model", server.port()).start();
+    agent.assert_measuring();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("read the mounts");
+    let cgroup = mounts.lines().find(|line| line.starts_with("cgroup2 ")).and_then(|line| line.split(' ').nth(1));
+    let plain = "ebpf: { syscall_form: raw_tp }".to_owned();
+    let named = format!("ebpf: {{ syscall_form: raw_tp, cgroup: {} }}", cgroup.expect("cgroup v2 is mounted"));
+    // Each has net loaded again, and is itself followed by more signals than the kernel needs to be disturbed.
+    for (from, to) in [(&plain, &named), (&named, &plain), (&plain, &named)] {
+        let config = agent.config().replace(from, to);
+        assert!(config.contains(to));
+        agent.reload_with(&config);
+        for _ in 0..300 {
+            agent.signal(Signal::HUP);
+            pause(3);
+        }
+        let status = agent.status();
+        for family in ["net", "sched", "syscalls"] {
+            assert_eq!(status["families"][family]["status"], "ok", "{family}: {:#}", status["families"][family]);
+        }
+    }
+}
+
+#[test]
 fn a_reload_removes_a_port_and_may_rename_another() {
     let (kept, gone) = (Server::bind(), Server::bind());
     let agent = Setup::new().model("before", kept.port()).model("gone", gone.port()).start();
@@ -123,6 +188,38 @@ fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
     // And the next good file is taken.
     agent.reload_with(&good.replace("model:", "renamed:"));
     send_until_measured(&agent, &server, "renamed");
+}
+
+#[test]
+fn a_reload_of_an_emptied_file_changes_nothing() {
+    let agent = Setup::new().without_programs().start();
+    let good = agent.config();
+    for empty in ["", "# all settings are gone\n"] {
+        agent.reload_with(empty);
+        agent.wait_for_log("it is empty; write {}");
+        assert_eq!(agent.health("/ready").unwrap().code, 200);
+    }
+    agent.reload_with(&good);
+    agent.wait_for_log("configuration reloaded");
+}
+
+#[test]
+fn a_reload_may_swap_the_two_ports() {
+    let agent = Setup::new().without_programs().start();
+    let (metrics, health) = (agent.metrics_port(), agent.health_port());
+    let good = agent.config();
+    let swapped = good.replace(&metrics.to_string(), "FIRST").replace(&health.to_string(), &metrics.to_string());
+    let swapped = swapped.replace("FIRST", &health.to_string());
+    for (config, metrics, health) in [(&swapped, health, metrics), (&good, metrics, health)] {
+        agent.reload_with(config);
+        agent.wait_for_log("configuration reloaded");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while fetch(metrics, "/metrics").unwrap().code != 200 || fetch(health, "/ready").unwrap().code != 200 {
+            assert!(Instant::now() < deadline, "the ports are not swapped; the log:\n{}", agent.log());
+            pause(50);
+        }
+        assert_eq!(fetch(metrics, "/ready").unwrap().code, 404, "one port, one content");
+    }
 }
 
 #[test]
@@ -191,7 +288,11 @@ fn without_privileges_the_agent_serves_what_is_left_and_says_what_is_missing() {
 
 #[test]
 fn the_check_prints_the_plan() {
-    let (status, text) = run(&["check"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yaml");
+    // Asked for, because not every machine that runs the tests takes fentry.
+    std::fs::write(&config, "ebpf: { syscall_form: raw_tp }\n").expect("a configuration");
+    let (status, text) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
     for word in ["net", "ingress", "egress", "sock_ops"] {
         assert!(text.contains(word), "the plan names {word}:\n{text}");
     }

@@ -15,15 +15,16 @@ macro_rules! fresh {
     };
 }
 
+mod close;
 mod observe;
 mod unread;
 
 use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
 pub use super::request::PIPELINE;
-use super::request::{COMPLETE, Place, Request};
+use super::request::{Place, Request};
 pub use super::{Payload, Sink};
-use crate::abi::{Phase, Protocol, Side};
+use crate::abi::Protocol;
 use crate::apart::Apart;
 pub use unread::Read;
 
@@ -74,6 +75,10 @@ pub struct Conn {
     protocol: u32,
     /// Requests whose first byte has come so far.
     come: u32,
+    /// Up to where the server's TCP has the client's bytes in order, as ingress asked it last.
+    in_order: u32,
+    /// `in_order` is known.
+    asked: u32,
     _apart_from_rx: Apart,
     // Written by egress.
     tx: Framer,
@@ -91,6 +96,7 @@ pub struct Conn {
     body_begun: u32,
     /// Up to where the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
+    /// `acknowledged` is known.
     acknowledges: u32,
     _apart_from_tx: Apart,
     /// None lies in two cache lines: `crate::connection` holds it to that.
@@ -122,6 +128,8 @@ impl Conn {
         client_ended: 0,
         protocol: Protocol::Unknown as u32,
         come: 0,
+        in_order: 0,
+        asked: 0,
         _apart_from_rx: Apart::NEW,
         tx: Framer::NEW,
         tx_first_ns: 0,
@@ -164,11 +172,26 @@ impl Conn {
         self.client_ended = 1;
     }
 
-    /// The server's TCP has everything up to `seq`.
+    /// For ingress: the server's TCP has everything up to `seq`.
     #[inline(always)]
-    pub const fn acknowledge(&mut self, seq: u32) {
-        self.acknowledged = seq;
-        self.acknowledges = 1;
+    pub const fn has_in_order(&mut self, seq: u32) {
+        self.in_order = seq;
+        self.asked = 1;
+    }
+
+    /// Up to where the server's TCP is known to have the client's bytes, at least `next`: by what it has acknowledged, and by
+    /// what ingress has asked it.
+    #[inline(always)]
+    fn server_has(&self, next: u32) -> u32 {
+        let (acknowledged, in_order) = (fresh!(self.acknowledged), self.in_order);
+        let mut to = next;
+        if self.acknowledges != 0 && after(acknowledged, to) {
+            to = acknowledged;
+        }
+        if self.asked != 0 && after(in_order, to) {
+            to = in_order;
+        }
+        to
     }
 
     /// Whether `seq` is just what the client is to send next: what a RST must have to count (RFC 5961, section 3.2).
@@ -225,14 +248,14 @@ impl Conn {
                 (len - offset, true)
             } else if after(seq, next) {
                 // What the server's TCP has acknowledged has come, whether it was seen here or not.
-                let acknowledged = fresh!(self.acknowledged);
-                if self.acknowledges == 0 || !after(acknowledged, next) {
+                let has = self.server_has(next);
+                if has == next {
                     // Without room, the server's acknowledgements tell later.
                     self.early.keep(seq, len, next);
                     progress = Progress::Done;
                     break;
                 }
-                let to = if after(acknowledged, seq) { seq } else { acknowledged };
+                let to = if after(has, seq) { seq } else { has };
                 (to.wrapping_sub(next), false)
             } else {
                 let left = self.early.joins(next);
@@ -279,7 +302,8 @@ impl Conn {
         sink: &mut S,
     ) -> Progress {
         let (seq, len) = (self.tx.forget(seq), self.tx.forget(len));
-        self.acknowledge(ack);
+        self.acknowledged = ack;
+        self.acknowledges = 1;
         if self.tx_synced == 0 {
             self.tx_next = seq;
             self.tx_synced = 1;
@@ -320,47 +344,6 @@ impl Conn {
             }
         }
         progress
-    }
-
-    /// The connection ends: by the server's FIN (`orderly`), which is the end of a body that lasts until then, or in any
-    /// other way. Whatever is still under way is aborted, by the client if it ended first, else by `otherwise`.
-    #[inline(always)]
-    pub fn close<S: Sink>(&mut self, orderly: bool, otherwise: Side, sink: &mut S) {
-        if orderly && self.tx.state() == state::UNTIL_CLOSE && self.awaits_response() {
-            self.response_event(event::END, self.tx_last_ns, sink);
-        }
-        let side = if self.client_ended != 0 { Side::Client } else { otherwise };
-        let mut response = self.response_phase();
-        let mut aborted = 0;
-        for _ in 0..PIPELINE {
-            if !self.awaits_response() {
-                break;
-            }
-            let request = *self.oldest();
-            let waiting = if request.flags & COMPLETE != 0 { Phase::Waiting } else { Phase::Request };
-            sink.aborted(request.endpoint, side, response.unwrap_or(waiting));
-            response = None;
-            aborted += 1;
-            self.head = fresh!(self.head).wrapping_add(1);
-        }
-        if aborted > 0 {
-            sink.left(aborted);
-        }
-        // Whatever still comes is no answer.
-        self.tx.enter(state::OPAQUE);
-        self.tx_opaque = 1;
-    }
-
-    /// How far the response under way has come; `None` before its first byte.
-    #[inline(always)]
-    fn response_phase(&self) -> Option<Phase> {
-        match self.tx.state() {
-            state::RESYNC | state::OPAQUE => None,
-            state::START if self.tx.at_message_start() => None,
-            _ if self.body_begun == 0 => Some(Phase::Headers),
-            _ if self.tx.message.flags & flag::STREAMED != 0 => Some(Phase::Streaming),
-            _ => Some(Phase::Body),
-        }
     }
 
     /// Number of requests in the queue.

@@ -6,12 +6,14 @@
 pub mod conn;
 pub mod framer;
 pub mod line;
+mod pending;
 mod reorder;
 mod request;
 mod start_line;
 pub mod text;
 
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+pub use pending::Pending;
 pub(crate) use reorder::after;
 pub use text::Text;
 

@@ -17,18 +17,18 @@ mod sink;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN, bpf_sock,
-    bpf_sock_ops, bpf_tcp_sock,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED,
+    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops, bpf_tcp_sock,
 };
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_ns, bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_sk_storage_get,
-    bpf_sock_ops_cb_flags_set,
+    bpf_ktime_get_ns, bpf_map_update_elem, bpf_sk_storage_get, bpf_sock_ops_cb_flags_set,
 };
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
 use citadel_agent_common::abi::{Lost, Side, counter};
-use citadel_agent_common::connection::{Connection, Tuple};
+use citadel_agent_common::connection::{Connection, Early, Tuple};
+use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
 
 use maps::{BLANK, CONNECTIONS, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
@@ -53,8 +53,8 @@ pub fn net_ingress(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(ingress)]
 pub fn net_early(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
-    if let Some(slot) = maps::slot(packet::local_port(skb)) {
-        early_ingress(skb, slot);
+    if maps::slot(packet::local_port(skb)).is_some() {
+        early_ingress(skb);
     }
     PASS
 }
@@ -82,11 +82,7 @@ pub fn net_sockops(ctx: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn ingress(skb: *mut __sk_buff, slot: u32) {
-    let Some(mut segment) = Segment::read(skb) else {
-        sink::lost(Lost::PacketHeader, 1);
-        say::unreadable(skb);
-        return;
-    };
+    let Some(mut segment) = Segment::read(skb) else { return unread(skb) };
     let sock = packet::sock(skb);
     if sock.is_null() {
         return;
@@ -107,7 +103,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
             && let Some(tcp) = tcp_sock(sock)
         {
             // Out of order: what the socket has in order by now tells what was missed.
-            connection.conn.acknowledge(tcp.rcv_nxt);
+            connection.conn.has_in_order(tcp.rcv_nxt);
         }
         receive(connection, skb, &segment, INGRESS, &mut counters);
         segment.recall(&connection.rx_window);
@@ -122,39 +118,43 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 }
 
 /// A segment that still belongs to the listener, because the child's socket does not exist yet: TCP Fast Open, deferred
-/// accept, a lost ACK. Its payload waits in `EARLY` until `net_sockops` gives it to the child in the same softirq.
+/// accept, a lost ACK. Or nothing at all makes a connection of it, and anybody can send it: so what it means is kept in `EARLY`,
+/// and counts when `net_sockops` gives it to the child, in the same softirq.
 #[inline(always)]
-fn early_ingress(skb: *mut __sk_buff, slot: u32) {
+fn early_ingress(skb: *mut __sk_buff) {
     let Some(segment) = Segment::read(skb) else { return };
-    let sock = packet::sock(skb);
-    if sock.is_null() {
-        return;
+    let Some(Early { pending, connection, .. }) = early(skb, &segment) else { return };
+    receive(connection, skb, &segment, EARLY_INGRESS, pending);
+    if segment.is_fin() {
+        connection.conn.client_ends();
     }
-    let Some(connection) = early(skb, &segment) else { return };
-    let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
-    receive(connection, skb, &segment, EARLY_INGRESS, &mut counters);
+}
+
+/// A packet that is not measured.
+#[inline(always)]
+fn unread(skb: *mut __sk_buff) {
+    if packet::is_tcp(skb) {
+        sink::lost(Lost::PacketHeader, 1);
+        say::unreadable(skb);
+    }
 }
 
 /// Follows a segment's payload; `program` is the one that runs, to run again.
 #[inline(always)]
-fn receive(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, program: u32, counters: &mut Counters) {
+fn receive<S: Sink>(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, program: u32, sink: &mut S) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut payload = segment.payload(skb, &mut connection.rx_window);
-    let progress = connection.conn.receive(&mut payload, segment.seq, segment.len, now, counters);
+    let progress = connection.conn.receive(&mut payload, segment.seq, segment.len, now, sink);
     if matches!(progress, Progress::More) {
         maps::tail_call(skb, &INGRESS_PROGRAMS, program);
-        sink::lost(Lost::StepLimit, 1);
+        sink.lost(Lost::StepLimit, 1);
     }
 }
 
 #[inline(always)]
 fn egress(skb: *mut __sk_buff, slot: u32) {
-    let Some(mut segment) = Segment::read(skb) else {
-        sink::lost(Lost::PacketHeader, 1);
-        say::unreadable(skb);
-        return;
-    };
+    let Some(mut segment) = Segment::read(skb) else { return unread(skb) };
     if segment.is_bare() {
         return;
     }
@@ -196,14 +196,16 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         };
     }
     let op = field!(op);
-    if op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_STATE_CB {
+    if !matches!(op, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB | BPF_SOCK_OPS_STATE_CB | BPF_SOCK_OPS_TCP_CONNECT_CB) {
         return;
     }
     let sock: *mut bpf_sock = field!(__bindgen_anon_2.sk);
     if sock.is_null() {
         return;
     }
-    if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        ignore(sock);
+    } else if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         let mut tuple = Tuple {
             remote: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(remote_ip4)],
             local: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(local_ip4)],
@@ -215,38 +217,38 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         }
         if maps::is_own(&mut tuple) {
-            if let Some(connection) = storage(sock, core::ptr::null_mut()) {
-                connection.own = 1;
-            }
+            ignore(sock);
             return;
         }
         // The call replaces the flags, and another program may have set some.
         let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
         // SAFETY: a valid context.
         unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
-        // SAFETY: maps and keys are valid. What came early becomes the connection's first state.
-        let connection = unsafe {
-            let map = (&raw const EARLY).cast_mut().cast();
-            let early = bpf_map_lookup_elem(map, (&raw mut tuple).cast());
-            // Kernels before 5.11 take no pointer that may be null for the first value.
-            let first = if early.is_null() {
-                let Some(blank) = BLANK.get_ptr(0) else { return };
-                blank.cast_mut().cast()
-            } else {
-                early
-            };
-            let connection = storage(sock, first);
-            if !early.is_null() {
-                bpf_map_delete_elem(map, (&raw mut tuple).cast());
-            }
-            connection
+        let rcv_nxt = field!(rcv_nxt);
+        // SAFETY: map values; nothing else runs in this CPU's softirq.
+        let (early, blank) = unsafe {
+            let (Some(early), Some(blank)) = (EARLY.get_ptr_mut(0), BLANK.get_ptr(0)) else { return };
+            (&mut *early, blank)
         };
-        let Some(connection) = connection else { return };
+        // What came early becomes the connection's first state.
+        let came_early = early.present != 0 && early.first_seq == rcv_nxt && early.tuple.is(&tuple);
+        // Kernels before 5.11 take no pointer that may be null for the first value.
+        let first = if came_early {
+            &raw mut early.connection
+        } else {
+            // SAFETY: a member of a map value, only read.
+            unsafe { (&raw const (*blank).connection).cast_mut() }
+        };
+        let Some(connection) = storage(sock, first.cast()) else { return };
         connection.known = 1;
         connection.open = 1;
-        connection.conn.expect_first(field!(rcv_nxt));
+        connection.conn.expect_first(rcv_nxt);
         let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
         counters.add(counter::OPENED, 1);
+        if came_early {
+            early.present = 0;
+            early.pending.tell(&mut counters);
+        }
     } else {
         let Some(connection) = connection(sock) else { return };
         let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
@@ -275,7 +277,7 @@ const AF_INET6: u32 = 10;
 #[inline(always)]
 fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
     let connection = storage(sock, core::ptr::null_mut())?;
-    if connection.own != 0 {
+    if connection.ignored != 0 {
         return None;
     }
     if connection.known == 0 {
@@ -312,45 +314,45 @@ fn storage(sock: *mut bpf_sock, first: *mut core::ffi::c_void) -> Option<&'stati
     connection
 }
 
+/// Has nothing of a connection measured.
+#[inline(always)]
+fn ignore(sock: *mut bpf_sock) {
+    if let Some(connection) = storage(sock, core::ptr::null_mut()) {
+        connection.ignored = 1;
+    }
+}
+
 /// The place in `EARLY` for a segment's payload.
 #[inline(always)]
-fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Connection> {
+fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Early> {
     let mut tuple = segment.tuple(skb);
     if maps::is_own(&mut tuple) {
         return None;
     }
-    let map = (&raw const EARLY).cast_mut().cast();
-    let key = (&raw mut tuple).cast();
+    // SAFETY: a map value, of this CPU alone.
+    let early = unsafe { &mut *EARLY.get_ptr_mut(0)? };
     if segment.len == 0 {
         // The handshake completes without the data that a SYN may have carried: it was not taken, and will come again.
         if !segment.is_syn() {
-            // SAFETY: a valid map and key.
-            unsafe { bpf_map_delete_elem(map, key) };
+            early.present = 0;
         }
         return None;
     }
-    // SAFETY: a valid map and key.
-    let found = unsafe { bpf_map_lookup_elem(map, key).cast::<Connection>().as_mut() };
-    if let Some(connection) = found
-        && connection.first_seq == segment.seq
-    {
-        return Some(connection);
+    if early.present != 0 && early.first_seq == segment.seq && early.tuple.is(&tuple) {
+        return Some(early);
     }
     let blank = BLANK.get_ptr(0)?;
-    // SAFETY: valid maps, key and value.
-    let made = unsafe {
-        bpf_map_update_elem(map, key, blank.cast_mut().cast(), 0);
-        bpf_map_lookup_elem(map, key).cast::<Connection>().as_mut()
-    };
-    let Some(connection) = made else {
-        sink::lost(Lost::NoMemory, 1);
-        return None;
-    };
-    connection.known = 1;
-    connection.first_seq = segment.seq;
-    // SAFETY: no arguments.
-    connection.made_ns = unsafe { bpf_ktime_get_ns() };
-    Some(connection)
+    let mut zero = 0u32;
+    // SAFETY: valid maps, key and value, which are as long as each other.
+    unsafe {
+        let map = (&raw const EARLY).cast_mut().cast();
+        bpf_map_update_elem(map, (&raw mut zero).cast(), blank.cast_mut().cast(), 0);
+    }
+    // SAFETY: as above.
+    let early = unsafe { &mut *EARLY.get_ptr_mut(0)? };
+    (early.tuple, early.first_seq, early.present) = (tuple, segment.seq, 1);
+    early.connection.known = 1;
+    Some(early)
 }
 
 /// Counts what the socket has retransmitted since it was last asked.

@@ -4,10 +4,10 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
 use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, MAX_READERS, ModelStats, NO_SLOT, PortRange};
-use citadel_agent_common::connection::{Connection, Tuple};
+use citadel_agent_common::connection::{Connection, Early, Tuple};
 use citadel_agent_common::hist::Histogram;
 
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
@@ -48,19 +48,19 @@ pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, 
 #[btf_map]
 pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
-/// Addresses -> connection, between a listener's segment and the child's callback in the same softirq. What finds no
-/// child (its handshake failed) is swept by userspace; full means that new ones are lost, and counted.
+/// What a listener's segment brought, until the child's callback in the same softirq takes it: one place a CPU, so nobody can
+/// fill it, and what finds no child (its handshake failed, or there was none) is overwritten.
 #[map]
-pub(crate) static EARLY: HashMap<Tuple, Connection> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub(crate) static EARLY: PerCpuArray<Early> = PerCpuArray::with_max_entries(1, 0);
 
 /// Addresses of the connections that the agent itself is about to open -> anything; written by userspace, which does not
 /// connect where it finds the map full.
 #[map]
 pub(crate) static OWN: HashMap<Tuple, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
 
-/// A connection of zeros: what `EARLY` entries begin as. Nothing writes it.
+/// Zeros: what the value of `EARLY`, and a connection to which nothing came early, begin as. Nothing writes it.
 #[map]
-pub(crate) static BLANK: Array<Connection> = Array::with_max_entries(1, 0);
+pub(crate) static BLANK: Array<Early> = Array::with_max_entries(1, 0);
 
 /// The ingress programs: to go on with a listener's segment, and to run again on packets with more framing than one run
 /// may parse. One map a direction, because the kernel refuses programs with different attach types in one

@@ -47,6 +47,58 @@ pub(crate) fn sock(skb: *mut __sk_buff) -> *mut bpf_sock {
     unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() }
 }
 
+/// Bytes of an IPv6 header.
+const IPV6_HEADER: usize = 40;
+/// Extension headers that are walked through: BIG TCP has one (hop by hop, with the length; kernels before it went without).
+const EXTENSIONS: u32 = 4;
+
+/// Whether a protocol number is that of an IPv6 extension header that has its length in its second byte: hop by hop, routing,
+/// destination options (RFC 8200, section 4).
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 60)
+}
+
+/// Where the TCP header behind IPv6 extension headers begins; 0 if there is none, or the packet is of IPv4. Not inlined: what a packet with extensions
+/// looks like is nothing that the verifier should remember through the parser.
+#[inline(never)]
+fn behind_extensions(skb: *mut __sk_buff) -> u32 {
+    let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
+    if context!(skb, protocol) != IPV6 || data + IPV6_HEADER > end {
+        return 0;
+    }
+    // SAFETY: the IPv6 header is inside the packet.
+    let mut protocol = unsafe { *(data as *const u8).add(6) };
+    let mut at = IPV6_HEADER;
+    for _ in 0..EXTENSIONS {
+        if !is_extension(protocol) {
+            break;
+        }
+        let extension = data + at;
+        if extension + 8 > end {
+            return 0;
+        }
+        let extension = extension as *const u8;
+        // SAFETY: eight bytes of it are inside the packet.
+        let (next, length) = unsafe { (*extension, *extension.add(1)) };
+        protocol = next;
+        at += 8 + length as usize * 8;
+    }
+    if protocol == IPPROTO_TCP { at as u32 } else { 0 }
+}
+
+/// Whether a packet whose headers could not be read ([`Segment::read`]) is TCP all the same. No TCP is none of a model's.
+#[inline(never)]
+pub(crate) fn is_tcp(skb: *mut __sk_buff) -> bool {
+    let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
+    // Bytes of an IPv4 header without options.
+    if context!(skb, protocol) != IPV4 || data + 20 > end {
+        return behind_extensions(skb) != 0;
+    }
+    // SAFETY: the header is inside the packet.
+    unsafe { *(data as *const u8).add(9) == IPPROTO_TCP }
+}
+
 /// What a TCP segment's headers say.
 pub(crate) struct Segment {
     pub(crate) seq: u32,
@@ -60,27 +112,35 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Reads the headers; `None` for what is no TCP over IPv4 or over IPv6 without extension headers.
+    /// Reads the headers; `None` for what is no TCP.
     #[inline(always)]
     pub(crate) fn read(skb: *mut __sk_buff) -> Option<Self> {
         let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
         let protocol = context!(skb, protocol);
-        if data + 40 > end {
+        if data + IPV6_HEADER > end {
             return None;
         }
         let header = data as *const u8;
-        // SAFETY: 40 bytes from `data` on are inside the packet.
+        // SAFETY: so many bytes from `data` on are inside the packet.
         let (ip_len, protocol) = unsafe {
             if protocol == IPV4 {
                 ((*header as u32 & 0xf) * 4, *header.add(9))
             } else if protocol == IPV6 {
-                (40, *header.add(6))
+                (IPV6_HEADER as u32, *header.add(6))
             } else {
                 return None;
             }
         };
+        let ip_len = match protocol {
+            IPPROTO_TCP => ip_len,
+            extension if is_extension(extension) => bounded(behind_extensions(skb) as u64, 0xfff) as u32,
+            _ => return None,
+        };
+        if ip_len == 0 {
+            return None;
+        }
         let tcp = data + ip_len as usize;
-        if protocol != IPPROTO_TCP || tcp + 20 > end {
+        if tcp + 20 > end {
             return None;
         }
         let tcp = tcp as *const u8;

@@ -1,7 +1,7 @@
 //! The two listeners: bound first, so that a port that is taken ends a start or a reload before it changes anything.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -22,9 +22,14 @@ pub(super) struct Listeners {
 /// One listener: bound, then serving.
 pub(super) struct Listening {
     content: Content,
-    pub(super) address: std::net::SocketAddr,
+    pub(super) address: SocketAddr,
+    /// Where it is configured to listen; `address` is what came of it.
+    wanted: (IpAddr, u16),
+    /// A second handle of the serving socket, so that a reload can hand it over.
+    socket: TcpListener,
     bound: Option<TcpListener>,
-    task: Option<(oneshot::Sender<()>, JoinHandle<io::Result<()>>)>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Listeners {
@@ -36,7 +41,8 @@ impl Listeners {
         })
     }
 
-    /// Binds the listeners whose address or port differs between two configurations.
+    /// Binds the listeners whose address or port differs between two configurations. One that wants what the other has now, as when
+    /// the two ports are swapped, gets the other's socket.
     pub(super) fn bind_changed(
         &self,
         old: &Config,
@@ -45,7 +51,7 @@ impl Listeners {
         let (old, new) = (&old.local, &new.local);
         let moved = old.listen_address != new.listen_address;
         let bind = |content, before, now| {
-            (moved || before != now).then(|| Listening::bind(content, new.listen_address, now)).transpose()
+            (moved || before != now).then(|| self.bind_one(content, (new.listen_address, now))).transpose()
         };
         Ok((
             bind(Content::Metrics, old.metrics_port, new.metrics_port)?,
@@ -53,19 +59,39 @@ impl Listeners {
         ))
     }
 
+    fn bind_one(&self, content: Content, wanted: (IpAddr, u16)) -> anyhow::Result<Listening> {
+        // Port 0 is another one each time.
+        let has_it = |own: &&Listening| own.wanted == wanted && wanted.1 != 0;
+        match [&self.metrics, &self.health].into_iter().find(has_it) {
+            Some(own) => Listening::on(content, wanted, own.socket.try_clone().context("cannot take over a listener")?),
+            None => Listening::bind(content, wanted.0, wanted.1),
+        }
+    }
+
     pub(super) fn serve(&mut self, agent: &Arc<Agent>) {
         self.metrics.serve(agent);
         self.health.serve(agent);
     }
 
-    /// Serves on listeners that were bound anew, then ends those that they replace.
+    /// Serves on newly bound listeners in place of those that they replace. These stop first: a socket that was handed
+    /// over would have its next connection taken by either.
     pub(super) async fn replace(&mut self, moved: (Option<Listening>, Option<Listening>), agent: &Arc<Agent>) {
-        for (place, new) in [(&mut self.metrics, moved.0), (&mut self.health, moved.1)] {
-            if let Some(mut new) = new {
-                new.serve(agent);
-                std::mem::replace(place, new).stop().await;
+        let (metrics, health) = moved;
+        let replaced = [(&mut self.metrics, metrics), (&mut self.health, health)].map(|(place, new)| {
+            let mut old = std::mem::replace(place, new?);
+            old.refuse();
+            Some(old)
+        });
+        // Those that stop do so when they have their turn.
+        tokio::task::yield_now().await;
+        self.serve(agent);
+        let [metrics, health] = replaced;
+        let stop = async |old: Option<Listening>| {
+            if let Some(old) = old {
+                old.stop().await;
             }
-        }
+        };
+        tokio::join!(stop(metrics), stop(health));
     }
 
     pub(super) async fn stop(self) {
@@ -74,35 +100,48 @@ impl Listeners {
 }
 
 impl Listening {
-    fn bind(content: Content, address: std::net::IpAddr, port: u16) -> anyhow::Result<Self> {
-        let listener = http::bind(address, port)?;
-        let address = listener.local_addr().context("a listener without an address")?;
-        Ok(Self { content, address, bound: Some(listener), task: None })
+    fn bind(content: Content, address: IpAddr, port: u16) -> anyhow::Result<Self> {
+        Self::on(content, (address, port), http::bind(address, port)?)
+    }
+
+    fn on(content: Content, wanted: (IpAddr, u16), socket: TcpListener) -> anyhow::Result<Self> {
+        let address = socket.local_addr().context("a listener without an address")?;
+        let bound = Some(socket.try_clone().context("a listener that cannot be kept")?);
+        Ok(Self { content, address, wanted, socket, bound, stop: None, task: None })
     }
 
     fn serve(&mut self, agent: &Arc<Agent>) {
         let Some(listener) = self.bound.take() else { return };
         let (stop, stopped) = oneshot::channel::<()>();
         let app: Arc<dyn App> = Arc::clone(agent) as _;
+        let dropped = Arc::clone(&agent.state().http_dropped);
         let content = self.content;
         let task = tokio::spawn(async move {
             // A dropped sender ends it as well.
             let shutdown = async { _ = stopped.await };
-            let result = http::serve(content, listener, app, http::Limits::default(), shutdown).await;
+            let result = http::serve(content, listener, app, http::Limits::default(), dropped, shutdown).await;
             if let Err(error) = &result {
                 error!(?content, %error, "a listener ended");
             }
             result
         });
-        self.task = Some((stop, task));
+        (self.stop, self.task) = (Some(stop), Some(task));
     }
 
-    async fn stop(self) {
-        if let Some((stop, task)) = self.task {
+    /// Takes no more connections.
+    fn refuse(&mut self) {
+        if let Some(stop) = self.stop.take() {
             _ = stop.send(());
-            if tokio::time::timeout(GRACE, task).await.is_err() {
-                warn!(address = %self.address, "open answers were cut off");
-            }
+        }
+    }
+
+    async fn stop(mut self) {
+        self.refuse();
+        drop(self.socket);
+        if let Some(task) = self.task
+            && tokio::time::timeout(GRACE, task).await.is_err()
+        {
+            warn!(address = %self.address, "open answers were cut off");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{alerts, remote_write};
 /// How long open answers may take after the agent was told to stop.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// How often the kernel programs are told what discovery found, and what handshakes left behind is swept.
+/// How often the kernel programs learn what discovery found.
 const TICK: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM or SIGINT. `path` is the file that `config` came from, to be watched; `log` takes the level
@@ -62,7 +62,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = ticks.tick() => agent.state().tick(),
+            _ = ticks.tick() => drop(agent.state().follow()),
             trigger = watch.next_reload() => reload(&agent, &mut listeners, &mut sinks, path, log, trigger).await,
         }
     }
@@ -100,7 +100,7 @@ async fn reload(
     why: Trigger,
 ) {
     let result: anyhow::Result<()> = async {
-        let config = config::load(path)?;
+        let config = config::reload(path)?;
         let old = agent.config();
         let moved = listeners.bind_changed(&old, &config)?;
         let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);

@@ -1,6 +1,5 @@
 //! What the running agent holds, and how a page is read from it.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +13,12 @@ use crate::control::{self, Control};
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::{Discovered, Discovery};
 use crate::ebpf::error::ProbeError;
-use crate::ebpf::families::Families;
+use crate::ebpf::families::{Families, Update};
 use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
 use crate::gpu::Gpu;
 use crate::host::Roots;
-use crate::http::{App, CollectError};
+use crate::http::{self, App, CollectError};
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::slot::Slot;
@@ -51,19 +50,12 @@ pub(super) struct State {
     request_readers: RequestReaders,
     pub(super) discovery: Discovery,
     inventory: Inventory,
-    /// What the kernel programs were told of last.
+    /// The discovery result that the kernel programs were last updated from.
     followed: Option<Arc<Discovered>>,
-    pub(super) alerts: Slot<sources::alerts::Numbers>,
+    pub(super) alerts: Slot<crate::alerts::Numbers>,
+    pub(super) http_dropped: Arc<http::Dropped>,
     gpu: Option<Gpu>,
     read_once: bool,
-}
-
-/// A reload that can be committed.
-pub(super) enum Prepared {
-    /// The programs stay; they are to measure these ports.
-    Measure(BTreeSet<u16>),
-    /// The programs are attached anew, switched off or given up.
-    Replace(Box<Families>),
 }
 
 impl Agent {
@@ -94,6 +86,7 @@ impl Agent {
             inventory: Inventory::default(),
             followed: None,
             alerts: Slot::default(),
+            http_dropped: Arc::default(),
             gpu,
             read_once: false,
         };
@@ -124,6 +117,7 @@ impl State {
             inventory: &self.inventory,
             discovered: &discovered,
             alerts: &self.alerts,
+            http_dropped: &self.http_dropped,
             families: &mut self.families,
             remote_write: &self.remote_write,
             gpu: self.gpu.as_ref(),
@@ -157,9 +151,9 @@ impl State {
         self.probes.set_config(&self.config.models);
     }
 
-    /// Takes what discovery found: into the inventory, and, once for each time that it looked, to
-    /// whoever goes by it on its own.
-    fn follow(&mut self) -> Arc<Discovered> {
+    /// Takes the newest discovery result: into the inventory, and, once per result, into the kernel programs, the GPU sampler,
+    /// the followed units and the probes.
+    pub(super) fn follow(&mut self) -> Arc<Discovered> {
         let discovered = self.discovery.newest();
         self.inventory = Inventory::of(&self.config.models, &discovered.servers);
         if !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
@@ -174,41 +168,16 @@ impl State {
         discovered
     }
 
-    pub(super) fn tick(&mut self) {
-        self.follow();
-        self.families.sweep();
-    }
-
     /// Does what can fail of a reload, without changing what runs.
-    pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, ProbeError> {
-        let ports = config.models.measured_ports();
-        if config.ebpf == self.config.ebpf {
-            self.families.can_measure(&ports)?;
-            return Ok(Prepared::Measure(ports));
-        }
-        let families = Families::attach(config, &self.roots);
-        if let Some(broken) = families.broken()
-            && self.families.broken().is_none()
-        {
-            return Err(ProbeError::Family { family: broken.family, reason: broken.reason.clone() });
-        }
-        Ok(Prepared::Replace(Box::new(families)))
+    pub(super) fn prepare(&self, config: &Config) -> Result<Update, ProbeError> {
+        self.families.prepare(&self.config, config, &self.roots)
     }
 
-    pub(super) fn commit(&mut self, prepared: Prepared) -> Result<(), ProbeError> {
-        match prepared {
-            Prepared::Measure(ports) => {
-                let old = self.config.models.measured_ports();
-                if let Err(error) = self.families.measure(&ports) {
-                    self.families.measure(&old)?;
-                    return Err(error);
-                }
-            }
-            Prepared::Replace(families) => {
-                self.families = *families;
-                self.followed = None;
-                self.families.introduce(&self.own, &self.request_readers);
-            }
+    pub(super) fn commit(&mut self, update: Update) -> Result<(), ProbeError> {
+        if self.families.commit(update, &self.config.models.measured_ports())? {
+            // What is new has to learn it all.
+            self.followed = None;
+            self.families.introduce(&self.own, &self.request_readers);
         }
         Ok(())
     }
@@ -216,7 +185,8 @@ impl State {
 
 impl Collect for Agent {
     fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        App::refresh(self, None, within)
+        let refreshed = App::refresh(self, None, within);
+        Box::pin(async move { _ = refreshed.await })
     }
 
     fn collect(&self) -> Page {
@@ -231,7 +201,7 @@ impl App for Agent {
         Arc::clone(&self.state().config)
     }
 
-    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = u64> + Send>> {
         let state = self.state();
         Box::pin(state.readers.refresh(section, &state.context, within))
     }

@@ -7,9 +7,9 @@ use super::delivery::TIMEOUT;
 use super::notification::{HEADERS, Notification, body};
 use super::peers::peers;
 use super::state::Texts;
-use crate::client::Client;
 use crate::collector::wall_ms;
 use crate::config::Config;
+use crate::outbound::Client;
 
 /// How long the test alert fires, if nobody ends it before.
 const LIFE_MINUTES: i64 = 5;

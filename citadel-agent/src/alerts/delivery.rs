@@ -7,11 +7,11 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::figures::PeerNumbers;
 use super::notification::{HEADERS, Notification, body};
 use super::outbox::{Batch, Outbox};
 use super::peers::Peer;
-use crate::client::{Client, Reply};
-use crate::sources::alerts::PeerNumbers;
+use crate::outbound::{Client, Reply};
 
 /// Most alerts that wait for one peer: more than a host has, and some megabytes.
 const CAPACITY: usize = 4096;
@@ -72,7 +72,7 @@ impl Delivery {
 
     /// Tells the peer what waits, for ever.
     pub(super) async fn run(self: Arc<Self>, mut client: Client) {
-        let mut failures = 0;
+        let (mut failures, mut refused) = (0, false);
         loop {
             let batch = self.inner().outbox.take();
             if batch.len() == 0 {
@@ -85,7 +85,14 @@ impl Delivery {
                     if failures > 0 {
                         info!(peer = self.name(), "alerts get through again");
                     }
-                    failures = 0;
+                    (failures, refused) = (0, false);
+                }
+                Settled::Refused(status) => {
+                    // What fires comes again each minute, and is refused again: one line is enough.
+                    if !refused {
+                        warn!(peer = self.name(), status, answer = answer.words, "alerts were refused");
+                    }
+                    (failures, refused) = (0, true);
                 }
                 Settled::Again => {
                     if failures == 0 {
@@ -107,12 +114,11 @@ impl Delivery {
                 inner.numbers.delivered += count;
                 Settled::Done
             }
-            // It would say the same again. Alertmanager has taken the good ones of the batch all the same, and what still
-            // fires is said anew in a minute.
+            // It would answer the same again. Alertmanager has taken the good ones of the batch all the same, and what still
+            // fires is sent again in a minute.
             Some(status @ (300..=428 | 430..=499)) => {
                 inner.numbers.rejected += count;
-                warn!(peer = self.name(), status, answer = answer.words, "alerts were refused");
-                Settled::Done
+                Settled::Refused(status)
             }
             _ => {
                 inner.numbers.failures += 1;
@@ -133,6 +139,7 @@ impl Delivery {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Settled {
     Done,
+    Refused(u16),
     Again,
 }
 
@@ -172,7 +179,7 @@ mod tests {
         assert_eq!(delivery.settle(batch, &answer(Some(200))), Settled::Done);
         delivery.push(&[notification("a")]);
         let batch = take();
-        assert_eq!(delivery.settle(batch, &answer(Some(400))), Settled::Done);
+        assert_eq!(delivery.settle(batch, &answer(Some(400))), Settled::Refused(400));
         let numbers = PeerNumbers { delivered: 2, rejected: 1, failures: 4, ..PeerNumbers::of("a") };
         assert_eq!(delivery.numbers(), numbers);
     }

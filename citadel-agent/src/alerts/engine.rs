@@ -37,8 +37,17 @@ pub struct Engine {
     memories: Vec<Memory>,
     state: State,
     started: Millis,
-    /// When each alert was last sent.
-    sent: BTreeMap<Texts, Millis>,
+    /// What was last sent of each alert.
+    sent: BTreeMap<Texts, Sent>,
+}
+
+/// What was last sent of an alert.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    /// When it was sent.
+    at: Millis,
+    /// Since when it had fired, or when it had ended: another time is news.
+    changed: Millis,
 }
 
 impl Engine {
@@ -56,7 +65,7 @@ impl Engine {
         for (rule, memory) in self.settings.rules.iter().zip(&mut self.memories) {
             let vector = evaluate(rule, memory, page, now);
             let found = vector.into_iter().map(|(labels, value)| found(rule, &self.settings.labels, labels, value));
-            let seen = Duration::from_millis(u64::try_from(now - self.started).unwrap_or(0));
+            let seen = Duration::from_millis(u64::try_from(now.saturating_sub(self.started)).unwrap_or(0));
             let settled = seen >= rule.longest_window() + self.settings.settling;
             changed |= self.state.step(rule, found.collect(), now, settled);
         }
@@ -67,7 +76,7 @@ impl Engine {
     /// What has to be sent at `now`: what began to fire or ended, and both again after a while.
     pub fn due(&mut self, now: Millis) -> Vec<Arc<Notification>> {
         let interval = millis(self.settings.interval);
-        let valid_until = now + 4 * interval.max(RESEND);
+        let valid_until = now.saturating_add(interval.max(RESEND).saturating_mul(4));
         let mut due = Vec::new();
         let mut sent = BTreeMap::new();
         for alert in self.state.alerts() {
@@ -76,15 +85,16 @@ impl Engine {
                 Phase::Firing { since, .. } => (since, valid_until, since),
                 Phase::Resolved { since, at } => (since, at, at),
             };
-            let last = self.sent.get(&alert.labels).copied();
             // Half an interval early rather than half an interval late.
-            let is_due = last.is_none_or(|last| last < changed || now - last >= RESEND - interval / 2);
-            sent.insert(alert.labels.clone(), if is_due { now } else { last.unwrap_or(now) });
-            if is_due {
+            let recent = |last: &Sent| now.saturating_sub(last.at) < RESEND - interval / 2 && last.changed == changed;
+            let last = self.sent.get(&alert.labels).copied().filter(recent);
+            sent.insert(alert.labels.clone(), last.unwrap_or(Sent { at: now, changed }));
+            if last.is_none() {
                 due.push(Arc::new(Notification {
                     labels: alert.labels.clone(),
                     annotations: alert.annotations.clone(),
-                    starts_at,
+                    // Alertmanager refuses what ends before it begins.
+                    starts_at: starts_at.min(ends_at.saturating_sub(1)),
                     ends_at,
                     generator_url: self.settings.generator_url.clone(),
                 }));
@@ -107,10 +117,13 @@ impl Engine {
 
     /// The clock was set by so much: all times move along.
     pub fn clock_was_set(&mut self, by: Millis) {
-        self.started += by;
+        self.started = self.started.saturating_add(by);
         self.state.clock_was_set(by);
         self.memories.iter_mut().for_each(|memory| memory.clock_was_set(by));
-        self.sent.values_mut().for_each(|at| *at += by);
+        for sent in self.sent.values_mut() {
+            sent.at = sent.at.saturating_add(by);
+            sent.changed = sent.changed.saturating_add(by);
+        }
     }
 }
 

@@ -113,3 +113,95 @@ fn a_clock_that_is_set_makes_nothing_fire() {
     engine.evaluate(&page(5), years + 5 * MINUTE);
     assert_eq!(engine.firing()[0].1, 1);
 }
+
+/// 2026-01-01.
+const NEW_YEAR: Millis = 1_767_225_600_000;
+
+/// What an engine sends that is started at `now` with these phases, saved at `saved`, and sees a page each second for 3
+/// minutes: 90 s on which the alerts are true, then not.
+fn sent_after_a_restart(phases: &[Phase], saved: Millis, now: Millis) -> Vec<(Millis, Arc<Notification>)> {
+    let rule = "{alert: A, metric: citadel_model_connections_open, above: 3, for: 30s, severity: warning}";
+    let labels = |port: &str| {
+        let labels =
+            [("alertname", "A"), ("severity", "warning"), ("instance", "host"), ("model", "phi3"), ("port", port)];
+        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    };
+    let alerts = (0..).zip(phases).map(|(port, phase)| Alert {
+        labels: labels(&i32::to_string(&port)),
+        annotations: Texts::new(),
+        phase: *phase,
+    });
+    let settings = Settings { interval: Duration::from_secs(1), ..settings(rule) };
+    let mut engine = Engine::new(settings, alerts.collect(), saved, now);
+    let mut sent = Vec::new();
+    for second in 0..180 {
+        let now = now.saturating_add(second * 1000);
+        let mut page = Page::default();
+        for port in 0..phases.len() {
+            let open = if second < 90 { 5 } else { 0 };
+            page.add(&CONNECTIONS_OPEN, ["phi3", &port.to_string()], Value::Integer(open));
+        }
+        engine.evaluate(&page, now);
+        sent.extend(engine.due(now).into_iter().map(|alert| (now, alert)));
+    }
+    sent
+}
+
+#[test]
+fn no_alert_leaves_that_ends_before_it_begins_whatever_the_clock_did_while_the_agent_was_away() {
+    let hour = 60 * MINUTE;
+    let day = 24 * hour;
+    let years = 30 * 366 * day;
+    // What the clock said when the alerts were saved, and what it says now.
+    let clocks = [
+        ("no step", NEW_YEAR, NEW_YEAR),
+        ("a second back", NEW_YEAR, NEW_YEAR - 1000),
+        ("an hour back", NEW_YEAR, NEW_YEAR - hour),
+        ("a day forward", NEW_YEAR, NEW_YEAR + day),
+        ("years forward", NEW_YEAR, NEW_YEAR + years),
+        ("before NTP, as at the first boot", NEW_YEAR, 20_000),
+        ("set, which it was not", 20_000, NEW_YEAR),
+        ("a file from the end of time", Millis::MAX, NEW_YEAR),
+        ("a file from its beginning", Millis::MIN, NEW_YEAR),
+    ];
+    for (what, saved, now) in clocks {
+        let (since, later) = (saved.saturating_sub(2 * hour), saved.saturating_sub(hour));
+        let mut phases = vec![
+            Phase::Firing { since, untrue_since: None },
+            Phase::Firing { since, untrue_since: Some(later) },
+            Phase::Resolved { since, at: saved.saturating_sub(MINUTE) },
+            Phase::Pending { since: saved.saturating_sub(20_000) },
+        ];
+        for absurd in [Millis::MIN, -1, 0, now + hour, Millis::MAX] {
+            phases.extend([
+                Phase::Firing { since: absurd, untrue_since: None },
+                Phase::Firing { since: absurd, untrue_since: Some(-absurd.saturating_add(1)) },
+                Phase::Resolved { since: absurd, at: since },
+                Phase::Resolved { since, at: absurd },
+                Phase::Resolved { since: absurd, at: absurd },
+                Phase::Pending { since: absurd },
+            ]);
+        }
+        let sent = sent_after_a_restart(&phases, saved, now);
+        for (at, alert) in &sent {
+            assert!(alert.starts_at < alert.ends_at, "{what}: {alert:?}");
+            assert!(alert.starts_at <= *at, "{what}: {alert:?} at {at}");
+        }
+        for (port, phase) in (0..).zip(&phases) {
+            let of_port = sent.iter().filter(|(_, alert)| alert.labels["port"] == i32::to_string(&port));
+            // What fired before is sent at 0 and a minute later; what fires and what ends when it does, and a minute later.
+            let times = of_port.count();
+            assert!((2..=6).contains(&times), "{what}, {phase:?}: sent {times} times in 3 minutes");
+        }
+    }
+}
+
+#[test]
+fn a_clock_set_back_over_a_restart_keeps_the_age_of_what_fires() {
+    let hour = 60 * MINUTE;
+    for now in [NEW_YEAR - hour, 20_000] {
+        let sent =
+            sent_after_a_restart(&[Phase::Firing { since: NEW_YEAR - 10 * MINUTE, untrue_since: None }], NEW_YEAR, now);
+        assert_eq!(sent[0].1.starts_at, now - 10 * MINUTE, "and is sent at once");
+    }
+}

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::histogram::{Buckets, Distribution};
+use super::increase::{Beside, agent_start, increases};
 use super::window::{Key, Millis, Reading, Window};
 use crate::config::resolved::alerts::{Condition, Function, Operand, Rule};
-use crate::metrics::family::{Family, Page, Value};
+use crate::metrics::catalogue::Desc;
+use crate::metrics::family::{Page, Value};
 
 /// Labels of a result, sorted by name; an empty value is no label.
 pub(super) type Labels = BTreeMap<&'static str, String>;
@@ -17,24 +19,44 @@ pub(super) type Vector = BTreeMap<Labels, f64>;
 #[derive(Debug)]
 pub(super) struct Memory {
     /// One for each operand, in their order; `None` where it does not look back.
-    windows: Vec<Option<Window>>,
+    operands: Vec<Option<Past>>,
+}
+
+/// What an operand looks back at.
+#[derive(Debug)]
+struct Past {
+    window: Window,
+    /// For the increase of a counter that is absent while it is 0.
+    beside: Option<Beside>,
+}
+
+impl Past {
+    fn of(operand: &Operand) -> Option<Self> {
+        let (metric, length) = (operand.selector.metric, operand.function.window()?);
+        let increase = matches!(operand.function, Function::Increase { .. });
+        let beside = increase.then(|| Beside::of(metric, length)).flatten();
+        Some(Self { window: Window::new(metric, length), beside })
+    }
 }
 
 impl Memory {
     pub(super) fn new(rule: &Rule) -> Self {
-        Self { windows: rule.operands().map(|operand| operand.function.window().map(Window::new)).collect() }
+        Self { operands: rule.operands().map(Past::of).collect() }
     }
 
     /// The clock was set by so much.
     pub(super) fn clock_was_set(&mut self, by: Millis) {
-        self.windows.iter_mut().flatten().for_each(|window| window.clock_was_set(by));
+        for past in self.operands.iter_mut().flatten() {
+            past.window.clock_was_set(by);
+            past.beside.iter_mut().for_each(|beside| beside.window.clock_was_set(by));
+        }
     }
 }
 
 /// The label sets for which `rule` is true on this page.
 pub(super) fn evaluate(rule: &Rule, memory: &mut Memory, page: &Page, now: Millis) -> Vector {
-    let mut windows = memory.windows.iter_mut();
-    let mut operand = |operand: &Operand| vector(operand, rule, windows.next().and_then(Option::as_mut), page, now);
+    let mut pasts = memory.operands.iter_mut();
+    let mut operand = |operand: &Operand| vector(operand, rule, pasts.next().and_then(Option::as_mut), page, now);
     // Every operand must see every page, so none is skipped because of what another one gave.
     let mut results = rule.conditions().map(|condition| {
         let dividend = operand(&condition.operand);
@@ -68,8 +90,9 @@ fn divide(mut dividend: Vector, divisor: &Vector) -> Vector {
 }
 
 /// An operand's value for each label set.
-fn vector(operand: &Operand, rule: &Rule, window: Option<&mut Window>, page: &Page, now: Millis) -> Vector {
-    let readings = select(operand, page);
+fn vector(operand: &Operand, rule: &Rule, past: Option<&mut Past>, page: &Page, now: Millis) -> Vector {
+    let selector = &operand.selector;
+    let readings = readings(page, selector.metric, |labels| selector.selects(labels));
     let sum = |series: &mut dyn Iterator<Item = (&Key, f64)>| {
         let mut sums = Vector::new();
         for (key, value) in series {
@@ -77,17 +100,20 @@ fn vector(operand: &Operand, rule: &Rule, window: Option<&mut Window>, page: &Pa
         }
         sums
     };
-    let Some(window) = window else {
-        return sum(&mut readings.iter().filter_map(|(key, reading)| match reading {
-            Reading::Number(value) => Some((key, *value)),
-            Reading::Buckets(_) => None,
-        }));
+    let Some(past) = past else {
+        return sum(&mut readings.iter().filter_map(|(key, reading)| Some((key, reading.number()?))));
     };
+    let Past { window, beside } = past;
     window.push(now, readings);
+    if let Some(Beside { metric, window, .. }) = beside {
+        window.push(now, self::readings(page, metric, |_| true));
+    }
     match operand.function {
         Function::Value => Vector::new(),
         Function::Rate { .. } => sum(&mut window.rates(now)),
-        Function::Increase { .. } => sum(&mut window.increases(now)),
+        Function::Increase { .. } => {
+            sum(&mut increases(selector.metric, window, beside.as_ref(), agent_start(page), now))
+        }
         Function::Predict { ahead, .. } => sum(&mut window.predictions(now, ahead)),
         Function::Quantile { quantile, .. } => {
             let mut sums: BTreeMap<Labels, Distribution> = BTreeMap::new();
@@ -99,13 +125,11 @@ fn vector(operand: &Operand, rule: &Rule, window: Option<&mut Window>, page: &Pa
     }
 }
 
-/// The selected series of a page.
-fn select(operand: &Operand, page: &Page) -> BTreeMap<Key, Reading> {
-    let selector = &operand.selector;
-    let family = |family: &&Family| family.desc.name == selector.metric.name;
-    let samples = page.families.iter().filter(family).flat_map(|family| &family.samples);
-    let selected = samples.filter(|sample| selector.selects(&sample.labels));
-    selected
+/// A metric's series on a page, as far as they are selected.
+fn readings(page: &Page, metric: &Desc, selects: impl Fn(&Key) -> bool) -> BTreeMap<Key, Reading> {
+    let families = page.families.iter().filter(|family| family.desc.name == metric.name);
+    let samples = families.flat_map(|family| &family.samples).filter(|sample| selects(&sample.labels));
+    samples
         .map(|sample| {
             let reading = match &sample.value {
                 Value::Integer(value) => Reading::Number(*value as f64),

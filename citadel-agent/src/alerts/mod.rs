@@ -11,7 +11,9 @@ pub mod command;
 mod delivery;
 mod engine;
 mod evaluate;
+mod figures;
 mod histogram;
+mod increase;
 mod notification;
 mod outbox;
 mod peers;
@@ -25,6 +27,7 @@ use crate::config::Config;
 use crate::remote_write;
 
 pub use engine::{Engine, Settings};
+pub use figures::{Active, Numbers, PeerNumbers};
 pub use notification::Notification;
 pub use peers::{Peer, peers};
 pub use prometheus::rule_file;

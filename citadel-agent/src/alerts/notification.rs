@@ -49,8 +49,11 @@ pub(super) fn body(batch: &[Arc<Notification>]) -> Vec<u8> {
     serde_json::to_vec(&alerts).unwrap_or_default()
 }
 
+/// The last moment that four digits of a year can say.
+const LAST: u64 = 253_402_300_799_999;
+
 fn rfc3339(at: Millis) -> String {
-    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0).min(LAST));
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
@@ -79,5 +82,11 @@ mod tests {
         });
         assert_eq!(body[0], expected);
         assert!(body[1].get("generatorURL").is_none());
+    }
+
+    #[test]
+    fn any_time_can_be_said() {
+        assert_eq!(rfc3339(i64::MIN), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999Z");
     }
 }

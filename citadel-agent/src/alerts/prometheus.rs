@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::annotation::number;
 use crate::config::resolved::alerts::{Condition, Format, Function, Operand, Part, Rule, Template};
 use crate::config::selector_text;
-use crate::metrics::catalogue::Section;
+use crate::metrics::catalogue::{Section, Since};
 
 /// The groups of the file: name and which metrics' rules are in it.
 const GROUPS: [(&str, Section); 6] = [
@@ -82,17 +82,15 @@ fn summed(operand: &Operand, rule: &Rule) -> String {
     let selector = selector_text(&operand.selector);
     match operand.function {
         Function::Value => sum(selector),
-        Function::Rate { window } => sum(format!("rate({selector}[{}])", duration(window))),
+        Function::Rate { window } => {
+            let value = grown("rate", operand, window);
+            if left_out.is_empty() && value.contains(" unless ") { format!("({value})") } else { sum(value) }
+        }
         Function::Predict { window, ahead } => {
             sum(format!("predict_linear({selector}[{}], {})", duration(window), ahead.as_secs_f64()))
         }
         Function::Increase { window } => {
-            let window = duration(window);
-            // A series that was not there when the agent was: all of it is growth.
-            let new = format!(
-                "{selector} unless {selector} offset {window} and on (instance, job) process_start_time_seconds offset {window}"
-            );
-            let value = format!("{new} or increase({selector}[{window}])");
+            let value = increase(operand, window);
             if left_out.is_empty() { format!("({value})") } else { sum(value) }
         }
         Function::Quantile { quantile, window } => {
@@ -104,6 +102,41 @@ fn summed(operand: &Operand, rule: &Rule) -> String {
             format!("({} or {})", of(&selector), of(&selector.replacen(name, &format!("{name}_bucket"), 1)))
         }
     }
+}
+
+/// `rate` or `increase`; not where a device's count dropped, because that is another device.
+fn grown(function: &str, operand: &Operand, window: Duration) -> String {
+    let range = format!("{}[{}]", selector_text(&operand.selector), duration(window));
+    match operand.selector.metric.since {
+        Some(Since::Lifetime) => format!("{function}({range}) unless resets({range}) > 0"),
+        _ => format!("{function}({range})"),
+    }
+}
+
+/// The growth of a counter, with the first event of one that began in the window: see `increase.rs`.
+fn increase(operand: &Operand, window: Duration) -> String {
+    let (metric, selector) = (operand.selector.metric, selector_text(&operand.selector));
+    let (seconds, window_text) = (window.as_secs_f64(), duration(window));
+    // Whatever labels Prometheus adds stay in the comparison.
+    let agent_began =
+        format!("ignoring ({}) process_start_time_seconds > time() - {seconds}", metric.labels.join(", "));
+    let from_start = metric.since == Some(Since::Start);
+    let mut cases = Vec::new();
+    if from_start {
+        cases.push(format!("{selector} and {agent_began}"));
+    }
+    if let Some(beside) = metric.beside {
+        let more: Vec<_> = metric.labels.iter().copied().filter(|label| !beside.labels.contains(label)).collect();
+        let samples = |selector: &str| format!("count_over_time({selector}[{window_text}])");
+        let was_zero =
+            format!("{} < ignoring ({}) group_left () {}", samples(&selector), more.join(", "), samples(beside.name));
+        let older = if from_start { format!(" unless {agent_began}") } else { String::new() };
+        cases.push(format!(
+            "last_over_time({selector}[{window_text}]) and {was_zero} unless {selector} offset {window_text}{older}"
+        ));
+    }
+    cases.push(grown("increase", operand, window));
+    cases.join("\n            or ")
 }
 
 /// As PromQL writes durations: whole numbers of the largest unit that fits.

@@ -1,6 +1,6 @@
 //! Alerts on disk, so that a restart forgets none: one file, replaced as a whole.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Alert;
 use super::window::Millis;
+use crate::state_file;
 
 /// What the file must begin with to be read; another version's would be read wrongly.
 const VERSION: u32 = 1;
 
 /// A file larger than this is none of ours.
-const MAX_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The alerts at a moment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -67,13 +68,10 @@ pub fn parse_saved(bytes: &[u8]) -> Result<Saved, SavedError> {
 /// # Errors
 /// See [`SavedError`].
 pub fn read_saved(path: &Path) -> Result<Saved, SavedError> {
-    match fs::metadata(path) {
+    match state_file::read(path, MAX_BYTES) {
+        Ok(bytes) => parse_saved(&bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Saved::nothing()),
         Err(error) => Err(error.into()),
-        Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_BYTES => {
-            Err(SavedError::Format("no regular file, or too large".to_owned()))
-        }
-        Ok(_) => parse_saved(&fs::read(path)?),
     }
 }
 
@@ -83,7 +81,7 @@ pub fn read_saved(path: &Path) -> Result<Saved, SavedError> {
 /// The disk is full, the folder is not there or not ours, and the like.
 pub fn write_saved(path: &Path, saved: &Saved) -> io::Result<()> {
     let aside = path.with_extension("new");
-    let mut file = File::create(&aside)?;
+    let mut file = state_file::create(&aside)?;
     file.write_all(&serde_json::to_vec(saved)?)?;
     file.sync_all()?;
     fs::rename(&aside, path)
@@ -127,5 +125,14 @@ mod tests {
         assert!(parse_saved(foreign.as_bytes()).unwrap_err().to_string().contains("version 2"));
         let dir = tempfile::tempdir().unwrap();
         assert!(read_saved(dir.path()).is_err());
+        for (what, make) in state_file::tests::INTRUDERS {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("alerts.json");
+            make(&path);
+            assert!(read_saved(&path).unwrap_err().to_string().contains(what));
+            // Where the new one is written before it takes its place.
+            make(&path.with_extension("new"));
+            assert_eq!(write_saved(&path, &saved()).is_ok(), what != "a directory", "{what}");
+        }
     }
 }

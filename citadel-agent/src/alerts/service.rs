@@ -1,6 +1,5 @@
 //! The running alerts: a page at each interval, the engine, the file, the peers.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,28 +10,26 @@ use tracing::{info, warn};
 
 use super::delivery::{Delivery, TIMEOUT};
 use super::engine::{Engine, Settings};
+use super::figures::{Active, Numbers};
 use super::peers::{Peer, peers};
 use super::saved::{Saved, read_saved, write_saved};
 use super::state::{Alert, Phase};
 use super::window::Millis;
-use crate::client::{Client, UrlError};
 use crate::collector::{Pages, wall_ms};
 use crate::config::resolved::Config;
 use crate::metrics::family::Page;
+use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
-use crate::sources::alerts::{Active, Numbers};
+use crate::state_file;
 
-/// Where state is kept when systemd does not say.
-const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
-
-/// The file in it.
+/// The file in the state directory.
 const FILE: &str = "alerts.json";
 
 /// How old the file may be while there are alerts; what was pending loses so much at most by a crash.
-const SAVE_PERIOD: Millis = 60 * 1000;
+const SAVE_PERIOD: Duration = Duration::from_secs(60);
 
 /// A clock that moved against the monotonic one by more than this was set.
-const CLOCK_STEP: Millis = 10 * 1000;
+const CLOCK_STEP: Millis = 1000;
 
 /// Why alerts cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +80,7 @@ impl Running {
     /// Nothing yet, and where its figures will be.
     #[must_use]
     pub fn new(numbers: Slot<Numbers>) -> Self {
-        Self { numbers, folder: folder(), task: None }
+        Self { numbers, folder: state_file::folder(), task: None }
     }
 
     /// Keeps state in this folder, instead of in the one that systemd gives the unit.
@@ -142,7 +139,7 @@ struct Service {
     peers: Vec<Arc<Delivery>>,
     path: PathBuf,
     /// When the file was last written, and whether that worked; `None`: not yet.
-    saved: Option<(Millis, bool)>,
+    saved: Option<(Instant, bool)>,
     numbers: Slot<Numbers>,
 }
 
@@ -156,17 +153,23 @@ impl Service {
                 _ = &mut stopped => break,
                 Some(collected) = pages.next() => collected,
             };
-            if let Some(step) = clock.step() {
-                warn!(milliseconds = step, "the clock was set; alerts move along");
-                self.engine.clock_was_set(step);
-            }
+            self.follow(&mut clock);
             // Not the time of the collection: the clock may have been set since.
             self.evaluate(&collected.page, wall_ms());
         }
         deliveries.iter().for_each(JoinHandle::abort);
+        self.follow(&mut clock);
         let saved = Saved::new(self.engine.alerts().cloned().collect(), wall_ms());
         self.save(&saved);
         saved
+    }
+
+    /// Moves all times along with a clock that was set.
+    fn follow(&mut self, clock: &mut Clock) {
+        if let Some(step) = clock.step() {
+            info!(milliseconds = step, "the clock was set; alerts move along");
+            self.engine.clock_was_set(step);
+        }
     }
 
     fn evaluate(&mut self, page: &Page, now: Millis) {
@@ -179,7 +182,7 @@ impl Service {
         if !due.is_empty() {
             self.peers.iter().for_each(|peer| peer.push(&due));
         }
-        let old = self.saved.is_none_or(|(at, _)| now - at >= SAVE_PERIOD);
+        let old = self.saved.is_none_or(|(at, _)| at.elapsed() >= SAVE_PERIOD);
         if changed || (old && self.engine.alerts().next().is_some()) {
             self.save(&Saved::new(self.engine.alerts().cloned().collect(), now));
         }
@@ -197,7 +200,7 @@ impl Service {
             let path = self.path.display();
             warn!(%path, %error, "alerts cannot be saved: a restart would forget them");
         }
-        self.saved = Some((saved.at, result.is_ok()));
+        self.saved = Some((Instant::now(), result.is_ok()));
     }
 }
 
@@ -211,20 +214,12 @@ fn active(alert: &Alert) -> Option<Active> {
     Some(Active { state, since_ms, labels: alert.labels.clone(), annotations: alert.annotations.clone() })
 }
 
-/// The folder that systemd gives the unit, else the one that it would give.
-fn folder() -> PathBuf {
-    // A list, separated by colons, of which the first is the one that the unit names first.
-    let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
-    systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into())
-}
-
 /// What an earlier run saved. A file that cannot be read is put aside, for whoever wants to see why.
 fn load(path: &Path) -> Saved {
     match read_saved(path) {
         Ok(saved) => saved,
         Err(error) => {
-            let aside = path.with_extension("unreadable");
-            let kept = std::fs::rename(path, &aside).is_ok();
+            let kept = state_file::put_aside(path, "unreadable").is_ok();
             warn!(path = %path.display(), %error, kept, "the alerts of before are forgotten");
             Saved::nothing()
         }

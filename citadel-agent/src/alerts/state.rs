@@ -19,6 +19,12 @@ pub(super) const RESOLVED_RETENTION: Millis = 15 * 60 * 1000;
 /// How long after the last save what was pending counts as pending still.
 const PENDING_RETENTION: Millis = 60 * 60 * 1000;
 
+/// The year 2020: a clock that says less has not been set since the host booted.
+const CLOCK_IS_SET: Millis = 1_577_836_800_000;
+
+/// Alerts are not older than this, whatever a file says: a hundred years.
+const OLDEST: Millis = 100 * 366 * 24 * 60 * 60 * 1000;
+
 /// One label set of one rule that is, or was, true.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Alert {
@@ -55,6 +61,31 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Its times: the first one, and the one after it.
+    fn times(&mut self) -> (&mut Millis, Option<&mut Millis>) {
+        match self {
+            Self::Pending { since } => (since, None),
+            Self::Firing { since, untrue_since } => (since, untrue_since.as_mut()),
+            Self::Resolved { since, at } => (since, Some(at)),
+        }
+    }
+
+    /// Moves its times along with a clock.
+    fn move_by(&mut self, by: Millis) {
+        let (since, later) = self.times();
+        *since = since.saturating_add(by);
+        later.into_iter().for_each(|at| *at = at.saturating_add(by));
+    }
+
+    /// Makes its times such as an alert can have at `now`.
+    fn bound(&mut self, now: Millis) {
+        let (since, later) = self.times();
+        *since = (*since).clamp(now.saturating_sub(OLDEST), now);
+        later.into_iter().for_each(|at| *at = (*at).clamp(*since, now));
+    }
+}
+
 impl Alert {
     /// Value of the label `alertname`.
     #[must_use]
@@ -80,15 +111,22 @@ pub(super) struct State {
 impl State {
     /// What was saved at `saved`, taken up at `now`. The time in between counts neither for nor against what was pending,
     /// and after long enough it is forgotten.
+    ///
+    /// Where the clock was set back in between, or only now is set at all, nobody knows how long that was: all times move
+    /// along, as if it had been none. No time is after `now`, whatever was saved.
     pub(super) fn restored(alerts: Vec<Alert>, saved: Millis, now: Millis) -> Self {
-        let away = now.saturating_sub(saved).max(0);
+        let step = now.saturating_sub(saved);
+        let clock_was_set = step < 0 || (saved < CLOCK_IS_SET && now >= CLOCK_IS_SET);
+        let (step, away) = if clock_was_set { (step, 0) } else { (0, step) };
         let taken_up = alerts.into_iter().filter_map(|mut alert| {
+            alert.phase.move_by(step);
             if let Phase::Pending { since } = &mut alert.phase {
-                *since = since.saturating_add(away).min(now);
+                *since = since.saturating_add(away);
                 if away > PENDING_RETENTION {
                     return None;
                 }
             }
+            alert.phase.bound(now);
             Some((alert.labels.clone(), alert))
         });
         let alerts: BTreeMap<_, _> = taken_up.collect();
@@ -166,21 +204,15 @@ impl State {
 
     /// Moves all times along with a clock that was set.
     pub(super) fn clock_was_set(&mut self, by: Millis) {
-        for alert in self.alerts.values_mut() {
-            match &mut alert.phase {
-                Phase::Pending { since } | Phase::Firing { since, untrue_since: None } => *since += by,
-                Phase::Firing { since, untrue_since: Some(other) } | Phase::Resolved { since, at: other } => {
-                    *since += by;
-                    *other += by;
-                }
-            }
-        }
+        self.alerts.values_mut().for_each(|alert| alert.phase.move_by(by));
     }
 }
 
 fn when_true(phase: Phase, now: Millis, hold: Millis) -> Phase {
     match phase {
-        Phase::Pending { since } if now - since >= hold => Phase::Firing { since: now, untrue_since: None },
+        Phase::Pending { since } if now.saturating_sub(since) >= hold => {
+            Phase::Firing { since: now, untrue_since: None }
+        }
         Phase::Pending { .. } => phase,
         Phase::Firing { since, .. } => Phase::Firing { since, untrue_since: None },
         Phase::Resolved { .. } => when_true(Phase::Pending { since: now }, now, hold),
@@ -193,12 +225,12 @@ fn when_untrue(phase: Phase, now: Millis, keep_firing: Millis) -> Option<Phase> 
         Phase::Pending { .. } => None,
         Phase::Firing { since, untrue_since } => {
             let untrue_since = untrue_since.unwrap_or(now);
-            Some(match now - untrue_since < keep_firing {
+            Some(match now.saturating_sub(untrue_since) < keep_firing {
                 true => Phase::Firing { since, untrue_since: Some(untrue_since) },
                 false => Phase::Resolved { since, at: now },
             })
         }
-        Phase::Resolved { at, .. } => (now - at <= RESOLVED_RETENTION).then_some(phase),
+        Phase::Resolved { at, .. } => (now.saturating_sub(at) <= RESOLVED_RETENTION).then_some(phase),
     }
 }
 

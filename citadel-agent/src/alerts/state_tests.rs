@@ -147,6 +147,18 @@ fn a_firing_one_outlives_a_restart_with_its_beginning() {
 }
 
 #[test]
+fn a_clock_set_back_over_a_restart_makes_nothing_pending_for_longer() {
+    let mut life = Life::new();
+    life.steps(&[true, true]);
+    let day = 24 * 3600 * SECOND;
+    // The clock was a day ahead until now.
+    life.state.clock_was_set(day);
+    life.state = State::restored(life.state.alerts().cloned().collect(), life.now + day, life.now);
+    assert_eq!(life.step(true), Some(Phase::Pending { since: 10 * SECOND }));
+    assert!(matches!(life.step(true), Some(Phase::Firing { .. })));
+}
+
+#[test]
 fn alerts_of_a_rule_that_is_gone_end() {
     let mut life = Life::new();
     life.steps(&FIRING);

@@ -1,12 +1,13 @@
 //! What series were over a window of time, and PromQL's range functions of it. Pure: time comes in with each page.
 //!
-//! `rate` and `increase` extrapolate as Prometheus' `extrapolatedRate` (promql/functions.go) of version 3 does, resets
+//! Rates and increases extrapolate as Prometheus' `extrapolatedRate` (promql/functions.go) of version 3 does, resets
 //! included. Before, a counter that began near zero less than a window ago was extrapolated up to 0.6 of an interval more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::histogram::{Buckets, Distribution};
+use crate::metrics::catalogue::{Desc, Since};
 use crate::metrics::family::LabelValues;
 
 /// What tells a series from the others of its metric.
@@ -27,6 +28,16 @@ pub(super) enum Reading {
     Buckets(Buckets),
 }
 
+impl Reading {
+    /// The value, if it is a number.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(value) => Some(*value),
+            Self::Buckets(_) => None,
+        }
+    }
+}
+
 /// A duration in milliseconds; anything longer than time itself ends there.
 pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
@@ -36,29 +47,30 @@ pub(super) fn millis(duration: Duration) -> Millis {
 #[derive(Debug)]
 pub(super) struct Window {
     length: Millis,
-    /// When pages came: those of the window, and the last one before it.
-    pages: VecDeque<Millis>,
+    /// Whether a counter that drops is another device's, and not one that began again at 0.
+    of_devices: bool,
+    /// When the last page came.
+    newest: Option<Millis>,
     series: BTreeMap<Key, Series>,
 }
 
 /// One series: its readings in the window and the last one before it. `None`: it was on the page before, but not on this.
-type Series = VecDeque<(Millis, Option<Reading>)>;
+pub(super) type Series = VecDeque<(Millis, Option<Reading>)>;
 
 impl Window {
-    pub(super) fn new(length: Duration) -> Self {
-        Self { length: millis(length), pages: VecDeque::new(), series: BTreeMap::new() }
+    /// Over so long, of series of this metric.
+    pub(super) fn new(metric: &Desc, length: Duration) -> Self {
+        let of_devices = metric.since == Some(Since::Lifetime);
+        Self { length: millis(length), of_devices, newest: None, series: BTreeMap::new() }
     }
 
     /// Takes a page's readings at `now`. When the clock went back, what was seen before has no place in time, and is
     /// forgotten.
     pub(super) fn push(&mut self, now: Millis, readings: BTreeMap<Key, Reading>) {
-        if self.pages.back().is_some_and(|&last| last >= now) {
-            self.pages.clear();
+        if self.newest.replace(now).is_some_and(|last| last >= now) {
             self.series.clear();
         }
-        let start = now.saturating_sub(self.length);
-        self.pages.push_back(now);
-        forget(&mut self.pages, start, |&at| at);
+        let start = self.start(now);
         for (key, series) in &mut self.series {
             if !readings.contains_key(key) && series.back().is_some_and(|(_, reading)| reading.is_some()) {
                 series.push_back((now, None));
@@ -68,7 +80,7 @@ impl Window {
             self.series.entry(key).or_default().push_back((now, Some(reading)));
         }
         self.series.retain(|_, series| {
-            forget(series, start, |&(at, _)| at);
+            forget(series, start);
             // Gone, and gone for the whole window.
             !matches!(series.back(), Some((at, None)) if *at <= start)
         });
@@ -76,31 +88,69 @@ impl Window {
 
     /// The clock was set by so much: all times move along.
     pub(super) fn clock_was_set(&mut self, by: Millis) {
-        self.pages.iter_mut().for_each(|at| *at += by);
-        self.series.values_mut().flatten().for_each(|(at, _)| *at += by);
+        self.newest = self.newest.map(|at| at.saturating_add(by));
+        self.series.values_mut().flatten().for_each(|(at, _)| *at = at.saturating_add(by));
+    }
+
+    /// Where the window begins.
+    pub(super) fn start(&self, now: Millis) -> Millis {
+        now.saturating_sub(self.length)
+    }
+
+    /// All series.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &Series)> {
+        self.series.iter()
+    }
+
+    /// The series with these labels.
+    pub(super) fn series(&self, key: &Key) -> Option<&Series> {
+        self.series.get(key)
+    }
+
+    /// A series' samples in the window.
+    pub(super) fn samples<'a>(&self, series: &'a Series, now: Millis) -> impl Iterator<Item = (Millis, &'a Reading)> {
+        within(series, self.start(now))
+    }
+
+    /// Whether a series was there when the window began, as PromQL's `offset` finds it.
+    pub(super) fn was_there(&self, series: &Series, now: Millis) -> bool {
+        let start = self.start(now);
+        let then = series.iter().rev().find(|(at, _)| *at <= start);
+        then.is_some_and(|(at, reading)| reading.is_some() && *at > start.saturating_sub(LOOKBACK))
+    }
+
+    /// A series' value on the newest page.
+    pub(super) fn newest(&self, series: &Series) -> Option<f64> {
+        series.back().and_then(|(_, reading)| reading.as_ref()?.number())
+    }
+
+    /// A series' last value in the window, also if it has ended.
+    pub(super) fn last(&self, series: &Series, now: Millis) -> Option<f64> {
+        self.samples(series, now).last().and_then(|(_, reading)| reading.number())
+    }
+
+    /// PromQL's `increase`; nothing where a device's count dropped.
+    pub(super) fn increase(&self, series: &Series, now: Millis) -> Option<f64> {
+        self.growth(series, now, 1.0)
+    }
+
+    /// Growth over the whole window, divided by `seconds`.
+    fn growth(&self, series: &Series, now: Millis, seconds: f64) -> Option<f64> {
+        let samples = numbers(series, self.start(now));
+        let [(_, first), .., (_, last)] = samples.as_slice() else { return None };
+        let drops = samples.windows(2).filter(|pair| pair[1].1 < pair[0].1);
+        if self.of_devices && drops.clone().next().is_some() {
+            return None;
+        }
+        let growth = last - first + drops.map(|pair| pair[0].1).sum::<f64>();
+        let times: Vec<_> = samples.iter().map(|&(at, _)| at).collect();
+        Some(growth * (extrapolation(&times, *first, growth, self.start(now), now) / seconds))
     }
 
     /// Growth a second of each series that has two samples.
     pub(super) fn rates(&self, now: Millis) -> impl Iterator<Item = (&Key, f64)> {
-        let (start, seconds) = (now.saturating_sub(self.length), self.length as f64 / 1e3);
-        self.series
-            .iter()
-            .filter_map(move |(key, series)| Some((key, growth(&numbers(series, start), start, now, seconds)?)))
-    }
-
-    /// Growth of each series; one that was not there a window ago, while pages were, began at 0.
-    pub(super) fn increases(&self, now: Millis) -> impl Iterator<Item = (&Key, f64)> {
-        let start = now.saturating_sub(self.length);
-        let page_then = self.pages.iter().rev().find(|&&at| at <= start).is_some_and(|&at| at > start - LOOKBACK);
-        self.series.iter().filter_map(move |(key, series)| {
-            let there = |entry: &&(Millis, Option<Reading>)| entry.0 <= start;
-            let then = series.iter().rev().find(there);
-            let there_then = then.is_some_and(|(at, reading)| reading.is_some() && *at > start - LOOKBACK);
-            match series.back() {
-                Some((_, Some(Reading::Number(value)))) if page_then && !there_then => Some((key, *value)),
-                _ => growth(&numbers(series, start), start, now, 1.0).map(|increase| (key, increase)),
-            }
-        })
+        let seconds = self.length as f64 / 1e3;
+        self.all().filter_map(move |(key, series)| Some((key, self.growth(series, now, seconds)?)))
     }
 
     /// What each histogram observed a second.
@@ -144,9 +194,9 @@ impl Window {
 }
 
 /// Drops what is older than `start`, but for the last of it.
-fn forget<T>(entries: &mut VecDeque<T>, start: Millis, at: impl Fn(&T) -> Millis) {
-    while entries.get(1).is_some_and(|second| at(second) <= start) {
-        entries.pop_front();
+fn forget(series: &mut Series, start: Millis) {
+    while series.get(1).is_some_and(|(second, _)| *second <= start) {
+        series.pop_front();
     }
 }
 
@@ -156,20 +206,7 @@ fn within(series: &Series, start: Millis) -> impl Iterator<Item = (Millis, &Read
 }
 
 fn numbers(series: &Series, start: Millis) -> Vec<(Millis, f64)> {
-    let number = |(at, reading): (Millis, &Reading)| match reading {
-        Reading::Number(value) => Some((at, *value)),
-        Reading::Buckets(_) => None,
-    };
-    within(series, start).filter_map(number).collect()
-}
-
-/// Growth of a counter over the whole window, divided by `seconds`.
-fn growth(samples: &[(Millis, f64)], start: Millis, now: Millis, seconds: f64) -> Option<f64> {
-    let [(_, first), .., (_, last)] = samples else { return None };
-    let resets: f64 = samples.windows(2).filter(|pair| pair[1].1 < pair[0].1).map(|pair| pair[0].1).sum();
-    let growth = last - first + resets;
-    let times: Vec<_> = samples.iter().map(|&(at, _)| at).collect();
-    Some(growth * (extrapolation(&times, *first, growth, start, now) / seconds))
+    within(series, start).filter_map(|(at, reading)| Some((at, reading.number()?))).collect()
 }
 
 /// By how much the growth between the first and the last sample is multiplied to stand for the whole window. `times` has

@@ -4,12 +4,14 @@ use std::time::Duration;
 use citadel_agent_common::hist::Histogram;
 
 use super::*;
+use crate::metrics::catalogue::models::STREAM_CHUNKS;
+use crate::metrics::catalogue::storage::SMART_MEDIA_ERRORS;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A window that saw these numbers, one each 15 s from time 0; `None`: the series was not on that page.
 fn window(length: Duration, values: &[Option<f64>]) -> (Window, Millis) {
-    let mut window = Window::new(length);
+    let mut window = Window::new(&STREAM_CHUNKS, length);
     let mut now = 0;
     for (step, value) in (0..).zip(values) {
         now = step * 15_000;
@@ -25,7 +27,7 @@ fn rate(values: &[Option<f64>]) -> Option<f64> {
 
 fn increase(values: &[Option<f64>]) -> Option<f64> {
     let (window, now) = window(MINUTE, values);
-    window.increases(now).next().map(|(_, increase)| increase)
+    window.all().next().and_then(|(_, series)| window.increase(series, now))
 }
 
 #[test]
@@ -43,15 +45,16 @@ fn a_reset_is_no_loss() {
 }
 
 #[test]
-fn a_series_that_appears_while_pages_came_began_at_zero() {
-    let mut values = vec![None; 8];
-    values.push(Some(3.0));
-    assert_eq!(increase(&values), Some(3.0), "its first sample is growth already");
-    values.extend([Some(3.0), Some(4.0)]);
-    assert_eq!(increase(&values), Some(4.0));
-    assert!(rate(&values).is_some_and(|rate| rate < 4.0 / 60.0), "a rate takes the first sample for a beginning");
-    values.extend([Some(4.0); 4]);
-    assert_eq!(increase(&values), Some(0.0), "a window later it has been there all the time");
+fn a_device_that_is_exchanged_has_no_growth() {
+    let mut window = Window::new(&SMART_MEDIA_ERRORS, MINUTE);
+    for (step, value) in (0..).zip([100.0, 100.0, 3.0, 3.0]) {
+        window.push(step * 15_000, [(vec!["sda".into()], Reading::Number(value))].into());
+    }
+    assert_eq!(window.rates(45_000).next(), None, "3 errors of the new one are not of this minute");
+    for step in 4..8 {
+        window.push(step * 15_000, [(vec!["sda".into()], Reading::Number(4.0))].into());
+    }
+    assert!(window.rates(105_000).next().is_some_and(|(_, rate)| rate > 0.0), "but its next one is");
 }
 
 #[test]
@@ -78,7 +81,6 @@ fn a_window_holds_no_more_than_it_needs() {
     let values: Vec<_> = (0..1000).map(|step| Some(f64::from(step))).collect();
     let (window, _) = window(MINUTE, &values);
     assert!(window.series.values().all(|series| series.len() <= 6), "{:?}", window.series);
-    assert!(window.pages.len() <= 6);
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn predictions_follow_the_line() {
 fn distributions_are_what_was_observed_in_the_window() {
     let mut histogram = Histogram::EMPTY;
     histogram.observe(1_000_000_000);
-    let mut window = Window::new(MINUTE);
+    let mut window = Window::new(&STREAM_CHUNKS, MINUTE);
     let push = |window: &mut Window, at, histogram: &Histogram| {
         window.push(at, [(vec![], Reading::Buckets(Buckets::from(histogram)))].into());
     };

@@ -48,7 +48,7 @@ keys! {
     "model_monitoring.engine_metrics": "`true` or `false`", "true",
         "Whether the engines' metrics pages, among the paths that are asked, become `citadel_engine_*`.";
     "model_monitoring.relay": "`true` or `false`", "false",
-        "Whether the models' own `/metrics` are passed on as well, whole, with the labels `model` and `port`.";
+        "Whether the models' own `/metrics` are passed on as well, whole, with the labels `model` and `port`. All pages together may take 16 MiB of memory (some 20 models of vLLM); the largest give way, and `citadel_model_relay_success` is 0 for them.";
     "model_monitoring.ask_for_names": "`true` or `false`", "true",
         "Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.";
     "model_monitoring.models.*.health_endpoints": "`auto`, or a list of at most 16 paths", "",
@@ -85,7 +85,12 @@ keys! {
     "remote_monitoring.alerting.bearer_token_file": "absolute path", "",
         "File that holds a bearer token, read for each request.";
     "remote_monitoring.alerting.ca_file": "absolute path", "",
-        "CA certificates to trust, PEM, instead of the host's own.";
+        "CA certificates to trust, PEM, instead of the host's own; read again when the file changes.";
+    "remote_monitoring.alerting.cert_file": "absolute path", "",
+        "The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.";
+    "remote_monitoring.alerting.key_file": "absolute path", "", "Its private key, PEM.";
+    "remote_monitoring.alerting.headers": "mapping of header names to values", "{}",
+        "Further header fields of each request, a tenant's for example.";
     "remote_write.interval": "duration, 100ms to 24h", "",
         "How often samples are collected for remote write; absent: every `remote_monitoring.prometheus.scrape_interval`.";
     "remote_write.directory": "absolute path", "",
@@ -93,8 +98,8 @@ keys! {
     "remote_write.job": "string", "citadel-agent", "The label `job` of every series.";
     "remote_write.instance": "string", "", "The label `instance` of every series; absent: the host's name.";
     "remote_write.external_labels": "mapping of label name to value", "{}", "Further labels of every series.";
-    "remote_write.histograms": "`both`, `native` or `classic`", "both",
-        "How histograms are sent. Native ones go only where the receiver takes them; to one that does not, `native` sends classic ones.";
+    "remote_write.histograms": "`auto`, `both`, `native` or `classic`", "auto",
+        "How histograms are sent where the destination does not say. `auto`: classic ones, and native ones besides to a receiver that confirms remote write 2.0 and does not say that it is VictoriaMetrics or InfluxDB. The others are sent in 1.0 too; to a receiver that refuses native ones, `native` sends classic ones.";
     "remote_write.max_bytes": "bytes, 64KiB or more", r#""1GiB""#,
         "Most bytes kept; beyond them the oldest samples are dropped, and counted.";
     "remote_write.max_age": "age, 1h to 10 years", r#""7d""#, "Older samples are dropped, and counted.";
@@ -104,6 +109,8 @@ keys! {
         "Where samples go. Required, except for the destination `prometheus`, which is `remote_monitoring.prometheus.remote_write_url`.";
     "remote_write.destinations.*.protocol": "`auto`, `1.0` or `2.0`", "auto",
         "Remote-write protocol; `auto` is 2.0, and 1.0 for a receiver that knows no other, which is remembered for a day.";
+    "remote_write.destinations.*.histograms": "`auto`, `both`, `native` or `classic`", "",
+        "How histograms are sent to this destination; absent: as `remote_write.histograms` says.";
     "remote_write.destinations.*.denied": "`park` or `drop`", "park",
         "When the receiver answers 401, 403, 404 or a redirect: wait and try once a minute, or drop what was not let in.";
     "remote_write.destinations.*.timeout": "duration, 100ms to 24h", "30s", "How long a request may take.";
@@ -112,7 +119,12 @@ keys! {
     "remote_write.destinations.*.bearer_token_file": "absolute path", "",
         "File that holds a bearer token, read for each request.";
     "remote_write.destinations.*.ca_file": "absolute path", "",
-        "CA certificates to trust, PEM, instead of the host's own.";
+        "CA certificates to trust, PEM, instead of the host's own; read again when the file changes.";
+    "remote_write.destinations.*.cert_file": "absolute path", "",
+        "The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.";
+    "remote_write.destinations.*.key_file": "absolute path", "", "Its private key, PEM.";
+    "remote_write.destinations.*.headers": "mapping of header names to values", "{}",
+        "Further header fields of each request, a tenant's for example.";
     "ebpf.net": "`true` or `false`", "true", "Whether the `net` probes run: requests, tokens, TCP.";
     "ebpf.recvq": "`true` or `false`", "true",
         "Whether the `recvq` probe runs: how long requests lie in the receive queue. Needs `net`.";
@@ -124,16 +136,18 @@ keys! {
         "[read, write, poll, mmap, ioctl, readv, writev, sendto, recvfrom, sendmsg, recvmsg, fsync, futex, epoll_wait, openat, epoll_pwait, accept4, io_uring_enter, epoll_pwait2]",
         "Which system calls `syscalls` measures. Also: munmap, pread64, pwrite64, select, madvise, connect, accept, fdatasync, ppoll, splice, recvmmsg, sendmmsg.";
     "ebpf.syscall_form": "`auto` or `raw_tp`", "auto",
-        "How `syscalls` sees them: `auto` takes fentry where the kernel allows it, which costs calls that are not measured nothing; `raw_tp` is what serves elsewhere, and costs every system call of the host.";
+        "How `syscalls` sees them: `auto` takes fentry, which costs calls that are not measured nothing, and leaves the family out where the kernel does not allow it; `raw_tp` works on all kernels and slows every system call of the host (nginx keeps 0.89 of its throughput, also on ports of no model).";
     "ebpf.cgroup": "absolute path", "",
         "The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.";
     "gpu.enabled": "`true` or `false`", "true", "Whether the GPUs are read.";
     "gpu.sampling_interval": "duration, 100ms to 24h", "1s",
         "How often the GPUs are sampled; energy is split among the models over each such interval.";
-    "gpu.dcgm_compat": "`true` or `false`", "false",
-        "Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under its names and in its units.";
+    "gpu.dcgm_compat": "`true`, `false`, `\"4.8\"` or `\"4.9\"`", "false",
+        "Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under the names and in the units of that release; `true` is `\"4.8\"`.";
     "gpu.pcie_throughput": "`true` or `false`", "false",
         "Whether GPUs that count no PCIe bytes (before Hopper) are asked for their throughput instead: 40 ms a GPU and sample.";
+    "gpu.nvlink_fec": "`true` or `false`", "false",
+        "Whether the bins of forward error correction are exported: 16 series an NVLink (NVLink 5 and newer).";
     "gpu.nvml_library": "absolute path", "", "The NVML library; absent: `libnvidia-ml.so.1`, where the loader finds it.";
     "alerts.enabled": "`true` or `false`", "true", "Whether alert rules are evaluated and alerts sent.";
     "alerts.shipped": "`true` or `false`", "true", "Whether the shipped rules are in force; `citadel-agent alerts rules` prints them.";
@@ -147,7 +161,7 @@ keys! {
         "What is watched, such as `citadel_model_requests_total{code=~\"5..\"}`. The metric must be in the catalogue.";
     "alerts.rules[].rate": "duration, 1s to 31d", "", "A counter's growth a second over that time.";
     "alerts.rules[].increase": "duration, 1s to 31d", "",
-        "A counter's growth over that time. A series that did not exist before began at 0.";
+        "A counter's growth over that time, the first event included.";
     "alerts.rules[].quantile": "number, 0 to 1", "", "A quantile of what a histogram observed, with `over`.";
     "alerts.rules[].predict": "duration, 1s to 31d", "", "What a gauge will be so much later, along the line of the time `over`.";
     "alerts.rules[].over": "duration, 1s to 31d", "", "How far `quantile` and `predict` look back.";

@@ -68,8 +68,9 @@ pub fn print(config: &Config) -> String {
     yaml.section(0, "gpu");
     yaml.value(1, "enabled", gpu.enabled);
     yaml.value(1, "sampling_interval", duration(gpu.sampling_interval));
-    yaml.value(1, "dcgm_compat", gpu.dcgm_compat);
+    yaml.value(1, "dcgm_compat", gpu.dcgm_compat.map_or_else(|| "false".to_owned(), |release| quote(release.name())));
     yaml.value(1, "pcie_throughput", gpu.pcie_throughput);
+    yaml.value(1, "nvlink_fec", gpu.nvlink_fec);
     let library = gpu.nvml_library.as_ref().map(|path| path.display().to_string());
     yaml.optional(1, "nvml_library", library.as_deref());
 
@@ -136,6 +137,8 @@ fn print_remote_write(yaml: &mut Yaml, remote_write: &RemoteWrite) {
         yaml.section(2, &key(name));
         yaml.optional(3, "url", destination.url.as_deref());
         yaml.value(3, "protocol", quote(word(Protocol::WORDS, &destination.protocol)));
+        let histograms = destination.histograms.as_ref().map(|histograms| word(Histograms::WORDS, histograms));
+        yaml.optional(3, "histograms", histograms);
         yaml.value(3, "denied", word(Denied::WORDS, &destination.denied));
         yaml.value(3, "timeout", duration(destination.timeout));
         print_access(yaml, 3, &destination.access);
@@ -148,6 +151,16 @@ fn print_access(yaml: &mut Yaml, depth: usize, access: &Access) {
     yaml.optional(depth, "password_file", path(&access.password_file).as_deref());
     yaml.optional(depth, "bearer_token_file", path(&access.bearer_token_file).as_deref());
     yaml.optional(depth, "ca_file", path(&access.ca_file).as_deref());
+    yaml.optional(depth, "cert_file", path(&access.cert_file).as_deref());
+    yaml.optional(depth, "key_file", path(&access.key_file).as_deref());
+    if access.headers.is_empty() {
+        yaml.value(depth, "headers", "{}");
+    } else {
+        yaml.section(depth, "headers");
+        for (name, value) in &access.headers {
+            yaml.value(depth + 1, &key(name), quote(value));
+        }
+    }
 }
 
 /// How a value is written.

@@ -9,7 +9,7 @@ use citadel_agent_common::calls::{CALLS, Call};
 use tracing::Level;
 
 use super::mistakes::{nearest, quoted};
-use super::resolved::CallForm;
+use super::resolved::{CallForm, DcgmRelease};
 use super::tree::{Node, Value};
 
 /// Bounds of every interval: below, the agent would do little else; above, it is surely a slip of the unit.
@@ -98,6 +98,21 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     match kind(node) {
         Kind::Bool(value) => Ok(value),
         _ => Err(expected("true or false", node)),
+    }
+}
+
+/// `true` is the release whose names dashboards are written for today.
+pub(super) fn dcgm_release(node: &Node) -> Result<Option<DcgmRelease>, String> {
+    const EXPECTED: &str = "true, false, \"4.8\" or \"4.9\"";
+    match kind(node) {
+        Kind::Bool(wanted) => Ok(wanted.then_some(DcgmRelease::V4_8)),
+        // Without quotes, YAML reads a number.
+        Kind::Str(text) | Kind::Float(text) => match text {
+            "4.8" => Ok(Some(DcgmRelease::V4_8)),
+            "4.9" => Ok(Some(DcgmRelease::V4_9)),
+            _ => Err(expected(EXPECTED, node)),
+        },
+        _ => Err(expected(EXPECTED, node)),
     }
 }
 

@@ -1,10 +1,15 @@
 //! The server's own answer: asks `/v1/models` of a server that nothing else names, once, and again only while it does not
 //! answer. The connection is announced to the kernel programs, so that it is in none of the model's numbers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::command::tidy;
 use crate::ebpf::own::OwnConnections;
@@ -149,18 +154,75 @@ fn is_whole(answer: &[u8]) -> bool {
     split(answer).is_some_and(|(_, length, body)| length.is_some_and(|length| body.len() >= length))
 }
 
-/// The first name in a list of models, the body that `/v1/models` is answered with (OpenAI's API).
-pub(crate) fn first_model(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct List {
-        data: Vec<Model>,
+/// A model of a list.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Listed {
+    /// Its name.
+    pub(crate) id: String,
+    /// `owned_by`, where most engines say who they are.
+    pub(crate) owner: Option<String>,
+}
+
+/// The first model in a list, the body that `/v1/models` is answered with (OpenAI's API). It is read as far as that
+/// model: what follows may be missing, because a router's list is longer than what is read of an answer.
+pub(crate) fn first_model(body: &[u8]) -> Option<Listed> {
+    let mut found = None;
+    // It ends in an error where the body is cut off, and is then read as far as that.
+    let mut json = serde_json::Deserializer::from_slice(body);
+    _ = json.deserialize_map(List(&mut found));
+    found
+}
+
+/// The object with the list in it.
+struct List<'a>(&'a mut Option<Listed>);
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of models")
     }
-    #[derive(serde::Deserialize)]
-    struct Model {
-        id: String,
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match (&*key, &self.0) {
+                ("data", None) => map.next_value_seed(Models(self.0))?,
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(())
     }
-    let list: List = serde_json::from_slice(body).ok()?;
-    Some(list.data.into_iter().next()?.id)
+}
+
+/// The list.
+struct Models<'a>(&'a mut Option<Listed>);
+
+impl<'de> DeserializeSeed<'de> for Models<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Models<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("models")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut models: A) -> Result<(), A::Error> {
+        #[derive(serde::Deserialize)]
+        struct Model {
+            id: String,
+            owned_by: Option<serde_json::Value>,
+        }
+        let owner = |model: &Model| model.owned_by.as_ref()?.as_str().map(str::to_owned);
+        *self.0 = models.next_element::<Model>()?.map(|model| Listed { owner: owner(&model), id: model.id });
+        while models.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
 }
 
 /// What an answer says (the list of models of the OpenAI API).
@@ -168,7 +230,7 @@ pub(crate) fn first_model(body: &[u8]) -> Option<String> {
 pub fn parse(answer: &[u8]) -> Said {
     match split(answer) {
         Some((200, _, body)) => {
-            let name = first_model(body).and_then(|name| tidy(&name));
+            let name = first_model(body).and_then(|model| tidy(&model.id));
             name.map_or(Said::Nothing, Said::Name)
         }
         // llama.cpp answers 503 while it loads.
@@ -197,9 +259,18 @@ mod tests {
             parse(&ok(r#"{"object":"list","data":[{"id":"a/b","x":1},{"id":"c"}]}"#)),
             Said::Name("a/b".to_owned())
         );
-        for body in ["", "{}", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#, r#"{"data":[{"id":"a"}"#] {
+        for body in ["", "{}", "[]", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#, r#"{"data":[{"id":"a"#] {
             assert_eq!(parse(&ok(body)), Said::Nothing, "{body}");
         }
+        // A router's list of thousands, of which the beginning is read.
+        let model = |n: usize| format!(r#"{{"id":"org/model-{n}","object":"model","owned_by":"someone"}}"#);
+        let list: Vec<String> = (0..5000).map(model).collect();
+        let mut answer = ok(&format!(r#"{{"object":"list","data":[{}]}}"#, list.join(",")));
+        assert!(answer.len() as u64 > 3 * MAX_ANSWER);
+        answer.truncate(MAX_ANSWER as usize);
+        assert_eq!(parse(&answer), Said::Name("org/model-0".to_owned()));
+        let nested = format!(r#"{{"data":{}"#, "[".repeat(60_000));
+        assert_eq!(parse(&ok(&nested)), Said::Nothing);
         assert_eq!(parse(b"HTTP/1.1 503 Loading model\r\n\r\n"), Said::NotYet);
         assert_eq!(parse(b"HTTP/1.1 401 Unauthorized\r\n\r\n"), Said::Nothing);
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n"), Said::Nothing);

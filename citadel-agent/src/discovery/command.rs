@@ -1,8 +1,13 @@
 //! Command line -> the name under which the server serves its model. Pure.
 
+use crate::printable::without_hidden;
+
 /// Options that name a model, the ones that say what clients call it first: vLLM's and SGLang's `--served-model-name`,
 /// llama.cpp's `--alias` and `-a`, then `--model`, `--model-path` and llama.cpp's `-m`.
 const OPTIONS: [&[&str]; 3] = [&["--served-model-name"], &["--alias", "-a"], &["--model", "--model-path", "-m"]];
+
+/// How the Hugging Face cache calls the directory of a model: `models--ORG--NAME`.
+const CACHED: &str = "models--";
 
 /// Most bytes of a name that came from outside.
 const MAX_NAME: usize = 128;
@@ -20,19 +25,35 @@ pub fn model(arguments: &[String]) -> Option<String> {
     OPTIONS.iter().find_map(|names| option(own, names)).or_else(|| positional(arguments)).and_then(|name| tidy(&name))
 }
 
-/// Names the model after the file, where it is one by its path; the rest is as it was written, without what no label
-/// should hold.
+/// Names the model after the file, where it is one by its path; in the Hugging Face cache, where the last part of a path is a
+/// commit, after the model that the cache holds there. The rest is as it was written, without what no label should hold.
 #[must_use]
 pub fn tidy(name: &str) -> Option<String> {
-    let name = match name.strip_suffix('/').unwrap_or(name) {
-        path if path.starts_with(['/', '.', '~']) => path.rsplit('/').next().unwrap_or(path),
-        id => id,
+    let path = name.strip_suffix('/').unwrap_or(name);
+    let name = match cached(path) {
+        Some(model) => model,
+        None if path.starts_with(['/', '.', '~']) => path.rsplit('/').next().unwrap_or(path).to_owned(),
+        None => path.to_owned(),
     };
-    let name = name.strip_suffix(".gguf").unwrap_or(name);
-    let mut name: String = name.chars().filter(|character| !character.is_control()).collect();
+    let name = name.strip_suffix(".gguf").unwrap_or(&name);
+    let mut name = without_hidden(name).into_owned();
     let end = (0..=MAX_NAME.min(name.len())).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
     name.truncate(end);
     (!name.trim().is_empty()).then_some(name)
+}
+
+/// `ORG/NAME` of a path that ends in `models--ORG--NAME`, or in a snapshot or blob of it.
+fn cached(path: &str) -> Option<String> {
+    let mut parts = path.rsplit('/');
+    let last = parts.next()?;
+    let model = match last.strip_prefix(CACHED) {
+        Some(model) => model,
+        None => {
+            let within = parts.next().filter(|within| matches!(*within, "snapshots" | "blobs"));
+            within.and_then(|_| parts.next()?.strip_prefix(CACHED))?
+        }
+    };
+    Some(model.replacen("--", "/", 1))
 }
 
 /// The value of the last of these options, as programs take it: `--name VALUE` or `--name=VALUE`.
@@ -83,6 +104,15 @@ mod tests {
             ("llama-server -m ./a.gguf -a coder", "coder"),
             ("python3 -m sglang.launch_server --model-path qwen/Qwen2", "qwen/Qwen2"),
             ("python3 -u -m server --model one --model two", "two"),
+            (
+                "vllm serve /srv/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B/snapshots/0e9e39f249a16976",
+                "meta-llama/Llama-3.1-8B",
+            ),
+            ("vllm serve hub/models--gpt2/snapshots/607a30d783dfa663/", "gpt2"),
+            ("vllm serve /hub/models--microsoft--phi-3", "microsoft/phi-3"),
+            ("llama-server -m /hub/models--a--b/blobs/f8ab12", "a/b"),
+            ("llama-server -m /hub/models--a--b/snapshots/0e9e/b-Q4.gguf", "b-Q4"),
+            ("vllm serve /srv/snapshots/phi3", "phi3"),
         ] {
             assert_eq!(named(line).as_deref(), Some(name), "{line}");
         }
@@ -107,6 +137,8 @@ mod tests {
     #[test]
     fn names_are_fit_for_a_label() {
         assert_eq!(tidy("a\n\u{7}b").as_deref(), Some("ab"));
+        assert_eq!(tidy("\u{202e}a\u{2066}b\u{61c}").as_deref(), Some("ab"));
+        assert_eq!(tidy("\u{200b}"), None);
         assert_eq!(tidy(" \t"), None);
         assert_eq!(tidy("/"), None);
         let long = tidy(&"é".repeat(200)).unwrap();

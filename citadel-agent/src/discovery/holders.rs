@@ -11,16 +11,24 @@ use std::io;
 
 use super::table::Table;
 use crate::host::Roots;
-use crate::host::pid::Process;
+use crate::host::pid::{Pid, Process};
 
-/// Most links that one search reads: about half a second.
+/// Most links that one search reads: about half a second. The next search goes on where it stopped.
 const MAX_LINKS: usize = 300_000;
+
+/// Most links of one process. Listening sockets are opened early and so have low numbers; the kernel lists those first.
+const MAX_LINKS_OF_ONE: usize = 1 << 16;
+
+/// Most pairs of a socket and a process that are kept.
+const MAX_HOLDS: usize = 1 << 16;
 
 /// Who holds which socket; remembers what it has found.
 #[derive(Debug, Default)]
 pub struct Holders {
     held: BTreeMap<u32, Vec<Hold>>,
     looked_at: BTreeSet<Process>,
+    /// The process that the last search did not come to.
+    resume: Pid,
 }
 
 /// A process, and under which number it has the socket open.
@@ -35,37 +43,41 @@ struct Hold {
 pub struct Blind {
     /// Processes whose files the agent may not see.
     pub refused: usize,
-    /// More files are open on this host than one search looks at.
+    /// More files are open on this host than one search looks at, or more processes hold the sockets than are kept.
     pub too_many: bool,
 }
 
 impl Holders {
     /// Finds the holders of these sockets, by inode number.
     pub fn find(&mut self, roots: &Roots, table: &Table, inodes: &BTreeSet<u32>) -> Blind {
-        let mut search = Search { roots, inodes, links: 0, blind: Blind::default(), found: Vec::new() };
         let any_new = inodes.iter().any(|inode| !self.held.contains_key(inode));
         self.held.retain(|inode, _| inodes.contains(inode));
         for (inode, holds) in &mut self.held {
             holds.retain(|hold| table.lives(hold.process) && links_to(roots, hold) == Some(*inode));
         }
-        let orphaned = inodes.iter().any(|inode| self.held.get(inode).is_none_or(Vec::is_empty));
-        for process in table.processes() {
-            if any_new || orphaned || !self.looked_at.contains(&process) {
-                search.look_at(process);
-            }
-        }
-        let Search { found, blind, .. } = search;
         for &inode in inodes {
             self.held.entry(inode).or_default();
         }
-        for (inode, hold) in found {
-            let holds = self.held.entry(inode).or_default();
-            if !holds.iter().any(|known| known.process == hold.process) {
-                holds.push(hold);
-            }
+        let orphaned = self.held.values().any(Vec::is_empty);
+        if any_new || orphaned {
+            self.looked_at.clear();
         }
-        self.looked_at = table.processes().collect();
-        blind
+        self.looked_at.retain(|&process| table.lives(process));
+        let holds = self.held.values().map(Vec::len).sum();
+        let mut search = Search { roots, held: &mut self.held, holds, links: 0, blind: Blind::default() };
+        for process in table.processes_from(self.resume) {
+            if self.looked_at.contains(&process) {
+                continue;
+            }
+            if search.links >= MAX_LINKS {
+                search.blind.too_many = true;
+                self.resume = process.pid;
+                break;
+            }
+            search.look_at(process);
+            self.looked_at.insert(process);
+        }
+        search.blind
     }
 
     /// The processes that hold a socket.
@@ -77,18 +89,15 @@ impl Holders {
 /// A search that is under way.
 struct Search<'a> {
     roots: &'a Roots,
-    inodes: &'a BTreeSet<u32>,
+    held: &'a mut BTreeMap<u32, Vec<Hold>>,
+    /// How many there are in all.
+    holds: usize,
     links: usize,
     blind: Blind,
-    found: Vec<(u32, Hold)>,
 }
 
 impl Search<'_> {
     fn look_at(&mut self, process: Process) {
-        if self.links >= MAX_LINKS {
-            self.blind.too_many = true;
-            return;
-        }
         let files = match fs::read_dir(self.roots.of(process.pid).join("fd")) {
             Ok(files) => files,
             Err(error) => {
@@ -98,19 +107,34 @@ impl Search<'_> {
             }
         };
         let mut refused = false;
-        for file in files.flatten() {
+        for (number, file) in files.flatten().enumerate() {
+            if number == MAX_LINKS_OF_ONE {
+                self.blind.too_many = true;
+                break;
+            }
             self.links += 1;
             let Some(fd) = file.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             match fs::read_link(file.path()) {
-                Ok(link) => {
-                    if let Some(inode) = socket(&link).filter(|inode| self.inodes.contains(inode)) {
-                        self.found.push((inode, Hold { process, fd }));
-                    }
-                }
+                Ok(link) => self.found(socket(&link), Hold { process, fd }),
                 Err(error) => refused |= error.kind() == io::ErrorKind::PermissionDenied,
             }
         }
         self.blind.refused += usize::from(refused);
+    }
+
+    /// Notes a hold of a wanted socket; a process that has it open several times holds it once.
+    fn found(&mut self, inode: Option<u32>, hold: Hold) {
+        let Some(holds) = inode.and_then(|inode| self.held.get_mut(&inode)) else { return };
+        // Files of one process come one after the other, but an earlier search may have found it as well.
+        if holds.iter().rev().any(|known| known.process == hold.process) {
+            return;
+        }
+        if self.holds == MAX_HOLDS {
+            self.blind.too_many = true;
+            return;
+        }
+        holds.push(hold);
+        self.holds += 1;
     }
 }
 

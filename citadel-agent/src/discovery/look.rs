@@ -10,12 +10,13 @@ use super::engine::Engine;
 use super::holders::{Blind, Holders};
 use super::readers;
 use super::server::Server;
-use super::table::Table;
+use super::table::{MAX_TREE, Table};
 use super::unit::Unit;
 use crate::ebpf::readers::Reader;
-use crate::host::pid::{Pid, Process, read_command_line, read_command_name, read_executable};
+use crate::host::pid::{MAX_PROCESSES, Pid, Process, read_command_line, read_command_name, read_executable};
 use crate::host::process::ticks_per_second;
-use crate::host::sock_diag::Listener;
+use crate::host::skipped::Skipped;
+use crate::host::sock_diag::{Listener, Listeners, MAX_LISTENERS};
 use crate::host::{Roots, cgroup, net_tcp};
 
 /// Programs that hold a listening socket for others: systemd until the service starts that it belongs to
@@ -67,6 +68,10 @@ pub struct Unseen {
     pub blind: Blind,
     /// Readers that have ended: nothing is to be known of them any more.
     pub gone: Vec<Reader>,
+    /// What there is more of than the agent looks at, so that numbers of models may be too low.
+    pub more: BTreeSet<String>,
+    /// What is not as the kernel documents it.
+    pub skipped: Skipped,
 }
 
 impl Looker {
@@ -87,11 +92,19 @@ impl Looker {
     /// # Errors
     /// When `/proc` cannot be listed.
     pub fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
-        let table = Table::read(&self.roots)?;
+        let mut skipped = Skipped::default();
+        let table = Table::read(&self.roots, &mut skipped)?;
+        let mut more = BTreeSet::new();
+        if table.is_cut() {
+            more.insert(format!("{MAX_PROCESSES} processes on this host"));
+        }
         let mut inodes: BTreeMap<u16, BTreeSet<u32>> = BTreeMap::new();
-        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted)) {
+        for listener in listeners.iter().chain(&elsewhere(&self.roots, &table, around.wanted, &mut more, &mut skipped))
+        {
             inodes.entry(listener.port).or_default().insert(listener.inode);
         }
+        let crowded = inodes.iter().filter(|(_, inodes)| inodes.len() >= MAX_LISTENERS);
+        more.extend(crowded.map(|(port, _)| format!("{MAX_LISTENERS} sockets that listen on port {port}")));
         let blind = self.holders.find(&self.roots, &table, &inodes.values().flatten().copied().collect());
         let holders: BTreeMap<u16, Vec<Process>> =
             inodes.iter().map(|(&port, inodes)| (port, self.holders_of(inodes))).collect();
@@ -105,7 +118,7 @@ impl Looker {
         self.note_shared_units(&found, &trees);
         let (readers, gone) = readers::living(around.readers, &table, (1e9 / ticks_per_second()) as u64);
         for (port, server) in &mut found {
-            self.settle(server, &trees[port], &table);
+            self.settle(server, &trees[port], &table, &mut more);
             let settled = server.processes.clone();
             if let Some(readers) = readers.get(port) {
                 self.add_readers(server, readers, &trees, &table);
@@ -118,6 +131,10 @@ impl Looker {
             {
                 server.cgroup = None;
             }
+            if server.processes.len() > MAX_TREE {
+                more.insert(format!("{MAX_TREE} processes of the model on port {port}"));
+                server.processes = server.processes.iter().take(MAX_TREE).copied().collect();
+            }
         }
         self.forget_the_gone(&found, &trees, &table, around);
         for (port, server) in found {
@@ -126,7 +143,7 @@ impl Looker {
         let nobody = holders
             .iter()
             .filter(|(port, _)| inodes[port].iter().any(|&inode| self.holders.of(inode).next().is_none()));
-        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone })
+        Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone, more, skipped })
     }
 
     /// The processes that hold one of the sockets for themselves, the oldest first.
@@ -170,16 +187,22 @@ impl Looker {
     }
 
     /// Which processes are the server's.
-    fn settle(&self, server: &mut Server, tree: &BTreeSet<Pid>, table: &Table) {
+    fn settle(&self, server: &mut Server, tree: &BTreeSet<Pid>, table: &Table, more: &mut BTreeSet<String>) {
         let mut pids = tree.clone();
         if let Some(unit) = &server.unit {
             server.unit_is_shared = self.shared.contains(&unit.name);
             let own = unit.is_dedicated() && !server.unit_is_shared;
-            if let (true, Some(mount)) = (own, &self.mount)
-                && let Ok(all) = cgroup::read_processes(mount, &unit.cgroup)
-            {
-                pids.extend(all);
-                server.cgroup = Some(unit.cgroup.clone());
+            if let (true, Some(mount)) = (own, &self.mount) {
+                match cgroup::read_processes(mount, &unit.cgroup) {
+                    Ok(all) => {
+                        pids.extend(all);
+                        server.cgroup = Some(unit.cgroup.clone());
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                        more.insert(format!("processes or cgroups in {} than are looked at", unit.name));
+                    }
+                    Err(_) => {}
+                }
             }
         }
         server.processes = pids.into_iter().filter_map(|pid| table.process(pid)).collect();
@@ -246,20 +269,33 @@ fn is_anothers(pid: Pid, own: u16, trees: &BTreeMap<u16, BTreeSet<Pid>>) -> bool
     trees.iter().any(|(&port, tree)| port != own && tree.contains(&pid))
 }
 
+/// Most other network namespaces that are looked into: any user may have many.
+const MAX_NAMESPACES: usize = 1024;
+
 /// The listeners of all other network namespaces that the agent can see.
-fn elsewhere(roots: &Roots, table: &Table, wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
+fn elsewhere(
+    roots: &Roots,
+    table: &Table,
+    wanted: &dyn Fn(u16) -> bool,
+    more: &mut BTreeSet<String>,
+    skipped: &mut Skipped,
+) -> Vec<Listener> {
     let Ok(own) = net_tcp::read_namespace(roots, std::process::id()) else { return Vec::new() };
     let mut seen = BTreeSet::from([own]);
-    let mut listeners = Vec::new();
-    for process in table.processes() {
-        if let Ok(namespace) = net_tcp::read_namespace(roots, process.pid)
-            && !seen.contains(&namespace)
-            // A process that has ended meanwhile: another of its namespace will do.
-            && let Ok(found) = net_tcp::read_listeners_of(roots, process.pid, wanted)
-        {
+    let mut listeners = Listeners::default();
+    for process in table.processes_from(0) {
+        let Ok(namespace) = net_tcp::read_namespace(roots, process.pid) else { continue };
+        if seen.contains(&namespace) {
+            continue;
+        }
+        if seen.len() > MAX_NAMESPACES {
+            more.insert(format!("{MAX_NAMESPACES} network namespaces"));
+            break;
+        }
+        // A process that has ended meanwhile: another of its namespace will do.
+        if net_tcp::read_listeners_of(roots, process.pid, wanted, skipped, &mut listeners).is_ok() {
             seen.insert(namespace);
-            listeners.extend(found);
         }
     }
-    listeners
+    listeners.into_vec()
 }

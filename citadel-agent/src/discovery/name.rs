@@ -5,7 +5,7 @@ use super::server::Server;
 /// The configured name, else the one that its unit, its command line or its own answer gives, else the port's.
 #[must_use]
 pub fn choose(configured: Option<&str>, server: Option<&Server>, port: u16) -> String {
-    configured.or_else(|| given(server?)).map_or_else(|| format!("port-{port}"), str::to_owned)
+    configured.map(str::to_owned).or_else(|| given(server?)).unwrap_or_else(|| format!("port-{port}"))
 }
 
 /// Whether only the server's own answer could name it. A socket that systemd holds for a service is no server yet: a
@@ -15,8 +15,8 @@ pub fn must_be_asked(server: &Server) -> bool {
     server.main.is_some() && server.unit_model().is_none() && server.named.is_none()
 }
 
-fn given(server: &Server) -> Option<&str> {
-    server.unit_model().or(server.named.as_deref()).or(server.answered.as_deref())
+fn given(server: &Server) -> Option<String> {
+    server.unit_model().or_else(|| server.named.clone()).or_else(|| server.answered.clone())
 }
 
 #[cfg(test)]

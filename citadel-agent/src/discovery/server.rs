@@ -38,7 +38,7 @@ pub struct Server {
 impl Server {
     /// The model that the unit is named after, if it is this server's alone.
     #[must_use]
-    pub fn unit_model(&self) -> Option<&str> {
+    pub fn unit_model(&self) -> Option<String> {
         self.unit.as_ref().filter(|_| !self.unit_is_shared)?.model()
     }
 

@@ -4,13 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::host::Roots;
-use crate::host::pid::{Pid, Process, Stat, read_pids, read_stat};
+use crate::host::pid::{MAX_PROCESSES, Pid, Process, Stat, read_pids, read_stat};
+use crate::host::skipped::Skipped;
+
+/// Most processes of one model; a server with its workers has a few hundred.
+pub const MAX_TREE: usize = 2048;
 
 /// The processes that `/proc` shows.
 #[derive(Debug, Default)]
 pub struct Table {
     stats: BTreeMap<Pid, Stat>,
     children: BTreeMap<Pid, Vec<Pid>>,
+    /// The host has more processes than are looked at.
+    cut: bool,
 }
 
 impl Table {
@@ -18,9 +24,18 @@ impl Table {
     ///
     /// # Errors
     /// When `/proc` cannot be listed.
-    pub fn read(roots: &Roots) -> io::Result<Self> {
+    pub fn read(roots: &Roots, skipped: &mut Skipped) -> io::Result<Self> {
         let pids = read_pids(roots)?;
-        Ok(pids.into_iter().filter_map(|pid| Some((pid, read_stat(roots, pid).ok()?))).collect())
+        let cut = pids.len() == MAX_PROCESSES;
+        let stat = |pid| Some((pid, skipped.unless_malformed(read_stat(roots, pid), "/proc/PID/stat")?));
+        let table: Self = pids.into_iter().filter_map(stat).collect();
+        Ok(Self { cut, ..table })
+    }
+
+    /// Whether the host has more processes than are looked at.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// What `stat` said of a process.
@@ -41,18 +56,22 @@ impl Table {
         self.process(process.pid) == Some(process)
     }
 
-    /// All processes.
-    pub fn processes(&self) -> impl Iterator<Item = Process> {
-        self.stats.iter().map(|(&pid, stat)| Process { pid, start_ticks: stat.start_ticks })
+    /// All processes, from the number `first` on and then those below it.
+    pub fn processes_from(&self, first: Pid) -> impl Iterator<Item = Process> {
+        let stats = self.stats.range(first..).chain(self.stats.range(..first));
+        stats.map(|(&pid, stat)| Process { pid, start_ticks: stat.start_ticks })
     }
 
-    /// These processes and all that descend from them.
+    /// These processes and all that descend from them; of more than [`MAX_TREE`], so many and one more.
     #[must_use]
     pub fn trees_of(&self, roots: impl IntoIterator<Item = Pid>) -> BTreeSet<Pid> {
         let mut found = BTreeSet::new();
         let mut todo: Vec<Pid> = roots.into_iter().collect();
         while let Some(pid) = todo.pop() {
             // Read over some milliseconds, the table may hold a ring.
+            if found.len() > MAX_TREE {
+                break;
+            }
             if found.insert(pid) {
                 todo.extend(self.children.get(&pid).into_iter().flatten());
             }
@@ -68,7 +87,7 @@ impl FromIterator<(Pid, Stat)> for Table {
         for (&pid, stat) in &stats {
             children.entry(stat.parent).or_default().push(pid);
         }
-        Self { stats, children }
+        Self { stats, children, cut: false }
     }
 }
 
@@ -101,6 +120,12 @@ mod tests {
         let table = table(&[(1, 0), (10, 1), (11, 10), (12, 11), (13, 10), (20, 1)]);
         assert_eq!(table.trees_of([10]), BTreeSet::from([10, 11, 12, 13]));
         assert_eq!(table.trees_of([12, 20]), BTreeSet::from([12, 20]));
+    }
+
+    #[test]
+    fn a_tree_without_end_is_cut_and_shows_it() {
+        let parents: Vec<_> = (2..10_000).map(|pid| (pid, 1)).collect();
+        assert_eq!(table(&parents).trees_of([1]).len(), MAX_TREE + 1);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::printable::without_hidden;
+
 /// A unit and the cgroup that systemd made for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unit {
@@ -44,12 +46,36 @@ impl Unit {
         self.name != "init.scope" && !self.name.starts_with("session-") && !self.name.starts_with("user@")
     }
 
-    /// The model that the unit is named after: NAME of `citadel-NAME.service`.
+    /// The model that the unit is named after: NAME of `citadel-NAME.service`, unescaped.
     #[must_use]
-    pub fn model(&self) -> Option<&str> {
+    pub fn model(&self) -> Option<String> {
         let name = self.name.strip_prefix("citadel-")?.strip_suffix(".service")?;
-        (!name.is_empty() && name != "agent").then_some(name)
+        if name == "agent" {
+            return None;
+        }
+        let name = unescape(name);
+        let name = without_hidden(&name);
+        (!name.trim().is_empty()).then(|| name.into_owned())
     }
+}
+
+/// Undoes `\xHH`, as which systemd writes each byte that a unit's name cannot hold, and each `-` that stands for itself
+/// (`systemd.unit(5)`, `systemd-escape(1)`). A `-` stays one: names of models are no paths.
+fn unescape(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let byte = match rest {
+            [b'\\', b'x', high, low, ..] => {
+                let digit = |byte: u8| (byte as char).to_digit(16);
+                digit(*high).zip(digit(*low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
+            }
+            _ => None,
+        };
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &rest[4..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -106,8 +132,18 @@ mod tests {
 
     #[test]
     fn models_give_units_their_names() {
-        let model = |name: &str| Unit { name: name.to_owned(), cgroup: PathBuf::new() }.model().map(str::to_owned);
-        assert_eq!(model("citadel-phi3.service"), Some("phi3".to_owned()));
+        let model = |name: &str| Unit { name: name.to_owned(), cgroup: PathBuf::new() }.model();
+        for (unit, name) in [
+            ("citadel-phi3.service", "phi3"),
+            ("citadel-meta\\x2dllama.service", "meta-llama"),
+            ("citadel-a-b.service", "a-b"),
+            ("citadel-\\xc3\\xa9\\x202.service", "é 2"),
+            ("citadel-a\\x0a\\xe2\\x80\\xaeb.service", "ab"),
+            ("citadel-a\\x2.service", "a\\x2"),
+            ("citadel-\\xff.service", "\u{fffd}"),
+        ] {
+            assert_eq!(model(unit).as_deref(), Some(name), "{unit}");
+        }
         for name in ["phi3.service", "citadel-phi3.scope", "citadel-.service", "citadel-agent.service"] {
             assert_eq!(model(name), None, "{name}");
         }

@@ -1,6 +1,7 @@
 //! What the models' processes use: CPU time at each tick, memory at each look.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use crate::host::Roots;
 use crate::host::cgroup::{self, CpuTime};
 use crate::host::pid::{self, Process};
 use crate::host::process::ticks_per_second;
+use crate::host::skipped::Skipped;
 
 /// How much longer the pause before the next reading of proportional shares is than the reading took. The kernel walks all
 /// page tables for them, which takes a second for some hundred gigabytes.
@@ -60,11 +62,11 @@ impl Usages {
     }
 
     /// Reads CPU time, which takes little.
-    pub fn read_cpu<'a>(&mut self, servers: impl IntoIterator<Item = &'a Server>) {
+    pub fn read_cpu<'a>(&mut self, servers: impl IntoIterator<Item = &'a Server>, skipped: &mut Skipped) {
         let mut ports = BTreeSet::new();
         for server in servers {
             ports.insert(server.port);
-            let reading = self.reading(server);
+            let reading = self.reading(server, skipped);
             let one = self.by_port.entry(server.port).or_default();
             one.usage.cpu = reading.map(|reading| one.meter.take(reading));
         }
@@ -72,12 +74,17 @@ impl Usages {
     }
 
     /// Reads memory: some files of each process.
-    pub fn read_memory<'a>(&mut self, servers: impl IntoIterator<Item = &'a Server>, now: Instant) {
+    pub fn read_memory<'a>(
+        &mut self,
+        servers: impl IntoIterator<Item = &'a Server>,
+        now: Instant,
+        skipped: &mut Skipped,
+    ) {
         for server in servers {
             let one = self.by_port.entry(server.port).or_default();
             let due = one.next_pss.is_none_or(|next| now >= next);
             let last = one.usage.memory.and_then(|memory| memory.pss);
-            one.usage.memory = read_memory(&self.roots, server, due).map(|(memory, took)| {
+            one.usage.memory = read_memory(&self.roots, server, due, skipped).map(|(memory, took)| {
                 if let Some(took) = took {
                     one.next_pss = Some(now + took * PSS_PAUSE);
                     return memory;
@@ -94,12 +101,12 @@ impl Usages {
     }
 
     /// By the cgroup where the model has one of its own, else by its processes; `None` once it has none.
-    fn reading(&self, server: &Server) -> Option<Reading> {
+    fn reading(&self, server: &Server, skipped: &mut Skipped) -> Option<Reading> {
         if let (Some(mount), Some(path)) = (&self.mount, &server.cgroup) {
-            return by_cgroup(mount, path);
+            return by_cgroup(mount, path, skipped);
         }
         let used = |&process: &Process| {
-            let stat = pid::read_stat(&self.roots, process.pid).ok()?;
+            let stat = skipped.unless_malformed(pid::read_stat(&self.roots, process.pid), "/proc/PID/stat")?;
             (stat.start_ticks == process.start_ticks).then(|| (process, Used::of(&stat, self.tick_us)))
         };
         let processes: BTreeMap<_, _> = server.processes.iter().filter_map(used).collect();
@@ -107,19 +114,35 @@ impl Usages {
     }
 }
 
-fn by_cgroup(mount: &Path, path: &Path) -> Option<Reading> {
+fn by_cgroup(mount: &Path, path: &Path, skipped: &mut Skipped) -> Option<Reading> {
     // Between the two reads the cgroup may be made anew; then the next reading sets it right.
-    Some(Reading::Cgroup { id: cgroup::read_id(mount, path).ok()?, time: cgroup::read_cpu_time(mount, path).ok()? })
+    let id = cgroup::read_id(mount, path).ok()?;
+    Some(Reading::Cgroup { id, time: skipped.unless_malformed(cgroup::read_cpu_time(mount, path), "cpu.stat")? })
 }
 
 /// The memory of a server's processes, and how long the proportional shares took if they were asked for; `None` once it has
 /// no process.
-fn read_memory(roots: &Roots, server: &Server, with_pss: bool) -> Option<(Memory, Option<Duration>)> {
+///
+/// A part of a sum would be a wrong number: where a process' memory cannot be read, there is none.
+fn read_memory(
+    roots: &Roots,
+    server: &Server,
+    with_pss: bool,
+    skipped: &mut Skipped,
+) -> Option<(Memory, Option<Duration>)> {
     let mut memory = Memory { pss: Some(0), ..Memory::default() };
     let mut any = false;
     let mut took = Duration::ZERO;
     for process in &server.processes {
-        let Ok(resident) = pid::read_resident(roots, process.pid) else { continue };
+        let resident = match pid::read_resident(roots, process.pid) {
+            Ok(resident) => resident,
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                skipped.note("/proc/PID/status", error);
+                return None;
+            }
+            // It has ended.
+            Err(_) => continue,
+        };
         any = true;
         memory.rss += resident.rss;
         memory.swap += resident.swap;
@@ -127,8 +150,11 @@ fn read_memory(roots: &Roots, server: &Server, with_pss: bool) -> Option<(Memory
             let begun = Instant::now();
             match pid::read_pss(roots, process.pid) {
                 Ok(pss) => memory.pss = memory.pss.map(|sum| sum + pss),
-                // A part of the sum would be a wrong number.
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => memory.pss = None,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => memory.pss = None,
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    skipped.note("/proc/PID/smaps_rollup", error);
+                    memory.pss = None;
+                }
                 Err(_) => {}
             }
             took += begun.elapsed();

@@ -17,7 +17,8 @@ use super::usage::{Usage, Usages};
 use crate::config::resolved::{Config, Models};
 use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
-use crate::host::sock_diag::{self, Listener};
+use crate::host::skipped::{Skipped, Tally};
+use crate::host::sock_diag::{self, Listener, Listeners};
 use crate::host::{Roots, mountinfo, net_tcp};
 use crate::slot::Slot;
 
@@ -34,6 +35,8 @@ pub struct Discovered {
     pub usage: BTreeMap<u16, Usage>,
     /// Why something is missing, if it is.
     pub problem: Option<String>,
+    /// How much was skipped so far because it was not as the kernel documents it.
+    pub skipped: u64,
 }
 
 /// The running discovery; ends with the value.
@@ -118,6 +121,7 @@ struct Watcher {
     listeners: Vec<Listener>,
     looked: Option<Instant>,
     problem: Option<String>,
+    skipped: Tally,
     newest: Slot<Discovered>,
 }
 
@@ -141,6 +145,7 @@ impl Watcher {
             listeners: Vec::new(),
             looked: None,
             problem: None,
+            skipped: Tally::default(),
             newest,
         }
     }
@@ -157,11 +162,16 @@ impl Watcher {
     /// Lists the listeners; looks who they are if that can have changed; publishes.
     fn tick(&mut self) {
         match self.look() {
-            Ok(Some(unseen)) => self.problem = complaint(&unseen),
+            Ok(Some(unseen)) => {
+                self.problem = complaint(&unseen);
+                self.skipped.add("discovery", &unseen.skipped);
+            }
             Ok(None) => {}
             Err(error) => self.problem = Some(format!("listeners cannot be listed: {error}")),
         }
-        self.usages.read_cpu(self.looker.servers());
+        let mut skipped = Skipped::default();
+        self.usages.read_cpu(self.looker.servers(), &mut skipped);
+        self.skipped.add("discovery", &skipped);
         self.publish();
     }
 
@@ -169,7 +179,8 @@ impl Watcher {
     fn look(&mut self) -> io::Result<Option<Unseen>> {
         let models = &self.settings.models;
         let wanted = |port| models.measures(port);
-        let listeners = listeners(&self.roots, wanted)?;
+        let mut skipped = Skipped::default();
+        let listeners = listeners(&self.roots, wanted, &mut skipped)?;
         let now = Instant::now();
         let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= self.settings.interval);
         if !due && listeners == self.listeners {
@@ -182,13 +193,14 @@ impl Watcher {
             keep: self.settings.interval,
             now,
         };
-        let unseen = self.looker.look(&listeners, &around)?;
+        let mut unseen = self.looker.look(&listeners, &around)?;
+        unseen.skipped.append(skipped);
         self.readers.forget(&unseen.gone);
         self.listeners = listeners;
         self.looked = Some(now);
         let known: BTreeSet<u16> = self.looker.servers().map(|server| server.port).collect();
         self.answers.keep(|port| known.contains(&port));
-        self.usages.read_memory(self.looker.servers(), now);
+        self.usages.read_memory(self.looker.servers(), now, &mut unseen.skipped);
         debug!(servers = known.len(), took = ?now.elapsed(), "looked");
         Ok(Some(unseen))
     }
@@ -215,16 +227,17 @@ impl Watcher {
             Server { answered, ..server.clone() }
         });
         let (servers, usage, problem) = (servers.collect(), self.usages.all(), self.problem.clone());
-        self.newest.publish(Discovered { servers, usage, problem });
+        self.newest.publish(Discovered { servers, usage, problem, skipped: self.skipped.total() });
     }
 }
 
 /// The listeners of the agent's own network namespace: from the socket monitor, and where this kernel comes without it, from
 /// the table in `/proc`, which is slow where many sockets are.
-fn listeners(roots: &Roots, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
+fn listeners(roots: &Roots, wanted: impl Fn(u16) -> bool, skipped: &mut Skipped) -> io::Result<Vec<Listener>> {
     sock_diag::read_listeners(&wanted).or_else(|error| {
-        let found = net_tcp::read_listeners_of(roots, std::process::id(), wanted).map_err(|_| error)?;
-        Ok(found.into_iter().map(|listener| Listener { reachable: true, ..listener }).collect())
+        let mut found = Listeners::default();
+        net_tcp::read_listeners_of(roots, std::process::id(), wanted, skipped, &mut found).map_err(|_| error)?;
+        Ok(found.into_vec().into_iter().map(|listener| Listener { reachable: true, ..listener }).collect())
     })
 }
 
@@ -238,17 +251,22 @@ fn open_among(roots: &Roots, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
 
 /// What a person should know of what could not be seen.
 fn complaint(unseen: &Unseen) -> Option<String> {
-    let Unseen { ports, blind, .. } = unseen;
-    if ports.is_empty() || (blind.refused == 0 && !blind.too_many) {
-        return None;
+    let Unseen { ports, blind, more, .. } = unseen;
+    let mut complaints = Vec::new();
+    if !ports.is_empty() && (blind.refused > 0 || blind.too_many) {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        let why = match blind.refused {
+            0 => "more files are open on this host than one search looks at".to_owned(),
+            refused => format!(
+                "the files of {refused} processes may not be seen; it takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which \
+                 the shipped unit gives"
+            ),
+        };
+        complaints.push(format!("whose listeners are on port {} is not known: {why}", ports.join(", ")));
     }
-    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-    let why = match blind.refused {
-        0 => "more files are open on this host than one search looks at".to_owned(),
-        refused => format!(
-            "the files of {refused} processes may not be seen; it takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which the \
-             shipped unit gives"
-        ),
-    };
-    Some(format!("whose listeners are on port {} is not known: {why}", ports.join(", ")))
+    if !more.is_empty() {
+        let more: Vec<_> = more.iter().take(5).map(String::as_str).collect();
+        complaints.push(format!("some models' numbers may be too low: there are more than {}", more.join(", ")));
+    }
+    (!complaints.is_empty()).then(|| complaints.join("; "))
 }

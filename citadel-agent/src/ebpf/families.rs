@@ -10,11 +10,12 @@ use tracing::{info, warn};
 use super::error::ProbeError;
 use super::family::Family;
 use super::net::Net;
+use super::object;
 use super::own::OwnConnections;
 use super::plan::{Decision, decide};
 use super::readers::RequestReaders;
 use super::sched::Sched;
-use super::slots::{Slots, TooManyPorts};
+use super::slots::Slots;
 use super::stats::RunStats;
 use super::status::{FamilyStatus, Verdict};
 use super::support::Support;
@@ -46,15 +47,33 @@ struct Types {
     layout: Layout,
 }
 
+/// What a reload does to the families: those whose own keys changed, and those that were broken, are replaced; the others go on
+/// and keep what they have counted.
+pub struct Update {
+    /// What goes on.
+    kept: Vec<Family>,
+    /// What is new; nothing of what goes on.
+    fresh: Families,
+    /// What becomes of `recvq` where it is to change and `net`, of whose object it is, goes on.
+    receive_queue: Option<(Decision, Option<Result<Types, String>>)>,
+    ports: BTreeSet<u16>,
+}
+
 impl Families {
     /// Attaches what this host can and says what it cannot.
     #[must_use]
     pub fn attach(config: &Config, roots: &Roots) -> Self {
-        let plan = decide(&config.ebpf, &Support::gather(roots));
+        let slots = Slots::of(&config.models.measured_ports());
+        Self::attach_some(config, &decide(&config.ebpf, &Support::gather(roots)), roots, slots)
+    }
+
+    /// Attaches these families.
+    fn attach_some(config: &Config, plan: &[(Family, Decision)], roots: &Roots, slots: Slots) -> Self {
+        let _undisturbed = object::Undisturbed::new();
         let ports = config.models.measured_ports();
         let types = plan.iter().any(|(_, decision)| decision.is_traced()).then(|| Types::read(roots));
-        let mut families = Self { slots: Slots::of(&ports), ..Self::default() };
-        for (family, decision) in &plan {
+        let mut families = Self { slots, ..Self::default() };
+        for (family, decision) in plan {
             let result = match decision {
                 Decision::Skip(reason) => {
                     families.statuses.push(FamilyStatus::skipped(*family, reason));
@@ -76,13 +95,117 @@ impl Families {
             });
         }
         drop(types);
-        // SAFETY: it gives freed memory back to the system and touches nothing that is in use.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        give_memory_back();
         families.statuses.iter().for_each(report);
         families
+    }
+
+    /// Does what can fail of a reload from one configuration to another, without changing what runs.
+    ///
+    /// # Errors
+    /// There are more ports than slots, or a family that runs or was off would be broken.
+    pub fn prepare(&self, old: &Config, new: &Config, roots: &Roots) -> Result<Update, ProbeError> {
+        let ports = new.models.measured_ports();
+        let mut kept: Vec<_> = Family::ALL
+            .into_iter()
+            .filter(|&family| !self.is_broken(family) && family.is_configured_alike(&old.ebpf, &new.ebpf))
+            .collect();
+        let lacks_types = self.net.as_ref().is_some_and(|net| !net.can_attach_receive_queue());
+        if !kept.contains(&Family::Recvq) && lacks_types {
+            kept.retain(|family| *family != Family::Net);
+        }
+        let net_is_kept = kept.contains(&Family::Net) && self.net.is_some();
+        if !net_is_kept {
+            // It is in the same object.
+            kept.retain(|family| *family != Family::Recvq);
+        }
+        let slots = if kept.is_empty() { Slots::of(&ports) } else { self.slots.with(&ports)? };
+        if kept.len() == Family::ALL.len() {
+            return Ok(Update { kept, fresh: Self { slots, ..Self::default() }, receive_queue: None, ports });
+        }
+        let mut plan = decide(&new.ebpf, &Support::gather(roots));
+        plan.retain(|(family, _)| !kept.contains(family));
+        let recvq = plan.iter().position(|(family, _)| *family == Family::Recvq).filter(|_| net_is_kept);
+        let receive_queue = recvq.map(|at| {
+            let (_, decision) = plan.remove(at);
+            let types = decision.is_traced().then(|| Types::read(roots));
+            (decision, types)
+        });
+        let fresh = Self::attach_some(new, &plan, roots, slots);
+        let newly_broken = |status: &&FamilyStatus| {
+            status.status == Verdict::Broken
+                && !self.statuses.iter().any(|old| old.family == status.family && old.status == Verdict::Broken)
+        };
+        if let Some(broken) = fresh.statuses.iter().find(newly_broken) {
+            return Err(ProbeError::Family { family: broken.family, reason: broken.reason.clone() });
+        }
+        Ok(Update { kept, fresh, receive_queue, ports })
+    }
+
+    /// Carries it out. Whether any family was replaced is returned.
+    ///
+    /// # Errors
+    /// `recvq` cannot be attached, or a map cannot be written; `old` are the ports that are measured then as before.
+    pub fn commit(&mut self, update: Update, old: &BTreeSet<u16>) -> Result<bool, ProbeError> {
+        let Update { kept, mut fresh, receive_queue, ports } = update;
+        let keeps_net = kept.contains(&Family::Net);
+        let recvq = match receive_queue {
+            None => None,
+            Some((decision, types)) => Some(self.change_receive_queue(&decision, types)?),
+        };
+        // A port that has a slot keeps it, whatever comes of the rest.
+        self.slots = fresh.slots.clone();
+        if keeps_net
+            && let Some(net) = &mut self.net
+            && let Err(error) = net.measure(&ports, &self.slots)
+        {
+            net.measure(old, &self.slots)?;
+            return Err(error);
+        }
+        let replaced = kept.len() < Family::ALL.len();
+        if !keeps_net {
+            self.net = fresh.net.take();
+        }
+        if !kept.contains(&Family::Sched) {
+            self.sched = fresh.sched.take();
+        }
+        if !kept.contains(&Family::Syscalls) {
+            self.syscalls = fresh.syscalls.take();
+        }
+        for status in fresh.statuses.drain(..).chain(recvq) {
+            match self.statuses.iter_mut().find(|old| old.family == status.family) {
+                Some(old) => *old = status,
+                None => self.statuses.push(status),
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Attaches or detaches `recvq` of a `net` that goes on; what `/status` says then.
+    fn change_receive_queue(
+        &mut self,
+        decision: &Decision,
+        types: Option<Result<Types, String>>,
+    ) -> Result<FamilyStatus, ProbeError> {
+        let Some(net) = &mut self.net else { return Err(ProbeError::Needs(Family::Net.name())) };
+        net.detach_receive_queue();
+        let status = match (decision, types) {
+            (Decision::Skip(reason), _) => FamilyStatus::skipped(Family::Recvq, reason),
+            (_, Some(Ok(types))) => {
+                let _undisturbed = object::Undisturbed::new();
+                net.attach_receive_queue(&types.btf)?;
+                FamilyStatus::ok(Family::Recvq, decision)
+            }
+            (_, Some(Err(error))) => return Err(ProbeError::Types(error)),
+            (_, None) => return Err(ProbeError::Types("the kernel's types were not read".to_owned())),
+        };
+        give_memory_back();
+        report(&status);
+        Ok(status)
+    }
+
+    fn is_broken(&self, family: Family) -> bool {
+        self.statuses.iter().any(|status| status.family == family.name() && status.status == Verdict::Broken)
     }
 
     fn attach_net(&mut self, cgroup: &Path, ports: &BTreeSet<u16>, layout: Option<&Layout>) -> Result<(), ProbeError> {
@@ -103,24 +226,6 @@ impl Families {
         Ok(())
     }
 
-    /// Whether [`Self::measure`] would take these ports.
-    ///
-    /// # Errors
-    /// There are more ports than slots.
-    pub fn can_measure(&self, ports: &BTreeSet<u16>) -> Result<(), TooManyPorts> {
-        self.slots.with(ports).map(drop)
-    }
-
-    /// Measures these ports from now on, and no others.
-    ///
-    /// # Errors
-    /// When there are more ports than slots, or a map cannot be written.
-    pub fn measure(&mut self, ports: &BTreeSet<u16>) -> Result<(), ProbeError> {
-        // A port that has a slot keeps it, whatever comes of the rest.
-        self.slots = self.slots.with(ports)?;
-        self.net.as_mut().map_or(Ok(()), |net| net.measure(ports, &self.slots))
-    }
-
     /// Lets the agent's own connections be announced to the programs, and discovery ask them who reads requests.
     pub fn introduce(&mut self, own: &OwnConnections, readers: &RequestReaders) {
         if let Some(net) = &mut self.net {
@@ -137,21 +242,6 @@ impl Families {
         if let Err(error) = sched.and(syscalls) {
             warn!(%error, "cannot tell the kernel programs which processes are the models'");
         }
-    }
-
-    /// Forgets what handshakes left behind.
-    pub fn sweep(&mut self) {
-        if let Some(net) = &mut self.net
-            && let Err(error) = net.sweep_early()
-        {
-            warn!(%error, "cannot sweep early connections");
-        }
-    }
-
-    /// Which of the families that are to run do not, if any: what a reload must not bring about.
-    #[must_use]
-    pub fn broken(&self) -> Option<&FamilyStatus> {
-        self.statuses.iter().find(|family| family.status == Verdict::Broken)
     }
 
     /// How much could not be measured, by reason, all families together.
@@ -177,7 +267,7 @@ impl Families {
     /// Entries in use and capacity of the maps that can be full.
     pub fn fill(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         let slots = || ("model_stats", self.slots.ports().count() as u64, u64::from(self.slots.capacity()));
-        let net = self.net.iter().flat_map(move |net| std::iter::once(slots()).chain(net.fill()));
+        let net = self.net.iter().flat_map(move |net| [slots(), net.fill()]);
         let sched = self.sched.iter().flat_map(Sched::fill);
         net.chain(sched).chain(self.syscalls.iter().flat_map(Syscalls::fill))
     }
@@ -189,6 +279,15 @@ impl Types {
         let btf = Btf::parse(&outline, aya::Endianness::default())
             .map_err(|error| format!("cannot parse {}: {error}", kernel_types::path(roots).display()))?;
         Ok(Self { btf, layout })
+    }
+}
+
+/// Gives the memory that loading took back to the system.
+fn give_memory_back() {
+    // SAFETY: it touches nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -74,6 +74,16 @@ impl Family {
             Self::Syscalls => config.syscalls,
         }
     }
+
+    /// Whether two configurations are the same to it.
+    pub(super) fn is_configured_alike(self, old: &Ebpf, new: &Ebpf) -> bool {
+        let alike = self.is_wanted(old) == self.is_wanted(new);
+        match self {
+            Self::Net => alike && old.cgroup == new.cgroup,
+            Self::Recvq | Self::Sched => alike,
+            Self::Syscalls => alike && old.calls == new.calls && old.call_form == new.call_form,
+        }
+    }
 }
 
 /// A kernel program.

@@ -6,13 +6,11 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, MapError, ProgramArray};
+use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use citadel_agent_common::abi::{self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT};
-use citadel_agent_common::connection::Connection;
 use citadel_agent_common::hist::Histogram;
 use tracing::warn;
 
@@ -20,7 +18,7 @@ use super::error::ProbeError;
 use super::family::{self, Family, Hook};
 use super::mapped::{Entry, Mapped};
 use super::object;
-use super::own::{Key, OwnConnections, OwnMap};
+use super::own::{OwnConnections, OwnMap};
 use super::readers::{ReaderMap, RequestReaders};
 use super::slots::Slots;
 use super::stats::{self, RunStats};
@@ -40,9 +38,6 @@ const CONTINUATIONS: [(&str, u32, &str); 3] = [
 /// The map of the programs' variables, of which there is one: `PORT_RANGE`.
 const VARIABLES: &str = ".bss";
 
-/// How long early data waits for the connection that it belongs to; a handshake that takes longer has failed.
-const EARLY_LIFETIME: Duration = Duration::from_secs(10);
-
 /// The attached programs and their maps.
 pub struct Net {
     /// Holds programs and links.
@@ -54,7 +49,6 @@ pub struct Net {
     measured: BTreeSet<u16>,
     range: Array<MapData, Range>,
     ports: Array<MapData, u32>,
-    early: HashMap<MapData, Key, EarlyValue>,
     /// The agent's own connections, until somebody announces them here.
     own: Option<OwnMap>,
     /// Who reads requests, until somebody wants to know.
@@ -69,6 +63,8 @@ pub struct Net {
     lost: Mapped<u64>,
     /// Connections that were open before the programs saw any begin.
     older: Vec<Socket>,
+    /// Where in the kernel's structs `recvq` finds what it reads was known.
+    knows_types: bool,
 }
 
 /// [`abi::PortRange`] as aya wants it.
@@ -77,13 +73,6 @@ pub struct Net {
 struct Range(abi::PortRange);
 // SAFETY: `repr(C)` of two u32, without padding.
 unsafe impl Pod for Range {}
-
-/// A value of `EARLY`.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct EarlyValue(Connection);
-// SAFETY: `repr(C)` of integers, and asserted to be without padding.
-unsafe impl Pod for EarlyValue {}
 
 impl Net {
     /// Loads the programs, with these slots, and attaches them to `cgroup`, to measure `ports`. `layout` is for
@@ -121,7 +110,6 @@ impl Net {
             measured: BTreeSet::new(),
             range: object::array(&mut ebpf, VARIABLES)?,
             ports: object::array(&mut ebpf, "PORTS")?,
-            early: object::hash(&mut ebpf, "EARLY")?,
             own: Some(object::hash(&mut ebpf, "OWN")?),
             readers: Some(object::hash(&mut ebpf, "READERS")?),
             told: RequestReaders::default(),
@@ -131,6 +119,7 @@ impl Net {
             receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
             older: Vec::new(),
+            knows_types: layout.is_some(),
             #[cfg(feature = "bpf-log")]
             _log: super::log::forward(Family::Net, &mut ebpf),
             ebpf,
@@ -156,6 +145,22 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// Takes the `recvq` family away again; `net` goes on.
+    pub fn detach_receive_queue(&mut self) {
+        for program in Family::Recvq.programs() {
+            if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(program.name) {
+                // One that was not loaded needs nothing.
+                _ = program.unload();
+            }
+        }
+    }
+
+    /// Whether [`Self::attach_receive_queue`] can be called: the kernel's types were known when the programs were loaded.
+    #[must_use]
+    pub const fn can_attach_receive_queue(&self) -> bool {
+        self.knows_types
     }
 
     /// How long the requests of a slot's model lay in the receive queue, if one was read.
@@ -255,38 +260,14 @@ impl Net {
 
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
-    pub fn fill(&self) -> [(&'static str, u64, u64); 2] {
+    pub fn fill(&self) -> (&'static str, u64, u64) {
         let readers = self.readers.as_ref().map_or_else(|| self.told.count(), |map| map.keys().count());
-        [("early", self.early.keys().count() as u64, 1024), ("readers", readers as u64, u64::from(abi::MAX_READERS))]
+        ("readers", readers as u64, u64::from(abi::MAX_READERS))
     }
 
     /// What each program has cost, while the kernel keeps count.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.ebpf, Family::Net).chain(stats::of(&self.ebpf, Family::Recvq))
-    }
-
-    /// Removes early data whose handshake never ended.
-    ///
-    /// # Errors
-    /// When the map cannot be read or written.
-    pub fn sweep_early(&mut self) -> Result<(), ProbeError> {
-        let failed = |error| ProbeError::Map { map: "EARLY", error };
-        let oldest = monotonic_ns().saturating_sub(EARLY_LIFETIME.as_nanos() as u64);
-        let keys: Vec<_> = self.early.keys().collect::<Result<_, _>>().map_err(failed)?;
-        for key in keys {
-            let made_ns = match self.early.get(&key, 0) {
-                Ok(EarlyValue(connection)) => connection.made_ns,
-                Err(MapError::KeyNotFound) => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            if made_ns < oldest {
-                match self.early.remove(&key) {
-                    Ok(()) | Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(failed(error)),
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -296,14 +277,6 @@ fn open_connections(measured: impl Fn(u16) -> bool) -> Vec<Socket> {
         warn!(%error, "cannot list sockets: connections older than the agent are not in citadel_model_connections_open");
         Vec::new()
     })
-}
-
-/// The clock of `bpf_ktime_get_ns`.
-fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the argument is a valid place for the answer.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn attach(ebpf: &mut Ebpf, program: &family::Program, cgroup: &File) -> Result<(), ProbeError> {

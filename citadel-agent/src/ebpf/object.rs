@@ -58,11 +58,59 @@ pub(super) fn map_entries<T: Words>(
     Mapped::new(map.fd(), first, entries).map_err(|error| ProbeError::Mmap { map: name, error })
 }
 
+/// How often a program is given to the kernel that a signal has kept from looking at it.
+const ATTEMPTS: u32 = 20;
+
+/// Carries an attempt out again while a signal ends it: the verifier gives up with EAGAIN then (`do_check` in
+/// `kernel/bpf/verifier.c`).
+fn persist<T>(mut attempt: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if is_interruption(&error) => {}
+            result => return result,
+        }
+    }
+    attempt()
+}
+
+fn is_interruption(error: &ProgramError) -> bool {
+    let number = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    matches!(number, Some(libc::EAGAIN | libc::EINTR))
+}
+
+/// While it exists, the thread takes no signal: loading a program takes a second, and one that comes in that time would have the
+/// kernel begin again. What comes for the process is delivered to another thread, or afterwards.
+pub(super) struct Undisturbed(libc::sigset_t);
+
+impl Undisturbed {
+    pub(super) fn new() -> Self {
+        let mut old = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+        let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: both are valid places; zero is a valid set, should the kernel refuse.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+            Self(old.assume_init())
+        }
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        // SAFETY: a set that this thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
 /// Loads a program of the cgroup hooks.
 pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProbeError> {
     let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(name))? {
-        Program::CgroupSkb(program) => program.load(),
-        Program::SockOps(program) => program.load(),
+        Program::CgroupSkb(program) => persist(|| program.load()),
+        Program::SockOps(program) => persist(|| program.load()),
         _ => return Err(ProbeError::Missing(name)),
     };
     result.map_err(|error| refused(name, &error))
@@ -76,7 +124,8 @@ pub(super) fn trace(
     btf: &Btf,
 ) -> Result<(), ProbeError> {
     let Some(Program::BtfTracePoint(program)) = ebpf.program_mut(name) else { return Err(ProbeError::Missing(name)) };
-    program.load(tracepoint, btf).and_then(|()| program.attach()).map(drop).map_err(|error| refused(name, &error))
+    let result = persist(|| program.load(tracepoint, btf)).and_then(|()| persist(|| program.attach()));
+    result.map(drop).map_err(|error| refused(name, &error))
 }
 
 /// Loads a program for the beginning or the end of a kernel function and attaches it. False when the kernel has no such
@@ -89,8 +138,12 @@ pub(super) fn trace_function(
     btf: &Btf,
 ) -> Result<bool, ProbeError> {
     let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(shown))? {
-        Program::FEntry(program) => program.load(function, btf).and_then(|()| program.attach().map(drop)),
-        Program::FExit(program) => program.load(function, btf).and_then(|()| program.attach().map(drop)),
+        Program::FEntry(program) => {
+            persist(|| program.load(function, btf)).and_then(|()| persist(|| program.attach().map(drop)))
+        }
+        Program::FExit(program) => {
+            persist(|| program.load(function, btf)).and_then(|()| persist(|| program.attach().map(drop)))
+        }
         _ => return Err(ProbeError::Missing(shown)),
     };
     match result {
@@ -117,4 +170,40 @@ pub(super) fn refused(program: &'static str, error: &ProgramError) -> ProbeError
         _ => chain(error),
     };
     ProbeError::Program { program, error: text }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_a_signal_interrupts_is_given_to_the_kernel_again() {
+        assert!(!is_interruption(&ProgramError::NotLoaded));
+        let refused = || load_error(libc::EACCES);
+        for (errors, succeeds) in [(0, true), (3, true), (ATTEMPTS, false)] {
+            let mut calls = 0;
+            let result = persist(|| {
+                calls += 1;
+                if calls <= errors { Err(load_error(libc::EAGAIN)) } else { Ok(calls) }
+            });
+            assert_eq!(result.is_ok(), succeeds, "{errors}");
+            assert_eq!(calls, (errors + 1).min(ATTEMPTS));
+        }
+        let mut calls = 0;
+        assert!(
+            persist(|| -> Result<(), _> {
+                calls += 1;
+                Err(refused())
+            })
+            .is_err()
+        );
+        assert_eq!(calls, 1, "what is refused is refused");
+    }
+
+    fn load_error(number: i32) -> ProgramError {
+        let io_error = io::Error::from_raw_os_error(number);
+        ProgramError::SyscallError(aya::sys::SyscallError { call: "bpf_prog_load", io_error })
+    }
 }

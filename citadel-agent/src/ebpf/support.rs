@@ -1,6 +1,5 @@
 //! Facts: what this kernel, and this process on it, can do. `None` is "could not find out", and no reason to give up.
 
-use std::fs;
 use std::path::PathBuf;
 
 use aya::maps::MapType;
@@ -8,6 +7,7 @@ use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 
 use super::error::chain;
+use crate::host::files::{read_value, read_whole_text};
 use crate::host::{Roots, kernel_types, mountinfo};
 
 /// A capability that a program may need (`capabilities(7)`).
@@ -75,14 +75,16 @@ pub struct Support {
     pub btf: Option<bool>,
     /// Programs at the kernel's functions (fentry) load and attach; or why not.
     pub fentry: Option<Result<(), String>>,
+    /// The processor architecture, as Rust calls it.
+    pub architecture: &'static str,
 }
 
 impl Support {
     /// Finds out, on this host.
     #[must_use]
     pub fn gather(roots: &Roots) -> Self {
-        let status = fs::read_to_string(roots.proc.join("self/status")).ok();
-        let release = fs::read_to_string(roots.proc.join("sys/kernel/osrelease")).ok();
+        let status = read_whole_text(&roots.proc.join("self/status"), 1 << 20).ok();
+        let release = read_value(&roots.proc.join("sys/kernel/osrelease"));
         Self {
             kernel: release.as_deref().and_then(parse_release),
             capabilities: status.as_deref().and_then(parse_effective_capabilities),
@@ -93,6 +95,7 @@ impl Support {
             sk_storage: is_map_supported(MapType::SkStorage).ok(),
             btf: kernel_types::path(roots).try_exists().ok(),
             fentry: Some(try_fentry()),
+            architecture: std::env::consts::ARCH,
         }
     }
 

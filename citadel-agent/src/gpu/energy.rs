@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn where_the_driver_does_not_tell_who_had_the_sms_nobody_is_charged() {
-        let unknown = Process { pid: 20, memory: None, sm: None, mig: None };
+        let unknown = Process { pid: 20, memory: None, sm: None, codecs: None, mig: None };
         assert_eq!(parts(&[unknown], &Owners::default()), None);
         assert_eq!(parts(&[], &Owners::default()), Some(vec![]), "an idle GPU is known to be idle");
     }

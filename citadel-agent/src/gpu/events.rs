@@ -14,16 +14,13 @@ use tracing::{info, warn};
 use super::nvml::Library;
 use super::nvml::calls::Costs;
 use super::sample::Identity;
-use super::xid::{Teller, Xids};
+use super::xid::{Reporter, UNKNOWN, Xids};
 
 /// How long one wait takes at most; so long may closing NVML take.
 const WAIT_MS: u32 = 500;
 
 /// How long closing waits for the thread beyond that.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What an Xid is called that NVML cannot name (999, nvml.h).
-const UNKNOWN_XID: u64 = 999;
 
 /// The thread that waits for events.
 #[derive(Debug)]
@@ -40,7 +37,6 @@ impl Events {
         nvml: &Arc<Library>,
         gpus: Vec<Arc<Identity>>,
         xids: Arc<Xids>,
-        ecc: Arc<AtomicBool>,
         costs: Arc<Costs>,
     ) -> Option<Self> {
         if gpus.is_empty() || !nvml.has_events() {
@@ -48,7 +44,7 @@ impl Events {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let (held, done) = mpsc::channel();
-        let own = Watch { nvml: Arc::clone(nvml), gpus, xids, ecc, costs, stop: Arc::clone(&stop) };
+        let own = Watch { nvml: Arc::clone(nvml), gpus, xids, costs, stop: Arc::clone(&stop) };
         let body = move || {
             // Dropped when the thread ends, after NVML.
             let _held = held;
@@ -81,7 +77,6 @@ struct Watch {
     nvml: Arc<Library>,
     gpus: Vec<Arc<Identity>>,
     xids: Arc<Xids>,
-    ecc: Arc<AtomicBool>,
     costs: Arc<Costs>,
     stop: Arc<AtomicBool>,
 }
@@ -129,13 +124,17 @@ impl Watch {
             if event.event_type.contains(EventTypes::CRITICAL_XID_ERROR) {
                 let xid = match event.event_data {
                     Some(XidError::Value(xid)) => xid,
-                    Some(XidError::Unknown) | None => UNKNOWN_XID,
+                    Some(XidError::Unknown) | None => UNKNOWN,
                 };
-                warn!(gpu = id.uuid, index = id.index, pci = id.pci, xid, "Xid");
-                self.xids.count(Teller::Nvml, &id.pci, xid);
+                // A GPU in trouble may report thousands.
+                if let Ok(count) = self.xids.count(Reporter::Nvml, &id.pci, xid)
+                    && count.is_power_of_two()
+                {
+                    warn!(gpu = id.uuid, index = id.index, pci = id.pci, xid, count, "Xid");
+                }
             } else {
-                warn!(gpu = id.uuid, index = id.index, "ECC error");
-                self.ecc.store(true, Ordering::Relaxed);
+                info!(gpu = id.uuid, index = id.index, "ECC error");
+                self.xids.expect_ecc();
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{error, warn};
 
-use super::xid::{Teller, Xids, parse_record};
+use super::xid::{News, Refusal, Reporter, Xids, parse_record};
 
 /// Longest record that the kernel hands out (`CONSOLE_EXT_LOG_MAX` / `PRINTKRB_RECORD_MAX`), and room.
 const RECORD: usize = 16 * 1024;
@@ -60,9 +60,33 @@ fn note(record: &str, expected: &mut Option<u64>, xids: &Xids) {
         xids.lose(record.sequence.saturating_sub(expected));
     }
     *expected = Some(record.sequence + 1);
-    if let Some((pci, xid)) = record.xid {
-        warn!(pci, xid, message = record.message, "Xid in the kernel's log");
-        xids.count(Teller::Kernel, &pci, xid);
+    match record.news {
+        News::None => {}
+        News::Xid(pci, xid) => match xids.count(Reporter::Kernel, &pci, xid) {
+            // A GPU in trouble may report thousands.
+            Ok(count) if count.is_power_of_two() => {
+                warn!(pci, xid, count, message = record.message, "Xid in the kernel's log");
+            }
+            Ok(_) => {}
+            Err(refusal) => complain_once(xids.refused().get(&refusal).copied().unwrap_or(0), refusal, record.message),
+        },
+        News::Fallen(pci) => match xids.count_fallen(&pci) {
+            Ok(count) => warn!(pci, count, "the kernel logs that a GPU has fallen off the bus"),
+            Err(refusal) => complain_once(xids.refused().get(&refusal).copied().unwrap_or(0), refusal, record.message),
+        },
+        News::Refused(refusal) => complain_once(xids.refuse(refusal), refusal, record.message),
+    }
+}
+
+/// The first of a kind only: any user can have the kernel log such lines.
+fn complain_once(count: u64, refusal: Refusal, message: &str) {
+    if count == 1 {
+        let reason = refusal.label();
+        warn!(
+            reason,
+            message,
+            "a line of the kernel's log reads like an Xid and is not the driver's; further ones are only counted"
+        );
     }
 }
 
@@ -73,12 +97,14 @@ mod tests {
     #[test]
     fn overwritten_records_are_counted_as_lost() {
         let xids = Xids::default();
+        xids.know(["0000:3b:00.0"]);
         let mut expected = None;
         note("4,10,1,-;NVRM: Xid (PCI:0000:3b:00): 79, x", &mut expected, &xids);
         note("6,11,1,-;something else", &mut expected, &xids);
         note("4,20,1,-;NVRM: Xid (PCI:0000:3b:00): 79, x", &mut expected, &xids);
         note("no record", &mut expected, &xids);
         assert_eq!(xids.lines_lost(), 8);
-        assert_eq!(xids.all(), [("0000:3b:00.0".to_owned(), 79, 2)]);
+        let counts: Vec<_> = xids.all().into_iter().map(|(pci, xid, count)| (pci, xid.label(), count)).collect();
+        assert_eq!(counts, [("0000:3b:00.0".to_owned(), "79".to_owned(), 2)]);
     }
 }

@@ -134,7 +134,9 @@ impl Gpu {
 
     /// Follows the kernel's log where there may be GPUs in it.
     fn follow_kmsg(&mut self) {
-        let expected = self.config.nvml_library.is_some() || !pci::read_gpus(&self.roots.sys).is_empty();
+        let gpus = pci::read_gpus(&self.roots.sys);
+        self.shared.xids.know(gpus.iter().map(String::as_str));
+        let expected = self.config.nvml_library.is_some() || !gpus.is_empty();
         if self.kmsg.is_some() || !self.config.enabled || !expected || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
@@ -196,6 +198,9 @@ impl Gpu {
             Report::Absent => View::Absent,
             Report::Released => View::Released,
             Report::Failed { reason, .. } => View::Lost { reason: reason.clone(), known: Some(newest) },
+            Report::Sample(sample) if newest.age() <= stale && sample.all_lost() => {
+                View::Lost { reason: sample.trouble().unwrap_or_default(), known: Some(newest) }
+            }
             Report::Sample(_) if newest.age() <= stale => View::Fresh(newest),
             Report::Sample(_) => View::Lost { reason: self.silence(newest.age()), known: Some(newest) },
         }
@@ -203,10 +208,9 @@ impl Gpu {
 
     fn silence(&self, age: Duration) -> String {
         match self.shared.running.now() {
-            Some((call, running)) => format!(
-                "{call} has not come back for {} s: the driver hangs (see the kernel's log); it is listened to on",
-                running.as_secs()
-            ),
+            Some((call, running)) => {
+                format!("{call} has not returned for {} s: the driver hangs (see the kernel's log)", running.as_secs())
+            }
             None => format!("no sample of the GPUs for {} s", age.as_secs()),
         }
     }
@@ -218,8 +222,11 @@ impl Gpu {
         let (state, reason) = match &view {
             View::Absent => ("absent", None),
             View::Released => ("released", None),
-            View::Fresh(_) => ("ok", None),
-            View::Lost { reason, .. } => ("lost", Some(reason)),
+            View::Fresh(_) => match view.sample().and_then(Sample::trouble) {
+                None => ("ok", None),
+                Some(trouble) => ("partly", Some(trouble)),
+            },
+            View::Lost { reason, .. } => ("lost", Some(reason.clone())),
         };
         let gpus = view.sample().map(|sample| sample.gpus.len());
         let driver = view.sample().map(|sample| &sample.driver.version).filter(|version| !version.is_empty());
@@ -275,7 +282,7 @@ impl Orders for Handle {
             },
             control::Order::GpuResume {} => {
                 self.resume();
-                Answer::Done("NVML is being taken back".to_owned())
+                Answer::Done("resuming NVML".to_owned())
             }
         }
     }
@@ -311,7 +318,7 @@ impl Handle {
 
     /// Takes NVML back before the time.
     pub fn resume(&self) {
-        info!("told to take NVML back");
+        info!("resuming NVML");
         _ = self.orders.send(Order::Resume);
     }
 }

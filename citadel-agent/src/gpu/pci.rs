@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::host::files::read_value;
+
 /// `PCI_VENDOR_ID_NVIDIA`.
 const NVIDIA: u32 = 0x10de;
 /// Base class of display controllers; data centre GPUs are "3D controllers" (0x0302) of it.
@@ -22,7 +24,7 @@ pub fn read_gpus(sys: &Path) -> Vec<String> {
     let mut gpus: Vec<String> = devices
         .flatten()
         .filter(|device| {
-            let number = |name| fs::read_to_string(device.path().join(name)).ok().and_then(|text| parse_hex(&text));
+            let number = |name| read_value(&device.path().join(name)).and_then(|text| parse_hex(&text));
             number("vendor") == Some(NVIDIA) && number("class").is_some_and(|class| class >> 16 == DISPLAY)
         })
         .filter_map(|device| device.file_name().into_string().ok())
@@ -35,11 +37,19 @@ pub fn read_gpus(sys: &Path) -> Vec<String> {
 #[must_use]
 pub fn is_suspended(sys: &Path, address: &str) -> bool {
     let status = sys.join("bus/pci/devices").join(address).join("power/runtime_status");
-    fs::read_to_string(status).is_ok_and(|status| matches!(status.trim(), "suspended" | "suspending"))
+    read_value(&status).is_some_and(|status| matches!(status.as_str(), "suspended" | "suspending"))
+}
+
+/// Whether a GPU is meant for NVIDIA's driver: it has it, or none (which is how one looks that the driver could not
+/// start). One that is passed on to a virtual machine has another, or no place in NVML by intent.
+#[must_use]
+pub fn is_nvidias(sys: &Path, address: &str) -> bool {
+    let driver = fs::read_link(sys.join("bus/pci/devices").join(address).join("driver"));
+    driver.map_or(true, |link| link.file_name().is_some_and(|name| name == "nvidia"))
 }
 
 fn parse_hex(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
+    u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 #[cfg(test)]
@@ -66,5 +76,21 @@ mod tests {
         assert!(is_suspended(sys.path(), "0000:01:00.0"));
         assert!(!is_suspended(sys.path(), "0000:3b:00.0") && !is_suspended(sys.path(), "0000:ff:00.0"));
         assert!(read_gpus(&sys.path().join("none")).is_empty());
+    }
+
+    #[test]
+    fn gpus_of_other_drivers_are_not_expected_in_nvml() {
+        let sys = tempfile::tempdir().unwrap();
+        for (address, driver) in
+            [("0000:01:00.0", Some("nvidia")), ("0000:02:00.0", Some("vfio-pci")), ("0000:03:00.0", None)]
+        {
+            device(sys.path(), address, "0x10de\n", "0x030200\n", "active\n");
+            if let Some(driver) = driver {
+                let link = sys.path().join("bus/pci/devices").join(address).join("driver");
+                std::os::unix::fs::symlink(format!("../../../../bus/pci/drivers/{driver}"), link).unwrap();
+            }
+        }
+        let expected = ["0000:01:00.0", "0000:02:00.0", "0000:03:00.0"].map(|address| is_nvidias(sys.path(), address));
+        assert_eq!(expected, [true, false, true]);
     }
 }

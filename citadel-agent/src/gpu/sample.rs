@@ -1,9 +1,11 @@
-//! What one pass over the GPUs found. Plain data in NVML's own units; what a GPU does not tell is `None`.
+//! What one pass over the GPUs found. Plain data in NVML's own units; what a GPU does not say is `None`. What only the
+//! page needs is a [`Measured`]: value and place in the catalogue together.
 
 use std::sync::Arc;
 
 use super::energy::Joules;
 use crate::discovery::inventory::Pid;
+use crate::metrics::catalogue::Desc;
 
 /// One pass over all GPUs.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +16,67 @@ pub struct Sample {
     pub gpus: Vec<Gpu>,
     /// PCI addresses of GPUs that sleep and were left alone.
     pub suspended: Vec<String>,
+    /// PCI addresses of GPUs that are on the bus, for NVIDIA's driver or for none, and that NVML does not list.
+    pub missing: Vec<String>,
+}
+
+impl Sample {
+    /// The GPUs that do not answer, for a person; `None` where all do.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let lost: Vec<_> = self.gpus.iter().filter_map(|gpu| Some((gpu, gpu.reading.as_ref().err()?))).collect();
+        let mut said = Vec::new();
+        if let Some((gpu, reason)) = lost.first() {
+            let of = format!("{} of {} GPUs are lost", lost.len(), self.gpus.len());
+            said.push(format!("{of}, first {} (index {}): {reason}", gpu.id.pci, gpu.id.index));
+        }
+        if !self.missing.is_empty() {
+            said.push(format!("on the PCI bus and not in NVML: {}", self.missing.join(", ")));
+        }
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+
+    /// Whether there are GPUs, and none of them answers.
+    #[must_use]
+    pub fn all_lost(&self) -> bool {
+        let known = self.gpus.len() + self.missing.len();
+        known > 0 && self.suspended.is_empty() && self.gpus.iter().all(|gpu| gpu.reading.is_err())
+    }
+}
+
+/// A value that only the page needs, and what it is of.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The metric.
+    pub desc: &'static Desc,
+    /// Its labels after those that every GPU's metric has.
+    pub labels: Labels,
+    /// The value, in the metric's unit.
+    pub value: Number,
+}
+
+/// Labels after those that every GPU's metric has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Labels {
+    /// No more.
+    None,
+    /// One of a few.
+    One(&'static str),
+    /// A link.
+    Link(u32),
+    /// A link, and one of a few.
+    LinkAnd(u32, &'static str),
+    /// What a driver says.
+    Texts(Vec<String>),
+}
+
+/// A number.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Number {
+    /// Whole and not negative.
+    Integer(u64),
+    /// Any other.
+    Float(f64),
 }
 
 /// The driver's versions.
@@ -62,8 +125,10 @@ pub struct Reading {
     pub utilization: Option<(u32, u32)>,
     /// What only dcgm-exporter's names need; empty unless they are wanted.
     pub compat: Compat,
-    /// Milliwatts.
+    /// Milliwatts, as the driver averages them or not.
     pub power_mw: Option<u32>,
+    /// Milliwatts at this moment.
+    pub power_instant_mw: Option<u64>,
     /// Milliwatts.
     pub power_limit_mw: Option<u32>,
     /// Millijoules since the driver was loaded.
@@ -76,8 +141,8 @@ pub struct Reading {
     pub clocks: Vec<(&'static str, u32)>,
     /// Clock event reasons, a bit mask.
     pub throttle: Option<u64>,
-    /// Nanoseconds by reason.
-    pub throttled: Vec<(&'static str, u64)>,
+    /// Nanoseconds of slowdown for heat, by software.
+    pub sw_thermal_ns: Option<u64>,
     /// ECC errors.
     pub ecc: Arc<Vec<EccCount>>,
     /// Rows by kind.
@@ -86,8 +151,8 @@ pub struct Reading {
     pub pcie_bytes: Option<[u64; 2]>,
     /// PCIe replays.
     pub pcie_replays: Option<u64>,
-    /// The active NVLinks.
-    pub links: Vec<Link>,
+    /// KiB over each active NVLink, by its number and the direction.
+    pub links_kib: Vec<(u32, &'static str, u64)>,
     /// KiB a second over all of them since the last pass.
     pub links_kib_per_second: Option<f64>,
     /// Rates between the last two samples, on Hopper and newer.
@@ -96,6 +161,40 @@ pub struct Reading {
     pub mig: Vec<Mig>,
     /// Processes that hold the GPU, each once for a MIG device.
     pub processes: Vec<Process>,
+    /// How processes share it.
+    pub sharing: Option<Sharing>,
+    /// Whether its memory is the operating system's (Grace), so that what processes hold need not add up to what is used.
+    pub unified: bool,
+    /// What only the page needs: of this pass.
+    pub measured: Vec<Measured>,
+    /// Likewise, of the last time that what seldom changes was read.
+    pub seldom: Arc<Vec<Measured>>,
+}
+
+/// How processes share a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// No more than one process computes.
+    None,
+    /// Several take turns.
+    TimeSlicing,
+    /// Some are clients of the Multi-Process Service.
+    Mps,
+    /// Each has a part of the hardware.
+    Mig,
+}
+
+impl Sharing {
+    /// As a label's value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Sharing::None => "none",
+            Sharing::TimeSlicing => "time_slicing",
+            Sharing::Mps => "mps",
+            Sharing::Mig => "mig",
+        }
+    }
 }
 
 /// Bytes of device memory.
@@ -118,17 +217,6 @@ pub struct EccCount {
     pub location: &'static str,
     /// How many.
     pub count: u64,
-}
-
-/// An active NVLink.
-#[derive(Clone, Debug, Default)]
-pub struct Link {
-    /// Its number.
-    pub link: u32,
-    /// KiB by direction.
-    pub kib: Vec<(&'static str, u64)>,
-    /// Errors by kind.
-    pub errors: Vec<(&'static str, u64)>,
 }
 
 /// What only dcgm-exporter's names need.
@@ -181,6 +269,8 @@ pub struct Process {
     pub memory: Option<u64>,
     /// Percent of the SMs' time since the last pass, where the driver has samples.
     pub sm: Option<f64>,
+    /// Percent of the encoders' and of the decoders' time, likewise.
+    pub codecs: Option<[f64; 2]>,
     /// GPU and compute instance, in MIG mode.
     pub mig: Option<(u32, u32)>,
 }

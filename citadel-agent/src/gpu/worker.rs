@@ -1,7 +1,6 @@
 //! The sampling thread: opens NVML, samples, publishes, lets go when told to, and tries again when the driver is gone.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -128,6 +127,7 @@ impl Worker {
     /// What it means that NVML cannot be opened: nothing on a host without a GPU, a failure on one with.
     fn no_nvml(&self, error: &OpenError, kept: &Kept) -> Report {
         let gpus = pci::read_gpus(&self.roots.sys);
+        self.shared.xids.know(gpus.iter().map(String::as_str));
         let reason = match error {
             OpenError::Failed(_) => error.to_string(),
             // The operator says that there is one.
@@ -141,18 +141,23 @@ impl Worker {
 
     /// Samples until an order or the driver ends it. NVML is closed afterwards, unless it hangs.
     fn session(&mut self, nvml: Arc<Library>, kept: &mut Kept) -> Next {
-        let ecc = Arc::new(AtomicBool::new(false));
         let sys: PathBuf = self.roots.sys.clone();
         let mut events: Option<Events> = None;
         let mut watched: Vec<Arc<Identity>> = Vec::new();
         let mut failure = None;
         let mut released: Option<(Duration, Sender<Result<(), String>>)> = None;
         let next = {
+            let xids = Arc::clone(&self.shared.xids);
             let counters = (Arc::clone(&self.shared.costs), Arc::clone(&self.shared.running));
-            let mut session = Session::new(&nvml, &sys, kept, &ecc, counters);
+            let mut session = Session::new(&nvml, &sys, kept, &xids, counters);
             let mut due = Instant::now();
             loop {
-                let options = Options { compat: self.config.dcgm_compat, pcie_throughput: self.config.pcie_throughput };
+                let options = Options {
+                    compat: self.config.dcgm_compat.is_some(),
+                    pcie_throughput: self.config.pcie_throughput,
+                    fec: self.config.nvlink_fec,
+                    interval: self.config.sampling_interval,
+                };
                 let owners = self.shared.owners.newest().map(|newest| newest.value).unwrap_or_default();
                 match session.pass(&options, &owners) {
                     Ok(sample) => self.publish(sample),
@@ -168,7 +173,7 @@ impl Worker {
                         old.stop();
                     }
                     let (xids, costs) = (Arc::clone(&self.shared.xids), Arc::clone(&self.shared.costs));
-                    events = Events::start(&nvml, gpus.clone(), xids, Arc::clone(&ecc), costs);
+                    events = Events::start(&nvml, gpus.clone(), xids, costs);
                     watched = gpus;
                 }
                 // Steady; but what was missed is not made up for.
@@ -197,8 +202,8 @@ impl Worker {
         drop(nvml);
         if let Some((time, done)) = released {
             let result = if ended {
-                info!(seconds = time.as_secs(), "NVML is released");
-                // Before whoever gave the order hears of it and looks.
+                info!(seconds = time.as_secs(), "NVML released");
+                // Before the order is answered.
                 self.shared.report.publish(Report::Released);
                 Ok(())
             } else {
@@ -207,7 +212,7 @@ impl Worker {
             _ = done.send(result);
         }
         if let Some(reason) = failure {
-            warn!(reason, "the NVIDIA driver does not answer; it is tried again");
+            warn!(reason, "the NVIDIA driver does not answer, retrying every 30 s");
             self.shared.report.publish(Report::Failed { known: kept.lost(&reason), reason });
             return self.wait(Instant::now() + REOPEN, false);
         }
@@ -226,7 +231,7 @@ impl Worker {
         match self.orders.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) | Ok(Order::Resume) => {
                 if released {
-                    info!("NVML is taken back");
+                    info!("NVML resumed");
                 }
                 Next::Open
             }

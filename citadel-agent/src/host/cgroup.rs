@@ -7,10 +7,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::Roots;
+use super::files::read_whole_text;
 use super::pid::Pid;
 
-/// Most cgroups of one tree that are looked at; more are left out.
+/// Most cgroups of one tree that are looked at.
 const MAX_CGROUPS: usize = 1024;
+
+/// Longest `/proc/PID/cgroup` and `cpu.stat`: a path has 4096 bytes, of some ten hierarchies.
+const MAX_TEXT: usize = 64 << 10;
+
+/// Longest `cgroup.procs`: some 130,000 processes.
+const MAX_MEMBERS: usize = 1 << 20;
 
 /// CPU time of a cgroup and all below it, of ended processes too, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,7 +33,7 @@ pub struct CpuTime {
 /// # Errors
 /// When there is no such process.
 pub fn read_cgroup(roots: &Roots, pid: Pid) -> io::Result<Option<PathBuf>> {
-    Ok(parse_cgroup(&fs::read_to_string(roots.of(pid).join("cgroup"))?))
+    Ok(parse_cgroup(&read_whole_text(&roots.of(pid).join("cgroup"), MAX_TEXT)?))
 }
 
 /// Parses `/proc/PID/cgroup` (`cgroups(7)`): hierarchy number 0 is v2, also on hybrid hosts. `None`: not in it, or outside of
@@ -42,22 +49,27 @@ pub fn parse_cgroup(text: &str) -> Option<PathBuf> {
 /// Reads the processes of a cgroup and of all below it, without those that the agent's pid namespace does not show.
 ///
 /// # Errors
-/// When the cgroup is gone.
+/// When the cgroup is gone, or has more processes or more cgroups below it than are looked at (`FileTooLarge`).
 pub fn read_processes(mount: &Path, cgroup: &Path) -> io::Result<Vec<Pid>> {
     let mut pids = Vec::new();
     let mut folders = vec![mount.join(cgroup)];
     let mut seen = 0;
     while let Some(folder) = folders.pop() {
         seen += 1;
-        match fs::read_to_string(folder.join("cgroup.procs")) {
+        match read_whole_text(&folder.join("cgroup.procs"), MAX_MEMBERS) {
             Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid: &Pid| pid != 0)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
             // One below the first that has just gone, or a threaded one, whose processes are listed above it.
             Err(_) if seen > 1 => continue,
             Err(error) => return Err(error),
         }
         let inner = fs::read_dir(&folder).into_iter().flatten().flatten();
-        folders.extend(inner.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
-        folders.truncate(MAX_CGROUPS.saturating_sub(seen));
+        for inner in inner.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if seen + folders.len() >= MAX_CGROUPS {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {MAX_CGROUPS} cgroups")));
+            }
+            folders.push(inner.path());
+        }
     }
     Ok(pids)
 }
@@ -67,7 +79,7 @@ pub fn read_processes(mount: &Path, cgroup: &Path) -> io::Result<Vec<Pid>> {
 /// # Errors
 /// When the cgroup is gone, or `cpu.stat` is not as documented.
 pub fn read_cpu_time(mount: &Path, cgroup: &Path) -> io::Result<CpuTime> {
-    let text = fs::read_to_string(mount.join(cgroup).join("cpu.stat"))?;
+    let text = read_whole_text(&mount.join(cgroup).join("cpu.stat"), MAX_TEXT)?;
     parse_cpu_time(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cpu.stat is not as documented"))
 }
 
@@ -119,5 +131,10 @@ mod tests {
         assert_eq!(read_processes(mount.path(), Path::new("a")).unwrap(), [1, 2, 3]);
         assert_eq!(read_processes(mount.path(), Path::new("a/b")).unwrap(), [3]);
         assert!(read_processes(mount.path(), Path::new("gone")).is_err());
+        for number in 0..MAX_CGROUPS {
+            fs::create_dir(mount.path().join(format!("a/b/{number}"))).unwrap();
+        }
+        let error = read_processes(mount.path(), Path::new("a")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "a part of them would be a wrong answer");
     }
 }

@@ -4,12 +4,12 @@
 //! Read here, because aya keeps members to itself, and the readers of BTF that there are (btf-rs, libbpf) are under the LGPL
 //! and build a model of all of the kernel's 150,000 types in memory, for some offsets.
 
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use super::Roots;
+use super::files::read_whole;
 
 /// The running kernel's BTF.
 #[must_use]
@@ -58,6 +58,9 @@ pub enum LayoutError {
     },
 }
 
+/// Ten times the BTF of a distribution's kernel.
+const MAX_BTF: usize = 64 << 20;
+
 /// What programs are loaded with.
 #[derive(Clone, Debug)]
 pub struct Types {
@@ -73,7 +76,8 @@ pub struct Types {
 /// There is no BTF, or a member is not there.
 pub fn read(roots: &Roots) -> Result<Types, LayoutError> {
     let path = path(roots);
-    let bytes = fs::read(&path).map_err(|error| LayoutError::Read { path: path.display().to_string(), error })?;
+    let bytes =
+        read_whole(&path, MAX_BTF).map_err(|error| LayoutError::Read { path: path.display().to_string(), error })?;
     Ok(Types { layout: parse(&bytes)?, outline: outline(&bytes)? })
 }
 
@@ -307,7 +311,7 @@ mod tests {
     #[test]
     fn what_programs_attach_to_keeps_its_number_in_the_outline() {
         let roots = Roots::default();
-        let Ok(whole) = fs::read(path(&roots)) else {
+        let Ok(whole) = read_whole(&path(&roots), MAX_BTF) else {
             eprintln!("this kernel has no BTF: nothing to look at");
             return;
         };

@@ -8,6 +8,7 @@ pub mod mountinfo;
 pub mod net_tcp;
 pub mod pid;
 pub mod process;
+pub mod skipped;
 pub mod sock_diag;
 
 use std::path::{Path, PathBuf};
@@ -49,8 +50,7 @@ impl Roots {
     /// The host's name (`proc_sys_kernel(5)`); empty where it cannot be read.
     #[must_use]
     pub fn host_name(&self) -> String {
-        let name = std::fs::read_to_string(self.proc.join("sys/kernel/hostname")).unwrap_or_default();
-        name.trim().to_owned()
+        files::read_value(&self.proc.join("sys/kernel/hostname")).unwrap_or_default()
     }
 
     /// The directory of a process.

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use super::Roots;
+use super::files::{MAX_TEXT, read_whole};
 
 /// Reads where the cgroup v2 hierarchy is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hybrid hosts.
 ///
 /// # Errors
 /// When `/proc/self/mountinfo` cannot be read.
 pub fn read_cgroup2_mount(roots: &Roots) -> io::Result<Option<PathBuf>> {
-    Ok(parse_cgroup2_mount(&std::fs::read(roots.proc.join("self/mountinfo"))?))
+    Ok(parse_cgroup2_mount(&read_whole(&roots.proc.join("self/mountinfo"), MAX_TEXT)?))
 }
 
 /// The mount point of the first file system of type `cgroup2` whose root is the hierarchy's root, else of any.
@@ -42,7 +43,7 @@ pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
-        let octal = |byte: u8| (byte.wrapping_sub(b'0') < 8).then_some(u32::from(byte - b'0'));
+        let octal = |byte: u8| char::from(byte).to_digit(8);
         if let (b'\\', [a, b, c, after @ ..]) = (first, tail)
             && let (Some(a), Some(b), Some(c)) = (octal(*a), octal(*b), octal(*c))
             && let Ok(byte) = u8::try_from(a * 64 + b * 8 + c)
@@ -89,6 +90,7 @@ mod tests {
     #[test]
     fn escaped_paths_are_undone() {
         assert_eq!(mount("1 1 0:1 / /a\\040b\\134 rw - cgroup2 x rw\n"), Some("/a b\\".into()));
+        assert_eq!(mount("1 1 0:1 / /a\\!!!\\777 rw - cgroup2 x rw\n"), Some("/a\\!!!\\777".into()));
     }
 
     #[test]

@@ -3,26 +3,40 @@
 //! the monitor, too.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::Roots;
 use super::pid::Pid;
-use super::sock_diag::Listener;
+use super::skipped::Skipped;
+use super::sock_diag::{Listener, Listeners};
 
 /// `TCP_LISTEN` of `<net/tcp_states.h>`, as the table prints it.
 const LISTEN: &str = "0A";
 /// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT`: a local application has the connection open.
 const OPEN: [&str; 2] = ["01", "08"];
 
+/// What is read of one table, some 200,000 sockets: any user can have a namespace and fill it. Listening sockets come first.
+const MAX_TABLE: u64 = 32 << 20;
+
 /// Reads the listening sockets, on ports that `wanted` takes, of the network namespace that a process is in.
 ///
 /// # Errors
 /// When there is no such process or the agent may not look.
-pub fn read_listeners_of(roots: &Roots, pid: Pid, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
-    Ok(parse_listeners(&read_tables(roots, pid)?).filter(|listener| wanted(listener.port)).collect())
+pub fn read_listeners_of(
+    roots: &Roots,
+    pid: Pid,
+    wanted: impl Fn(u16) -> bool,
+    skipped: &mut Skipped,
+    listeners: &mut Listeners,
+) -> io::Result<()> {
+    read_rows(roots, pid, MAX_TABLE, skipped, |Row { address, port, state, inode }| {
+        if state == LISTEN && wanted(port) {
+            listeners.add(Listener { port, address, inode, reachable: false });
+        }
+    })
 }
 
 /// Reads which local ports have a connection open, in the network namespace that a process is in.
@@ -30,21 +44,39 @@ pub fn read_listeners_of(roots: &Roots, pid: Pid, wanted: impl Fn(u16) -> bool) 
 /// # Errors
 /// When there is no such process or the agent may not look.
 pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
-    let tables = read_tables(roots, pid)?;
-    Ok(parse_rows(&tables).filter(|row| OPEN.contains(&row.state)).map(|row| row.port).collect())
+    let mut ports = BTreeSet::new();
+    read_rows(roots, pid, u64::MAX, &mut Skipped::default(), |row| {
+        if OPEN.contains(&row.state) {
+            ports.insert(row.port);
+        }
+    })?;
+    Ok(ports)
 }
 
-/// Both tables, one after the other.
-fn read_tables(roots: &Roots, pid: Pid) -> io::Result<String> {
+/// Reads both tables line by line, `limit` bytes of each at most: they may be far larger than the agent's memory.
+fn read_rows(
+    roots: &Roots,
+    pid: Pid,
+    limit: u64,
+    skipped: &mut Skipped,
+    mut take: impl FnMut(Row<'_>),
+) -> io::Result<()> {
     let folder = roots.of(pid).join("net");
-    let mut text = fs::read_to_string(folder.join("tcp"))?;
-    match fs::read_to_string(folder.join("tcp6")) {
-        Ok(more) => text.push_str(&more),
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    for name in ["tcp", "tcp6"] {
+        let file = match File::open(folder.join(name)) {
+            Ok(file) => file,
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && name == "tcp6" => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut table = BufReader::new(file.take(limit));
+        let mut line = String::new();
+        while table.read_line(&mut line)? > 0 {
+            row(&line, skipped).into_iter().for_each(&mut take);
+            line.clear();
+        }
     }
-    Ok(text)
+    Ok(())
 }
 
 /// Reads which network namespace a process is in, as `net:[NUMBER]`.
@@ -56,12 +88,13 @@ pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
 }
 
 /// Parses the listening sockets of a table.
-pub fn parse_listeners(table: &str) -> impl Iterator<Item = Listener> {
-    let listening = parse_rows(table).filter(|row| row.state == LISTEN);
+pub fn parse_listeners(table: &str, skipped: &mut Skipped) -> impl Iterator<Item = Listener> {
+    let listening = parse_rows(table, skipped).filter(|row| row.state == LISTEN);
     listening.map(|Row { address, port, inode, .. }| Listener { port, address, inode, reachable: false })
 }
 
 /// A socket's line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Row<'a> {
     address: IpAddr,
     port: u16,
@@ -69,18 +102,28 @@ struct Row<'a> {
     inode: u32,
 }
 
-/// The lines of a table; what is not as documented, headings too, is left out.
-fn parse_rows(table: &str) -> impl Iterator<Item = Row<'_>> {
-    table.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-        let (address, port) = local.split_once(':')?;
-        Some(Row {
-            address: parse_address(address)?,
-            port: u16::from_str_radix(port, 16).ok()?,
-            state,
-            inode: inode.parse().ok()?,
-        })
+/// The lines of a table; what is not as documented is noted, headings are left out.
+fn parse_rows<'a>(table: &'a str, skipped: &mut Skipped) -> impl Iterator<Item = Row<'a>> {
+    table.lines().filter_map(|line| row(line, skipped))
+}
+
+/// A line of a table. `None`: the heading, or it is not as documented, which is noted.
+fn row<'a>(line: &'a str, skipped: &mut Skipped) -> Option<Row<'a>> {
+    if line.trim_start().starts_with("sl ") {
+        return None;
+    }
+    skipped.or_note(parse_row(line), "net/tcp", line.trim_end())
+}
+
+fn parse_row(line: &str) -> Option<Row<'_>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (local, state, inode) = (fields.nth(1)?, fields.nth(1)?, fields.nth(5)?);
+    let (address, port) = local.split_once(':')?;
+    Some(Row {
+        address: parse_address(address)?,
+        port: u16::from_str_radix(port, 16).ok()?,
+        state,
+        inode: inode.parse().ok()?,
     })
 }
 
@@ -115,7 +158,9 @@ mod tests {
             found
         };
         let wanted = |port| ports.contains(&port);
-        let table = sort(read_listeners_of(&Roots::default(), std::process::id(), wanted).unwrap());
+        let mut table = Listeners::default();
+        read_listeners_of(&Roots::default(), std::process::id(), wanted, &mut Skipped::default(), &mut table).unwrap();
+        let table = sort(table.into_vec());
         let monitor = sort(crate::host::sock_diag::read_listeners(wanted).unwrap());
         assert_eq!(monitor.len(), 3);
         let open = || read_open_ports_of(&Roots::default(), std::process::id()).unwrap();
@@ -126,9 +171,22 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_left_out() {
+    fn other_lines_are_left_out_and_those_that_cannot_be_read_noted() {
         let table = "  sl  local_address rem_address   st\n   0: 0100007F:2C88 0100007F:0001 01 0:0 0:0 0 0 0 7\n\
                      1: 0100007F:2C88 0:0 0A 0:0 0:0 0 0 0 8\nnonsense\n2: 0100007F 0:0 0A 0:0 0:0 0 0 0 9\n";
-        assert_eq!(parse_listeners(table).map(|it| (it.port, it.inode)).collect::<Vec<_>>(), [(11400, 8)]);
+        let mut skipped = Skipped::default();
+        let listeners: Vec<_> = parse_listeners(table, &mut skipped).map(|it| (it.port, it.inode)).collect();
+        assert_eq!((listeners, skipped.count()), (vec![(11400, 8)], 2));
+        let folder = tempfile::tempdir().unwrap();
+        let roots = Roots::below(folder.path());
+        fs::create_dir_all(roots.of(7).join("net")).unwrap();
+        fs::write(roots.of(7).join("net/tcp"), table).unwrap();
+        let (mut found, mut skipped) = (Listeners::default(), Skipped::default());
+        read_listeners_of(&roots, 7, |_| true, &mut skipped, &mut found).unwrap();
+        assert_eq!(found.into_vec().iter().map(|it| (it.port, it.inode)).collect::<Vec<_>>(), [(11400, 8)]);
+        assert_eq!(skipped.count(), 2);
+        assert_eq!(read_open_ports_of(&roots, 7).unwrap(), BTreeSet::from([11400]));
+        let mut found = Listeners::default();
+        assert!(read_listeners_of(&roots, 8, |_| true, &mut skipped, &mut found).is_err());
     }
 }

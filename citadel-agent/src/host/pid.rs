@@ -5,6 +5,20 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Roots;
+use super::files::{read_head, read_whole};
+
+/// Most processes that are looked at: a hundred times what such a host usually has. Beyond it the agent would grow by as much
+/// as any user likes.
+pub const MAX_PROCESSES: usize = 100_000;
+
+/// Longest `stat`, `comm` and other files of one line.
+const MAX_LINE: usize = 4096;
+
+/// Longest `status`: it lists up to 65,536 groups.
+const MAX_STATUS: usize = 1 << 20;
+
+/// What is read of `cmdline`, which a process can make as long as it likes. No server's own options are further behind.
+const MAX_COMMAND_LINE: usize = 64 << 10;
 
 /// A process id in the agent's own pid namespace.
 pub type Pid = u32;
@@ -53,7 +67,7 @@ pub struct Resident {
     pub swap: u64,
 }
 
-/// Reads the numbers of all processes.
+/// Reads the numbers of the host's processes, at most [`MAX_PROCESSES`]: those with the lowest numbers.
 ///
 /// # Errors
 /// When `/proc` cannot be listed.
@@ -61,6 +75,10 @@ pub fn read_pids(roots: &Roots) -> io::Result<Vec<Pid>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir(&roots.proc)? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<Pid>().ok()));
+        // The kernel lists them in the order of their numbers.
+        if pids.len() == MAX_PROCESSES {
+            break;
+        }
     }
     Ok(pids)
 }
@@ -70,7 +88,7 @@ pub fn read_pids(roots: &Roots) -> io::Result<Vec<Pid>> {
 /// # Errors
 /// When there is no such process, or its `stat` is not as documented.
 pub fn read_stat(roots: &Roots, pid: Pid) -> io::Result<Stat> {
-    let stat = fs::read(roots.of(pid).join("stat"))?;
+    let stat = read_whole(&roots.of(pid).join("stat"), MAX_LINE)?;
     parse_stat(&stat).ok_or_else(|| malformed(pid, "stat"))
 }
 
@@ -97,7 +115,7 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
 /// # Errors
 /// When there is no such process, or its `status` is not as documented.
 pub fn read_resident(roots: &Roots, pid: Pid) -> io::Result<Resident> {
-    parse_resident(&fs::read(roots.of(pid).join("status"))?).ok_or_else(|| malformed(pid, "status"))
+    parse_resident(&read_whole(&roots.of(pid).join("status"), MAX_STATUS)?).ok_or_else(|| malformed(pid, "status"))
 }
 
 /// Parses `status`; all zero for a process without memory of its own: a kernel thread, or one that has ended.
@@ -120,7 +138,7 @@ pub fn parse_resident(status: &[u8]) -> Option<Resident> {
 /// # Errors
 /// When there is no such process, or the agent may not look (it takes `CAP_SYS_PTRACE`).
 pub fn read_pss(roots: &Roots, pid: Pid) -> io::Result<u64> {
-    parse_pss(&fs::read(roots.of(pid).join("smaps_rollup"))?).ok_or_else(|| malformed(pid, "smaps_rollup"))
+    parse_pss(&read_whole(&roots.of(pid).join("smaps_rollup"), MAX_LINE)?).ok_or_else(|| malformed(pid, "smaps_rollup"))
 }
 
 /// Parses `smaps_rollup`; it is empty for a process that has ended.
@@ -132,12 +150,17 @@ pub fn parse_pss(rollup: &[u8]) -> Option<u64> {
     }
 }
 
-/// Reads the arguments that a process was started with, or has set since.
+/// Reads the arguments that a process was started with, or has set since: as many whole ones as 64 KiB hold.
 ///
 /// # Errors
 /// When there is no such process.
 pub fn read_command_line(roots: &Roots, pid: Pid) -> io::Result<Vec<String>> {
-    Ok(parse_command_line(&fs::read(roots.of(pid).join("cmdline"))?))
+    let (mut bytes, whole) = read_head(&roots.of(pid).join("cmdline"), MAX_COMMAND_LINE)?;
+    if !whole {
+        // The last one may be cut off, and half a name is another's.
+        bytes.truncate(bytes.iter().rposition(|&byte| byte == 0).unwrap_or(0));
+    }
+    Ok(parse_command_line(&bytes))
 }
 
 /// Parses `cmdline`: arguments that each end with a zero.
@@ -155,7 +178,7 @@ pub fn parse_command_line(bytes: &[u8]) -> Vec<String> {
 /// # Errors
 /// When there is no such process.
 pub fn read_command_name(roots: &Roots, pid: Pid) -> io::Result<String> {
-    let name = fs::read(roots.of(pid).join("comm"))?;
+    let (name, _) = read_head(&roots.of(pid).join("comm"), MAX_LINE)?;
     Ok(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
@@ -225,6 +248,20 @@ mod tests {
         assert_eq!(parse_command_line(b"a\0\0b c\0"), ["a", "", "b c"]);
         assert_eq!(parse_command_line(b"one title"), ["one title"]);
         assert!(parse_command_line(b"").is_empty());
+    }
+
+    #[test]
+    fn of_an_endless_command_line_the_whole_arguments_at_its_beginning_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = Roots::below(folder.path());
+        fs::create_dir_all(roots.of(7)).unwrap();
+        let path = roots.of(7).join("cmdline");
+        fs::write(&path, [b"vllm\0serve\0phi3\0".as_slice(), &vec![b'x'; 64 << 20]].concat()).unwrap();
+        assert_eq!(read_command_line(&roots, 7).unwrap(), ["vllm", "serve", "phi3"]);
+        fs::write(&path, vec![b'x'; 1 << 20]).unwrap();
+        assert!(read_command_line(&roots, 7).unwrap().is_empty());
+        fs::write(roots.of(7).join("status"), vec![b'x'; 2 << 20]).unwrap();
+        assert_eq!(read_resident(&roots, 7).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use super::Roots;
+use super::files::{MAX_TEXT, read_whole, read_whole_text};
 use super::pid::parse_stat;
 
 /// What a process uses.
@@ -24,7 +25,7 @@ pub struct Usage {
 /// # Errors
 /// When `/proc/self/stat` cannot be read or is not what the kernel documents.
 pub fn read_own_usage(roots: &Roots) -> io::Result<Usage> {
-    let stat = fs::read(roots.proc.join("self/stat"))?;
+    let stat = read_whole(&roots.proc.join("self/stat"), 4096)?;
     let stat = parse_stat(&stat)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat is not as documented"))?;
     Ok(Usage {
@@ -57,7 +58,7 @@ pub fn max_fds() -> Option<u64> {
 /// # Errors
 /// When `/proc/stat` cannot be read or has no such line.
 pub fn read_boot_time(roots: &Roots) -> io::Result<u64> {
-    fs::read_to_string(roots.proc.join("stat"))?
+    read_whole_text(&roots.proc.join("stat"), MAX_TEXT)?
         .lines()
         .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat has no btime"))

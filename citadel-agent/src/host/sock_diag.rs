@@ -1,6 +1,6 @@
 //! TCP sockets of the agent's network namespace, from the kernel's socket monitor (`sock_diag(7)`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -46,23 +46,46 @@ impl Listener {
     }
 }
 
-/// Reads the listening sockets on ports that `wanted` takes, in the agent's own network namespace, each once.
+/// Most listening sockets of one port that are looked at: a server has one, or one a worker.
+pub const MAX_LISTENERS: usize = 256;
+
+/// Listening sockets by port, each once, [`MAX_LISTENERS`] a port at most: the oldest, as far as their numbers say.
+#[derive(Clone, Debug, Default)]
+pub struct Listeners(BTreeMap<u16, BTreeMap<u32, Listener>>);
+
+impl Listeners {
+    /// Takes one.
+    pub fn add(&mut self, listener: Listener) {
+        let of_port = self.0.entry(listener.port).or_default();
+        of_port.insert(listener.inode, listener);
+        if of_port.len() > MAX_LISTENERS {
+            of_port.pop_last();
+        }
+    }
+
+    /// All of them, in the order of ports and numbers.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Listener> {
+        self.0.into_values().flat_map(BTreeMap::into_values).collect()
+    }
+}
+
+/// Reads the listening sockets on ports that `wanted` takes, in the agent's own network namespace; [`MAX_LISTENERS`] a port at
+/// most.
 ///
 /// # Errors
 /// When the kernel does not answer as `sock_diag(7)` says it does.
 pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
-    // A dump that runs while sockets come and go may tell of one twice.
-    let mut listeners = HashMap::new();
+    // A dump that runs while sockets come and go may name one twice.
+    let mut listeners = Listeners::default();
     dump(&StateFlags::LISTEN, |header| {
         let id = &header.socket_id;
         if wanted(id.source_port) {
             let (port, address, inode) = (id.source_port, id.source_address, header.inode);
-            listeners.insert(id.cookie, Listener { port, address, inode, reachable: true });
+            listeners.add(Listener { port, address, inode, reachable: true });
         }
     })?;
-    let mut listeners: Vec<_> = listeners.into_values().collect();
-    listeners.sort_unstable_by_key(|listener| (listener.port, listener.inode));
-    Ok(listeners)
+    Ok(listeners.into_vec())
 }
 
 /// Reads the connections that a local application has open (`ESTABLISHED` or `CLOSE_WAIT`) on ports that `wanted` takes.
@@ -155,6 +178,19 @@ mod tests {
             assert_eq!(open(), []);
         }
     }
+
+    #[test]
+    fn of_a_port_with_more_sockets_than_any_server_has_the_oldest_are_listed() {
+        let mut listeners = Listeners::default();
+        for inode in (1..=10_000).rev() {
+            let port = if inode % 2 == 0 { 11400 } else { 11401 };
+            listeners.add(Listener { port, address: Ipv4Addr::LOCALHOST.into(), inode, reachable: true });
+        }
+        let listed = listeners.into_vec();
+        assert_eq!(listed.len(), 2 * MAX_LISTENERS);
+        assert_eq!((listed[0].inode, listed[MAX_LISTENERS - 1].inode, listed[MAX_LISTENERS].inode), (2, 512, 1));
+    }
+
     #[test]
     fn each_listening_socket_is_listed_with_the_inode_that_proc_shows() {
         for address in ["127.0.0.1:0", "[::]:0"] {

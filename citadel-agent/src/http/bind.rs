@@ -4,8 +4,13 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::host::skipped::Skipped;
+use crate::host::sock_diag::Listeners;
+use crate::host::{Roots, net_tcp, pid};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -108,29 +113,25 @@ fn explain(addr: SocketAddr, cause: io::Error) -> BindError {
     }
 }
 
+/// Most links to open files that are read for a message: a tenth of a second.
+const MAX_LINKS: usize = 50_000;
+
 /// The process that listens on `port`, as far as this process may see it.
 fn holder(port: u16) -> Option<Holder> {
-    let inode = ["/proc/net/tcp6", "/proc/net/tcp"]
-        .iter()
-        .find_map(|path| parse_listening_inode(&fs::read_to_string(path).ok()?, port))?;
-    let socket = format!("socket:[{inode}]");
-    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let pid = process.file_name().to_str()?.parse().ok()?;
-        let mut files = fs::read_dir(process.path().join("fd")).ok()?.flatten();
-        files.find(|file| fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == &*socket))?;
-        let name = fs::read_to_string(process.path().join("comm")).ok()?.trim_end().to_owned();
-        Some(Holder { pid, name })
-    })
-}
-
-/// The inode of the socket that listens on `port`, from the text of `/proc/net/tcp` (`proc_pid_net(5)`): address and
-/// port in hexadecimal are the second column, the state is the fourth (0A: listen), the inode the tenth.
-fn parse_listening_inode(text: &str, port: u16) -> Option<u64> {
-    text.lines().skip(1).find_map(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let local = columns.get(1)?.rsplit_once(':')?.1;
-        let listens = *columns.get(3)? == "0A" && u16::from_str_radix(local, 16) == Ok(port);
-        listens.then(|| columns.get(9)?.parse().ok())?
+    let roots = Roots::default();
+    let mut listeners = Listeners::default();
+    let skipped = &mut Skipped::default();
+    net_tcp::read_listeners_of(&roots, std::process::id(), |listening| listening == port, skipped, &mut listeners)
+        .ok()?;
+    let sockets = listeners.into_vec();
+    let sockets: Vec<_> = sockets.iter().map(|listener| format!("socket:[{}]", listener.inode)).collect();
+    let mut links = 0;
+    pid::read_pids(&roots).ok()?.into_iter().find_map(|pid| {
+        let files = fs::read_dir(roots.of(pid).join("fd")).ok()?.flatten();
+        let mut files = files.take(MAX_LINKS.saturating_sub(links)).inspect(|_| links += 1);
+        let is_socket = |target: &Path| sockets.iter().any(|socket| target.as_os_str() == &**socket);
+        files.find(|file| fs::read_link(file.path()).is_ok_and(|target| is_socket(&target)))?;
+        Some(Holder { pid, name: pid::read_command_name(&roots, pid).ok()? })
     })
 }
 
@@ -139,15 +140,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_listening_socket_is_found_among_others_of_its_port() {
-        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-            0: 0100007F:1F40 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 111 1 0 20 4 30 10 -1\n\
-            1: 00000000:1F41 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 222 1 0 100 0 0 10 0\n\
-            2: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 333 1 0 100 0 0 10 0\n\
-            3: short\n";
-        assert_eq!(parse_listening_inode(text, 8000), Some(333));
-        assert_eq!(parse_listening_inode(text, 8001), Some(222));
-        assert_eq!(parse_listening_inode(text, 8002), None);
+    fn who_has_a_port_is_named() {
+        let taken = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let error = bind(Ipv4Addr::LOCALHOST.into(), taken.local_addr().unwrap().port()).unwrap_err();
+        assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
     }
 
     #[test]

@@ -4,13 +4,20 @@
 //! is done. They know the rest of the agent only as [`App`]. A page is made in memory and answered whole, or not at all.
 //!
 //! ```text
-//! bind -> server (accept, limits) -> connection (hyper) -> routes (path -> what) -> App
+//! bind -> server (accept) -> connection (hyper) -> router (axum: path -> handler) -> pages (encode, share) -> App
+//!             |                   | notes its activity                                   | bytes held
+//!         connections (who goes) <--------------------------------------------------- budget
 //! ```
 
 mod activity;
 mod bind;
+mod budget;
+mod coding;
+mod connections;
+mod dropped;
 mod overview;
-mod routes;
+mod pages;
+mod router;
 mod server;
 
 use std::io;
@@ -23,7 +30,12 @@ use crate::config::resolved::Config;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 
+use budget::Budget;
+use connections::Connections;
+use router::Site;
+
 pub use bind::{BindError, Holder, bind};
+pub use dropped::Dropped;
 pub use server::Limits;
 
 /// What the listeners ask the agent for. Calls come from the runtime's only thread: they must not wait.
@@ -32,8 +44,8 @@ pub trait App: Send + Sync + 'static {
     fn config(&self) -> Arc<Config>;
 
     /// Has the sources of a page read that may take long; done when they are, or when `within` is over. Those that are late are
-    /// then missing on the page.
-    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// then missing on the page. Gives the number of the reading, which grows with each source that has been read.
+    fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = u64> + Send>>;
 
     /// The families of a page: of everything (`None`), or of a section, always with [`Section::Agent`].
     ///
@@ -71,7 +83,18 @@ pub enum Content {
     Health,
 }
 
-/// Serves `content` on `listener` until `shutdown` is done and the open answers are out.
+impl Content {
+    /// Value of the label `listener`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// Serves `content` on `listener` until `shutdown` is done and the open responses are out. Connections that are closed before
+/// that although their clients were not done are counted in `dropped`.
 ///
 /// # Errors
 /// When the runtime cannot take the listener. What happens on a connection ends that connection only.
@@ -80,11 +103,11 @@ pub async fn serve(
     listener: TcpListener,
     app: Arc<dyn App>,
     limits: Limits,
+    dropped: Arc<Dropped>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let routes = match content {
-        Content::Metrics => routes::metrics,
-        Content::Health => routes::health,
-    };
-    server::serve(listener, routes::Site { app, routes }, limits, shutdown).await
+    let budget = Budget::new(limits.response_bytes);
+    let site = Site::new(content, app, Arc::clone(&budget));
+    let connections = Connections::new(content, site, limits, Arc::clone(&budget), dropped);
+    server::serve(listener, connections, &budget, shutdown).await
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::routes::{Route, Serves};
 use crate::config::resolved::Config;
 use crate::metrics::family::{Page, Sample, Value};
 
@@ -17,6 +16,15 @@ const HTML: &str = include_str!("overview.html");
 /// Where they go.
 const PLACE: &str = "\"OVERVIEW\"";
 
+/// A page of the listener.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    /// Its path, without a query.
+    pub(super) path: String,
+    /// What it is, for a person.
+    pub(super) title: &'static str,
+}
+
 /// The page with the numbers of `overview` in it.
 pub(super) fn html(overview: &Json) -> String {
     // Inside of a script element nothing but its end means anything to HTML.
@@ -24,9 +32,9 @@ pub(super) fn html(overview: &Json) -> String {
 }
 
 /// What the page shows; `page` is what `/metrics` would carry.
-pub(super) fn overview(config: &Config, routes: &[Route], page: &Page) -> Json {
-    let pages: Vec<Json> = (routes.iter().filter(|route| route.serves != Serves::Overview))
-        .map(|route| json!({ "path": route.path, "title": route.title }))
+pub(super) fn overview(config: &Config, links: &[Link], page: &Page) -> Json {
+    let pages: Vec<Json> = (links.iter().filter(|link| link.path != "/"))
+        .map(|link| json!({ "path": link.path, "title": link.title }))
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -183,6 +191,7 @@ fn gpus(page: &Page) -> Vec<Json> {
         &[
             ("up", "citadel_gpu_up"),
             ("utilization", "citadel_gpu_utilization_ratio"),
+            ("sm_active", "citadel_gpu_sm_active_ratio"),
             ("memory_used", "citadel_gpu_memory_used_bytes"),
             ("memory_total", "citadel_gpu_memory_total_bytes"),
             ("power", "citadel_gpu_power_watts"),

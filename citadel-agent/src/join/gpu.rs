@@ -18,31 +18,35 @@ pub struct Share {
 }
 
 /// Splits a GPU among the models that have processes on it. The memory of all shares adds up to what the GPU has
-/// allocated: what no model's process holds (other processes, the driver's own) is in the share without an owner.
+/// allocated: what no model's process holds (other processes, the driver's own) is in the share without an owner. Where the
+/// operating system manages the memory (Grace), that share is what other processes hold, as it is read: what is allocated
+/// then has pages in it that nobody holds any more.
 #[must_use]
 pub fn split(reading: &Reading, owners: &Owners) -> Vec<Share> {
     let mut shares: BTreeMap<Option<&Arc<Owner>>, Share> = BTreeMap::new();
     for process in &reading.processes {
         let owner = owners.of(process.pid);
-        let share = shares.entry(owner).or_insert_with(|| Share { owner: owner.cloned(), memory: None, sm: None });
-        share.memory = sum(share.memory, process.memory);
-        share.sm = sum(share.sm, process.sm);
+        match shares.get_mut(&owner) {
+            // A sum of which one part is not known is not known.
+            Some(share) => {
+                share.memory = share.memory.zip(process.memory).map(|(sum, memory)| sum + memory);
+                share.sm = share.sm.zip(process.sm).map(|(sum, sm)| sum + sm);
+            }
+            None => {
+                shares.insert(owner, Share { owner: owner.cloned(), memory: process.memory, sm: process.sm });
+            }
+        }
     }
-    if let Some(memory) = reading.memory {
-        let models = shares.iter().filter(|(owner, _)| owner.is_some());
-        let models: u64 = models.filter_map(|(_, share)| share.memory).sum();
+    let models = || shares.iter().filter(|(owner, _)| owner.is_some()).map(|(_, share)| share.memory);
+    if let Some(memory) = reading.memory
+        && !reading.unified
+    {
+        let models: Option<u64> = models().sum();
         let rest = shares.entry(None).or_insert(Share { owner: None, memory: None, sm: None });
         // The lists of processes and the GPU's total are two readings: processes may come and go between them.
-        rest.memory = Some(memory.used.saturating_sub(models).max(rest.memory.unwrap_or(0)));
+        rest.memory = models.map(|models| memory.used.saturating_sub(models).max(rest.memory.unwrap_or(0)));
     }
     shares.into_values().collect()
-}
-
-fn sum<T: std::ops::Add<Output = T>>(a: Option<T>, b: Option<T>) -> Option<T> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
-    }
 }
 
 #[cfg(test)]
@@ -74,7 +78,7 @@ mod tests {
     }
 
     fn process(pid: u32, memory: u64, sm: f64) -> Process {
-        Process { pid, memory: Some(memory), sm: Some(sm), mig: None }
+        Process { pid, memory: Some(memory), sm: Some(sm), codecs: None, mig: None }
     }
 
     fn reading(used: u64, processes: Vec<Process>) -> Reading {
@@ -105,9 +109,33 @@ mod tests {
 
     #[test]
     fn what_the_driver_does_not_know_stays_unknown() {
-        let unknown = Process { pid: 20, memory: None, sm: None, mig: None };
+        let unknown = Process { pid: 20, memory: None, sm: None, codecs: None, mig: None };
         let shares = split(&Reading { processes: vec![unknown], ..Reading::default() }, &owners());
         assert_eq!(shown(&shares), [("phi3".to_owned(), None, None)]);
+    }
+
+    #[test]
+    fn a_sum_with_an_unknown_part_is_unknown() {
+        let garbage = Process { sm: None, memory: None, ..process(11, 0, 0.0) };
+        let shares = split(&reading(450, vec![process(10, 100, 30.0), garbage, process(20, 50, 5.0)]), &owners());
+        assert_eq!(
+            shown(&shares),
+            [
+                // What is no model's cannot be computed.
+                (String::new(), None, None),
+                ("mixtral".to_owned(), None, None),
+                ("phi3".to_owned(), Some(50), Some(5.0))
+            ]
+        );
+    }
+
+    #[test]
+    fn unified_memory_is_as_it_is_read() {
+        let reading = Reading { unified: true, ..reading(450, vec![process(10, 100, 30.0), process(99, 40, 1.0)]) };
+        assert_eq!(
+            shown(&split(&reading, &owners())),
+            [(String::new(), Some(40), Some(1.0)), ("mixtral".to_owned(), Some(100), Some(30.0))]
+        );
     }
 
     proptest! {

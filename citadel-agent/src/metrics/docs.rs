@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::catalogue::omitted::OMITTED;
-use super::catalogue::{self, Desc, Kind, Section};
+use super::catalogue::{self, Desc, Kind, Section, Since};
 
 /// The sections of the document: which, its heading, and what there is to say about it.
 const SECTIONS: [(Section, &str, &str); 6] = [
@@ -55,9 +55,9 @@ pub fn markdown() -> String {
          Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
          bucket. Only protobuf carries native histograms. The classic buckets `le` are powers of two from 2^-20 s to 2^10 s,\n\
          sums of the native ones, the same in every format.\n\n\
-         What kernel programs count starts at 0 with the agent (`process_start_time_seconds`); what a host, a process or a\n\
-         driver counts goes on from before, and remote write's counts are kept over restarts. What is not measured is\n\
-         absent, never 0.\n",
+         A counter *since the start* is 0 when the agent starts (`process_start_time_seconds`). One *of a lifetime* is kept by a\n\
+         device. Any other goes on from before: from the boot of the host, the load of a driver, the start of a process; and remote\n\
+         write's counts are kept over restarts. What is not measured is absent, never 0.\n",
     );
     for (section, heading, about) in SECTIONS {
         let mut entries = catalogue::all().filter(|desc| desc.section == section).peekable();
@@ -82,7 +82,11 @@ pub fn markdown() -> String {
 
 fn row(text: &mut String, desc: &Desc) {
     let kind = match desc.kind {
-        Kind::Counter => "counter",
+        Kind::Counter => match desc.since {
+            Some(Since::Start) => "counter, since the start",
+            Some(Since::Lifetime) => "counter, of a lifetime",
+            Some(Since::Before) | None => "counter",
+        },
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
         Kind::Unknown => "untyped",

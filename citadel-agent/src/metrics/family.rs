@@ -40,6 +40,16 @@ pub enum Value {
     Histogram(Box<Histogram>),
 }
 
+impl Value {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            _ => false,
+        }
+    }
+}
+
 /// Everything that one scrape answers with, in catalogue order once [`Page::sort`] has run.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -52,12 +62,40 @@ pub struct Page {
 impl Page {
     /// Adds one sample to the family of `desc`, which must have as many labels as `labels` has values.
     pub fn add<const N: usize>(&mut self, desc: &'static Desc, labels: [&str; N], value: Value) {
-        debug_assert_eq!(desc.labels.len(), N, "{}: label count", desc.name);
-        let sample = Sample { labels: labels.map(SmolStr::new).into(), value };
+        self.push(desc, labels.map(SmolStr::new).into(), value);
+    }
+
+    /// Likewise, where the number of labels is known only when it runs.
+    pub fn push(&mut self, desc: &'static Desc, labels: LabelValues, value: Value) {
+        debug_assert_eq!(desc.labels.len(), labels.len(), "{}: label count", desc.name);
+        let sample = Sample { labels, value };
         match self.families.iter_mut().rev().find(|family| std::ptr::eq(family.desc, desc)) {
             Some(family) => family.samples.push(sample),
             None => self.families.push(Family { desc, samples: vec![sample] }),
         }
+    }
+
+    /// Removes series that are there twice, and names them: the first stays if both have the same value, else none can be
+    /// trusted. For pages of what others call their things; the agent's own names are never the same twice.
+    pub fn remove_doubles(&mut self) -> Vec<String> {
+        let mut doubles = Vec::new();
+        for Family { desc, samples } in &mut self.families {
+            samples.sort_by(|a, b| a.labels.cmp(&b.labels));
+            if samples.windows(2).all(|pair| pair[0].labels != pair[1].labels) {
+                continue;
+            }
+            let groups = samples.chunk_by(|a, b| a.labels == b.labels);
+            let kept = groups.filter_map(|group| {
+                if group.len() > 1 {
+                    doubles.push(format!("{}{{{}}}", desc.name, group[0].labels.join(", ")));
+                }
+                let same = group.iter().all(|sample| sample.value.is_same(&group[0].value));
+                same.then(|| group[0].clone())
+            });
+            *samples = kept.collect();
+        }
+        self.families.retain(|family| !family.samples.is_empty());
+        doubles
     }
 
     /// Adds another page's families, none of which this one has.
@@ -150,6 +188,19 @@ mod tests {
         page.add(&CONNECTIONS_OPEN, ["phi3", "11403"], Value::Integer(3));
         let error = page.sort().unwrap_err().to_string();
         assert!(error.contains("citadel_model_connections_open") && error.contains("phi3, 11403"), "{error}");
+    }
+
+    #[test]
+    fn of_series_that_are_there_twice_only_what_agrees_is_kept() {
+        let mut page = Page::default();
+        for (name, value) in [("a", 1), ("b", 2), ("c", 3), ("b", 2), ("c", 4)] {
+            page.add(&CONNECTIONS_OPEN, [name, "1"], Value::Integer(value));
+        }
+        let doubles = page.remove_doubles();
+        assert_eq!(doubles, ["citadel_model_connections_open{b, 1}", "citadel_model_connections_open{c, 1}"]);
+        page.sort().unwrap();
+        let names: Vec<_> = page.families[0].samples.iter().map(|sample| sample.labels[0].as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! A receiver of remote write: what its requests say besides the samples, and what its answers do.
 
+use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 
 use super::encode::Protocol;
-use super::sender::Answer;
-use crate::client;
-pub use crate::client::UrlError;
+use super::sender::{Answer, Written};
 use crate::config::resolved::remote_write::Destination;
+use crate::outbound;
+pub use crate::outbound::UrlError;
 
 /// Which protocol the body is.
 const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
 
 /// A receiver.
-pub struct Client(client::Client);
+pub struct Client(outbound::Client);
 
 impl Client {
     /// A client for `destination`, which has a URL.
@@ -21,27 +22,33 @@ impl Client {
     /// See [`UrlError`].
     pub fn new(destination: &Destination) -> Result<Self, UrlError> {
         let url = destination.url.as_deref().unwrap_or_default();
-        client::Client::new(url, &destination.access, destination.timeout).map(Self)
+        outbound::Client::new(url, &destination.access, destination.timeout).map(Self)
     }
 
     /// Posts `body` and gives what came back; that nothing came back is an answer too.
-    pub async fn post(&mut self, body: Vec<u8>, protocol: Protocol) -> Answer {
+    pub async fn post(&mut self, body: Bytes, protocol: Protocol) -> Answer {
         let headers =
             [(CONTENT_ENCODING, "snappy"), (CONTENT_TYPE, protocol.content_type()), (VERSION, protocol.version())];
         let reply = self.0.post(&headers, body).await;
-        let written = written(&reply.headers);
-        Answer { status: reply.status, words: reply.words, retry_after: reply.retry_after, written }
+        let (written, classic_only) = (written(&reply.headers), classic_only(&reply.headers));
+        Answer { status: reply.status, words: reply.words, retry_after: reply.retry_after, written, classic_only }
     }
 }
 
 /// How many samples and histograms a 2.0 receiver says that it wrote; `None` when it says nothing.
-fn written(headers: &HeaderMap) -> Option<u64> {
+fn written(headers: &HeaderMap) -> Option<Written> {
     let count = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     let samples = count("x-prometheus-remote-write-samples-written");
     let histograms = count("x-prometheus-remote-write-histograms-written");
     let exemplars = count("x-prometheus-remote-write-exemplars-written");
-    samples.or(histograms).or(exemplars.map(|_| 0))?;
-    Some(samples.unwrap_or(0).saturating_add(histograms.unwrap_or(0)))
+    samples.or(histograms).or(exemplars)?;
+    Some(Written { samples, histograms })
+}
+
+/// Whether the receiver says that it is one that makes something else of native histograms: VictoriaMetrics stores them as
+/// its own `vmrange` buckets, under the same name, and InfluxDB has none.
+fn classic_only(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-server-hostname") || headers.contains_key("x-influxdb-version")
 }
 
 #[cfg(test)]
@@ -59,7 +66,11 @@ mod tests {
             ("x-prometheus-remote-write-samples-written", "x-prometheus-remote-write-histograms-written");
         assert_eq!(written(&headers(&[])), None);
         assert_eq!(written(&headers(&[(samples, "x")])), None);
-        assert_eq!(written(&headers(&[(samples, "3"), (histograms, "2")])), Some(5));
-        assert_eq!(written(&headers(&[("x-prometheus-remote-write-exemplars-written", "0")])), Some(0));
+        let said = |samples, histograms| Some(Written { samples, histograms });
+        assert_eq!(written(&headers(&[(samples, "3"), (histograms, "2")])), said(Some(3), Some(2)));
+        assert_eq!(written(&headers(&[("x-prometheus-remote-write-exemplars-written", "0")])), said(None, None));
+        assert!(!classic_only(&headers(&[(samples, "3")])));
+        assert!(classic_only(&headers(&[("X-Server-Hostname", "vm1")])));
+        assert!(classic_only(&headers(&[("X-Influxdb-Version", "v2.7.1")])));
     }
 }

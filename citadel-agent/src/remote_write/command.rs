@@ -1,19 +1,24 @@
-//! `citadel-agent export` and `citadel-agent remote-write test`: the way to a receiver, tried by hand.
+//! `citadel-agent export`, `remote-write test` and `remote-write replay`.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use super::client::Client;
+use super::dead_letter::{self, DeadLetter};
 use super::encode::{self, Form, Protocol};
-use super::identity;
 use super::record::Record;
-use super::sender::{Answer, Sender, Settings};
+use super::sender::{Answer, Event, Next, Sender, Settings};
+use super::{folder, identity};
 use crate::collector::wall_ms;
 use crate::config::Config;
 use crate::config::resolved::remote_write::Histograms;
 use crate::metrics::catalogue::agent::REMOTE_WRITE_TEST;
 use crate::metrics::family::{Page, Value};
+use crate::state_file;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +43,14 @@ pub enum CommandError {
          or remote_write.destinations"
     )]
     NoDestination,
-    /// No runtime.
-    #[error("cannot start: {0}")]
+    /// There is no such destination.
+    #[error("no destination is called {name}")]
+    UnknownDestination {
+        /// Its name.
+        name: String,
+    },
+    /// No runtime, or files that cannot be read or removed.
+    #[error("{0}")]
     Runtime(#[from] io::Error),
 }
 
@@ -55,8 +66,12 @@ pub fn export(
 ) -> Result<String, CommandError> {
     page.sort()?;
     let record = Record::new(&page, &[], &identity(config), wall_ms(), 0);
-    let histograms = config.remote_write.histograms;
-    let form = Form { protocol, native: histograms != Histograms::Classic, classic: histograms != Histograms::Native };
+    let native = match config.remote_write.histograms {
+        Histograms::Auto => protocol == Protocol::V2,
+        Histograms::Both | Histograms::Native => true,
+        Histograms::Classic => false,
+    };
+    let form = Form { protocol, native, classic: config.remote_write.histograms != Histograms::Native };
     let body = encode::body(&record, 0..record.len(), form)?;
     let written = match output {
         Some(path) => fs::write(path, &body.bytes),
@@ -67,7 +82,7 @@ pub fn export(
     Ok(format!(
         "{} series in {} bytes to {name}; to post them:\n  curl --data-binary @FILE -H 'Content-Encoding: snappy' \
          -H 'Content-Type: {}' -H 'X-Prometheus-Remote-Write-Version: {}' URL",
-        body.series,
+        body.sent.series,
         body.bytes.len(),
         protocol.content_type(),
         protocol.version(),
@@ -101,43 +116,82 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
         let mut page = Page::default();
         page.add(&REMOTE_WRITE_TEST, [&name], Value::Integer(1));
         let record = Record::new(&page, &[], &identity(config), wall_ms(), 0);
-        let settings = Settings {
-            protocol: destination.protocol,
-            histograms: config.remote_write.histograms,
-            denied: destination.denied,
-        };
+        let settings = Settings::of(&destination);
         let mut sender = Sender::new(settings, super::ledger::Receiver::default());
-        // In 2.0 first, and in 1.0 where the receiver knows no other, as the running agent does.
-        loop {
-            sender.load(0..1);
+        sender.load(0..1);
+        // In 2.0 first, and in 1.0 where the receiver may know no other, as the running agent does.
+        let mut taken = false;
+        while let Next::Send(_) = sender.next(Duration::ZERO) {
             let form = sender.form();
             let body = encode::body(&record, 0..1, form)?;
             let answer = runtime.block_on(client.post(body.bytes, form.protocol));
-            let events = sender.answered(std::time::Duration::ZERO, wall_ms(), 0.0, &answer);
-            say(&format!("{name} ({url}), remote write {}: {}", version(form.protocol), told(&answer)));
-            if sender.form() != form {
-                continue;
-            }
-            let taken = super::ledger::Outcome::Acknowledged;
-            all &= events
-                .iter()
-                .any(|event| matches!(event, super::sender::Event::Settled(_, outcome) if *outcome == taken));
-            break;
+            let events = sender.answered(Duration::ZERO, wall_ms(), 0.0, &body.sent, &answer);
+            say(&format!("{name} ({url}), remote write {}: {}", form.protocol.name(), told(&answer)));
+            taken |= events.iter().any(|event| matches!(event, Event::Settled(_, acknowledged) if *acknowledged > 0));
         }
+        all &= taken;
     }
     Ok(all)
 }
 
-fn version(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::V1 => "1.0",
-        Protocol::V2 => "2.0",
+/// Sends what was set aside because a receiver failed on it, to the destination of that name or to all, oldest first; what is
+/// taken is removed. False when anything stays. The agent's counts do not change: these samples were counted as dropped.
+///
+/// # Errors
+/// See [`CommandError`].
+pub fn replay(config: &Config, only: Option<&str>, say: &mut dyn FnMut(&str)) -> Result<bool, CommandError> {
+    let destinations = config.destinations();
+    if destinations.is_empty() {
+        return Err(CommandError::NoDestination);
     }
+    if let Some(name) = only.filter(|name| !destinations.contains_key(*name)) {
+        return Err(CommandError::UnknownDestination { name: name.to_owned() });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut letters = dead_letter::list(&folder(config).join("dead-letter"))?;
+    letters.retain(|letter| only.is_none_or(|name| letter.destination == name));
+    if letters.is_empty() {
+        say("nothing was set aside");
+    }
+    let mut all = true;
+    let mut clients: BTreeMap<String, Client> = BTreeMap::new();
+    for DeadLetter { path, destination, protocol, samples } in letters {
+        let file = path.display();
+        let Some(configured) = destinations.get(&destination) else {
+            say(&format!("{file}: no destination is called {destination}; left"));
+            all = false;
+            continue;
+        };
+        let client = match clients.entry(destination) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match Client::new(configured) {
+                Ok(client) => entry.insert(client),
+                Err(error) => {
+                    say(&format!("{file}: {error}; left"));
+                    all = false;
+                    continue;
+                }
+            },
+        };
+        let body = state_file::read(&path, dead_letter::BYTES)?;
+        let answer = runtime.block_on(client.post(body.into(), protocol));
+        let kept = protocol == Protocol::V1
+            || answer.written.is_some_and(|written| written.samples.or(written.histograms).is_some_and(|n| n > 0));
+        let taken = kept && answer.status.is_some_and(|status| (200..300).contains(&status));
+        let what = if taken { "sent and removed" } else { "left" };
+        say(&format!("{file}: {samples} samples, remote write {}: {}; {what}", protocol.name(), told(&answer)));
+        if taken {
+            fs::remove_file(&path)?;
+        }
+        all &= taken;
+    }
+    Ok(all)
 }
 
 fn told(answer: &Answer) -> String {
     let words = if answer.words.is_empty() { String::new() } else { format!(", {:?}", answer.words) };
-    match (answer.status, answer.written) {
+    let written = answer.written.map(|written| written.samples.unwrap_or(0) + written.histograms.unwrap_or(0));
+    match (answer.status, written) {
         (None, _) => format!("no answer: {}", answer.words),
         (Some(status), Some(written)) => format!("status {status}{words}, {written} samples written"),
         (Some(status), None) => format!("status {status}{words}"),

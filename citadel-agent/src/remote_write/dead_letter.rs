@@ -1,17 +1,59 @@
-//! What one receiver fails on and takes nothing else of: the request as it was, for a person to look at or post again.
+//! Requests that a receiver fails on while it takes others: kept as they were, for `remote-write replay` to post again.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::encode::Protocol;
+use crate::state_file;
 
 /// Most files; the oldest goes first.
 const FILES: usize = 32;
 
 /// Most bytes of them together.
-const BYTES: u64 = 16 << 20;
+pub(super) const BYTES: u64 = 16 << 20;
+
+/// How their names end.
+const SUFFIX: &str = ".pb.snappy";
+
+/// A request that was set aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct DeadLetter {
+    /// Its file.
+    pub(super) path: PathBuf,
+    /// Who failed on it.
+    pub(super) destination: String,
+    /// In which protocol it is.
+    pub(super) protocol: Protocol,
+    /// How many samples it was meant for.
+    pub(super) samples: u64,
+}
+
+/// What is in `folder`, oldest first; nothing where there is no such folder.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn list(folder: &Path) -> io::Result<Vec<DeadLetter>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut letters: Vec<_> = paths.into_iter().filter_map(parse).collect();
+    letters.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(letters)
+}
+
+/// What a file's name says; `None` where it is none of ours.
+fn parse(path: PathBuf) -> Option<DeadLetter> {
+    let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+    let (_, rest) = name.split_once('-')?;
+    let (samples, rest) = rest.split_once('-')?;
+    let of = |protocol: Protocol| Some((rest.strip_suffix(protocol.name())?.strip_suffix('.')?.to_owned(), protocol));
+    let (destination, protocol) = of(Protocol::V1).or_else(|| of(Protocol::V2))?;
+    Some(DeadLetter { destination, protocol, samples: samples.parse().ok()?, path })
+}
 
 /// Writes `body`, the request for `range`, into `folder`, and gives the file's name.
 ///
@@ -24,14 +66,10 @@ pub(super) fn write(
     protocol: Protocol,
     body: &[u8],
 ) -> io::Result<PathBuf> {
-    fs::create_dir_all(folder)?;
-    let version = match protocol {
-        Protocol::V1 => "1.0",
-        Protocol::V2 => "2.0",
-    };
-    let path =
-        folder.join(format!("{:020}-{}-{destination}.{version}.pb.snappy", range.start, range.end - range.start));
-    fs::write(&path, body)?;
+    state_file::create_folder(folder)?;
+    let (first, samples, version) = (range.start, range.end - range.start, protocol.name());
+    let path = folder.join(format!("{first:020}-{samples}-{destination}.{version}{SUFFIX}"));
+    state_file::create(&path)?.write_all(body)?;
     keep_bounds(folder)?;
     Ok(path)
 }
@@ -40,7 +78,11 @@ fn keep_bounds(folder: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        files.push((entry.path(), entry.metadata()?.len()));
+        // Of a link it is the link's own. What is no file is none of ours.
+        let found = entry.metadata()?;
+        if found.is_file() {
+            files.push((entry.path(), found.len()));
+        }
     }
     // Names begin with the number of the first sample: this is their age.
     files.sort_unstable();
@@ -75,5 +117,25 @@ mod tests {
         assert!(names()[0].to_str().unwrap().starts_with("00000000000000000008-1-prometheus"));
         write(dir.path(), "prometheus", &(50..60), Protocol::V1, &vec![0; BYTES as usize]).unwrap();
         assert_eq!(names(), ["00000000000000000050-10-prometheus.1.0.pb.snappy"]);
+        fs::write(dir.path().join("notes.txt"), "somebody else's").unwrap();
+        let letters = list(dir.path()).unwrap();
+        assert_eq!(letters.len(), 1);
+        let DeadLetter { destination, protocol, samples, .. } = &letters[0];
+        assert_eq!((destination.as_str(), *protocol, *samples), ("prometheus", Protocol::V1, 10));
+        assert_eq!(list(&dir.path().join("none")).unwrap(), []);
+    }
+    #[test]
+    fn what_else_is_in_the_folder_neither_stops_it_nor_is_touched() {
+        for (what, make) in state_file::tests::INTRUDERS {
+            let dir = tempfile::TempDir::new().unwrap();
+            let letter = |first: u64| write(dir.path(), "prometheus", &(first..first + 1), Protocol::V2, b"body");
+            let path = letter(7).unwrap();
+            fs::remove_file(&path).unwrap();
+            make(&path);
+            assert_eq!(letter(7).is_ok(), what != "a directory", "{what}");
+            make(&dir.path().join("other"));
+            letter(8).unwrap();
+            assert_eq!(dir.path().join("other").symlink_metadata().is_ok(), what != "bytes", "{what}");
+        }
     }
 }

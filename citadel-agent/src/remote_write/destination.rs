@@ -14,15 +14,19 @@ use tracing::{error, info, warn};
 
 use super::client::Client;
 use super::dead_letter;
-use super::encode::{self, Body, Form, Protocol};
+use super::encode::{self, Body, Form, Protocol, Room};
 use super::ledger::{Ledger, Outcome};
-use super::record::Record;
+use super::queue::{Place, Queue};
+use super::refused::{Key, Refused};
 use super::sender::{Answer, Event, Next, Sender, Settings};
-use super::spool::{Found, Reason, Spool};
+use super::spool::{Reason, Spool};
 use crate::collector::wall_ms;
 
-/// So many rejections are logged a minute; all are counted.
-const LOGGED_REJECTIONS: u32 = 10;
+/// So many refused series are logged a minute; all are counted.
+const LOGGED_SERIES: u32 = 10;
+
+/// How often rejections are logged while they go on.
+const LOGGED_REJECTIONS: Duration = Duration::from_secs(600);
 
 /// How long to wait with a disk that cannot be read.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -61,20 +65,29 @@ pub(super) struct Destination {
     account: Rc<RefCell<Account>>,
     client: Client,
     sender: Sender,
+    queue: Queue,
+    refused: Refused,
+    /// The number of the front's first sample.
+    front: u64,
+    /// The request that went out last: it goes out again as it is, unless something about it has changed.
+    load: Option<Rc<Load>>,
     begin: Instant,
     random: RandomState,
     draws: u64,
     /// Whether an outage was logged that is not over.
     failing: bool,
-    /// When this minute of rejections began, and how many were logged in it.
-    rejections: (Instant, u32),
+    /// When this minute of refused series began, and how many were logged in it.
+    series: (Instant, u32),
+    /// When rejections were logged last, and how many samples were rejected since.
+    rejections: (Option<Instant>, u64),
 }
 
-/// Samples on their way: the record that they are in, and the request.
+/// Samples on their way.
 struct Load {
-    record: Record,
-    first: u64,
+    range: Range<u64>,
     form: Form,
+    /// Of what was left out.
+    version: u64,
     body: Body,
 }
 
@@ -86,11 +99,16 @@ impl Destination {
             account,
             client,
             sender,
+            queue: Queue::default(),
+            refused: Refused::default(),
+            front: 0,
+            load: None,
             begin: Instant::now(),
             random: RandomState::new(),
             draws: 0,
             failing: false,
-            rejections: (Instant::now(), 0),
+            series: (Instant::now(), 0),
+            rejections: (None, 0),
         }
     }
 
@@ -101,7 +119,7 @@ impl Destination {
             match self.sender.next(now) {
                 Next::Wait(until) => {
                     let collected = self.shared.collected.notified();
-                    // Whoever waits still has to notice what the spool's bounds have dropped meanwhile.
+                    // Also while waiting, what the spool's bounds have dropped has to be noticed.
                     if timeout(until - now, collected).await.is_ok() && self.front_is_gone() {
                         self.sender.abandon();
                         if let Ok(Some(batch)) = self.load_front() {
@@ -140,115 +158,139 @@ impl Destination {
 
     /// The batch at the cursor, over gaps and what is damaged, which are settled; `None` when there is none yet.
     fn load_front(&mut self) -> std::io::Result<Option<Range<u64>>> {
+        let begin = self.shared.spool.borrow().begin();
+        self.queue.forget(begin);
         loop {
             let seq = self.seq();
-            match self.next_batch(seq)? {
-                Place::Batch(batch) => return Ok(Some(batch)),
-                Place::End => return Ok(None),
-                Place::Lost(until, reason) => self.settle(seq..until, Outcome::Dropped(reason)),
+            match self.batch(seq)? {
+                Place::Batch(batch) => {
+                    self.front = batch.start;
+                    self.account.borrow_mut().oldest_ms = self.queue.time_ms(seq);
+                    return Ok(Some(batch));
+                }
+                Place::End => {
+                    self.account.borrow_mut().oldest_ms = None;
+                    return Ok(None);
+                }
+                Place::Lost(until, reason) => {
+                    let samples = until - seq;
+                    warn!(destination = self.name(), samples, reason = reason.label(), "samples are lost");
+                    self.settle(|ledger| ledger.settle(seq..until, Outcome::Dropped(reason)));
+                }
             }
         }
     }
 
-    /// What is at `seq`.
-    fn next_batch(&mut self, seq: u64) -> std::io::Result<Place> {
-        let found = self.shared.spool.borrow_mut().read(seq)?;
-        let mut account = self.account.borrow_mut();
-        Ok(match found {
-            Found::End => {
-                account.oldest_ms = None;
-                Place::End
-            }
-            Found::Gap { until, reason } => Place::Lost(until, reason),
-            Found::Record { first, samples, time_ms, body } => match Record::from_bytes(&body) {
-                Ok(record) if record.len() == samples => {
-                    if seq == account.ledger.seq {
-                        account.oldest_ms = Some(time_ms);
-                    }
-                    let end = encode::batch_end(&record, (seq - first) as u32, self.sender.form());
-                    Place::Batch(seq..first + u64::from(end))
-                }
-                // Its checksum was right: written by a version that this one does not understand.
-                _ => Place::Lost(first + u64::from(samples), Reason::Damaged),
-            },
-        })
+    fn batch(&mut self, seq: u64) -> std::io::Result<Place> {
+        let room = Room::new(self.sender.most_samples(self.begin.elapsed()));
+        self.queue.batch(&mut self.shared.spool.borrow_mut(), seq, room, self.sender.form())
     }
 
-    /// The samples at `range` as a request; `None` when the spool has dropped them.
-    fn prepare(&mut self, range: &Range<u64>) -> Option<Load> {
-        let found = self.shared.spool.borrow_mut().read(range.start).ok()?;
-        let Found::Record { first, body, .. } = found else { return None };
-        let record = Record::from_bytes(&body).ok()?;
-        let form = self.sender.form();
-        let body = encode::body(&record, (range.start - first) as u32..(range.end - first) as u32, form).ok()?;
-        Some(Load { record, first, form, body })
+    /// The samples at `range` as a request; `None` when they are not there, or too much for one.
+    fn prepare(&mut self, range: &Range<u64>) -> Option<Rc<Load>> {
+        let (form, version) = (self.sender.form(), self.refused.version());
+        let same = |load: &&Rc<Load>| load.range == *range && load.form == form && load.version == version;
+        if let Some(load) = self.load.as_ref().filter(same) {
+            return Some(Rc::clone(load));
+        }
+        let body = encode::request(self.queue.runs(range), form, &self.refused).ok()?;
+        let there = body.sent.samples + body.sent.skipped == range.end - range.start;
+        let load = there.then(|| Rc::new(Load { range: range.clone(), form, version, body }))?;
+        Some(Rc::clone(self.load.insert(load)))
     }
 
     async fn send(&mut self, range: Range<u64>) {
+        self.try_refused(&range).await;
         let Some(load) = self.prepare(&range) else {
             self.sender.abandon();
             return;
         };
-        let sent_at = self.begin.elapsed();
-        let answer = self.post(&load).await;
-        let jitter = self.jitter();
-        let events = self.sender.answered(self.begin.elapsed(), wall_ms(), jitter, &answer);
-        let before = self.seq();
-        for event in events {
-            self.apply(event, &load, &answer);
+        let sent = load.body.sent;
+        let (sent_at, before) = (self.begin.elapsed(), self.seq());
+        if sent.samples == 0 {
+            let events = self.sender.skipped();
+            events.into_iter().for_each(|event| self.apply(event, &load, &Answer::default()));
+        } else {
+            let answer = self.post(&load).await;
+            let jitter = self.jitter();
+            let events = self.sender.answered(self.begin.elapsed(), wall_ms(), jitter, &sent, &answer);
+            events.into_iter().for_each(|event| self.apply(event, &load, &answer));
         }
-        let settled = self.seq() - before;
+        let seq = self.seq();
+        self.queue.forget(seq);
         let pending = self.account.borrow().ledger.pending(self.shared.spool.borrow().end());
-        if settled > 0 && pending > 0 {
-            self.sender.pace(sent_at, settled, self.shared.live.get());
+        if seq > before && pending > 0 {
+            self.sender.pace(sent_at, seq - before, self.shared.live.get());
         }
     }
 
     /// Sends the batch after the front, to see whether the receiver fails on everything.
     async fn scout(&mut self, from: u64) {
-        let batch = match self.next_batch(from) {
+        let batch = match self.batch(from) {
             Ok(Place::Batch(batch)) => Some(batch),
             _ => None,
         };
-        let load = batch.as_ref().and_then(|batch| self.prepare(batch));
+        let load = batch.as_ref().and_then(|batch| self.prepare(batch)).filter(|load| load.body.sent.samples > 0);
         let answer = match &load {
-            Some(load) => Some(self.post(load).await),
-            None => None,
+            Some(load) => self.post(load).await,
+            None => Answer::default(),
         };
         let jitter = self.jitter();
-        let events = self.sender.scouted(self.begin.elapsed(), jitter, batch, answer.as_ref());
-        if let (Some(load), Some(answer)) = (load, answer) {
+        let sent = load.as_ref().map(|load| (load.range.clone(), load.body.sent));
+        let events = self.sender.scouted(self.begin.elapsed(), jitter, sent, &answer);
+        if let Some(load) = load {
             events.into_iter().for_each(|event| self.apply(event, &load, &answer));
         }
+    }
+
+    /// Where a series of the batch has been left out for long enough, sends its sample by itself. If it is taken, it goes out
+    /// once more with all others: a receiver takes the same sample twice.
+    async fn try_refused(&mut self, range: &Range<u64>) {
+        let now = self.begin.elapsed();
+        if !self.refused.any_due(now) {
+            return;
+        }
+        let Some((seq, key)) = self.keys(range).find(|(_, key)| self.refused.due(*key, now)) else { return };
+        let form = self.sender.form();
+        let alone = encode::request(self.queue.runs(&(seq..seq + 1)), form, &Refused::default());
+        let Ok(body) = alone else { return };
+        let load = Load { range: seq..seq + 1, form, version: 0, body };
+        let answer = self.post(&load).await;
+        let silent = form.protocol == Protocol::V2 && answer.written.is_none();
+        match answer.status {
+            Some(200..=299) if !silent && answer.missing(&load.body.sent) == 0 => {
+                self.refused.taken(key);
+                info!(destination = self.name(), series = self.display(seq), "the receiver takes this series again");
+            }
+            status => self.refused.tried(key, matches!(status, Some(200..=299 | 400 | 413 | 422)), now),
+        }
+    }
+
+    /// The series of each sample in `range`.
+    fn keys(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, Key)> {
+        let refused = &self.refused;
+        let samples = self.queue.runs(range).flat_map(move |(record, run)| {
+            record.samples(run).map(move |sample| encode::key(record, &sample, refused))
+        });
+        (range.start..).zip(samples)
+    }
+
+    /// The series of a sample, for the log.
+    fn display(&self, seq: u64) -> String {
+        let run = self.queue.runs(&(seq..seq + 1)).next();
+        let sample = run.and_then(|(record, run)| Some(encode::display(record, &record.samples(run).next()?)));
+        sample.unwrap_or_default()
     }
 
     async fn post(&mut self, load: &Load) -> Answer {
         let answer = self.client.post(load.body.bytes.clone(), load.form.protocol).await;
         let code = answer.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         *self.account.borrow_mut().requests.entry(code).or_default() += 1;
-        // Only 2.0 promises the count; some receivers of 1.0 say 0.
-        if load.form.protocol == Protocol::V2
-            && let Some(written) = answer.written
-            && answer.status.is_some_and(|status| (200..300).contains(&status))
-            && written < load.body.series
-        {
-            warn!(
-                destination = self.name(),
-                written,
-                sent = load.body.series,
-                "the receiver answered 2xx and says that it wrote less than was sent"
-            );
-        }
         answer
     }
 
-    fn settle(&mut self, range: Range<u64>, outcome: Outcome) {
-        if let Outcome::Dropped(reason) = outcome {
-            let samples = range.end - range.start;
-            warn!(destination = self.name(), samples, reason = reason.label(), "samples are lost");
-        }
-        let mut account = self.account.borrow_mut();
-        account.ledger.settle(range, outcome);
+    fn settle(&self, settle: impl FnOnce(&mut Ledger)) {
+        settle(&mut self.account.borrow_mut().ledger);
         self.shared.settled.notify_one();
     }
 
@@ -257,22 +299,29 @@ impl Destination {
         let status = answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
         let words = answer.words.as_str();
         match event {
-            Event::Settled(range, outcome) => {
-                if outcome == Outcome::Rejected {
-                    self.log_rejection(&range, load, &status, words);
+            Event::Settled(range, acknowledged) => {
+                let samples = range.end - range.start;
+                if acknowledged == samples && !self.refused.is_empty() {
+                    self.clear_suspects(&range);
+                } else if samples > acknowledged + load.body.sent.skipped {
+                    self.log_rejection(&range, samples - acknowledged, &status, words);
                 }
-                self.settle(range, outcome);
+                self.settle(|ledger| {
+                    ledger.settle_some(range, acknowledged, Outcome::Acknowledged, Outcome::Rejected);
+                });
             }
-            Event::DeadLetter(range) => {
+            Event::Culprit(range) => self.strike(&range, &status, words),
+            Event::DeadLetter(range, rejected) => {
                 let body = &load.body.bytes;
                 match dead_letter::write(&self.shared.dead_letters, &name, &range, load.form.protocol, body) {
                     Ok(file) => warn!(
                         destination = name, file = %file.display(), status, words,
-                        "the receiver fails on this batch alone: put aside"
+                        "the receiver fails on this batch alone: set aside; citadel-agent remote-write replay sends it"
                     ),
                     Err(error) => error!(destination = name, %error, "a dead letter cannot be kept"),
                 }
-                self.settle(range, Outcome::Dropped(Reason::DeadLetter));
+                let dropped = Outcome::Dropped(Reason::DeadLetter);
+                self.settle(|ledger| ledger.settle_some(range, rejected, Outcome::Rejected, dropped));
             }
             Event::OnlyV1 => {
                 info!(destination = name, status, "the receiver knows only remote write 1.0: it is used for a day");
@@ -300,24 +349,53 @@ impl Destination {
                 let pending = self.account.borrow().ledger.pending(self.shared.spool.borrow().end());
                 info!(destination = name, pending, "the receiver takes samples again");
             }
+            Event::Short(missing) => warn!(
+                destination = name,
+                status,
+                missing,
+                sent = load.body.sent.series,
+                "the receiver writes less than was sent: the rest is rejected"
+            ),
+            Event::RefusesAll => warn!(destination = name, status, words, "the receiver refuses everything"),
         }
         let mut account = self.account.borrow_mut();
         account.parked = self.sender.parked();
         account.ledger.receiver = self.sender.receiver().clone();
     }
 
-    fn log_rejection(&mut self, range: &Range<u64>, load: &Load, status: &str, words: &str) {
-        if self.rejections.0.elapsed() > Duration::from_secs(60) {
-            self.rejections = (Instant::now(), 0);
-        }
-        self.rejections.1 += 1;
-        if self.rejections.1 > LOGGED_REJECTIONS {
+    /// What was taken is no bad series.
+    fn clear_suspects(&mut self, range: &Range<u64>) {
+        let taken: Vec<Key> = self.keys(range).map(|(_, key)| key).filter(|key| self.refused.suspects(*key)).collect();
+        taken.into_iter().for_each(|key| _ = self.refused.taken(key));
+    }
+
+    /// The one sample of `range` that went out was refused by itself.
+    fn strike(&mut self, range: &Range<u64>, status: &str, words: &str) {
+        let Some((seq, key)) = self.keys(range).find(|(_, key)| !self.refused.skips(*key)) else { return };
+        if !self.refused.strike(key, self.front, self.begin.elapsed()) {
             return;
         }
-        let at = (range.start - load.first) as u32;
-        let sample = load.record.samples(at..at + 1).next().map(|sample| encode::display(&load.record, &sample));
-        let (samples, series) = (range.end - range.start, sample.unwrap_or_default());
-        warn!(destination = self.name(), status, words, samples, series, "the receiver does not want these samples");
+        if self.series.0.elapsed() > Duration::from_secs(60) {
+            self.series = (Instant::now(), 0);
+        }
+        self.series.1 += 1;
+        if self.series.1 <= LOGGED_SERIES {
+            let series = self.display(seq);
+            warn!(
+                destination = self.name(),
+                status, words, series, "the receiver refuses this series: it is left out, and tried once in a while"
+            );
+        }
+    }
+
+    fn log_rejection(&mut self, range: &Range<u64>, samples: u64, status: &str, words: &str) {
+        self.rejections.1 += samples;
+        if self.rejections.0.is_some_and(|at| at.elapsed() < LOGGED_REJECTIONS) {
+            return;
+        }
+        let (samples, series) = (self.rejections.1, self.display(range.start));
+        self.rejections = (Some(Instant::now()), 0);
+        warn!(destination = self.name(), status, words, samples, series, "the receiver rejects samples");
     }
 
     /// A number from -1 to 1, by chance.
@@ -327,9 +405,61 @@ impl Destination {
     }
 }
 
-/// What is at a number.
-enum Place {
-    Batch(Range<u64>),
-    Lost(u64, Reason),
-    End,
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::resolved::remote_write::Destination as Configured;
+    use crate::metrics::catalogue::models::CONNECTIONS_OPEN;
+    use crate::metrics::family::{Page, Value};
+    use crate::remote_write::record::{Identity, Record};
+    use crate::remote_write::spool::Limits;
+
+    #[test]
+    fn what_is_set_aside_is_kept_as_it_was_sent_and_counts_as_dropped() {
+        let dir = TempDir::new().unwrap();
+        let limits = Limits { max_bytes: 1 << 20, max_age: Duration::from_secs(3600), min_free: 0, memory: 1 << 20 };
+        let mut spool = Spool::open(dir.path(), limits, 0);
+        let mut page = Page::default();
+        for model in ["a", "b", "c"] {
+            page.add(&CONNECTIONS_OPEN, [model, "1"], Value::Integer(1));
+        }
+        let record = Record::new(&page, &[], &Identity::default(), 1, 0);
+        spool.append(record.len(), 1, record.to_bytes().unwrap());
+        let shared = Rc::new(Shared {
+            spool: RefCell::new(spool),
+            live: Cell::new(0.0),
+            collected: Notify::new(),
+            settled: Notify::new(),
+            dead_letters: dir.path().join("dead-letter"),
+        });
+        let account = Account {
+            name: "sink".to_owned(),
+            ledger: Ledger::new(0),
+            requests: BTreeMap::new(),
+            oldest_ms: None,
+            parked: false,
+        };
+        let account = Rc::new(RefCell::new(account));
+        let configured = Configured { url: Some("http://127.0.0.1:9/".to_owned()), ..Configured::default() };
+        let client = Client::new(&configured).unwrap();
+        let mut sink = Destination::new(shared, Rc::clone(&account), client, Settings::of(&configured));
+        assert_eq!(sink.load_front().unwrap(), Some(0..3));
+        assert_eq!(account.borrow().oldest_ms, Some(1));
+        let load = sink.prepare(&(0..3)).unwrap();
+        sink.apply(Event::DeadLetter(0..3, 1), &load, &Answer { status: Some(500), ..Answer::default() });
+        let ledger = account.borrow().ledger.clone();
+        assert_eq!((ledger.rejected, ledger.dropped[&Reason::DeadLetter]), (1, 2));
+        assert!(ledger.holds());
+        let letters = dead_letter::list(&dir.path().join("dead-letter")).unwrap();
+        assert_eq!(letters.len(), 1);
+        assert_eq!(
+            (letters[0].destination.as_str(), letters[0].protocol, letters[0].samples),
+            ("sink", Protocol::V2, 3)
+        );
+        assert_eq!(std::fs::read(&letters[0].path).unwrap(), load.body.bytes);
+    }
 }

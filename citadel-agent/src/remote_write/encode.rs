@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::encoding::{message, string};
 
 use super::record::{Point, Record, Sample, Symbols};
+use super::refused::{Key, Refused};
 use super::series::{self, Labels};
 use super::wire::{self, BucketSpan, NAN, STALE, v1, v2};
 use crate::metrics::buckets::{self, LE};
@@ -18,6 +20,15 @@ use crate::metrics::catalogue::{self, Desc, Kind};
 
 /// Most series in a request: 2000, as Prometheus' own sender, unless a single histogram has more.
 pub const MAX_SERIES: usize = 2000;
+
+/// Most bytes of a request before it is compressed, as far as they can be known before: what the smallest usual limit of a
+/// proxy (nginx: 1 MiB) lets through.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Bytes that a label takes besides its text, a number with its time and what is around it, and a native histogram.
+const LABEL: usize = 4;
+const SAMPLE: usize = 48;
+const NATIVE: usize = 1024;
 
 /// Which protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +40,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// As people call it, and files are named.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "1.0",
+            Self::V2 => "2.0",
+        }
+    }
+
     /// The header `Content-Type`. Without a space: Prometheus compares the parameter as it stands.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
@@ -59,50 +79,118 @@ pub struct Form {
     pub classic: bool,
 }
 
+/// What a request had.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Sent {
+    /// Samples, as the ledger counts them: a histogram is one.
+    pub samples: u64,
+    /// What became of them, as a receiver counts: numbers and native histograms.
+    pub series: u64,
+    /// The native histograms among these.
+    pub histograms: u64,
+    /// Samples of the range that were left out, because the receiver refuses their series.
+    pub skipped: u64,
+}
+
 /// The body of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Body {
     /// Compressed, as it goes out.
-    pub bytes: Vec<u8>,
-    /// Numbers and histograms in it, as a receiver counts them.
-    pub series: u64,
+    pub bytes: Bytes,
+    /// What is in it.
+    pub sent: Sent,
 }
 
 /// What the catalogue says of each metric that a record can hold: it was perhaps written by another version.
 static CATALOGUE: LazyLock<HashMap<&str, &Desc>> =
     LazyLock::new(|| catalogue::all().map(|desc| (desc.name, desc)).collect());
 
-/// Where a request that begins with the sample at `from` has to end: the first sample that is not in it.
-#[must_use]
-pub fn batch_end(record: &Record, from: u32, form: Form) -> u32 {
-    let mut series = 0;
-    for (sample, at) in record.samples(from..u32::MAX).zip(from..) {
-        series += form.series(&sample);
-        if series > MAX_SERIES && at > from {
-            return at;
-        }
-    }
-    record.len()
+/// What still fits into a request: some series, and bytes before they are compressed.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    samples: u64,
+    series: usize,
+    bytes: usize,
+    empty: bool,
 }
 
-/// The samples at `range`, as a request.
+impl Room {
+    /// An empty request of at most so many samples, where the receiver has asked for less than [`MAX_SERIES`].
+    #[must_use]
+    pub fn new(samples: Option<u64>) -> Self {
+        Self { samples: samples.unwrap_or(u64::MAX), series: MAX_SERIES, bytes: MAX_BYTES, empty: true }
+    }
+
+    /// Whether nothing else fits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.samples == 0 || self.series == 0 || self.bytes == 0
+    }
+
+    /// Takes the samples of `record` from `from` on, as many as fit, and says where the first one is that does not. One
+    /// always fits.
+    pub fn take(&mut self, record: &Record, from: u32, form: Form) -> u32 {
+        let identity: usize = record.identity().iter().map(|(name, value)| name.len() + value.len() + LABEL).sum();
+        for (sample, at) in record.samples(from..u32::MAX).zip(from..) {
+            let series = form.series(&sample);
+            let bytes = form.bytes(record, &sample, series, identity);
+            let fits = self.samples > 0 && series <= self.series && bytes <= self.bytes;
+            if !fits && !self.empty {
+                return at;
+            }
+            self.empty = false;
+            self.samples = self.samples.saturating_sub(1);
+            self.series = self.series.saturating_sub(series);
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        record.len()
+    }
+}
+
+/// The samples of these runs, each of one record, as a request; without those of series that are `refused`.
 ///
 /// # Errors
-/// When it is too large for snappy (4 GiB), which [`MAX_SERIES`] does not let happen.
-pub fn body(record: &Record, range: Range<u32>, form: Form) -> Result<Body, snap::Error> {
-    let mut request = Request { form, timeseries: Vec::new(), symbols: Symbols::default(), series: 0 };
+/// When it is too large for snappy (4 GiB), which [`Room`] does not let happen.
+pub fn request<'a>(
+    runs: impl Iterator<Item = (&'a Record, Range<u32>)>,
+    form: Form,
+    refused: &Refused,
+) -> Result<Body, snap::Error> {
+    let mut request = Request { form, timeseries: Vec::new(), symbols: Symbols::default(), sent: Sent::default() };
     // The message begins its symbols with an empty one, which is what a reference of 0 means.
     request.symbols.position("");
-    let identity = record.identity();
-    for sample in record.samples(range) {
-        request.sample(&Series::new(record, &identity, &sample, form.protocol));
+    for (record, range) in runs {
+        let identity = record.identity();
+        for sample in record.samples(range) {
+            if !refused.is_empty() && refused.skips(key(record, &sample, refused)) {
+                request.sent.skipped += 1;
+                continue;
+            }
+            request.sent.samples += 1;
+            request.sample(&Series::new(record, &identity, &sample, form.protocol));
+        }
     }
     let mut message = Vec::new();
     if form.protocol == Protocol::V2 {
         string::encode_repeated(4, &request.symbols.into_strings(), &mut message);
     }
     message.append(&mut request.timeseries);
-    Ok(Body { bytes: snap::raw::Encoder::new().compress_vec(&message)?, series: request.series })
+    Ok(Body { bytes: snap::raw::Encoder::new().compress_vec(&message)?.into(), sent: request.sent })
+}
+
+/// The samples at `range`, as a request.
+///
+/// # Errors
+/// See [`request`].
+pub fn body(record: &Record, range: Range<u32>, form: Form) -> Result<Body, snap::Error> {
+    request(std::iter::once((record, range)), form, &Refused::default())
+}
+
+/// Which series a sample is of, for [`Refused`].
+#[must_use]
+pub fn key(record: &Record, sample: &Sample<'_>, refused: &Refused) -> Key {
+    let own = [&sample.family.name].into_iter().chain(sample.values);
+    refused.key(own.chain(&record.identity).map(|&position| record.symbol(position)))
 }
 
 /// A sample as the log names it.
@@ -119,6 +207,20 @@ impl Form {
             false => 1,
         }
     }
+
+    /// At most so many bytes, roughly, it adds to the message.
+    fn bytes(self, record: &Record, sample: &Sample<'_>, series: usize, identity: usize) -> usize {
+        let length = |position: &u32| record.symbol(*position).len() + LABEL;
+        let names = sample.family.label_names.iter().map(length).sum::<usize>();
+        let own = length(&sample.family.name) + names + sample.values.iter().map(length).sum::<usize>();
+        let native = if sample.family.histogram && self.native { NATIVE } else { 0 };
+        native
+            + match self.protocol {
+                Protocol::V1 => series * (own + identity + SAMPLE),
+                // Strings stand once.
+                Protocol::V2 => own + series * SAMPLE,
+            }
+    }
 }
 
 /// A request under way.
@@ -126,7 +228,7 @@ struct Request {
     form: Form,
     timeseries: Vec<u8>,
     symbols: Symbols,
-    series: u64,
+    sent: Sent,
 }
 
 /// A sample, and what is the same for all series that it becomes.
@@ -220,7 +322,8 @@ impl Request {
         samples: Vec<wire::Sample>,
         histograms: Vec<wire::Histogram>,
     ) {
-        self.series += 1;
+        self.sent.series += 1;
+        self.sent.histograms += histograms.len() as u64;
         match self.form.protocol {
             Protocol::V1 => {
                 let own = |text: Cow<'_, str>| text.into_owned();
@@ -259,138 +362,5 @@ fn metric_type(kind: Kind) -> v2::MetricType {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use prost::Message as _;
-
-    use super::*;
-    use crate::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
-    use crate::metrics::family::{Page, Value};
-    use crate::remote_write::record::Identity;
-
-    /// Labels and value of one sample, by its bits.
-    type Flat = (Vec<(String, String)>, Vec<u64>);
-
-    fn page() -> impl Strategy<Value = Page> {
-        let value = prop_oneof![any::<u64>().prop_map(Value::Integer), any::<f64>().prop_map(Value::Float)];
-        let numbers = prop::collection::btree_map("\\PC{0,6}", value, 0..12);
-        let histograms = prop::collection::btree_map("\\PC{0,6}", prop::collection::vec(any::<u32>(), 0..20), 0..4);
-        (numbers.clone(), numbers, histograms).prop_map(|(gauges, counters, histograms)| {
-            let mut page = Page::default();
-            for (model, value) in gauges {
-                page.add(&CONNECTIONS_OPEN, [&model, "1"], value);
-            }
-            for (model, value) in counters {
-                page.add(&REQUESTS, [&model, "1", "other", "200"], value);
-            }
-            for (model, observations) in histograms {
-                let mut histogram = hist::Histogram::EMPTY;
-                observations.iter().for_each(|&ns| histogram.observe(u64::from(ns)));
-                page.add(&TIME_TO_FIRST_TOKEN, [&model, "1", "other"], Value::Histogram(Box::new(histogram)));
-            }
-            page.sort().unwrap();
-            page
-        })
-    }
-
-    fn flat(samples: &[wire::Sample], histograms: &[wire::Histogram]) -> Vec<u64> {
-        let number = |sample: &wire::Sample| vec![sample.value.to_bits(), sample.timestamp as u64];
-        let histogram = |histogram: &wire::Histogram| {
-            let of = wire::Histogram { start_timestamp: 0, ..histogram.clone() };
-            of.encode_to_vec().into_iter().map(u64::from).collect::<Vec<_>>()
-        };
-        samples.iter().flat_map(number).chain(histograms.iter().flat_map(histogram)).collect()
-    }
-
-    fn decode(body: &Body, protocol: Protocol) -> Vec<Flat> {
-        let bytes = snap::raw::Decoder::new().decompress_vec(&body.bytes).unwrap();
-        match protocol {
-            Protocol::V1 => v1::WriteRequest::decode(bytes.as_slice())
-                .unwrap()
-                .timeseries
-                .into_iter()
-                .map(|series| {
-                    let values = flat(&series.samples, &series.histograms);
-                    (series.labels.into_iter().map(|label| (label.name, label.value)).collect(), values)
-                })
-                .collect(),
-            Protocol::V2 => {
-                let request = v2::Request::decode(bytes.as_slice()).unwrap();
-                let symbol = |position: u32| request.symbols[position as usize].clone();
-                request
-                    .timeseries
-                    .iter()
-                    .map(|series| {
-                        let labels = series.labels_refs.chunks(2).map(|pair| (symbol(pair[0]), symbol(pair[1])));
-                        (labels.collect(), flat(&series.samples, &series.histograms))
-                    })
-                    .collect()
-            }
-        }
-    }
-
-    fn form(protocol: Protocol) -> Form {
-        Form { protocol, native: true, classic: true }
-    }
-
-    proptest! {
-        #[test]
-        fn both_protocols_say_the_same_and_the_spool_keeps_it(page in page()) {
-            let identity = Identity { labels: vec![("job".to_owned(), "a".to_owned())] };
-            let record = Record::new(&page, &[], &identity, 17, 3);
-            let kept = Record::from_bytes(&record.to_bytes().unwrap()).unwrap();
-            prop_assert_eq!(&kept.symbols, &record.symbols);
-            prop_assert_eq!(kept.len() as usize, page.families.iter().map(|family| family.samples.len()).sum::<usize>());
-            let [one, two] = [Protocol::V1, Protocol::V2]
-                .map(|protocol| decode(&body(&kept, 0..kept.len(), form(protocol)).unwrap(), protocol));
-            prop_assert_eq!(&one, &two);
-        }
-
-        #[test]
-        fn pieces_together_are_the_whole(page in page(), cut in 0.0..1.0) {
-            let record = Record::new(&page, &[], &Identity::default(), 17, 3);
-            let all = record.len();
-            let cut = (f64::from(all) * cut) as u32;
-            for protocol in [Protocol::V1, Protocol::V2] {
-                let part = |range| decode(&body(&record, range, form(protocol)).unwrap(), protocol);
-                let mut pieces = part(0..cut);
-                pieces.extend(part(cut..all));
-                prop_assert_eq!(pieces, part(0..all));
-            }
-        }
-
-        #[test]
-        fn batches_end_after_at_least_one_sample_and_cover_the_record(page in page()) {
-            let record = Record::new(&page, &[], &Identity::default(), 17, 3);
-            let mut from = 0;
-            while from < record.len() {
-                let end = batch_end(&record, from, form(Protocol::V2));
-                prop_assert!(end > from && end <= record.len());
-                from = end;
-            }
-        }
-
-        #[test]
-        fn what_is_no_record_is_refused_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let compressed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
-            for bytes in [bytes, compressed] {
-                if let Ok(record) = Record::from_bytes(&bytes) {
-                    _ = body(&record, 0..record.len(), form(Protocol::V2));
-                }
-            }
-        }
-
-        #[test]
-        fn a_record_with_a_flipped_bit_is_refused_or_still_consistent(page in page(), at in 0.0..1.0, bit in 0u8..8) {
-            let mut bytes = Record::new(&page, &[], &Identity::default(), 17, 3).encode_to_vec();
-            let at = (bytes.len() as f64 * at) as usize;
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1 << bit;
-            }
-            let compressed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
-            if let Ok(record) = Record::from_bytes(&compressed) {
-                _ = body(&record, 0..record.len(), form(Protocol::V1));
-            }
-        }
-    }
-}
+#[path = "encode_tests.rs"]
+mod tests;

@@ -7,15 +7,16 @@
 //! counts are written together.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::spool::Reason;
+use crate::state_file;
 
 /// What became of samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +57,9 @@ pub struct Receiver {
     pub only_v1_ms: Option<i64>,
     /// When it was found to take no native histograms.
     pub no_native_ms: Option<i64>,
+    /// Whether it has confirmed 2.0. Absent where it has not, so that ledgers of before keep their checksum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub knows_v2: bool,
 }
 
 impl Ledger {
@@ -66,12 +70,25 @@ impl Ledger {
         Self { begin, seq, end: seq, acknowledged: 0, rejected: 0, dropped: BTreeMap::new(), receiver }
     }
 
-    /// Moves the cursor over `range`, which begins where it is. What lies behind it already counts once.
+    /// Moves the cursor over `range`, which begins where it is. What the cursor has passed already counts once.
     pub fn settle(&mut self, range: Range<u64>, outcome: Outcome) {
+        self.settle_some(range, 0, outcome, outcome);
+    }
+
+    /// The same for a range of which `some` samples have one outcome, and all others another.
+    pub fn settle_some(&mut self, range: Range<u64>, some: u64, outcome: Outcome, others: Outcome) {
         debug_assert!(range.start <= self.seq, "samples are settled in order");
         let count = range.end.saturating_sub(self.seq);
+        let some = some.min(count);
         self.seq += count;
+        self.add(some, outcome);
+        self.add(count - some, others);
+    }
+
+    fn add(&mut self, count: u64, outcome: Outcome) {
         match outcome {
+            // A reason without samples is no reason.
+            _ if count == 0 => {}
             Outcome::Acknowledged => self.acknowledged += count,
             Outcome::Rejected => self.rejected += count,
             Outcome::Dropped(reason) => *self.dropped.entry(reason).or_default() += count,
@@ -100,6 +117,9 @@ impl Ledger {
 
 /// Bytes of a slot: a ledger has some hundred, and a URL at most 2048.
 const SLOT: usize = 8 << 10;
+
+/// A file larger than this is none of ours.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A ledger in its slot: a checksum keeps a flipped digit from moving the cursor.
 #[derive(Serialize, Deserialize)]
@@ -136,7 +156,7 @@ impl Sealed {
 /// # Errors
 /// The file cannot be read, or what it says is not to be trusted.
 pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
-    let bytes = match fs::read(path) {
+    let bytes = match state_file::read(path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -151,7 +171,7 @@ pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
 /// # Errors
 /// The disk refuses.
 pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+    let mut file = match state_file::open(path, true, MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return create(path, ledger),
         file => file?,
     };
@@ -172,14 +192,14 @@ pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
 /// get their place on the disk now, while there is some.
 fn create(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let new = path.with_extension("new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let file = state_file::create(&new)?;
     let made = file.write_all_at(&text(0, ledger, 2 * SLOT)?, 0).and_then(|()| file.sync_data());
     if let Err(error) = made.and_then(|()| fs::rename(&new, path)) {
         // What it takes is better left to the spool.
         _ = fs::remove_file(&new);
         return Err(error);
     }
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent().map_or(Ok(()), state_file::sync_folder)
 }
 
 /// A ledger as a slot has it, and spaces: so that the file can be read by a person, and a longer ledger that was there before
@@ -199,15 +219,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_sample_is_counted_once(
-            begin in 0u64..1000, steps in prop::collection::vec((0u64..50, 0u64..50, 0usize..4), 0..60)
+            begin in 0u64..1000, steps in prop::collection::vec((0u64..50, 0u64..50, 0u64..60, 0usize..4), 0..60)
         ) {
             let outcomes = [
                 Outcome::Acknowledged, Outcome::Rejected, Outcome::Dropped(Reason::Size), Outcome::Dropped(Reason::Age),
             ];
             let mut ledger = Ledger::new(begin);
-            for (back, length, outcome) in steps {
+            for (back, length, some, outcome) in steps {
                 let from = ledger.seq.saturating_sub(back);
-                ledger.settle(from..from + length, outcomes[outcome]);
+                ledger.settle_some(from..from + length, some, outcomes[outcome], outcomes[(outcome + 1) % 4]);
                 prop_assert!(ledger.holds());
                 let end = ledger.seq + back;
                 let settled = ledger.acknowledged + ledger.rejected + ledger.dropped.values().sum::<u64>();

@@ -16,7 +16,9 @@ mod dead_letter;
 mod destination;
 pub mod encode;
 pub mod ledger;
+mod queue;
 pub mod record;
+pub mod refused;
 pub mod sender;
 pub mod series;
 mod service;
@@ -24,7 +26,6 @@ pub mod spool;
 pub mod stale;
 pub mod wire;
 
-use std::env;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,13 +38,11 @@ use crate::collector::Pages;
 use crate::config::Config;
 use crate::slot::Slot;
 use crate::sources::remote_write::Numbers;
+use crate::state_file;
 use client::{Client, UrlError};
 pub use collector::Told;
 use record::Identity;
 use sender::Settings;
-
-/// Where the spool is when neither the configuration nor systemd says.
-const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
 
 /// How long the thread may take to end; a disk that hangs longer is left behind.
 const GRACE: Duration = Duration::from_secs(3);
@@ -96,11 +95,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
     for (name, destination) in config.destinations() {
         let client =
             Client::new(&destination).map_err(|error| StartError::Destination { name: name.clone(), error })?;
-        let settings = Settings {
-            protocol: destination.protocol,
-            histograms: config.remote_write.histograms,
-            denied: destination.denied,
-        };
+        let settings = Settings::of(&destination);
         clients.push((name, client, settings));
     }
     Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients, told: None }))
@@ -197,11 +192,7 @@ pub fn differs(old: &Config, new: &Config) -> bool {
 /// Where the spool is.
 #[must_use]
 pub fn folder(config: &Config) -> PathBuf {
-    config.remote_write.directory.clone().unwrap_or_else(|| {
-        // A list, separated by colons, of which the first is the one that the unit names first.
-        let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
-        systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into()).join("remote-write")
-    })
+    config.remote_write.directory.clone().unwrap_or_else(|| state_file::folder().join("remote-write"))
 }
 
 /// The labels that every series gets.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use crate::collector::{Collected, Pages, wall_ms};
 use crate::config::Config;
 use crate::slot::Slot;
 use crate::sources::remote_write::Numbers;
+use crate::state_file;
 
 /// How often what was collected and what was answered is written through to the disk.
 const SYNC: Duration = Duration::from_secs(1);
@@ -62,8 +63,16 @@ pub(super) async fn run<P: Pages>(
 /// file there is nothing to share either.
 fn lock(folder: &Path) -> Option<Option<File>> {
     let open = || {
-        fs::create_dir_all(folder)?;
-        File::options().create(true).truncate(false).write(true).open(folder.join("lock"))
+        state_file::create_folder(folder)?;
+        let path = folder.join("lock");
+        state_file::open_or_create(&path).or_else(|error| {
+            if error.kind() != io::ErrorKind::InvalidData {
+                return Err(error);
+            }
+            let aside = state_file::put_aside(&path, "damaged")?;
+            warn!(file = %path.display(), %error, aside = %aside.display(), "this is no lock file: put aside");
+            state_file::create_new(&path)
+        })
     };
     let file = match open() {
         Ok(file) => file,
@@ -229,8 +238,10 @@ impl Past {
         match ledger::read(path) {
             Ok(ledger) => ledger.map_or(Self::New, Self::Known),
             Err(error) => {
-                warn!(file = %path.display(), %error, "this ledger is not to be trusted: put aside, and what waits is sent anew");
-                _ = fs::rename(path, path.with_extension("damaged"));
+                warn!(file = %path.display(), %error, "this ledger cannot be trusted: put aside, and what waits is sent again");
+                if let Err(error) = state_file::put_aside(path, "damaged") {
+                    error!(file = %path.display(), %error, "it cannot be put aside: remove it, nothing is released until then");
+                }
                 Self::Damaged
             }
         }

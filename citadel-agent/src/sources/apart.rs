@@ -12,9 +12,10 @@ use tokio::sync::watch;
 
 use super::storage::{directories, disks, filesystems, raid, smart};
 use super::system::{network, sensors};
-use super::{Outcome, Reading};
+use super::{Reading, Taken};
 use crate::config::resolved::Config;
 use crate::host::Roots;
+use crate::host::skipped::{Skipped, Tally};
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 
@@ -53,28 +54,30 @@ pub(super) struct Source {
     /// The section whose page carries it.
     pub(super) section: Section,
     pace: Pace,
-    read: fn(&Context, &mut Page) -> Reading,
+    read: fn(&Context, &mut Page, &mut Skipped) -> Reading,
 }
 
 /// All of them.
 pub(super) const SOURCES: &[Source] = &[
-    system("netclass", |context, page| network::read_attributes(&context.roots, page)),
-    system("hwmon", |context, page| sensors::read_hwmon(&context.roots, page)),
-    system("thermal_zone", |context, page| sensors::read_thermal(&context.roots, page)),
-    system("cpufreq", |context, page| sensors::read_cpufreq(&context.roots, page)),
+    system("netclass", |context, page, skipped| network::read_attributes(&context.roots, page, skipped)),
+    system("hwmon", |context, page, skipped| sensors::read_hwmon(&context.roots, page, skipped)),
+    system("thermal_zone", |context, page, skipped| sensors::read_thermal(&context.roots, page, skipped)),
+    system("cpufreq", |context, page, skipped| sensors::read_cpufreq(&context.roots, page, skipped)),
     storage("filesystem", Pace::Scrape, filesystems::read),
     // The file waits for an array that is being reconfigured.
-    storage("mdadm", Pace::Scrape, |context, page| raid::read(&context.roots, page)),
-    storage("nvme", Pace::Scrape, |context, page| disks::read_nvme(&context.roots, page)),
+    storage("mdadm", Pace::Scrape, |context, page, skipped| raid::read(&context.roots, page, skipped)),
+    storage("nvme", Pace::Scrape, |context, page, skipped| disks::read_nvme(&context.roots, page, skipped)),
     storage("smart", Pace::Spaced(|config| config.storage.smart_interval), smart::read),
-    storage("directories", Pace::Spaced(|config| config.storage.directory_interval), directories::read),
+    storage("directories", Pace::Spaced(|config| config.storage.directory_interval), |context, page, _| {
+        directories::read(context, page)
+    }),
 ];
 
-const fn system(name: &'static str, read: fn(&Context, &mut Page) -> Reading) -> Source {
+const fn system(name: &'static str, read: fn(&Context, &mut Page, &mut Skipped) -> Reading) -> Source {
     Source { name, section: Section::System, pace: Pace::Scrape, read }
 }
 
-const fn storage(name: &'static str, pace: Pace, read: fn(&Context, &mut Page) -> Reading) -> Source {
+const fn storage(name: &'static str, pace: Pace, read: fn(&Context, &mut Page, &mut Skipped) -> Reading) -> Source {
     Source { name, section: Section::Storage, pace, read }
 }
 
@@ -112,26 +115,14 @@ struct State {
     /// Since when a read is under way.
     busy: Option<Instant>,
     newest: Option<Sample>,
+    skipped: Tally,
 }
-
-/// What a read took: nothing where there is no such thing on this host; on a failure, what there is all the same, and why for people.
-type Taken = Result<Option<Page>, (Page, String)>;
 
 /// What a read gave.
 struct Sample {
     at: Instant,
     took: Duration,
-    page: Taken,
-}
-
-/// What a scrape finds of a source.
-pub(super) enum Found {
-    /// Nobody has asked for it yet, or this host has no such thing.
-    Nothing,
-    /// A page, and how long reading it took.
-    Page(Page, Duration),
-    /// It failed, or is still being read: what there is all the same, why, and how long that took.
-    Failed(Page, String, Duration),
+    taken: Taken,
 }
 
 impl Default for Readers {
@@ -153,13 +144,13 @@ impl Readers {
     }
 
     /// Begins the reads of a section, or of all, that are due; the future is done when those are that a scrape waits for, at the
-    /// latest after `within`.
+    /// latest after `within`. It gives how many reads had finished by then.
     pub fn refresh(
         &self,
         section: Option<Section>,
         context: &Context,
         within: Duration,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl Future<Output = u64> + Send + use<> {
         let mut finished = self.finished.subscribe();
         let wanted = |source: &Source| section.is_none_or(|section| source.section == section);
         let awaited: Vec<usize> =
@@ -174,6 +165,7 @@ impl Readers {
             };
             // Whoever is late gives way.
             _ = tokio::time::timeout(within, all_read).await;
+            *readers.finished.borrow()
         }
     }
 
@@ -195,26 +187,24 @@ impl Readers {
         let (readers, context) = (self.clone(), context.clone());
         let read = move || {
             // However the read ends, also by a panic, it is no longer under way.
-            let mut done =
-                Done { readers, index, began, page: Err((Page::default(), "its read ended in a panic".to_owned())) };
+            let panicked = Taken::Failed(Page::default(), "its read ended in a panic".to_owned());
+            let mut done = Done { readers, index, began, taken: panicked, skipped: Skipped::default() };
             let mut page = Page::default();
-            done.page = match (source.read)(&context, &mut page) {
-                Ok(Outcome::Read) => Ok(Some(page)),
-                Ok(Outcome::Absent) => Ok(None),
-                Ok(Outcome::Partly(error)) => Err((page, error.to_string())),
-                Err(error) => Err((Page::default(), error.to_string())),
-            };
+            let answer = (source.read)(&context, &mut page, &mut done.skipped);
+            done.taken = Taken::of(answer, page, &mut done.skipped);
         };
         let spawned = thread::Builder::new().name(source.name.to_owned()).stack_size(256 << 10).spawn(read);
         if let Err(error) = spawned {
-            self.finish(index, began, Err((Page::default(), format!("no thread to read it: {error}"))));
+            let failed = Taken::Failed(Page::default(), format!("no thread to read it: {error}"));
+            self.finish(index, began, failed, &Skipped::default());
         }
         matches!(source.pace, Pace::Scrape)
     }
 
-    fn finish(&self, index: usize, began: Instant, page: Taken) {
-        let sample = Sample { at: Instant::now(), took: began.elapsed(), page };
+    fn finish(&self, index: usize, began: Instant, taken: Taken, skipped: &Skipped) {
+        let sample = Sample { at: Instant::now(), took: began.elapsed(), taken };
         let mut state = self.state(index);
+        state.skipped.add(SOURCES[index].name, skipped);
         state.busy = None;
         let old = state.newest.replace(sample);
         drop(state);
@@ -228,9 +218,10 @@ impl Readers {
         (0..SOURCES.len()).all(|index| self.state(index).busy.is_none())
     }
 
-    /// What there is of a source now.
-    pub(super) fn take(&self, index: usize) -> Found {
+    /// What there is of a source now, how long reading it took, and how much was skipped so far.
+    pub(super) fn take(&self, index: usize) -> (Taken, Duration, u64) {
         let state = self.state(index);
+        let skipped = state.skipped.total();
         if let Some(since) = state.busy {
             let waited = since.elapsed();
             let usable = match (SOURCES[index].pace, &state.newest) {
@@ -241,18 +232,13 @@ impl Readers {
                 (Pace::Spaced(_), _) => waited < SPACED_PATIENCE,
             };
             if !usable {
-                return Found::Failed(
-                    Page::default(),
-                    format!("reading it has taken {:.1} s so far", waited.as_secs_f64()),
-                    waited,
-                );
+                let why = format!("reading it has taken {:.1} s so far", waited.as_secs_f64());
+                return (Taken::Failed(Page::default(), why), waited, skipped);
             }
         }
         match &state.newest {
-            None => Found::Nothing,
-            Some(Sample { page: Ok(None), .. }) => Found::Nothing,
-            Some(Sample { page: Ok(Some(page)), took, .. }) => Found::Page(page.clone(), *took),
-            Some(Sample { page: Err((page, error)), took, .. }) => Found::Failed(page.clone(), error.clone(), *took),
+            None => (Taken::Nothing, Duration::ZERO, skipped),
+            Some(Sample { taken, took, .. }) => (taken.clone(), *took, skipped),
         }
     }
 
@@ -266,12 +252,13 @@ struct Done {
     readers: Readers,
     index: usize,
     began: Instant,
-    page: Taken,
+    taken: Taken,
+    skipped: Skipped,
 }
 
 impl Drop for Done {
     fn drop(&mut self) {
-        let page = std::mem::replace(&mut self.page, Ok(None));
-        self.readers.finish(self.index, self.began, page);
+        let taken = std::mem::replace(&mut self.taken, Taken::Nothing);
+        self.readers.finish(self.index, self.began, taken, &self.skipped);
     }
 }

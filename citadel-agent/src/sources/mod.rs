@@ -1,13 +1,14 @@
 //! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
 //! fixture; one that may take long belongs into the table of [`apart`].
 
-pub mod alerts;
 pub mod apart;
 mod discovery;
 pub mod engine;
 mod gpu;
 pub mod health;
+mod http;
 mod models;
+pub mod parsers;
 mod probes;
 mod process;
 pub mod processes;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use self::apart::{Found, Readers};
+use self::apart::Readers;
 use self::health::Probes;
 use self::services::Services;
 use crate::config::resolved::Config;
@@ -32,9 +33,11 @@ use crate::discovery::watch::Discovered;
 use crate::ebpf::families::Families;
 use crate::gpu::Gpu;
 use crate::host::Roots;
+use crate::host::skipped::{Skipped, Tally};
+use crate::http::Dropped;
 use crate::metrics::catalogue::Section;
-use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SUCCESS};
-use crate::metrics::family::{Page, Value};
+use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SKIPPED, SOURCE_SUCCESS};
+use crate::metrics::family::{Page, PageError, Value};
 use crate::slot::Slot;
 
 /// What sources read from.
@@ -48,7 +51,9 @@ pub struct Origin<'a> {
     /// What discovery knows besides.
     pub discovered: &'a Discovered,
     /// The alerts' figures, once there are any.
-    pub alerts: &'a Slot<alerts::Numbers>,
+    pub alerts: &'a Slot<crate::alerts::Numbers>,
+    /// What the HTTP listeners dropped.
+    pub http_dropped: &'a Dropped,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
@@ -91,70 +96,80 @@ pub struct Source {
     pub name: &'static str,
     /// The section whose page carries it.
     pub section: Section,
-    /// Reads it. An error keeps the whole of it off the page.
-    read: fn(&mut Origin<'_>, &mut Page) -> Reading,
+    /// Reads it. What it cannot read it skips and notes; an error keeps the whole of it off the page.
+    read: fn(&mut Origin<'_>, &mut Page, &mut Skipped) -> Reading,
+}
+
+/// What the alerts say of themselves.
+fn alerts(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let numbers = origin.alerts.newest();
+    let added = numbers.is_some_and(|newest| newest.value.add_to(page));
+    Ok(if added { Outcome::Read } else { Outcome::Absent })
 }
 
 /// All sources that the scrape reads itself.
 pub const SOURCES: &[Source] = &[
-    Source { name: "gpu", section: Section::Gpu, read: gpu::read },
-    Source { name: "gpu_models", section: Section::Models, read: gpu::read_models },
-    Source { name: "models", section: Section::Models, read: models::read },
-    Source { name: "health", section: Section::Models, read: health::read },
-    Source { name: "engine", section: Section::Models, read: engine::read },
+    Source { name: "gpu", section: Section::Gpu, read: |origin, page, _| gpu::read(origin, page) },
+    Source { name: "gpu_models", section: Section::Models, read: |origin, page, _| gpu::read_models(origin, page) },
+    Source { name: "models", section: Section::Models, read: |origin, page, _| models::read(origin, page) },
+    Source { name: "health", section: Section::Models, read: |origin, page, _| health::read(origin, page) },
+    Source { name: "engine", section: Section::Models, read: |origin, page, _| engine::read(origin, page) },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
-    Source { name: "processes", section: Section::Models, read: processes::read },
-    Source { name: "sched", section: Section::Models, read: sched::read },
-    Source { name: "syscalls", section: Section::Models, read: syscalls::read },
-    Source { name: "probes", section: Section::Agent, read: probes::read },
-    Source { name: "alerts", section: Section::Agent, read: alerts::read },
-    Source { name: "process", section: Section::Agent, read: process::read },
-    Source { name: "remote_write", section: Section::Agent, read: remote_write::read },
-    system("cpu", |origin, page| system::cpu::read(origin.roots, &mut origin.memory.cpu, page)),
-    system("stat", |origin, page| system::load::read_stat(origin.roots, page)),
-    system("meminfo", |origin, page| system::memory::read_meminfo(origin.roots, page)),
-    system("meminfo_numa", |origin, page| system::memory::read_numa(origin.roots, page)),
-    system("vmstat", |origin, page| system::memory::read_vmstat(origin.roots, page)),
-    system("loadavg", |origin, page| system::load::read_averages(origin.roots, page)),
-    system("pressure", |origin, page| system::load::read_pressure(origin.roots, page)),
-    system("schedstat", |origin, page| system::load::read_schedstat(origin.roots, page)),
-    system("netdev", |origin, page| system::network::read_devices(origin.roots, page)),
-    system("bonding", |origin, page| system::network::read_bonds(origin.roots, page)),
-    system("netstat", |origin, page| system::protocols::read_netstat(origin.roots, page)),
-    system("sockstat", |origin, page| system::protocols::read_sockstat(origin.roots, page)),
-    system("softnet", |origin, page| system::protocols::read_softnet(origin.roots, page)),
-    system("udp_queues", |origin, page| system::protocols::read_udp(origin.roots, page)),
-    system("arp", |origin, page| system::protocols::read_arp(origin.roots, page)),
-    system("conntrack", |origin, page| system::protocols::read_conntrack(origin.roots, page)),
-    system("filefd", |origin, page| system::kernel::read_filefd(origin.roots, page)),
-    system("entropy", |origin, page| system::kernel::read_entropy(origin.roots, page)),
-    system("uname", |_, page| system::kernel::read_uname(page)),
-    system("os", |origin, page| system::kernel::read_os(origin.roots, page)),
-    system("time", |origin, page| system::clock::read_time(origin.roots, page)),
-    system("timex", |_, page| system::clock::read_timex(page)),
-    system("edac", |origin, page| system::sensors::read_edac(origin.roots, page)),
+    Source { name: "processes", section: Section::Models, read: |origin, page, _| processes::read(origin, page) },
+    Source { name: "sched", section: Section::Models, read: |origin, page, _| sched::read(origin, page) },
+    Source { name: "syscalls", section: Section::Models, read: |origin, page, _| syscalls::read(origin, page) },
+    Source { name: "probes", section: Section::Agent, read: |origin, page, _| probes::read(origin, page) },
+    Source { name: "http", section: Section::Agent, read: |origin, page, _| http::read(origin, page) },
+    Source { name: "alerts", section: Section::Agent, read: |origin, page, _| alerts(origin, page) },
+    Source { name: "process", section: Section::Agent, read: |origin, page, _| process::read(origin, page) },
+    Source { name: "remote_write", section: Section::Agent, read: |origin, page, _| remote_write::read(origin, page) },
+    system("cpu", |origin, page, skipped| system::cpu::read(origin.roots, &mut origin.memory.cpu, page, skipped)),
+    system("stat", |origin, page, skipped| system::load::read_stat(origin.roots, page, skipped)),
+    system("meminfo", |origin, page, skipped| system::memory::read_meminfo(origin.roots, page, skipped)),
+    system("meminfo_numa", |origin, page, skipped| system::memory::read_numa(origin.roots, page, skipped)),
+    system("vmstat", |origin, page, skipped| system::memory::read_vmstat(origin.roots, page, skipped)),
+    system("loadavg", |origin, page, skipped| system::load::read_averages(origin.roots, page, skipped)),
+    system("pressure", |origin, page, skipped| system::load::read_pressure(origin.roots, page, skipped)),
+    system("schedstat", |origin, page, skipped| system::load::read_schedstat(origin.roots, page, skipped)),
+    system("netdev", |origin, page, skipped| system::network::read_devices(origin.roots, page, skipped)),
+    system("bonding", |origin, page, _| system::network::read_bonds(origin.roots, page)),
+    system("netstat", |origin, page, skipped| system::protocols::read_netstat(origin.roots, page, skipped)),
+    system("sockstat", |origin, page, skipped| system::protocols::read_sockstat(origin.roots, page, skipped)),
+    system("softnet", |origin, page, skipped| system::protocols::read_softnet(origin.roots, page, skipped)),
+    system("udp_queues", |origin, page, skipped| system::protocols::read_udp(origin.roots, page, skipped)),
+    system("arp", |origin, page, skipped| system::protocols::read_arp(origin.roots, page, skipped)),
+    system("conntrack", |origin, page, skipped| system::protocols::read_conntrack(origin.roots, page, skipped)),
+    system("filefd", |origin, page, skipped| system::kernel::read_filefd(origin.roots, page, skipped)),
+    system("entropy", |origin, page, skipped| system::kernel::read_entropy(origin.roots, page, skipped)),
+    system("uname", |_, page, _| system::kernel::read_uname(page)),
+    system("os", |origin, page, skipped| system::kernel::read_os(origin.roots, page, skipped)),
+    system("time", |origin, page, skipped| system::clock::read_time(origin.roots, page, skipped)),
+    system("timex", |_, page, _| system::clock::read_timex(page)),
+    system("edac", |origin, page, skipped| system::sensors::read_edac(origin.roots, page, skipped)),
     Source {
         name: "diskstats",
         section: Section::Storage,
-        read: |origin, page| storage::disks::read_stats(origin.roots, page),
+        read: |origin, page, skipped| storage::disks::read_stats(origin.roots, page, skipped),
     },
     Source { name: "systemd", section: Section::Services, read: services::read },
 ];
 
-const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page) -> Reading) -> Source {
+const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page, &mut Skipped) -> Reading) -> Source {
     Source { name, section: Section::System, read }
 }
 
-/// Which sources fail, so that each failure and each recovery is logged once.
+/// Which sources fail, so that each failure and each recovery is logged once, and how much they have skipped.
 #[derive(Debug)]
 pub struct Health {
     sources: [Trouble; SOURCES.len()],
     apart: [Trouble; apart::SOURCES.len()],
+    skipped: [Tally; SOURCES.len()],
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { sources: [Trouble::default(); SOURCES.len()], apart: [Trouble::default(); apart::SOURCES.len()] }
+        let (sources, apart) = ([Trouble::default(); SOURCES.len()], [Trouble::default(); apart::SOURCES.len()]);
+        Self { sources, apart, skipped: std::array::from_fn(|_| Tally::default()) }
     }
 }
 
@@ -190,55 +205,79 @@ impl Trouble {
     }
 }
 
-/// Reads the sources of a section and of the agent itself, or all of them. A source that fails is left out, and said.
+/// What came of a read.
+#[derive(Clone)]
+enum Taken {
+    /// There is no such source here.
+    Nothing,
+    /// Its page.
+    Page(Page),
+    /// It failed: what there is all the same, and why, for people.
+    Failed(Page, String),
+}
+
+impl Taken {
+    /// Of what a source answered, what it put on its page and what it skipped: if it skipped all that there is, it failed.
+    fn of(answer: Reading, mut page: Page, skipped: &mut Skipped) -> Self {
+        // Prometheus refuses a page on which a series is twice, so that a host with two devices of one name would have no
+        // metrics at all.
+        if let Err(PageError::Duplicate { .. }) = page.sort() {
+            page.remove_doubles().iter().for_each(|double| skipped.note("series that is there twice", double));
+        }
+        if let Err(error) = page.sort() {
+            return Self::Failed(Page::default(), error.to_string());
+        }
+        match answer {
+            Ok(Outcome::Read | Outcome::Absent) if page.families.is_empty() && !skipped.is_empty() => {
+                Self::Failed(page, skipped.summary())
+            }
+            Ok(Outcome::Read) => Self::Page(page),
+            Ok(Outcome::Absent) => Self::Nothing,
+            Ok(Outcome::Partly(error)) => Self::Failed(page, error.to_string()),
+            Err(error) => Self::Failed(Page::default(), error.to_string()),
+        }
+    }
+}
+
+/// Reads the sources of a section and of the agent itself, or all of them. A source that fails is omitted and logged.
 ///
 /// Of the sources that are read apart it takes what there is: [`Readers::refresh`] comes first.
 pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut Health) -> Page {
     let mut page = Page::default();
     let wanted = |own: Section| section.is_none_or(|section| own == section || own == Section::Agent);
-    for (source, trouble) in SOURCES.iter().zip(&mut health.sources) {
+    for ((source, trouble), tally) in SOURCES.iter().zip(&mut health.sources).zip(&mut health.skipped) {
         if !wanted(source.section) {
             continue;
         }
         let begin = Instant::now();
-        let mut own = Page::default();
-        let outcome = match (source.read)(origin, &mut own) {
-            Ok(Outcome::Absent) => continue,
-            Ok(Outcome::Read) => (own, None),
-            Ok(Outcome::Partly(error)) => (own, Some(error.to_string())),
-            Err(error) => (Page::default(), Some(error.to_string())),
-        };
-        include(&mut page, source.name, outcome, begin.elapsed(), trouble);
+        let (mut own, mut skipped) = (Page::default(), Skipped::default());
+        let answer = (source.read)(origin, &mut own, &mut skipped);
+        let taken = Taken::of(answer, own, &mut skipped);
+        tally.add(source.name, &skipped);
+        include(&mut page, source.name, taken, begin.elapsed(), tally.total(), trouble);
     }
     for (index, (source, trouble)) in apart::SOURCES.iter().zip(&mut health.apart).enumerate() {
-        if !wanted(source.section) {
-            continue;
-        }
-        match origin.readers.take(index) {
-            Found::Nothing => {}
-            Found::Page(own, took) => include(&mut page, source.name, (own, None), took, trouble),
-            Found::Failed(own, error, took) => include(&mut page, source.name, (own, Some(error)), took, trouble),
+        if wanted(source.section) {
+            let (taken, took, skipped) = origin.readers.take(index);
+            include(&mut page, source.name, taken, took, skipped, trouble);
         }
     }
     page
 }
 
-/// Adds what a source has read to the page, and says how it went.
-fn include(page: &mut Page, name: &'static str, read: (Page, Option<String>), took: Duration, trouble: &mut Trouble) {
-    // Prometheus refuses a page on which a series is twice, so that a host with two devices of one name would have no
-    // metrics at all: only the source that sees them goes without.
-    let (mut own, failure) = read;
-    let failure = match own.sort() {
-        Ok(()) => {
-            page.append(own);
-            failure
-        }
-        Err(error) => Some(error.to_string()),
+/// Adds what a source has read to the page, and how that went.
+fn include(page: &mut Page, name: &'static str, taken: Taken, took: Duration, skipped: u64, trouble: &mut Trouble) {
+    let (own, failure) = match taken {
+        Taken::Nothing => return,
+        Taken::Page(own) => (own, None),
+        Taken::Failed(own, why) => (own, Some(why)),
     };
+    page.append(own);
     let success = failure.is_none();
     trouble.note(name, failure.as_deref(), Instant::now());
     page.add(&SOURCE_SUCCESS, [name], Value::Integer(u64::from(success)));
     page.add(&SOURCE_DURATION, [name], Value::Float(took.as_secs_f64()));
+    page.add(&SOURCE_SKIPPED, [name], Value::Integer(skipped));
 }
 
 #[cfg(test)]

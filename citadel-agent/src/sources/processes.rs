@@ -11,6 +11,7 @@ use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
 use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
 use crate::metrics::family::{Page, Value};
+use crate::printable::escaped;
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     for model in origin.inventory.in_page_order() {
@@ -33,7 +34,9 @@ fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, served: &str,
     let pid = of.main.map(|pid| pid.to_string()).unwrap_or_default();
     let exe = of.exe.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let unit = of.unit.as_deref().unwrap_or_default();
-    page.add(&INFO, [model, port, unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
+    // Any user names files and cgroups as they like.
+    let (exe, unit) = (escaped(&exe), escaped(unit));
+    page.add(&INFO, [model, port, &unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
 }
 
 /// The ports with connections of TLS or HTTP/2, of which requests and latency are not measured, and how many there were.

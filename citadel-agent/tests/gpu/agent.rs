@@ -195,6 +195,35 @@ fn a_servers_whole_process_tree_is_found_on_the_gpu() {
 }
 
 #[test]
+fn a_worker_in_a_pid_namespace_of_its_own_is_its_models() {
+    // As in a container: inside it is process 1, and NVML names it by the number that it has outside.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let mut holder = Command::new("unshare")
+        .args(own)
+        .args(["--pid", "--fork", "--kill-child", "sleep", "60"])
+        .spawn()
+        .expect("unshare is part of util-linux");
+    let children = format!("/proc/{0}/task/{0}/children", holder.id());
+    let begin = Instant::now();
+    let worker: u32 = loop {
+        let listed = fs::read_to_string(&children).unwrap_or_default();
+        if let Some(Ok(pid)) = listed.split_whitespace().next().map(str::parse) {
+            break pid;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no process in a namespace: run as root, or allow user namespaces");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Installed::new(folder.path(), &host(vec![h100(0, &[(worker, 2000, 40)])]), &[]).unwrap();
+    let agent = Agent::with_models(folder.path(), &fake, &[(server.local_addr().unwrap().port(), "phi3")]);
+    let memory = || value(&agent.parsed("/metrics/models"), "citadel_model_gpu_memory_bytes", &[("model", "phi3")]);
+    agent.until("model", |_| memory() == Some(2000.0 * 1048576.0));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
 fn orders_that_make_no_sense_are_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Installed::new(folder.path(), &host(vec![h100(0, &[])]), &[]).unwrap();

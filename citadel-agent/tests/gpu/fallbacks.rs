@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use citadel_agent::config::resolved::DcgmRelease;
 use citadel_agent::gpu::View;
 use citadel_agent::metrics::catalogue::Section;
 use fake_nvml::hosts::{MISSING_IN_OLD, a100_mig, h100, host, old};
@@ -73,11 +74,71 @@ fn an_ecc_event_has_the_counters_read_at_once() {
 }
 
 #[test]
+fn an_xid_of_the_memory_has_the_counters_read_at_once() {
+    let mut scenario = host(vec![h100(0, &[])]);
+    let host = Builder::new(&scenario).start();
+    let uncorrected = || {
+        let labels = [("kind", "uncorrected"), ("location", "dram")];
+        value(&host.parsed(Section::Gpu), "citadel_gpu_ecc_errors_total", &labels)
+    };
+    host.after_passes(2);
+    scenario.gpus[0].ecc.insert("1:2".to_owned(), 5);
+    // 31 says nothing of the memory.
+    scenario.events = vec![Event { gpu: 0, kind: 8, data: 31 }];
+    host.fake.set(&scenario).unwrap();
+    let xids = |xid| value(&host.parsed(Section::Gpu), "citadel_gpu_xid_errors_total", &[("xid", xid)]);
+    host.until("first Xid", || xids("31").is_some());
+    let passes = host.gpu.work().0;
+    host.after_passes(passes + 3);
+    assert_eq!(uncorrected(), Some(0.0));
+    scenario.events.push(Event { gpu: 0, kind: 8, data: 95 });
+    host.fake.set(&scenario).unwrap();
+    host.until("new count", || uncorrected() == Some(5.0));
+    assert_eq!(xids("95"), Some(1.0));
+}
+
+#[test]
+fn a_temperature_comes_from_the_newer_call_where_there_is_one() {
+    let mut scenario = host(vec![h100(0, &[])]);
+    scenario.gpus[0].temperature = Some(-4);
+    let newer = Builder::new(&scenario).start();
+    newer.after_passes(2);
+    let degrees =
+        |host: &Host| value(&host.parsed(Section::Gpu), "citadel_gpu_temperature_celsius", &[("sensor", "gpu")]);
+    assert_eq!(degrees(&newer), Some(-4.0));
+    assert!(!newer.gpu.costs().contains_key("nvmlDeviceGetTemperature"));
+    scenario.gpus[0].temperature = Some(61);
+    let older = Builder::new(&scenario).without(&["nvmlDeviceGetTemperatureV"]).start();
+    older.after_passes(2);
+    assert_eq!(degrees(&older), Some(61.0));
+}
+
+#[test]
+fn throttling_for_heat_is_one_counter_whichever_field_has_it() {
+    let seconds = |host: &Host, reason| {
+        value(&host.parsed(Section::Gpu), "citadel_gpu_throttle_seconds_total", &[("reason", reason)])
+    };
+    let mut scenario = host(vec![h100(0, &[])]);
+    let newer = Builder::new(&scenario).start();
+    newer.after_passes(2);
+    assert_eq!((seconds(&newer, "sw_thermal_slowdown"), seconds(&newer, "thermal")), (Some(0.5), None));
+    // Below the base clocks for any reason: not one of them.
+    assert_eq!(seconds(&newer, "below_base_clocks"), None);
+    let page = newer.parsed(Section::Gpu);
+    assert_eq!(value(&page, "citadel_gpu_below_base_clocks_seconds_total", &[]), Some(3.0));
+    scenario.gpus[0].fields.remove(&251);
+    scenario.gpus[0].fields.insert(75, [9_000_000_000, 0]);
+    let older = Builder::new(&scenario).start();
+    older.after_passes(2);
+    assert_eq!(seconds(&older, "sw_thermal_slowdown"), Some(9.0));
+}
+
+#[test]
 fn a_reload_changes_what_is_read() {
     let mut host = Builder::new(&host(vec![h100(0, &[])])).start();
     host.after_passes(1);
     let mut config = host.config.gpu.clone();
-    config.dcgm_compat = true;
+    config.dcgm_compat = Some(DcgmRelease::V4_8);
     host.gpu.configure(&config);
     host.config.gpu = config.clone();
     host.until("encoder", || value(&host.parsed(Section::Gpu), "DCGM_FI_DEV_ENC_UTIL", &[]) == Some(3.0));

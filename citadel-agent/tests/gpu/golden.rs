@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::{env, fs};
 
+use citadel_agent::config::resolved::DcgmRelease;
 use citadel_agent::metrics::catalogue::Section;
-use fake_nvml::hosts::{MISSING_IN_OLD, a100_mig, h100, host, old};
+use fake_nvml::hosts::{MISSING_IN_OLD, a100_mig, b200, gb200, h100, host, host_13, l40s, old};
 use fake_nvml::scenario::{Event, Scenario};
 
 use crate::host::{Builder, Host, value};
@@ -13,9 +14,10 @@ use crate::host::{Builder, Host, value};
 const OURS: [&str; 4] = ["citadel_gpu_", "citadel_model_gpu_", "citadel_source_success{source=\"gpu", "DCGM_"];
 
 /// What differs from run to run: times, and how many passes there were.
-const MOVING: [&str; 4] = [
+const MOVING: [&str; 5] = [
     "citadel_gpu_nvml_call_seconds",
     "citadel_gpu_nvml_errors_total",
+    "citadel_gpu_nvml_values_refused_total",
     "citadel_gpu_samples_total",
     "citadel_gpu_sampler_cpu_seconds_total",
 ];
@@ -70,12 +72,53 @@ fn h100s_with_models_and_strangers() {
 #[test]
 fn the_same_under_dcgm_exporters_names() {
     let scenario = frozen(host(vec![h100(0, &[(101, 40_960, 60)]), a100_mig(1)]));
-    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = true).start();
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = Some(DcgmRelease::V4_8)).start();
     host.after_passes(3);
     let page = still(&host.page(Section::Gpu));
     let dcgm: String = page.lines().filter(|line| line.contains("DCGM_")).map(|line| format!("{line}\n")).collect();
     assert!(dcgm.contains("# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION counter"), "{dcgm}");
     assert_golden("dcgm.prom", &host);
+}
+
+#[test]
+fn the_same_under_the_names_of_dcgm_exporter_4_9() {
+    let scenario = frozen(host(vec![h100(0, &[(101, 40_960, 60)]), a100_mig(1)]));
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = Some(DcgmRelease::V4_9)).start();
+    host.after_passes(3);
+    let parsed = host.parsed(Section::Gpu);
+    let of_gpu = |name| value(&parsed, name, &[("gpu", "0"), ("DCGM_FI_SYSTEM_DRIVER_VERSION", "550.54.15")]);
+    assert_eq!(of_gpu("DCGM_FI_DEV_SM_CLOCK_HERTZ"), Some(1.965e9));
+    assert_eq!(of_gpu("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL"), Some(5_000_000.0), "whole joules");
+    assert_eq!(of_gpu("DCGM_FI_DEV_GPU_UTIL_RATIO"), Some(0.87));
+    assert_eq!(of_gpu("DCGM_FI_DEV_FB_CAPACITY_BYTES"), Some(80.0 * 1024.0 * 1048576.0));
+    assert_golden("dcgm49.prom", &host);
+}
+
+#[test]
+fn a_b200_with_everything_on() {
+    let mut scenario = frozen(host_13(vec![b200(0, &[(101, 40_960, 60)])]));
+    // The page is long enough.
+    scenario.gpus[0].links = 3;
+    scenario.gpus[0].links_down = vec![1];
+    let host = Builder::new(&scenario).configured(|config| config.gpu.nvlink_fec = true).start();
+    host.after_passes(3);
+    assert_golden("b200.prom", &host);
+}
+
+#[test]
+fn a_gb200_whose_memory_is_the_operating_systems() {
+    let mut scenario = frozen(host_13(vec![gb200(0, &[(101, 40_960, 60), (102, 1024, 5)])]));
+    scenario.confidential = Some(1);
+    let host = Builder::new(&scenario).model("mixtral", 11400, [101]).start();
+    host.after_passes(3);
+    assert_golden("gb200.prom", &host);
+}
+
+#[test]
+fn an_l40s_with_guests() {
+    let host = Builder::new(&frozen(host_13(vec![l40s(0)]))).start();
+    host.after_passes(3);
+    assert_golden("l40s.prom", &host);
 }
 
 #[test]
@@ -119,7 +162,7 @@ fn xids_of_a_gpu() {
     let mut scenario = frozen(host(vec![h100(0, &[]), h100(1, &[])]));
     let xid = |gpu, data| Event { gpu, kind: 8, data };
     scenario.events = vec![xid(0, 31), xid(1, 94), xid(0, 31), Event { gpu: 1, kind: 2, data: 0 }];
-    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = true).start();
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = Some(DcgmRelease::V4_8)).start();
     host.until("second Xid", || {
         value(&host.parsed(Section::Gpu), "citadel_gpu_xid_errors_total", &[("xid", "31")]) == Some(2.0)
     });

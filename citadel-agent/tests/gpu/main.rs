@@ -5,8 +5,11 @@ mod agent;
 mod failures;
 mod fake;
 mod fallbacks;
+mod garbage;
 mod golden;
 mod host;
+mod links;
+mod missing;
 mod orders;
 mod scale;
 

@@ -58,7 +58,7 @@ fn xids_that_nvml_cannot_deliver_come_from_the_kernels_log_and_none_counts_twice
     scenario.events = vec![Event { gpu: 0, kind: 8, data: 31 }];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _guard = runtime.enter();
-    let builder = Builder::new(&scenario);
+    let builder = Builder::new(&scenario).pci(&pci, "active");
     // A pipe stands in for the log: records come one by one, and it can be waited for.
     let log = builder.kmsg();
     let host = builder.start();
@@ -75,7 +75,19 @@ fn xids_that_nvml_cannot_deliver_come_from_the_kernels_log_and_none_counts_twice
     tell(5, &format!("NVRM: Xid (PCI:{place}): 119, Timeout waiting for RPC from GSP0!"));
     let xids = |xid| value(&host.parsed(Section::Gpu), "citadel_gpu_xid_errors_total", &[("xid", xid)]);
     host.until("Xids", || host.gpu.xids().all().len() == 3 && xids("31").is_some());
-    // Both told of 31.
+    // Of MIG instances, and lines that are not the driver's.
+    tell(6, &format!("NVRM: Xid (PCI:{place} GPU-I:05 GPU-CI:00): 94, Contained: SM"));
+    tell(7, &format!("tmpfs: Unknown parameter 'NVRM: Xid (PCI:{place}): 79, pid=1'"));
+    tell(8, "NVRM: Xid (PCI:0000:99:00): 79, pid=1, GPU has fallen off the bus.");
+    tell(9, &format!("NVRM: Xid (PCI:{place}): 123456, no such error"));
+    tell(10, &format!("NVRM: GPU {pci}: GPU has fallen off the bus."));
+    let page = |name, labels: &[(&str, &str)]| value(&host.parsed(Section::Gpu), name, labels);
+    host.until("last line", || page("citadel_gpu_fallen_off_bus_total", &[("gpu", &uuid(0))]) == Some(1.0));
+    assert_eq!((xids("94"), xids("other")), (Some(1.0), Some(1.0)));
+    for (reason, count) in [("not_at_start", 1.0), ("not_a_gpu", 1.0)] {
+        assert_eq!(page("citadel_gpu_xid_lines_refused_total", &[("reason", reason)]), Some(count), "{reason}");
+    }
+    // Both reported 31.
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!((xids("31"), xids("79"), xids("119")), (Some(1.0), Some(1.0), Some(2.0)));
     fs::remove_dir_all(host.folder().join("dev")).unwrap();

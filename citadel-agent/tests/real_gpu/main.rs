@@ -70,6 +70,7 @@ impl Host {
                 discovered: &Discovered::default(),
                 families: &mut Families::default(),
                 alerts: &Slot::default(),
+                http_dropped: &citadel_agent::http::Dropped::default(),
                 remote_write: &Slot::default(),
                 gpu: Some(&self.gpu),
                 readers: &sources::apart::Readers::default(),

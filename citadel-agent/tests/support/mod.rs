@@ -23,11 +23,11 @@ use std::{env, fs};
 
 use citadel_agent::config::resolved::probing::HealthEndpoints;
 use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite, Services, Storage};
-use citadel_agent::http::{self, App, CollectError, Content, Limits};
+use citadel_agent::http::{self, App, CollectError, Content, Dropped, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
 use citadel_agent_common::hist::Histogram;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Names that break naive encoders.
 pub const NASTY: [&str; 7] = [
@@ -102,11 +102,18 @@ pub struct Fake {
     pub config: Mutex<Config>,
     pub page: Box<dyn Fn(Option<Section>) -> Result<Page, CollectError> + Send + Sync>,
     pub ready: Mutex<Result<(), String>>,
+    /// The number of the reading of the sources; at 0 they are still being read.
+    pub gate: watch::Sender<u64>,
 }
 
 impl Fake {
     pub fn new(page: impl Fn(Option<Section>) -> Result<Page, CollectError> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { config: Mutex::new(config()), page: Box::new(page), ready: Mutex::new(Ok(())) })
+        Arc::new(Self {
+            config: Mutex::new(config()),
+            page: Box::new(page),
+            ready: Mutex::new(Ok(())),
+            gate: watch::Sender::new(1),
+        })
     }
 }
 
@@ -115,8 +122,9 @@ impl App for Fake {
         Arc::new(self.config.lock().unwrap().clone())
     }
 
-    fn refresh(&self, _: Option<Section>, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(std::future::ready(()))
+    fn refresh(&self, _: Option<Section>, _: Duration) -> Pin<Box<dyn Future<Output = u64> + Send>> {
+        let mut gate = self.gate.subscribe();
+        Box::pin(async move { *gate.wait_for(|reading| *reading > 0).await.unwrap() })
     }
 
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
@@ -175,6 +183,7 @@ pub fn config() -> Config {
 /// A listener on loopback that serves until it is dropped.
 pub struct Server {
     pub addr: SocketAddr,
+    pub dropped: Arc<Dropped>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -184,12 +193,22 @@ impl Server {
         let listener = http::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
+        let dropped = Arc::<Dropped>::default();
+        let counted = Arc::clone(&dropped);
+        // What the test has logged of its own thread, it has logged of this one.
+        let log = tracing::dispatcher::get_default(Clone::clone);
         let thread = thread::spawn(move || {
+            let _log = tracing::dispatcher::set_default(&log);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let shutdown = async { _ = stopped.await };
-            runtime.block_on(http::serve(content, listener, app, limits, shutdown)).unwrap();
+            runtime.block_on(http::serve(content, listener, app, limits, counted, shutdown)).unwrap();
         });
-        Self { addr, stop: Some(stop), thread: Some(thread) }
+        Self { addr, dropped, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// How many connections were dropped for this reason.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.dropped.counts().filter(|(_, name, _)| *name == reason).map(|(.., count)| count).sum()
     }
 
     /// Begins the shutdown.

@@ -7,13 +7,15 @@ use citadel_agent::collector::{Collected, Pages};
 use citadel_agent::metrics::family::Page;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-pub struct Every<F> {
+pub(crate) struct Every<F> {
     collect: F,
     ticks: Interval,
 }
 
 /// Calls `collect` at each interval; `None` is no page this time.
-pub fn every<F: FnMut() -> Option<Page> + Send + 'static>(collect: F) -> impl FnOnce(Duration) -> Every<F> + Send {
+pub(crate) fn every<F: FnMut() -> Option<Page> + Send + 'static>(
+    collect: F,
+) -> impl FnOnce(Duration) -> Every<F> + Send {
     |every| {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

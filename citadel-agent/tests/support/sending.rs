@@ -89,7 +89,7 @@ impl Sending {
     }
 
     pub fn wait(&self, what: &str, condition: impl Fn(&Numbers) -> bool) -> Numbers {
-        for _ in 0..2000 {
+        for _ in 0..4000 {
             let numbers = self.numbers();
             if condition(&numbers) {
                 return numbers;

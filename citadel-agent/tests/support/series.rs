@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use citadel_agent::metrics::catalogue::agent::PROCESS_START;
 use citadel_agent::metrics::catalogue::{Desc, Kind};
 use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
 use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SCHEMA, SUM_CELL, ZERO_THRESHOLD_LOG2};
@@ -26,6 +27,8 @@ pub struct World {
     pub interval: Duration,
     /// Number of steps.
     pub steps: usize,
+    /// When the agent of each step started, in seconds.
+    pub started: Vec<f64>,
     /// By name and label values.
     series: BTreeMap<(&'static str, LabelValues), Series>,
 }
@@ -36,8 +39,11 @@ struct Series {
     values: Vec<Option<Value>>,
 }
 
+/// A series that a test gives: metric, label values, and one value a step.
+pub type Given<'a> = (&'static Desc, &'a [&'a str], Vec<Option<u32>>);
+
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 16] = [
+const LABELS: [(&str, &[&str]); 17] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),
@@ -54,16 +60,28 @@ const LABELS: [(&str, &[&str]); 16] = [
     ("mountpoint", &["/", "/data"]),
     ("fstype", &["ext4"]),
     ("location", &[""]),
+    ("result", &["failed"]),
 ];
 
 /// Series of one metric, at most.
 const MOST: usize = 8;
 
 impl World {
+    /// These series, of an agent that started at `started`.
+    pub fn of(interval: Duration, started: Vec<f64>, series: Vec<Given<'_>>) -> Self {
+        let steps = started.len();
+        let one = |(desc, labels, values): Given<'_>| {
+            assert_eq!((desc.labels.len(), steps), (labels.len(), values.len()), "{}", desc.name);
+            let values = values.into_iter().map(|value| value.map(|value| Value::Integer(value.into()))).collect();
+            ((desc.name, labels.iter().map(SmolStr::new).collect()), Series { desc, values })
+        };
+        Self { interval, steps, started, series: series.into_iter().map(one).collect() }
+    }
+
     /// Series of `metrics`, gauges around the given values, counters from `counted` on.
     pub fn new(
         metrics: &BTreeMap<&'static str, (&'static Desc, f64)>,
-        counted: usize,
+        (counted, started): (usize, f64),
         interval: Duration,
         steps: usize,
         seed: u64,
@@ -77,7 +95,7 @@ impl World {
                 series.insert((desc.name, labels), Series { desc, values });
             }
         }
-        Self { interval, steps, series }
+        Self { interval, steps, started: vec![started; steps], series }
     }
 
     /// When a step is, in milliseconds.
@@ -88,6 +106,7 @@ impl World {
     /// The page at a step.
     pub fn page(&self, step: usize) -> Page {
         let mut page = Page::default();
+        page.add(&PROCESS_START, [], Value::Float(self.started[step]));
         for ((_, labels), Series { desc, values }) in &self.series {
             let Some(value) = &values[step] else { continue };
             let sample = Sample { labels: labels.clone(), value: value.clone() };
@@ -130,7 +149,8 @@ impl World {
         }
         let named: Vec<_> = target.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         let start = format!("process_start_time_seconds{{{}}}", named.join(","));
-        all.push((start, notation(&vec![Some("1700000000".to_owned()); self.steps])));
+        let started: Vec<_> = self.started.iter().map(|started| Some(started.to_string())).collect();
+        all.push((start, notation(&started)));
         all
     }
 }

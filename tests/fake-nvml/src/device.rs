@@ -56,11 +56,24 @@ values! {
     nvmlDeviceGetClockInfo(clock: nvmlClockType_t) -> c_uint
         = |target| target.gpu.clocks?.get(clock as usize).copied();
     nvmlDeviceGetTemperature(sensor: nvmlTemperatureSensors_t) -> c_uint
-        = |target| target.gpu.temperature.filter(|_| sensor == 0);
+        = |target| target.gpu.temperature.filter(|_| sensor == 0).map(|degrees| degrees as c_uint);
     nvmlDeviceGetCurrentClocksEventReasons() -> c_ulonglong = |target| target.gpu.reasons;
     nvmlDeviceGetCurrentClocksThrottleReasons() -> c_ulonglong = |target| target.gpu.reasons;
     nvmlDeviceGetSupportedEventTypes() -> c_ulonglong = |target| Some(target.gpu.event_types);
-    nvmlDeviceGetNvLinkState(link: c_uint) -> c_uint = |target| (link < target.gpu.links).then_some(1);
+    nvmlDeviceGetMaxClockInfo(clock: nvmlClockType_t) -> c_uint
+        = |target| target.gpu.clocks_max?.get(clock as usize).copied();
+    nvmlDeviceGetTemperatureThreshold(threshold: c_uint) -> c_uint
+        = |target| target.gpu.thresholds.get(&threshold).copied();
+    nvmlDeviceGetPerformanceState() -> c_uint = |target| target.gpu.performance_state;
+    nvmlDeviceGetCurrPcieLinkGeneration() -> c_uint = |target| Some(target.gpu.pcie_link?[0]);
+    nvmlDeviceGetMaxPcieLinkGeneration() -> c_uint = |target| Some(target.gpu.pcie_link?[1]);
+    nvmlDeviceGetCurrPcieLinkWidth() -> c_uint = |target| Some(target.gpu.pcie_link?[2]);
+    nvmlDeviceGetMaxPcieLinkWidth() -> c_uint = |target| Some(target.gpu.pcie_link?[3]);
+    nvmlDeviceGetUnrepairableMemoryFlag_v1() -> c_uint = |target| target.gpu.unrepairable;
+    nvmlDeviceGetVirtualizationMode() -> c_uint = |target| Some(target.gpu.modes?[0]);
+    nvmlDeviceGetComputeMode() -> c_uint = |target| Some(target.gpu.modes?[1]);
+    nvmlDeviceGetPersistenceMode() -> c_uint = |target| Some(target.gpu.modes?[2]);
+    nvmlDeviceGetNumaNodeId() -> c_uint = |target| target.gpu.numa_node;
     nvmlDeviceGetMaxMigDeviceCount() -> c_uint
         = |target| (!target.gpu.mig.is_empty()).then_some(target.gpu.mig.len() as c_uint);
     nvmlDeviceGetGpuInstanceId() -> c_uint = |target| Some(target.mig?.gi);
@@ -76,7 +89,7 @@ values! {
     nvmlDeviceGetMemoryInfo() -> nvmlMemory_t = |target| {
         let Memory { total, reserved, used } = target.mig.map(|mig| mig.memory).or(target.gpu.memory)?;
         // The first version counts what is reserved as used.
-        Some(nvmlMemory_t { total, used: used + reserved, free: total - used - reserved })
+        Some(nvmlMemory_t { total, used: used.saturating_add(reserved), free: total.saturating_sub(used.saturating_add(reserved)) })
     };
     nvmlDeviceGetGridLicensableFeatures_v4() -> nvmlGridLicensableFeatures_t = |target| {
         // SAFETY: plain numbers and texts, for which all zeros is a value.
@@ -130,7 +143,13 @@ unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: nvmlDevice_t, out: *mut 
     let answer = answer.and_then(|()| {
         read("nvmlDeviceGetMemoryInfo_v2", device, |target| {
             let Memory { total, reserved, used } = target.mig.map(|mig| mig.memory).or(target.gpu.memory)?;
-            Some(nvmlMemory_v2_t { version, total, reserved, free: total - used - reserved, used })
+            Some(nvmlMemory_v2_t {
+                version,
+                total,
+                reserved,
+                free: total.saturating_sub(used.saturating_add(reserved)),
+                used,
+            })
         })
     });
     // SAFETY: as above.
@@ -155,7 +174,7 @@ unsafe extern "C" fn nvmlDeviceGetMarginTemperature(
 }
 
 /// `NVML_STRUCT_VERSION` of the header.
-fn struct_version<T>(version: usize) -> c_uint {
+pub(crate) fn struct_version<T>(version: usize) -> c_uint {
     (size_of::<T>() | version << 24) as c_uint
 }
 

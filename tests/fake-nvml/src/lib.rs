@@ -16,9 +16,12 @@ mod device;
 mod events;
 mod fields;
 mod gpm;
+mod health;
+mod links;
 mod processes;
 mod state;
 mod system;
+mod vgpu;
 
 use std::ffi::{c_char, c_uint};
 

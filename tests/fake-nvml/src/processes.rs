@@ -38,7 +38,7 @@ lists! {
     nvmlDeviceGetComputeRunningProcesses_v2 = |process| !process.no_compute;
     nvmlDeviceGetGraphicsRunningProcesses_v3 = |process| process.graphics;
     nvmlDeviceGetGraphicsRunningProcesses_v2 = |process| process.graphics;
-    nvmlDeviceGetMPSComputeRunningProcesses_v3 = |_| false;
+    nvmlDeviceGetMPSComputeRunningProcesses_v3 = |process| process.mps;
 }
 
 /// The listed processes; those that came since the caller counted them on top.
@@ -87,8 +87,8 @@ fn samples(state: &State, gpu: usize, last_seen: c_ulonglong) -> Answer<Vec<nvml
             timeStamp: last_seen + 1_000_000,
             smUtil: process.sm?,
             memUtil: 0,
-            encUtil: 0,
-            decUtil: 0,
+            encUtil: process.codecs[0],
+            decUtil: process.codecs[1],
         })
     };
     let samples: Vec<_> = state.scenario.gpus[gpu].processes.iter().filter_map(sample).collect();

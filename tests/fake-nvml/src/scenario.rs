@@ -14,6 +14,8 @@ pub struct Scenario {
     pub cuda: i32,
     /// Code that `nvmlInit_v2` answers; 0: the driver is there.
     pub init: u32,
+    /// Whether confidential computing is on; absent: the driver has no such thing.
+    pub confidential: Option<u32>,
     /// The GPUs, by index.
     pub gpus: Vec<Gpu>,
     /// A call that does not come back.
@@ -75,7 +77,7 @@ pub struct Gpu {
     /// Millijoules: at the first reading, and what each further one adds.
     pub energy: Option<[u64; 2]>,
     /// Degrees Celsius.
-    pub temperature: Option<u32>,
+    pub temperature: Option<i32>,
     /// Degrees Celsius to the slowdown.
     pub margin: Option<i32>,
     /// Percent, one a fan.
@@ -88,8 +90,40 @@ pub struct Gpu {
     pub fields: BTreeMap<u32, [u64; 2]>,
     /// Fields of the NVLinks, likewise, the same on each.
     pub link_fields: BTreeMap<u32, [u64; 2]>,
-    /// NVLinks, all of them active.
+    /// NVLinks, all of them active but those in `links_down`.
     pub links: u32,
+    /// NVLinks that are not active.
+    pub links_down: Vec<u32>,
+    /// `nvmlNvlinkVersion_t` of all links.
+    pub link_version: Option<u32>,
+    /// Fields of the module that the GPU is a part of (scope 1), likewise.
+    pub module_fields: BTreeMap<u32, [u64; 2]>,
+    /// Fields of each chip-to-chip link, of which field 170 has the number.
+    pub c2c_fields: BTreeMap<u32, [u64; 2]>,
+    /// Megahertz at most: graphics, SM, memory, video.
+    pub clocks_max: Option<[u32; 4]>,
+    /// Degrees Celsius by threshold: 0 shutdown, 1 slowdown, 2 memory, 3 GPU.
+    pub thresholds: BTreeMap<u32, u32>,
+    /// `nvmlPstates_t`.
+    pub performance_state: Option<u32>,
+    /// PCIe generation now and at most, lanes now and at most.
+    pub pcie_link: Option<[u32; 4]>,
+    /// Banks by remap availability: max, high, partial, low, none.
+    pub remap_banks: Option<[u32; 5]>,
+    /// SRAM ECC: aggregate parity, SEC-DED and corrected; the buckets L2, SM, PCIe, MCU and other; threshold exceeded.
+    pub sram: Option<[u64; 9]>,
+    /// Whether a channel and a TPC are repaired at the next reset.
+    pub repair: Option<[u32; 2]>,
+    /// Whether memory cannot be repaired.
+    pub unrepairable: Option<u32>,
+    /// Fabric: state, status, health mask, health summary; without the last, the driver is older.
+    pub fabric: Option<[u32; 4]>,
+    /// Modes by nvml.h's numbers: virtualization, compute, persistence, ECC now and pending.
+    pub modes: Option<[u32; 5]>,
+    /// NUMA node, where the memory is the operating system's.
+    pub numa_node: Option<u32>,
+    /// Guests.
+    pub vgpus: Vec<Vgpu>,
     /// ECC counters by `"KIND:LOCATION"`, both NVML's numbers: kind 0 corrected, 1 uncorrected.
     pub ecc: BTreeMap<String, u64>,
     /// KiB/s: transmitted, received. Each such call takes 20 ms, as the driver's does.
@@ -152,4 +186,22 @@ pub struct Process {
     pub no_compute: bool,
     /// GPU and compute instance, on MIG.
     pub mig: Option<[u32; 2]>,
+    /// In the list of MPS clients.
+    pub mps: bool,
+    /// Percent of the encoders' and decoders' time.
+    pub codecs: [u32; 2],
+}
+
+/// A part of a GPU that a virtual machine has.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vgpu {
+    /// UUID.
+    pub uuid: String,
+    /// The virtual machine's UUID.
+    pub vm: String,
+    /// Such as `NVIDIA L40S-12Q`.
+    pub profile: String,
+    /// Bytes.
+    pub used: u64,
 }

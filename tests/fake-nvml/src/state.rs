@@ -94,6 +94,9 @@ impl State {
         link: u32,
         [start, step]: [u64; 2],
     ) -> u64 {
+        if step == 0 {
+            return start;
+        }
         let reads = self.reads.entry((gpu, what, field, link)).or_default();
         *reads += 1;
         start + step * (*reads - 1)

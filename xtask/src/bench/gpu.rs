@@ -24,8 +24,12 @@ const DOCUMENT: &str = "docs/gpu.md";
 const BEGIN: &str = "<!-- cargo xtask bench gpu: from here -->\n";
 const END: &str = "<!-- to here -->\n";
 
-/// The most that a pass over eight GPUs may take of the CPU.
-const TARGET_MS: f64 = 5.0;
+/// The most that a pass over eight GPUs with everything on may take of the CPU.
+const TARGET_MS: f64 = 1.0;
+
+/// The host by which the target is held: 18 NVLinks a GPU, every field that the agent knows, and all keys that add metrics
+/// without blocking.
+const EVERYTHING: &str = "8 GPUs with 18 NVLinks, 2 processes each, everything on";
 
 /// Arguments of `cargo xtask bench gpu`.
 #[derive(clap::Args)]
@@ -52,6 +56,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let measured = [
         measure("no GPU and no NVML", None)?,
         measure("8 GPUs, 2 processes each", Some(hosts::many(8, 2)))?,
+        measure(EVERYTHING, Some(hosts::everything(8, 2)))?,
         measure("8 GPUs, 50 processes each", Some(hosts::many(8, 50)))?,
         measure("64 GPUs, 200 processes each", Some(hosts::many(64, 200)))?,
     ];
@@ -60,9 +65,9 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     if !args.quick {
         write(workspace, &text)?;
     }
-    let eight = measured[1].pass_ms.context("the GPUs were not sampled")?;
+    let eight = measured[2].pass_ms.context("the GPUs were not sampled")?;
     if eight > TARGET_MS {
-        bail!("a pass over 8 GPUs takes {eight:.2} ms of CPU, more than {TARGET_MS}");
+        bail!("a pass over 8 GPUs with everything on takes {eight:.2} ms of CPU, more than {TARGET_MS}");
     }
     Ok(())
 }
@@ -80,7 +85,8 @@ fn figures(stage: &Stage, what: &'static str, driver: Option<(&Scenario, &Path)>
     let nvml = match driver {
         Some((scenario, library)) => {
             let fake = Installed::copy(library, &folder, scenario, &[]).context("cannot install the fake driver")?;
-            format!("  nvml_library: {}\n", fake.library().display())
+            let all = if what == EVERYTHING { "  dcgm_compat: \"4.8\"\n  nvlink_fec: true\n" } else { "" };
+            format!("  nvml_library: {}\n{all}", fake.library().display())
         }
         None => String::new(),
     };
@@ -121,8 +127,8 @@ fn markdown(measured: &[Figures]) -> Result<String> {
         let pass = pass_ms.map_or("-".to_owned(), |ms| format!("{ms:.2} ms"));
         writeln!(text, "| {what} | {pass} | {:.1} MB |", resident / 1e6)?;
     }
-    let eight = &measured[1].page;
-    text += "\nCalls of NVML for 8 GPUs with 2 processes each, mean time against the fake driver:\n\n\
+    let eight = &measured[2].page;
+    text += "\nCalls of NVML for 8 GPUs with everything on, mean time against the fake driver:\n\n\
              | call | calls | mean |\n| --- | ---: | ---: |\n";
     for call in eight.values("citadel_gpu_nvml_call_seconds_count", "call") {
         let labels = [("call", call)];

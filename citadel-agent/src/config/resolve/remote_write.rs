@@ -49,6 +49,7 @@ fn destination(name: &str, section: &Section<'_>, mistakes: &mut Mistakes) -> Op
     let defaults = Destination::default();
     let url = section.optional("url", value::url, mistakes);
     let protocol = section.read("protocol", defaults.protocol, protocol, mistakes);
+    let histograms = section.optional("histograms", histograms, mistakes);
     let denied = section.read("denied", defaults.denied, denied, mistakes);
     let timeout = section.read("timeout", defaults.timeout, value::interval, mistakes);
     let access = access(section, mistakes);
@@ -58,6 +59,7 @@ fn destination(name: &str, section: &Section<'_>, mistakes: &mut Mistakes) -> Op
     Some(Destination {
         url: url?,
         protocol: protocol?.value,
+        histograms: histograms?,
         denied: denied?.value,
         timeout: timeout?.value,
         access: access?,

@@ -1,5 +1,6 @@
 //! How a receiver lets the agent in.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Credentials and trust; all `None`: none, and the CAs of the host.
@@ -13,4 +14,10 @@ pub struct Access {
     pub bearer_token_file: Option<PathBuf>,
     /// File of the CAs to trust, PEM, instead of the host's.
     pub ca_file: Option<PathBuf>,
+    /// File of the certificate that the agent shows, and of those between it and its CA, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// File of its private key.
+    pub key_file: Option<PathBuf>,
+    /// Further header fields, names in lower case.
+    pub headers: BTreeMap<String, String>,
 }

@@ -98,8 +98,8 @@ pub enum Function {
         /// How far it looks back.
         window: Duration,
     },
-    /// Growth of a counter. A series that was not there a window ago, while the agent was, began at 0: counters of what is
-    /// rare appear with the first event, and PromQL's `increase` alone never sees that one.
+    /// Growth of a counter. Counters of what is rare appear with the first event, which PromQL's `increase` alone never sees:
+    /// what a series that appears means, the catalogue says of each counter.
     Increase {
         /// How far it looks back.
         window: Duration,

@@ -26,7 +26,7 @@ pub struct Ebpf {
 /// How system calls are seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallForm {
-    /// By fentry where the kernel takes it, else as below.
+    /// By fentry, and not at all where the kernel does not take it.
     Auto,
     /// Where all system calls of the host begin and end.
     RawTp,

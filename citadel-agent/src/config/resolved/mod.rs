@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use access::Access;
 pub use alerts::Alerts;
 pub use ebpf::{CallForm, Ebpf};
-pub use gpu::Gpu;
+pub use gpu::{DcgmRelease, Gpu};
 pub use host::{Services, Storage};
 use probing::{HealthEndpoints, Own};
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;

@@ -22,7 +22,7 @@ pub struct RemoteWrite {
     pub instance: Option<String>,
     /// Labels that every series gets besides.
     pub external_labels: BTreeMap<String, String>,
-    /// How histograms are sent.
+    /// How histograms are sent where the destination does not say.
     pub histograms: Histograms,
     /// Most bytes of the spool.
     pub max_bytes: u64,
@@ -42,7 +42,7 @@ impl Default for RemoteWrite {
             job: "citadel-agent".to_owned(),
             instance: None,
             external_labels: BTreeMap::new(),
-            histograms: Histograms::Both,
+            histograms: Histograms::Auto,
             max_bytes: 1 << 30,
             max_age: Duration::from_secs(7 * 24 * 60 * 60),
             min_free_bytes: 512 << 20,
@@ -58,6 +58,8 @@ pub struct Destination {
     pub url: Option<String>,
     /// Which protocol is spoken.
     pub protocol: Protocol,
+    /// How histograms are sent; `None`: as [`RemoteWrite::histograms`] says.
+    pub histograms: Option<Histograms>,
     /// What happens when the receiver lets nothing in.
     pub denied: Denied,
     /// How long a request may take.
@@ -71,6 +73,7 @@ impl Default for Destination {
         Self {
             url: None,
             protocol: Protocol::Auto,
+            histograms: None,
             denied: Denied::Park,
             timeout: Duration::from_secs(30),
             access: Access::default(),
@@ -92,6 +95,8 @@ pub enum Protocol {
 /// How histograms are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Histograms {
+    /// Classic, and native besides to a receiver that confirms 2.0 and is not known to make something else of them.
+    Auto,
     /// Native and classic.
     Both,
     /// Native, and classic only to a receiver that does not take native ones.
@@ -119,7 +124,8 @@ impl Protocol {
 
 impl Histograms {
     /// How it is written.
-    pub const WORDS: Words<Self> = &[("both", Self::Both), ("native", Self::Native), ("classic", Self::Classic)];
+    pub const WORDS: Words<Self> =
+        &[("auto", Self::Auto), ("both", Self::Both), ("native", Self::Native), ("classic", Self::Classic)];
 }
 
 impl Denied {
@@ -136,6 +142,9 @@ impl Config {
             all.entry(PROMETHEUS.to_owned()).or_default().url.get_or_insert(url);
         }
         all.retain(|_, destination| destination.url.is_some());
+        for destination in all.values_mut() {
+            destination.histograms.get_or_insert(self.remote_write.histograms);
+        }
         all
     }
 

@@ -7,7 +7,7 @@ use tracing::Level;
 use super::OPERATORS;
 use crate::config::resolved::probing::{self, HealthEndpoints, Own, Scheme};
 use crate::config::resolved::{Access, Models, Remote};
-use crate::config::{Config, load, parse, print};
+use crate::config::{Config, load, parse, print, reload};
 
 fn ok(text: &str) -> Config {
     parse("FILE", text).unwrap_or_else(|errors| panic!("refused:\n{text}\n{errors}"))
@@ -59,6 +59,22 @@ fn an_empty_file_and_empty_sections_are_the_default() {
     ] {
         assert_eq!(ok(text), Config::default(), "{text:?}");
     }
+}
+
+/// At a reload: there it would take back every setting at once.
+#[test]
+fn a_file_that_was_emptied_is_refused_at_a_reload_unless_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yaml");
+    for text in ["", " \n\t\n", "# nothing\n", "---\n", "null", "~", "\u{feff}# byte order mark\n"] {
+        std::fs::write(&path, text).unwrap();
+        let error = reload(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("it is empty; write {}") && error.contains("config.yaml"), "{text:?}: {error}");
+        assert!(text.contains('\t') || load(Some(&path)).unwrap() == Config::default(), "{text:?}");
+    }
+    std::fs::write(&path, "{}").unwrap();
+    assert_eq!(reload(Some(&path)).unwrap(), Config::default());
+    assert_eq!(reload(None).unwrap(), Config::default());
 }
 
 #[test]

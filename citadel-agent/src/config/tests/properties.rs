@@ -12,7 +12,7 @@ use tracing::Level;
 use super::OPERATORS;
 use crate::config::resolved::probing::{self, HealthEndpoints, Own, Scheme};
 use crate::config::resolved::{
-    Access, CallForm, Config, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite, Services, Storage,
+    Access, CallForm, Config, DcgmRelease, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite, Services, Storage,
 };
 use crate::config::{parse, print};
 
@@ -37,12 +37,14 @@ fn path() -> impl Strategy<Value = PathBuf> {
 }
 
 fn gpu() -> impl Strategy<Value = Gpu> {
-    (any::<[bool; 3]>(), interval(), prop::option::of(path())).prop_map(
-        |([enabled, dcgm_compat, pcie_throughput], sampling_interval, nvml_library)| Gpu {
+    let release = prop::option::of(prop::sample::select(vec![DcgmRelease::V4_8, DcgmRelease::V4_9]));
+    (any::<[bool; 3]>(), release, interval(), prop::option::of(path())).prop_map(
+        |([enabled, pcie_throughput, nvlink_fec], dcgm_compat, sampling_interval, nvml_library)| Gpu {
             enabled,
             sampling_interval,
             dcgm_compat,
             pcie_throughput,
+            nvlink_fec,
             nvml_library,
         },
     )

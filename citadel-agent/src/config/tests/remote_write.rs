@@ -67,15 +67,24 @@ fn path() -> impl Strategy<Value = Option<PathBuf>> {
     prop::option::of(text().prop_map(|rest| PathBuf::from(format!("/{rest}"))))
 }
 
+fn histograms() -> impl Strategy<Value = Histograms> {
+    prop::sample::select(vec![Histograms::Auto, Histograms::Both, Histograms::Native, Histograms::Classic])
+}
+
 fn destination() -> impl Strategy<Value = Destination> {
     let protocol = prop::sample::select(vec![Protocol::Auto, Protocol::V1, Protocol::V2]);
     let denied = prop::sample::select(vec![Denied::Park, Denied::Drop]);
-    (protocol, denied, 1u64..86_400, prop::option::of((text(), path())), path(), path()).prop_map(
-        |(protocol, denied, timeout, basic, token, ca_file)| {
+    let how = (protocol, denied, prop::option::of(histograms()));
+    let more =
+        (prop::option::of((path(), path())), prop::collection::btree_map("x-[a-z0-9-]{1,9}", "[!-~]{1,9}", 0..3));
+    (how, 1u64..86_400, prop::option::of((text(), path())), path(), path(), more).prop_map(
+        |((protocol, denied, histograms), timeout, basic, token, ca_file, (pair, headers))| {
+            let pair = pair.and_then(|(certificate, key)| Some((certificate?, key?)));
             let basic = basic.and_then(|(username, file)| Some((username, file?)));
             Destination {
                 url: Some("http://a.test/".to_owned()),
                 protocol,
+                histograms,
                 denied,
                 timeout: Duration::from_secs(timeout),
                 access: Access {
@@ -83,6 +92,9 @@ fn destination() -> impl Strategy<Value = Destination> {
                     username: basic.clone().map(|(username, _)| username),
                     password_file: basic.map(|(_, file)| file),
                     ca_file,
+                    cert_file: pair.clone().map(|(certificate, _)| certificate),
+                    key_file: pair.map(|(_, key)| key),
+                    headers,
                 },
             }
         },
@@ -93,7 +105,7 @@ prop_compose! {
     fn remote_write()(
         interval in prop::option::of(1u64..86_400), directory in path(), job in text(), instance in prop::option::of(text()),
         external_labels in prop::collection::btree_map("[a-dA-D][a-z0-9_]{0,9}", text(), 0..4),
-        histograms in prop::sample::select(vec![Histograms::Both, Histograms::Native, Histograms::Classic]),
+        histograms in histograms(),
         max_bytes in 65_536u64..1 << 60, hours in 1u64..87_600, min_free_bytes in 0u64..1 << 60,
         destinations in prop::collection::btree_map("[a-z][a-z0-9_-]{0,9}", destination(), 0..4),
     ) -> RemoteWrite {

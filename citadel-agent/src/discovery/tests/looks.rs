@@ -87,6 +87,21 @@ fn a_listener_is_its_process_and_all_below_it() {
 }
 
 #[test]
+fn more_than_the_agent_looks_at_is_named() {
+    let mut host = Host::new();
+    host.proc.starts(20, holds(&[7]));
+    let listening: Vec<_> = (7..7 + 256).map(|inode| (11400, inode)).collect();
+    let more = host.look_at(0, &listening, &[]).more;
+    assert_eq!(more.into_iter().collect::<Vec<_>>(), ["256 sockets that listen on port 11400"]);
+    for pid in 100..2300 {
+        host.proc.starts(pid, Program { parent: 20, ..holds(&[]) });
+    }
+    let more = host.look_at(0, &[(11400, 7)], &[]).more;
+    assert_eq!(more.into_iter().collect::<Vec<_>>(), ["2048 processes of the model on port 11400"]);
+    assert_eq!(host.pids(11400).len(), 2048);
+}
+
+#[test]
 fn several_sockets_on_a_port_are_one_server() {
     let mut host = Host::new();
     // SO_REUSEPORT: a socket and a process each. IPv4 and IPv6: two sockets, one process.

@@ -7,23 +7,35 @@ use nvml_wrapper::Device;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, EccCounter, MemoryError, MemoryLocation, PcieUtilCounter, TemperatureSensor,
 };
-use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
-use nvml_wrapper_sys::bindings::{nvmlMarginTemperature_t, nvmlMemory_t};
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_C2C_LINK_COUNT;
+use nvml_wrapper_sys::bindings::{
+    nvmlMarginTemperature_t, nvmlMemory_t, nvmlTemperature_t,
+    nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU as GPU_SENSOR,
+};
 
 use super::calls::{Calls, Gone};
-use super::fields::{Batch, Field, Unwrapped};
+use super::fields::{Batch, Unwrapped};
 use super::gpm::Meter;
+use super::joules::Energy;
+use super::limits::{CELSIUS, COUNT, FAN_PERCENT, MEGAHERTZ, MEMORY, MILLIJOULES, MILLIWATTS, PCIE_RATE, PERCENT};
+use super::links::{Links, chip_to_chip};
+use super::measure::{FIELD_VALUES, measured, possible};
 use super::mig::Instances;
+use super::raw::{get, get_from, version};
+use super::seldom::Reader;
+use super::table::{Field, Means, Pace};
 use super::{Options, compat, processes};
-use crate::gpu::sample::{EccCount, Identity, Link, Memory, Reading};
+use crate::gpu::sample::{EccCount, Identity, Labels, Measured, Memory, Number, Reading};
+use crate::metrics::catalogue::gpu as catalogue;
 
-/// Most links that NVML knows (`NVML_NVLINK_MAX_LINKS`).
-const MAX_LINKS: u32 = 18;
+/// What seldom changes is read at least so often, however long it takes.
+const SELDOM_MOST: Duration = Duration::from_secs(300);
 
 /// ECC counters move once in months, and are 16 calls: they are read this often, and after each event that tells of one.
 const ECC_PERIOD: Duration = Duration::from_secs(30);
 
-const CLOCKS: [(Clock, &str); 4] =
+pub(super) const CLOCKS: [(Clock, &str); 4] =
     [(Clock::Graphics, "graphics"), (Clock::SM, "sm"), (Clock::Memory, "memory"), (Clock::Video, "video")];
 
 const ECC_KINDS: [(MemoryError, &str); 2] =
@@ -47,19 +59,28 @@ pub(super) struct Board<'n> {
     key: Arc<str>,
     device: Device<'n>,
     fans: u32,
+    /// Whether its memory is a part of the host's (Grace).
+    unified: bool,
+    links: Links,
     fields: Batch,
+    seldom_fields: Batch,
+    /// What of the links is asked for now.
+    fec: bool,
     gpm: Option<Meter<'n>>,
     instances: Instances<'n>,
     /// Time of the newest utilization sample.
     utilization_seen: u64,
     ecc: Arc<Vec<EccCount>>,
     ecc_read: Option<Instant>,
+    seldom: Arc<Vec<Measured>>,
+    seldom_due: Instant,
     /// Bytes transmitted and received; the counts of an earlier session are put here.
     pub(super) pcie: [Unwrapped; 2],
     /// KiB over all links at the last pass.
-    links_kib: Option<u64>,
+    links_kib: Option<(Vec<u32>, u64)>,
     last_read: Option<Instant>,
     since_last: Option<Duration>,
+    energy: Energy,
 }
 
 impl<'n> Board<'n> {
@@ -68,28 +89,32 @@ impl<'n> Board<'n> {
         let identity = identify(calls, &device)?;
         let key: Arc<str> = identity.uuid.as_str().into();
         let fans = calls.ask(&key, "nvmlDeviceGetNumFans", 0, || device.num_fans())?.unwrap_or(0);
-        let mut links = Vec::new();
-        for link in 0..MAX_LINKS {
-            let active = || device.link_wrapper_for(link).is_active();
-            if calls.ask(&key, "nvmlDeviceGetNvLinkState", link, active)? == Some(true) {
-                links.push(link);
-            }
-        }
         let gpm = gpm && calls.ask(&key, "nvmlGpmQueryDeviceSupport", 0, || device.gpm_support())? == Some(true);
+        let node = || get(&device, device.nvml().lib().nvmlDeviceGetNumaNodeId.as_ref());
+        let unified = calls.ask::<u32>(&key, "nvmlDeviceGetNumaNodeId", 0, node)?.is_some();
+        let scheme = device.nvml().field_id_scheme();
         Ok(Self {
             id: Arc::new(identity),
             key,
-            fans,
-            fields: Batch::new(device.nvml().field_id_scheme(), &links),
+            // More would be garbage.
+            fans: fans.min(64),
+            unified,
+            links: Links::default(),
+            fields: Batch::new(scheme, Pace::Pass),
+            seldom_fields: Batch::new(scheme, Pace::Slow),
+            fec: false,
             gpm: gpm.then(Meter::default),
             instances: Instances::default(),
             utilization_seen: 0,
             ecc: Arc::default(),
             ecc_read: None,
+            seldom: Arc::default(),
+            seldom_due: Instant::now(),
             pcie: Default::default(),
             links_kib: None,
             last_read: None,
             since_last: None,
+            energy: Energy::default(),
             device,
         })
     }
@@ -99,99 +124,145 @@ impl<'n> Board<'n> {
         &self.device
     }
 
-    /// How long before the last reading the one before it was; `None`: it was the first.
+    /// How long before the last reading of its energy the one before it was; `None`: it was the first, or a pass had none.
     pub(super) fn since_last(&self) -> Option<Duration> {
-        self.since_last
+        self.since_last.filter(|_| self.energy.consecutive())
     }
 
-    /// Has the ECC counters read at the next pass.
+    /// Has the ECC counters and what else says how the memory is read at the next pass.
     pub(super) fn expect_ecc(&mut self) {
         self.ecc_read = None;
+        self.seldom_due = Instant::now();
     }
 
     /// Asks everything that changes.
     pub(super) fn read(&mut self, calls: &mut Calls, options: &Options) -> Result<Reading, Gone> {
-        let since_last = self.last_read.replace(Instant::now()).map(|last| last.elapsed());
-        self.since_last = since_last;
+        self.since_last = self.last_read.replace(Instant::now()).map(|last| last.elapsed());
         let (device, key) = (&self.device, &self.key);
-        let utilization = calls.ask(key, "nvmlDeviceGetUtilizationRates", 0, || device.utilization_rates())?;
+        const UTILIZATION: &str = "nvmlDeviceGetUtilizationRates";
+        let rates = calls.ask(key, UTILIZATION, 0, || device.utilization_rates())?;
+        let mut percent = |of, value| calls.sane(UTILIZATION, of, value, &PERCENT);
+        let utilization = percent("gpu", rates.as_ref().map(|rates| rates.gpu))
+            .zip(percent("memory", rates.as_ref().map(|rates| rates.memory)));
         let mut reading = Reading {
             memory: memory(calls, key, device)?,
-            utilization: utilization.map(|rates| (rates.gpu, rates.memory)),
-            power_mw: calls.ask(key, "nvmlDeviceGetPowerUsage", 0, || device.power_usage())?,
-            power_limit_mw: calls.ask(key, "nvmlDeviceGetEnforcedPowerLimit", 0, || device.enforced_power_limit())?,
+            utilization,
+            power_mw: calls.ask_sane(key, "nvmlDeviceGetPowerUsage", 0, &MILLIWATTS, || device.power_usage())?,
+            power_limit_mw: calls
+                .ask_sane(key, "nvmlDeviceGetEnforcedPowerLimit", 0, &MILLIWATTS, || device.enforced_power_limit())?,
             throttle: throttle(calls, key, device)?,
+            unified: self.unified,
             ..Reading::default()
         };
-        const TEMPERATURE: &str = "nvmlDeviceGetTemperature";
-        if let Some(degrees) = calls.ask(key, TEMPERATURE, 0, || device.temperature(TemperatureSensor::Gpu))? {
+        if let Some(degrees) = temperature(calls, key, device)? {
             reading.temperatures.push(("gpu", degrees.into()));
         }
-        if let Some(degrees) = calls.ask(key, "nvmlDeviceGetMarginTemperature", 0, || margin(device))? {
+        if let Some(degrees) = calls.ask_sane(key, "nvmlDeviceGetMarginTemperature", 0, &CELSIUS, || margin(device))? {
             reading.temperatures.push(("margin", degrees.into()));
         }
         for (number, (clock, name)) in (0..).zip(CLOCKS) {
-            let megahertz = calls.ask(key, "nvmlDeviceGetClockInfo", number, || device.clock_info(clock))?;
+            let ask = || device.clock_info(clock);
+            let megahertz = calls.ask_sane(key, "nvmlDeviceGetClockInfo", number, &MEGAHERTZ, ask)?;
             reading.clocks.extend(megahertz.map(|megahertz| (name, megahertz)));
         }
+        let state = || get(device, device.nvml().lib().nvmlDeviceGetPerformanceState.as_ref());
+        // 32: unknown. The greatest number is the lowest performance.
+        if let Some(state @ 0..=15) = calls.ask::<u32>(key, "nvmlDeviceGetPerformanceState", 0, state)? {
+            let value = Number::Integer(state.into());
+            reading.measured.push(Measured { desc: &catalogue::PERFORMANCE_STATE, labels: Labels::None, value });
+        }
         for fan in 0..self.fans {
-            reading.fans.push(calls.ask(key, "nvmlDeviceGetFanSpeed_v2", fan, || device.fan_speed(fan))?);
+            let ask = || device.fan_speed(fan);
+            reading.fans.push(calls.ask_sane(key, "nvmlDeviceGetFanSpeed_v2", fan, &FAN_PERCENT, ask)?);
         }
         if options.compat {
             reading.compat = compat::read(calls, key, device)?;
         }
+        self.follow_links(calls, options)?;
+        reading.measured.extend(self.links.states());
         self.read_fields(calls, &mut reading)?;
-        let kib = reading.links.iter().flat_map(|link| &link.kib).map(|(_, kib)| kib).sum::<u64>();
-        let before = self.links_kib.replace(kib).filter(|_| !reading.links.is_empty());
-        reading.links_kib_per_second = (before.zip(since_last))
-            .map(|(before, since_last)| kib.saturating_sub(before) as f64 / since_last.as_secs_f64());
         if let Some(rates) = self.gpm.as_mut().and_then(|meter| meter.read(calls, &self.device, None)) {
             reading.gpm = rates.gpm;
+            reading.measured.extend(rates.measured);
         }
-        self.estimate_pcie(calls, &mut reading, options, since_last)?;
+        self.estimate_pcie(calls, &mut reading, options)?;
         self.read_ecc(calls)?;
         reading.ecc = Arc::clone(&self.ecc);
+        self.read_seldom(calls, options)?;
+        reading.seldom = Arc::clone(&self.seldom);
         reading.mig = self.instances.read(calls, &self.key, &self.device, self.gpm.is_some())?;
-        reading.processes = processes::read(calls, &self.key, &self.device, &mut self.utilization_seen)?;
+        let most = match reading.memory {
+            // The operating system's memory is held as well.
+            Some(memory) if !self.unified => memory.total,
+            _ => *MEMORY.end(),
+        };
+        let found = processes::read(calls, &self.key, &self.device, &mut self.utilization_seen, most)?;
+        (reading.processes, reading.sharing) = (found.processes, found.sharing);
         // Last, next to the processes' time on the SMs, by which it is split.
         const ENERGY: &str = "nvmlDeviceGetTotalEnergyConsumption";
-        reading.energy_mj = calls.ask(&self.key, ENERGY, 0, || self.device.total_energy_consumption())?;
+        let energy = calls.ask_sane(&self.key, ENERGY, 0, &MILLIJOULES, || self.device.total_energy_consumption())?;
+        reading.energy_mj = self.energy.accept(calls, ENERGY, energy);
         Ok(reading)
     }
 
-    fn read_fields(&mut self, calls: &mut Calls, reading: &mut Reading) -> Result<(), Gone> {
-        if self.fields.is_empty() {
-            return Ok(());
-        }
-        let read = || self.fields.read(&self.device);
-        let Some(values) = calls.ask(&self.key, "nvmlDeviceGetFieldValues", 0, read)? else { return Ok(()) };
-        let mut pcie = [None; 2];
-        for (field, number) in values {
-            let value = number.value;
-            match field {
-                Field::MemoryTemperature => reading.temperatures.push(("memory", value.cast_signed())),
-                Field::Throttled(reason) => reading.throttled.push((reason, value)),
-                Field::PcieReplays => reading.pcie_replays = Some(value),
-                Field::Remapped(kind) => reading.remapped.push((kind, value)),
-                Field::PcieBytes(direction) => pcie[direction] = Some(self.pcie[direction].count(number)),
-                Field::LinkKib(link, direction) => link_of(reading, link).kib.push((direction, value)),
-                Field::LinkErrors(link, kind) => link_of(reading, link).errors.push((kind, value)),
-            }
-        }
-        if let [Some(transmitted), Some(received)] = pcie {
-            reading.pcie_bytes = Some([transmitted, received]);
+    /// Asks for what the links that are up have.
+    fn follow_links(&mut self, calls: &mut Calls, options: &Options) -> Result<(), Gone> {
+        let changed = self.links.look(calls, &self.key, &self.device, options.links_period())?;
+        if changed || self.fec != options.fec {
+            self.fec = options.fec;
+            let count = || self.seldom_fields.one(&self.device, NVML_FI_DEV_C2C_LINK_COUNT);
+            let c2c = chip_to_chip(calls.ask(&self.key, FIELD_VALUES, 2, count)?.flatten());
+            let up = self.links.up();
+            self.fields.set_links(&up, &c2c, options.fec);
+            self.seldom_fields.set_links(&up, &c2c, options.fec);
         }
         Ok(())
     }
 
+    fn read_fields(&mut self, calls: &mut Calls, reading: &mut Reading) -> Result<(), Gone> {
+        let read = || self.fields.read(&self.device);
+        let Some((answers, gone)) = calls.ask(&self.key, FIELD_VALUES, 0, read)? else { return Ok(()) };
+        if gone {
+            self.links.suspect();
+        }
+        let mut pcie = [None; 2];
+        let mut old_sw_thermal = None;
+        for (spec, scope, number) in answers {
+            let Some(value) = possible(calls, spec, number) else { continue };
+            let Means::Own(field) = spec.means else {
+                reading.measured.extend(measured(spec, scope, value));
+                continue;
+            };
+            let count = u64::try_from(value).unwrap_or(0);
+            match field {
+                Field::MemoryTemperature => reading.temperatures.push(("memory", value as i64)),
+                Field::SwThermal => reading.sw_thermal_ns = Some(count),
+                Field::OldSwThermal => old_sw_thermal = Some(count),
+                Field::Power => reading.power_instant_mw = Some(count),
+                Field::PcieReplays => reading.pcie_replays = Some(count),
+                Field::Remapped(kind) => reading.remapped.push((kind, count)),
+                Field::PcieBytes(direction) => {
+                    pcie[direction] = Some(self.pcie[direction].count(count, number.narrow));
+                }
+                Field::LinkKib(direction) => reading.links_kib.push((scope, direction, count)),
+            }
+        }
+        // Both are the same counter (nvml.h); drivers before R555 have the older one only.
+        reading.sw_thermal_ns = reading.sw_thermal_ns.or(old_sw_thermal);
+        if let [Some(transmitted), Some(received)] = pcie {
+            reading.pcie_bytes = Some([transmitted, received]);
+        }
+        let links: Vec<u32> = reading.links_kib.iter().map(|(link, ..)| *link).collect();
+        let kib = reading.links_kib.iter().map(|(.., kib)| kib).sum::<u64>();
+        // Links that came or went since the last pass make no rate.
+        let before = self.links_kib.replace((links.clone(), kib)).filter(|(before, _)| *before == links);
+        reading.links_kib_per_second = (before.zip(self.since_last).filter(|_| !links.is_empty()))
+            .map(|((_, before), since_last)| kib.saturating_sub(before) as f64 / since_last.as_secs_f64());
+        Ok(())
+    }
+
     /// PCIe bytes of GPUs that do not count them: from GPM's rates, or, if asked for, from calls that block for 20 ms.
-    fn estimate_pcie(
-        &mut self,
-        calls: &mut Calls,
-        reading: &mut Reading,
-        options: &Options,
-        since_last: Option<Duration>,
-    ) -> Result<(), Gone> {
+    fn estimate_pcie(&mut self, calls: &mut Calls, reading: &mut Reading, options: &Options) -> Result<(), Gone> {
         if reading.pcie_bytes.is_some() {
             return Ok(());
         }
@@ -202,7 +273,7 @@ impl<'n> Board<'n> {
                 let mut rates = [None; 2];
                 for (rate, (number, direction)) in rates.iter_mut().zip((0..).zip(directions)) {
                     let ask = || self.device.pcie_throughput(direction);
-                    *rate = calls.ask(&self.key, "nvmlDeviceGetPcieThroughput", number, ask)?;
+                    *rate = calls.ask_sane(&self.key, "nvmlDeviceGetPcieThroughput", number, &PCIE_RATE, ask)?;
                 }
                 // KB are 1000 bytes here (nvml.h says KB/s where it says KiB elsewhere).
                 rates[0].zip(rates[1]).map(|(sent, received)| [sent, received].map(|rate| f64::from(rate) * 1000.0))
@@ -210,11 +281,42 @@ impl<'n> Board<'n> {
             None => None,
         };
         if let Some(rates) = rates {
-            let seconds = since_last.unwrap_or_default().as_secs_f64();
+            let seconds = self.since_last.unwrap_or_default().as_secs_f64();
             let [transmitted, received] = &mut self.pcie;
             let bytes = |rate: f64| (rate.max(0.0) * seconds) as u64;
             reading.pcie_bytes = Some([transmitted.add(bytes(rates[0])), received.add(bytes(rates[1]))]);
         }
+        Ok(())
+    }
+
+    /// Reads what seldom changes, if it is time to. On a driver that takes long for it, seldomer: it has a thousandth of
+    /// the sampler's time.
+    fn read_seldom(&mut self, calls: &mut Calls, options: &Options) -> Result<(), Gone> {
+        let begin = Instant::now();
+        if begin < self.seldom_due {
+            return Ok(());
+        }
+        let reader = Reader { calls: &mut *calls, gpu: &self.key, device: &self.device, measured: Vec::new() };
+        let mut values = reader.read()?;
+        self.links.versions(calls, &self.key, &self.device, &mut values)?;
+        let read = || self.seldom_fields.read(&self.device);
+        if let Some((answers, gone)) = calls.ask(&self.key, FIELD_VALUES, 1, read)? {
+            if gone {
+                self.links.suspect();
+            }
+            for (spec, scope, number) in answers {
+                if let Some(value) = possible(calls, spec, number) {
+                    values.extend(measured(spec, scope, value));
+                }
+            }
+        }
+        let first = self.seldom.is_empty();
+        self.seldom = Arc::new(values);
+        let took = begin.elapsed();
+        let period = options.seldom_period().max(took * 1000).min(SELDOM_MOST);
+        // Not all GPUs in one pass.
+        let spread = if first { options.seldom_period() / 10 * (self.id.index % 10) } else { Duration::ZERO };
+        self.seldom_due = Instant::now() + period + spread;
         Ok(())
     }
 
@@ -227,7 +329,8 @@ impl<'n> Board<'n> {
             for (place_number, (place, location)) in (0..).zip(ECC_LOCATIONS) {
                 let argument = kind_number << 8 | place_number;
                 let ask = || self.device.memory_error_counter(error, EccCounter::Aggregate, place);
-                let count = calls.ask(&self.key, "nvmlDeviceGetMemoryErrorCounter", argument, ask)?;
+                const CALL: &str = "nvmlDeviceGetMemoryErrorCounter";
+                let count = calls.ask_sane(&self.key, CALL, argument, &(0..=COUNT), ask)?;
                 counts.extend(count.map(|count| EccCount { kind, location, count }));
             }
         }
@@ -235,15 +338,6 @@ impl<'n> Board<'n> {
         self.ecc_read = Some(Instant::now());
         Ok(())
     }
-}
-
-fn link_of(reading: &mut Reading, link: u32) -> &mut Link {
-    let at = reading.links.iter().position(|other| other.link == link);
-    let at = at.unwrap_or_else(|| {
-        reading.links.push(Link { link, ..Link::default() });
-        reading.links.len() - 1
-    });
-    &mut reading.links[at]
 }
 
 fn identify(calls: &mut Calls, device: &Device<'_>) -> Result<Identity, Gone> {
@@ -262,45 +356,58 @@ fn identify(calls: &mut Calls, device: &Device<'_>) -> Result<Identity, Gone> {
 
 /// A device's memory, MIG devices included.
 pub(super) fn memory(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<Memory>, Gone> {
-    if let Some(info) = calls.ask(key, "nvmlDeviceGetMemoryInfo_v2", 0, || device.memory_info())? {
-        return Ok(Some(Memory { total: info.total, used: info.used, reserved: Some(info.reserved) }));
+    const SECOND: &str = "nvmlDeviceGetMemoryInfo_v2";
+    if let Some(info) = calls.ask(key, SECOND, 0, || device.memory_info())? {
+        let memory = Memory { total: info.total, used: info.used, reserved: Some(info.reserved) };
+        return Ok(possible_memory(calls, SECOND, memory));
     }
     // Before R510: what the driver keeps is part of what is used.
-    let first_version = || {
-        let get = nvml_sym(device.nvml().lib().nvmlDeviceGetMemoryInfo.as_ref())?;
-        let mut info = nvmlMemory_t { total: 0, free: 0, used: 0 };
-        // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
-        nvml_try(unsafe { get(device.handle(), &raw mut info) })?;
-        Ok(Memory { total: info.total, used: info.used, reserved: None })
-    };
-    calls.ask(key, "nvmlDeviceGetMemoryInfo", 0, first_version)
+    const FIRST: &str = "nvmlDeviceGetMemoryInfo";
+    let zeros = nvmlMemory_t { total: 0, free: 0, used: 0 };
+    let ask = || get_from(device, device.nvml().lib().nvmlDeviceGetMemoryInfo.as_ref(), zeros);
+    let Some(info) = calls.ask(key, FIRST, 0, ask)? else { return Ok(None) };
+    Ok(possible_memory(calls, FIRST, Memory { total: info.total, used: info.used, reserved: None }))
+}
+
+fn possible_memory(calls: &mut Calls, call: &'static str, memory: Memory) -> Option<Memory> {
+    let total = calls.sane(call, "total", Some(memory.total), &MEMORY)?;
+    calls.sane(call, "used", Some(memory.used), &(0..=total))?;
+    if let Some(reserved) = memory.reserved {
+        calls.sane(call, "reserved", Some(reserved), &(0..=total))?;
+    }
+    Some(memory)
 }
 
 /// Clock event reasons with all their bits: the wrapper drops those that it has no name for.
 fn throttle(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<u64>, Gone> {
     let lib = device.nvml().lib();
-    let ask = |function: Result<&unsafe extern "C" fn(_, *mut u64) -> u32, _>| {
-        let get = nvml_sym(function)?;
-        let mut reasons = 0;
-        // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
-        nvml_try(unsafe { get(device.handle(), &raw mut reasons) })?;
-        Ok::<_, NvmlError>(reasons)
-    };
-    const NEW: &str = "nvmlDeviceGetCurrentClocksEventReasons";
-    const OLD: &str = "nvmlDeviceGetCurrentClocksThrottleReasons";
-    match calls.ask(key, NEW, 0, || ask(lib.nvmlDeviceGetCurrentClocksEventReasons.as_ref()))? {
-        Some(reasons) => Ok(Some(reasons)),
-        None => calls.ask(key, OLD, 0, || ask(lib.nvmlDeviceGetCurrentClocksThrottleReasons.as_ref())),
+    let new = || get(device, lib.nvmlDeviceGetCurrentClocksEventReasons.as_ref());
+    if let Some(reasons) = calls.ask(key, "nvmlDeviceGetCurrentClocksEventReasons", 0, new)? {
+        return Ok(Some(reasons));
     }
+    let old = || get(device, lib.nvmlDeviceGetCurrentClocksThrottleReasons.as_ref());
+    calls.ask(key, "nvmlDeviceGetCurrentClocksThrottleReasons", 0, old)
+}
+
+/// Degrees of the GPU: by the call of CUDA 13, or by the one that it deprecates.
+fn temperature(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<i32>, Gone> {
+    let asked = || {
+        let place =
+            nvmlTemperature_t { version: version::<nvmlTemperature_t>(1), sensorType: GPU_SENSOR, temperature: 0 };
+        let answer = get_from(device, device.nvml().lib().nvmlDeviceGetTemperatureV.as_ref(), place)?;
+        Ok::<_, NvmlError>(answer.temperature)
+    };
+    const NEW: &str = "nvmlDeviceGetTemperatureV";
+    if let Some(degrees) = calls.ask(key, NEW, 0, asked)? {
+        return Ok(calls.sane(NEW, "", Some(degrees), &CELSIUS));
+    }
+    let old = || device.temperature(TemperatureSensor::Gpu).map(|degrees| i32::try_from(degrees).unwrap_or(i32::MAX));
+    calls.ask_sane(key, "nvmlDeviceGetTemperature", 0, &CELSIUS, old)
 }
 
 /// Degrees to the slowdown, which the wrapper does not have.
 fn margin(device: &Device<'_>) -> Result<i32, NvmlError> {
-    let get = nvml_sym(device.nvml().lib().nvmlDeviceGetMarginTemperature.as_ref())?;
-    // NVML_STRUCT_VERSION(MarginTemperature, 1) of nvml.h.
-    let version = size_of::<nvmlMarginTemperature_t>() as u32 | 1 << 24;
-    let mut answer = nvmlMarginTemperature_t { version, marginTemperature: 0 };
-    // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
-    nvml_try(unsafe { get(device.handle(), &raw mut answer) })?;
+    let place = nvmlMarginTemperature_t { version: version::<nvmlMarginTemperature_t>(1), marginTemperature: 0 };
+    let answer = get_from(device, device.nvml().lib().nvmlDeviceGetMarginTemperature.as_ref(), place)?;
     Ok(answer.marginTemperature)
 }

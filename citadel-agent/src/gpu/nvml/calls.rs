@@ -1,12 +1,18 @@
-//! Every call of NVML goes through here: timed, counted where it fails, watched while it runs, and not made again where
-//! the GPU has no such thing.
+//! Every call of NVML goes through here: timed, counted where it fails, watched while it runs, seldom made again where the
+//! GPU has no such thing, and its answer refused where it is impossible.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use citadel_agent_common::hist::Histogram;
 use nvml_wrapper::error::NvmlError;
+use tracing::warn;
+
+/// When a GPU is asked again for what it did not have: modes, firmware and links change while the driver is loaded.
+pub(super) const UNSUPPORTED: Duration = Duration::from_secs(300);
 
 /// What the calls of one function cost so far.
 #[derive(Clone, Debug)]
@@ -15,6 +21,8 @@ pub struct Cost {
     pub seconds: Box<Histogram>,
     /// How many failed for another reason than that there is no such thing.
     pub errors: u64,
+    /// How many answers were impossible, and so are no answers.
+    pub refused: u64,
 }
 
 /// What all calls cost, shared with the scrapes.
@@ -31,11 +39,20 @@ impl Costs {
     }
 
     pub(in crate::gpu) fn add(&self, call: &'static str, took: Duration, failed: bool) {
+        self.change(call, |cost| {
+            cost.seconds.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            cost.errors += u64::from(failed);
+        });
+    }
+
+    fn refuse(&self, call: &'static str) {
+        self.change(call, |cost| cost.refused += 1);
+    }
+
+    fn change(&self, call: &'static str, change: impl FnOnce(&mut Cost)) {
         let mut costs = self.by_call.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Cost { seconds: Box::new(Histogram::EMPTY), errors: 0 };
-        let cost = costs.entry(call).or_insert_with(new);
-        cost.seconds.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        cost.errors += u64::from(failed);
+        let new = || Cost { seconds: Box::new(Histogram::EMPTY), errors: 0, refused: 0 };
+        change(costs.entry(call).or_insert_with(new));
     }
 }
 
@@ -73,13 +90,15 @@ pub(in crate::gpu) enum Gone {
 pub(super) struct Calls {
     costs: Arc<Costs>,
     running: Arc<Running>,
-    /// Functions that a GPU (by UUID) does not have for an argument.
-    unsupported: HashSet<(Arc<str>, &'static str, u32)>,
+    /// Functions that a GPU (by UUID) did not have for an argument, and when it is asked again.
+    unsupported: HashMap<(Arc<str>, &'static str, u32), Instant>,
+    /// Impossible answers that have been logged.
+    logged: HashSet<(&'static str, &'static str)>,
 }
 
 impl Calls {
     pub(super) fn new(costs: Arc<Costs>, running: Arc<Running>) -> Self {
-        Self { costs, running, unsupported: HashSet::new() }
+        Self { costs, running, unsupported: HashMap::new(), logged: HashSet::new() }
     }
 
     /// Makes a call, timed.
@@ -107,7 +126,7 @@ impl Calls {
         mut f: impl FnMut() -> Result<T, NvmlError>,
     ) -> Result<Option<T>, Gone> {
         let key = (Arc::clone(gpu), call, argument);
-        if self.unsupported.contains(&key) {
+        if self.unsupported.get(&key).is_some_and(|again| Instant::now() < *again) {
             return Ok(None);
         }
         let mut result = self.timed(call, &mut f);
@@ -121,7 +140,7 @@ impl Calls {
         };
         match meaning(&error) {
             Meaning::Never => {
-                self.unsupported.insert(key);
+                self.unsupported.insert(key, Instant::now() + UNSUPPORTED);
                 Ok(None)
             }
             Meaning::Nothing | Meaning::Failed => Ok(None),
@@ -134,7 +153,41 @@ impl Calls {
 impl Calls {
     /// Has a GPU asked again for all that it did not have.
     pub(super) fn forget(&mut self, gpu: &Arc<str>) {
-        self.unsupported.retain(|(other, ..)| other != gpu);
+        self.unsupported.retain(|(other, ..), _| other != gpu);
+    }
+
+    /// An answer of `call` that `possible` values contain. Any other is no answer: counted, logged once, and never
+    /// brought into the range, because nothing is known of the true value.
+    pub(super) fn sane<T: PartialOrd + Display + Copy>(
+        &mut self,
+        call: &'static str,
+        what: &'static str,
+        value: Option<T>,
+        possible: &RangeInclusive<T>,
+    ) -> Option<T> {
+        let value = value?;
+        if possible.contains(&value) {
+            return Some(value);
+        }
+        self.costs.refuse(call);
+        if self.logged.insert((call, what)) {
+            let (least, most) = (possible.start(), possible.end());
+            warn!(call, what, %value, %least, %most, "NVML gave an impossible value, which is left out; further ones are only counted");
+        }
+        None
+    }
+
+    /// As [`Self::ask`], and as [`Self::sane`].
+    pub(super) fn ask_sane<T: PartialOrd + Display + Copy>(
+        &mut self,
+        gpu: &Arc<str>,
+        call: &'static str,
+        argument: u32,
+        possible: &RangeInclusive<T>,
+        f: impl FnMut() -> Result<T, NvmlError>,
+    ) -> Result<Option<T>, Gone> {
+        let value = self.ask(gpu, call, argument, f)?;
+        Ok(self.sane(call, "", value, possible))
     }
 }
 

@@ -10,20 +10,21 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::calls::{Calls, Gone};
+use super::limits::PERCENT;
 use crate::gpu::sample::Compat;
 
 /// Reads it.
 pub(super) fn read(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Compat, Gone> {
-    let encoder = calls.ask(key, "nvmlDeviceGetEncoderUtilization", 0, || device.encoder_utilization())?;
-    let decoder = calls.ask(key, "nvmlDeviceGetDecoderUtilization", 0, || device.decoder_utilization())?;
+    let encoder = || device.encoder_utilization().map(|info| info.utilization);
+    let decoder = || device.decoder_utilization().map(|info| info.utilization);
     Ok(Compat {
-        encoder: encoder.map(|info| info.utilization),
-        decoder: decoder.map(|info| info.utilization),
+        encoder: calls.ask_sane(key, "nvmlDeviceGetEncoderUtilization", 0, &PERCENT, encoder)?,
+        decoder: calls.ask_sane(key, "nvmlDeviceGetDecoderUtilization", 0, &PERCENT, decoder)?,
         licensed: calls.ask(key, "nvmlDeviceGetGridLicensableFeatures_v4", 0, || licensed(device))?,
     })
 }
 
-/// Whether the GPU has a vGPU licence, which the wrapper cannot tell.
+/// Whether the GPU has a vGPU licence, which the wrapper has no call for.
 fn licensed(device: &Device<'_>) -> Result<bool, NvmlError> {
     let get = nvml_sym(device.nvml().lib().nvmlDeviceGetGridLicensableFeatures_v4.as_ref())?;
     // SAFETY: numbers and texts, for which all zeros is a value.

@@ -2,135 +2,158 @@
 //! wrapper's own call has no place for the link that a field is about.
 
 use std::mem;
+use std::time::Instant;
 
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
-use nvml_wrapper::sys_exports::field_id::*;
 use nvml_wrapper::{Device, FieldIdScheme};
 use nvml_wrapper_sys::bindings::{
-    nvmlFieldValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_INT as SIGNED_INT,
+    nvmlFieldValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_DOUBLE as DOUBLE,
+    nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_INT as SIGNED_INT,
     nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_LONG_LONG as SIGNED_LONG_LONG,
     nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT as UNSIGNED_INT,
     nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG as UNSIGNED_LONG,
     nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG as UNSIGNED_LONG_LONG,
 };
 
-/// What a field means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Field {
-    /// Degrees Celsius.
-    MemoryTemperature,
-    /// Nanoseconds for which clocks were held down.
-    Throttled(&'static str),
-    /// A count.
-    PcieReplays,
-    /// Rows, or a flag.
-    Remapped(&'static str),
-    /// Bytes; transmitted or received. May wrap.
-    PcieBytes(usize),
-    /// KiB over a link.
-    LinkKib(u32, &'static str),
-    /// Errors of a link.
-    LinkErrors(u32, &'static str),
-}
-
-/// The fields of a GPU as a whole. The first numbers of throttling are older than the name "clock event".
-const OF_GPU: &[(u32, Field)] = &[
-    (NVML_FI_DEV_PERF_POLICY_POWER, Field::Throttled("sw_power_cap")),
-    (NVML_FI_DEV_PERF_POLICY_THERMAL, Field::Throttled("thermal")),
-    (NVML_FI_DEV_PERF_POLICY_SYNC_BOOST, Field::Throttled("sync_boost")),
-    (NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT, Field::Throttled("board_limit")),
-    (NVML_FI_DEV_PERF_POLICY_LOW_UTILIZATION, Field::Throttled("low_utilization")),
-    (NVML_FI_DEV_PERF_POLICY_RELIABILITY, Field::Throttled("reliability")),
-    (NVML_FI_DEV_PERF_POLICY_TOTAL_APP_CLOCKS, Field::Throttled("below_application_clocks")),
-    (NVML_FI_DEV_PERF_POLICY_TOTAL_BASE_CLOCKS, Field::Throttled("below_base_clocks")),
-    (NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN, Field::Throttled("sw_thermal_slowdown")),
-    (NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN, Field::Throttled("hw_thermal_slowdown")),
-    (NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN, Field::Throttled("hw_power_brake_slowdown")),
-    (NVML_FI_DEV_MEMORY_TEMP, Field::MemoryTemperature),
-    (NVML_FI_DEV_PCIE_REPLAY_COUNTER, Field::PcieReplays),
-    (NVML_FI_DEV_REMAPPED_COR, Field::Remapped("correctable")),
-    (NVML_FI_DEV_REMAPPED_UNC, Field::Remapped("uncorrectable")),
-    (NVML_FI_DEV_REMAPPED_PENDING, Field::Remapped("pending")),
-    (NVML_FI_DEV_REMAPPED_FAILURE, Field::Remapped("failure")),
-    (NVML_FI_DEV_PCIE_COUNT_TX_BYTES, Field::PcieBytes(0)),
-    (NVML_FI_DEV_PCIE_COUNT_RX_BYTES, Field::PcieBytes(1)),
-];
+use super::calls::UNSUPPORTED;
+use super::table::{FIELDS, Of, Pace, Spec};
 
 /// A number, and whether it is one of 32 bits, which wraps early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Number {
-    pub(super) value: u64,
+    pub(super) value: i128,
     pub(super) narrow: bool,
 }
 
-/// The fields that a GPU is asked for, in the order of the call.
+/// One field as it is asked for.
 #[derive(Debug)]
-pub(super) struct Batch {
-    /// Field, its number in the driver's own scheme, and the link it is about.
-    asked: Vec<(Field, u32, u32)>,
+struct Asked {
+    spec: &'static Spec,
+    /// Its number in the driver's own scheme, and the scope or link it is about.
+    id: u32,
+    scope: u32,
+    /// Not asked for before then: the GPU said that it has no such thing.
+    again: Option<Instant>,
+    /// It was answered the last time.
+    answered: bool,
 }
 
+/// The fields that a GPU is asked for at one pace, in the order of the call.
+pub(super) struct Batch {
+    scheme: FieldIdScheme,
+    pace: Pace,
+    asked: Vec<Asked>,
+    values: Vec<nvmlFieldValue_t>,
+    /// FEC's bins are many series.
+    fec: bool,
+}
+
+/// One answer: what it is of, the link, the number.
+pub(super) type Answer = (&'static Spec, u32, Number);
+
 impl Batch {
-    /// All fields of a GPU with these active links.
-    pub(super) fn new(scheme: FieldIdScheme, links: &[u32]) -> Self {
-        let whole = OF_GPU.iter().map(|&(id, field)| (field, id, 0));
-        let of_link = |&link: &u32| {
-            [
-                (Field::LinkKib(link, "transmit"), NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, link),
-                (Field::LinkKib(link, "receive"), NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, link),
-                (Field::LinkErrors(link, "replay"), NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY, link),
-                (Field::LinkErrors(link, "recovery"), NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY, link),
-                (Field::LinkErrors(link, "crc"), NVML_FI_DEV_NVLINK_ERROR_DL_CRC, link),
-            ]
-        };
-        let asked = whole.chain(links.iter().flat_map(of_link));
-        Self { asked: asked.map(|(field, id, link)| (field, in_scheme(scheme, id), link)).collect() }
+    /// The fields of a GPU, without those of links.
+    pub(super) fn new(scheme: FieldIdScheme, pace: Pace) -> Self {
+        let mut batch = Self { scheme, pace, asked: Vec::new(), values: Vec::new(), fec: false };
+        batch.ask_of(Of::Gpu, &[0]);
+        batch.ask_of(Of::Module, &[1]);
+        batch
     }
 
-    /// Whether nothing is left to ask for.
-    pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+    /// Asks for the fields of these active links from now on, and of no others.
+    pub(super) fn set_links(&mut self, links: &[u32], c2c: &[u32], fec: bool) {
+        self.fec = fec;
+        self.asked.retain(|asked| matches!(asked.spec.of, Of::Gpu | Of::Module));
+        self.ask_of(Of::Link, links);
+        self.ask_of(Of::C2c, c2c);
     }
 
-    /// Reads all fields. What the GPU says it does not have is not asked for again.
-    pub(super) fn read(&mut self, device: &Device<'_>) -> Result<Vec<(Field, Number)>, NvmlError> {
+    fn ask_of(&mut self, of: Of, scopes: &[u32]) {
+        let (scheme, pace, fec) = (self.scheme, self.pace, self.fec);
+        let wanted = |spec: &&Spec| spec.of == of && spec.pace == pace && (fec || !spec.is_fec());
+        for &scope in scopes {
+            let asked = |spec: &'static Spec| Asked {
+                spec,
+                id: in_scheme(scheme, spec.id),
+                scope,
+                again: None,
+                answered: false,
+            };
+            self.asked.extend(FIELDS.iter().filter(wanted).map(asked));
+        }
+    }
+
+    /// The value of one field of the GPU, which is none of the batch.
+    pub(super) fn one(&self, device: &Device<'_>, id: u32) -> Result<Option<i128>, NvmlError> {
+        let get = nvml_sym(device.nvml().lib().nvmlDeviceGetFieldValues.as_ref())?;
+        // SAFETY: numbers and a union of numbers, for which all zeros is a value.
+        let mut value: nvmlFieldValue_t = unsafe { mem::zeroed() };
+        value.fieldId = in_scheme(self.scheme, id);
+        // SAFETY: the handle is the wrapper's own, the library is loaded, and there is one value.
+        nvml_try(unsafe { get(device.handle(), 1, &raw mut value) })?;
+        nvml_try(value.nvmlReturn)?;
+        Ok(number(&value).map(|number| number.value))
+    }
+
+    /// Reads all fields. What the GPU says it does not have is not asked for again for a while. Whether one that was
+    /// answered before was refused now is in the second part of the answer: a link has gone down, probably.
+    pub(super) fn read(&mut self, device: &Device<'_>) -> Result<(Vec<Answer>, bool), NvmlError> {
         let lib = device.nvml().lib();
         let get = nvml_sym(lib.nvmlDeviceGetFieldValues.as_ref())?;
-        let request = |&(_, id, link): &(Field, u32, u32)| {
+        let now = Instant::now();
+        let asked = |asked: &&mut Asked| asked.again.is_none_or(|again| again <= now);
+        self.values.clear();
+        for Asked { id, scope, .. } in self.asked.iter_mut().filter(asked) {
             // SAFETY: numbers and a union of numbers, for which all zeros is a value.
             let mut value: nvmlFieldValue_t = unsafe { mem::zeroed() };
-            (value.fieldId, value.scopeId) = (id, link);
-            value
-        };
-        let mut values: Vec<nvmlFieldValue_t> = self.asked.iter().map(request).collect();
+            (value.fieldId, value.scopeId) = (*id, *scope);
+            self.values.push(value);
+        }
+        if self.values.is_empty() {
+            return Ok((Vec::new(), false));
+        }
         // SAFETY: the handle is the wrapper's own, the library is loaded, and there are as many values as it is told.
-        nvml_try(unsafe { get(device.handle(), values.len() as i32, values.as_mut_ptr()) })?;
+        nvml_try(unsafe { get(device.handle(), self.values.len() as i32, self.values.as_mut_ptr()) })?;
+        let mut answers = Vec::with_capacity(self.values.len());
+        let mut gone = false;
         // By position: the driver gives ids back in its own scheme.
-        let answers: Vec<_> = self.asked.iter().map(|(field, ..)| *field).zip(&values).collect();
-        let read = answers.iter().filter_map(|(field, value)| Some((*field, number(value)?))).collect();
-        let mut values = values.iter();
-        self.asked.retain(|_| {
-            let answer = values.next().map_or(Ok(()), |value| nvml_try(value.nvmlReturn));
-            !matches!(answer, Err(NvmlError::NotSupported | NvmlError::InvalidArg))
-        });
-        Ok(read)
+        for (asked, value) in self.asked.iter_mut().filter(asked).zip(&self.values) {
+            match nvml_try(value.nvmlReturn) {
+                Ok(()) => {
+                    asked.answered = true;
+                    answers.extend(number(value).map(|number| (asked.spec, asked.scope, number)));
+                }
+                Err(error) => {
+                    gone |= asked.spec.of == Of::Link && mem::take(&mut asked.answered);
+                    if matches!(error, NvmlError::NotSupported | NvmlError::InvalidArg) {
+                        asked.again = Some(now + UNSUPPORTED);
+                    }
+                }
+            }
+        }
+        Ok((answers, gone))
     }
 }
 
 fn number(value: &nvmlFieldValue_t) -> Option<Number> {
-    nvml_try(value.nvmlReturn).ok()?;
     let narrow = matches!(value.valueType, UNSIGNED_INT | SIGNED_INT);
     let number = match value.valueType {
         // SAFETY: the type says which of the union's numbers was written.
-        UNSIGNED_INT => u64::from(unsafe { value.value.uiVal }),
+        UNSIGNED_INT => i128::from(unsafe { value.value.uiVal }),
         // SAFETY: likewise.
-        UNSIGNED_LONG => unsafe { value.value.ulVal },
+        UNSIGNED_LONG => i128::from(unsafe { value.value.ulVal }),
         // SAFETY: likewise.
-        UNSIGNED_LONG_LONG => unsafe { value.value.ullVal },
-        // SAFETY: likewise. Negative where a counter is due: no answer.
-        SIGNED_INT => u64::try_from(unsafe { value.value.siVal }).ok()?,
+        UNSIGNED_LONG_LONG => i128::from(unsafe { value.value.ullVal }),
         // SAFETY: likewise.
-        SIGNED_LONG_LONG => u64::try_from(unsafe { value.value.sllVal }).ok()?,
+        SIGNED_INT => i128::from(unsafe { value.value.siVal }),
+        // SAFETY: likewise.
+        SIGNED_LONG_LONG => i128::from(unsafe { value.value.sllVal }),
+        // All fields that are asked for are whole numbers.
+        DOUBLE => {
+            // SAFETY: likewise.
+            let number = unsafe { value.value.dVal };
+            number.is_finite().then_some(number as i128)?
+        }
         _ => return None,
     };
     Some(Number { value: number, narrow })
@@ -155,15 +178,15 @@ pub(super) struct Unwrapped {
 
 impl Unwrapped {
     /// Counts what came since the last reading, and gives what came since the first.
-    pub(super) fn count(&mut self, now: Number) -> u64 {
+    pub(super) fn count(&mut self, value: u64, narrow: bool) -> u64 {
         let came = match self.last {
             None => 0,
-            Some(last) if last <= now.value => now.value - last,
-            Some(last) if now.narrow => now.value + (1 << 32) - last,
-            // 64 bits do not wrap in a GPU's life: it counts anew.
-            Some(_) => now.value,
+            Some(last) if last <= value => value - last,
+            Some(last) if narrow => value.saturating_add(1 << 32).saturating_sub(last),
+            // 64 bits do not wrap in a GPU's life: it begins again.
+            Some(_) => value,
         };
-        self.last = Some(now.value);
+        self.last = Some(value);
         self.add(came)
     }
 
@@ -186,14 +209,12 @@ mod tests {
     #[test]
     fn counters_go_on_where_they_wrap() {
         let mut bytes = Unwrapped::default();
-        let narrow = |value| Number { value, narrow: true };
-        let wide = |value| Number { value, narrow: false };
-        assert_eq!(bytes.count(narrow(u64::from(u32::MAX) - 10)), 0, "what was before is not ours");
-        assert_eq!(bytes.count(narrow(9)), 20);
+        assert_eq!(bytes.count(u64::from(u32::MAX) - 10, true), 0, "what was before is not ours");
+        assert_eq!(bytes.count(9, true), 20);
         let mut bytes = Unwrapped::default();
-        bytes.count(wide(1 << 40));
-        assert_eq!(bytes.count(wide((1 << 40) + 7)), 7);
-        assert_eq!(bytes.count(wide(5)), 12, "a counter that begins anew loses nothing that it says");
+        bytes.count(1 << 40, false);
+        assert_eq!(bytes.count((1 << 40) + 7, false), 7);
+        assert_eq!(bytes.count(5, false), 12, "a counter that begins again loses nothing that it says");
     }
 
     #[test]

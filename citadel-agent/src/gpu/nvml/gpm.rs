@@ -1,39 +1,87 @@
 //! GPM: how busy the parts of a GPU were between two samples. Hopper and newer.
 
-use nvml_wrapper::enums::gpm::GpmMetricId;
-use nvml_wrapper::gpm::gpm_metrics_get;
+use std::mem;
+use std::ops::RangeInclusive;
+
+use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, GpmSample};
+use nvml_wrapper_sys::bindings::nvmlGpmMetricsGet_t;
 
 use super::calls::Calls;
-use crate::gpu::sample::Gpm;
+use super::limits::{GPM_PERCENT, GPM_RATE};
+use crate::gpu::sample::{Gpm, Labels, Measured, Number};
+use crate::metrics::catalogue::Desc;
+use crate::metrics::catalogue::gpu as catalogue;
 
-const METRICS: [GpmMetricId; 6] = [
-    GpmMetricId::GraphicsUtil,
-    GpmMetricId::SmUtil,
-    GpmMetricId::AnyTensorUtil,
-    GpmMetricId::DramBwUtil,
-    GpmMetricId::PcieTxPerSec,
-    GpmMetricId::PcieRxPerSec,
+/// What a metric is measured in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum In {
+    Percent,
+    /// MiB a second (nvml.h; of C2C, which it does not comment, DCGM's code says so).
+    Mebibytes,
+}
+
+/// A metric: its number in nvml.h, its unit, where it is exported.
+type Metric = (u32, In, &'static Desc, &'static str);
+
+const GRAPHICS: u32 = 1;
+const SM: u32 = 2;
+const TENSOR: u32 = 5;
+const DRAM: u32 = 10;
+const PCIE_TX: u32 = 20;
+const PCIE_RX: u32 = 21;
+
+/// `NVML_GPM_METRICS_GET_VERSION`.
+const VERSION: u32 = 1;
+
+static METRICS: [Metric; 19] = [
+    (GRAPHICS, In::Percent, &catalogue::ENGINE_ACTIVE, ""),
+    (SM, In::Percent, &catalogue::SM_ACTIVE, ""),
+    (3, In::Percent, &catalogue::SM_OCCUPANCY, ""),
+    (4, In::Percent, &catalogue::PIPE_ACTIVE, "integer"),
+    (TENSOR, In::Percent, &catalogue::TENSOR_ACTIVE, ""),
+    (6, In::Percent, &catalogue::TENSOR_PIPE_ACTIVE, "dfma"),
+    (7, In::Percent, &catalogue::TENSOR_PIPE_ACTIVE, "hmma"),
+    (9, In::Percent, &catalogue::TENSOR_PIPE_ACTIVE, "imma"),
+    (DRAM, In::Percent, &catalogue::DRAM_ACTIVE, ""),
+    (11, In::Percent, &catalogue::PIPE_ACTIVE, "fp64"),
+    (12, In::Percent, &catalogue::PIPE_ACTIVE, "fp32"),
+    (13, In::Percent, &catalogue::PIPE_ACTIVE, "fp16"),
+    (PCIE_TX, In::Mebibytes, &catalogue::PCIE_RATE, "transmit"),
+    (PCIE_RX, In::Mebibytes, &catalogue::PCIE_RATE, "receive"),
+    (60, In::Mebibytes, &catalogue::NVLINK_RATE, "receive"),
+    (61, In::Mebibytes, &catalogue::NVLINK_RATE, "transmit"),
+    // Newer than GPM itself: from here on, see `OLDER`.
+    (8, In::Percent, &catalogue::TENSOR_PIPE_ACTIVE, "dmma"),
+    (100, In::Mebibytes, &catalogue::C2C_RATE, "transmit"),
+    (101, In::Mebibytes, &catalogue::C2C_RATE, "receive"),
 ];
 
-/// GPM has PCIe traffic in MiB a second (nvml.h).
+/// As many of them are as old as GPM (R520); a driver that refuses a request with a number that it does not know is asked
+/// for these.
+const OLDER: usize = METRICS.len() - 3;
+
 const MIB: f64 = 1_048_576.0;
 
 /// One GPU's, or one of its GPU instances', metrics.
 #[derive(Default)]
 pub(super) struct Meter<'n> {
     last: Option<GpmSample<'n>>,
+    /// This driver takes the older metrics only.
+    older: bool,
 }
 
-/// What a [`Meter`] read: the whole GPU's rates, and the part of the SMs' time, which is what an instance is asked for.
+/// What a [`Meter`] read: for the page, and what more than the page needs.
 pub(super) struct Rates {
     pub(super) gpm: Gpm,
+    /// Part of the SMs' time, which is what an instance is asked for.
     pub(super) sm: Option<f64>,
+    pub(super) measured: Vec<Measured>,
 }
 
 impl<'n> Meter<'n> {
     /// Takes a sample and gives the rates since the last one. GPM is an extra: where it fails, there is none.
-    pub(super) fn read(&mut self, calls: &Calls, device: &Device<'n>, instance: Option<u32>) -> Option<Rates> {
+    pub(super) fn read(&mut self, calls: &mut Calls, device: &Device<'n>, instance: Option<u32>) -> Option<Rates> {
         let sample = match instance {
             None => calls.timed("nvmlGpmSampleGet", || device.gpm_sample()),
             Some(gi) => calls.timed("nvmlGpmMigSampleGet", || device.gpm_mig_sample(gi)),
@@ -41,12 +89,59 @@ impl<'n> Meter<'n> {
         let now = sample.ok()?;
         let last = self.last.replace(now)?;
         let now = self.last.as_ref()?;
-        let values = calls.timed("nvmlGpmMetricsGet", || gpm_metrics_get(device.nvml(), &last, now, &METRICS)).ok()?;
-        let mut values = values.into_iter().map(|value| value.ok().map(|value| value.value).filter(|v| v.is_finite()));
-        let [graphics, sm, tensor, dram, transmitted, received] = std::array::from_fn(|_| values.next().flatten());
-        let ratio = |percent: Option<f64>| percent.map(|percent| percent / 100.0);
-        let pcie = transmitted.zip(received).map(|(transmitted, received)| [transmitted * MIB, received * MIB]);
-        let gpm = Gpm { graphics: ratio(graphics), tensor: ratio(tensor), dram: ratio(dram), pcie };
-        Some(Rates { gpm, sm: ratio(sm) })
+        const CALL: &str = "nvmlGpmMetricsGet";
+        let count = if self.older { OLDER } else { METRICS.len() };
+        let answers = calls.timed(CALL, || ask(device, &last, now, count));
+        self.older |= matches!(answers, Err(NvmlError::InvalidArg | NvmlError::NotSupported));
+        let answers = answers.ok()?;
+        let mut rates = Rates { gpm: Gpm::default(), sm: None, measured: Vec::with_capacity(METRICS.len()) };
+        let [mut transmitted, mut received] = [None; 2];
+        for (&(id, unit, desc, label), answer) in METRICS.iter().zip(answers) {
+            let (possible, scale): (RangeInclusive<f64>, f64) = match unit {
+                In::Percent => (GPM_PERCENT, 0.01),
+                In::Mebibytes => (GPM_RATE, MIB),
+            };
+            let Some(value) = calls.sane(CALL, desc.name, answer, &possible).map(|value| value * scale) else {
+                continue;
+            };
+            match id {
+                GRAPHICS => rates.gpm.graphics = Some(value),
+                SM => rates.sm = Some(value),
+                TENSOR => rates.gpm.tensor = Some(value),
+                DRAM => rates.gpm.dram = Some(value),
+                PCIE_TX => transmitted = Some(value),
+                PCIE_RX => received = Some(value),
+                _ => {}
+            }
+            let labels = if label.is_empty() { Labels::None } else { Labels::One(label) };
+            rates.measured.push(Measured { desc, labels, value: Number::Float(value) });
+        }
+        rates.gpm.pcie = transmitted.zip(received).map(|(transmitted, received)| [transmitted, received]);
+        Some(rates)
     }
+}
+
+/// The values of [`METRICS`], in their order. Raw, because the wrapper does not know all of them.
+fn ask(
+    device: &Device<'_>,
+    last: &GpmSample<'_>,
+    now: &GpmSample<'_>,
+    count: usize,
+) -> Result<[Option<f64>; METRICS.len()], NvmlError> {
+    let get = nvml_sym(device.nvml().lib().nvmlGpmMetricsGet.as_ref())?;
+    // SAFETY: numbers and pointers, for which all zeros is a value.
+    let mut request: nvmlGpmMetricsGet_t = unsafe { mem::zeroed() };
+    (request.version, request.numMetrics) = (VERSION, count as u32);
+    // SAFETY: the samples outlive the call, and nothing here frees them.
+    (request.sample1, request.sample2) = unsafe { (last.handle(), now.handle()) };
+    for (metric, (id, ..)) in request.metrics.iter_mut().zip(&METRICS) {
+        metric.metricId = *id;
+    }
+    // SAFETY: the library is loaded, and the request is as the header has it.
+    nvml_try(unsafe { get(&raw mut request) })?;
+    let answer = |index: usize| {
+        let metric = &request.metrics[index];
+        (index < count && nvml_try(metric.nvmlReturn).is_ok()).then_some(metric.value)
+    };
+    Ok(std::array::from_fn(answer))
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Device;
-use nvml_wrapper::error::{NvmlError, nvml_try};
-use nvml_wrapper_sys::bindings::nvmlDevice_t;
 
 use super::board::memory;
 use super::calls::{Calls, Gone};
 use super::gpm::Meter;
+use super::raw::get;
 use crate::gpu::sample::Mig;
 
 /// How often a GPU is asked whether it is in MIG mode and what it is cut into.
@@ -89,9 +88,9 @@ fn find<'n>(calls: &mut Calls, parent: &Device<'n>) -> Result<Vec<Instance<'n>>,
         let key: Arc<str> = uuid.as_str().into();
         let lib = parent.nvml().lib();
         let gi = calls
-            .ask(&key, "nvmlDeviceGetGpuInstanceId", 0, || id(&device, lib.nvmlDeviceGetGpuInstanceId.as_ref()))?;
+            .ask(&key, "nvmlDeviceGetGpuInstanceId", 0, || get(&device, lib.nvmlDeviceGetGpuInstanceId.as_ref()))?;
         let ci = calls.ask(&key, "nvmlDeviceGetComputeInstanceId", 0, || {
-            id(&device, lib.nvmlDeviceGetComputeInstanceId.as_ref())
+            get(&device, lib.nvmlDeviceGetComputeInstanceId.as_ref())
         })?;
         let (Some(gi), Some(ci)) = (gi, ci) else { continue };
         let name = calls.ask(&key, "nvmlDeviceGetName", 0, || device.name())?.unwrap_or_default();
@@ -100,15 +99,4 @@ fn find<'n>(calls: &mut Calls, parent: &Device<'n>) -> Result<Vec<Instance<'n>>,
         found.push(Instance { key, device, uuid, profile, gi, ci });
     }
     Ok(found)
-}
-
-type IdFunction = unsafe extern "C" fn(nvmlDevice_t, *mut u32) -> u32;
-
-/// The wrapper has neither of the two functions that give ids.
-fn id<E: std::fmt::Display>(device: &Device<'_>, function: Result<&IdFunction, E>) -> Result<u32, NvmlError> {
-    let get = function.map_err(|error| NvmlError::FailedToLoadSymbol(error.to_string()))?;
-    let mut id = 0;
-    // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
-    nvml_try(unsafe { get(device.handle(), &raw mut id) })?;
-    Ok(id)
 }

@@ -9,14 +9,21 @@ pub(in crate::gpu) mod calls;
 mod compat;
 mod fields;
 mod gpm;
+mod joules;
 mod library;
+mod limits;
+mod links;
+mod measure;
 mod mig;
 mod processes;
+mod raw;
+mod seldom;
+mod table;
+mod unbound;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Device;
@@ -29,6 +36,7 @@ use self::fields::Unwrapped;
 pub(in crate::gpu) use self::library::{Library, OpenError};
 use super::pci;
 use super::sample::{Driver, Gpu, Identity, Reading, Sample};
+use super::xid::Xids;
 use crate::discovery::owners::Owners;
 use crate::gpu::energy::{Ledger, parts};
 
@@ -46,6 +54,22 @@ pub(in crate::gpu) struct Options {
     pub(in crate::gpu) compat: bool,
     /// PCIe throughput where there is no counter, although it blocks.
     pub(in crate::gpu) pcie_throughput: bool,
+    /// What FEC corrected on each NVLink, although it is sixteen series a link.
+    pub(in crate::gpu) fec: bool,
+    /// How often all this is read.
+    pub(in crate::gpu) interval: Duration,
+}
+
+impl Options {
+    /// How often what seldom changes is read, and the bus is searched: every ten passes, between one second and ten.
+    fn seldom_period(&self) -> Duration {
+        (self.interval * 10).clamp(Duration::from_secs(1), Duration::from_secs(10))
+    }
+
+    /// How often the links are looked at.
+    fn links_period(&self) -> Duration {
+        self.seldom_period() / 2
+    }
 }
 
 /// What outlives a session: all that is counted.
@@ -57,6 +81,8 @@ pub(in crate::gpu) struct Kept {
     known: BTreeMap<String, Arc<Identity>>,
     /// PCIe bytes, by UUID.
     pcie: HashMap<String, [Unwrapped; 2]>,
+    /// The driver, as it was when it last answered.
+    driver: Driver,
 }
 
 impl Kept {
@@ -64,7 +90,7 @@ impl Kept {
     pub(in crate::gpu) fn lost(&self, reason: &str) -> Sample {
         let mut gpus: Vec<_> = self.known.values().map(|id| self.gpu(id, Err(reason.to_owned()))).collect();
         gpus.sort_by_key(|gpu| gpu.id.index);
-        Sample { gpus, ..Sample::default() }
+        Sample { gpus, driver: self.driver.clone(), ..Sample::default() }
     }
 
     fn gpu(&self, id: &Arc<Identity>, reading: Result<Box<Reading>, String>) -> Gpu {
@@ -106,8 +132,10 @@ pub(in crate::gpu) struct Session<'n> {
     looked: Option<(u32, Vec<String>)>,
     places: Vec<Place<'n>>,
     kept: &'n mut Kept,
-    /// Set by whoever hears of an ECC error.
-    ecc_event: &'n AtomicBool,
+    xids: &'n Xids,
+    /// The GPUs on the PCI bus, and when it was searched for them.
+    bus: Vec<String>,
+    searched: Option<Instant>,
 }
 
 impl<'n> Session<'n> {
@@ -115,7 +143,7 @@ impl<'n> Session<'n> {
         nvml: &'n Library,
         sys: &'n Path,
         kept: &'n mut Kept,
-        ecc_event: &'n AtomicBool,
+        xids: &'n Xids,
         (costs, running): (Arc<Costs>, Arc<Running>),
     ) -> Self {
         let calls = Calls::new(costs, running);
@@ -124,7 +152,8 @@ impl<'n> Session<'n> {
         let cuda = cuda.map(|cuda| format!("{}.{}", cuda / 1000, cuda % 1000 / 10)).unwrap_or_default();
         let driver = Driver { version, cuda };
         info!(driver = driver.version, cuda = driver.cuda, "NVML is open");
-        Self { nvml, sys, driver, calls, looked: None, places: Vec::new(), kept, ecc_event }
+        kept.driver = driver.clone();
+        Self { nvml, sys, driver, calls, looked: None, places: Vec::new(), kept, xids, bus: Vec::new(), searched: None }
     }
 
     /// The GPUs that answer, with the wrapper's handles.
@@ -140,11 +169,13 @@ impl<'n> Session<'n> {
     /// # Errors
     /// The driver is gone. A GPU that is gone is in the sample as such.
     pub(in crate::gpu) fn pass(&mut self, options: &Options, owners: &Owners) -> Result<Sample, String> {
+        self.search_bus(options);
         let suspended: Vec<String> =
-            pci::read_gpus(self.sys).into_iter().filter(|address| pci::is_suspended(self.sys, address)).collect();
+            self.bus.iter().filter(|address| pci::is_suspended(self.sys, address)).cloned().collect();
         self.look_for_gpus(&suspended)?;
-        let ecc_event = self.ecc_event.swap(false, Ordering::Relaxed);
-        let mut sample = Sample { driver: self.driver.clone(), gpus: Vec::new(), suspended };
+        let ecc_event = self.xids.take_ecc();
+        let missing = self.missing(&suspended);
+        let mut sample = Sample { driver: self.driver.clone(), gpus: Vec::new(), suspended, missing };
         for place in &mut self.places {
             if let Place::Lost { id, retry, .. } = place
                 && *retry <= Instant::now()
@@ -157,6 +188,7 @@ impl<'n> Session<'n> {
                     uuid => self.calls.timed("nvmlDeviceGetHandleByUUID", || self.nvml.device_by_uuid(uuid)),
                 };
                 *place = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
+                self.xids.know([place.id().pci.as_str()]);
             }
             let Place::Here(board) = place else { continue };
             if sample.suspended.contains(&board.id.pci) {
@@ -176,7 +208,7 @@ impl<'n> Session<'n> {
                     sample.gpus.push(self.kept.gpu(&board.id, Ok(Box::new(reading))));
                 }
                 Err(Gone::Gpu(reason)) => {
-                    warn!(gpu = board.id.uuid, index = board.id.index, reason, "a GPU is lost; it is tried again");
+                    warn!(gpu = board.id.uuid, index = board.id.index, reason, "GPU lost, retrying every 10 s");
                     *place = Place::lost(Arc::clone(&board.id), reason);
                 }
                 Err(Gone::Driver(reason)) => return Err(reason),
@@ -189,6 +221,24 @@ impl<'n> Session<'n> {
         }
         sample.gpus.sort_by_key(|gpu| gpu.id.index);
         Ok(sample)
+    }
+
+    /// Searches the PCI bus for GPUs, now and then: a host has hundreds of devices.
+    fn search_bus(&mut self, options: &Options) {
+        if self.searched.is_some_and(|searched| searched.elapsed() < options.seldom_period()) {
+            return;
+        }
+        self.bus = pci::read_gpus(self.sys);
+        self.searched = Some(Instant::now());
+        self.xids.know(self.bus.iter().map(String::as_str));
+    }
+
+    /// GPUs on the bus that NVML does not have, and that no other driver has.
+    fn missing(&self, suspended: &[String]) -> Vec<String> {
+        let has = |address: &String| {
+            suspended.contains(address) || self.places.iter().any(|place| place.id().pci == *address)
+        };
+        self.bus.iter().filter(|address| !has(address) && pci::is_nvidias(self.sys, address)).cloned().collect()
     }
 
     /// Takes up the GPUs that there are, where their number has changed, or one has fallen asleep or woken.
@@ -207,17 +257,21 @@ impl<'n> Session<'n> {
                 found.push((by_index(self.nvml, &self.calls, index), id));
             }
         } else {
-            // By index, NVML may wake each GPU to number them; by address, only the one that is meant.
-            let awake = pci::read_gpus(self.sys).into_iter().filter(|address| !suspended.contains(address));
-            for (index, address) in (0..).zip(awake) {
+            // By index, NVML may wake each GPU to number them; by address, only the one that is meant. NVML numbers them
+            // in the order of their addresses, those that sleep included.
+            for (index, address) in (0..).zip(&self.bus).filter(|(_, address)| !suspended.contains(address)) {
                 let ask = || self.nvml.device_by_pci_bus_id(address.as_str());
                 let device = self.calls.timed("nvmlDeviceGetHandleByPciBusId_v2", ask);
-                found.push((device, Arc::new(Identity { index, pci: address.clone(), ..Identity::default() })));
+                let known = self.kept.known.values().find(|id| id.pci == *address).cloned();
+                let unknown = || Arc::new(Identity { index, pci: address.clone(), ..Identity::default() });
+                found.push((device, known.unwrap_or_else(unknown)));
             }
         }
         let mut places = Vec::new();
         for (device, id) in found {
-            places.push(take(self.nvml, &mut self.calls, self.kept, device, &id)?);
+            let place = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
+            self.xids.know([place.id().pci.as_str()]);
+            places.push(place);
         }
         // One that answered before and is not listed now.
         for id in self.kept.known.values() {

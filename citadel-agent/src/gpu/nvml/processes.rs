@@ -1,6 +1,6 @@
 //! The processes on a GPU: who holds memory, and who had the SMs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nvml_wrapper::Device;
@@ -9,19 +9,38 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::{ProcessInfo, ProcessUtilizationSample};
 
 use super::calls::{Calls, Gone};
+use super::limits::PERCENT;
 use crate::discovery::inventory::Pid;
-use crate::gpu::sample::Process;
+use crate::gpu::sample::{Process, Sharing};
 
 /// A function of NVML that lists processes, and the wrapper's call of it.
 type List<'n> = (&'static str, fn(&Device<'n>) -> Result<Vec<ProcessInfo>, NvmlError>);
 
-/// Reads all processes. `seen` is the time of the newest utilization sample so far, which is moved on.
+/// A process's samples since the last pass: sums of percentages, how many were taken, and how many were impossible.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    sm: u64,
+    codecs: [u64; 2],
+    count: u32,
+    impossible: u32,
+}
+
+/// What the driver says of the processes.
+pub(super) struct Found {
+    pub(super) processes: Vec<Process>,
+    /// How they share the GPU; `None` where the driver lists none that compute.
+    pub(super) sharing: Option<Sharing>,
+}
+
+/// Reads all processes. `seen` is the time of the newest utilization sample so far, which is moved on; `most` is as much
+/// memory as one can hold.
 pub(super) fn read<'n>(
     calls: &mut Calls,
     gpu: &Arc<str>,
     device: &Device<'n>,
     seen: &mut u64,
-) -> Result<Vec<Process>, Gone> {
+    most: u64,
+) -> Result<Found, Gone> {
     // The second versions are for drivers before R510, which have no list for MPS.
     let lists: [&[List<'n>]; 3] = [
         &[
@@ -35,10 +54,12 @@ pub(super) fn read<'n>(
         &[("nvmlDeviceGetMPSComputeRunningProcesses_v3", Device::mps_running_compute_processes)],
     ];
     let mut infos = Vec::new();
-    for versions in lists {
+    let mut listed = [None; 3];
+    for (versions, listed) in lists.into_iter().zip(&mut listed) {
         for (call, list) in versions {
             if let Some(found) = calls.ask(gpu, call, 0, || list(device))? {
-                infos.extend(found);
+                *listed = Some(found.iter().map(|info| info.pid).collect::<BTreeSet<_>>().len());
+                infos.extend(found.into_iter().map(|info| plausible(calls, call, info, most)));
                 break;
             }
         }
@@ -50,22 +71,62 @@ pub(super) fn read<'n>(
         result => result,
     })?;
     *seen = samples.iter().flatten().map(|sample| sample.timestamp).fold(*seen, u64::max);
-    Ok(merge(&infos, samples.as_deref()))
+    let sums = samples.map(|samples| sum(samples, |value| calls.sane(UTILIZATION, "", Some(value), &PERCENT)));
+    let mig = infos.iter().any(|info| info.gpu_instance_id.is_some());
+    let [compute, _, mps] = listed;
+    let sharing = compute.map(|compute| match (mps, compute) {
+        _ if mig => Sharing::Mig,
+        (Some(1..), _) => Sharing::Mps,
+        (_, 2..) => Sharing::TimeSlicing,
+        _ => Sharing::None,
+    });
+    Ok(Found { processes: merge(&infos, sums.as_ref()), sharing })
+}
+
+/// A process that holds more memory than there is: nobody knows how much it holds.
+fn plausible(calls: &mut Calls, call: &'static str, mut info: ProcessInfo, most: u64) -> ProcessInfo {
+    if let UsedGpuMemory::Used(bytes) = info.used_gpu_memory
+        && calls.sane(call, "memory", Some(bytes), &(0..=most)).is_none()
+    {
+        info.used_gpu_memory = UsedGpuMemory::Unavailable;
+    }
+    info
+}
+
+/// Adds up samples by process. A sample with an impossible percentage says nothing: some drivers give garbage to processes
+/// that have just begun.
+fn sum(samples: Vec<ProcessUtilizationSample>, mut sane: impl FnMut(u32) -> Option<u32>) -> BTreeMap<Pid, Sum> {
+    let mut sums: BTreeMap<Pid, Sum> = BTreeMap::new();
+    // Process 0 is the driver's word for a slot that nobody is in.
+    for sample in samples.into_iter().filter(|sample| sample.pid != 0) {
+        let sum = sums.entry(sample.pid).or_default();
+        match [sample.sm_util, sample.enc_util, sample.dec_util].map(&mut sane) {
+            [Some(sm), Some(encoder), Some(decoder)] => {
+                sum.sm += u64::from(sm);
+                sum.codecs[0] += u64::from(encoder);
+                sum.codecs[1] += u64::from(decoder);
+                sum.count += 1;
+            }
+            _ => sum.impossible += 1,
+        }
+    }
+    sums
 }
 
 /// One entry a process and MIG device: a process that computes and draws, or an MPS client, is on several lists with the
-/// same memory. `samples` is `None` where the driver cannot tell who had the SMs.
-fn merge(infos: &[ProcessInfo], samples: Option<&[ProcessUtilizationSample]>) -> Vec<Process> {
-    let mut sums: BTreeMap<Pid, (u64, u32)> = BTreeMap::new();
-    // Process 0 is the driver's word for a slot that nobody is in.
-    for sample in samples.unwrap_or_default().iter().filter(|sample| sample.pid != 0) {
-        let (sum, count) = sums.entry(sample.pid).or_default();
-        // A percentage; some drivers give garbage to processes that have just begun.
-        *sum += u64::from(sample.sm_util.min(100));
-        *count += 1;
-    }
-    let sm = |pid| samples.map(|_| sums.get(&pid).map_or(0.0, |&(sum, count)| sum as f64 / f64::from(count)));
-
+/// same memory. `sums` is `None` where the driver cannot say who had the SMs.
+fn merge(infos: &[ProcessInfo], sums: Option<&BTreeMap<Pid, Sum>>) -> Vec<Process> {
+    let average = |sum: u64, count: u32| sum as f64 / f64::from(count);
+    // Silence is 0; impossible samples alone are not known.
+    let used = |pid: &Pid| match sums?.get(pid).copied().unwrap_or_default() {
+        Sum { count: 0, impossible: 1.., .. } => None,
+        Sum { count: 0, .. } => Some((0.0, [0.0; 2])),
+        Sum { sm, codecs, count, .. } => Some((average(sm, count), codecs.map(|sum| average(sum, count)))),
+    };
+    let process = |pid: Pid, mig| {
+        let used = used(&pid);
+        Process { pid, memory: None, sm: used.map(|(sm, _)| sm), codecs: used.map(|(_, codecs)| codecs), mig }
+    };
     let mut merged: BTreeMap<(Pid, Option<(u32, u32)>), Process> = BTreeMap::new();
     for info in infos {
         let mig = info.gpu_instance_id.zip(info.compute_instance_id);
@@ -73,18 +134,13 @@ fn merge(infos: &[ProcessInfo], samples: Option<&[ProcessUtilizationSample]>) ->
             UsedGpuMemory::Used(bytes) => Some(bytes),
             UsedGpuMemory::Unavailable => None,
         };
-        let process = merged.entry((info.pid, mig)).or_insert_with(|| Process {
-            pid: info.pid,
-            memory: None,
-            sm: sm(info.pid),
-            mig,
-        });
+        let process = merged.entry((info.pid, mig)).or_insert_with(|| process(info.pid, mig));
         process.memory = process.memory.max(memory);
     }
     // Ran since the last pass and has left, or is on no list.
-    for &pid in sums.keys() {
+    for &pid in sums.into_iter().flat_map(BTreeMap::keys) {
         if merged.range((pid, None)..=(pid, Some((u32::MAX, u32::MAX)))).next().is_none() {
-            merged.insert((pid, None), Process { pid, memory: None, sm: sm(pid), mig: None });
+            merged.insert((pid, None), process(pid, None));
         }
     }
     merged.into_values().collect()
@@ -104,7 +160,7 @@ mod tests {
     }
 
     fn process(pid: u32, memory: Option<u64>, sm: Option<f64>) -> Process {
-        Process { pid, memory, sm, mig: None }
+        Process { pid, memory, sm, codecs: sm.map(|_| [0.0; 2]), mig: None }
     }
 
     #[test]
@@ -113,17 +169,30 @@ mod tests {
         assert_eq!(merge(&infos, None), [process(1, Some(100), None), process(2, Some(5), None)]);
     }
 
+    fn sums(samples: Vec<ProcessUtilizationSample>) -> BTreeMap<Pid, Sum> {
+        sum(samples, |percent| PERCENT.contains(&percent).then_some(percent))
+    }
+
     #[test]
     fn samples_of_a_process_are_averaged_and_silence_is_zero() {
-        let samples = [sample(1, 20), sample(1, 40), sample(0, 99), sample(9, 7), sample(1, 4_000_000_000)];
+        let sums = sums(vec![sample(1, 20), sample(1, 40), sample(0, 99), sample(9, 7)]);
         assert_eq!(
-            merge(&[info(1, Some(1)), info(2, Some(2))], Some(&samples)),
+            merge(&[info(1, Some(1)), info(2, Some(2))], Some(&sums)),
             [
-                process(1, Some(1), Some(160.0 / 3.0)),
+                process(1, Some(1), Some(30.0)),
                 process(2, Some(2), Some(0.0)),
                 // It is on no list any more, but it had its time.
                 process(9, None, Some(7.0)),
             ]
+        );
+    }
+
+    #[test]
+    fn impossible_samples_are_not_brought_into_range() {
+        let sums = sums(vec![sample(1, 20), sample(1, 2619), sample(2, u32::MAX)]);
+        assert_eq!(
+            merge(&[info(1, Some(1)), info(2, Some(2))], Some(&sums)),
+            [process(1, Some(1), Some(20.0)), process(2, Some(2), None)]
         );
     }
 }

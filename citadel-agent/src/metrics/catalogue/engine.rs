@@ -1,6 +1,6 @@
 //! What the models' engines report of themselves, under one name for all: on `/metrics/models`.
 
-use super::{Desc, Kind, Section, Unit};
+use super::{Desc, Kind, Section, Since, Unit};
 
 catalogue! {
     Models;
@@ -15,19 +15,19 @@ catalogue! {
         "Requests whose KV cache is swapped out to CPU memory.";
     KV_CACHE_USAGE: Gauge Ratio "citadel_engine_kv_cache_usage_ratio" ["model", "port", "engine"]
         "Used part of the KV cache; of several ranks, the fullest.";
-    PREFIX_CACHE_QUERIES: Counter None "citadel_engine_prefix_cache_queries_total" ["model", "port", "engine"]
+    PREFIX_CACHE_QUERIES: Counter(Before) None "citadel_engine_prefix_cache_queries_total" ["model", "port", "engine"]
         "Prompt tokens looked up in the prefix cache.";
-    PREFIX_CACHE_HITS: Counter None "citadel_engine_prefix_cache_hits_total" ["model", "port", "engine"]
+    PREFIX_CACHE_HITS: Counter(Before) None "citadel_engine_prefix_cache_hits_total" ["model", "port", "engine"]
         "Prompt tokens found in the prefix cache.";
-    PREEMPTIONS: Counter None "citadel_engine_preemptions_total" ["model", "port", "engine"]
+    PREEMPTIONS: Counter(Before) None "citadel_engine_preemptions_total" ["model", "port", "engine"]
         "Running requests put back into the queue because the KV cache was full.";
-    TOKENS: Counter None "citadel_engine_tokens_total" ["model", "port", "engine", "kind"]
+    TOKENS: Counter(Before) None "citadel_engine_tokens_total" ["model", "port", "engine", "kind"]
         "Tokens by kind: prompt (all tokens of the prompts), cached (those of them that came from the cache), generated.";
-    PHASE_SECONDS: Counter Seconds "citadel_engine_phase_seconds_total" ["model", "port", "engine", "phase"]
+    PHASE_SECONDS: Counter(Before) Seconds "citadel_engine_phase_seconds_total" ["model", "port", "engine", "phase"]
         "Time in the phases of requests, by the engine's own clock: queue, prefill, decode, first_token (from when the engine took the request to its first token), inter_token (between two tokens). Divided by citadel_engine_phases_total: the mean.";
-    PHASES: Counter None "citadel_engine_phases_total" ["model", "port", "engine", "phase"]
+    PHASES: Counter(Before) None "citadel_engine_phases_total" ["model", "port", "engine", "phase"]
         "How many of each phase citadel_engine_phase_seconds_total adds up; absent where the engine does not count them.";
-    SPECULATIVE_TOKENS: Counter None "citadel_engine_speculative_tokens_total" ["model", "port", "engine", "outcome"]
+    SPECULATIVE_TOKENS: Counter(Before) None "citadel_engine_speculative_tokens_total" ["model", "port", "engine", "outcome"]
         "Tokens of speculative decoding: proposed by the draft, and those of them that were accepted.";
     SLEEPING: Gauge None "citadel_engine_sleeping" ["model", "port", "engine"]
         "1 while the engine holds no model ready: vLLM asleep, Ollama with no model loaded; else 0.";

@@ -1,6 +1,6 @@
 //! Hardware sensors, on the page of [`system`](super::system).
 
-use super::{Desc, Field, Kind, Section, Unit};
+use super::{Desc, Field, Kind, Section, Since, Unit};
 
 catalogue! {
     System;
@@ -9,7 +9,7 @@ catalogue! {
         "Always 1; the chip's name for people.";
     HWMON_SENSOR_LABEL: Gauge None "node_hwmon_sensor_label" ["chip", "sensor", "label"]
         "Always 1; the sensor's name for people.";
-    HWMON_ENERGY: Counter None "node_hwmon_energy_joule_total" ["chip", "sensor"]
+    HWMON_ENERGY: Counter(Before) None "node_hwmon_energy_joule_total" ["chip", "sensor"]
         "Energy used so far, in joules.";
 }
 

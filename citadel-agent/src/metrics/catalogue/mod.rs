@@ -19,6 +19,16 @@ pub enum Kind {
     Unknown,
 }
 
+impl Kind {
+    /// What a counter of the kernel's counts from.
+    const fn since_before(self) -> Option<Since> {
+        match self {
+            Self::Counter => Some(Since::Before),
+            _ => None,
+        }
+    }
+}
+
 /// Base unit of a metric's value; where it is not [`Unit::None`], the name ends with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
@@ -74,6 +84,22 @@ pub enum Section {
     Agent,
 }
 
+/// What a counter counts from, which decides what a series that appears and a value that drops mean to an alert rule.
+///
+/// A counter that is exported only while it is above 0 names the metric that is on the page beside it (`beside`): where
+/// that one is and the counter is not, the counter is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Since {
+    /// The agent's start: all of a value is growth since then. A drop is a new beginning at 0.
+    Start,
+    /// A time that the agent does not know: the host's boot, the load of a driver, the start of a process or a unit; or the
+    /// count is kept over restarts of the agent. A series that appears says nothing, a drop is a new beginning at 0.
+    Before,
+    /// The making of a device, which keeps the count. A series that appears says nothing; a drop is another device, and as
+    /// little growth.
+    Lifetime,
+}
+
 /// One metric's entry.
 #[derive(Debug)]
 pub struct Desc {
@@ -89,35 +115,51 @@ pub struct Desc {
     pub labels: &'static [&'static str],
     /// One sentence for HELP.
     pub help: &'static str,
+    /// Of a counter: what it counts from.
+    pub since: Option<Since>,
+    /// Of a counter that is absent while it is 0: a gauge or counter without this restriction, from the same source, that is
+    /// there whenever the counter would be. All its labels are the counter's as well.
+    pub beside: Option<&'static Desc>,
 }
 
 impl Desc {
-    /// Whether its values count from the agent's start on, so that this is when they were 0. Others grow since the host
-    /// booted, a driver was loaded or a model's process began, which the agent does not know.
+    /// Whether its values count from the agent's start on, so that this is when they were 0.
     #[must_use]
     pub fn counts_since_start(&self) -> bool {
-        let kernel = [
-            &models::REQUESTS,
-            &models::REQUESTS_ABORTED,
-            &models::STREAM_CHUNKS,
-            &models::REQUEST_BYTES,
-            &models::RESPONSE_BYTES,
-            &models::CONNECTIONS,
-        ];
-        // The agent's own counters, but not those of kernel programs, which another process may have counted before.
-        let own = [&agent::EVENTS_LOST, &agent::PROCESS_CPU];
-        self.kind == Kind::Histogram || kernel.into_iter().chain(own).any(|desc| std::ptr::eq(desc, self))
+        self.kind == Kind::Histogram || self.since == Some(Since::Start)
     }
+}
+
+/// An entry's [`Desc::since`] and [`Desc::beside`], where it has them.
+macro_rules! since {
+    () => {
+        None
+    };
+    ($since:ident) => {
+        Some(Since::$since)
+    };
+}
+macro_rules! beside {
+    () => {
+        None
+    };
+    ($beside:ident) => {
+        Some(&$beside)
+    };
 }
 
 /// Makes a section's table: one constant a metric, and `TABLE`, which lists them in the order in which pages carry them.
 macro_rules! catalogue {
-    ($section:ident; $($id:ident: $kind:ident $unit:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+    ($section:ident; $(
+        $id:ident: $kind:ident $(($since:ident $(, beside $beside:ident)?))? $unit:ident $name:literal [$($label:literal),*]
+            $help:literal;
+    )*) => {
         $(
             #[doc = $help]
             pub static $id: Desc = Desc {
                 name: $name, kind: Kind::$kind, unit: Unit::$unit, section: Section::$section,
                 labels: &[$($label),*], help: $help,
+                since: since!($($since)?), beside: beside!($($($beside)?)?),
             };
         )*
         pub(super) static TABLE: &[&Desc] = &[$(&$id),*];
@@ -139,7 +181,8 @@ pub fn field(table: &'static [Field], key: &str) -> Option<&'static Desc> {
     table.iter().find(|field| field.key == key).map(|field| &field.desc)
 }
 
-/// Makes tables of [`Field`]s. Names are the prefix and what is written; `{}` of the help is the key.
+/// Makes tables of [`Field`]s. Names are the prefix and what is written; `{}` of the help is the key. Counters among them are
+/// the kernel's.
 macro_rules! fields {
     ($section:ident; $(
         $(#[doc = $doc:literal])* $table:ident: $kind:ident $labels:tt $prefix:literal, $before:literal, $after:literal
@@ -151,7 +194,7 @@ macro_rules! fields {
                 key: $key,
                 desc: Desc {
                     name: concat!($prefix, $name), kind: Kind::$kind, unit: Unit::$unit, section: Section::$section,
-                    labels: &$labels, help: concat!($before, $key, $after),
+                    labels: &$labels, help: concat!($before, $key, $after), since: Kind::$kind.since_before(), beside: None,
                 },
             }),*];
         )*
@@ -200,4 +243,51 @@ pub fn position(desc: &'static Desc) -> Option<usize> {
 
 fn address(desc: &'static Desc) -> usize {
     std::ptr::from_ref(desc).addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_says_what_it_counts_from_and_nothing_else_does() {
+        for desc in all() {
+            let counter = desc.kind == Kind::Counter;
+            assert_eq!(
+                desc.since.is_some(),
+                counter,
+                "{}: a counter's entry says what it counts from, as in Counter(Before); see Since",
+                desc.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_stands_beside_a_counter_is_always_there_and_matches_by_its_labels() {
+        for (desc, beside) in all().filter_map(|desc| Some((desc, desc.beside?))) {
+            assert!(desc.kind == Kind::Counter && beside.beside.is_none(), "{}", desc.name);
+            assert_eq!(desc.section, beside.section, "{}: not always on the same page", desc.name);
+            assert!(beside.kind != Kind::Histogram, "{}: {}", desc.name, beside.name);
+            assert!(beside.labels.iter().all(|label| desc.labels.contains(label)), "{}", desc.name);
+        }
+    }
+
+    /// What has been found wrong here once: what the agent itself did not count from its start.
+    #[test]
+    fn counts_of_devices_and_of_the_host_began_before_the_agent() {
+        for desc in all().filter(|desc| desc.kind == Kind::Counter) {
+            let since = desc.since.unwrap();
+            if desc.name.starts_with("node_") {
+                assert_eq!(since, Since::Before, "{}", desc.name);
+            }
+            if desc.name.starts_with("citadel_smart_") || desc.name.contains("_ecc_errors_") {
+                assert_eq!(since, Since::Lifetime, "{}", desc.name);
+            }
+            if desc.name.starts_with("DCGM_")
+                || desc.name.starts_with("citadel_remote_write_") && desc.name.contains("samples")
+            {
+                assert_ne!(since, Since::Start, "{}", desc.name);
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What node_exporter exports by default and the agent does not, each with its reason.
 
-/// Families of node_exporter, or all that begin with what stands before a `*`, and why the agent leaves them out.
+/// Families of node_exporter, or all others that begin with what stands before a `*`, and why the agent leaves them out.
 pub const OMITTED: &[(&str, &str)] = &[
     (
         "node_scrape_collector_*",
@@ -21,6 +21,10 @@ pub const OMITTED: &[(&str, &str)] = &[
     ),
     ("node_edac_channel_*", "Errors are counted by controller and row; the channels add up to the row."),
     ("node_power_supply_*", "Batteries and chargers: a model host has neither."),
+    (
+        "node_hwmon_*",
+        "Attributes beyond the kernel's common ones: settings (`*_enable`), fan curves (`pwm_auto_*`), the VID of a CPU, frequencies of integrated GPUs, and what a single driver has of its own.",
+    ),
     ("node_rapl_*", "Readable by root alone since CVE-2020-8694, and the GPUs' energy is what a model host is about."),
     ("node_infiniband_*", "Needs an adapter to be held against node_exporter with; none was at hand."),
     ("node_fibrechannel_*", "Needs an adapter to be held against node_exporter with; none was at hand."),
@@ -66,10 +70,16 @@ pub const OMITTED: &[(&str, &str)] = &[
     ("node_ipvs_*", "A model host is no load balancer."),
 ];
 
+/// Groups of which a part is exported: the catalogue says which.
+const PARTLY: &[&str] = &["node_hwmon_*"];
+
 /// Whether a family of node_exporter is left out on purpose.
 #[must_use]
 pub fn is_omitted(name: &str) -> bool {
-    OMITTED.iter().any(|(pattern, _)| match pattern.strip_suffix('*') {
+    let is_exported = || super::all().any(|desc| desc.name == name);
+    OMITTED.iter().filter(|(pattern, _)| !PARTLY.contains(pattern) || !is_exported()).any(|(pattern, _)| match pattern
+        .strip_suffix('*')
+    {
         Some(prefix) => name.starts_with(prefix),
         None => name == *pattern,
     })

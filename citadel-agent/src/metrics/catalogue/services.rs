@@ -1,6 +1,6 @@
 //! systemd units and the health of models: `/metrics/services`.
 
-use super::{Desc, Kind, Section, Unit};
+use super::{Desc, Kind, Section, Since, Unit};
 
 catalogue! {
     Services;
@@ -9,7 +9,7 @@ catalogue! {
         "1 for the state of the unit, else 0.";
     UNIT_START_TIME: Gauge Seconds "node_systemd_unit_start_time_seconds" ["name"]
         "When the unit became active last, in seconds since the epoch.";
-    UNIT_RESTARTS: Counter None "node_systemd_service_restart_total" ["name"]
+    UNIT_RESTARTS: Counter(Before) None "node_systemd_service_restart_total" ["name"]
         "Times that systemd has started the service again by itself.";
     UNIT_TASKS: Gauge None "node_systemd_unit_tasks_current" ["name"]
         "Threads of the unit.";

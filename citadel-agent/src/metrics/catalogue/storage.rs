@@ -1,6 +1,6 @@
 //! Disks and file systems: `/metrics/storage`, under the names of node_exporter where it has the like.
 
-use super::{Desc, Field, Kind, Section, Unit};
+use super::{Desc, Field, Kind, Section, Since, Unit};
 
 catalogue! {
     Storage;
@@ -24,9 +24,9 @@ catalogue! {
     NVME_INFO: Gauge None "node_nvme_info" ["device", "firmware_revision", "model", "serial", "state"]
         "Always 1; what /sys/class/nvme says of the device.";
     MD_STATE: Gauge None "node_md_state" ["device", "state"]
-        "1 for the state of the RAID, else 0.";
+        "1 for the state of the RAID, else 0. container: disks of a firmware's RAID, no array itself; broken: it has lost more disks than it can do without.";
     MD_DISKS: Gauge None "node_md_disks" ["device", "state"]
-        "Disks of the RAID by state.";
+        "Disks of the RAID by state; active only where it is an array.";
     MD_DISKS_REQUIRED: Gauge None "node_md_disks_required" ["device"]
         "Disks that the RAID should have.";
     MD_BLOCKS: Gauge None "node_md_blocks" ["device"]
@@ -43,9 +43,9 @@ catalogue! {
         "1 if the disk sleeps and was not woken to be asked, else 0; the other values are then those of the last time.";
     SMART_TEMPERATURE: Gauge Celsius "citadel_smart_temperature_celsius" ["device"]
         "Temperature of the disk.";
-    SMART_POWER_ON: Counter Seconds "citadel_smart_power_on_seconds_total" ["device"]
+    SMART_POWER_ON: Counter(Lifetime) Seconds "citadel_smart_power_on_seconds_total" ["device"]
         "Time that the disk was powered on.";
-    SMART_POWER_CYCLES: Counter None "citadel_smart_power_cycles_total" ["device"]
+    SMART_POWER_CYCLES: Counter(Lifetime) None "citadel_smart_power_cycles_total" ["device"]
         "Times that the disk was powered on.";
     SMART_USED: Gauge Ratio "citadel_smart_used_ratio" ["device"]
         "Part of the disk's rated endurance that is used; can exceed 1.";
@@ -55,17 +55,17 @@ catalogue! {
         "Part of the spare blocks below which the disk warns.";
     SMART_CRITICAL_WARNING: Gauge None "citadel_smart_critical_warning" ["device"]
         "Bits of the NVMe critical warning; 0 is well.";
-    SMART_MEDIA_ERRORS: Counter None "citadel_smart_media_errors_total" ["device"]
+    SMART_MEDIA_ERRORS: Counter(Lifetime) None "citadel_smart_media_errors_total" ["device"]
         "Errors of the medium: NVMe's own count, or the sectors that SATA reports as uncorrectable.";
-    SMART_REALLOCATED: Counter None "citadel_smart_reallocated_sectors_total" ["device"]
+    SMART_REALLOCATED: Counter(Lifetime) None "citadel_smart_reallocated_sectors_total" ["device"]
         "Sectors that a SATA disk replaced.";
     SMART_PENDING: Gauge None "citadel_smart_pending_sectors" ["device"]
         "Sectors that a SATA disk cannot read and has not replaced yet.";
-    SMART_UNSAFE_SHUTDOWNS: Counter None "citadel_smart_unsafe_shutdowns_total" ["device"]
+    SMART_UNSAFE_SHUTDOWNS: Counter(Lifetime) None "citadel_smart_unsafe_shutdowns_total" ["device"]
         "Times that the power went without notice.";
-    SMART_READ_BYTES: Counter Bytes "citadel_smart_read_bytes_total" ["device"]
+    SMART_READ_BYTES: Counter(Lifetime) Bytes "citadel_smart_read_bytes_total" ["device"]
         "Bytes read by the host, as the disk counts them.";
-    SMART_WRITTEN_BYTES: Counter Bytes "citadel_smart_written_bytes_total" ["device"]
+    SMART_WRITTEN_BYTES: Counter(Lifetime) Bytes "citadel_smart_written_bytes_total" ["device"]
         "Bytes written by the host, as the disk counts them.";
     DIRECTORY_SIZE: Gauge Bytes "citadel_directory_size_bytes" ["path"]
         "Bytes that the files of a configured directory take on the disk.";

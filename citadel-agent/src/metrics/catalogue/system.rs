@@ -1,27 +1,29 @@
 //! The host: `/metrics/system`, under the names of node_exporter.
 
-use super::{Desc, Field, Kind, Section, Unit};
+use super::{Desc, Field, Kind, Section, Since, Unit};
 
 catalogue! {
     System;
 
-    CPU_SECONDS: Counter Seconds "node_cpu_seconds_total" ["cpu", "mode"]
+    CPU_SECONDS: Counter(Before) Seconds "node_cpu_seconds_total" ["cpu", "mode"]
         "Seconds that a CPU spent in each mode.";
-    CPU_GUEST_SECONDS: Counter Seconds "node_cpu_guest_seconds_total" ["cpu", "mode"]
+    CPU_GUEST_SECONDS: Counter(Before) Seconds "node_cpu_guest_seconds_total" ["cpu", "mode"]
         "Seconds that a CPU spent in guests (virtual machines) for each mode; they are part of user and nice.";
-    CPU_CORE_THROTTLES: Counter None "node_cpu_core_throttles_total" ["package", "core"]
+    CPU_ISOLATED: Gauge None "node_cpu_isolated" ["cpu"]
+        "Always 1; the CPUs that the scheduler leaves alone (isolcpus).";
+    CPU_CORE_THROTTLES: Counter(Before) None "node_cpu_core_throttles_total" ["package", "core"]
         "Times that a core was throttled for its heat.";
-    CPU_PACKAGE_THROTTLES: Counter None "node_cpu_package_throttles_total" ["package"]
+    CPU_PACKAGE_THROTTLES: Counter(Before) None "node_cpu_package_throttles_total" ["package"]
         "Times that a package was throttled for its heat.";
     CPU_GOVERNOR: Gauge None "node_cpu_scaling_governor" ["cpu", "governor"]
         "1 for the governor that chooses the CPU's frequency, else 0.";
     BOOT_TIME: Gauge Seconds "node_boot_time_seconds" []
         "When the host booted, in seconds since the epoch.";
-    CONTEXT_SWITCHES: Counter None "node_context_switches_total" []
+    CONTEXT_SWITCHES: Counter(Before) None "node_context_switches_total" []
         "Context switches of all CPUs.";
-    FORKS: Counter None "node_forks_total" []
+    FORKS: Counter(Before) None "node_forks_total" []
         "Processes and threads created.";
-    INTERRUPTS: Counter None "node_intr_total" []
+    INTERRUPTS: Counter(Before) None "node_intr_total" []
         "Interrupts served.";
     PROCS_BLOCKED: Gauge None "node_procs_blocked" []
         "Processes that wait for I/O.";
@@ -33,21 +35,21 @@ catalogue! {
         "5 minute load average.";
     LOAD15: Gauge None "node_load15" []
         "15 minute load average.";
-    PRESSURE_CPU_WAITING: Counter Seconds "node_pressure_cpu_waiting_seconds_total" []
+    PRESSURE_CPU_WAITING: Counter(Before) Seconds "node_pressure_cpu_waiting_seconds_total" []
         "Time in which some process waited for CPU time.";
-    PRESSURE_IO_WAITING: Counter Seconds "node_pressure_io_waiting_seconds_total" []
+    PRESSURE_IO_WAITING: Counter(Before) Seconds "node_pressure_io_waiting_seconds_total" []
         "Time in which some process waited for I/O.";
-    PRESSURE_IO_STALLED: Counter Seconds "node_pressure_io_stalled_seconds_total" []
+    PRESSURE_IO_STALLED: Counter(Before) Seconds "node_pressure_io_stalled_seconds_total" []
         "Time in which no process could make progress because of I/O.";
-    PRESSURE_MEMORY_WAITING: Counter Seconds "node_pressure_memory_waiting_seconds_total" []
+    PRESSURE_MEMORY_WAITING: Counter(Before) Seconds "node_pressure_memory_waiting_seconds_total" []
         "Time in which some process waited for memory.";
-    PRESSURE_MEMORY_STALLED: Counter Seconds "node_pressure_memory_stalled_seconds_total" []
+    PRESSURE_MEMORY_STALLED: Counter(Before) Seconds "node_pressure_memory_stalled_seconds_total" []
         "Time in which no process could make progress because of memory.";
-    SCHED_RUNNING: Counter Seconds "node_schedstat_running_seconds_total" ["cpu"]
+    SCHED_RUNNING: Counter(Before) Seconds "node_schedstat_running_seconds_total" ["cpu"]
         "Seconds that a CPU spent running processes.";
-    SCHED_WAITING: Counter Seconds "node_schedstat_waiting_seconds_total" ["cpu"]
+    SCHED_WAITING: Counter(Before) Seconds "node_schedstat_waiting_seconds_total" ["cpu"]
         "Seconds that processes waited for a CPU.";
-    SCHED_TIMESLICES: Counter None "node_schedstat_timeslices_total" ["cpu"]
+    SCHED_TIMESLICES: Counter(Before) None "node_schedstat_timeslices_total" ["cpu"]
         "Timeslices that a CPU executed.";
     NETWORK_UP: Gauge None "node_network_up" ["device"]
         "1 if the device's operstate is up, else 0.";
@@ -55,11 +57,11 @@ catalogue! {
         "Always 1; what is not a number of /sys/class/net/DEVICE.";
     NETWORK_SPEED: Gauge Bytes "node_network_speed_bytes" ["device"]
         "Speed of the device, in bytes a second.";
-    SOFTNET_PROCESSED: Counter None "node_softnet_processed_total" ["cpu"]
+    SOFTNET_PROCESSED: Counter(Before) None "node_softnet_processed_total" ["cpu"]
         "Packets processed by a CPU.";
-    SOFTNET_DROPPED: Counter None "node_softnet_dropped_total" ["cpu"]
+    SOFTNET_DROPPED: Counter(Before) None "node_softnet_dropped_total" ["cpu"]
         "Packets dropped by a CPU, because its backlog was full.";
-    SOFTNET_SQUEEZED: Counter None "node_softnet_times_squeezed_total" ["cpu"]
+    SOFTNET_SQUEEZED: Counter(Before) None "node_softnet_times_squeezed_total" ["cpu"]
         "Times that a CPU ran out of its budget for packets.";
     UDP_QUEUES: Gauge None "node_udp_queues" ["queue", "ip"]
         "Bytes in the queues of UDP sockets.";
@@ -109,13 +111,13 @@ catalogue! {
         "Interval of the pulse per second's calibration.";
     TIMEX_PPS_STABILITY: Gauge Hertz "node_timex_pps_stability_hertz" []
         "Stability of the pulse per second, the average of recent frequency changes.";
-    TIMEX_PPS_JITTER_COUNT: Counter None "node_timex_pps_jitter_total" []
+    TIMEX_PPS_JITTER_COUNT: Counter(Before) None "node_timex_pps_jitter_total" []
         "Times that the jitter limit was exceeded.";
-    TIMEX_PPS_CALIBRATIONS: Counter None "node_timex_pps_calibration_total" []
+    TIMEX_PPS_CALIBRATIONS: Counter(Before) None "node_timex_pps_calibration_total" []
         "Calibrations by the pulse per second.";
-    TIMEX_PPS_ERRORS: Counter None "node_timex_pps_error_total" []
+    TIMEX_PPS_ERRORS: Counter(Before) None "node_timex_pps_error_total" []
         "Errors of these calibrations.";
-    TIMEX_PPS_STABILITY_EXCEEDED: Counter None "node_timex_pps_stability_exceeded_total" []
+    TIMEX_PPS_STABILITY_EXCEEDED: Counter(Before) None "node_timex_pps_stability_exceeded_total" []
         "Times that the stability limit was exceeded.";
     TIMEX_TAI_OFFSET: Gauge Seconds "node_timex_tai_offset_seconds" []
         "Offset of International Atomic Time.";
@@ -131,13 +133,13 @@ catalogue! {
         "How far a cooling device throttles.";
     COOLING_MAX: Gauge None "node_cooling_device_max_state" ["name", "type"]
         "How far a cooling device could throttle.";
-    EDAC_CORRECTABLE: Counter None "node_edac_correctable_errors_total" ["controller"]
+    EDAC_CORRECTABLE: Counter(Before) None "node_edac_correctable_errors_total" ["controller"]
         "Memory errors that were corrected.";
-    EDAC_UNCORRECTABLE: Counter None "node_edac_uncorrectable_errors_total" ["controller"]
+    EDAC_UNCORRECTABLE: Counter(Before) None "node_edac_uncorrectable_errors_total" ["controller"]
         "Memory errors that could not be corrected.";
-    EDAC_CSROW_CORRECTABLE: Counter None "node_edac_csrow_correctable_errors_total" ["controller", "csrow"]
+    EDAC_CSROW_CORRECTABLE: Counter(Before) None "node_edac_csrow_correctable_errors_total" ["controller", "csrow"]
         "Memory errors of a row that were corrected.";
-    EDAC_CSROW_UNCORRECTABLE: Counter None "node_edac_csrow_uncorrectable_errors_total" ["controller", "csrow"]
+    EDAC_CSROW_UNCORRECTABLE: Counter(Before) None "node_edac_csrow_uncorrectable_errors_total" ["controller", "csrow"]
         "Memory errors of a row that could not be corrected.";
     BONDING_SLAVES: Gauge None "node_bonding_slaves" ["master"]
         "Slaves that a bonding interface has configured.";

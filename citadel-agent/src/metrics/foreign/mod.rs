@@ -5,11 +5,15 @@
 
 pub(super) mod blocks;
 
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher as _;
 use std::sync::LazyLock;
 
 use super::catalogue;
 use super::exposition::{self, Line, Sample};
+use crate::printable::without_hidden;
 
 /// A family of somebody else's.
 #[derive(Clone, PartialEq, Debug)]
@@ -160,7 +164,7 @@ pub fn parse(page: &str, limits: Limits) -> Result<Parsed, ForeignError> {
     }
     for (name, family) in &mut parsed.families {
         let help = helps.get(name.as_str()).and_then(|help| exposition::unescape(help));
-        family.help = help.unwrap_or_default().into_owned();
+        family.help = help.unwrap_or_default().split('\n').map(without_hidden).collect::<Vec<_>>().join("\n");
     }
     parsed.size = parsed.families.iter().map(|(name, family)| name.len() + size(family)).sum();
     Ok(parsed)
@@ -238,13 +242,15 @@ fn fault(sample: &Sample<'_>, family: &str, limits: Limits) -> Option<Reason> {
 }
 
 fn owned(sample: Sample<'_>) -> ForeignSample {
-    let labels = sample.labels.into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect();
+    let label = |(name, value): (&str, Cow<'_, str>)| (name.to_owned(), without_hidden(&value).into_owned());
+    let labels = sample.labels.into_iter().map(label).collect();
     ForeignSample { name: sample.name.to_owned(), labels, value: sample.value }
 }
 
 fn has_twice(samples: &[ForeignSample]) -> bool {
-    let mut seen = HashSet::with_capacity(samples.len());
-    samples.iter().any(|sample| !seen.insert((&sample.name, &sample.labels)))
+    // Hashes alone, which with a key that nobody knows are as good as the series.
+    let (keys, mut seen) = (RandomState::new(), HashSet::with_capacity(samples.len()));
+    samples.iter().any(|sample| !seen.insert(keys.hash_one((&sample.name, &sample.labels))))
 }
 
 /// About how many bytes a family takes in memory.

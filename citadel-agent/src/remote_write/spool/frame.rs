@@ -18,7 +18,7 @@ const MAGIC: [u8; 4] = *b"CRW1";
 pub(super) const HEADER: usize = 36;
 
 /// Longer bodies are no bodies: a page of a million samples has less.
-const MAX_BODY: u32 = 64 << 20;
+pub(super) const MAX_BODY: u32 = 64 << 20;
 
 /// How much is looked through at a time for the next header where one is damaged.
 const WINDOW: usize = 64 << 10;

@@ -24,7 +24,7 @@ mod segment;
 mod tests;
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +34,8 @@ use tracing::{info, warn};
 
 use frame::Header;
 use segment::Segment;
+
+use crate::state_file;
 
 /// Largest segment: what a bound drops at once.
 const SEGMENT: u64 = 4 << 20;
@@ -140,7 +142,7 @@ impl Spool {
     #[must_use]
     pub fn open(folder: &Path, limits: Limits, at_least: u64) -> Self {
         let mut segments = Vec::new();
-        let listed = fs::create_dir_all(folder).and_then(|()| fs::read_dir(folder));
+        let listed = state_file::create_folder(folder).and_then(|()| fs::read_dir(folder));
         let entries = listed.map_err(|error| warn!(folder = %folder.display(), %error, "the spool cannot be read"));
         for path in entries.into_iter().flatten().flatten().map(|entry| entry.path()) {
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(Segment::is_name) {
@@ -294,7 +296,7 @@ impl Spool {
         }
         let result = self.segments.back().map_or(Ok(()), Segment::sync);
         // The names of new files as well.
-        let result = result.and_then(|()| File::open(&self.folder)?.sync_all());
+        let result = result.and_then(|()| state_file::sync_folder(&self.folder));
         if result.is_err() {
             // After a failed sync the kernel may have dropped the pages: go on in a new file.
             self.finish_segment();
@@ -322,6 +324,11 @@ impl Spool {
             // Several may hold it, where somebody copied a file: the first whole one counts.
             let found = match segment.read(seq) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                // Something else has taken the file's place.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    damaged |= segment.first <= seq;
+                    None
+                }
                 found => found?,
             };
             if !appended {

@@ -1,14 +1,19 @@
 //! One file of the spool.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::frame::{self, Header};
+use super::SEGMENT;
+use super::frame::{self, Header, MAX_BODY};
+use crate::state_file;
 
 /// How segments' names end.
 const SUFFIX: &str = ".segment";
+
+/// Most bytes of a segment: a record that is longer than segments should be has one of its own.
+const MAX_BYTES: u64 = SEGMENT + MAX_BODY as u64 + frame::HEADER as u64;
 
 /// A segment: what its headers say of it.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ pub(super) struct Segment {
 impl Segment {
     /// Reads the headers of the file at `path`; `None` when it holds no record at all.
     pub(super) fn open(path: PathBuf) -> io::Result<Option<Self>> {
-        let file = File::open(&path)?;
+        let file = state_file::open(&path, false, MAX_BYTES)?;
         let bytes = file.metadata()?.len();
         let Some((offset, header)) = frame::find(&file, 0)? else { return Ok(None) };
         let mut segment = Self {
@@ -56,13 +61,13 @@ impl Segment {
     /// Creates an empty segment in `folder` for the sample `first` and those after it.
     pub(super) fn create(folder: &Path, first: u64) -> io::Result<Self> {
         // Somebody may have cleared the disk of more than they meant to.
-        fs::create_dir_all(folder)?;
+        state_file::create_folder(folder)?;
         let mut attempt = 0;
         loop {
             // A file of that name is somebody else's: it stays.
             let copy = if attempt == 0 { String::new() } else { format!("-{attempt}") };
             let path = folder.join(format!("{first:020}{copy}{SUFFIX}"));
-            match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            match state_file::create_new(&path) {
                 Ok(file) => {
                     let place = (0, first);
                     return Ok(Self { path, first, end: first, newest_ms: 0, bytes: 0, file: Some(file), place });
@@ -110,7 +115,7 @@ impl Segment {
     pub(super) fn read(&mut self, seq: u64) -> io::Result<Option<(Header, Option<Vec<u8>>)>> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => File::open(&self.path)?,
+            None => state_file::open(&self.path, false, MAX_BYTES)?,
         };
         let mut offset = if self.place.1 <= seq { self.place.0 } else { 0 };
         let found = loop {

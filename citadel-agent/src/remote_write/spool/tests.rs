@@ -312,3 +312,41 @@ fn numbers_go_on_behind_what_a_destination_has_heard_of() {
     append(&mut spool, 0, 1);
     assert!(matches!(spool.read(100).unwrap(), Found::Record { first: 100, .. }));
 }
+
+/// What a file's place is taken by is never waited for nor read; its samples are a gap, before and after a restart.
+#[test]
+fn what_is_no_segment_is_a_gap_and_the_rest_is_read() {
+    for (what, make) in state_file::tests::INTRUDERS {
+        let dir = TempDir::new().unwrap();
+        let mut spool = Spool::open(dir.path(), CRAMPED, 0);
+        for _ in 0..6 {
+            spool.append(1, 1, vec![7; 900]);
+        }
+        assert!(spool.segments.len() > 3, "a record a segment");
+        let path = spool.segments[1].path.clone();
+        let (first, end) = (spool.segments[1].first, spool.segments[1].end);
+        fs::remove_file(&path).unwrap();
+        make(&path);
+        make(&dir.path().join("99999999999999999999.segment"));
+        for restarted in [false, true] {
+            if restarted {
+                spool = Spool::open(dir.path(), CRAMPED, spool.end());
+            }
+            let mut seq = 0;
+            while seq < spool.end() {
+                seq = match spool.read(seq).unwrap() {
+                    Found::Record { first, samples, .. } => first + u64::from(samples),
+                    Found::Gap { until, reason } => {
+                        assert_eq!((seq, until), (first, end), "{what}");
+                        assert!(matches!(reason, Reason::Damaged | Reason::Missing), "{what}: {reason:?}");
+                        until
+                    }
+                    Found::End => panic!("{what}: ends at {seq}"),
+                };
+            }
+        }
+        spool.append(1, 1, vec![7; 900]);
+        spool.sync().unwrap();
+        assert_eq!(spool.memory(), 0, "{what}: the disk takes new ones");
+    }
+}

@@ -9,6 +9,7 @@ use crate::discovery::engine::Engine;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::engine::{PHASE_SECONDS, PHASES};
 use crate::metrics::exposition::{self, Line, Sample};
+use crate::printable::without_hidden;
 
 /// Most samples of a page that are looked at: litellm has several for each user and key.
 const MAX_SAMPLES: usize = 100_000;
@@ -133,8 +134,8 @@ impl<'a> Found<'a> {
             From::By(pick, label) => {
                 let mut values: BTreeMap<SmolStr, f64> = BTreeMap::new();
                 for sample in self.samples.get(pick.name)? {
-                    let key = sample.label(label);
-                    let many = values.len() == MAX_VALUES && !values.contains_key(key);
+                    let key = without_hidden(sample.label(label));
+                    let many = values.len() == MAX_VALUES && !values.contains_key(&*key);
                     if key.len() > MAX_VALUE_LENGTH || many {
                         return Some(Err(PageError::TooMuch { what: "values of a label", limit: MAX_VALUES }));
                     }

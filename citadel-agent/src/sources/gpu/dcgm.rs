@@ -1,91 +1,195 @@
-//! The same samples under dcgm-exporter's names and in its units.
+//! The same samples under dcgm-exporter's names and in its units, of the release that the operator names.
 
+use smol_str::SmolStr;
+
+use crate::config::resolved::DcgmRelease;
 use crate::gpu::Xids;
 use crate::gpu::sample::{Gpm, Gpu, Identity, Memory, Reading, Sample};
+use crate::gpu::xid::Xid;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::dcgm as catalogue;
 use crate::metrics::family::{Page, Value};
 
 const MIB: u64 = 1 << 20;
+const MEGA: u64 = 1_000_000;
 
-pub(super) fn add(page: &mut Page, sample: &Sample, xids: &Xids, host_name: &str) {
+/// What dcgm-exporter calls Xids, by NVIDIA's catalogue of them; others are [`UNKNOWN`] to it as well.
+const MESSAGES: [(u64, &str); 29] = [
+    (0, "No Error"),
+    (13, "Graphics Engine Exception"),
+    (31, "GPU memory page fault"),
+    (32, "Invalid or corrupted push buffer stream"),
+    (38, "Driver firmware error"),
+    (43, "GPU stopped processing"),
+    (45, "Preemptive cleanup, due to previous errors -- Most likely to see when running multiple cuda"),
+    (48, "Double Bit ECC Error"),
+    (61, "Internal micro-controller breakpoint/warning"),
+    (62, "Internal micro-controller halt"),
+    (63, "ECC page retirement or row remapping recording event"),
+    (64, "ECC page retirement or row remapper recording failure"),
+    (68, "NVDEC0 Exception"),
+    (69, "Graphics Engine class error"),
+    (74, "NVLINK Error"),
+    (79, "GPU has fallen off the bus"),
+    (92, "High single-bit ECC error rate"),
+    (94, "Contained ECC error"),
+    (95, "Uncontained ECC error"),
+    (109, "Context Switch Timeout Error"),
+    (119, "GSP RPC Timeout"),
+    (120, "GSP Error"),
+    (121, "C2C Link Error"),
+    (140, "Unrecovered ECC Error"),
+    (143, "GPU Initialization Failure"),
+    (144, "NVLINK: Saw Error"),
+    (145, "NVLINK: RLW Error"),
+    (149, "NVLINK: NETIR Error"),
+    (154, "GPU Recovery Action Changed"),
+];
+const UNKNOWN: &str = "Unknown Error";
+
+/// Adds them. Of a GPU that is lost, and of all when `fresh` is false, only the Xid: it says why.
+pub(super) fn add(page: &mut Page, release: DcgmRelease, fresh: bool, sample: &Sample, xids: &Xids, host_name: &str) {
+    let driver = match release {
+        DcgmRelease::V4_8 => [sample.driver.version.as_str(), ""],
+        DcgmRelease::V4_9 => ["", sample.driver.version.as_str()],
+    };
     for gpu in &sample.gpus {
-        let Ok(reading) = &gpu.reading else { continue };
-        let mut series = Series { page, labels: labels(&gpu.id, ["", ""], host_name, &sample.driver.version) };
-        add_gpu(&mut series, gpu, reading, xids);
+        let mut series = Series { page, release, labels: labels(&gpu.id, ["", ""], host_name, driver) };
+        add_xid(&mut series, gpu, xids);
+        let Some(reading) = gpu.reading.as_ref().ok().filter(|_| fresh) else { continue };
+        add_gpu(&mut series, reading);
         for mig in &reading.mig {
             let instance = [mig.profile.as_str(), &mig.gi.to_string()];
-            series.labels = labels(&gpu.id, instance, host_name, &sample.driver.version);
+            series.labels = labels(&gpu.id, instance, host_name, driver);
             // dcgm-exporter names GPU instances only, of which several compute instances may be a part.
             if reading.mig.iter().find(|other| other.gi == mig.gi).is_some_and(|first| std::ptr::eq(first, mig)) {
                 add_memory(&mut series, mig.memory);
-                series.float(&catalogue::GR_ENGINE_ACTIVE, mig.utilization);
+                series.float([&catalogue::GR_ENGINE_ACTIVE, &catalogue::GR_ENGINE_RATIO], mig.utilization);
             }
         }
     }
 }
 
 /// A GPU's labels in the order of the catalogue. The bus is spelled as NVML does: `00000000:3B:00.0`.
-fn labels(id: &Identity, [profile, instance]: [&str; 2], host_name: &str, driver: &str) -> [String; 9] {
+fn labels(id: &Identity, [profile, instance]: [&str; 2], host_name: &str, driver: [&str; 2]) -> [String; 10] {
     let index = id.index.to_string();
     let device = format!("nvidia{index}");
     let bus = format!("0000{}", id.pci.to_uppercase());
-    [&index, &id.uuid, &bus, &device, &id.name, profile, instance, host_name, driver].map(str::to_owned)
+    let [older, newer] = driver;
+    [&index, &id.uuid, &bus, &device, &id.name, profile, instance, host_name, older, newer].map(str::to_owned)
 }
 
 struct Series<'a> {
     page: &'a mut Page,
-    labels: [String; 9],
+    release: DcgmRelease,
+    labels: [String; 10],
 }
+
+/// A metric's names in 4.8 and in 4.9.
+type Names = [&'static Desc; 2];
 
 impl Series<'_> {
-    fn integer(&mut self, desc: &'static Desc, value: Option<u64>) {
-        if let Some(value) = value {
-            self.page.add(desc, self.labels.each_ref().map(String::as_str), Value::Integer(value));
+    /// The one of two that this release has.
+    fn choose<T: Copy>(&self, [older, newer]: [T; 2]) -> T {
+        match self.release {
+            DcgmRelease::V4_8 => older,
+            DcgmRelease::V4_9 => newer,
         }
     }
 
-    fn float(&mut self, desc: &'static Desc, value: Option<f64>) {
+    fn add(&mut self, names: Names, value: Value) {
+        let labels = self.labels.iter().map(SmolStr::new).collect();
+        self.page.push(self.choose(names), labels, value);
+    }
+
+    /// The same number in both releases.
+    fn integer(&mut self, names: Names, value: Option<u64>) {
+        self.scaled(names, value.map(|value| [value, value]));
+    }
+
+    /// A number in the units of both releases.
+    fn scaled(&mut self, names: Names, value: Option<[u64; 2]>) {
         if let Some(value) = value {
-            self.page.add(desc, self.labels.each_ref().map(String::as_str), Value::Float(value));
+            let value = self.choose(value);
+            self.add(names, Value::Integer(value));
+        }
+    }
+
+    fn float(&mut self, names: Names, value: Option<f64>) {
+        if let Some(value) = value {
+            self.add(names, Value::Float(value));
+        }
+    }
+
+    /// Percent, or a part of one.
+    fn percent(&mut self, names: Names, value: Option<u32>) {
+        if let Some(percent) = value {
+            let value = match self.release {
+                DcgmRelease::V4_8 => Value::Integer(percent.into()),
+                DcgmRelease::V4_9 => Value::Float(f64::from(percent) / 100.0),
+            };
+            self.add(names, value);
         }
     }
 }
 
-fn add_gpu(series: &mut Series<'_>, gpu: &Gpu, reading: &Reading, xids: &Xids) {
-    let clock = |name| reading.clocks.iter().find(|(clock, _)| *clock == name).map(|(_, mhz)| u64::from(*mhz));
+fn add_xid(series: &mut Series<'_>, gpu: &Gpu, xids: &Xids) {
+    // A number that the driver does not have is no Xid to it.
+    let xid = xids.last(&gpu.id.pci).and_then(Xid::number).unwrap_or(0);
+    let message = MESSAGES.iter().find(|(number, _)| *number == xid).map_or(UNKNOWN, |(_, message)| message);
+    let mut labels: Vec<SmolStr> = series.labels.iter().map(SmolStr::new).collect();
+    labels.extend([SmolStr::new(xid.to_string()), SmolStr::new_static(message)]);
+    let desc = series.choose([&catalogue::XID_ERRORS, &catalogue::XID_ERROR]);
+    series.page.push(desc, labels, Value::Integer(xid));
+}
+
+fn add_gpu(series: &mut Series<'_>, reading: &Reading) {
+    use catalogue as c;
+    let clock = |name| {
+        let megahertz = reading.clocks.iter().find(|(clock, _)| *clock == name).map(|(_, mhz)| u64::from(*mhz));
+        megahertz.map(|megahertz| [megahertz, megahertz * MEGA])
+    };
     let degrees = |name| reading.temperatures.iter().find(|(sensor, _)| *sensor == name).map(|(_, c)| *c as f64);
     let rows = |name| reading.remapped.iter().find(|(kind, _)| *kind == name).map(|(_, rows)| *rows);
-    series.integer(&catalogue::SM_CLOCK, clock("sm"));
-    series.integer(&catalogue::MEM_CLOCK, clock("memory"));
-    series.float(&catalogue::MEMORY_TEMP, degrees("memory"));
-    series.float(&catalogue::GPU_TEMP, degrees("gpu"));
-    series.float(&catalogue::POWER_USAGE, reading.power_mw.map(|milliwatts| f64::from(milliwatts) / 1e3));
-    series.integer(&catalogue::TOTAL_ENERGY, reading.energy_mj);
-    series.integer(&catalogue::PCIE_REPLAY, reading.pcie_replays);
-    series.integer(&catalogue::GPU_UTIL, reading.utilization.map(|(gpu, _)| gpu.into()));
-    series.integer(&catalogue::MEM_COPY_UTIL, reading.utilization.map(|(_, memory)| memory.into()));
-    series.integer(&catalogue::ENC_UTIL, reading.compat.encoder.map(u64::from));
-    series.integer(&catalogue::DEC_UTIL, reading.compat.decoder.map(u64::from));
-    series.integer(&catalogue::VGPU_LICENSE, reading.compat.licensed.map(u64::from));
-    series.integer(&catalogue::XID, Some(xids.last(&gpu.id.pci).unwrap_or(0)));
+    series.scaled([&c::SM_CLOCK, &c::SM_CLOCK_HERTZ], clock("sm"));
+    series.scaled([&c::MEM_CLOCK, &c::MEMORY_CLOCK_HERTZ], clock("memory"));
+    series.float([&c::MEMORY_TEMP, &c::MEMORY_TEMP_CELSIUS], degrees("memory"));
+    series.float([&c::GPU_TEMP, &c::GPU_TEMP_CELSIUS], degrees("gpu"));
+    let watts = reading.power_mw.map(|milliwatts| f64::from(milliwatts) / 1e3);
+    series.float([&c::POWER_USAGE, &c::BOARD_POWER_WATTS], watts);
+    let energy = reading.energy_mj.map(|millijoules| [millijoules, millijoules / 1000]);
+    series.scaled([&c::TOTAL_ENERGY, &c::ENERGY_JOULES], energy);
+    series.integer([&c::PCIE_REPLAY, &c::PCIE_REPLAY_TOTAL], reading.pcie_replays);
+    series.percent([&c::GPU_UTIL, &c::GPU_UTIL_RATIO], reading.utilization.map(|(gpu, _)| gpu));
+    series.percent([&c::MEM_COPY_UTIL, &c::MEMORY_UTIL_RATIO], reading.utilization.map(|(_, memory)| memory));
+    series.percent([&c::ENC_UTIL, &c::ENC_UTIL_RATIO], reading.compat.encoder);
+    series.percent([&c::DEC_UTIL, &c::DEC_UTIL_RATIO], reading.compat.decoder);
+    series.integer([&c::VGPU_LICENSE; 2], reading.compat.licensed.map(u64::from));
     add_memory(series, reading.memory);
-    series.integer(&catalogue::NVLINK_BANDWIDTH, reading.links_kib_per_second.map(|kib| (kib / 1e3) as u64));
-    series.integer(&catalogue::UNCORRECTABLE_ROWS, rows("uncorrectable"));
-    series.integer(&catalogue::CORRECTABLE_ROWS, rows("correctable"));
-    series.integer(&catalogue::ROW_REMAP_FAILURE, rows("failure"));
+    // DCGM divides KiB by 1000 for what it calls MB, and multiplies them by 1024 for bytes.
+    let links = reading.links_kib_per_second.map(|kib| [(kib / 1e3) as u64, (kib * 1024.0) as u64]);
+    series.scaled([&c::NVLINK_BANDWIDTH, &c::NVLINK_BYTES], links);
+    series.integer([&c::UNCORRECTABLE_ROWS, &c::UNCORRECTABLE_TOTAL], rows("uncorrectable"));
+    series.integer([&c::CORRECTABLE_ROWS, &c::CORRECTABLE_TOTAL], rows("correctable"));
+    series.integer([&c::ROW_REMAP_FAILURE, &c::ROW_REMAP_FAILED], rows("failure"));
     let Gpm { graphics, tensor, dram, pcie } = reading.gpm;
-    series.float(&catalogue::GR_ENGINE_ACTIVE, graphics);
-    series.float(&catalogue::TENSOR_ACTIVE, tensor);
-    series.float(&catalogue::DRAM_ACTIVE, dram);
-    series.integer(&catalogue::PCIE_TX, pcie.map(|[transmitted, _]| transmitted as u64));
-    series.integer(&catalogue::PCIE_RX, pcie.map(|[_, received]| received as u64));
+    series.float([&c::GR_ENGINE_ACTIVE, &c::GR_ENGINE_RATIO], graphics);
+    series.float([&c::TENSOR_ACTIVE, &c::TENSOR_RATIO], tensor);
+    series.float([&c::DRAM_ACTIVE, &c::DRAM_RATIO], dram);
+    series.integer([&c::PCIE_TX; 2], pcie.map(|[transmitted, _]| transmitted as u64));
+    series.integer([&c::PCIE_RX; 2], pcie.map(|[_, received]| received as u64));
 }
 
 fn add_memory(series: &mut Series<'_>, memory: Option<Memory>) {
+    use catalogue as c;
     let Some(memory) = memory else { return };
+    let units = |bytes: u64| [bytes / MIB, bytes];
     let reserved = memory.reserved.unwrap_or(0);
-    series.integer(&catalogue::FB_FREE, Some(memory.total.saturating_sub(memory.used + reserved) / MIB));
-    series.integer(&catalogue::FB_USED, Some(memory.used / MIB));
-    series.integer(&catalogue::FB_RESERVED, memory.reserved.map(|reserved| reserved / MIB));
+    let free = memory.total.saturating_sub(memory.used.saturating_add(reserved));
+    series.scaled([&c::FB_FREE, &c::FB_FREE_BYTES], Some(units(free)));
+    series.scaled([&c::FB_USED, &c::FB_USED_BYTES], Some(units(memory.used)));
+    series.scaled([&c::FB_RESERVED, &c::FB_RESERVED_BYTES], memory.reserved.map(units));
+    if series.release == DcgmRelease::V4_9 {
+        series.integer([&c::FB_CAPACITY_BYTES; 2], Some(memory.total));
+    }
 }

@@ -5,9 +5,12 @@ mod models;
 
 use std::collections::BTreeMap;
 
+use smol_str::{SmolStr, format_smolstr};
+
 use super::{Origin, Outcome, Reading};
 use crate::discovery::owners::Owners;
-use crate::gpu::sample::{Gpu, Identity, Mig, Reading as Answers, Sample};
+use crate::gpu::sample::{Gpu, Identity, Labels as More, Measured, Mig, Number, Reading as Answers, Sample};
+use crate::gpu::xid::Xid;
 use crate::gpu::{self, View};
 use crate::metrics::catalogue::gpu as catalogue;
 use crate::metrics::family::{Page, Value};
@@ -48,8 +51,11 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         for address in sample.suspended.iter().filter(|_| fresh) {
             page.add(&catalogue::SUSPENDED, [address], Value::Integer(1));
         }
-        if compat && fresh {
-            dcgm::add(page, sample, gpu.xids(), &origin.roots.host_name());
+        for address in &sample.missing {
+            page.add(&catalogue::MISSING, [address], Value::Integer(1));
+        }
+        if let Some(release) = compat {
+            dcgm::add(page, release, fresh, sample, gpu.xids(), &origin.roots.host_name());
         }
         add_xids(page, sample, gpu.xids());
     }
@@ -100,16 +106,54 @@ fn add_gpu(page: &mut Page, gpu: &Gpu, fresh: bool, sample: &Sample, owners: &Ow
     for mig in &answers.mig {
         add_mig(page, &labels, mig);
     }
+    for measured in answers.measured.iter().chain(answers.seldom.iter()) {
+        add_measured(page, &labels, measured);
+    }
+    if let Some(sharing) = answers.sharing {
+        page.add(&catalogue::SHARING, labels.and(sharing.label()), Value::Integer(1));
+    }
+    add_processes(page, &labels, answers, owners);
+}
+
+/// A value with its place in the catalogue.
+fn add_measured(page: &mut Page, labels: &Labels<'_>, Measured { desc, labels: more, value }: &Measured) {
+    let mut values: Vec<SmolStr> = labels.plain().map(SmolStr::new).into();
+    match more {
+        More::None => {}
+        More::One(label) => values.push(SmolStr::new_static(label)),
+        More::Link(link) => values.push(format_smolstr!("{link}")),
+        More::LinkAnd(link, label) => values.extend([format_smolstr!("{link}"), SmolStr::new_static(label)]),
+        More::Texts(texts) => values.extend(texts.iter().map(SmolStr::new)),
+    }
+    let value = match *value {
+        Number::Integer(value) => Value::Integer(value),
+        Number::Float(value) => Value::Float(value),
+    };
+    page.push(desc, values, value);
+}
+
+fn add_processes(page: &mut Page, labels: &Labels<'_>, answers: &Answers, owners: &Owners) {
     // A process may be in several MIG devices.
-    let mut processes: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut memory: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut codecs: BTreeMap<u32, [f64; 2]> = BTreeMap::new();
     for process in &answers.processes {
-        if let Some(memory) = process.memory {
-            *processes.entry(process.pid).or_default() += memory;
+        if let Some(bytes) = process.memory {
+            *memory.entry(process.pid).or_default() += bytes;
+        }
+        if let Some(percent) = process.codecs {
+            codecs.insert(process.pid, percent);
         }
     }
-    for (pid, memory) in processes {
-        let model = owners.of(pid).map_or("", |owner| owner.model.as_str());
-        page.add(&catalogue::PROCESS_MEMORY, labels.and_both(&pid.to_string(), model), Value::Integer(memory));
+    let model = |pid| owners.of(pid).map_or("", |owner| owner.model.as_str());
+    for (pid, bytes) in memory {
+        page.add(&catalogue::PROCESS_MEMORY, labels.and_both(&pid.to_string(), model(pid)), Value::Integer(bytes));
+    }
+    for (pid, percent) in codecs {
+        let [uuid, index, name] = labels.plain();
+        for (engine, percent) in ["encoder", "decoder"].into_iter().zip(percent).filter(|(_, percent)| *percent > 0.0) {
+            let labels = [uuid, index, name, &pid.to_string(), model(pid), engine];
+            page.add(&catalogue::PROCESS_CODEC, labels, Value::Float(percent / 100.0));
+        }
     }
 }
 
@@ -126,6 +170,9 @@ fn add_state(page: &mut Page, labels: &Labels<'_>, answers: &Answers) {
     }
     if let Some(milliwatts) = answers.power_mw {
         page.add(&catalogue::POWER, plain, Value::Float(f64::from(milliwatts) / 1e3));
+    }
+    if let Some(milliwatts) = answers.power_instant_mw {
+        page.add(&catalogue::POWER_INSTANT, plain, Value::Float(milliwatts as f64 / 1e3));
     }
     if let Some(milliwatts) = answers.power_limit_mw {
         page.add(&catalogue::POWER_LIMIT, plain, Value::Float(f64::from(milliwatts) / 1e3));
@@ -162,8 +209,9 @@ fn add_counts(page: &mut Page, labels: &Labels<'_>, answers: &Answers) {
     if let Some(millijoules) = answers.energy_mj {
         page.add(&catalogue::ENERGY, plain, Value::Float(millijoules as f64 / 1e3));
     }
-    for (reason, nanoseconds) in &answers.throttled {
-        page.add(&catalogue::THROTTLE_SECONDS, labels.and(reason), Value::Float(*nanoseconds as f64 / 1e9));
+    if let Some(nanoseconds) = answers.sw_thermal_ns {
+        let labels = labels.and("sw_thermal_slowdown");
+        page.add(&catalogue::THROTTLE_SECONDS, labels, Value::Float(nanoseconds as f64 / 1e9));
     }
     for errors in answers.ecc.iter() {
         page.add(&catalogue::ECC_ERRORS, labels.and_both(errors.kind, errors.location), Value::Integer(errors.count));
@@ -175,14 +223,13 @@ fn add_counts(page: &mut Page, labels: &Labels<'_>, answers: &Answers) {
     if let Some(replays) = answers.pcie_replays {
         page.add(&catalogue::PCIE_REPLAYS, plain, Value::Integer(replays));
     }
-    for link in &answers.links {
-        let number = link.link.to_string();
-        for (direction, kib) in &link.kib {
-            page.add(&catalogue::NVLINK_BYTES, labels.and_both(&number, direction), Value::Integer(kib * KIB));
-        }
-        for (kind, errors) in &link.errors {
-            page.add(&catalogue::NVLINK_ERRORS, labels.and_both(&number, kind), Value::Integer(*errors));
-        }
+    for (link, direction, kib) in &answers.links_kib {
+        let number = link.to_string();
+        page.add(
+            &catalogue::NVLINK_BYTES,
+            labels.and_both(&number, direction),
+            Value::Integer(kib.saturating_mul(KIB)),
+        );
     }
 }
 
@@ -204,15 +251,22 @@ fn add_mig(page: &mut Page, labels: &Labels<'_>, mig: &Mig) {
 /// Xids of GPUs, also of those that have stopped to answer; of one that never did, without its name.
 fn add_xids(page: &mut Page, sample: &Sample, xids: &gpu::Xids) {
     let nameless = Identity::default();
-    let mut counts: BTreeMap<(&str, u32, u64), (Labels<'_>, u64)> = BTreeMap::new();
-    for (pci, xid, count) in xids.all() {
-        let known = sample.gpus.iter().find(|gpu| gpu.id.pci == pci);
-        let id = known.map_or(&nameless, |gpu| &*gpu.id);
-        let entry = counts.entry((&id.uuid, id.index, xid)).or_insert_with(|| (Labels::of(id), 0));
+    let of = |pci: &str| sample.gpus.iter().find(|gpu| gpu.id.pci == pci).map_or(&nameless, |gpu| &*gpu.id);
+    let all = xids.all();
+    let mut counts: BTreeMap<(&str, u32, Xid), (Labels<'_>, u64)> = BTreeMap::new();
+    for (pci, xid, count) in &all {
+        let id = of(pci);
+        let entry = counts.entry((&id.uuid, id.index, *xid)).or_insert_with(|| (Labels::of(id), 0));
         entry.1 += count;
     }
     for ((.., xid), (labels, count)) in counts {
-        page.add(&catalogue::XID_ERRORS, labels.and(&xid.to_string()), Value::Integer(count));
+        page.add(&catalogue::XID_ERRORS, labels.and(&xid.label()), Value::Integer(count));
+    }
+    for (pci, count) in xids.fallen() {
+        page.add(&catalogue::FALLEN, Labels::of(of(&pci)).and(&pci), Value::Integer(count));
+    }
+    for (refusal, count) in xids.refused() {
+        page.add(&catalogue::XID_REFUSED, [refusal.label()], Value::Integer(count));
     }
     page.add(&catalogue::KMSG_LOST, [], Value::Integer(xids.lines_lost()));
 }
@@ -221,6 +275,7 @@ fn add_xids(page: &mut Page, sample: &Sample, xids: &gpu::Xids) {
 fn add_cost(page: &mut Page, gpu: &gpu::Gpu) {
     for (call, cost) in gpu.costs() {
         page.add(&catalogue::NVML_ERRORS, [call], Value::Integer(cost.errors));
+        page.add(&catalogue::NVML_REFUSED, [call], Value::Integer(cost.refused));
         page.add(&catalogue::NVML_CALL, [call], Value::Histogram(cost.seconds));
     }
     let (passes, cpu_seconds) = gpu.work();

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 
 use crate::config::resolved::probing::Access;
+use crate::host::files::read_whole_text;
 use crate::host::sock_diag::{Listener, read_listeners};
 
 /// Is told of the two ends of a connection, ours first, before it is made, and gives what must live as long as it.
@@ -43,7 +44,7 @@ const STEP: usize = 64 << 10;
 const MAX_HEADER: usize = 32 << 10;
 
 /// Longest file with a key.
-const MAX_KEY: u64 = 64 << 10;
+const MAX_KEY: usize = 64 << 10;
 
 /// What is wanted of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -226,12 +227,7 @@ impl Client {
         let wrong = |error: &dyn std::fmt::Display| {
             ClientError::Key(io::Error::other(format!("cannot read the API key from {}: {error}", file.display())))
         };
-        let read = || -> io::Result<String> {
-            let mut key = String::new();
-            io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, MAX_KEY), &mut key)?;
-            Ok(key)
-        };
-        let key = read().map_err(|error| wrong(&error))?;
+        let key = read_whole_text(file, MAX_KEY).map_err(|error| wrong(&error))?;
         let mut value: HeaderValue =
             format!("Bearer {}", key.trim()).parse().map_err(|_| wrong(&"it holds what no header can"))?;
         value.set_sensitive(true);
@@ -277,7 +273,13 @@ mod tests {
         let kept: usize = bodies.iter().map(|body| body.bytes.capacity()).sum();
         let whole = bodies.iter().filter(|body| !body.no_room).count();
         assert!(kept <= MAX_SHARED + 101 * OWN && (4..=8).contains(&whole), "{kept} bytes of {whole} answers");
+        assert!(bodies.iter().all(|body| body.no_room == body.bytes.is_empty()));
+        // Small ones always have room, and what a body had is free once it is gone.
+        let mut small = Body::default();
+        small.take(&[b'x'; 100_000], Want::Whole, &shared);
+        assert!(!small.no_room);
         drop(bodies);
-        assert!(!read(Want::Whole).no_room, "what a body had is free once it is gone");
+        assert_eq!(shared.available_permits(), MAX_SHARED);
+        assert!(!read(Want::Whole).no_room);
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::client::{Body, ClientError};
 use super::plan::{Ask, Purpose};
+use crate::discovery::ask::first_model;
+use crate::printable::without_hidden;
 
 /// What came of asking a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,29 +130,19 @@ pub(super) struct Served {
 
 /// Reads the answer of `/v1/models`.
 pub(super) fn served(answer: &Answer, body: &[u8]) -> Option<Served> {
-    #[derive(serde::Deserialize)]
-    struct List {
-        data: Vec<Model>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Model {
-        id: String,
-        owned_by: Option<serde_json::Value>,
-    }
-    let list: List = answer.success().then(|| serde_json::from_slice(body).ok())??;
-    let first = list.data.into_iter().next()?;
-    let owner = first.owned_by.and_then(|owner| owner.as_str().map(str::to_owned));
-    Some(Served { model: name(first.id), owner })
+    let first = answer.success().then(|| first_model(body))??;
+    Some(Served { model: name(&first.id), owner: first.owner })
 }
 
 /// The version in a field of the JSON object that a server answered.
 pub(super) fn version(answer: &Answer, body: &[u8], field: &str) -> Option<String> {
     let object: serde_json::Value = answer.success().then(|| serde_json::from_slice(body).ok())??;
-    name(object.get(field)?.as_str()?.to_owned())
+    name(object.get(field)?.as_str()?)
 }
 
-fn name(name: String) -> Option<String> {
-    (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
+fn name(name: &str) -> Option<String> {
+    let name = without_hidden(name);
+    (!name.is_empty() && name.len() <= MAX_NAME).then(|| name.into_owned())
 }
 
 #[cfg(test)]
@@ -225,12 +217,15 @@ mod tests {
         let of = |body: &str| served(&answered(200), body.as_bytes());
         let first = of(r#"{"object":"list","data":[{"id":"a/b","owned_by":"vllm"},{"id":"c"}]}"#).unwrap();
         assert_eq!((first.model.as_deref(), first.owner.as_deref()), (Some("a/b"), Some("vllm")));
+        let cut = of(r#"{"data":[{"id":"a\u202eb"},{"#).unwrap();
+        assert_eq!(cut.model.as_deref(), Some("ab"), "read as far as the first name");
         for body in ["", "[]", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#] {
             assert_eq!(of(body), None, "{body}");
         }
         assert_eq!(of(r#"{"data":[{"id":"","owned_by":7}]}"#), Some(Served { model: None, owner: None }));
         assert_eq!(served(&answered(500), br#"{"data":[{"id":"a"}]}"#), None);
         assert_eq!(version(&answered(200), br#"{"version":"0.32.0"}"#, "version").as_deref(), Some("0.32.0"));
+        assert_eq!(version(&answered(200), b"{\"version\":\"0\\u202e1\"}", "version").as_deref(), Some("01"));
         assert_eq!(version(&answered(404), br#"{"version":"0.32.0"}"#, "version"), None);
     }
 }

@@ -15,9 +15,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use tokio_rustls::TlsConnector;
 
 use crate::config::resolved::probing::Access;
+use crate::host::files::read_whole;
 
-/// Most certificates that are read of a file.
-const MAX_CERTIFICATES: usize = 1024;
+/// Largest file of certificates: the CAs of a whole host take a quarter of it.
+const MAX_FILE: usize = 1 << 20;
 
 /// Makes TLS that trusts what the configuration says.
 ///
@@ -52,8 +53,8 @@ pub(super) fn connector(access: &Access) -> io::Result<TlsConnector> {
 
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let wrong = |why: String| io::Error::other(format!("cannot read certificates from {}: {why}", file.display()));
-    let all = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-    let all: Result<Vec<_>, _> = all.take(MAX_CERTIFICATES).collect();
+    let bytes = read_whole(file, MAX_FILE).map_err(|error| wrong(error.to_string()))?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let all = all.map_err(|error| wrong(error.to_string()))?;
     if all.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(all) }
 }

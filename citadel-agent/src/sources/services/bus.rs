@@ -5,12 +5,15 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use zbus::Address;
 use zbus::connection::Builder;
 use zbus::fdo::DBusProxy;
 use zbus::zvariant::{DynamicType, ObjectPath, OwnedObjectPath, Type};
 use zbus::{Connection, Error, MatchRule};
 
+use super::guard::{Guarded, Trusted};
 use super::unit::{Properties, Unit};
+use crate::host::skipped::Skipped;
 
 /// systemd's name on the bus.
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -40,20 +43,25 @@ pub(super) struct Systemd {
 impl Systemd {
     /// Connects to the bus at `address`, or to the system's, and has systemd send its signals to us. `None`: it is not on the bus.
     pub(super) async fn connect(address: Option<&str>) -> Result<Option<Self>, Error> {
-        let builder = match address {
-            Some(address) => Builder::address(address)?,
-            None => Builder::system()?,
+        let address = match address {
+            Some(address) => address.parse()?,
+            None => Address::system()?,
         };
-        let connection = builder.method_timeout(PATIENCE).build().await?;
+        let trusted = Trusted::default();
+        let socket = Guarded::connect(&address, trusted.clone()).await?;
+        let connection = Builder::socket(socket).method_timeout(PATIENCE).build().await?;
         let systemd = Self { connection };
         let owner = MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(BUS)?.interface(BUS)?;
         let owner = owner.member("NameOwnerChanged")?.arg(0, SYSTEMD)?.build();
         let bus = DBusProxy::new(&systemd.connection).await?;
         bus.add_match_rule(owner).await?;
         // A call would have the bus try to start it.
-        if !bus.name_has_owner(SYSTEMD.try_into()?).await? {
-            return Ok(None);
-        }
+        let owner = match bus.get_name_owner(SYSTEMD.try_into()?).await {
+            Ok(owner) => owner,
+            Err(zbus::fdo::Error::NameHasNoOwner(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        trusted.set(&owner);
         systemd.listen(MANAGER_PATH, MANAGER).await?;
         // What systemd says of units goes to nobody before somebody has asked for it.
         systemd.call::<_, ()>(MANAGER_PATH, MANAGER, "Subscribe", &()).await?;
@@ -86,14 +94,19 @@ impl Systemd {
     }
 
     /// What systemd says of a unit. `None`: it has gone meanwhile.
-    pub(super) async fn unit(&self, name: &str, path: &ObjectPath<'_>) -> Result<Option<Unit>, Error> {
+    pub(super) async fn unit(
+        &self,
+        name: &str,
+        path: &ObjectPath<'_>,
+        skipped: &mut Skipped,
+    ) -> Result<Option<Unit>, Error> {
         let unit = match self.all(path, UNIT).await {
             Ok(unit) => unit,
             Err(Error::MethodError(..) | Error::FDO(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
         let service = if name.ends_with(".service") { self.all(path, SERVICE).await.ok() } else { None };
-        Ok(Unit::new(&unit, service.as_ref()))
+        Ok(Unit::new(&unit, service.as_ref(), skipped))
     }
 
     async fn all(&self, path: &ObjectPath<'_>, interface: &str) -> Result<Properties, Error> {

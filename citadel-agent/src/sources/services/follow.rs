@@ -12,6 +12,7 @@ use zbus::{Error, Message, MessageStream};
 
 use super::bus::{self, BUS, MANAGER, MAX_UNITS, PROPERTIES, Systemd};
 use super::{Known, Unit, Wanted};
+use crate::host::skipped::{Skipped, Tally};
 use crate::slot::Slot;
 
 /// systemd changes several properties of a unit one after the other; they are asked for once.
@@ -24,12 +25,13 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<Wanted>, known: Slot<Known>) {
     let mut pause = RETRY.0;
     let (mut seen, mut said_absent, mut said_lost) = (false, false, false);
+    let mut skipped = Tally::default();
     loop {
         let failure = match Systemd::connect(address.as_deref()).await {
             Ok(Some(systemd)) => {
                 pause = RETRY.0;
                 (seen, said_lost) = (true, false);
-                match session(&systemd, &mut wanted, &known).await {
+                match session(&systemd, &mut wanted, &known, &mut skipped).await {
                     Ok(()) => return,
                     Err(error) => Some(error),
                 }
@@ -100,14 +102,19 @@ impl Drop for Ends {
 }
 
 /// Follows units on one connection, until it fails. `Ok`: nobody wants them any more.
-async fn session(systemd: &Systemd, wanted: &mut watch::Receiver<Wanted>, known: &Slot<Known>) -> Result<(), Error> {
+async fn session(
+    systemd: &Systemd,
+    wanted: &mut watch::Receiver<Wanted>,
+    known: &Slot<Known>,
+    skipped: &mut Tally,
+) -> Result<(), Error> {
     let inbox = Arc::new(Inbox::default());
     let stream = MessageStream::from(&systemd.connection);
     let _listening = Ends(tokio::spawn(listen(stream, wanted.clone(), Arc::clone(&inbox))).abort_handle());
-    let mut units = Units::default();
+    let mut units = Units { skipped, by_name: BTreeMap::new(), loaded: BTreeMap::new(), left_out: 0 };
     let now = wanted.borrow_and_update().clone();
     units.list(systemd, &now).await?;
-    known.publish(Known::Units(units.states()));
+    known.publish(units.known());
     loop {
         let relist = tokio::select! {
             changed = wanted.changed() => match changed {
@@ -130,7 +137,7 @@ async fn session(systemd: &Systemd, wanted: &mut watch::Receiver<Wanted>, known:
         for path in &pending.paths {
             units.ask(systemd, path).await?;
         }
-        known.publish(Known::Units(units.states()));
+        known.publish(units.known());
     }
 }
 
@@ -188,21 +195,27 @@ impl Wanted {
 }
 
 /// The followed units.
-#[derive(Default)]
-struct Units {
+struct Units<'a> {
+    /// What of them could not be read.
+    skipped: &'a mut Tally,
     /// Their states, by name.
     by_name: BTreeMap<String, Unit>,
     /// Names of those that systemd has loaded, by their objects' paths; these are listened to.
     loaded: BTreeMap<String, String>,
+    /// How many there are more than are followed.
+    left_out: usize,
 }
 
-impl Units {
+impl Units<'_> {
     /// Finds out which units there are, and asks for all of them.
     async fn list(&mut self, systemd: &Systemd, wanted: &Wanted) -> Result<(), Error> {
         let mut found = if wanted.all().is_empty() { BTreeMap::new() } else { systemd.list(&wanted.all()).await? };
-        if found.len() > MAX_UNITS {
-            warn!(units = found.len(), "the patterns match too many units; the first {MAX_UNITS} are followed");
-            found = found.into_iter().take(MAX_UNITS).collect();
+        self.left_out = found.len().saturating_sub(MAX_UNITS);
+        if self.left_out > 0 {
+            // Units that serve models first, then by name.
+            let mut names: Vec<String> = found.keys().cloned().collect();
+            names.sort_by_key(|name| !wanted.models.contains(name));
+            names[MAX_UNITS..].iter().for_each(|name| _ = found.remove(name));
         }
         let loaded: BTreeMap<String, String> =
             (found.iter()).filter_map(|(name, path)| Some((path.as_ref()?.to_string(), name.clone()))).collect();
@@ -225,13 +238,15 @@ impl Units {
     async fn ask(&mut self, systemd: &Systemd, path: &str) -> Result<(), Error> {
         // A signal of a unit that is not followed any more.
         let Some(name) = self.loaded.get(path) else { return Ok(()) };
-        let unit = systemd.unit(name, &path.try_into()?).await?.unwrap_or_else(Unit::unloaded);
+        let mut skipped = Skipped::default();
+        let unit = systemd.unit(name, &path.try_into()?, &mut skipped).await?.unwrap_or_else(Unit::unloaded);
+        self.skipped.add("systemd", &skipped);
         self.by_name.insert(name.clone(), unit);
         Ok(())
     }
 
-    fn states(&self) -> BTreeMap<String, Unit> {
-        self.by_name.clone()
+    fn known(&self) -> Known {
+        Known::Units { units: self.by_name.clone(), left_out: self.left_out, skipped: self.skipped.total() }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bus;
 mod follow;
+mod guard;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,8 @@ use tokio::task::AbortHandle;
 pub(super) use unit::Unit;
 
 use super::{Origin, Outcome, Reading};
-use crate::host::files::read_number;
 use crate::host::mountinfo::read_cgroup2_mount;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::services::{
     UNIT_ACTIVE_STATE, UNIT_LAST_EXIT_STATUS, UNIT_MEMORY, UNIT_RESTARTS, UNIT_RESULT, UNIT_START_TIME, UNIT_SUB_STATE,
     UNIT_TASKS,
@@ -35,8 +36,15 @@ pub(super) enum Known {
     Absent,
     /// The bus or systemd is gone; why.
     Lost(String),
-    /// The units, by name.
-    Units(BTreeMap<String, Unit>),
+    /// The units.
+    Units {
+        /// By name.
+        units: BTreeMap<String, Unit>,
+        /// How many more there are than are followed.
+        left_out: usize,
+        /// How much of what systemd said could not be read so far.
+        skipped: u64,
+    },
 }
 
 /// The units that are followed; following ends when this is dropped.
@@ -99,20 +107,24 @@ impl Drop for Services {
     }
 }
 
-pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let Some(newest) = origin.services.and_then(|services| services.known.newest()) else { return Ok(Outcome::Absent) };
     match &*newest.value {
         Known::Absent => Ok(Outcome::Absent),
         Known::Lost(why) => Err(why.clone().into()),
-        Known::Units(units) => {
+        Known::Units { units, left_out, skipped: elsewhere } => {
+            skipped.count_elsewhere(*elsewhere);
             let cgroups = read_cgroup2_mount(origin.roots).ok().flatten();
             for (name, unit) in units {
                 add(page, name, unit);
                 if let (Some(mount), Some(path)) = (&cgroups, unit.cgroup_below_mount()) {
-                    add_usage(page, name, &mount.join(path));
+                    add_usage(page, name, &mount.join(path), skipped);
                 }
             }
-            Ok(Outcome::Read)
+            Ok(match left_out {
+                0 => Outcome::Read,
+                more => Outcome::Partly(format!("the patterns match {more} units more than are followed").into()),
+            })
         }
     }
 }
@@ -138,11 +150,10 @@ fn add(page: &mut Page, name: &str, unit: &Unit) {
 }
 
 /// Of the unit's cgroup, because systemd does not say when these change. A unit that does not run has none.
-fn add_usage(page: &mut Page, name: &str, cgroup: &Path) {
-    if let Some(bytes) = read_number(&cgroup.join("memory.current")) {
-        page.add(&UNIT_MEMORY, [name], Value::Integer(bytes));
-    }
-    if let Some(tasks) = read_number(&cgroup.join("pids.current")) {
-        page.add(&UNIT_TASKS, [name], Value::Integer(tasks));
+fn add_usage(page: &mut Page, name: &str, cgroup: &Path, skipped: &mut Skipped) {
+    for (file, desc) in [("memory.current", &UNIT_MEMORY), ("pids.current", &UNIT_TASKS)] {
+        if let Some(number) = skipped.number(file, &cgroup.join(file)) {
+            page.add(desc, [name], Value::Integer(number));
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Component, Path};
 
 use zbus::zvariant::OwnedValue;
 
+use crate::host::skipped::Skipped;
+
 /// Properties of an object, by name.
 pub(super) type Properties = HashMap<String, OwnedValue>;
 
@@ -35,21 +37,24 @@ impl Unit {
         Self { active_state: "inactive".to_owned(), sub_state: "dead".to_owned(), ..Self::default() }
     }
 
-    /// Of the properties of the unit's interface and, for a service, of that one. What is missing or of another type is not
-    /// known; only a unit without a state is none.
-    pub(super) fn new(unit: &Properties, service: Option<&Properties>) -> Option<Self> {
+    /// Of the properties of the unit's interface and, for a service, of that one. What is missing is not known, and what is of
+    /// another type is noted besides; only a unit without a state is none.
+    pub(super) fn new(unit: &Properties, service: Option<&Properties>, skipped: &mut Skipped) -> Option<Self> {
         let none = Properties::new();
         let service = service.unwrap_or(&none);
+        let cgroup = text(service, "ControlGroup", skipped).filter(|path| !path.is_empty());
+        // Microseconds; 0 where it never was.
+        let active_since = number(unit, "ActiveEnterTimestamp", skipped).filter(|&time| time > 0);
+        let status = number(service, "ExecMainStatus", skipped);
         Some(Self {
-            active_state: text(unit, "ActiveState")?,
-            sub_state: text(unit, "SubState").unwrap_or_default(),
-            kind: text(service, "Type"),
-            // Microseconds; 0 where it never was.
-            active_since: number(unit, "ActiveEnterTimestamp").filter(|&time| time > 0).map(|time| time as f64 / 1e6),
-            restarts: number(service, "NRestarts"),
-            result: text(service, "Result"),
-            last_exit: number(service, "ExecMainStatus").and_then(|status| Some((exit(service)?, status))),
-            cgroup: text(service, "ControlGroup").filter(|path| !path.is_empty()),
+            active_state: text(unit, "ActiveState", skipped)?,
+            sub_state: text(unit, "SubState", skipped).unwrap_or_default(),
+            kind: text(service, "Type", skipped),
+            active_since: active_since.map(|time| time as f64 / 1e6),
+            restarts: number(service, "NRestarts", skipped),
+            result: text(service, "Result", skipped),
+            last_exit: exit(service, skipped).zip(status),
+            cgroup,
         })
     }
 
@@ -61,8 +66,8 @@ impl Unit {
 }
 
 /// `ExecMainCode` is the `si_code` of `waitid(2)`: 0 while no main process has ended.
-fn exit(service: &Properties) -> Option<&'static str> {
-    match i32::try_from(number(service, "ExecMainCode")?).ok()? {
+fn exit(service: &Properties, skipped: &mut Skipped) -> Option<&'static str> {
+    match i32::try_from(number(service, "ExecMainCode", skipped)?).ok()? {
         libc::CLD_EXITED => Some("exited"),
         libc::CLD_KILLED => Some("killed"),
         libc::CLD_DUMPED => Some("dumped"),
@@ -70,16 +75,18 @@ fn exit(service: &Properties) -> Option<&'static str> {
     }
 }
 
-fn text(properties: &Properties, name: &str) -> Option<String> {
-    properties.get(name)?.downcast_ref::<&str>().ok().map(str::to_owned)
+fn text(properties: &Properties, name: &'static str, skipped: &mut Skipped) -> Option<String> {
+    let value = properties.get(name)?;
+    skipped.or_note(value.downcast_ref::<&str>().ok().map(str::to_owned), name, format_args!("{value:?}"))
 }
 
 /// A number of any width; systemd has several.
-fn number(properties: &Properties, name: &str) -> Option<u64> {
+fn number(properties: &Properties, name: &'static str, skipped: &mut Skipped) -> Option<u64> {
     let value = properties.get(name)?;
     let wide = value.downcast_ref::<u64>().ok();
     let narrow = || value.downcast_ref::<u32>().ok().map(u64::from);
-    wide.or_else(narrow).or_else(|| value.downcast_ref::<i32>().ok().and_then(|value| u64::try_from(value).ok()))
+    let signed = || value.downcast_ref::<i32>().ok().and_then(|value| u64::try_from(value).ok());
+    skipped.or_note(wide.or_else(narrow).or_else(signed), name, format_args!("{value:?}"))
 }
 
 #[cfg(test)]
@@ -106,7 +113,7 @@ mod tests {
             ("ExecMainStatus", 9i32.into()),
             ("ControlGroup", "/system.slice/citadel-phi3.service".into()),
         ]);
-        let unit = Unit::new(&unit, Some(&service)).unwrap();
+        let unit = Unit::new(&unit, Some(&service), &mut Skipped::default()).unwrap();
         assert_eq!((unit.active_state.as_str(), unit.sub_state.as_str()), ("active", "running"));
         assert_eq!(
             (unit.active_since, unit.restarts, unit.last_exit),
@@ -116,9 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_of_another_type_is_not_known() {
-        assert_eq!(Unit::new(&Properties::new(), None), None);
-        assert_eq!(Unit::new(&properties([("ActiveState", 7u32.into())]), None), None);
+    fn what_is_missing_or_of_another_type_is_not_known_and_the_latter_noted() {
+        let mut skipped = Skipped::default();
+        assert_eq!((Unit::new(&Properties::new(), None, &mut skipped), skipped.count()), (None, 0));
+        assert_eq!(Unit::new(&properties([("ActiveState", 7u32.into())]), None, &mut skipped), None);
+        assert!(skipped.summary().starts_with("ActiveState: "), "{}", skipped.summary());
         let unit = properties([("ActiveState", "inactive".into()), ("ActiveEnterTimestamp", 0u64.into())]);
         let service = properties([
             ("NRestarts", "three".into()),
@@ -126,7 +135,9 @@ mod tests {
             ("ExecMainStatus", 0i32.into()),
             ("ControlGroup", "/a/../../etc".into()),
         ]);
-        let unit = Unit::new(&unit, Some(&service)).unwrap();
+        let mut skipped = Skipped::default();
+        let unit = Unit::new(&unit, Some(&service), &mut skipped).unwrap();
+        assert!(skipped.summary().starts_with("NRestarts: ") && skipped.count() == 1, "{}", skipped.summary());
         assert_eq!(
             (unit.active_since, unit.restarts, unit.last_exit, unit.cgroup_below_mount()),
             (None, None, None, None)

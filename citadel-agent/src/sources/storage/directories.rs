@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::metrics::catalogue::storage::{DIRECTORY_COMPLETE, DIRECTORY_FILES, DIRECTORY_NEWEST, DIRECTORY_SIZE};
@@ -63,35 +63,37 @@ fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
         return Err(ErrorKind::NotADirectory.into());
     }
     let (mut tree, mut seen, mut left) = (Tree::default(), HashSet::new(), limits.entries);
-    let mut open: Vec<(PathBuf, usize)> = vec![(root.to_owned(), 0)];
-    while let Some((folder, depth)) = open.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if depth == 0 => return Err(error),
-            Err(error) => {
-                // What was removed meanwhile is no loss; what may not be read is.
-                tree.incomplete |= error.kind() != ErrorKind::NotFound;
-                continue;
-            }
+    // Folders that are being read, each within the one before. Only a few are open at a time, because anyone who may write
+    // here decides how many folders there are.
+    let mut open = vec![fs::read_dir(root)?];
+    while let Some(entries) = open.last_mut() {
+        let Some(entry) = entries.next() else {
+            open.pop();
+            continue;
         };
-        for entry in entries {
-            if left == 0 || Instant::now() >= deadline {
-                tree.incomplete = true;
-                return Ok(tree);
-            }
-            left -= 1;
-            let Ok((entry, found)) = entry.and_then(|entry| entry.metadata().map(|found| (entry, found))) else {
+        if left == 0 || Instant::now() >= deadline {
+            tree.incomplete = true;
+            return Ok(tree);
+        }
+        left -= 1;
+        let Ok((entry, found)) = entry.and_then(|entry| entry.metadata().map(|found| (entry, found))) else {
+            continue;
+        };
+        if found.is_dir() {
+            if found.dev() != top.dev() {
                 continue;
-            };
-            if found.is_dir() {
-                if found.dev() == top.dev() {
-                    let within = depth < limits.depth;
-                    tree.incomplete |= !within;
-                    open.extend(within.then(|| (entry.path(), depth + 1)));
-                }
-            } else if found.is_file() && (found.nlink() == 1 || seen.insert((found.dev(), found.ino()))) {
-                tree.add(&found);
             }
+            if open.len() > limits.depth {
+                tree.incomplete = true;
+                continue;
+            }
+            match fs::read_dir(entry.path()) {
+                Ok(entries) => open.push(entries),
+                // What was removed meanwhile is no loss; what may not be read is.
+                Err(error) => tree.incomplete |= error.kind() != ErrorKind::NotFound,
+            }
+        } else if found.is_file() && (found.nlink() == 1 || seen.insert((found.dev(), found.ino()))) {
+            tree.add(&found);
         }
     }
     Ok(tree)

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::host::Roots;
-use crate::host::files::{list, read_text, read_value};
+use crate::host::files::read_value;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::storage::{DISK_INFO, DISK_IO_NOW, DISKSTATS, NVME_INFO};
 use crate::metrics::family::{Page, Value};
 use crate::sources::{Outcome, Reading};
@@ -23,35 +24,47 @@ const SECTORS: [usize; 2] = [2, 6];
 /// The kernel's sectors, whatever the disk's own are.
 const SECTOR_BYTES: u64 = 512;
 
-pub(in crate::sources) fn read_stats(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(text) = read_text(&roots.proc.join("diskstats"))? else { return Ok(Outcome::Absent) };
-    for disk in text.lines().filter_map(parse).filter(|disk| !is_ignored(disk.name)) {
-        add(page, &disk);
+pub(in crate::sources) fn read_stats(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("diskstats", &roots.proc.join("diskstats")) else { return Ok(Outcome::Absent) };
+    for disk in add_stats(page, &text, skipped) {
         // udev is not everywhere.
-        let udev = read_text(&roots.udev.join(format!("b{}:{}", disk.major, disk.minor)))?.unwrap_or_default();
-        let udev = parse_udev(&udev);
-        let property = |name: &str| udev.get(name).copied().unwrap_or_default();
-        let serial = match property("SCSI_IDENT_SERIAL") {
-            "" => property("ID_SERIAL_SHORT"),
-            serial => serial,
-        };
-        let (path, wwn, model) = (property("ID_PATH"), property("ID_WWN"), property("ID_MODEL"));
-        let labels = [disk.name, disk.major, disk.minor, path, wwn, model, serial, property("ID_REVISION")];
-        page.add(&DISK_INFO, labels, Value::Integer(1));
+        let udev = skipped.text("udev", &roots.udev.join(format!("b{}:{}", disk.major, disk.minor)));
+        add_info(page, &disk, &udev.unwrap_or_default(), skipped);
     }
     Ok(Outcome::Read)
 }
 
+/// Adds the disks' counters, and gives the disks.
+pub(in crate::sources) fn add_stats<'a>(page: &mut Page, text: &'a str, skipped: &mut Skipped) -> Vec<Disk<'a>> {
+    let disks = text.lines().filter_map(|line| skipped.or_note(parse(line), "diskstats", line));
+    let disks: Vec<Disk<'_>> = disks.filter(|disk| !is_ignored(disk.name)).collect();
+    disks.iter().for_each(|disk| add(page, disk));
+    disks
+}
+
+/// Adds what udev knows of a disk, where it knows it.
+pub(in crate::sources) fn add_info(page: &mut Page, disk: &Disk<'_>, udev: &str, skipped: &mut Skipped) {
+    let udev = parse_udev(udev, skipped);
+    let property = |name: &str| udev.get(name).copied().unwrap_or_default();
+    let serial = match property("SCSI_IDENT_SERIAL") {
+        "" => property("ID_SERIAL_SHORT"),
+        serial => serial,
+    };
+    let (path, wwn, model) = (property("ID_PATH"), property("ID_WWN"), property("ID_MODEL"));
+    let labels = [disk.name, disk.major, disk.minor, path, wwn, model, serial, property("ID_REVISION")];
+    page.add(&DISK_INFO, labels, Value::Integer(1));
+}
+
 /// A line of the file.
 #[derive(PartialEq, Debug)]
-pub(super) struct Disk<'a> {
-    major: &'a str,
-    minor: &'a str,
-    name: &'a str,
+pub(in crate::sources) struct Disk<'a> {
+    pub(in crate::sources) major: &'a str,
+    pub(in crate::sources) minor: &'a str,
+    pub(in crate::sources) name: &'a str,
     columns: Vec<u64>,
 }
 
-pub(super) fn parse(line: &str) -> Option<Disk<'_>> {
+fn parse(line: &str) -> Option<Disk<'_>> {
     let mut words = line.split_ascii_whitespace();
     let (major, minor, name) = (words.next()?, words.next()?, words.next()?);
     let columns: Option<Vec<u64>> = words.take(COLUMNS).map(|number| number.parse().ok()).collect();
@@ -61,7 +74,7 @@ pub(super) fn parse(line: &str) -> Option<Disk<'_>> {
 }
 
 /// Partitions, and devices that are no disks: what node_exporter ignores unless it is told otherwise.
-pub(super) fn is_ignored(name: &str) -> bool {
+fn is_ignored(name: &str) -> bool {
     let device = name.trim_end_matches(|c: char| c.is_ascii_digit());
     if device.len() == name.len() {
         return false;
@@ -95,14 +108,22 @@ fn add(page: &mut Page, disk: &Disk<'_>) {
     }
 }
 
-/// Properties of a device in udev's database: lines as `E:ID_MODEL=...`.
-pub(super) fn parse_udev(text: &str) -> HashMap<&str, &str> {
-    text.lines().filter_map(|line| line.strip_prefix("E:")?.split_once('=')).collect()
+/// Properties of a device in udev's database: lines as `E:ID_MODEL=...`, between others that begin with another letter.
+fn parse_udev<'a>(text: &'a str, skipped: &mut Skipped) -> HashMap<&'a str, &'a str> {
+    let mut properties = HashMap::new();
+    for line in text.lines() {
+        match line.split_once(':') {
+            Some(("E", property)) => properties.extend(skipped.or_note(property.split_once('='), "udev", line)),
+            Some((key, _)) if key.len() == 1 => {}
+            _ => skipped.note("udev", line),
+        }
+    }
+    properties
 }
 
-pub(in crate::sources) fn read_nvme(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_nvme(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let class = roots.sys.join("class/nvme");
-    let Some(devices) = list(&class)? else { return Ok(Outcome::Absent) };
+    let Some(devices) = skipped.list("class/nvme", &class) else { return Ok(Outcome::Absent) };
     for device in &devices {
         let text = |name: &str| read_value(&class.join(device).join(name)).unwrap_or_default();
         let labels = [device, &text("firmware_rev"), &text("model"), &text("serial"), &text("state")];

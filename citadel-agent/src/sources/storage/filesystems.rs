@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::host::files::read_text;
 use crate::host::mountinfo::unescape;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::storage::{
     FS_AVAIL, FS_DEVICE_ERROR, FS_FILES, FS_FILES_FREE, FS_FREE, FS_READONLY, FS_SIZE,
 };
@@ -61,17 +61,18 @@ const IGNORED_TREES: &[&str] = &["/dev", "/proc", "/sys"];
 /// Mounts below these, but not they themselves.
 const IGNORED_BELOW: &[&str] = &["/run/credentials", "/var/lib/docker", "/var/lib/containers/storage"];
 
-pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut Skipped) -> Reading {
     // Of process 1, because a service manager may have given the agent a view of its own.
     let proc = &context.roots.proc;
-    let text = match read_text(&proc.join("1/mounts")) {
-        Ok(Some(text)) => text,
-        Ok(None) | Err(_) => match read_text(&proc.join("self/mounts"))? {
-            Some(text) => text,
-            None => return Ok(Outcome::Absent),
-        },
-    };
-    let mounts = parse(&text);
+    let mut first = Skipped::default();
+    let text = first.bytes("mounts", &proc.join("1/mounts"));
+    if text.is_some() {
+        skipped.append(first);
+    }
+    // It takes a privilege.
+    let text = text.or_else(|| skipped.bytes("mounts", &proc.join("self/mounts")));
+    let Some(text) = text else { return Ok(Outcome::Absent) };
+    let mounts = parse(&text, skipped);
     let answers = ask_all(&mounts, &context.hung_mounts, PATIENCE, statfs);
     for (mount, answer) in mounts.iter().zip(answers) {
         add(page, mount, answer);
@@ -81,33 +82,33 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
 
 /// A mounted file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Mount {
+pub(in crate::sources) struct Mount {
     device: String,
     path: PathBuf,
     kind: String,
     read_only: bool,
 }
 
-/// The mounts that are asked, each once.
-pub(super) fn parse(mounts: &str) -> Vec<Mount> {
+/// The mounts that are asked, each once. Paths are bytes, in no encoding.
+pub(in crate::sources) fn parse(mounts: &[u8], skipped: &mut Skipped) -> Vec<Mount> {
     let mut seen = HashSet::new();
-    mounts
-        .lines()
-        .filter_map(parse_line)
+    let lines = mounts.strip_suffix(b"\n").unwrap_or(mounts).split(|&byte| byte == b'\n');
+    lines
+        .filter_map(|line| skipped.or_note(parse_line(line), "mounts", String::from_utf8_lossy(line)))
         .filter(|mount| !is_ignored(mount))
         .filter(|mount| seen.insert((mount.device.clone(), mount.path.clone(), mount.kind.clone())))
         .collect()
 }
 
-fn parse_line(line: &str) -> Option<Mount> {
-    let mut fields = line.split(' ');
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ');
     let (device, path, kind, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    let plain = |field: &str| unescape(field.as_bytes());
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
     Some(Mount {
-        device: String::from_utf8_lossy(&plain(device)).into_owned(),
-        path: PathBuf::from(std::ffi::OsString::from_vec(plain(path))),
-        kind: kind.to_owned(),
-        read_only: options.split(',').any(|option| matches!(option, "ro" | "emergency_ro")),
+        device: text(device),
+        path: PathBuf::from(std::ffi::OsString::from_vec(unescape(path))),
+        kind: text(kind),
+        read_only: options.split(|&byte| byte == b',').any(|option| matches!(option, b"ro" | b"emergency_ro")),
     })
 }
 
@@ -119,7 +120,7 @@ fn is_ignored(mount: &Mount) -> bool {
 
 /// What a file system answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Space {
+struct Space {
     size: u64,
     free: u64,
     avail: u64,
@@ -150,7 +151,7 @@ impl HungMounts {
 }
 
 /// Asks each mount, in their order; `None` for those that did not answer, or not in time.
-pub(super) fn ask_all(
+fn ask_all(
     mounts: &[Mount],
     hung: &HungMounts,
     patience: Duration,
@@ -220,6 +221,7 @@ fn add(page: &mut Page, mount: &Mount, answer: Option<Space>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
@@ -229,13 +231,30 @@ mod tests {
 
     #[test]
     fn mounts_are_parsed_and_those_without_space_left_out() {
-        let text = "/dev/md0 / ext4 rw,relatime 0 0\n\
+        let text = b"/dev/md0 / ext4 rw,relatime 0 0\n\
                     proc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\ntmpfs /devices tmpfs ro 0 0\n\
                     nas:/m /srv/my\\040models nfs4 ro,vers=4.2 0 0\nnas:/m /srv/my\\040models nfs4 rw,vers=4.2 0 0\n\
                     overlay /var/lib/docker/overlay2/x/merged overlay rw 0 0\n/dev/sdb1 /var/lib/docker ext4 rw 0 0\nbroken\n";
-        let mounts = parse(text);
+        let mut skipped = Skipped::default();
+        let mounts = parse(text, &mut skipped);
         let paths: Vec<_> = mounts.iter().map(|mount| (mount.path.to_str().unwrap(), mount.read_only)).collect();
         assert_eq!(paths, [("/", false), ("/devices", true), ("/srv/my models", true), ("/var/lib/docker", false)]);
+        assert_eq!(skipped.summary(), "mounts: broken");
+    }
+
+    #[test]
+    fn a_mount_point_of_any_bytes_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(OsStr::from_bytes(b"mod\xe8les"));
+        std::fs::create_dir(&path).unwrap();
+        let line = [b"/dev/sda1 ", path.as_os_str().as_bytes(), b" ext4 rw 0 0\n"].concat();
+        let mounts = parse(&line, &mut Skipped::default());
+        let answers = ask_all(&mounts, &HungMounts::default(), Duration::from_secs(10), statfs);
+        let mut page = Page::default();
+        add(&mut page, &mounts[0], answers[0]);
+        let error = page.families.iter().find(|family| std::ptr::eq(family.desc, &FS_DEVICE_ERROR)).unwrap();
+        assert!(matches!(error.samples[0].value, Value::Integer(0)));
+        assert!(error.samples[0].labels[2].ends_with("/mod\u{fffd}les"));
     }
 
     #[test]

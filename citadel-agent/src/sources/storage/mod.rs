@@ -6,3 +6,4 @@ pub(super) mod disks;
 pub(super) mod filesystems;
 pub(super) mod raid;
 pub(super) mod smart;
+pub(super) mod smart_report;

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{numbered, outcome};
 use crate::host::Roots;
 use crate::host::files::read_value;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::system::{
     CLOCKSOURCE_AVAILABLE, CLOCKSOURCE_CURRENT, TIME, TIME_ZONE, TIMEX_CONSTANT, TIMEX_ESTERROR, TIMEX_FREQUENCY,
@@ -17,13 +18,14 @@ use crate::metrics::catalogue::system::{
 use crate::metrics::family::{Page, Value};
 use crate::sources::Reading;
 
-pub(in crate::sources) fn read_time(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_time(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     page.add(&TIME, [], Value::Float(now.as_secs_f64()));
     if let Some((zone, offset)) = zone(now.as_secs()) {
         super::add_signed(page, &TIME_ZONE, [&zone], offset);
     }
-    for (number, path) in numbered(&roots.sys.join("devices/system/clocksource"), "clocksource")?.unwrap_or_default() {
+    let devices = numbered(&roots.sys.join("devices/system/clocksource"), "clocksource", skipped);
+    for (number, path) in devices.unwrap_or_default() {
         let device = number.to_string();
         let available = read_value(&path.join("available_clocksource")).unwrap_or_default();
         for source in available.split_ascii_whitespace() {

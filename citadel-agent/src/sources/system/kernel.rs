@@ -5,39 +5,46 @@ use std::ffi::CStr;
 
 use super::outcome;
 use crate::host::Roots;
-use crate::host::files::{ReadError, read_number, read_text, read_value};
+use crate::host::files::read_value;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::system::{
     ENTROPY_AVAILABLE, ENTROPY_POOL_SIZE, FILEFD_ALLOCATED, FILEFD_MAXIMUM, OS_INFO, OS_VERSION, UNAME_INFO,
 };
 use crate::metrics::family::{Page, Value};
 use crate::sources::Reading;
 
-pub(in crate::sources) fn read_filefd(roots: &Roots, page: &mut Page) -> Reading {
-    let path = roots.proc.join("sys/fs/file-nr");
-    let Some(text) = read_text(&path)? else { return outcome(false) };
-    let (allocated, maximum) =
-        parse_file_nr(&text).ok_or_else(|| ReadError::malformed(&path, "it is not three numbers"))?;
-    page.add(&FILEFD_ALLOCATED, [], Value::Integer(allocated));
-    page.add(&FILEFD_MAXIMUM, [], Value::Integer(maximum));
+pub(in crate::sources) fn read_filefd(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("file-nr", &roots.proc.join("sys/fs/file-nr")) else { return outcome(false) };
+    add_file_nr(page, &text, skipped);
     outcome(true)
 }
 
-/// Allocated, unused, and most file handles.
-pub(super) fn parse_file_nr(text: &str) -> Option<(u64, u64)> {
-    let mut numbers = text.split_ascii_whitespace().map(|number| number.parse().ok());
-    let allocated = numbers.next()??;
-    numbers.next()??;
-    Some((allocated, numbers.next()??))
-}
-
-pub(in crate::sources) fn read_entropy(roots: &Roots, page: &mut Page) -> Reading {
-    let folder = roots.proc.join("sys/kernel/random");
-    let Some(available) = read_number(&folder.join("entropy_avail")) else { return outcome(false) };
-    page.add(&ENTROPY_AVAILABLE, [], Value::Integer(available));
-    if let Some(size) = read_number(&folder.join("poolsize")) {
-        page.add(&ENTROPY_POOL_SIZE, [], Value::Integer(size));
+/// A line of three numbers: allocated, unused, and most file handles.
+pub(in crate::sources) fn add_file_nr(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [allocated, _, maximum] = words[..] else {
+            skipped.note("file-nr", line);
+            continue;
+        };
+        for (desc, word) in [(&FILEFD_ALLOCATED, allocated), (&FILEFD_MAXIMUM, maximum)] {
+            if let Some(number) = skipped.or_note(word.parse().ok(), "file-nr", line) {
+                page.add(desc, [], Value::Integer(number));
+            }
+        }
     }
-    outcome(true)
+}
+
+pub(in crate::sources) fn read_entropy(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let folder = roots.proc.join("sys/kernel/random");
+    let mut found = false;
+    for (file, desc) in [("entropy_avail", &ENTROPY_AVAILABLE), ("poolsize", &ENTROPY_POOL_SIZE)] {
+        if let Some(number) = skipped.number(file, &folder.join(file)) {
+            found = true;
+            page.add(desc, [], Value::Integer(number));
+        }
+    }
+    outcome(found)
 }
 
 pub(in crate::sources) fn read_uname(page: &mut Page) -> Reading {
@@ -73,22 +80,28 @@ const OS_LABELS: [&str; 12] = [
     "VERSION_ID",
 ];
 
-pub(in crate::sources) fn read_os(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_os(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     // A person may have written it, so that the end of the last line may be missing.
     let Some(text) = read_value(&roots.etc.join("os-release")) else { return outcome(false) };
-    let fields = parse_os_release(&text);
+    add_os_release(page, &text, skipped);
+    outcome(true)
+}
+
+pub(in crate::sources) fn add_os_release(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    let fields = parse_os_release(text, skipped);
     let value = |name: &str| fields.get(name).map_or("", String::as_str);
     page.add(&OS_INFO, OS_LABELS.map(value), Value::Integer(1));
     if let Some(version) = leading_number(value("VERSION_ID")) {
         page.add(&OS_VERSION, [value("ID"), value("ID_LIKE"), value("NAME")], Value::Float(version));
     }
-    outcome(true)
 }
 
-/// Assignments as a shell takes them, without expansion: quotes around a value, and a backslash before what it protects.
-pub(super) fn parse_os_release(text: &str) -> HashMap<&str, String> {
-    let assignments = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    assignments.filter_map(|line| line.split_once('=')).map(|(name, value)| (name, unquote(value))).collect()
+/// Assignments as a shell takes them, without expansion: quotes around a value, and a backslash before what it protects. Blank
+/// lines and comments are allowed between them.
+fn parse_os_release<'a>(text: &'a str, skipped: &mut Skipped) -> HashMap<&'a str, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let assignments = lines.filter_map(|line| skipped.or_note(line.split_once('='), "os-release", line));
+    assignments.map(|(name, value)| (name, unquote(value))).collect()
 }
 
 fn unquote(value: &str) -> String {
@@ -107,7 +120,7 @@ fn unquote(value: &str) -> String {
 }
 
 /// The number that a version begins with: major, or major and minor.
-pub(super) fn leading_number(version: &str) -> Option<f64> {
+fn leading_number(version: &str) -> Option<f64> {
     let major = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     if major == 0 {
         return None;
@@ -124,14 +137,15 @@ mod tests {
 
     #[test]
     fn os_release_is_shell_like() {
-        let fields =
-            parse_os_release("ID=debian\n# NAME=no\nNAME=\"De \\\"b\\\" GNU\"\nVARIANT='a\\b'\nBROKEN\nOPEN=\"x");
+        let mut skipped = Skipped::default();
+        let text = "ID=debian\n# NAME=no\nNAME=\"De \\\"b\\\" GNU\"\nVARIANT='a\\b'\nBROKEN\n\nOPEN=\"x";
+        let fields = parse_os_release(text, &mut skipped);
         let field = |name: &str| fields.get(name).map(String::as_str);
         assert_eq!(field("ID"), Some("debian"));
         assert_eq!(field("NAME"), Some("De \"b\" GNU"));
         assert_eq!(field("VARIANT"), Some("a\\b"));
         assert_eq!(field("OPEN"), Some("x"));
-        assert_eq!(field("BROKEN"), None);
+        assert_eq!((field("BROKEN"), skipped.summary().as_str()), (None, "os-release: BROKEN"));
     }
 
     #[test]
@@ -140,11 +154,5 @@ mod tests {
             assert_eq!(leading_number(version), Some(number), "{version}");
         }
         assert_eq!([leading_number(""), leading_number("rolling"), leading_number(".5")], [None; 3]);
-    }
-
-    #[test]
-    fn file_handles() {
-        assert_eq!(parse_file_nr("1024\t0\t9223372036854775807\n"), Some((1024, i64::MAX as u64)));
-        assert_eq!([parse_file_nr(""), parse_file_nr("1 2\n"), parse_file_nr("a b c\n")], [None; 3]);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::outcome;
 use crate::host::Roots;
-use crate::host::files::{ReadError, read_text};
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::system::{
     BOOT_TIME, CONTEXT_SWITCHES, FORKS, INTERRUPTS, LOAD1, LOAD5, LOAD15, PRESSURE_CPU_WAITING, PRESSURE_IO_STALLED,
@@ -13,74 +13,105 @@ use crate::metrics::catalogue::system::{
 use crate::metrics::family::{Page, Value};
 use crate::sources::Reading;
 
-pub(in crate::sources) fn read_averages(roots: &Roots, page: &mut Page) -> Reading {
-    let path = roots.proc.join("loadavg");
-    let Some(text) = read_text(&path)? else { return outcome(false) };
-    let averages =
-        parse_averages(&text).ok_or_else(|| ReadError::malformed(&path, "it begins with other things than numbers"))?;
-    for (desc, average) in [&LOAD1, &LOAD5, &LOAD15].into_iter().zip(averages) {
-        page.add(desc, [], Value::Float(average));
-    }
+pub(in crate::sources) fn read_averages(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("loadavg", &roots.proc.join("loadavg")) else { return outcome(false) };
+    add_averages(page, &text, skipped);
     outcome(true)
 }
 
-/// The three averages with which the file begins.
-pub(super) fn parse_averages(loadavg: &str) -> Option<[f64; 3]> {
-    let mut numbers =
-        loadavg.split_ascii_whitespace().map(|number| number.parse().ok().filter(|n: &f64| n.is_finite()));
-    Some([numbers.next()??, numbers.next()??, numbers.next()??])
-}
-
-/// Each file of `/proc/pressure` with what its lines `some` and `full` are called. The kernel has a `full` line for CPU as
-/// well, which is defined only below the root cgroup.
-const PRESSURES: [(&str, Option<&Desc>, Option<&Desc>); 3] = [
-    ("cpu", Some(&PRESSURE_CPU_WAITING), None),
-    ("io", Some(&PRESSURE_IO_WAITING), Some(&PRESSURE_IO_STALLED)),
-    ("memory", Some(&PRESSURE_MEMORY_WAITING), Some(&PRESSURE_MEMORY_STALLED)),
-];
-
-pub(in crate::sources) fn read_pressure(roots: &Roots, page: &mut Page) -> Reading {
-    let mut found = false;
-    for (name, some, full) in PRESSURES {
-        let path = roots.proc.join("pressure").join(name);
-        let text = match read_text(&path) {
-            // Compiled in, but switched off (psi=0).
-            Err(ReadError::Io { cause, .. }) if cause.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
-            text => text?,
+/// The three averages with which the line of five words begins.
+pub(in crate::sources) fn add_averages(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [one, five, fifteen, _, _] = words[..] else {
+            skipped.note("loadavg", line);
+            continue;
         };
-        let Some(text) = text else { continue };
-        found = true;
-        for (line, desc) in [("some", some), ("full", full)] {
-            if let (Some(desc), Some(microseconds)) = (desc, parse_pressure(&text, line)) {
-                page.add(desc, [], Value::Float(microseconds as f64 / 1e6));
+        for (desc, word) in [(&LOAD1, one), (&LOAD5, five), (&LOAD15, fifteen)] {
+            let average = word.parse().ok().filter(|average: &f64| average.is_finite());
+            if let Some(average) = skipped.or_note(average, "loadavg", line) {
+                page.add(desc, [], Value::Float(average));
             }
         }
+    }
+}
+
+/// A file of `/proc/pressure`, and what its lines `some` and `full` are called.
+struct Pressure {
+    name: &'static str,
+    some: &'static Desc,
+    full: Option<&'static Desc>,
+}
+
+/// The kernel has a `full` line for CPU as well, which is defined only below the root cgroup.
+const PRESSURES: [Pressure; 3] = [
+    Pressure { name: "cpu", some: &PRESSURE_CPU_WAITING, full: None },
+    Pressure { name: "io", some: &PRESSURE_IO_WAITING, full: Some(&PRESSURE_IO_STALLED) },
+    Pressure { name: "memory", some: &PRESSURE_MEMORY_WAITING, full: Some(&PRESSURE_MEMORY_STALLED) },
+];
+
+pub(in crate::sources) fn read_pressure(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let mut found = false;
+    for Pressure { name, some, full } in PRESSURES {
+        let Some(text) = skipped.text("pressure", &roots.proc.join("pressure").join(name)) else { continue };
+        found = true;
+        add_pressure(page, some, full, &text, skipped);
     }
     outcome(found)
 }
 
-/// The total of a line, in microseconds.
-pub(super) fn parse_pressure(text: &str, line: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(' '))?;
-    rest.split_ascii_whitespace().find_map(|field| field.strip_prefix("total=")?.parse().ok())
+/// Lines as `some avg10=0.00 avg60=0.00 avg300=0.00 total=123`, in microseconds.
+pub(in crate::sources) fn add_pressure(
+    page: &mut Page,
+    some: &'static Desc,
+    full: Option<&'static Desc>,
+    text: &str,
+    skipped: &mut Skipped,
+) {
+    for line in text.lines() {
+        let desc = match line.split(' ').next() {
+            Some("some") => Some(some),
+            Some("full") => full,
+            _ => {
+                skipped.note("pressure", line);
+                continue;
+            }
+        };
+        let total = line.split_ascii_whitespace().find_map(|field| field.strip_prefix("total=")?.parse::<u64>().ok());
+        if let Some(microseconds) = skipped.or_note(total, "pressure", line)
+            && let Some(desc) = desc
+        {
+            page.add(desc, [], Value::Float(microseconds as f64 / 1e6));
+        }
+    }
 }
 
-pub(in crate::sources) fn read_schedstat(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(text) = read_text(&roots.proc.join("schedstat"))? else { return outcome(false) };
-    add_schedstat(page, &text);
+pub(in crate::sources) fn read_schedstat(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("schedstat", &roots.proc.join("schedstat")) else { return outcome(false) };
+    add_schedstat(page, &text, skipped);
     outcome(true)
 }
 
-/// The last three columns of each CPU's line: nanoseconds that tasks ran, nanoseconds that they waited, timeslices.
-pub(super) fn add_schedstat(page: &mut Page, text: &str) {
+/// The last three columns of each CPU's line: nanoseconds that tasks ran, nanoseconds that they waited, timeslices. The other
+/// lines are the version, the time, and those of the CPUs' domains.
+pub(in crate::sources) fn add_schedstat(page: &mut Page, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let mut columns = line.split_ascii_whitespace();
-        let Some(cpu) = columns.next().and_then(|name| name.strip_prefix("cpu")) else { continue };
-        let numbers: Vec<u64> = columns.map_while(|number| number.parse().ok()).collect();
-        if let [_, _, _, _, _, _, running, waiting, timeslices] = numbers[..] {
-            page.add(&SCHED_RUNNING, [cpu], Value::Float(running as f64 / 1e9));
-            page.add(&SCHED_WAITING, [cpu], Value::Float(waiting as f64 / 1e9));
-            page.add(&SCHED_TIMESLICES, [cpu], Value::Integer(timeslices));
+        let name = columns.next().unwrap_or_default();
+        let Some(cpu) = name.strip_prefix("cpu") else {
+            if !["version", "timestamp", "domain"].iter().any(|other| name.starts_with(other)) {
+                skipped.note("schedstat", line);
+            }
+            continue;
+        };
+        let numbers: Option<Vec<u64>> = columns.map(|number| number.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some(&[_, _, _, _, _, _, running, waiting, timeslices]) if cpu.parse::<u32>().is_ok() => {
+                page.add(&SCHED_RUNNING, [cpu], Value::Float(running as f64 / 1e9));
+                page.add(&SCHED_WAITING, [cpu], Value::Float(waiting as f64 / 1e9));
+                page.add(&SCHED_TIMESLICES, [cpu], Value::Integer(timeslices));
+            }
+            _ => skipped.note("schedstat", line),
         }
     }
 }
@@ -95,19 +126,21 @@ const STAT: [(&str, &Desc); 6] = [
     ("procs_running", &PROCS_RUNNING),
 ];
 
-pub(in crate::sources) fn read_stat(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(text) = read_text(&roots.proc.join("stat"))? else { return outcome(false) };
-    add_stat(page, &text);
+pub(in crate::sources) fn read_stat(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("stat", &roots.proc.join("stat")) else { return outcome(false) };
+    add_stat(page, &text, skipped);
     outcome(true)
 }
 
 /// The first number of each of these lines: behind the interrupts' sum stands one number for each interrupt.
-pub(super) fn add_stat(page: &mut Page, text: &str) {
-    for (name, desc) in STAT {
-        let number = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split_ascii_whitespace().next()?.parse().ok());
-        if let Some(number) = number {
+pub(in crate::sources) fn add_stat(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    // Those of the CPUs are another source's.
+    for line in text.lines().filter(|line| !line.starts_with("cpu")) {
+        let mut words = line.split_ascii_whitespace();
+        let (name, number) = (words.next().unwrap_or_default(), words.next().and_then(|number| number.parse().ok()));
+        if let Some(number) = skipped.or_note(number, "stat", line)
+            && let Some((_, desc)) = STAT.iter().find(|(own, _)| *own == name)
+        {
             page.add(desc, [], Value::Integer(number));
         }
     }

@@ -17,7 +17,7 @@ pub(super) mod sensors;
 use std::path::{Path, PathBuf};
 
 use super::Reading;
-use crate::host::files::{self, ReadError};
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::family::{Page, Value};
 
@@ -27,13 +27,19 @@ fn add_signed<const N: usize>(page: &mut Page, desc: &'static Desc, labels: [&st
     page.add(desc, labels, value);
 }
 
+/// A number of the kernel's, which may be negative or take all 64 bits.
+fn parse_signed(text: &str) -> Option<Value> {
+    let negative = || text.parse::<i64>().ok().map(|number| Value::Float(number as f64));
+    text.parse().ok().map(Value::Integer).or_else(negative)
+}
+
 /// Directories `PREFIX<number>` below `parent`, with the number, by number; other names are left out.
-fn numbered(parent: &Path, prefix: &str) -> Result<Option<Vec<(u64, PathBuf)>>, ReadError> {
-    let Some(names) = files::list(parent)? else { return Ok(None) };
+fn numbered(parent: &Path, prefix: &'static str, skipped: &mut Skipped) -> Option<Vec<(u64, PathBuf)>> {
+    let names = skipped.list(prefix, parent)?;
     let number = |name: &String| name.strip_prefix(prefix)?.parse::<u64>().ok();
     let mut found: Vec<_> = names.iter().filter_map(|name| Some((number(name)?, parent.join(name)))).collect();
     found.sort_unstable_by_key(|(number, _)| *number);
-    Ok(Some(found))
+    Some(found)
 }
 
 /// The end of most sources: what is not there is absent, and what is there was read.

@@ -2,7 +2,8 @@
 
 use super::{add_signed, outcome};
 use crate::host::Roots;
-use crate::host::files::{list, read_number, read_text, read_value};
+use crate::host::files::read_value;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::field;
 use crate::metrics::catalogue::system::{
     BONDING_ACTIVE, BONDING_SLAVES, NETCLASS, NETCLASS_COUNTERS, NETDEV, NETWORK_INFO, NETWORK_SPEED, NETWORK_UP,
@@ -13,39 +14,51 @@ use crate::sources::Reading;
 /// Columns of `/proc/net/dev`.
 const COLUMNS: usize = 16;
 
-pub(in crate::sources) fn read_devices(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(text) = read_text(&roots.proc.join("net/dev"))? else { return outcome(false) };
-    for (device, counts) in text.lines().filter_map(parse_device) {
-        for (field, count) in NETDEV.iter().zip(counts) {
-            page.add(&field.desc, [device], Value::Integer(count));
-        }
+pub(in crate::sources) fn read_devices(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("net/dev", &roots.proc.join("net/dev")) else { return outcome(false) };
+    for device in add_devices(page, &text, skipped) {
         // The one counter that the file lacks.
         let path = roots.sys.join("class/net").join(device).join("statistics/rx_nohandler");
-        if let (Some(desc), Some(count)) = (field(NETDEV, "receive_nohandler"), read_number(&path)) {
+        if let (Some(desc), Some(count)) = (field(NETDEV, "receive_nohandler"), skipped.number("rx_nohandler", &path)) {
             page.add(desc, [device], Value::Integer(count));
         }
     }
     outcome(true)
 }
 
-/// A line as `  eth0: 1 2 3 ...`; the two lines of headings are none.
-pub(super) fn parse_device(line: &str) -> Option<(&str, [u64; COLUMNS])> {
+/// Adds the devices' counters, and gives their names.
+pub(in crate::sources) fn add_devices<'a>(page: &mut Page, text: &'a str, skipped: &mut Skipped) -> Vec<&'a str> {
+    let mut devices = Vec::new();
+    // Two lines of headings, in columns.
+    for line in text.lines().filter(|line| !line.contains('|')) {
+        let Some((device, counts)) = skipped.or_note(parse_device(line), "net/dev", line) else { continue };
+        for (field, count) in NETDEV.iter().zip(counts) {
+            page.add(&field.desc, [device], Value::Integer(count));
+        }
+        devices.push(device);
+    }
+    devices
+}
+
+/// A line as `  eth0: 1 2 3 ...`.
+fn parse_device(line: &str) -> Option<(&str, [u64; COLUMNS])> {
     let (device, numbers) = line.rsplit_once(':')?;
     let mut counts = [0; COLUMNS];
     let mut numbers = numbers.split_ascii_whitespace();
     for count in &mut counts {
         *count = numbers.next()?.parse().ok()?;
     }
-    // A path is made from it below.
+    // A path is made from it.
     let device = device.trim();
-    (!device.contains('/') && device != "..").then_some((device, counts))
+    let usable = !device.is_empty() && !device.contains('/') && device != "..";
+    (usable && numbers.next().is_none()).then_some((device, counts))
 }
 
 /// Attributes of devices. Not read by the scrape itself, because the kernel takes its networking lock for some of them, which
 /// a driver can hold for long.
-pub(in crate::sources) fn read_attributes(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_attributes(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let class = roots.sys.join("class/net");
-    let Some(devices) = list(&class)? else { return outcome(false) };
+    let Some(devices) = skipped.list("class/net", &class) else { return outcome(false) };
     for device in &devices {
         let path = class.join(device);
         // `bonding_masters` is a file among them.
@@ -54,18 +67,21 @@ pub(in crate::sources) fn read_attributes(roots: &Roots, page: &mut Page) -> Rea
         }
         let text = |name: &str| read_value(&path.join(name)).unwrap_or_default();
         let operstate = text("operstate");
-        page.add(&NETWORK_UP, [device], Value::Integer(u64::from(operstate == "up")));
+        // What cannot be read is not down.
+        if !operstate.is_empty() {
+            page.add(&NETWORK_UP, [device], Value::Integer(u64::from(operstate == "up")));
+        }
         let info =
             [device.as_str(), &text("address"), &text("broadcast"), &text("duplex"), &operstate, &text("ifalias")];
         page.add(&NETWORK_INFO, info, Value::Integer(1));
         for field in NETCLASS.iter().chain(NETCLASS_COUNTERS) {
-            if let Some(number) = read_value(&path.join(field.key)).as_deref().and_then(parse_number) {
+            if let Some(number) = skipped.value(field.key, &path.join(field.key), parse_number) {
                 add_signed(page, &field.desc, [device], number);
             }
         }
         // Megabits a second. A device without a link says -1, and node_exporter passes that on.
-        if let Some(speed) = read_number::<i64>(&path.join("speed")).and_then(|speed| speed.checked_mul(1_000_000 / 8))
-        {
+        let bytes = |megabits: i64| megabits.checked_mul(1_000_000 / 8);
+        if let Some(speed) = skipped.value("speed", &path.join("speed"), |text| bytes(text.parse().ok()?)) {
             add_signed(page, &NETWORK_SPEED, [device], speed);
         }
     }
@@ -73,7 +89,7 @@ pub(in crate::sources) fn read_attributes(roots: &Roots, page: &mut Page) -> Rea
 }
 
 /// Decimal, or hexadecimal with `0x`.
-pub(super) fn parse_number(text: &str) -> Option<i64> {
+fn parse_number(text: &str) -> Option<i64> {
     match text.strip_prefix("0x") {
         Some(digits) => i64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{add_signed, outcome};
+use super::{outcome, parse_signed};
 use crate::host::Roots;
-use crate::host::files::{ReadError, read_number, read_text};
 use crate::host::process::page_size;
+use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::system::{
     ARP_ENTRIES, CONNTRACK, CONNTRACK_ENTRIES, CONNTRACK_LIMIT, NETSTAT, SOCKSTAT, SOCKSTAT_BYTES, SOFTNET_DROPPED,
     SOFTNET_PROCESSED, SOFTNET_SQUEEZED, UDP_QUEUES,
@@ -15,17 +15,17 @@ use crate::metrics::catalogue::{Desc, Field};
 use crate::metrics::family::{Page, Value};
 use crate::sources::Reading;
 
-pub(in crate::sources) fn read_netstat(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_netstat(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let mut found = false;
     for name in ["net/snmp", "net/netstat"] {
-        let Some(text) = read_text(&roots.proc.join(name))? else { continue };
+        let Some(text) = skipped.text(name, &roots.proc.join(name)) else { continue };
         found = true;
-        add_netstat(page, &text);
+        add_netstat(page, &text, skipped);
     }
     // Absent where IPv6 is switched off.
-    if let Some(text) = read_text(&roots.proc.join("net/snmp6"))? {
+    if let Some(text) = skipped.text("net/snmp6", &roots.proc.join("net/snmp6")) {
         found = true;
-        add_snmp6(page, &text);
+        add_snmp6(page, &text, skipped);
     }
     outcome(found)
 }
@@ -37,53 +37,62 @@ fn part_of(table: &'static [Field], protocol: &str, name: &str) -> Option<&'stat
 }
 
 /// Pairs of lines: the names of a protocol's fields, then their values.
-pub(super) fn add_netstat(page: &mut Page, text: &str) {
-    let mut lines = text.lines();
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let (Some((protocol, names)), Some((same, values))) = (names.split_once(": "), values.split_once(": ")) else {
-            continue;
-        };
-        if protocol != same {
-            continue;
-        }
+pub(in crate::sources) fn add_netstat(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let pair = line.split_once(": ").and_then(|(protocol, names)| {
+            let values = lines.peek()?.strip_prefix(protocol)?.strip_prefix(": ")?;
+            let split = |text: &'_ str| text.split_ascii_whitespace().count();
+            // With one value too few, each behind it would be under another's name.
+            (split(names) == split(values)).then_some((protocol, names, values))
+        });
+        let Some((protocol, names, values)) = skipped.or_note(pair, "net/netstat", line) else { continue };
+        lines.next();
         for (name, value) in names.split_ascii_whitespace().zip(values.split_ascii_whitespace()) {
-            if let (Some(desc), Ok(value)) = (part_of(NETSTAT, protocol, name), value.parse()) {
-                add_signed(page, desc, [], value);
+            if let Some(desc) = part_of(NETSTAT, protocol, name)
+                && let Some(number) =
+                    skipped.or_note(parse_signed(value), "net/netstat", format_args!("{name} {value}"))
+            {
+                page.add(desc, [], number);
             }
         }
     }
 }
 
 /// Lines as `Ip6InOctets  123`: the protocol is everything up to the 6.
-pub(super) fn add_snmp6(page: &mut Page, text: &str) {
+pub(in crate::sources) fn add_snmp6(page: &mut Page, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
-        let (Some(name), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) else { continue };
-        let Some(end) = name.find('6') else { continue };
-        let (protocol, name) = name.split_at(end + 1);
-        if let Some(desc) = part_of(NETSTAT, protocol, name) {
+        let parsed = words.next().zip(words.next()).and_then(|(name, value)| {
+            let (protocol, name) = name.split_at(name.find('6')? + 1);
+            Some((protocol, name, value.parse().ok()?))
+        });
+        if let Some((protocol, name, value)) = skipped.or_note(parsed, "net/snmp6", line)
+            && let Some(desc) = part_of(NETSTAT, protocol, name)
+        {
             page.add(desc, [], Value::Integer(value));
         }
     }
 }
 
-pub(in crate::sources) fn read_sockstat(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_sockstat(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let mut found = false;
     for name in ["net/sockstat", "net/sockstat6"] {
-        let Some(text) = read_text(&roots.proc.join(name))? else { continue };
+        let Some(text) = skipped.text(name, &roots.proc.join(name)) else { continue };
         found = true;
-        add_sockstat(page, &text, page_size());
+        add_sockstat(page, &text, page_size(), skipped);
     }
     outcome(found)
 }
 
 /// Lines as `TCP: inuse 4 orphan 0`.
-pub(super) fn add_sockstat(page: &mut Page, text: &str, page_size: u64) {
+pub(in crate::sources) fn add_sockstat(page: &mut Page, text: &str, page_size: u64, skipped: &mut Skipped) {
     for line in text.lines() {
-        let Some((protocol, rest)) = line.split_once(": ") else { continue };
-        let mut words = rest.split_ascii_whitespace();
-        while let (Some(name), Some(value)) = (words.next(), words.next()) {
-            let Ok(value) = value.parse::<u64>() else { continue };
+        let words = line.split_once(": ").map(|(protocol, rest)| (protocol, rest.split_ascii_whitespace()));
+        let Some((protocol, mut words)) = skipped.or_note(words, "net/sockstat", line) else { continue };
+        while let Some(name) = words.next() {
+            let value = words.next().and_then(|value| value.parse::<u64>().ok());
+            let Some(value) = skipped.or_note(value, "net/sockstat", line) else { continue };
             if let Some(desc) = part_of(SOCKSTAT, protocol, name) {
                 page.add(desc, [], Value::Integer(value));
             }
@@ -94,85 +103,147 @@ pub(super) fn add_sockstat(page: &mut Page, text: &str, page_size: u64) {
     }
 }
 
-pub(in crate::sources) fn read_softnet(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(text) = read_text(&roots.proc.join("net/softnet_stat"))? else { return outcome(false) };
-    add_softnet(page, &text);
+pub(in crate::sources) fn read_softnet(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("net/softnet_stat", &roots.proc.join("net/softnet_stat")) else {
+        return outcome(false);
+    };
+    add_softnet(page, &text, skipped);
     outcome(true)
+}
+
+fn parse_hex(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// Columns of hexadecimal numbers.
+fn parse_hex_columns(line: &str) -> Option<Vec<u64>> {
+    line.split_ascii_whitespace().map(parse_hex).collect()
 }
 
 /// A line a CPU, hexadecimal: packets, dropped, times squeezed; since 5.14 the CPU's number is column 13, before that the
 /// lines are all there is to count.
-pub(super) fn add_softnet(page: &mut Page, text: &str) {
-    for (line_number, line) in text.lines().enumerate() {
-        let columns: Option<Vec<u64>> =
-            line.split_ascii_whitespace().map(|hex| u64::from_str_radix(hex, 16).ok()).collect();
-        let Some([processed, dropped, squeezed, rest @ ..]) = columns.as_deref() else { continue };
-        let cpu = rest.get(9).copied().unwrap_or(line_number as u64).to_string();
-        page.add(&SOFTNET_PROCESSED, [&cpu], Value::Integer(*processed));
-        page.add(&SOFTNET_DROPPED, [&cpu], Value::Integer(*dropped));
-        page.add(&SOFTNET_SQUEEZED, [&cpu], Value::Integer(*squeezed));
+pub(in crate::sources) fn add_softnet(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    // A blank line is no CPU's, another that cannot be read may be.
+    let (mut line_number, mut counted) = (0, true);
+    for line in text.lines() {
+        if is_blank(line, "net/softnet_stat", skipped) {
+            continue;
+        }
+        let columns = parse_hex_columns(line).filter(|columns| columns.len() >= 3);
+        // Behind a line that cannot be read, the number of a line is not the CPU's.
+        let cpu = columns.as_ref().and_then(|columns| columns.get(12).copied().or(counted.then_some(line_number)));
+        let (Some(columns), Some(cpu)) = (columns, cpu.map(|cpu| cpu.to_string())) else {
+            skipped.note("net/softnet_stat", line);
+            counted = false;
+            continue;
+        };
+        line_number += 1;
+        for (desc, count) in [&SOFTNET_PROCESSED, &SOFTNET_DROPPED, &SOFTNET_SQUEEZED].into_iter().zip(columns) {
+            page.add(desc, [&cpu], Value::Integer(count));
+        }
     }
 }
 
-pub(in crate::sources) fn read_udp(roots: &Roots, page: &mut Page) -> Reading {
+/// Notes a line without anything on it.
+fn is_blank(line: &str, what: &'static str, skipped: &mut Skipped) -> bool {
+    let blank = line.trim().is_empty();
+    if blank {
+        skipped.note(what, "a blank line");
+    }
+    blank
+}
+
+pub(in crate::sources) fn read_udp(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let mut found = false;
     for (name, ip) in [("net/udp", "v4"), ("net/udp6", "v6")] {
-        let path = roots.proc.join(name);
-        let Some(text) = read_text(&path)? else { continue };
+        let Some(text) = skipped.text(name, &roots.proc.join(name)) else { continue };
         found = true;
-        let (tx, rx) = parse_queues(&text).ok_or_else(|| ReadError::malformed(&path, "a socket has no queues"))?;
-        page.add(&UDP_QUEUES, ["tx", ip], Value::Integer(tx));
-        page.add(&UDP_QUEUES, ["rx", ip], Value::Integer(rx));
+        add_udp(page, ip, &text, skipped);
     }
     outcome(found)
 }
 
-/// Sums of the column `tx_queue:rx_queue`, hexadecimal.
-pub(super) fn parse_queues(text: &str) -> Option<(u64, u64)> {
-    let hex = |digits: &str| u64::from_str_radix(digits, 16).ok();
-    let (mut tx_sum, mut rx_sum) = (0u64, 0u64);
-    for line in text.lines().skip(1) {
+/// Sums of the column `tx_queue:rx_queue`, hexadecimal; none where a socket's line cannot be read, for a part of a sum is a wrong
+/// number.
+pub(in crate::sources) fn add_udp(page: &mut Page, ip: &str, text: &str, skipped: &mut Skipped) {
+    let queues = |line: &str| {
         let (tx, rx) = line.split_ascii_whitespace().nth(4)?.split_once(':')?;
-        tx_sum = tx_sum.checked_add(hex(tx)?)?;
-        rx_sum = rx_sum.checked_add(hex(rx)?)?;
+        Some((parse_hex(tx)?, parse_hex(rx)?))
+    };
+    let mut sums = Some((0u64, 0u64));
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("sl ")) {
+        if is_blank(line, "net/udp", skipped) {
+            continue;
+        }
+        let queues = skipped.or_note(queues(line), "net/udp", line);
+        sums = sums.zip(queues).and_then(|(sum, (tx, rx))| Some((sum.0.checked_add(tx)?, sum.1.checked_add(rx)?)));
     }
-    Some((tx_sum, rx_sum))
+    if let Some((tx, rx)) = sums {
+        page.add(&UDP_QUEUES, ["tx", ip], Value::Integer(tx));
+        page.add(&UDP_QUEUES, ["rx", ip], Value::Integer(rx));
+    }
 }
 
-pub(in crate::sources) fn read_arp(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(text) = read_text(&roots.proc.join("net/arp"))? else { return outcome(false) };
-    let mut devices: BTreeMap<&str, u64> = BTreeMap::new();
-    for device in text.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().nth(5)) {
-        *devices.entry(device).or_default() += 1;
+pub(in crate::sources) fn read_arp(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(text) = skipped.text("net/arp", &roots.proc.join("net/arp")) else { return outcome(false) };
+    add_arp(page, &text, skipped);
+    outcome(true)
+}
+
+/// A line an entry, whose last word is the device. A line that cannot be read may be any device's, so that no count would be
+/// right.
+pub(in crate::sources) fn add_arp(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    let mut devices: Option<BTreeMap<&str, u64>> = Some(BTreeMap::new());
+    for line in text.lines().filter(|line| !line.starts_with("IP address")) {
+        if is_blank(line, "net/arp", skipped) {
+            continue;
+        }
+        let device = skipped.or_note(line.split_ascii_whitespace().nth(5), "net/arp", line);
+        devices = devices.zip(device).map(|(mut devices, device)| {
+            *devices.entry(device).or_default() += 1;
+            devices
+        });
     }
-    for (device, count) in devices {
+    for (device, count) in devices.unwrap_or_default() {
         page.add(&ARP_ENTRIES, [device], Value::Integer(count));
     }
-    outcome(true)
 }
 
-pub(in crate::sources) fn read_conntrack(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_conntrack(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let limits = roots.proc.join("sys/net/netfilter");
-    let (Some(count), Some(max)) =
-        (read_number(&limits.join("nf_conntrack_count")), read_number(&limits.join("nf_conntrack_max")))
-    else {
-        return outcome(false);
-    };
-    page.add(&CONNTRACK_ENTRIES, [], Value::Integer(count));
-    page.add(&CONNTRACK_LIMIT, [], Value::Integer(max));
-    if let Some(text) = read_text(&roots.proc.join("net/stat/nf_conntrack"))? {
-        add_conntrack(page, &text);
+    let mut found = false;
+    for (file, desc) in [("nf_conntrack_count", &CONNTRACK_ENTRIES), ("nf_conntrack_max", &CONNTRACK_LIMIT)] {
+        if let Some(number) = skipped.number(file, &limits.join(file)) {
+            found = true;
+            page.add(desc, [], Value::Integer(number));
+        }
     }
-    outcome(true)
+    if let Some(text) = skipped.text("net/stat/nf_conntrack", &roots.proc.join("net/stat/nf_conntrack")) {
+        add_conntrack(page, &text, skipped);
+    }
+    outcome(found)
 }
 
-/// The names of the columns, then a line a CPU, hexadecimal.
-pub(super) fn add_conntrack(page: &mut Page, text: &str) {
-    let mut lines = text.lines();
-    let names: Vec<&str> = lines.next().unwrap_or_default().split_ascii_whitespace().collect();
-    let rows: Vec<Vec<u64>> = lines
-        .filter_map(|line| line.split_ascii_whitespace().map(|hex| u64::from_str_radix(hex, 16).ok()).collect())
-        .collect();
+/// The names of the columns, then a line a CPU, hexadecimal. Sums over the CPUs: none where one of them cannot be read.
+pub(in crate::sources) fn add_conntrack(page: &mut Page, text: &str, skipped: &mut Skipped) {
+    const FILE: &str = "net/stat/nf_conntrack";
+    let (mut names, mut rows) = (Vec::new(), Some(Vec::new()));
+    for line in text.lines() {
+        if is_blank(line, FILE, skipped) {
+            continue;
+        }
+        if names.is_empty() && line.starts_with("entries") {
+            names = line.split_ascii_whitespace().collect();
+            continue;
+        }
+        let row = parse_hex_columns(line).filter(|row| row.len() == names.len());
+        let row = skipped.or_note(row, FILE, line);
+        rows = rows.zip(row).map(|(mut rows, row)| {
+            rows.push(row);
+            rows
+        });
+    }
+    let Some(rows) = rows.filter(|rows| !rows.is_empty()) else { return };
     for field in CONNTRACK {
         let Some(column) = names.iter().position(|name| *name == field.key) else { continue };
         let sum = rows.iter().filter_map(|row| row.get(column)).fold(0u64, |sum, count| sum.saturating_add(*count));

@@ -9,7 +9,8 @@ use std::path::{Component, Path};
 
 use super::{add_signed, numbered, outcome};
 use crate::host::Roots;
-use crate::host::files::{ReadError, list, read_number, read_value};
+use crate::host::files::read_value;
+use crate::host::skipped::{Skipped, is_unknown};
 use crate::metrics::catalogue::field;
 use crate::metrics::catalogue::hwmon::{HWMON, HWMON_CHIP_NAMES, HWMON_ENERGY, HWMON_SENSOR_LABEL};
 use crate::metrics::catalogue::system::{
@@ -37,17 +38,17 @@ const SENSORS: [&str; 14] = [
     "freq",
 ];
 
-pub(in crate::sources) fn read_hwmon(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_hwmon(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let class = roots.sys.join("class/hwmon");
-    let Some(names) = list(&class)? else { return outcome(false) };
+    let Some(names) = skipped.list("class/hwmon", &class) else { return outcome(false) };
     let mut chips = BTreeSet::new();
     for name in &names {
         let folder = class.join(name);
         let mut sensors = Sensors::new();
-        collect(&folder, &mut sensors)?;
+        collect(&folder, &mut sensors, skipped);
         let device = folder.join("device");
         if device.is_dir() {
-            collect(&device, &mut sensors)?;
+            collect(&device, &mut sensors, skipped);
         }
         let mut chip = chip_name(&folder, name);
         // A device can have two monitors, which would be one chip with twice the same series.
@@ -58,29 +59,34 @@ pub(in crate::sources) fn read_hwmon(roots: &Roots, page: &mut Page) -> Reading 
             page.add(&HWMON_CHIP_NAMES, [&chip, &human], Value::Integer(1));
         }
         for (sensor, properties) in &sensors {
-            add_sensor(page, &chip, sensor, properties);
+            add_sensor(page, &chip, sensor, properties, skipped);
         }
     }
     outcome(!names.is_empty())
 }
 
 /// What each sensor of a chip says, by property.
-type Sensors = BTreeMap<String, BTreeMap<String, String>>;
+pub(in crate::sources) type Sensors = BTreeMap<String, Properties>;
 
-fn collect(folder: &Path, sensors: &mut Sensors) -> Result<(), ReadError> {
-    for file in list(folder)?.unwrap_or_default() {
-        let Some((kind, number, property)) = split_name(&file) else { continue };
-        if SENSORS.contains(&kind)
-            && let Some(value) = read_value(&folder.join(&file))
-        {
-            sensors.entry(format!("{kind}{number}")).or_default().insert(property.to_owned(), value);
+pub(in crate::sources) type Properties = BTreeMap<String, String>;
+
+fn collect(folder: &Path, sensors: &mut Sensors, skipped: &mut Skipped) {
+    for file in skipped.list("hwmon", folder).unwrap_or_default() {
+        let Some((sensor, property)) = sensor_of(&file) else { continue };
+        if let Some(value) = read_value(&folder.join(&file)) {
+            sensors.entry(sensor).or_default().insert(property.to_owned(), value);
         }
     }
-    Ok(())
+}
+
+/// The sensor that a file is of, and which of its properties it is.
+pub(in crate::sources) fn sensor_of(file: &str) -> Option<(String, &str)> {
+    let (kind, number, property) = split_name(file)?;
+    SENSORS.contains(&kind).then(|| (format!("{kind}{number}"), property))
 }
 
 /// `temp1_crit_alarm` is of kind `temp`, number 1, property `crit_alarm`. A file without a number is number 0.
-pub(super) fn split_name(file: &str) -> Option<(&str, u32, &str)> {
+fn split_name(file: &str) -> Option<(&str, u32, &str)> {
     let digits = file.find(|c: char| c.is_ascii_digit()).unwrap_or(file.len());
     let (kind, rest) = file.split_at(digits);
     if rest.is_empty() {
@@ -113,30 +119,41 @@ fn chip_name(folder: &Path, hwmon: &str) -> String {
 }
 
 /// Lower case, with underscores for what cannot stand in a metric's name.
-pub(super) fn clean(name: &str) -> String {
+fn clean(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == ':' { c } else { '_' };
     name.to_lowercase().chars().map(allowed).collect::<String>().trim_matches('_').to_owned()
 }
 
-fn add_sensor(page: &mut Page, chip: &str, sensor: &str, properties: &BTreeMap<String, String>) {
+pub(in crate::sources) fn add_sensor(
+    page: &mut Page,
+    chip: &str,
+    sensor: &str,
+    properties: &Properties,
+    skipped: &mut Skipped,
+) {
     if let Some(label) = properties.get("label") {
         page.add(&HWMON_SENSOR_LABEL, [chip, sensor, label], Value::Integer(1));
     }
     let kind = sensor.trim_end_matches(|c: char| c.is_ascii_digit());
-    for (property, value) in properties.iter().filter(|(property, _)| *property != "label") {
-        let Some(value) = value.parse::<f64>().ok().filter(|value| value.is_finite()) else { continue };
+    for (property, text) in properties.iter().filter(|(property, _)| *property != "label") {
         let (name, factor) = name_and_factor(kind, property, properties.contains_key(""));
-        if name == "energy_joule_total" {
-            page.add(&HWMON_ENERGY, [chip, sensor], Value::Float(value * factor));
-        } else if let Some(desc) = field(HWMON, &name) {
-            page.add(desc, [chip, sensor], Value::Float(value * factor));
+        // Others, some of which are text, are left out: see the catalogue.
+        let desc = if name == "energy_joule_total" { Some(&HWMON_ENERGY) } else { field(HWMON, &name) };
+        let Some(desc) = desc else { continue };
+        // A percentage, which node_exporter leaves out as well.
+        if is_unknown(text) || (kind, property.as_str()) == ("power", "accuracy") && text.ends_with('%') {
+            continue;
+        }
+        let value = text.parse::<f64>().ok().map(|value| value * factor).filter(|value| value.is_finite());
+        if let Some(value) = skipped.or_note(value, "hwmon", format_args!("{chip} {sensor} {property}: {text}")) {
+            page.add(desc, [chip, sensor], Value::Float(value));
         }
     }
 }
 
 /// What node_exporter calls a property, and what the kernel's number is multiplied with to be in the unit of that name. An
 /// alarm of a sensor that has a unit is called and scaled like a value of it; only `alarm` itself is not.
-pub(super) fn name_and_factor(kind: &str, property: &str, has_plain: bool) -> (String, f64) {
+fn name_and_factor(kind: &str, property: &str, has_plain: bool) -> (String, f64) {
     let name = match property {
         "" => kind.to_owned(),
         "input" if !has_plain => kind.to_owned(),
@@ -162,40 +179,36 @@ pub(super) fn name_and_factor(kind: &str, property: &str, has_plain: bool) -> (S
     (name + suffix, factor)
 }
 
-pub(in crate::sources) fn read_thermal(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_thermal(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let class = roots.sys.join("class/thermal");
-    let Some(zones) = numbered(&class, "thermal_zone")? else { return outcome(false) };
+    let Some(zones) = numbered(&class, "thermal_zone", skipped) else { return outcome(false) };
     for (number, path) in &zones {
         // A zone whose sensor is off answers with an error.
         if let (Some(kind), Some(millidegrees)) =
-            (read_value(&path.join("type")), read_number::<i64>(&path.join("temp")))
+            (read_value(&path.join("type")), skipped.number::<i64>("temp", &path.join("temp")))
         {
             page.add(&THERMAL_ZONE_TEMP, [&number.to_string(), &kind], Value::Float(millidegrees as f64 / 1e3));
         }
     }
-    let devices = numbered(&class, "cooling_device")?.unwrap_or_default();
+    let devices = numbered(&class, "cooling_device", skipped).unwrap_or_default();
     for (number, path) in &devices {
-        let state = |name: &str| read_number::<i64>(&path.join(name));
-        if let (Some(kind), Some(current), Some(max)) =
-            (read_value(&path.join("type")), state("cur_state"), state("max_state"))
-        {
-            let labels = [number.to_string(), kind];
-            let labels = labels.each_ref().map(String::as_str);
-            add_signed(page, &COOLING_CURRENT, labels, current);
-            add_signed(page, &COOLING_MAX, labels, max);
+        let Some(kind) = read_value(&path.join("type")) else { continue };
+        for (file, desc) in [("cur_state", &COOLING_CURRENT), ("max_state", &COOLING_MAX)] {
+            if let Some(state) = skipped.number::<i64>(file, &path.join(file)) {
+                add_signed(page, desc, [&number.to_string(), &kind], state);
+            }
         }
     }
     outcome(!zones.is_empty() || !devices.is_empty())
 }
 
-pub(in crate::sources) fn read_cpufreq(roots: &Roots, page: &mut Page) -> Reading {
+pub(in crate::sources) fn read_cpufreq(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let mut found = false;
-    for (number, path) in numbered(&roots.sys.join("devices/system/cpu"), "cpu")?.unwrap_or_default() {
+    for (number, path) in numbered(&roots.sys.join("devices/system/cpu"), "cpu", skipped).unwrap_or_default() {
         let (cpu, path) = (number.to_string(), path.join("cpufreq"));
         for field in CPUFREQ {
-            if let Some(hertz) =
-                read_number::<u64>(&path.join(field.key)).and_then(|kilohertz| kilohertz.checked_mul(1000))
-            {
+            let hertz = |text: &str| text.parse::<u64>().ok()?.checked_mul(1000);
+            if let Some(hertz) = skipped.value(field.key, &path.join(field.key), hertz) {
                 found = true;
                 page.add(&field.desc, [&cpu], Value::Integer(hertz));
             }
@@ -210,25 +223,28 @@ pub(in crate::sources) fn read_cpufreq(roots: &Roots, page: &mut Page) -> Readin
     outcome(found)
 }
 
-pub(in crate::sources) fn read_edac(roots: &Roots, page: &mut Page) -> Reading {
-    let Some(controllers) = numbered(&roots.sys.join("devices/system/edac/mc"), "mc")? else { return outcome(false) };
+pub(in crate::sources) fn read_edac(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    let Some(controllers) = numbered(&roots.sys.join("devices/system/edac/mc"), "mc", skipped) else {
+        return outcome(false);
+    };
     for (number, path) in &controllers {
         let controller = number.to_string();
         for (file, desc) in [("ce_count", &EDAC_CORRECTABLE), ("ue_count", &EDAC_UNCORRECTABLE)] {
-            if let Some(count) = read_number(&path.join(file)) {
+            if let Some(count) = skipped.number(file, &path.join(file)) {
                 page.add(desc, [&controller], Value::Integer(count));
             }
         }
-        let mut row = |folder: &Path, csrow: &str, files: [&str; 2]| {
-            for (file, desc) in files.iter().zip([&EDAC_CSROW_CORRECTABLE, &EDAC_CSROW_UNCORRECTABLE]) {
-                if let Some(count) = read_number(&folder.join(file)) {
+        let rows = numbered(path, "csrow", skipped).unwrap_or_default();
+        let mut row = |folder: &Path, csrow: &str, files: [&'static str; 2]| {
+            for (file, desc) in files.into_iter().zip([&EDAC_CSROW_CORRECTABLE, &EDAC_CSROW_UNCORRECTABLE]) {
+                if let Some(count) = skipped.number(file, &folder.join(file)) {
                     page.add(desc, [&controller, csrow], Value::Integer(count));
                 }
             }
         };
         // Errors of which the controller does not know the row.
         row(path, "unknown", ["ce_noinfo_count", "ue_noinfo_count"]);
-        for (csrow, folder) in numbered(path, "csrow")?.unwrap_or_default() {
+        for (csrow, folder) in rows {
             row(&folder, &csrow.to_string(), ["ce_count", "ue_count"]);
         }
     }
@@ -259,6 +275,18 @@ mod tests {
         assert_eq!(name("power", "average"), ("power_average_watt".to_owned(), 1e-6));
         assert_eq!(name("energy", "input"), ("energy_joule_total".to_owned(), 1e-6));
         assert_eq!(name_and_factor("pwm", "input", true).0, "pwm_input");
+    }
+
+    #[test]
+    fn what_a_driver_does_not_know_is_no_fault_and_what_is_no_number_is() {
+        let (mut page, mut skipped) = (Page::default(), Skipped::default());
+        let properties =
+            [("accuracy", "90.0%"), ("average_max", "unknown"), ("model_number", "X"), ("average", "5000000")];
+        let properties = properties.map(|(property, value)| (property.to_owned(), value.to_owned()));
+        add_sensor(&mut page, "c", "power1", &properties.into(), &mut skipped);
+        assert!(skipped.is_empty() && page.families.len() == 1);
+        add_sensor(&mut page, "c", "temp1", &[("input".to_owned(), "nan".to_owned())].into(), &mut skipped);
+        assert_eq!((skipped.summary().as_str(), page.families.len()), ("hwmon: c temp1 input: nan", 1));
     }
 
     #[test]

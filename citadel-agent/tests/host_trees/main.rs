@@ -1,25 +1,28 @@
 //! Whole hosts as fixture trees: each has a golden page, and no damage to any of its files makes a source panic or lie.
 
+mod collection;
+
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use citadel_agent::collector::{Collect, Collector, Pages as _};
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::Inventory;
 use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
+use citadel_agent::logging;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::format::Format;
@@ -100,6 +103,10 @@ impl Host {
     }
 
     fn collect(&self, readers: &apart::Readers) -> Page {
+        self.collect_with(readers, &mut Health::default())
+    }
+
+    fn collect_with(&self, readers: &apart::Readers, health: &mut Health) -> Page {
         let mut origin = Origin {
             config: &self.context.config,
             roots: &self.context.roots,
@@ -107,6 +114,7 @@ impl Host {
             discovered: &Discovered::default(),
             families: &mut Families::default(),
             alerts: &citadel_agent::slot::Slot::default(),
+            http_dropped: &citadel_agent::http::Dropped::default(),
             remote_write: &citadel_agent::slot::Slot::default(),
             gpu: None,
             services: None,
@@ -114,7 +122,7 @@ impl Host {
             readers,
             memory: &mut Memory::default(),
         };
-        sources::collect(None, &mut origin, &mut Health::default())
+        sources::collect(None, &mut origin, health)
     }
 }
 
@@ -192,58 +200,6 @@ fn a_disk_that_sleeps_is_not_woken_and_keeps_its_values() {
     }
 }
 
-/// Reads the host for collections at an interval.
-struct Steady {
-    host: Host,
-    readers: apart::Readers,
-}
-
-impl Collect for Steady {
-    fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.readers.refresh(None, &self.host.context, within))
-    }
-
-    fn collect(&self) -> Page {
-        self.host.collect(&self.readers.steady())
-    }
-}
-
-#[test]
-fn a_slow_source_is_in_every_collection_without_a_scraper() {
-    // Slower than scrapers accept from an older reading (1 s); slower than a collection waits (2/3 s); slower than an interval.
-    for (takes, every, from) in [(1200, 3000, 0), (800, 1000, 2), (1500, 1000, 3)] {
-        let host = Host::unpack("gpu-host");
-        let mdstat = host.folder.path().join("root/proc/mdstat");
-        let content = fs::read(&mdstat).unwrap();
-        fs::remove_file(&mdstat).unwrap();
-        assert!(Command::new("mkfifo").arg(&mdstat).status().unwrap().success());
-        std::thread::spawn(move || {
-            // Opening it waits for the reader. Ends when the folder is removed.
-            while let Ok(mut fifo) = fs::File::options().write(true).open(&mdstat) {
-                std::thread::sleep(Duration::from_millis(takes));
-                _ = fifo.write_all(&content);
-                drop(fifo);
-                // The reader has to see the end of the file before the next one opens it.
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let steady = Arc::new(Steady { host, readers: apart::Readers::default() });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let found: Vec<_> = runtime.block_on(async {
-            let collector = Collector::start(Arc::clone(&steady) as _);
-            let mut pages = collector.subscribe(Duration::from_millis(every));
-            let mut found = Vec::new();
-            for _ in 0..7 {
-                let page = parse(&text(pages.next().await.unwrap().page.clone()));
-                let disks = page.value("node_md_disks", &[("device", "md0"), ("state", "active")]);
-                found.push((page.value("citadel_source_success", &[("source", "mdadm")]), disks));
-            }
-            found
-        });
-        assert_eq!(found[from..], vec![(Some(1.0), Some(3.0)); 7 - from], "{takes} ms each {every} ms: {found:?}");
-    }
-}
-
 #[test]
 fn a_source_that_hangs_gives_way_and_comes_back() {
     let host = Host::unpack("vm");
@@ -269,6 +225,117 @@ fn a_source_that_hangs_gives_way_and_comes_back() {
     fs::remove_file(&fifo).unwrap();
     fs::write(&fifo, "up\n").unwrap();
     assert_eq!(success(Duration::from_secs(60)), (Some(1.0), true, Some(1.0), Some(1.0)));
+}
+
+thread_local! {
+    /// What this thread has logged at WARN.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// What is logged at WARN while `work` runs, on its thread.
+    fn of(work: impl FnOnce()) -> Vec<String> {
+        // One log for the process: whether a line is wanted is remembered for all threads.
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            let (subscriber, _) =
+                logging::subscriber(tracing::Level::WARN, None, logging::Format::Json, || Log).unwrap();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        LOG.take();
+        work();
+        let text = String::from_utf8(LOG.take()).unwrap();
+        // The fixtures have no process of the agent's own.
+        text.lines().filter(|line| !line.contains(r#""source":"process""#)).map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_skipped_counted_and_logged_once_and_the_rest_stays() {
+    let host = Host::unpack("gpu-host");
+    let root = host.folder.path().join("root");
+    // None of these files is there, and reading what is for 128 CPUs takes a while.
+    fs::remove_dir_all(root.join("sys")).unwrap();
+    let whole = parse(&text(host.quick_page()));
+    let edit = |name: &str, edit: fn(String) -> String| {
+        let file = root.join(name);
+        fs::write(&file, edit(fs::read_to_string(&file).unwrap())).unwrap();
+    };
+    edit("proc/meminfo", |text| text.replacen('\n', "\n\n", 1));
+    edit("run/udev/data/b8:0", |text| text.trim_end().to_owned());
+    edit("proc/net/snmp", |text| format!("odd\n{text}"));
+    fs::remove_file(root.join("proc/pressure/io")).unwrap();
+    fs::create_dir(root.join("proc/pressure/io")).unwrap();
+    let mut health = Health::default();
+    let mut page = || parse(&text(host.collect_with(&apart::Readers::default(), &mut health)));
+    let mut pages = Vec::new();
+    let log = Log::of(|| pages.extend([page(), page(), page()]));
+
+    let skipped = |page: &Parsed, source| page.value("citadel_source_skipped_total", &[("source", source)]);
+    for (times, page) in [1.0, 2.0, 3.0].into_iter().zip(&pages) {
+        for source in ["meminfo", "diskstats", "netstat", "pressure"] {
+            assert_eq!(skipped(page, source), Some(times), "{source}");
+            assert_eq!(page.value("citadel_source_success", &[("source", source)]), Some(1.0), "{source}");
+        }
+        assert_eq!(skipped(page, "vmstat"), Some(0.0));
+    }
+    let lost: Vec<_> =
+        whole.samples.iter().filter(|(series, value)| pages[2].samples.get(*series) != Some(value)).collect();
+    let lost: BTreeSet<&str> = lost.iter().map(|((name, _), _)| name.as_str()).collect();
+    // The disk's last property is cut off, and with it its label.
+    let expected = [
+        "citadel_source_skipped_total",
+        "node_disk_info",
+        "node_pressure_io_stalled_seconds_total",
+        "node_pressure_io_waiting_seconds_total",
+    ];
+    assert_eq!(lost, BTreeSet::from(expected));
+    assert_eq!(log.len(), 4, "{log:#?}");
+    for what in [r#""what":"meminfo","example":"""#, r#""source":"diskstats","what":"udev""#, r#""example":"odd""#] {
+        assert!(log.iter().any(|line| line.contains(what)), "{what}: {log:#?}");
+    }
+}
+
+#[test]
+fn a_source_of_which_nothing_can_be_read_has_failed() {
+    let host = Host::unpack("vm");
+    let file = host.folder.path().join("root/proc/loadavg");
+    fs::write(&file, "odd\n").unwrap();
+    let success = |page: &Parsed| page.value("citadel_source_success", &[("source", "loadavg")]);
+    let mut page = Page::default();
+    let log = Log::of(|| page = host.quick_page());
+    assert_eq!(success(&parse(&text(page))), Some(0.0));
+    assert!(log.iter().any(|line| line.contains("loadavg: odd")), "{log:#?}");
+    fs::remove_file(&file).unwrap();
+    assert_eq!(success(&parse(&text(host.quick_page()))), None);
+}
+
+#[test]
+fn nothing_is_skipped_or_logged_on_a_healthy_host() {
+    for name in HOSTS {
+        let host = Host::unpack(name);
+        let mut page = Page::default();
+        let mut log = Log::of(|| page = host.page());
+        // Two of the GPU host's disks are behind a controller that does not let smartctl through.
+        log.retain(|line| !line.contains("INQUIRY failed"));
+        assert!(log.is_empty(), "{name}: {log:#?}");
+        for ((family, labels), value) in &parse(&text(page)).samples {
+            assert!(family != "citadel_source_skipped_total" || *value == 0.0, "{name}: {labels:?}");
+        }
+    }
 }
 
 /// Panics of any thread since the start.
@@ -400,7 +467,8 @@ fn a_file_that_is_cut_off_gives_fewer_numbers_never_other_ones() {
         {
             fs::write(&file, &content[..length]).unwrap();
             let cut = parse(&text(host.quick_page()));
-            for (series, value) in cut.samples.iter().filter(|((name, _), _)| name != "citadel_source_success") {
+            let own = ["citadel_source_success", "citadel_source_skipped_total"];
+            for (series, value) in cut.samples.iter().filter(|((name, _), _)| !own.contains(&name.as_str())) {
                 assert_eq!(whole.samples.get(series), Some(value), "{name} cut to {length} bytes: {series:?}");
             }
         }

@@ -1,10 +1,9 @@
-//! What the agent's own alerts do: how many fire, and what became of the notifications.
-
-use std::collections::BTreeMap;
+//! What the alerts say of themselves: how many fire, and what became of the notifications. The source `alerts` puts it on
+//! the page.
 
 use serde::Serialize;
 
-use super::{Origin, Outcome, Reading};
+use super::Texts;
 use crate::config::resolved::alerts::Severity;
 use crate::metrics::catalogue::agent::{ALERT_FAILURES, ALERT_NOTIFICATIONS, ALERT_PENDING, ALERTS_FIRING};
 use crate::metrics::family::{Page, Value};
@@ -29,9 +28,9 @@ pub struct Active {
     /// Since when, in milliseconds since the epoch.
     pub since_ms: i64,
     /// What tells it from others.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Texts,
     /// What a person is told.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Texts,
 }
 
 /// What became of one peer's notifications.
@@ -59,22 +58,22 @@ impl PeerNumbers {
     }
 }
 
-pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
-    let Some(numbers) = origin.alerts.newest().filter(|numbers| !numbers.value.firing.is_empty()) else {
-        return Ok(Outcome::Absent);
-    };
-    for (severity, firing) in &numbers.value.firing {
-        page.add(&ALERTS_FIRING, [severity.name()], Value::Integer(*firing));
-    }
-    for numbers in &numbers.value.peers {
-        let peer = numbers.peer.as_str();
-        for (outcome, count) in
-            [("delivered", numbers.delivered), ("rejected", numbers.rejected), ("dropped", numbers.dropped)]
-        {
-            page.add(&ALERT_NOTIFICATIONS, [peer, outcome], Value::Integer(count));
+impl Numbers {
+    /// Adds the figures to a page. False where no rules are evaluated: there are none.
+    pub fn add_to(&self, page: &mut Page) -> bool {
+        for (severity, firing) in &self.firing {
+            page.add(&ALERTS_FIRING, [severity.name()], Value::Integer(*firing));
         }
-        page.add(&ALERT_FAILURES, [peer], Value::Integer(numbers.failures));
-        page.add(&ALERT_PENDING, [peer], Value::Integer(numbers.pending));
+        for numbers in &self.peers {
+            let peer = numbers.peer.as_str();
+            for (outcome, count) in
+                [("delivered", numbers.delivered), ("rejected", numbers.rejected), ("dropped", numbers.dropped)]
+            {
+                page.add(&ALERT_NOTIFICATIONS, [peer, outcome], Value::Integer(count));
+            }
+            page.add(&ALERT_FAILURES, [peer], Value::Integer(numbers.failures));
+            page.add(&ALERT_PENDING, [peer], Value::Integer(numbers.pending));
+        }
+        !self.firing.is_empty()
     }
-    Ok(Outcome::Read)
 }

@@ -1,5 +1,9 @@
 //! The listeners over real sockets: what they answer, and that no client keeps another from its answer.
 
+mod flood;
+mod memory;
+
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -1,0 +1,98 @@
+//! What is observed of a connection that does not exist yet.
+
+use super::Sink;
+use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+
+/// Observations of what came before the connection existed: remembered, and told once it does. Only a client can have sent
+/// something by then, so there is nothing of responses.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pending {
+    /// Payload bytes.
+    bytes: u32,
+    /// Requests begun.
+    begun: u32,
+    /// A [`Protocol`].
+    protocol: u32,
+    /// [`Lost::RequestFraming`].
+    framing: u32,
+    /// [`Lost::PipelineFull`].
+    pipeline: u32,
+    /// [`Lost::StepLimit`].
+    steps: u32,
+}
+
+impl Pending {
+    /// Nothing: all zero, as new kernel memory is.
+    pub const NONE: Self = Self { bytes: 0, begun: 0, protocol: 0, framing: 0, pipeline: 0, steps: 0 };
+
+    /// Tells it to the sink of the connection.
+    #[inline(always)]
+    pub fn tell<S: Sink>(&self, sink: &mut S) {
+        sink.bytes(false, self.bytes);
+        match self.protocol {
+            HTTP1 => sink.protocol(Protocol::Http1),
+            HTTP2 => sink.protocol(Protocol::Http2),
+            TLS => sink.protocol(Protocol::Tls),
+            OTHER => sink.protocol(Protocol::Other),
+            _ => {}
+        }
+        if self.begun != 0 {
+            sink.begun(self.begun);
+        }
+        let lost =
+            [(Lost::RequestFraming, self.framing), (Lost::PipelineFull, self.pipeline), (Lost::StepLimit, self.steps)];
+        for (why, count) in lost {
+            if count != 0 {
+                sink.lost(why, count);
+            }
+        }
+    }
+}
+
+const HTTP1: u32 = Protocol::Http1 as u32;
+const HTTP2: u32 = Protocol::Http2 as u32;
+const TLS: u32 = Protocol::Tls as u32;
+const OTHER: u32 = Protocol::Other as u32;
+
+impl Sink for Pending {
+    #[inline(always)]
+    fn bytes(&mut self, _response: bool, count: u32) {
+        self.bytes = self.bytes.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol as u32;
+    }
+
+    #[inline(always)]
+    fn begun(&mut self, count: u32) {
+        self.begun = self.begun.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn lost(&mut self, why: Lost, count: u32) {
+        let place = match why {
+            Lost::RequestFraming => &mut self.framing,
+            Lost::PipelineFull => &mut self.pipeline,
+            _ => &mut self.steps,
+        };
+        *place = place.wrapping_add(count);
+    }
+
+    #[inline(always)]
+    fn left(&mut self, _count: u32) {}
+
+    #[inline(always)]
+    fn ended(&mut self, _endpoint: u32, _code: u32) {}
+
+    #[inline(always)]
+    fn latency(&mut self, _which: Latency, _endpoint: u32, _ns: u64) {}
+
+    #[inline(always)]
+    fn chunk(&mut self, _endpoint: u32) {}
+
+    #[inline(always)]
+    fn aborted(&mut self, _endpoint: u32, _side: Side, _phase: Phase) {}
+}

@@ -1,0 +1,80 @@
+//! How much counters grew, by what they count from. Pure.
+//!
+//! PromQL's `increase` takes the first value in the window for the beginning, so it never sees the event with which a
+//! series appears. To take every series that appears for one that began at 0 is as wrong: a GPU's ECC errors since it was
+//! made appear when NVML opens. The catalogue says which is which ([`Since`]), and `prometheus.rs` writes the same cases
+//! as expressions.
+
+use std::time::Duration;
+
+use super::window::{Key, Millis, Series, Window};
+use crate::metrics::catalogue::agent::PROCESS_START;
+use crate::metrics::catalogue::{Desc, Since};
+use crate::metrics::family::{Page, Value};
+
+/// The pages that had the metric [`Desc::beside`] a counter: a page that has it and not the counter says that the counter
+/// was 0.
+#[derive(Debug)]
+pub(super) struct Beside {
+    /// That metric.
+    pub(super) metric: &'static Desc,
+    /// Its series.
+    pub(super) window: Window,
+    /// Where in the counter's labels those of the metric are.
+    labels: Vec<usize>,
+}
+
+impl Beside {
+    /// For a counter that has such a metric.
+    pub(super) fn of(counter: &'static Desc, length: Duration) -> Option<Self> {
+        let metric = counter.beside?;
+        let place = |name| counter.labels.iter().position(|label| label == name);
+        let labels = metric.labels.iter().map(place).collect::<Option<_>>()?;
+        Some(Self { metric, window: Window::new(metric, length), labels })
+    }
+
+    /// Whether some page of the window has the metric, but not the counter of these labels.
+    fn counter_was_zero(&self, key: &Key, counter: &Series, now: Millis) -> bool {
+        let own: Key = self.labels.iter().filter_map(|&place| key.get(place).cloned()).collect();
+        let there = self.window.series(&own).map_or(0, |series| self.window.samples(series, now).count());
+        self.window.samples(counter, now).count() < there
+    }
+}
+
+/// When the agent started, as its own page says.
+pub(super) fn agent_start(page: &Page) -> Option<Millis> {
+    let family = page.families.iter().find(|family| family.desc.name == PROCESS_START.name)?;
+    let seconds = match family.samples.first()?.value {
+        Value::Integer(seconds) => seconds as f64,
+        Value::Float(seconds) => seconds,
+        Value::Histogram(_) => return None,
+    };
+    Some((seconds * 1e3) as Millis)
+}
+
+/// How much each series of a counter grew in the window. `started`: when the agent did, if that is known.
+pub(super) fn increases<'a>(
+    counter: &'static Desc,
+    window: &'a Window,
+    beside: Option<&'a Beside>,
+    started: Option<Millis>,
+    now: Millis,
+) -> impl Iterator<Item = (&'a Key, f64)> {
+    // All that such a counter has is of this window.
+    let from_start = counter.since == Some(Since::Start) && started.is_some_and(|started| started > window.start(now));
+    window.all().filter_map(move |(key, series)| {
+        let new = |beside: &&Beside| !window.was_there(series, now) && beside.counter_was_zero(key, series, now);
+        let growth = if from_start && let Some(value) = window.newest(series) {
+            Some(value)
+        } else if !from_start && beside.as_ref().is_some_and(new) {
+            window.last(series, now)
+        } else {
+            window.increase(series, now)
+        };
+        Some((key, growth?))
+    })
+}
+
+#[cfg(test)]
+#[path = "increase_tests.rs"]
+mod tests;

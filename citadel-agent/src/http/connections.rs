@@ -1,0 +1,238 @@
+//! The open connections of a listener, and which of them goes when there are too many or they take too much.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{self, Instant};
+
+use super::Content;
+use super::activity::{Activity, Phase, State};
+use super::budget::Budget;
+use super::dropped::{Dropped, Reason};
+use super::router::Site;
+use super::server::{self, Limits};
+
+/// A reason is logged again once no connection has been dropped for it for so long.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// The open connections of a listener.
+pub(super) struct Connections {
+    content: Content,
+    site: Arc<Site>,
+    limits: Limits,
+    budget: Arc<Budget>,
+    dropped: Arc<Dropped>,
+    last_dropped: [Option<Instant>; Reason::ALL.len()],
+    tasks: JoinSet<()>,
+    open: HashMap<Id, Connection>,
+    /// Set once the listener is closed: each connection then ends after the response under way.
+    closing: watch::Sender<bool>,
+}
+
+struct Connection {
+    client: IpAddr,
+    activity: Arc<Activity>,
+    task: AbortHandle,
+}
+
+impl Connections {
+    pub(super) fn new(
+        content: Content,
+        site: Site,
+        limits: Limits,
+        budget: Arc<Budget>,
+        dropped: Arc<Dropped>,
+    ) -> Self {
+        Self {
+            content,
+            site: Arc::new(site),
+            limits,
+            budget,
+            dropped,
+            last_dropped: [None; Reason::ALL.len()],
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn admit(&mut self, stream: TcpStream, client: IpAddr) {
+        if self.open.len() >= self.limits.connections {
+            self.make_room();
+        }
+        let activity = Arc::new(Activity::new());
+        let site = Arc::clone(&self.site);
+        let serving = server::connection(stream, Arc::clone(&activity), site, self.closing.subscribe());
+        let task = self.tasks.spawn(serving);
+        self.open.insert(task.id(), Connection { client: client_network(client), activity, task });
+    }
+
+    /// Ends the connection that can best be missed.
+    pub(super) fn make_room(&mut self) {
+        let connections = self.open.iter().map(|(id, open)| (*id, open.client, open.activity.state()));
+        if let Some(victim) = most_dispensable(&connections.collect::<Vec<_>>()) {
+            self.drop(victim, Reason::ConnectionLimit);
+        }
+    }
+
+    /// Ends slow readers until the responses under way take no more memory than they may, the one that has got no further for
+    /// longest first. The last one stays, however long its response is.
+    pub(super) async fn free_memory(&mut self) {
+        self.site.forget_shared();
+        while self.budget.is_exceeded() {
+            let states = self.open.iter().map(|(id, open)| (*id, open.activity.state()));
+            let mut readers: Vec<_> = states.filter(|(_, state)| state.phase == Phase::Sending).collect();
+            readers.sort_by_key(|(_, state)| state.progress);
+            let [(slowest, _), _, ..] = readers[..] else { return };
+            self.drop(slowest, Reason::MemoryLimit);
+            // Its memory is free once its task is gone.
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                if self.forget(ended) == slowest {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Ends the connections whose time is up.
+    pub(super) fn sweep(&mut self) {
+        let now = Instant::now();
+        let states = self.open.iter().map(|(id, open)| (*id, open.activity.state()));
+        let late = states.filter(|(_, state)| now - state.since > self.limits.of(state.phase));
+        for (id, state) in late.collect::<Vec<_>>() {
+            match state.phase {
+                // It was kept for another request, and none came.
+                Phase::Idle => self.end(id),
+                Phase::Reading => self.drop(id, Reason::RequestTimeout),
+                Phase::Making | Phase::Sending => self.drop(id, Reason::ResponseTimeout),
+            }
+        }
+    }
+
+    /// Waits for a connection to end; for ever, where there is none.
+    pub(super) async fn next_ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => _ = self.forget(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the responses under way, but not for longer than the grace time.
+    pub(super) async fn drain(mut self) {
+        self.closing.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if time::timeout(self.limits.grace, all).await.is_err() {
+            tracing::info!("closed connections whose response was not taken within the grace time");
+        }
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) -> Id {
+        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+        self.open.remove(&id);
+        id
+    }
+
+    /// Ends a connection whose client was not done.
+    fn drop(&mut self, id: Id, reason: Reason) {
+        self.dropped.count(self.content, reason);
+        let now = Instant::now();
+        let last = self.last_dropped[reason as usize].replace(now);
+        if last.is_none_or(|last| now - last > QUIET)
+            && let Some(connection) = self.open.get(&id)
+        {
+            tracing::warn!(
+                listener = self.content.name(), reason = reason.name(), client = %connection.client,
+                "closed a connection before its client was done; further ones are only counted, until there are none for a minute"
+            );
+        }
+        self.end(id);
+    }
+
+    fn end(&mut self, id: Id) {
+        if let Some(connection) = self.open.remove(&id) {
+            connection.task.abort();
+        }
+    }
+}
+
+/// What clients are told apart by: an IPv4 address, or the /64 of an IPv6 address, all of which one host may use.
+fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
+/// The connection that can best be missed.
+///
+/// Those without a whole request go before those that are being answered. Of each client, the best connection is kept while
+/// another one has more than that: being answered is better than not, and recent progress better than old. So a client that
+/// sends its request at once is answered whatever clients of other addresses do, as long as there are fewer of these than
+/// connections; and it is also answered beside a flood from its own address (or from more addresses than connections) if its
+/// request comes before as many new connections as there may be.
+fn most_dispensable<K: Copy>(connections: &[(K, IpAddr, State)]) -> Option<K> {
+    let rank = |state: &State| (state.is_answering(), state.progress);
+    let mut best = HashMap::new();
+    for (_, client, state) in connections {
+        let best = best.entry(client).or_insert(rank(state));
+        *best = rank(state).max(*best);
+    }
+    let order = |(_, client, state): &&(K, IpAddr, State)| {
+        let (answering, progress) = rank(state);
+        (answering, best[client] == (answering, progress), progress)
+    };
+    connections.iter().min_by_key(order).map(|(key, ..)| *key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_an_ipv4_address_or_a_network_of_ipv6() {
+        let network = |text: &str| client_network(text.parse().unwrap()).to_string();
+        assert_eq!(network("192.0.2.7"), "192.0.2.7");
+        assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+
+    /// Which one goes: connections as (client, phase, seconds without progress).
+    fn first_to_go(connections: &[(u8, Phase, u64)]) -> usize {
+        let now = Instant::now() + Duration::from_secs(1000);
+        let connections: Vec<_> = (connections.iter().enumerate())
+            .map(|(i, (client, phase, seconds))| {
+                let progress = now - Duration::from_secs(*seconds);
+                (i, IpAddr::from([127, 0, 0, *client]), State { phase: *phase, since: now, progress })
+            })
+            .collect();
+        most_dispensable(&connections).unwrap()
+    }
+
+    #[test]
+    fn the_best_connection_of_a_client_stays_while_another_client_has_several() {
+        use Phase::{Idle, Making, Reading, Sending};
+        // The oldest, where all are of one client.
+        assert_eq!(first_to_go(&[(1, Idle, 1), (1, Idle, 3), (1, Reading, 2)]), 1);
+        // Parts of a request make no difference.
+        assert_eq!(first_to_go(&[(1, Idle, 1), (1, Reading, 3), (1, Idle, 2)]), 1);
+        // One connection of a client is older than all, but its only one.
+        assert_eq!(first_to_go(&[(1, Idle, 9), (2, Idle, 3), (2, Idle, 2)]), 1);
+        assert_eq!(first_to_go(&[(1, Idle, 9), (2, Making, 3), (2, Reading, 2)]), 2);
+        // Each has one: the oldest of those that wait.
+        assert_eq!(first_to_go(&[(1, Idle, 1), (2, Sending, 9), (3, Reading, 2)]), 2);
+        // Nobody waits but with its only one: that can be opened again, and a response cannot be sent again.
+        assert_eq!(first_to_go(&[(1, Idle, 1), (2, Making, 9), (2, Sending, 8)]), 0);
+        // All are being answered: the slowest of those that have more than one.
+        assert_eq!(first_to_go(&[(1, Sending, 9), (2, Making, 2), (2, Sending, 3)]), 2);
+        assert_eq!(first_to_go(&[(1, Sending, 2), (2, Making, 9), (3, Sending, 3)]), 1);
+    }
+}

@@ -1,0 +1,224 @@
+//! Which path answers what: an axum router over the agent. The same table makes the list of a 404 and the links of the overview.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use super::budget::Budget;
+use super::coding::Coding;
+use super::overview::{self, Link};
+use super::pages::{NoPage, Pages, Wanted};
+use super::{App, Content};
+use crate::config::resolved::Endpoints;
+use crate::metrics::catalogue::Section;
+use crate::metrics::format::Format;
+
+/// What one listener serves.
+pub(super) struct Site {
+    content: Content,
+    app: Arc<dyn App>,
+    pages: Arc<Pages>,
+    /// The router, and the paths that it was made for.
+    current: Mutex<(Endpoints, Router)>,
+}
+
+impl Site {
+    pub(super) fn new(content: Content, app: Arc<dyn App>, budget: Arc<Budget>) -> Self {
+        let pages = Arc::new(Pages::new(budget));
+        let endpoints = app.config().local.endpoints.clone();
+        let router = router(content, &endpoints, &app, &pages);
+        Self { content, app, pages, current: Mutex::new((endpoints, router)) }
+    }
+
+    /// The router of the configuration in force: a reload may have moved pages.
+    pub(super) fn router(&self) -> Router {
+        let config = self.app.config();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = &config.local.endpoints;
+        if current.0 != *endpoints {
+            *current = (endpoints.clone(), router(self.content, endpoints, &self.app, &self.pages));
+        }
+        current.1.clone()
+    }
+
+    /// See [`Pages::forget_shared`].
+    pub(super) fn forget_shared(&self) {
+        self.pages.forget_shared();
+    }
+}
+
+/// What the handlers need.
+#[derive(Clone)]
+struct Served {
+    app: Arc<dyn App>,
+    pages: Arc<Pages>,
+    links: Arc<[Link]>,
+}
+
+/// A path, and what answers GET and HEAD there.
+type Route = (Link, MethodRouter<Served>);
+
+/// The configured paths are other ones than `/` and `/metrics`, differ, and have no characters that mean anything to the
+/// router: the configuration's checks see to that.
+fn router(content: Content, endpoints: &Endpoints, app: &Arc<dyn App>, pages: &Arc<Pages>) -> Router {
+    let routes = match content {
+        Content::Metrics => metrics(endpoints),
+        Content::Health => health(),
+    };
+    let links = routes.iter().map(|(link, _)| link.clone()).collect();
+    let served = Served { app: Arc::clone(app), pages: Arc::clone(pages), links };
+    let routed = routes.into_iter().fold(Router::new(), |router, (link, method)| router.route(&link.path, method));
+    routed
+        .fallback(not_found)
+        .method_not_allowed_fallback(async || {
+            (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")], "only GET and HEAD\n")
+        })
+        .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .with_state(served)
+}
+
+fn metrics(endpoints: &Endpoints) -> Vec<Route> {
+    vec![
+        route("/", "This overview", get(overview)),
+        route("/metrics", "All metrics", page(None)),
+        route(&endpoints.models, "Models", page(Some(Section::Models))),
+        route(&endpoints.gpu, "GPUs", page(Some(Section::Gpu))),
+        route(&endpoints.system, "Host", page(Some(Section::System))),
+        route(&endpoints.storage, "Storage", page(Some(Section::Storage))),
+        route(&endpoints.services, "Services", page(Some(Section::Services))),
+    ]
+}
+
+fn health() -> Vec<Route> {
+    vec![
+        route("/health", "Alive", get("alive\n")),
+        route("/ready", "Ready, or why not", get(ready)),
+        route("/status", "What is measured, what is not and why", get(status)),
+    ]
+}
+
+fn route(path: &str, title: &'static str, method: MethodRouter<Served>) -> Route {
+    (Link { path: path.to_owned(), title }, method)
+}
+
+/// A metrics page: everything, or a section.
+fn page(section: Option<Section>) -> MethodRouter<Served> {
+    get(async move |State(served): State<Served>, headers: HeaderMap| -> Result<Response, Failure> {
+        // A field that occurs more than once is one list: RFC 9110, section 5.3.
+        let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let format = Format::negotiate(&accept.join(","));
+        let wanted = Wanted { section, format, coding: Coding::negotiate(&headers) };
+        let body = served.pages.page(&*served.app, wanted, patience(&headers)).await?;
+        Ok(coded(format.content_type(), wanted.coding, body))
+    })
+}
+
+async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Response, Failure> {
+    served.app.refresh(None, UNASKED).await;
+    let page = served.app.collect(None).map_err(NoPage::from)?;
+    let overview = overview::overview(&served.app.config(), &served.links, &page);
+    // The page's own script asks for this, and nothing else; a browser that opens the page asks for HTML first.
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (content_type, body) = if accept.starts_with("application/json") {
+        (JSON, overview.to_string())
+    } else {
+        ("text/html; charset=utf-8", overview::html(&overview))
+    };
+    let coding = Coding::negotiate(&headers);
+    let body = served.pages.body(body.into_bytes(), coding).map_err(NoPage::from)?;
+    Ok(coded(content_type, coding, body))
+}
+
+async fn ready(State(served): State<Served>) -> Response {
+    match served.app.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn status(State(served): State<Served>) -> Response {
+    ([(CONTENT_TYPE, JSON)], format!("{:#}\n", served.app.status())).into_response()
+}
+
+async fn not_found(State(served): State<Served>) -> Response {
+    let mut body = String::from("not found; there is:\n");
+    for link in &*served.links {
+        _ = writeln!(body, "{}  {}", link.path, link.title);
+    }
+    (StatusCode::NOT_FOUND, body).into_response()
+}
+
+const JSON: &str = "application/json";
+
+fn coded(content_type: &'static str, coding: Coding, body: Bytes) -> Response {
+    let mut response = ([(CONTENT_TYPE, content_type)], body).into_response();
+    if let Some(name) = coding.name() {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
+    response
+}
+
+/// No page can be made: why, here and in the log.
+struct Failure(NoPage);
+
+impl From<NoPage> for Failure {
+    fn from(error: NoPage) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self(error) = self;
+        tracing::error!(%error, "no page can be made");
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("no page can be made: {error}\n")).into_response()
+    }
+}
+
+/// How long a page may wait for its sources where the client does not say: half of Prometheus' default.
+const UNASKED: Duration = Duration::from_secs(5);
+
+/// The longest that a page waits, whatever the client says: the answer itself has its own limit.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// How long a page may wait for its sources: what Prometheus says that it waits for the page, less what encoding and sending
+/// it may take.
+fn patience(headers: &HeaderMap) -> Duration {
+    let timeout =
+        headers.get("x-prometheus-scrape-timeout-seconds").and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(timeout) = timeout.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok()) else {
+        return UNASKED;
+    };
+    let margin = Duration::from_millis(500).min(timeout / 2);
+    (timeout - margin).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_waits_a_little_less_than_prometheus_does() {
+        let patience = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("X-Prometheus-Scrape-Timeout-Seconds", HeaderValue::from_static(value));
+            patience(&headers).as_millis()
+        };
+        for (value, milliseconds) in [("10", 9500), ("10.000000", 9500), ("0.4", 200), ("3600", 20_000), ("0", 0)] {
+            assert_eq!(patience(value), milliseconds, "{value}");
+        }
+        for value in ["", "soon", "-1", "NaN", "inf", "1e400"] {
+            assert_eq!(patience(value), UNASKED.as_millis(), "{value}");
+        }
+        assert_eq!(super::patience(&HeaderMap::new()), UNASKED);
+    }
+}

@@ -1,0 +1,190 @@
+//! What one destination has read of the spool and not settled yet: each record is read and decoded once, however many
+//! requests it takes, and a request takes as many records as fit.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+
+use super::encode::{Form, Room};
+use super::record::Record;
+use super::spool::{Found, Reason, Spool};
+
+/// What is at a number.
+pub(super) enum Place {
+    /// A batch.
+    Batch(Range<u64>),
+    /// Nothing until then.
+    Lost(u64, Reason),
+    /// It is not collected yet.
+    End,
+}
+
+/// A record, its first number and its time.
+struct Loaded {
+    first: u64,
+    time_ms: i64,
+    record: Record,
+}
+
+impl Loaded {
+    fn end(&self) -> u64 {
+        self.first + u64::from(self.record.len())
+    }
+}
+
+/// Records in the order of their numbers.
+#[derive(Default)]
+pub(super) struct Queue {
+    records: VecDeque<Loaded>,
+}
+
+impl Queue {
+    /// The batch at `seq`: what has been collected from there on, as much as there is room for.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub(super) fn batch(&mut self, spool: &mut Spool, seq: u64, mut room: Room, form: Form) -> io::Result<Place> {
+        let mut at = seq;
+        loop {
+            let loaded = match self.record(spool, at) {
+                Ok(Ok(loaded)) => loaded,
+                // What there is goes out first.
+                Ok(Err(_)) | Err(_) if at > seq => return Ok(Place::Batch(seq..at)),
+                Ok(Err(place)) => return Ok(place),
+                Err(error) => return Err(error),
+            };
+            let (first, end) = (loaded.first, loaded.end());
+            at = first + u64::from(room.take(&loaded.record, (at - first) as u32, form));
+            if at < end {
+                return Ok(Place::Batch(seq..at));
+            }
+            if room.is_full() {
+                return Ok(Place::Batch(seq..at));
+            }
+        }
+    }
+
+    /// The record that holds the number `seq`.
+    fn record(&mut self, spool: &mut Spool, seq: u64) -> io::Result<Result<&Loaded, Place>> {
+        let found = self.records.iter().position(|loaded| (loaded.first..loaded.end()).contains(&seq));
+        if let Some(i) = found {
+            return Ok(Ok(&self.records[i]));
+        }
+        let (first, samples, time_ms, body) = match spool.read(seq)? {
+            Found::End => return Ok(Err(Place::End)),
+            Found::Gap { until, reason } => return Ok(Err(Place::Lost(until, reason))),
+            Found::Record { first, samples, time_ms, body } => (first, samples, time_ms, body),
+        };
+        match Record::from_bytes(&body) {
+            Ok(record) if record.len() == samples => {
+                let at = self.records.partition_point(|loaded| loaded.first < first);
+                self.records.insert(at, Loaded { first, time_ms, record });
+                Ok(Ok(&self.records[at]))
+            }
+            // Its checksum was right: written by a version that this one does not understand.
+            _ => Ok(Err(Place::Lost(first + u64::from(samples), Reason::Damaged))),
+        }
+    }
+
+    /// The samples at `range`, record by record.
+    pub(super) fn runs(&self, range: &Range<u64>) -> impl Iterator<Item = (&Record, Range<u32>)> {
+        let Range { start, end } = *range;
+        self.records.iter().filter_map(move |loaded| {
+            let from = start.max(loaded.first);
+            let to = end.min(loaded.end());
+            (from < to).then(|| (&loaded.record, (from - loaded.first) as u32..(to - loaded.first) as u32))
+        })
+    }
+
+    /// When the sample `seq` was collected.
+    pub(super) fn time_ms(&self, seq: u64) -> Option<i64> {
+        let holds = |loaded: &&Loaded| (loaded.first..loaded.end()).contains(&seq);
+        self.records.iter().find(holds).map(|loaded| loaded.time_ms)
+    }
+
+    /// Lets go of all before `seq`.
+    pub(super) fn forget(&mut self, seq: u64) {
+        while self.records.front().is_some_and(|loaded| loaded.end() <= seq) {
+            self.records.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::metrics::catalogue::models::CONNECTIONS_OPEN;
+    use crate::metrics::family::{Page, Value};
+    use crate::remote_write::encode::{MAX_SERIES, Protocol};
+    use crate::remote_write::record::Identity;
+    use crate::remote_write::spool::Limits;
+
+    const FORM: Form = Form { protocol: Protocol::V2, native: false, classic: true };
+
+    fn spool(dir: &TempDir, records: &[u32]) -> Spool {
+        let limits = Limits { max_bytes: 1 << 30, max_age: Duration::from_secs(3600), min_free: 0, memory: 1 << 20 };
+        let mut spool = Spool::open(dir.path(), limits, 0);
+        for (&samples, time_ms) in records.iter().zip(1..) {
+            let mut page = Page::default();
+            for i in 0..samples {
+                page.add(&CONNECTIONS_OPEN, [&format!("m{i:05}"), "1"], Value::Integer(u64::from(i)));
+            }
+            page.sort().unwrap();
+            let record = Record::new(&page, &[], &Identity::default(), time_ms, 0);
+            spool.append(record.len(), time_ms, record.to_bytes().unwrap());
+        }
+        spool
+    }
+
+    fn batches(spool: &mut Spool, queue: &mut Queue, most: Option<u64>) -> Vec<Range<u64>> {
+        let (mut seq, mut all) = (0, Vec::new());
+        while let Place::Batch(batch) = queue.batch(spool, seq, Room::new(most), FORM).unwrap() {
+            let samples: u32 = queue.runs(&batch).map(|(_, run)| run.end - run.start).sum();
+            assert_eq!(u64::from(samples), batch.end - batch.start);
+            seq = batch.end;
+            all.push(batch);
+            queue.forget(seq);
+        }
+        all
+    }
+
+    #[test]
+    fn a_backlog_of_small_collections_is_packed_in_order() {
+        let dir = TempDir::new().unwrap();
+        let mut spool = spool(&dir, &[300; 20]);
+        let packed = batches(&mut spool, &mut Queue::default(), None);
+        assert_eq!(packed, [0..2000, 2000..4000, 4000..6000]);
+        let small = batches(&mut spool, &mut Queue::default(), Some(1000));
+        assert_eq!(small.len(), 6);
+        assert_eq!(MAX_SERIES, 2000);
+    }
+
+    #[test]
+    fn a_large_record_is_decoded_once() {
+        let dir = TempDir::new().unwrap();
+        let mut spool = spool(&dir, &[20_000]);
+        let mut queue = Queue::default();
+        let Place::Batch(batch) = queue.batch(&mut spool, 0, Room::new(None), FORM).unwrap() else { panic!("a batch") };
+        assert_eq!(batch, 0..2000);
+        // From here on the file is not needed.
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(batches(&mut spool, &mut queue, None).len(), 10);
+        assert!(queue.records.is_empty());
+    }
+
+    #[test]
+    fn a_gap_ends_a_batch() {
+        let dir = TempDir::new().unwrap();
+        let mut spool = spool(&dir, &[10]);
+        spool.lose(5, Reason::Clock);
+        let mut queue = Queue::default();
+        let Place::Batch(batch) = queue.batch(&mut spool, 0, Room::new(None), FORM).unwrap() else { panic!("a batch") };
+        assert_eq!((batch, queue.time_ms(9), queue.time_ms(10)), (0..10, Some(1), None));
+        let lost = queue.batch(&mut spool, 10, Room::new(None), FORM).unwrap();
+        assert!(matches!(lost, Place::Lost(15, Reason::Clock)));
+    }
+}
