@@ -1,8 +1,11 @@
 //! What strangers can make the agent hold, in a cgroup with the shipped unit's `MemoryMax=`: it survives all of it.
 
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -12,6 +15,7 @@ use citadel_agent_tests::agent::{Agent, Setup};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::get::get;
 use citadel_agent_tests::limit::{MEMORY_MAX, MemoryLimit};
+use citadel_agent_tests::scrape::Page;
 use citadel_agent_tests::truth::pause;
 
 /// The default range of discovered ports.
@@ -196,4 +200,54 @@ fn a_flood_of_connections() {
     let made: usize = flooding.into_iter().map(|thread| thread.join().unwrap()).sum();
     assert!(made > 1000, "{made} connections are no flood");
     limited.assert_survived(&format!("a flood of {made} connections"), 96 << 20);
+}
+
+/// Any user can have the kernel log a line with an Xid in it: a mount option that tmpfs does not know is quoted. Each
+/// names another GPU and another error, so that each would be a series of its own.
+#[test]
+fn forged_xids_in_the_kernels_log() {
+    const LINES: u32 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let nvml = folder.path().join("libnvidia-ml.so.1");
+    let limited = Limited::start(Setup::new().nvml_library(nvml).without_programs());
+    for line in 0..LINES {
+        let (bus, device, xid) = (line >> 5 & 0xff, line & 0x1f, 1 + line % 160);
+        let option = format!("NVRM: Xid (PCI:{:04x}:{bus:02x}:{device:02x}): {xid}", line >> 13);
+        assert_refused_mount(folder.path(), &option);
+        if line % 100 == 0 {
+            // The kernel's log holds some thousands; what is overwritten is counted apart.
+            pause(1);
+        }
+    }
+    let page = || Page::parse(&limited.agent.metrics("/metrics/gpu"));
+    let seen = || {
+        let page = page();
+        let refused = page.counter("citadel_gpu_xid_lines_refused_total");
+        let refused = if refused.is_present() { refused.value() } else { 0 };
+        (refused, page.counter("citadel_gpu_kmsg_records_lost_total").value())
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Other lines of the kernel may be lost among them, so that the sum can be more.
+    while seen().0 + seen().1 < u64::from(LINES) {
+        assert!(Instant::now() < deadline, "refused and lost: {:?} of {LINES}", seen());
+        pause(100);
+    }
+    let (refused, lost) = seen();
+    println!("{refused} refused, {lost} lost");
+    assert!(refused > 0 && refused <= u64::from(LINES), "{refused}");
+    let page = page();
+    assert!(!page.counter("citadel_gpu_xid_errors_total").is_present(), "{page}");
+    assert_eq!(page.counter("citadel_gpu_xid_lines_refused_total").by(["reason"]).len(), 1, "{page}");
+    let warned = limited.agent.log().lines().filter(|line| line.contains("reads like an Xid")).count();
+    assert_eq!(warned, 1, "{}", limited.agent.log());
+    limited.assert_survived("20,000 forged Xids", 64 << 20);
+}
+
+/// Mounts nothing: tmpfs knows no such option, and says so in the kernel's log.
+fn assert_refused_mount(folder: &Path, option: &str) {
+    let [kind, folder, option] =
+        [OsStr::new("tmpfs"), folder.as_os_str(), OsStr::new(option)].map(|it| CString::new(it.as_bytes()).unwrap());
+    // SAFETY: strings that end with 0; the kernel copies them.
+    let result = unsafe { libc::mount(kind.as_ptr(), folder.as_ptr(), kind.as_ptr(), 0, option.as_ptr().cast()) };
+    assert_eq!((result, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EINVAL)), "{option:?}");
 }

@@ -16,6 +16,7 @@ pub struct Setup {
     pub(super) relays: bool,
     pub(super) no_programs: bool,
     pub(super) nobody: bool,
+    pub(super) nvml: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
 }
 
@@ -75,6 +76,13 @@ impl Setup {
         self
     }
 
+    /// Makes the agent expect GPUs, through the NVML at this path: so it follows the kernel's log for Xid errors.
+    #[must_use]
+    pub fn nvml_library(mut self, path: PathBuf) -> Self {
+        self.nvml = Some(path);
+        self
+    }
+
     /// Leaves the kernel alone.
     #[must_use]
     pub fn without_programs(mut self) -> Self {
@@ -126,6 +134,9 @@ impl Setup {
         } else {
             "ebpf: { syscall_form: raw_tp }\n"
         };
+        if let Some(path) = &self.nvml {
+            yaml += &format!("gpu: {{ nvml_library: \"{}\" }}\n", path.display());
+        }
         yaml
     }
 }
