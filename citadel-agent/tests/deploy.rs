@@ -167,6 +167,7 @@ fn promtool_and_amtool_take_the_configurations() {
     let file = |name: &str| deploy().join(name).to_str().unwrap().to_owned();
     run("promtool", &["check", "config", &file("prometheus/prometheus.yml")], "prometheus");
     run("promtool", &["check", "rules", &file("prometheus/agent-down.rules.yml")], "prometheus");
+    run("promtool", &["check", "rules", &file("prometheus/citadel-recording.rules.yml")], "prometheus");
     run("amtool", &["check-config", &file("alertmanager/alertmanager.yml")], "prometheus-alertmanager");
 }
 
@@ -178,4 +179,50 @@ fn alertmanager_names_rules_that_exist() {
     for name in text.split("alertname=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
         assert!(rules.contains(&format!("alert: \"{name}\"")), "there is no rule {name}");
     }
+}
+
+/// Ten requests whose first token took the engine 0.2 s and the wire 0.25 s, and one model of which only the wire is known.
+#[test]
+fn the_frontends_delay_is_the_difference_of_two_means() {
+    let rules = deploy().join("prometheus/citadel-recording.rules.yml");
+    let text = fs::read_to_string(&rules).unwrap();
+    for expression in text.lines().map(str::trim).filter(|line| line.contains("rate(citadel_")) {
+        let (metrics, _) = promql::names(expression.trim_start_matches(['/', '(', ' ']));
+        for (name, labels) in metrics.iter().filter(|(name, _)| !name.starts_with("citadel:")) {
+            let base = name.strip_suffix("_sum").or_else(|| name.strip_suffix("_count")).unwrap_or(name);
+            let (desc, _) = metric(base).unwrap_or_else(|| panic!("{base} is not in the catalogue"));
+            assert!(labels.iter().all(|label| desc.labels.contains(&label.as_str())), "{name}: {labels:?}");
+        }
+    }
+    let series = |name: &str, labels: &str, step: f64| {
+        let own = format!("{name}{{instance=\"h\", job=\"j\", model=\"m\", port=\"11400\"{labels}}}");
+        serde_json::json!({"series": own, "values": format!("0+{step}x20")})
+    };
+    let labels = "{instance=\"h\", job=\"j\", model=\"m\", port=\"11400\"}";
+    let tests = serde_json::json!({
+        "rule_files": [rules.canonicalize().unwrap()],
+        "evaluation_interval": "1m",
+        "tests": [{
+            "interval": "1m",
+            "input_series": [
+                series("citadel_engine_phase_seconds_total", ", engine=\"vllm\", phase=\"first_token\"", 2.0),
+                series("citadel_engine_phases_total", ", engine=\"vllm\", phase=\"first_token\"", 10.0),
+                series("citadel_engine_phase_seconds_total", ", engine=\"vllm\", phase=\"queue\"", 50.0),
+                series("citadel_engine_phases_total", ", engine=\"vllm\", phase=\"queue\"", 10.0),
+                series("citadel_model_time_to_first_token_seconds_sum", ", endpoint=\"chat_completions\"", 1.5),
+                series("citadel_model_time_to_first_token_seconds_count", ", endpoint=\"chat_completions\"", 6.0),
+                series("citadel_model_time_to_first_token_seconds_sum", ", endpoint=\"completions\"", 1.0),
+                series("citadel_model_time_to_first_token_seconds_count", ", endpoint=\"completions\"", 4.0),
+            ],
+            "promql_expr_test": [{
+                "expr": "round(citadel:frontend_delay_seconds:mean5m * 1000)",
+                "eval_time": "15m",
+                "exp_samples": [{"labels": labels, "value": 50}],
+            }],
+        }],
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.yml");
+    fs::write(&path, tests.to_string()).unwrap();
+    run("promtool", &["test", "rules", path.to_str().unwrap()], "prometheus");
 }

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
+use citadel_agent::config::resolved::probing::{Access, HealthEndpoints, Own};
+use citadel_agent::discovery::engine::Engine;
 use citadel_agent::discovery::inventory::{Inventory, Model};
 use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::ebpf::families::Families;
@@ -18,12 +20,10 @@ use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::Page;
-use citadel_agent::metrics::foreign::{self, ForeignError, Limits};
 use citadel_agent::metrics::format::Format;
 use citadel_agent::sources::apart::Readers;
 use citadel_agent::sources::health::{Announce, Probes};
 use citadel_agent::sources::{self, Health, Memory, Origin};
-use proptest::prelude::*;
 use support::text::{Parsed, parse};
 
 /// What a vLLM says of itself, shortened, and some that the agent says as well.
@@ -50,6 +50,8 @@ struct Server {
     port: u16,
     /// Paths that were asked, with the client's address.
     asked: Arc<Mutex<Vec<(String, SocketAddr)>>>,
+    /// The heads of the requests.
+    heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -61,16 +63,18 @@ impl Server {
         let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (log, heads_log, answer) = (Arc::clone(&asked), Arc::clone(&heads), Arc::new(answer));
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                let (log, heads, answer) = (Arc::clone(&log), Arc::clone(&heads_log), Arc::clone(&answer));
                 thread::spawn(move || {
                     let mut line = String::new();
                     let mut reader = BufReader::new(stream.try_clone().unwrap());
                     _ = reader.read_line(&mut line);
                     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
                     while reader.read_line(&mut line).is_ok_and(|length| length > 2) {}
+                    heads.lock().unwrap().push(line);
                     log.lock().unwrap().push((path.clone(), stream.peer_addr().unwrap()));
                     if answer(&path, &mut stream).is_none() {
                         thread::sleep(Duration::from_secs(60));
@@ -78,7 +82,7 @@ impl Server {
                 });
             }
         });
-        Self { port, asked }
+        Self { port, asked, heads }
     }
 
     /// A server of whom all is well, with this metrics page.
@@ -86,12 +90,17 @@ impl Server {
         Self::start(move |path, stream| {
             let body = match path {
                 "/health" => "",
-                "/v1/models" => r#"{"object":"list","data":[{"id":"microsoft/Phi-3"}]}"#,
+                "/v1/models" => r#"{"object":"list","data":[{"id":"microsoft/Phi-3","owned_by":"vllm"}]}"#,
+                "/version" => r#"{"version":"0.32.0"}"#,
                 "/metrics" => metrics,
                 _ => return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").ok(),
             };
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()
         })
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(|(path, _)| path.clone()).collect()
     }
 
     fn label(&self) -> String {
@@ -104,6 +113,7 @@ fn probes(servers: &[&Server], relay: bool, announce: Announce) -> Probes {
     let mut models = Config::default().models;
     models.health_interval = Duration::from_millis(100);
     models.health_timeout = Duration::from_millis(700);
+    models.health_endpoints = HealthEndpoints::Listed(["/health", "/v1/models", "/metrics"].map(str::to_owned).into());
     models.relay = relay;
     let mut probes = Probes::new(&models, announce);
     probes.set_ports(&servers.iter().map(|server| server.port).collect());
@@ -193,7 +203,7 @@ async fn each_failure_is_told_and_none_keeps_another_from_its_answer() {
     let half = Server::start(|_, stream| write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").ok());
     let closed = {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        Server { port, asked: Arc::default() }
+        Server { port, asked: Arc::default(), heads: Arc::default() }
     };
     let servers = [&well, &loading, &redirecting, &silent, &nonsense, &half, &closed];
     let probes = probes(&servers, false, quiet());
@@ -210,10 +220,10 @@ async fn each_failure_is_told_and_none_keeps_another_from_its_answer() {
     assert!(redirecting.asked.lock().unwrap().iter().all(|(path, _)| path != "/elsewhere"));
 }
 
-/// The page of probes of one port that nobody answers, where discovery says whether a server listens.
-fn refused(probes: &Probes, port: u16, listens: bool) -> Parsed {
+/// The model on a port, as discovery has found it.
+fn model(port: u16, listens: bool, engine: Option<Engine>) -> Inventory {
     let model = Model {
-        name: "phi3".to_owned(),
+        name: format!("port-{port}"),
         port,
         listens,
         pids: BTreeSet::new(),
@@ -222,20 +232,24 @@ fn refused(probes: &Probes, port: u16, listens: bool) -> Parsed {
         unit: None,
         cgroup: None,
         served: None,
+        engine,
     };
-    parse(&text(page_with(probes, &Inventory { models: vec![model] }), Format::Text))
+    Inventory { models: vec![model] }
 }
 
 #[tokio::test]
 async fn a_server_that_is_out_of_reach_is_not_called_down() {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let nobody = Server { port, asked: Arc::default() };
+    let nobody = Server { port, asked: Arc::default(), heads: Arc::default() };
     let probes = probes(&[&nobody], false, quiet());
     until(&probes, "the refusal", |page| value(page, &nobody, "citadel_model_up", &[]) == Some(0.0)).await;
-    let labels = [("model", "phi3"), ("port", &*port.to_string())];
-    assert_eq!(refused(&probes, port, false).value("citadel_model_up", &labels), Some(0.0));
+    let up = |listens| {
+        let page = parse(&text(page_with(&probes, &model(port, listens, None)), Format::Text));
+        value(&page, &nobody, "citadel_model_up", &[])
+    };
+    assert_eq!(up(false), Some(0.0));
     // In a container's own network, say.
-    assert_eq!(refused(&probes, port, true).value("citadel_model_up", &labels), None);
+    assert_eq!(up(true), None);
 }
 
 #[tokio::test]
@@ -335,80 +349,90 @@ async fn garbage_and_a_body_without_end_cost_nothing_and_are_said() {
     assert!(page.kind.contains_key("vllm:num_requests_running"));
 }
 
-const LIMITS: Limits = Limits { samples: 5, labels: 2, text: 20, memory: 1 << 20 };
+/// Probes one server as by default, with access of its own.
+fn by_default(server: &Server, engine: Option<Engine>, access: Access) -> Probes {
+    let mut models = Config::default().models;
+    models.health_interval = Duration::from_millis(50);
+    models.own.insert(server.label(), Own { access, ..Own::default() });
+    let mut probes = Probes::new(&models, quiet());
+    probes.set_models(&model(server.port, true, engine));
+    probes
+}
 
-#[test]
-fn pages_are_bounded_and_wrong_ones_refused_whole() {
-    let error = |page: &str| foreign::parse(page, LIMITS).unwrap_err();
-    let many: String = (0..6).map(|i| format!("a{i} 1\n")).collect();
-    assert_eq!(error(&many), ForeignError::TooMuch { what: "samples", limit: 5 });
-    assert!(matches!(error("a{b=\"1\",c=\"2\",d=\"3\"} 1\n"), ForeignError::TooMuch { limit: 2, .. }));
-    assert!(matches!(error("a{b=\"123456789012345678901\"} 1\n"), ForeignError::TooMuch { limit: 20, .. }));
-    assert!(matches!(error("a12345678901234567890 1\n"), ForeignError::TooMuch { limit: 20, .. }));
-    assert_eq!(error("a 1\na 2\n"), ForeignError::Duplicate { line: 2 });
-    for line in [
-        "a",
-        "a x",
-        "1a 1",
-        "a{b=1} 1",
-        "a{b=\"1\" 1",
-        "a{b=\"1\"c=\"2\"} 1",
-        "a{b=\"1\",b=\"2\"} 1",
-        "{} 1",
-        "a{b=\"\\",
-        "a 1 soon",
+fn state(page: &Parsed, server: &Server) -> Option<String> {
+    let is = |state: &&str| value(page, server, "citadel_model_state", &[("state", state)]) == Some(1.0);
+    ["up", "down", "unauthorised"].iter().find(|state| is(state)).map(|state| (*state).to_owned())
+}
+
+#[tokio::test]
+async fn by_default_a_known_engine_is_asked_for_its_health_and_its_version_once() {
+    let server = Server::well(VLLM);
+    let probes = by_default(&server, None, Access::default());
+    let page =
+        until(&probes, "several rounds", |_| server.paths().iter().filter(|path| *path == "/health").count() > 3);
+    let page = page.await;
+    assert_eq!(state(&page, &server).as_deref(), Some("up"));
+    let paths = server.paths();
+    // Who it is was not known before it had been asked.
+    assert_eq!(paths[..2], ["/v1/models", "/metrics"]);
+    assert_eq!(paths.iter().filter(|path| *path == "/version").count(), 1);
+    let engine = [("engine", "vllm")];
+    let labels = [("engine", "vllm"), ("version", "0.32.0")];
+    assert_eq!(value(&page, &server, "citadel_engine_info", &labels), Some(1.0));
+    assert_eq!(value(&page, &server, "citadel_engine_requests_running", &engine), Some(2.0));
+    let prompt = [("engine", "vllm"), ("kind", "prompt")];
+    assert_eq!(value(&page, &server, "citadel_engine_tokens_total", &prompt), Some(1.5e6));
+    assert_eq!(value(&page, &server, "citadel_engine_page_success", &[]), Some(1.0));
+    assert_eq!(value(&page, &server, "citadel_engine_page_bytes", &[]), Some(VLLM.len() as f64));
+    // What the server says that it serves is in the model's info as well.
+    let with = parse(&text(page_with(&probes, &model(server.port, true, None)), Format::Text));
+    let info = with.samples.keys().find(|(name, _)| name == "citadel_model_info").unwrap();
+    assert_eq!(info.1["served_model"], "microsoft/Phi-3");
+}
+
+/// litellm's `/health` sends a completion to each backend, and SGLang's generates a token.
+#[tokio::test]
+async fn by_default_no_server_is_asked_what_costs_it_work() {
+    let answer = |path: &str, stream: &mut TcpStream| match path {
+        "/v1/models" => write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{}}").ok(),
+        "/metrics" => write!(stream, "HTTP/1.1 307 X\r\nLocation: /metrics/\r\nContent-Length: 0\r\n\r\n").ok(),
+        _ => write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok(),
+    };
+    for (engine, must) in [
+        (Some(Engine::LiteLlm), &["/health/liveliness", "/v1/models", "/metrics/"][..]),
+        (Some(Engine::SgLang), &["/v1/models", "/metrics"]),
+        (None, &["/v1/models", "/metrics"]),
     ] {
-        assert_eq!(error(&format!("b 1\n{line}\n")), ForeignError::Syntax { line: 2 }, "{line}");
-    }
-    for line in [
-        "a 1 1600000000",
-        "a{} 1",
-        "a{b=\"1\",} 1",
-        "a 1 # {trace=\"x\"} 2",
-        "a NaN",
-        "a +Inf",
-        "a -Inf",
-        "a 0x",
-        "\u{feff}",
-    ] {
-        let taken = foreign::parse(line, LIMITS).is_ok();
-        assert_eq!(taken, !["a 0x", "\u{feff}"].contains(&line), "{line}");
+        let server = Server::start(answer);
+        let probes = by_default(&server, engine, Access::default());
+        let page = until(&probes, "three rounds", |_| server.paths().len() > 3 * must.len()).await;
+        assert_eq!(state(&page, &server).as_deref(), Some("up"), "{engine:?}");
+        assert_eq!(
+            server.paths().into_iter().collect::<BTreeSet<_>>(),
+            must.iter().map(|&path| path.to_owned()).collect()
+        );
     }
 }
 
-proptest! {
-    #[test]
-    fn what_is_passed_on_is_what_was_said(
-        samples in prop::collection::btree_map(
-            ("[a-z:_][a-z0-9:_]{0,8}", prop::collection::btree_map("[a-z_][a-z0-9_]{0,5}", "\\PC{0,9}|[\"\\\\{},=]{0,4}", 0..3)),
-            prop::num::f64::NORMAL | prop::num::f64::ZERO, 0..12,
-        ),
-    ) {
-        let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let page: String = samples.iter().map(|((name, labels), value)| {
-            let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
-            format!("{name}{{{}}} {value}\n", labels.join(","))
-        }).collect();
-        let limits = Limits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
-        let mut families = foreign::parse(&page, limits).unwrap();
-        foreign::label(&mut families, "port", "11400");
-        let mut whole = Page::default();
-        foreign::merge(&mut whole.foreign, families);
-        for format in [Format::Text, Format::OpenMetrics] {
-            let parsed = parse(&text(whole.clone(), format));
-            for ((name, labels), value) in &samples {
-                let mut labels = labels.clone();
-                if let Some(theirs) = labels.insert("port".to_owned(), "11400".to_owned()) {
-                    labels.insert("exported_port".to_owned(), theirs);
-                }
-                let found = parsed.samples.get(&(name.clone(), labels));
-                prop_assert_eq!(found, Some(value), "{} in {:?}", name, format);
-            }
-        }
+#[tokio::test]
+async fn a_server_that_wants_a_key_is_neither_up_nor_down_and_gets_the_key_that_is_configured() {
+    let server = Server::start(|_, stream| write!(stream, "HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n").ok());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let headers = [("x-tenant".to_owned(), "ops".to_owned())].into();
+    let access = Access { api_key_file: Some(file.clone()), headers, ..Access::default() };
+    let probes = by_default(&server, None, access);
+    let page = until(&probes, "a state", |page| state(page, &server).is_some()).await;
+    assert_eq!(state(&page, &server).as_deref(), Some("unauthorised"));
+    assert_eq!(value(&page, &server, "citadel_model_up", &[]), None);
+    for head in server.heads.lock().unwrap().iter() {
+        assert!(head.contains("authorization: Bearer s3cret\r\n") && head.contains("x-tenant: ops\r\n"), "{head}");
     }
-
-    #[test]
-    fn nothing_that_a_server_says_makes_the_reader_panic(page in "\\PC{0,80}|[a-z{}=\"\\\\ \n#0-9.]{0,80}") {
-        _ = foreign::parse(&page, LIMITS);
-    }
+    // Without the key nothing is asked, and that is no outage of the server.
+    std::fs::remove_file(&file).unwrap();
+    let unasked =
+        |page: &Parsed| value(page, &server, "citadel_model_probe_status_code", &[("path", "/metrics")]).is_none();
+    let page = until(&probes, "a round without the key", unasked).await;
+    assert_eq!(state(&page, &server).as_deref(), Some("unauthorised"));
 }

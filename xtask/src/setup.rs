@@ -94,6 +94,12 @@ const NEEDS: &[Need] = &[
         how: How::Own { find: newer::find_prometheus, provide: newer::provide_prometheus },
     },
     Need {
+        name: "python3-prometheus-client",
+        why: "a reader of OpenMetrics that takes it by the letter",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("python3-prometheus-client", Known::Installed)),
+    },
+    Need {
         name: "prometheus-alertmanager",
         why: "a real Alertmanager receives, groups and resolves alerts",
         purpose: Purpose::Test,

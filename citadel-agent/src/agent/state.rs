@@ -162,7 +162,7 @@ impl State {
                 gpu.know(&self.inventory);
             }
             self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
-            self.probes.set_ports(&self.inventory.models.iter().map(|model| model.port).collect());
+            self.probes.set_models(&self.inventory);
             self.followed = Some(Arc::clone(&discovered));
         }
         discovered
@@ -223,6 +223,8 @@ impl App for Agent {
             "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
             "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
             "gpu": state.gpu.as_ref().map(Gpu::status),
+            // Ports with connections of which the programs read no request: docs/tls.md.
+            "encrypted": sources::processes::unread(&state.inventory, &state.families),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         })

@@ -41,14 +41,30 @@ keys! {
         "The configured models. Writing the key replaces the whole default; `{}` configures none.";
     "model_monitoring.discover": "`\"FIRST-LAST\"`, one port, or `none`", r#""11400-11500""#,
         "Ports on which a new listener is measured without being configured.";
-    "model_monitoring.health_endpoints": "list of at most 16 paths", "[/health, /v1/models, /metrics]",
-        "Paths that the health probes ask of each model; `[]` probes none.";
+    "model_monitoring.health_endpoints": "`auto`, or a list of at most 16 paths", "auto",
+        "Paths that the health probes ask of each model. `auto` asks only what the server is known to answer without work; a list is asked as it is written; `[]` probes none.";
     "model_monitoring.health_interval": "duration, 100ms to 24h", "15s", "How often they ask.";
     "model_monitoring.health_timeout": "duration, 100ms to 24h", "5s", "How long an answer may take.";
+    "model_monitoring.engine_metrics": "`true` or `false`", "true",
+        "Whether the engines' metrics pages, among the paths that are asked, become `citadel_engine_*`.";
     "model_monitoring.relay": "`true` or `false`", "false",
-        "Whether the models' own `/metrics` are passed on, with the labels `model` and `port`. All pages together may take 16 MiB of memory (some 20 models of vLLM); the largest give way, and `citadel_model_relay_success` is 0 for them.";
+        "Whether the models' own `/metrics` are passed on as well, whole, with the labels `model` and `port`. All pages together may take 16 MiB of memory (some 20 models of vLLM); the largest give way, and `citadel_model_relay_success` is 0 for them.";
     "model_monitoring.ask_for_names": "`true` or `false`", "true",
         "Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.";
+    "model_monitoring.models.*.health_endpoints": "`auto`, or a list of at most 16 paths", "",
+        "Other paths for the model of this name, or on the port of this number. Absent here and below: as for all models.";
+    "model_monitoring.models.*.health_interval": "duration, 100ms to 24h", "", "Another interval.";
+    "model_monitoring.models.*.health_timeout": "duration, 100ms to 24h", "", "Another timeout.";
+    "model_monitoring.models.*.scheme": "`auto`, `http` or `https`", "auto",
+        "Whether the server speaks TLS; `auto` finds out.";
+    "model_monitoring.models.*.server_name": "host name or IP address", "",
+        "The name by which the server is asked, and that its certificate must be for; absent: `localhost`.";
+    "model_monitoring.models.*.ca_file": "absolute path", "", "CA certificates to trust, PEM.";
+    "model_monitoring.models.*.certificate_file": "absolute path", "",
+        "The server's own certificate, PEM: no other is accepted.";
+    "model_monitoring.models.*.api_key_file": "absolute path", "",
+        "File that holds an API key, read for each request and sent as a bearer token. Over TLS it is sent only to a server whose certificate is verified: by one of the two above, else by the host's CAs.";
+    "model_monitoring.models.*.headers": "mapping of header fields to values", "{}", "Further header fields of the probes.";
     "remote_monitoring.enabled": "`true` or `false`", "false", "Whether anything is sent to the dev-ops server.";
     "remote_monitoring.dev_ops_server": "host name or IP address", "",
         "The dev-ops server. Required when `enabled` is `true`.";

@@ -1,6 +1,7 @@
 //! A [`Config`] -> YAML that resolves to an equal one.
 
 mod alerts;
+mod probing;
 
 pub use alerts::selector as selector_text;
 
@@ -49,11 +50,7 @@ pub fn print(config: &Config) -> String {
         Some(range) => yaml.value(1, "discover", quote(&format!("{}-{}", range.start(), range.end()))),
         None => yaml.value(1, "discover", "none"),
     }
-    yaml.list(1, "health_endpoints", &models.health_endpoints);
-    yaml.value(1, "health_interval", duration(models.health_interval));
-    yaml.value(1, "health_timeout", duration(models.health_timeout));
-    yaml.value(1, "relay", models.relay);
-    yaml.value(1, "ask_for_names", models.ask_for_names);
+    probing::print(&mut yaml, models);
 
     print_remote_write(&mut yaml, remote_write);
 

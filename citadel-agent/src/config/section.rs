@@ -42,6 +42,23 @@ impl<'a> Section<'a> {
 
     /// The sections below `name`, each with the name that the file gives it; the table has their keys below `name.*`.
     pub(super) fn named(&self, name: &str, mistakes: &mut Mistakes) -> Vec<(String, Section<'a>)> {
+        let plain = |name: &str| {
+            let letters = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+            match letters && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+                true => Ok(()),
+                false => Err(format!("{} is not a name: letters, digits, _ and -", quoted(name))),
+            }
+        };
+        self.named_as(name, plain, mistakes)
+    }
+
+    /// The same, where other names are allowed; `check` says what is wrong with one.
+    pub(super) fn named_as(
+        &self,
+        name: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+        mistakes: &mut Mistakes,
+    ) -> Vec<(String, Section<'a>)> {
         let Some((path, node)) = self.node(name).filter(|(_, node)| !matches!(kind(node), Kind::Null)) else {
             return Vec::new();
         };
@@ -49,10 +66,7 @@ impl<'a> Section<'a> {
         let mut sections = Vec::new();
         for entry in entries(&path, node, "a mapping of names to their settings", mistakes).unwrap_or_default() {
             let path = join(&path, &entry.key);
-            if !entry.key.starts_with(|c: char| c.is_ascii_alphanumeric())
-                || !entry.key.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-            {
-                let message = format!("{} is not a name: letters, digits, _ and -", quoted(&entry.key));
+            if let Err(message) = check(&entry.key) {
                 mistakes.push(entry.key_pos, &path, message);
             }
             let mut section = Self::open(&path, &table, Some(&entry.value), mistakes);

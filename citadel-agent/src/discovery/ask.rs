@@ -154,9 +154,18 @@ fn is_whole(answer: &[u8]) -> bool {
     split(answer).is_some_and(|(_, length, body)| length.is_some_and(|length| body.len() >= length))
 }
 
-/// The first name in a list of models, the body that `/v1/models` is answered with (OpenAI's API). It is read as far as that
-/// name: what follows may be missing, because a router's list is longer than what is read of an answer.
-pub(crate) fn first_model(body: &[u8]) -> Option<String> {
+/// A model of a list.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Listed {
+    /// Its name.
+    pub(crate) id: String,
+    /// `owned_by`, where most engines say who they are.
+    pub(crate) owner: Option<String>,
+}
+
+/// The first model in a list, the body that `/v1/models` is answered with (OpenAI's API). It is read as far as that
+/// model: what follows may be missing, because a router's list is longer than what is read of an answer.
+pub(crate) fn first_model(body: &[u8]) -> Option<Listed> {
     let mut found = None;
     // It ends in an error where the body is cut off, and is then read as far as that.
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -165,7 +174,7 @@ pub(crate) fn first_model(body: &[u8]) -> Option<String> {
 }
 
 /// The object with the list in it.
-struct List<'a>(&'a mut Option<String>);
+struct List<'a>(&'a mut Option<Listed>);
 
 impl<'de> Visitor<'de> for List<'_> {
     type Value = ();
@@ -186,7 +195,7 @@ impl<'de> Visitor<'de> for List<'_> {
 }
 
 /// The list.
-struct Models<'a>(&'a mut Option<String>);
+struct Models<'a>(&'a mut Option<Listed>);
 
 impl<'de> DeserializeSeed<'de> for Models<'_> {
     type Value = ();
@@ -207,8 +216,10 @@ impl<'de> Visitor<'de> for Models<'_> {
         #[derive(serde::Deserialize)]
         struct Model {
             id: String,
+            owned_by: Option<serde_json::Value>,
         }
-        *self.0 = models.next_element::<Model>()?.map(|model| model.id);
+        let owner = |model: &Model| model.owned_by.as_ref()?.as_str().map(str::to_owned);
+        *self.0 = models.next_element::<Model>()?.map(|model| Listed { owner: owner(&model), id: model.id });
         while models.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
@@ -219,7 +230,7 @@ impl<'de> Visitor<'de> for Models<'_> {
 pub fn parse(answer: &[u8]) -> Said {
     match split(answer) {
         Some((200, _, body)) => {
-            let name = first_model(body).and_then(|name| tidy(&name));
+            let name = first_model(body).and_then(|model| tidy(&model.id));
             name.map_or(Said::Nothing, Said::Name)
         }
         // llama.cpp answers 503 while it loads.

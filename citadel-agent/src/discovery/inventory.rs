@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::engine::Engine;
 use super::name;
 use super::server::Server;
 use crate::config::resolved::Models;
@@ -38,6 +39,8 @@ pub struct Model {
     pub cgroup: Option<PathBuf>,
     /// What the server itself calls its model: on its command line, or when it was asked.
     pub served: Option<String>,
+    /// Which engine it is, by its command line.
+    pub engine: Option<Engine>,
 }
 
 impl Inventory {
@@ -58,6 +61,7 @@ impl Inventory {
             unit: server.and_then(|server| Some(server.unit.as_ref()?.name.clone())),
             cgroup: server.and_then(|server| server.cgroup.clone()),
             served: server.and_then(Server::served).map(str::to_owned),
+            engine: server.and_then(|server| server.engine),
         };
         Self { models: found.into_iter().map(model).collect() }
     }

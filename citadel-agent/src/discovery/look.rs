@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::command;
+use super::engine::Engine;
 use super::holders::{Blind, Holders};
 use super::readers;
 use super::server::Server;
@@ -164,7 +165,9 @@ impl Looker {
         if let Some(Process { pid, .. }) = main {
             // What cannot be read stays unknown: it has ended, or the agent may not.
             server.exe = read_executable(&self.roots, pid).ok();
-            server.named = read_command_line(&self.roots, pid).ok().and_then(|line| command::model(&line));
+            if let Ok(line) = read_command_line(&self.roots, pid) {
+                (server.named, server.engine) = (command::model(&line), Engine::of_command(&line));
+            }
             server.unit = cgroup::read_cgroup(&self.roots, pid).ok().flatten().and_then(|cgroup| Unit::of(&cgroup));
         }
         server

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::engine::Engine;
 use super::unit::Unit;
 use crate::host::pid::Process;
 
@@ -28,6 +29,8 @@ pub struct Server {
     pub cgroup: Option<PathBuf>,
     /// The model's name by the main process's command line.
     pub named: Option<String>,
+    /// The engine by the main process's command line.
+    pub engine: Option<Engine>,
     /// The model's name by the server's own answer.
     pub answered: Option<String>,
 }

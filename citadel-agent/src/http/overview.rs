@@ -126,6 +126,25 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
         );
     }
     models.values(page, &LABELS, &[("up", "citadel_model_up"), ("in_flight", "citadel_model_requests_in_flight")]);
+    for series in series(page, "citadel_model_state").filter(|series| series.number() > 0.0) {
+        models.of(series, &LABELS).insert("state".to_owned(), json!(series.label("state")));
+    }
+    for (field, metric) in
+        [("running", "citadel_engine_requests_running"), ("waiting", "citadel_engine_requests_waiting")]
+    {
+        for series in series(page, metric) {
+            models.add(series, &LABELS, field);
+        }
+    }
+    for series in series(page, "citadel_engine_kv_cache_usage_ratio") {
+        models.of(series, &LABELS).insert("kv_cache".to_owned(), json!(series.number()));
+    }
+    // What no program can read into: who looks for latency here must be told why there is none.
+    let unread =
+        series(page, "citadel_model_connections_total").filter(|series| !series.label("protocol").starts_with("http1"));
+    for series in unread.filter(|series| series.number() > 0.0 && series.label("protocol") != "other") {
+        models.add(series, &LABELS, "unread_connections");
+    }
     for series in series(page, "citadel_model_requests_total") {
         models.add(series, &LABELS, "requests");
         // What is no status at all ("invalid") is an error as well.

@@ -68,6 +68,7 @@ mod tests {
             unit: None,
             cgroup: None,
             served: None,
+            engine: None,
         }
     }
 

@@ -6,6 +6,7 @@
 pub(crate) mod buckets;
 pub mod catalogue;
 pub mod docs;
+pub mod exposition;
 pub mod family;
 pub mod foreign;
 pub mod format;

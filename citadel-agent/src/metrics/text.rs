@@ -43,7 +43,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
             }
         }
     }
-    foreign::write(&page.foreign, dialect, &mut text);
+    foreign::blocks::write(&page.foreign, dialect, &mut text);
     if dialect == Dialect::OpenMetrics {
         text.push_str("# EOF\n");
     }

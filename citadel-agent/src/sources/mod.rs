@@ -3,6 +3,7 @@
 
 pub mod apart;
 mod discovery;
+pub mod engine;
 mod gpu;
 pub mod health;
 mod http;
@@ -10,7 +11,7 @@ mod models;
 pub mod parsers;
 mod probes;
 mod process;
-mod processes;
+pub mod processes;
 pub mod remote_write;
 mod sched;
 pub mod services;
@@ -112,6 +113,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "gpu_models", section: Section::Models, read: |origin, page, _| gpu::read_models(origin, page) },
     Source { name: "models", section: Section::Models, read: |origin, page, _| models::read(origin, page) },
     Source { name: "health", section: Section::Models, read: |origin, page, _| health::read(origin, page) },
+    Source { name: "engine", section: Section::Models, read: |origin, page, _| engine::read(origin, page) },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: |origin, page, _| processes::read(origin, page) },
     Source { name: "sched", section: Section::Models, read: |origin, page, _| sched::read(origin, page) },

@@ -1,10 +1,12 @@
 //! The models' processes: who they are, and what they use.
 
-use citadel_agent_common::abi::counter;
+use std::collections::BTreeMap;
+
+use citadel_agent_common::abi::{Protocol, counter};
 
 use super::models::PROTOCOLS;
 use super::{Origin, Outcome, Reading};
-use crate::discovery::inventory::Model;
+use crate::discovery::inventory::{Inventory, Model};
 use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
 use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
@@ -16,7 +18,10 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
         if model.listens {
-            add_info(page, labels, model, protocol(origin.families, model.port));
+            // What the server itself says, before its command line.
+            let served =
+                origin.probes.and_then(|probes| probes.served_model(model.port)).or_else(|| model.served.clone());
+            add_info(page, labels, model, &served.unwrap_or_default(), protocol(origin.families, model.port));
         }
         if let Some(usage) = origin.discovered.usage.get(&model.port) {
             add_usage(page, labels, usage);
@@ -25,13 +30,26 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     Ok(Outcome::Read)
 }
 
-fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, protocol: Option<&str>) {
+fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, served: &str, protocol: Option<&str>) {
     let pid = of.main.map(|pid| pid.to_string()).unwrap_or_default();
     let exe = of.exe.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let (unit, served) = (of.unit.as_deref().unwrap_or_default(), of.served.as_deref().unwrap_or_default());
+    let unit = of.unit.as_deref().unwrap_or_default();
     // Any user names files and cgroups as they like.
     let (exe, unit) = (escaped(&exe), escaped(unit));
     page.add(&INFO, [model, port, &unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
+}
+
+/// The ports with connections of TLS or HTTP/2, of which requests and latency are not measured, and how many there were.
+#[must_use]
+pub fn unread(inventory: &Inventory, families: &Families) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
+    let of_port = |port: u16| {
+        let stats = families.net.as_ref()?.model(families.slots.get(port)?)?;
+        let counts = PROTOCOLS.iter().filter(|(protocol, _)| matches!(protocol, Protocol::Tls | Protocol::Http2));
+        let counts = counts.map(|(protocol, name)| (*name, stats.counter(counter::PROTOCOLS + *protocol as usize)));
+        let counts: BTreeMap<_, _> = counts.filter(|(_, count)| *count > 0).collect();
+        (!counts.is_empty()).then_some(counts)
+    };
+    inventory.models.iter().filter_map(|model| Some((model.port.to_string(), of_port(model.port)?))).collect()
 }
 
 /// What most of a port's connections speak, once there was one.

@@ -78,6 +78,7 @@ impl Builder {
             unit: None,
             cgroup: None,
             served: None,
+            engine: None,
         });
         self
     }

@@ -50,6 +50,7 @@ impl Host {
             unit: None,
             cgroup: None,
             served: None,
+            engine: None,
         };
         let inventory = Inventory { models: vec![model] };
         let mut gpu = Gpu::start(&config.gpu, &roots).unwrap();

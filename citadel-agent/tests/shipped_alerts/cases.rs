@@ -16,6 +16,22 @@ const GPU: Series = ("citadel_gpu_up", "", Is(1.0));
 pub(super) const CASES: &[Case] = &[
     case("ModelDown", &[("citadel_model_up", "", Then(1.0, 0.0))], &[("citadel_model_up", "", Is(1.0))]),
     case(
+        "ModelUnauthorised",
+        &[("citadel_model_state", "state=unauthorised", Then(0.0, 1.0))],
+        &[("citadel_model_state", "state=unauthorised", Is(0.0)), ("citadel_model_state", "state=down", Is(1.0))],
+    ),
+    case(
+        "ModelLatencyEncrypted",
+        &[
+            ("citadel_model_connections_total", "protocol=tls", Grows(0.0, 0.0, 60.0)),
+            ("citadel_model_connections_total", "protocol=http2", Is(0.0)),
+        ],
+        &[
+            ("citadel_model_connections_total", "protocol=tls", Is(0.0)),
+            ("citadel_model_connections_total", "protocol=http1", Grows(0.0, 60.0, 60.0)),
+        ],
+    ),
+    case(
         "ModelFirstTokenSlow",
         &[("citadel_model_time_to_first_token_seconds", "", Takes(SECOND, 20 * SECOND))],
         &[("citadel_model_time_to_first_token_seconds", "", Takes(SECOND, 6 * SECOND))],

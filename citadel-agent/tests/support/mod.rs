@@ -21,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 use std::{env, fs};
 
+use citadel_agent::config::resolved::probing::HealthEndpoints;
 use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite, Services, Storage};
 use citadel_agent::http::{self, App, CollectError, Content, Dropped, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
@@ -161,11 +162,13 @@ pub fn config() -> Config {
         models: Models {
             ports: BTreeMap::from([(11403, "phi<3>".to_owned())]),
             discover: Some(11400..=11500),
-            health_endpoints: vec![],
+            health_endpoints: HealthEndpoints::Listed(vec![]),
             health_interval: Duration::from_secs(15),
             health_timeout: Duration::from_secs(5),
             relay: false,
+            engine_metrics: true,
             ask_for_names: true,
+            own: BTreeMap::new(),
         },
         remote: None,
         remote_write: RemoteWrite::default(),

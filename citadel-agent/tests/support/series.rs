@@ -43,7 +43,7 @@ struct Series {
 pub type Given<'a> = (&'static Desc, &'a [&'a str], Vec<Option<u32>>);
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 16] = [
+const LABELS: [(&str, &[&str]); 17] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),
@@ -54,7 +54,8 @@ const LABELS: [(&str, &[&str]); 16] = [
     ("sensor", &["gpu", "memory"]),
     ("xid", &["13", "79"]),
     ("reason", &["hw_slowdown", "idle"]),
-    ("state", &["failed", "active"]),
+    ("state", &["failed", "active", "unauthorised"]),
+    ("protocol", &["tls", "http1"]),
     ("kind", &["uncorrected", "failure"]),
     ("mountpoint", &["/", "/data"]),
     ("fstype", &["ext4"]),
@@ -87,8 +88,8 @@ impl World {
         behaviour: Behaviour,
     ) -> Self {
         let mut series = BTreeMap::new();
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for &(desc, around) in metrics.values() {
+            let mut random = Random::of(seed, desc.name);
             for labels in label_sets(desc) {
                 let values = values(desc, (around, counted), steps, behaviour, &mut random);
                 series.insert((desc.name, labels), Series { desc, values });
@@ -221,15 +222,17 @@ fn values(
     // than its neighbours, which is no property of the rules. So none is near zero.
     (0..20).for_each(|octave| (0..1000).for_each(|_| histogram.observe(1_000_000 << octave)));
     let pace = (2 + random.below(4)) as f64 / 2.0;
-    let mut regime = 0;
+    let (mut regime, mut held) = (0, None);
     let mut values = Vec::new();
     for step in 0..steps {
         if step % 37 == 0 {
             regime = random.below(4);
+            held = (random.below(4) == 0).then(|| random.below(2) as f64);
         }
         match desc.kind {
             Kind::Counter => {
-                if lively && random.below(150) == 0 {
+                // Versions also extrapolate otherwise where all that was seen is a first value and a reset.
+                if lively && random.below(150) == 0 && step != gap.end + 1 {
                     number = counted as f64;
                 }
                 let growth = [0, 1, 3, if lively { 900 } else { 30 }][regime];
@@ -245,6 +248,8 @@ fn values(
             _ if behaviour == Behaviour::Ebbing => {
                 number = (100.0 - 100.0 * pace * step as f64 / steps as f64).max(0.0);
             }
+            // A flag that stays, for rules that want that.
+            _ if held.is_some() => number = held.unwrap_or_default(),
             // Flags and counts, and now and then a slope.
             _ => {
                 number = match regime {
@@ -270,6 +275,12 @@ fn values(
 struct Random(u64);
 
 impl Random {
+    /// Of a metric, so that the values of one do not change with which others there are.
+    fn of(seed: u64, name: &str) -> Self {
+        let name = name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        Self(name.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

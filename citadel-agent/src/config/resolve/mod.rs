@@ -9,6 +9,7 @@ mod ebpf;
 mod gpu;
 mod host;
 mod list;
+mod probing;
 mod remote;
 mod remote_write;
 
@@ -19,9 +20,6 @@ use super::resolved::{Config, Endpoints, Local, Models};
 use super::section::{At, Section, convert_at, entries, list};
 use super::tree::Node;
 use super::value;
-
-/// Most paths that each model is probed for.
-const MAX_HEALTH_ENDPOINTS: usize = 16;
 
 /// Reads the whole tree; `None` when something is wrong, which is then among `mistakes`.
 pub(super) fn resolve(root: Option<&Node>, mistakes: &mut Mistakes) -> Option<Config> {
@@ -144,22 +142,23 @@ fn models(section: &Section<'_>, own: &OwnPorts, defaults: Models, mistakes: &mu
     if let Some(At { value: Some(range), pos }) = &discover {
         discovers_no_own_port(range, *pos, own, mistakes);
     }
-    let health_endpoints = match section.node("health_endpoints") {
-        None => Some(defaults.health_endpoints),
-        Some((path, node)) => list::distinct(&path, node, (MAX_HEALTH_ENDPOINTS, "paths"), value::probe_path, mistakes),
-    };
+    let health_endpoints = probing::endpoints(section, mistakes);
     let health_interval = section.read("health_interval", defaults.health_interval, value::interval, mistakes);
     let health_timeout = section.read("health_timeout", defaults.health_timeout, value::interval, mistakes);
     let relay = section.read("relay", defaults.relay, value::boolean, mistakes);
+    let engine_metrics = section.read("engine_metrics", defaults.engine_metrics, value::boolean, mistakes);
     let ask_for_names = section.read("ask_for_names", defaults.ask_for_names, value::boolean, mistakes);
+    let own = probing::own(section, mistakes);
     Some(Models {
         ports: ports?,
         discover: discover?.value,
-        health_endpoints: health_endpoints?,
+        health_endpoints: health_endpoints?.unwrap_or(defaults.health_endpoints),
         health_interval: health_interval?.value,
         health_timeout: health_timeout?.value,
         relay: relay?.value,
+        engine_metrics: engine_metrics?.value,
         ask_for_names: ask_for_names?.value,
+        own: own?,
     })
 }
 

@@ -5,6 +5,7 @@ pub mod alerts;
 mod ebpf;
 mod gpu;
 mod host;
+pub mod probing;
 mod remote;
 pub mod remote_write;
 
@@ -19,6 +20,7 @@ pub use alerts::Alerts;
 pub use ebpf::{CallForm, Ebpf};
 pub use gpu::{DcgmRelease, Gpu};
 pub use host::{Services, Storage};
+use probing::{HealthEndpoints, Own};
 pub(super) use remote::DEFAULT_PROMETHEUS_INTERVAL;
 pub use remote::Remote;
 pub use remote_write::RemoteWrite;
@@ -79,11 +81,13 @@ impl Default for Config {
             models: Models {
                 ports: ports.map(|(port, name)| (port, name.to_owned())).into(),
                 discover: Some(11400..=11500),
-                health_endpoints: ["/health", "/v1/models", "/metrics"].map(str::to_owned).into(),
+                health_endpoints: HealthEndpoints::Auto,
                 health_interval: Duration::from_secs(15),
                 health_timeout: Duration::from_secs(5),
                 relay: false,
+                engine_metrics: true,
                 ask_for_names: true,
+                own: BTreeMap::new(),
             },
             remote: None,
             remote_write: RemoteWrite::default(),
@@ -138,15 +142,19 @@ pub struct Models {
     /// Ports that are measured without being configured, as `port-N`.
     pub discover: Option<RangeInclusive<u16>>,
     /// Paths that the health probes ask.
-    pub health_endpoints: Vec<String>,
+    pub health_endpoints: HealthEndpoints,
     /// How often they ask.
     pub health_interval: Duration,
     /// How long an answer may take.
     pub health_timeout: Duration,
     /// Whether the models' own metrics are passed on.
     pub relay: bool,
+    /// Whether what the engines report of themselves is read.
+    pub engine_metrics: bool,
     /// Whether a server that nothing else names is asked what it serves.
     pub ask_for_names: bool,
+    /// What of single models is probed otherwise, by name or port.
+    pub own: BTreeMap<String, Own>,
 }
 
 impl Models {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::OPERATORS;
-use crate::config::resolved::{Access, Remote};
+use crate::config::resolved::probing::{self, HealthEndpoints, Own, Scheme};
+use crate::config::resolved::{Access, Models, Remote};
 use crate::config::{Config, load, parse, print, reload};
 
 fn ok(text: &str) -> Config {
@@ -31,8 +32,14 @@ fn the_operators_file_says_what_it_says() {
 }
 
 #[test]
-fn the_default_is_the_operators_file_with_nothing_sent_anywhere() {
-    assert_eq!(Config::default(), Config { remote: None, ..ok(OPERATORS) });
+fn the_default_is_the_operators_file_with_nothing_sent_anywhere_and_probes_that_cost_nothing() {
+    let operators = ok(OPERATORS);
+    let HealthEndpoints::Listed(paths) = &operators.models.health_endpoints else { panic!("it names them") };
+    assert_eq!(*paths, ["/health", "/v1/models", "/metrics"]);
+    let default = Config::default();
+    assert_eq!(default.models.health_endpoints, HealthEndpoints::Auto);
+    let models = Models { health_endpoints: HealthEndpoints::Auto, ..operators.models.clone() };
+    assert_eq!(default, Config { remote: None, models, ..operators });
     assert_eq!(load(None).unwrap(), Config::default());
 }
 
@@ -81,7 +88,7 @@ ebpf: { net: false, cgroup: /sys/fs/cgroup/unified }
     assert_eq!(config.local.collection_interval, Duration::from_millis(500));
     assert!(config.models.ports.is_empty());
     assert_eq!(config.models.discover, Some(12000..=12010));
-    assert!(config.models.health_endpoints.is_empty());
+    assert_eq!(config.models.health_endpoints, HealthEndpoints::Listed(vec![]));
     assert!(!config.ebpf.net);
     assert_eq!(config.ebpf.cgroup.unwrap().to_str(), Some("/sys/fs/cgroup/unified"));
 }
@@ -129,8 +136,9 @@ fn log_levels_in_any_case() {
 
 #[test]
 fn a_remote_section_that_is_not_enabled_sends_nothing() {
-    assert_eq!(ok(&OPERATORS.replace("enabled: true", "enabled: false")), Config::default());
-    assert_eq!(ok(&OPERATORS.replace("  enabled: true\n", "")), Config::default());
+    let unsent = Config { remote: None, ..ok(OPERATORS) };
+    assert_eq!(ok(&OPERATORS.replace("enabled: true", "enabled: false")), unsent);
+    assert_eq!(ok(&OPERATORS.replace("  enabled: true\n", "")), unsent);
 }
 
 #[test]
@@ -150,9 +158,57 @@ fn urls_of_both_schemes_and_address_families() {
     }
 }
 
+const PROBES: &str = "
+model_monitoring:
+  models:
+    phi3:
+      health_endpoints: [/health/liveliness]
+      health_interval: 60
+      scheme: https
+      certificate_file: /etc/vllm/cert.pem
+      api_key_file: /etc/citadel-agent/phi3.key
+      headers: {X-Tenant: ops}
+    11404: {health_endpoints: auto, health_timeout: 1s, ca_file: /etc/ca.pem, server_name: yi.test}
+";
+
+#[test]
+fn single_models_are_probed_otherwise() {
+    let own = ok(PROBES).models.own;
+    let phi3 = Own {
+        health_endpoints: Some(HealthEndpoints::Listed(vec!["/health/liveliness".to_owned()])),
+        health_interval: Some(Duration::from_secs(60)),
+        health_timeout: None,
+        access: probing::Access {
+            scheme: Scheme::Https,
+            certificate_file: Some("/etc/vllm/cert.pem".into()),
+            api_key_file: Some("/etc/citadel-agent/phi3.key".into()),
+            headers: [("x-tenant".to_owned(), "ops".to_owned())].into(),
+            ..probing::Access::default()
+        },
+    };
+    assert_eq!(own["phi3"], phi3);
+    let yi = &own["11404"];
+    assert_eq!((&yi.health_endpoints, yi.health_timeout), (&Some(HealthEndpoints::Auto), Some(Duration::from_secs(1))));
+    assert_eq!((yi.access.server_name.as_deref(), yi.access.ca_file.is_some()), (Some("yi.test"), true));
+    for (wrong, why) in [
+        ("headers: {Authorization: Bearer x}", "api_key_file"),
+        ("headers: {Host: x}", "the probe's own"),
+        ("headers: {'a b': x}", "header field's name"),
+        ("{scheme: http, ca_file: /a}", "no certificate to verify"),
+        ("{certificate_file: /a, ca_file: /a}", "one of two"),
+        ("health_endpoints: [health]", "does not start with '/'"),
+        ("health_endpoints: maybe", "a list of paths"),
+        ("scheme: tls", "one of auto, http, https"),
+    ] {
+        let body = if wrong.starts_with('{') { wrong.to_owned() } else { format!("{{{wrong}}}") };
+        let errors = parse("FILE", &format!("model_monitoring: {{models: {{phi3: {body}}}}}")).expect_err(wrong);
+        assert!(errors.to_string().contains(why), "{wrong}: {errors}");
+    }
+}
+
 #[test]
 fn what_is_printed_says_the_same() {
-    for config in [Config::default(), ok(OPERATORS)] {
+    for config in [Config::default(), ok(OPERATORS), ok(PROBES)] {
         assert_eq!(ok(&print(&config)), config);
     }
     // The shipped rules, which follow, have files of their own.

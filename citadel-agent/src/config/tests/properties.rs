@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tracing::Level;
 
 use super::OPERATORS;
+use crate::config::resolved::probing::{self, HealthEndpoints, Own, Scheme};
 use crate::config::resolved::{
     Access, CallForm, Config, DcgmRelease, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite, Services, Storage,
 };
@@ -129,6 +130,29 @@ fn storage() -> impl Strategy<Value = Storage> {
 }
 
 prop_compose! {
+    fn own()
+        (
+            paths in prop::option::of(prop::option::of(prop::collection::btree_set("/[!\"$-~]{0,20}", 0..3))),
+            health_interval in prop::option::of(interval()),
+            health_timeout in prop::option::of(interval()),
+            file in prop::option::of(path()),
+            pinned in any::<bool>(),
+            api_key_file in prop::option::of(path()),
+            server_name in prop::option::of("[a-z]{1,9}"),
+            headers in prop::collection::btree_map("x-[a-z]{1,9}", "[a-z]{1,3}[ -~]{0,9}", 0..3),
+        )
+    -> Own {
+        let listed = |paths: Option<BTreeSet<String>>| {
+            paths.map_or(HealthEndpoints::Auto, |paths| HealthEndpoints::Listed(paths.into_iter().collect()))
+        };
+        let (ca_file, certificate_file) = if pinned { (None, file) } else { (file, None) };
+        let scheme = if api_key_file.is_some() { Scheme::Https } else { Scheme::Auto };
+        let access = probing::Access { scheme, server_name, ca_file, certificate_file, api_key_file, headers };
+        Own { health_endpoints: paths.map(listed), health_interval, health_timeout, access }
+    }
+}
+
+prop_compose! {
     fn config()
         ((metrics_port, health_check_port, ports) in ports())
         (
@@ -144,14 +168,17 @@ prop_compose! {
             call_form in prop::sample::select(CallForm::ALL.to_vec()),
             cgroup in prop::option::of(path()),
             gpu in gpu(),
-            (health_interval, health_timeout, relay) in (interval(), interval(), any::<bool>()),
+            (health_interval, health_timeout, relay, engine_metrics, auto) in (interval(), interval(), any::<bool>(), any::<bool>(), any::<bool>()),
+            own in prop::collection::btree_map("[a-z0-9][a-z0-9._/-]{0,9}", own(), 0..3),
             storage in storage(),
             units in prop::collection::btree_set("[a-z@*?.:_-]{1,20}", 0..5),
         )
     -> Config {
-        let health_endpoints = health_endpoints.into_iter().collect();
-        let models =
-            Models { ports, discover, health_endpoints, health_interval, health_timeout, relay, ask_for_names };
+        let health_endpoints =
+            if auto { HealthEndpoints::Auto } else { HealthEndpoints::Listed(health_endpoints.into_iter().collect()) };
+        let models = Models {
+            ports, discover, health_endpoints, health_interval, health_timeout, relay, engine_metrics, ask_for_names, own,
+        };
         let services = Services { units: units.into_iter().collect() };
         let (alerts, ebpf) = (Config::default().alerts, Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup });
         Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts, storage, services }

@@ -204,6 +204,7 @@ macro_rules! fields {
 
 pub mod agent;
 pub mod dcgm;
+pub mod engine;
 pub mod gpu;
 pub mod hwmon;
 pub mod models;
@@ -218,6 +219,7 @@ pub fn all() -> impl Iterator<Item = &'static Desc> {
     let many =
         |tables: &'static [&'static [Field]]| tables.iter().flat_map(|table| table.iter().map(|field| &field.desc));
     one(models::TABLE)
+        .chain(one(engine::TABLE))
         .chain(one(gpu::TABLE))
         .chain(one(dcgm::TABLE))
         .chain(one(system::TABLE))

@@ -36,7 +36,9 @@ catalogue! {
     TCP_RETRANSMITS: Counter(Start) None "citadel_model_tcp_retransmits_total" ["model", "port"]
         "TCP segments that the host sent again on the model's connections.";
     MODEL_UP: Gauge None "citadel_model_up" ["model", "port"]
-        "1 if the model's /health says that all is well, or where it has no such page any other probed path; else 0.";
+        "1 if the model's path for health answers 2xx, or where it has none any other probed path; else 0. Absent while the server wants a key that the probes have not (401, 403): then neither is known, see citadel_model_state.";
+    MODEL_STATE: Gauge None "citadel_model_state" ["model", "port", "state"]
+        "1 for the state that the model's probes show, 0 for the others: up, down, unauthorised (401 or 403: set api_key_file).";
     PROBE_SUCCESS: Gauge None "citadel_model_probe_success" ["model", "port", "path"]
         "1 if the last probe of the path was answered with a status from 200 to 299, else 0. Redirects are not followed.";
     PROBE_DURATION: Gauge Seconds "citadel_model_probe_duration_seconds" ["model", "port", "path"]
@@ -45,6 +47,8 @@ catalogue! {
         "HTTP status of the last probe of the path; absent where there was no answer.";
     SERVED_MODEL: Gauge None "citadel_model_served_info" ["model", "port", "served_model"]
         "Always 1; the model that the server itself names at /v1/models.";
+    RELAY_DROPPED: Gauge None "citadel_model_relay_dropped_families" ["model", "port", "reason"]
+        "Families of the model's own metrics that are not passed on: more samples, memory, labels or text than is passed on, a duplicate series, a name or label that is the agent's or Prometheus' own.";
     RELAY_SUCCESS: Gauge None "citadel_model_relay_success" ["model", "port"]
         "1 if the model's own metrics are passed on, 0 if they cannot be; absent where that is not configured.";
     INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]

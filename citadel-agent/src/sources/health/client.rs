@@ -1,4 +1,4 @@
-//! One GET on a connection of its own, within a time and a size.
+//! One GET on a connection of its own, within a time and a size, in the clear or over TLS.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,11 +9,16 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, SERVER, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
 
+use crate::config::resolved::probing::Access;
+use crate::host::files::read_whole_text;
 use crate::host::sock_diag::{Listener, read_listeners};
 
 /// Is told of the two ends of a connection, ours first, before it is made, and gives what must live as long as it.
@@ -22,7 +27,7 @@ pub type Announce = Arc<dyn Fn(SocketAddr, SocketAddr) -> io::Result<Box<dyn Sen
 /// What is read of a body.
 pub(super) const MAX_BODY: usize = 2 << 20;
 
-/// What is kept of a list of models, whose first name is all that is wanted.
+/// What is kept of an answer of which only the beginning is wanted.
 const MAX_HEAD: usize = 64 << 10;
 
 /// What each answer that is kept whole may have for itself; what is beyond it shares [`MAX_SHARED`].
@@ -38,10 +43,13 @@ const STEP: usize = 64 << 10;
 /// Longest header that is read; the buffer of a connection is as large.
 const MAX_HEADER: usize = 32 << 10;
 
+/// Longest file with a key.
+const MAX_KEY: usize = 64 << 10;
+
 /// What is wanted of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Want {
-    /// That it comes; it is read and dropped.
+    /// That it comes; it is read and dropped, so that the server sees its answer taken.
     Nothing,
     /// How it begins.
     Head,
@@ -53,6 +61,8 @@ pub(super) enum Want {
 #[derive(Debug, Default)]
 pub(super) struct Body {
     pub(super) status: u16,
+    /// The header `Server`.
+    pub(super) server: Option<String>,
     /// What was wanted of it.
     pub(super) bytes: Vec<u8>,
     /// Whether there was more than is read.
@@ -97,6 +107,10 @@ pub(super) enum ClientError {
     Timeout(Duration),
     #[error("cannot connect: {0}")]
     Connect(#[from] io::Error),
+    #[error("no TLS: {0}")]
+    Tls(io::Error),
+    #[error("{0}")]
+    Key(io::Error),
     #[error("not HTTP: {0}")]
     Http(#[from] hyper::Error),
     #[error("not a request: {0}")]
@@ -108,68 +122,128 @@ impl ClientError {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
+
+    /// What a server that speaks TLS may do with a request in the clear.
+    pub(super) fn is_not_http(&self) -> bool {
+        matches!(self, Self::Http(_))
+    }
 }
 
-/// Asks a server on this host for a path. `shared` has [`MAX_SHARED`] permits.
-pub(super) async fn get(
-    port: u16,
-    path: &str,
-    want: Want,
-    timeout: Duration,
-    shared: &Arc<Semaphore>,
-    announce: &Announce,
-) -> Result<Body, ClientError> {
-    let exchange = exchange(port, path, want, shared, announce);
-    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ClientError::Timeout(timeout)))
+/// How a port is asked.
+pub(super) struct Client {
+    pub(super) port: u16,
+    pub(super) timeout: Duration,
+    pub(super) access: Access,
+    pub(super) announce: Announce,
+    /// Has [`MAX_SHARED`] permits.
+    pub(super) shared: Arc<Semaphore>,
 }
 
-async fn exchange(
-    port: u16,
-    path: &str,
-    want: Want,
-    shared: &Arc<Semaphore>,
-    announce: &Announce,
-) -> Result<Body, ClientError> {
-    // The guard of the announcement outlives the connection.
-    let (stream, _announced) = connect(server(port), announce).await?;
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_HEADER).handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(HOST, format!("localhost:{port}"))
-        .header(USER_AGENT, concat!("citadel-agent/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT, "text/plain;version=0.0.4, application/json;q=0.9, */*;q=0.1")
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let ask = async {
-        let mut response = sender.send_request(request).await?;
-        let (mut body, mut length) = (Body { status: response.status().as_u16(), ..Body::default() }, 0);
-        while let Some(frame) = response.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
-            length += data.len();
-            if length > MAX_BODY {
-                body.truncated = true;
-                break;
+/// What is asked, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) path: &'a str,
+    pub(super) want: Want,
+    /// `None`: in the clear.
+    pub(super) tls: Option<&'a TlsConnector>,
+}
+
+impl Client {
+    /// Asks the server on this host.
+    pub(super) async fn get(&self, question: Question<'_>) -> Result<Body, ClientError> {
+        let exchange = self.exchange(question);
+        tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(ClientError::Timeout(self.timeout)))
+    }
+
+    /// The name that the server is asked by.
+    fn server_name(&self) -> &str {
+        self.access.server_name.as_deref().unwrap_or("localhost")
+    }
+
+    async fn exchange(&self, question: Question<'_>) -> Result<Body, ClientError> {
+        let authorization = self.authorization()?;
+        // The guard of the announcement outlives the connection.
+        let (stream, _announced) = connect(server(self.port), &self.announce).await?;
+        let Some(tls) = question.tls else {
+            return self.ask(stream, question, authorization).await;
+        };
+        let name = ServerName::try_from(self.server_name().to_owned()).map_err(io::Error::other);
+        let stream = tls.connect(name.map_err(ClientError::Tls)?, stream).await.map_err(ClientError::Tls)?;
+        self.ask(stream, question, authorization).await
+    }
+
+    async fn ask(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        question: Question<'_>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Body, ClientError> {
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_HEADER).handshake(TokioIo::new(stream)).await?;
+        let mut request = Request::get(question.path)
+            .header(HOST, format!("{}:{}", self.server_name(), self.port))
+            .header(USER_AGENT, concat!("citadel-agent/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, "text/plain;version=0.0.4, application/json;q=0.9, */*;q=0.1")
+            .header(CONNECTION, "close")
+            .body(Empty::<Bytes>::new())?;
+        for (name, value) in &self.access.headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+                request.headers_mut().insert(name, value);
             }
-            body.take(&data, want, shared);
         }
-        Ok(body)
-    };
-    // The connection moves only while it is polled, and ends with the answer.
-    let mut connection = std::pin::pin!(connection);
-    let mut ask = std::pin::pin!(ask);
-    tokio::select! {
-        result = &mut ask => result,
-        ended = &mut connection => {
-            ended?;
-            ask.await
+        if let Some(value) = authorization {
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let ask = async {
+            let mut response = sender.send_request(request).await?;
+            let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let (mut body, mut length) = (Body { status: response.status().as_u16(), server, ..Body::default() }, 0);
+            while let Some(frame) = response.frame().await {
+                let Ok(data) = frame?.into_data() else { continue };
+                length += data.len();
+                if length > MAX_BODY {
+                    body.truncated = true;
+                    break;
+                }
+                body.take(&data, question.want, &self.shared);
+            }
+            Ok(body)
+        };
+        // The connection moves only while it is polled, and ends with the answer.
+        let mut connection = std::pin::pin!(connection);
+        let mut ask = std::pin::pin!(ask);
+        tokio::select! {
+            result = &mut ask => result,
+            ended = &mut connection => {
+                ended?;
+                ask.await
+            }
         }
     }
+
+    /// The key, read for each request, so that a new one needs no reload.
+    fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
+        let Some(file) = &self.access.api_key_file else { return Ok(None) };
+        let wrong = |error: &dyn std::fmt::Display| {
+            ClientError::Key(io::Error::other(format!("cannot read the API key from {}: {error}", file.display())))
+        };
+        let key = read_whole_text(file, MAX_KEY).map_err(|error| wrong(&error))?;
+        let mut value: HeaderValue =
+            format!("Bearer {}", key.trim()).parse().map_err(|_| wrong(&"it holds what no header can"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// The listening socket of a port's server, if the kernel shows it.
+pub(super) fn listener(port: u16) -> Option<Listener> {
+    read_listeners(|listening| listening == port).unwrap_or_default().into_iter().next()
 }
 
 /// Where a port's server listens; loopback where it does not, or where the kernel does not say.
 fn server(port: u16) -> SocketAddr {
-    let listeners = read_listeners(|listening| listening == port).unwrap_or_default();
-    listeners.first().map_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), Listener::server)
+    let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    listener(port).as_ref().map_or(loopback, Listener::server)
 }
 
 /// Connects from an address that is known before.

@@ -1,128 +1,213 @@
-//! Whether models answer: each configured path of each known port is asked on its interval, and a model's own metrics are passed
-//! on where that is wanted.
+//! Whether models answer: paths of each known port are asked on its interval. What the answers carry besides, the engine's
+//! metrics and the list of models, is kept for the sources that export it, and a model's own metrics are passed on where that is
+//! wanted.
 //!
 //! One task a port asks its paths one after the other, because a model server answers with a single thread, and leaves what it
 //! heard where scrapes find it.
 
 mod client;
+mod plan;
 mod probe;
+mod relay;
+mod task;
+mod tls;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
 
 pub use client::Announce;
-use client::{Body, MAX_SHARED, Want};
-use probe::{Answer, Verdict};
+use client::MAX_SHARED;
+use plan::Ask;
+use probe::{Answer, State, Verdict};
+use relay::Relayed;
 
+use super::engine::Known;
 use super::{Origin, Outcome, Reading};
 use crate::config::resolved::Models;
+use crate::config::resolved::probing::{Access, HealthEndpoints};
+use crate::discovery::engine::Engine;
+use crate::discovery::inventory::Inventory;
 use crate::metrics::catalogue::models::{
-    MODEL_UP, PROBE_DURATION, PROBE_STATUS_CODE, PROBE_SUCCESS, RELAY_SUCCESS, SERVED_MODEL,
+    MODEL_STATE, MODEL_UP, PROBE_DURATION, PROBE_STATUS_CODE, PROBE_SUCCESS, RELAY_DROPPED, RELAY_SUCCESS, SERVED_MODEL,
 };
 use crate::metrics::family::{Page, Value};
-use crate::metrics::foreign::{self, Families};
+use crate::metrics::foreign;
 
-/// A model's metrics page, and what is taken of it.
-const RELAY_PATH: &str = "/metrics";
-const RELAY_LIMITS: foreign::Limits = foreign::Limits { samples: 10_000, labels: 32, text: 4096, memory: 4 << 20 };
-
-/// Memory of all pages that are passed on together; a page of vLLM takes half a megabyte.
-const MAX_RELAYED: usize = 16 << 20;
-
-/// What the probes are to do.
+/// What the probes of one port are to do.
 #[derive(Clone, PartialEq, Debug)]
 struct Settings {
-    paths: Vec<String>,
+    /// The paths to ask; `None`: what the server answers without work.
+    endpoints: Option<Vec<String>>,
     interval: Duration,
     timeout: Duration,
+    access: Access,
     relay: bool,
+    engine_metrics: bool,
 }
 
-impl From<&Models> for Settings {
-    fn from(models: &Models) -> Self {
+impl Settings {
+    /// Those of a model: its own, by name or else by port, and for the rest those of all.
+    fn of(models: &Models, name: &str, port: u16) -> Self {
+        let own = models.own.get(name).or_else(|| models.own.get(&port.to_string())).cloned().unwrap_or_default();
+        let endpoints = match own.health_endpoints.unwrap_or_else(|| models.health_endpoints.clone()) {
+            HealthEndpoints::Auto => None,
+            HealthEndpoints::Listed(paths) => Some(paths),
+        };
         Self {
-            paths: models.health_endpoints.clone(),
-            interval: models.health_interval,
-            timeout: models.health_timeout,
+            endpoints,
+            interval: own.health_interval.unwrap_or(models.health_interval),
+            timeout: own.health_timeout.unwrap_or(models.health_timeout),
+            access: own.access,
             relay: models.relay,
+            engine_metrics: models.engine_metrics,
         }
     }
 }
 
+/// A port that is to be probed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Probed {
+    name: String,
+    /// The engine by its command line.
+    hint: Option<Engine>,
+}
+
 /// The probes of all ports; they end when this is dropped.
 pub struct Probes {
-    settings: Settings,
+    models: Models,
+    ports: BTreeMap<u16, Probed>,
     announce: Announce,
-    heard: Arc<Mutex<BTreeMap<u16, Heard>>>,
     /// The bytes that all answers under way share.
     shared: Arc<Semaphore>,
-    tasks: BTreeMap<u16, AbortHandle>,
+    heard: Arc<Shared>,
+    tasks: BTreeMap<u16, (Settings, AbortHandle)>,
 }
+
+/// What all ports' probes have heard.
+#[derive(Default)]
+struct Shared(Mutex<BTreeMap<u16, Heard>>);
 
 /// What a port's probes have heard.
 #[derive(Default)]
 struct Heard {
     /// By path.
     answers: BTreeMap<String, Answer>,
+    state: Option<State>,
+    /// Nobody listens, as far as the agent can reach.
+    refused: bool,
     served_model: Option<String>,
+    hint: Option<Engine>,
+    engine: Known,
     /// The model's own metrics, or that they cannot be passed on; `None`: that is not wanted, or was not tried yet.
     relayed: Option<Result<Relayed, ()>>,
 }
 
-/// A page to pass on.
-#[derive(Default)]
-struct Relayed {
-    families: Families,
-    /// What it takes, see [`foreign::memory`].
-    memory: usize,
+impl Heard {
+    /// Forgets what another server on the port has shown, but not how its last probe went: that is asked again at once.
+    fn forget(&mut self, hint: Option<Engine>) {
+        (self.served_model, self.relayed) = (None, None);
+        self.engine = Known { engine: hint, ..Known::default() };
+    }
+
+    /// Says how the model is, by the answers so far; `chosen`: by paths that the agent chose itself.
+    fn judge(&mut self, asks: &[Ask], chosen: bool) {
+        self.state = probe::state(asks, &self.answers, chosen);
+        self.refused = !self.answers.is_empty() && self.answers.values().all(|it| it.verdict == Verdict::Refused);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, Heard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Probes {
-    /// Probes as the configuration says; nothing before [`Probes::set_ports`]. `announce` is told of each connection before it is
+    /// Probes as the configuration says; nothing before [`Probes::set_models`]. `announce` is told of each connection before it is
     /// made, so that the kernel's programs leave it out.
     #[must_use]
     pub fn new(models: &Models, announce: Announce) -> Self {
+        let (models, ports, tasks) = (models.clone(), BTreeMap::new(), BTreeMap::new());
         let shared = Arc::new(Semaphore::new(MAX_SHARED));
-        Self { settings: models.into(), announce, heard: Arc::default(), shared, tasks: BTreeMap::new() }
+        Self { models, ports, announce, shared, heard: Arc::default(), tasks }
     }
 
     /// Probes as this configuration says from now on.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn set_config(&mut self, models: &Models) {
-        let settings = models.into();
-        if self.settings != settings {
-            let ports: BTreeSet<u16> = self.tasks.keys().copied().collect();
-            self.set_ports(&BTreeSet::new());
-            self.settings = settings;
-            self.set_ports(&ports);
+        if self.models != *models {
+            self.models = models.clone();
+            self.follow();
         }
     }
 
-    /// Probes these ports from now on, and forgets what it heard of others.
+    /// Probes these models from now on, and forgets what it heard of others.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn set_models(&mut self, inventory: &Inventory) {
+        let probed = inventory.models.iter().map(|model| {
+            let (name, hint) = (model.name.clone(), model.engine);
+            (model.port, Probed { name, hint })
+        });
+        self.ports = probed.collect();
+        self.follow();
+    }
+
+    /// Probes ports of which nothing else is known.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn set_ports(&mut self, ports: &BTreeSet<u16>) {
-        self.tasks.retain(|port, task| {
-            let keep = ports.contains(port);
+        let probed = ports.iter().map(|&port| (port, Probed { name: format!("port-{port}"), hint: None }));
+        self.ports = probed.collect();
+        self.follow();
+    }
+
+    /// Starts and ends tasks, so that there is one with the right settings for each port.
+    fn follow(&mut self) {
+        let wanted: BTreeMap<u16, Settings> = (self.ports.iter())
+            .map(|(&port, probed)| (port, Settings::of(&self.models, &probed.name, port)))
+            .filter(|(_, settings)| settings.endpoints.as_ref().is_none_or(|paths| !paths.is_empty()))
+            .collect();
+        self.tasks.retain(|port, (settings, task)| {
+            let keep = wanted.get(port) == Some(settings);
             if !keep {
                 task.abort();
             }
             keep
         });
-        lock(&self.heard).retain(|port, _| ports.contains(port));
-        for &port in ports {
-            if !self.tasks.contains_key(&port) && !self.settings.paths.is_empty() {
-                let (settings, heard) = (self.settings.clone(), Arc::clone(&self.heard));
+        let mut heard = self.heard.lock();
+        heard.retain(|port, _| self.tasks.contains_key(port));
+        for (port, settings) in wanted {
+            heard.entry(port).or_default().hint = self.ports.get(&port).and_then(|probed| probed.hint);
+            if !self.tasks.contains_key(&port) {
                 let (announce, shared) = (Arc::clone(&self.announce), Arc::clone(&self.shared));
-                let task = tokio::spawn(probe_port(port, settings, announce, shared, heard));
-                self.tasks.insert(port, task.abort_handle());
+                let task = task::probe_port(port, settings.clone(), announce, shared, Arc::clone(&self.heard));
+                self.tasks.insert(port, (settings, tokio::spawn(task).abort_handle()));
+            }
+        }
+    }
+
+    /// What the server on a port says that it serves.
+    #[must_use]
+    pub fn served_model(&self, port: u16) -> Option<String> {
+        self.heard.lock().get(&port)?.served_model.clone()
+    }
+
+    /// What is known of each port's engine, with the labels of its model.
+    pub(super) fn each_engine(&self, origin: &Origin<'_>, mut take: impl FnMut(&str, &str, &Known)) {
+        for (&port, heard) in self.heard.lock().iter() {
+            if heard.engine.engine.is_some() || heard.engine.page.is_some() {
+                take(&model_name(origin, port), &port.to_string(), &heard.engine);
             }
         }
     }
@@ -130,132 +215,37 @@ impl Probes {
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        for task in self.tasks.values() {
+        for (_, task) in self.tasks.values() {
             task.abort();
         }
     }
 }
 
-fn lock(heard: &Mutex<BTreeMap<u16, Heard>>) -> MutexGuard<'_, BTreeMap<u16, Heard>> {
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A random part of one, below one.
 fn random() -> f64 {
-    // The standard library's hashers are keyed anew each time, which is all the randomness that is needed here.
+    // The standard library's hashers have new keys each time, which is all the randomness that is needed here.
     RandomState::new().hash_one(0) as f64 / (u64::MAX as f64 + 1.0)
 }
 
-/// Asks a port's paths, over and over.
-async fn probe_port(
-    port: u16,
-    settings: Settings,
-    announce: Announce,
-    shared: Arc<Semaphore>,
-    heard: Arc<Mutex<BTreeMap<u16, Heard>>>,
-) {
-    // The ports are not all asked in the same moment, nor always in the same order; but the first time soon.
-    tokio::time::sleep(settings.interval.min(Duration::from_secs(1)).mul_f64(random())).await;
-    let mut relay_failing = false;
-    loop {
-        for path in &settings.paths {
-            let relayed = settings.relay && path == RELAY_PATH;
-            let lists_models = path.split('?').next() == Some("/v1/models");
-            let want = match (relayed, lists_models) {
-                (true, _) => Want::Whole,
-                (false, true) => Want::Head,
-                (false, false) => Want::Nothing,
-            };
-            let begin = Instant::now();
-            let result = client::get(port, path, want, settings.timeout, &shared, &announce).await;
-            let (answer, body) = probe::judge(result, begin.elapsed());
-            let page = relayed.then(|| relay(&answer, &body));
-            let mut all = lock(&heard);
-            let page = page.map(|page| page.and_then(|page| make_room(&mut all, port, page.memory).map(|()| page)));
-            if let Some(Err(why)) = &page
-                && !relay_failing
-            {
-                warn!(port, why, "the model's own metrics are not passed on");
-            }
-            if let (Some(Ok(_)), true) = (&page, relay_failing) {
-                info!(port, "the model's own metrics are passed on again");
-            }
-            if let Some(page) = &page {
-                relay_failing = page.is_err();
-            }
-            let own = all.entry(port).or_default();
-            if lists_models {
-                own.served_model = probe::served_model(&answer, &body.bytes);
-            }
-            if let Some(page) = page {
-                own.relayed = Some(page.map_err(|_| ()));
-            }
-            own.answers.insert(path.clone(), answer);
-        }
-        tokio::time::sleep(settings.interval.mul_f64(0.9 + 0.2 * random())).await;
-    }
-}
-
-/// The families of a model's metrics page.
-fn relay(answer: &Answer, body: &Body) -> Result<Relayed, String> {
-    match &answer.verdict {
-        Verdict::Answered { truncated: true, .. } => Err(format!("it has more than {} bytes", client::MAX_BODY)),
-        Verdict::Answered { .. } if body.no_room => {
-            Err(format!("the models' answers have {MAX_SHARED} bytes together, and there was no room for this one"))
-        }
-        Verdict::Answered { status, .. } if answer.success() => {
-            let text = std::str::from_utf8(&body.bytes).map_err(|_| format!("status {status}, and no text"))?;
-            let families = foreign::parse(text, RELAY_LIMITS).map_err(|error| error.to_string())?;
-            Ok(Relayed { memory: foreign::memory(&families), families })
-        }
-        Verdict::Answered { status, .. } => Err(format!("status {status}")),
-        Verdict::Refused => Err("nobody listens".to_owned()),
-        Verdict::Failed(why) => Err(why.clone()),
-    }
-}
-
-/// Makes room for a page of `port` that takes so much: larger ones go, the largest first. Anybody may listen on a model's port, and
-/// one large page must not keep many small ones out.
-fn make_room(all: &mut BTreeMap<u16, Heard>, port: u16, memory: usize) -> Result<(), String> {
-    let mut others: Vec<(usize, u16)> = Vec::new();
-    for (&other, heard) in all.iter().filter(|(other, _)| **other != port) {
-        others.extend(heard.relayed.iter().flatten().map(|relayed| (relayed.memory, other)));
-    }
-    let sum = |pages: &[(usize, u16)]| pages.iter().map(|(memory, _)| memory).sum::<usize>();
-    others.sort_unstable();
-    let larger = others.partition_point(|(other, _)| *other <= memory);
-    if sum(&others[..larger]) + memory > MAX_RELAYED {
-        return Err(format!(
-            "the pages that are passed on have {MAX_RELAYED} bytes together, and it has no room beside the smaller ones"
-        ));
-    }
-    while sum(&others) + memory > MAX_RELAYED
-        && let Some((memory, largest)) = others.pop()
-    {
-        warn!(port = largest, memory, "the model's own metrics are not passed on: they gave way to smaller pages");
-        if let Some(heard) = all.get_mut(&largest) {
-            heard.relayed = Some(Err(()));
-        }
-    }
-    Ok(())
+fn model_name(origin: &Origin<'_>, port: u16) -> String {
+    let known = origin.inventory.model_at(port).map(|model| model.name.clone());
+    let known = known.or_else(|| origin.config.models.ports.get(&port).cloned());
+    known.unwrap_or_else(|| format!("port-{port}"))
 }
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(probes) = origin.probes else { return Ok(Outcome::Absent) };
-    let heard = lock(&probes.heard);
-    for (&port, heard) in heard.iter() {
-        let known = origin.inventory.model_at(port);
+    let heard = probes.heard.lock();
+    let mut any = false;
+    for (&port, heard) in heard.iter().filter(|(_, heard)| !heard.answers.is_empty()) {
+        any = true;
         // It listens in a network namespace that the agent cannot reach into: whether it is well is not known.
-        let refused = heard.answers.values().all(|answer| answer.verdict == Verdict::Refused);
-        if refused && known.is_some_and(|model| model.listens) {
+        if heard.refused && origin.inventory.model_at(port).is_some_and(|model| model.listens) {
             continue;
         }
-        let model = known.map(|model| model.name.clone());
-        let model = model.or_else(|| origin.config.models.ports.get(&port).cloned());
-        let model = model.unwrap_or_else(|| format!("port-{port}"));
-        add(page, [&model, &port.to_string()], heard);
+        add(page, [&model_name(origin, port), &port.to_string()], heard);
     }
-    Ok(if heard.is_empty() { Outcome::Absent } else { Outcome::Read })
+    Ok(if any { Outcome::Read } else { Outcome::Absent })
 }
 
 fn add(page: &mut Page, labels: [&str; 2], heard: &Heard) {
@@ -268,8 +258,14 @@ fn add(page: &mut Page, labels: [&str; 2], heard: &Heard) {
             page.add(&PROBE_STATUS_CODE, labels, Value::Integer(status.into()));
         }
     }
-    if let Some(up) = probe::is_up(&heard.answers) {
-        page.add(&MODEL_UP, labels, Value::Integer(u64::from(up)));
+    if let Some(state) = heard.state {
+        // Of one that wants a key it is not known, so that there is no 0 and no 1.
+        if state != State::Unauthorised {
+            page.add(&MODEL_UP, labels, Value::Integer(u64::from(state == State::Up)));
+        }
+        for (other, name) in State::NAMES {
+            page.add(&MODEL_STATE, [model, port, name], Value::Integer(u64::from(state == other)));
+        }
     }
     if let Some(name) = &heard.served_model {
         page.add(&SERVED_MODEL, [model, port, name], Value::Integer(1));
@@ -277,36 +273,13 @@ fn add(page: &mut Page, labels: [&str; 2], heard: &Heard) {
     if let Some(relayed) = &heard.relayed {
         page.add(&RELAY_SUCCESS, labels, Value::Integer(u64::from(relayed.is_ok())));
         if let Ok(relayed) = relayed {
+            for (reason, count) in relayed.dropped_by_reason() {
+                page.add(&RELAY_DROPPED, [model, port, reason], Value::Integer(count));
+            }
             let mut families = relayed.families.clone();
             foreign::label(&mut families, "model", model);
             foreign::label(&mut families, "port", port);
             foreign::merge(&mut page.foreign, families);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_pages_give_way_to_small_ones_and_all_stay_within_the_bound() {
-        let mut all = BTreeMap::new();
-        let mut keep = |port: u16, memory: usize| {
-            make_room(&mut all, port, memory)?;
-            all.entry(port).or_insert_with(Heard::default).relayed = Some(Ok(Relayed { memory, ..Relayed::default() }));
-            let kept =
-                || all.iter().filter_map(|(port, heard)| Some((*port, heard.relayed.as_ref()?.as_ref().ok()?.memory)));
-            assert!(kept().map(|(_, memory)| memory).sum::<usize>() <= MAX_RELAYED);
-            Ok::<_, String>(kept().map(|(port, _)| port).collect::<Vec<_>>())
-        };
-        for port in 1..=4 {
-            keep(port, MAX_RELAYED / 4 - usize::from(port)).unwrap();
-        }
-        assert_eq!(keep(5, MAX_RELAYED / 8).unwrap(), [2, 3, 4, 5], "the largest was the first");
-        assert!(keep(1, MAX_RELAYED / 4 - 1).unwrap_err().contains("no room beside the smaller ones"));
-        assert_eq!(keep(6, MAX_RELAYED / 8).unwrap(), [2, 3, 4, 5, 6]);
-        // One that is there already makes room for itself.
-        assert_eq!(keep(6, 1000).unwrap(), [2, 3, 4, 5, 6]);
     }
 }

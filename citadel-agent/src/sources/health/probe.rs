@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::client::{Body, ClientError};
+use super::plan::{Ask, Purpose};
 use crate::discovery::ask::first_model;
 use crate::printable::without_hidden;
 
@@ -27,14 +28,49 @@ pub(super) enum Verdict {
     },
     /// Nobody listens.
     Refused,
+    /// It was not asked, because the key that is configured cannot be read; why.
+    NoKey(String),
     /// It did not answer, or nothing that is HTTP; why.
     Failed(String),
+}
+
+/// How a model is, as its probes show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// It answers that it is well.
+    Up,
+    /// It does not.
+    Down,
+    /// It answers 401 or 403, or the key that it wants cannot be read: whether it is well is not known.
+    Unauthorised,
+}
+
+impl State {
+    /// Every state with its label value.
+    pub(super) const NAMES: [(Self, &'static str); 3] =
+        [(Self::Up, "up"), (Self::Down, "down"), (Self::Unauthorised, "unauthorised")];
 }
 
 impl Answer {
     /// Whether the status says that all is well.
     pub(super) fn success(&self) -> bool {
-        matches!(self.verdict, Verdict::Answered { status: 200..=299, .. })
+        matches!(self.status(), Some(200..=299))
+    }
+
+    fn status(&self) -> Option<u16> {
+        match self.verdict {
+            Verdict::Answered { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    fn is_unauthorised(&self) -> bool {
+        matches!(self.status(), Some(401 | 403)) || matches!(self.verdict, Verdict::NoKey(_))
+    }
+
+    /// The server has no such path, and says so: it answers.
+    fn has_no_such_path(&self) -> bool {
+        matches!(self.status(), Some(404 | 405 | 501))
     }
 }
 
@@ -45,63 +81,151 @@ pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answe
             (Answer { verdict: Verdict::Answered { status: body.status, truncated: body.truncated }, took }, body)
         }
         Err(error) if error.is_refusal() => (Answer { verdict: Verdict::Refused, took }, Body::default()),
+        Err(error @ ClientError::Key(_)) => {
+            (Answer { verdict: Verdict::NoKey(error.to_string()), took }, Body::default())
+        }
         Err(error) => (Answer { verdict: Verdict::Failed(error.to_string()), took }, Body::default()),
     }
 }
 
-/// Whether the model is up: `/health` says so. A server that has no such page (404) is up if any other path is well; so is one
-/// that was not asked for it.
-pub(super) fn is_up(answers: &BTreeMap<String, Answer>) -> Option<bool> {
-    let has_none = |answer: &&Answer| matches!(answer.verdict, Verdict::Answered { status: 404, .. });
-    match answers.get("/health") {
-        Some(health) if !has_none(&health) => Some(health.success()),
-        _ if answers.is_empty() => None,
-        _ => Some(answers.values().any(Answer::success)),
+/// How the model is; `None` as long as the path that decides was not asked.
+///
+/// The path for health decides. Where the server has none (404), or none is asked, any path that is well makes it up. Where
+/// the agent chose the paths itself (`chosen`), a server that has none of them is up as long as it says so: the port alone is
+/// all that can be known of it.
+pub(super) fn state(asks: &[Ask], answers: &BTreeMap<String, Answer>, chosen: bool) -> Option<State> {
+    if let Some(ask) = asks.iter().find(|ask| ask.purpose == Purpose::Health) {
+        let health = answers.get(&ask.path)?;
+        if health.is_unauthorised() {
+            return Some(State::Unauthorised);
+        }
+        if health.status() != Some(404) {
+            return Some(if health.success() { State::Up } else { State::Down });
+        }
     }
+    let of_plan = || asks.iter().filter_map(|ask| answers.get(&ask.path));
+    of_plan().next()?;
+    Some(if of_plan().any(Answer::success) {
+        State::Up
+    } else if of_plan().any(Answer::is_unauthorised) {
+        State::Unauthorised
+    } else if chosen && of_plan().all(Answer::has_no_such_path) {
+        State::Up
+    } else {
+        State::Down
+    })
 }
 
-/// Longest name of a model that is exported.
+/// Longest name of a model, or version, that is exported.
 const MAX_NAME: usize = 256;
 
-/// The first model of the list that `/v1/models` answers with (OpenAI's API).
-pub(super) fn served_model(answer: &Answer, body: &[u8]) -> Option<String> {
-    let name = answer.success().then(|| first_model(body))??;
-    let name = without_hidden(&name);
+/// What the list of models says (OpenAI's API).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Served {
+    /// The first model.
+    pub(super) model: Option<String>,
+    /// Who owns it, which most engines take for the place to say who they are.
+    pub(super) owner: Option<String>,
+}
+
+/// Reads the answer of `/v1/models`.
+pub(super) fn served(answer: &Answer, body: &[u8]) -> Option<Served> {
+    let first = answer.success().then(|| first_model(body))??;
+    Some(Served { model: name(&first.id), owner: first.owner })
+}
+
+/// The version in a field of the JSON object that a server answered.
+pub(super) fn version(answer: &Answer, body: &[u8], field: &str) -> Option<String> {
+    let object: serde_json::Value = answer.success().then(|| serde_json::from_slice(body).ok())??;
+    name(object.get(field)?.as_str()?)
+}
+
+fn name(name: &str) -> Option<String> {
+    let name = without_hidden(name);
     (!name.is_empty() && name.len() <= MAX_NAME).then(|| name.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::asks;
     use super::*;
+    use crate::discovery::engine::Engine;
 
     fn answered(status: u16) -> Answer {
         Answer { verdict: Verdict::Answered { status, truncated: false }, took: Duration::ZERO }
     }
 
-    fn up(answers: &[(&str, Answer)]) -> Option<bool> {
-        is_up(&answers.iter().map(|(path, answer)| ((*path).to_owned(), answer.clone())).collect())
+    fn failed() -> Answer {
+        Answer { verdict: Verdict::Failed("reset".to_owned()), took: Duration::ZERO }
+    }
+
+    fn map(answers: &[(&str, Answer)]) -> BTreeMap<String, Answer> {
+        answers.iter().map(|(path, answer)| ((*path).to_owned(), answer.clone())).collect()
+    }
+
+    /// Of a server whose paths the operator has listed.
+    fn listed(answers: &[(&str, Answer)]) -> Option<State> {
+        let paths: Vec<_> = answers.iter().map(|(path, _)| (*path).to_owned()).collect();
+        state(&asks(Some(&paths), None), &map(answers), false)
     }
 
     #[test]
     fn health_decides_and_without_it_any_path() {
-        let failed = Answer { verdict: Verdict::Failed("refused".to_owned()), took: Duration::ZERO };
-        assert_eq!(up(&[]), None);
-        assert_eq!(up(&[("/health", answered(200)), ("/metrics", answered(500))]), Some(true));
-        assert_eq!(up(&[("/health", answered(503)), ("/metrics", answered(200))]), Some(false));
-        assert_eq!(up(&[("/health", answered(302)), ("/metrics", answered(200))]), Some(false));
-        assert_eq!(up(&[("/health", failed.clone()), ("/metrics", answered(200))]), Some(false));
-        assert_eq!(up(&[("/health", answered(404)), ("/v1/models", answered(200))]), Some(true));
-        assert_eq!(up(&[("/v1/models", failed), ("/metrics", answered(404))]), Some(false));
+        assert_eq!(listed(&[]), None);
+        assert_eq!(listed(&[("/health", answered(200)), ("/metrics", answered(500))]), Some(State::Up));
+        assert_eq!(listed(&[("/health", answered(503)), ("/metrics", answered(200))]), Some(State::Down));
+        assert_eq!(listed(&[("/health", answered(302)), ("/metrics", answered(200))]), Some(State::Down));
+        assert_eq!(listed(&[("/health", failed()), ("/metrics", answered(200))]), Some(State::Down));
+        assert_eq!(listed(&[("/health", answered(404)), ("/v1/models", answered(200))]), Some(State::Up));
+        assert_eq!(listed(&[("/v1/models", failed()), ("/metrics", answered(404))]), Some(State::Down));
+    }
+
+    #[test]
+    fn a_server_that_wants_a_key_is_neither_up_nor_down() {
+        for status in [401, 403] {
+            assert_eq!(
+                listed(&[("/health", answered(status)), ("/metrics", answered(200))]),
+                Some(State::Unauthorised)
+            );
+            let answers = [("/v1/models", answered(status)), ("/metrics", answered(404))];
+            assert_eq!(listed(&answers), Some(State::Unauthorised));
+            assert_eq!(state(&asks(None, None), &map(&answers), true), Some(State::Unauthorised));
+        }
+        // Only the model's own paths are guarded (vLLM's --api-key): its health is known.
+        assert_eq!(listed(&[("/health", answered(200)), ("/v1/models", answered(401))]), Some(State::Up));
+    }
+
+    #[test]
+    fn of_an_unknown_server_the_port_alone_may_have_to_do() {
+        let of = |answers: &[(&str, Answer)]| state(&asks(None, None), &map(answers), true);
+        assert_eq!(of(&[("/v1/models", answered(200))]), Some(State::Up));
+        assert_eq!(of(&[("/v1/models", answered(404)), ("/metrics", answered(404))]), Some(State::Up));
+        assert_eq!(of(&[("/v1/models", answered(500)), ("/metrics", answered(404))]), Some(State::Down));
+        assert_eq!(of(&[("/v1/models", failed()), ("/metrics", failed())]), Some(State::Down));
+        assert_eq!(of(&[]), None);
+        // Once it is known, its own path for health decides, also before that was asked.
+        let vllm = asks(None, Some(Engine::Vllm));
+        assert_eq!(state(&vllm, &map(&[("/v1/models", answered(200))]), true), None);
+        assert_eq!(
+            state(&vllm, &map(&[("/health", answered(503)), ("/v1/models", answered(200))]), true),
+            Some(State::Down)
+        );
     }
 
     #[test]
     fn the_served_model_is_the_first_of_the_list() {
-        let name = |body: &str| served_model(&answered(200), body.as_bytes());
-        assert_eq!(name(r#"{"object":"list","data":[{"id":"a/b"},{"id":"c"}]}"#).as_deref(), Some("a/b"));
-        assert_eq!(name(r#"{"data":[{"id":"a\u202eb"},{"#).as_deref(), Some("ab"), "read as far as the first name");
-        for body in ["", "[]", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#, r#"{"data":[{"id":""}]}"#] {
-            assert_eq!(name(body), None, "{body}");
+        let of = |body: &str| served(&answered(200), body.as_bytes());
+        let first = of(r#"{"object":"list","data":[{"id":"a/b","owned_by":"vllm"},{"id":"c"}]}"#).unwrap();
+        assert_eq!((first.model.as_deref(), first.owner.as_deref()), (Some("a/b"), Some("vllm")));
+        let cut = of(r#"{"data":[{"id":"a\u202eb"},{"#).unwrap();
+        assert_eq!(cut.model.as_deref(), Some("ab"), "read as far as the first name");
+        for body in ["", "[]", r#"{"data":[]}"#, r#"{"data":[{"id":7}]}"#] {
+            assert_eq!(of(body), None, "{body}");
         }
-        assert_eq!(served_model(&answered(500), br#"{"data":[{"id":"a"}]}"#), None);
+        assert_eq!(of(r#"{"data":[{"id":"","owned_by":7}]}"#), Some(Served { model: None, owner: None }));
+        assert_eq!(served(&answered(500), br#"{"data":[{"id":"a"}]}"#), None);
+        assert_eq!(version(&answered(200), br#"{"version":"0.32.0"}"#, "version").as_deref(), Some("0.32.0"));
+        assert_eq!(version(&answered(200), b"{\"version\":\"0\\u202e1\"}", "version").as_deref(), Some("01"));
+        assert_eq!(version(&answered(404), br#"{"version":"0.32.0"}"#, "version"), None);
     }
 }

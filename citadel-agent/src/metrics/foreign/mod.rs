@@ -1,0 +1,325 @@
+//! Metrics that are not of the catalogue: the models' own, passed on with two labels more.
+//!
+//! Read from the text format of whoever exposes them, within limits, and written in each of ours by [`blocks`]. A family that
+//! goes beyond a limit, or would spoil the whole page, is dropped; the rest of its page is not.
+
+pub(super) mod blocks;
+
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher as _;
+use std::sync::LazyLock;
+
+use super::catalogue;
+use super::exposition::{self, Line, Sample};
+use crate::printable::without_hidden;
+
+/// A family of somebody else's.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Foreign {
+    /// Its type as the text formats call it, if it is one that both know.
+    pub kind: &'static str,
+    /// HELP, unescaped.
+    pub help: String,
+    /// Its samples; a histogram has several a label set, each under its own name.
+    pub samples: Vec<ForeignSample>,
+}
+
+/// One of its samples.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ForeignSample {
+    /// The family's name, perhaps with `_bucket`, `_sum`, `_count` behind it.
+    pub name: String,
+    /// Labels with their values, by name.
+    pub labels: BTreeMap<String, String>,
+    /// The value; anything that a float can be.
+    pub value: f64,
+}
+
+/// Families by name.
+pub type Families = BTreeMap<String, Foreign>;
+
+/// What one page may have at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Samples.
+    pub samples: usize,
+    /// Labels of one sample.
+    pub labels: usize,
+    /// Bytes of one name, label value or help.
+    pub text: usize,
+    /// Memory that its families take.
+    pub memory: usize,
+}
+
+/// What can be passed on of a page.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Parsed {
+    /// The families.
+    pub families: Families,
+    /// Those that cannot be passed on, with the reason.
+    pub dropped: BTreeMap<String, Reason>,
+    /// About how many bytes the families take in memory.
+    pub size: usize,
+}
+
+/// Why a family is not passed on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    /// The page has more samples than are passed on.
+    Samples,
+    /// The page takes more memory than is spent on one.
+    Memory,
+    /// A sample has more labels than are passed on.
+    Labels,
+    /// A name, label or HELP is too long.
+    Text,
+    /// The same series twice.
+    Duplicate,
+    /// Its name is one of the agent's, or of Prometheus' own.
+    Name,
+    /// A label begins with `__`, which is Prometheus' own: one `__name__` would take down the scrape of the whole host.
+    Label,
+}
+
+impl Reason {
+    /// Value of the label `reason`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Samples => "samples",
+            Self::Memory => "memory",
+            Self::Labels => "labels",
+            Self::Text => "text",
+            Self::Duplicate => "duplicate",
+            Self::Name => "reserved_name",
+            Self::Label => "reserved_label",
+        }
+    }
+}
+
+/// Why a page is not passed on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ForeignError {
+    /// A line is no line of the format.
+    #[error("line {line} is no line of Prometheus' text format")]
+    Syntax {
+        /// Its number, from 1.
+        line: usize,
+    },
+}
+
+/// Most dropped families whose names are kept; of more, the rest goes without being counted.
+const MAX_DROPPED: usize = 1000;
+
+/// So many characters of their names.
+const MAX_NAME: usize = 1000;
+
+/// Reads a page in Prometheus' text format 0.0.4, and OpenMetrics as far as it is the same. Timestamps and exemplars are left out:
+/// what is passed on is what is true now.
+///
+/// # Errors
+/// At the first line that is none: then it is no such page.
+pub fn parse(page: &str, limits: Limits) -> Result<Parsed, ForeignError> {
+    let kinds = kinds(page)?;
+    let mut parsed = Parsed::default();
+    let (mut count, mut memory, mut helps) = (0, 0, BTreeMap::new());
+    for (line, text) in exposition::lines(page) {
+        match exposition::read(text).ok_or(ForeignError::Syntax { line })? {
+            Line::Help(name, help) => {
+                if exposition::unescape(help).is_none() {
+                    return Err(ForeignError::Syntax { line });
+                }
+                if help.len().max(name.len()) > limits.text {
+                    let gone = parsed.drop(&family_of(&kinds, name), Reason::Text);
+                    (count, memory) = (count - gone.0, memory - gone.1);
+                }
+                helps.insert(name, help);
+            }
+            Line::Sample(sample) => {
+                let family = family_of(&kinds, sample.name);
+                if parsed.dropped.contains_key(&family) {
+                    continue;
+                }
+                let wrong = fault(&sample, &family, limits);
+                let sample = owned(sample);
+                let own = size_of_sample(&sample);
+                let wrong = wrong.or((count == limits.samples).then_some(Reason::Samples));
+                if let Some(reason) = wrong.or((memory + own > limits.memory).then_some(Reason::Memory)) {
+                    let gone = parsed.drop(&family, reason);
+                    (count, memory) = (count - gone.0, memory - gone.1);
+                    continue;
+                }
+                (count, memory) = (count + 1, memory + own);
+                parsed.family(&family, &kinds).samples.push(sample);
+            }
+            Line::Type(..) | Line::Nothing => {}
+        }
+    }
+    let twice: Vec<String> =
+        parsed.families.iter().filter(|(_, family)| has_twice(&family.samples)).map(|(name, _)| name.clone()).collect();
+    for name in twice {
+        parsed.drop(&name, Reason::Duplicate);
+    }
+    for (name, family) in &mut parsed.families {
+        let help = helps.get(name.as_str()).and_then(|help| exposition::unescape(help));
+        family.help = help.unwrap_or_default().split('\n').map(without_hidden).collect::<Vec<_>>().join("\n");
+    }
+    parsed.size = parsed.families.iter().map(|(name, family)| name.len() + size(family)).sum();
+    Ok(parsed)
+}
+
+impl Parsed {
+    fn family(&mut self, name: &str, kinds: &BTreeMap<&str, &'static str>) -> &mut Foreign {
+        let kind = kinds.get(name).copied().unwrap_or("untyped");
+        self.families.entry(name.to_owned()).or_insert_with(|| Foreign {
+            kind,
+            help: String::new(),
+            samples: Vec::new(),
+        })
+    }
+
+    /// Drops a family; how many samples, and how many bytes of samples, that makes less.
+    fn drop(&mut self, name: &str, reason: Reason) -> (usize, usize) {
+        if self.dropped.len() < MAX_DROPPED {
+            self.dropped.insert(name.chars().take(MAX_NAME).collect(), reason);
+        }
+        let samples = self.families.remove(name).map(|family| family.samples).unwrap_or_default();
+        (samples.len(), samples.iter().map(size_of_sample).sum())
+    }
+}
+
+/// The types of all families; one that is given two has none.
+fn kinds(page: &str) -> Result<BTreeMap<&str, &'static str>, ForeignError> {
+    let mut kinds: BTreeMap<&str, &'static str> = BTreeMap::new();
+    for (line, text) in exposition::lines(page).filter(|(_, text)| text.starts_with('#')) {
+        if let Line::Type(name, written) = exposition::read(text).ok_or(ForeignError::Syntax { line })? {
+            let kind = kind(written);
+            kinds.entry(name).and_modify(|own| *own = if *own == kind { kind } else { "untyped" }).or_insert(kind);
+        }
+    }
+    Ok(kinds)
+}
+
+fn kind(text: &str) -> &'static str {
+    ["counter", "gauge", "histogram", "summary"].into_iter().find(|kind| *kind == text).unwrap_or("untyped")
+}
+
+/// The family that a sample belongs to: its own name, or that of a histogram or summary that it is a part of, or of what its
+/// `_created` is the time of.
+fn family_of(kinds: &BTreeMap<&str, &'static str>, name: &str) -> String {
+    let is = |base: &str, of: &[&str]| kinds.get(base).is_some_and(|kind| of.contains(kind));
+    if let Some(base) = name.strip_suffix("_created") {
+        let counter = format!("{base}_total");
+        if is(&counter, &["counter"]) {
+            return counter;
+        }
+        if is(base, &["histogram", "summary"]) {
+            return base.to_owned();
+        }
+    }
+    let parts: [(&str, &[&str]); 3] =
+        [("_bucket", &["histogram"]), ("_sum", &["histogram", "summary"]), ("_count", &["histogram", "summary"])];
+    let part_of = |(suffix, of): (&str, &[&str])| name.strip_suffix(suffix).filter(|base| is(base, of));
+    parts.into_iter().find_map(part_of).unwrap_or(name).to_owned()
+}
+
+/// Why a sample cannot be passed on.
+fn fault(sample: &Sample<'_>, family: &str, limits: Limits) -> Option<Reason> {
+    let long = |text: &str| text.len() > limits.text;
+    if sample.labels.len() > limits.labels {
+        Some(Reason::Labels)
+    } else if long(sample.name) || sample.labels.iter().any(|(name, value)| long(name) || long(value)) {
+        Some(Reason::Text)
+    } else if sample.labels.iter().any(|(name, _)| name.starts_with("__")) {
+        Some(Reason::Label)
+    } else if is_reserved(sample.name) || is_reserved(family) {
+        Some(Reason::Name)
+    } else {
+        None
+    }
+}
+
+fn owned(sample: Sample<'_>) -> ForeignSample {
+    let label = |(name, value): (&str, Cow<'_, str>)| (name.to_owned(), without_hidden(&value).into_owned());
+    let labels = sample.labels.into_iter().map(label).collect();
+    ForeignSample { name: sample.name.to_owned(), labels, value: sample.value }
+}
+
+fn has_twice(samples: &[ForeignSample]) -> bool {
+    // Hashes alone, which with a key that nobody knows are as good as the series.
+    let (keys, mut seen) = (RandomState::new(), HashSet::with_capacity(samples.len()));
+    samples.iter().any(|sample| !seen.insert(keys.hash_one((&sample.name, &sample.labels))))
+}
+
+/// About how many bytes a family takes in memory.
+fn size(family: &Foreign) -> usize {
+    256 + family.help.len() + family.samples.iter().map(size_of_sample).sum::<usize>()
+}
+
+/// The same of a sample, once two labels are added: some bytes of text may make ten times as many of this.
+fn size_of_sample(sample: &ForeignSample) -> usize {
+    let label = |(name, value): (&String, &String)| name.len() + value.len() + LABEL;
+    size_of::<ForeignSample>() + sample.name.len() + 2 * LABEL + sample.labels.iter().map(label).sum::<usize>()
+}
+
+/// A label: two strings in a node of a tree that is half filled, and what an allocator adds.
+const LABEL: usize = 4 * size_of::<String>() + 32;
+
+/// Whether only the agent, or Prometheus itself, may use a name: two blocks of one name would spoil the page, and what looks like
+/// the agent's own must be its own.
+fn is_reserved(name: &str) -> bool {
+    static OURS: LazyLock<HashSet<&str>> = LazyLock::new(|| catalogue::all().map(|desc| stem(desc.name)).collect());
+    name.starts_with("citadel_")
+        || name.starts_with("scrape_")
+        || matches!(name, "up" | "ALERTS" | "ALERTS_FOR_STATE")
+        || is_catalogued(name)
+        || OURS.contains(stem(name))
+}
+
+/// Whether the catalogue has a metric of this very name.
+#[must_use]
+pub fn is_catalogued(name: &str) -> bool {
+    static NAMES: LazyLock<HashSet<&str>> = LazyLock::new(|| catalogue::all().map(|desc| desc.name).collect());
+    NAMES.contains(name)
+}
+
+/// A name without what the formats put behind it.
+fn stem(name: &str) -> &str {
+    let suffixes = ["_total", "_bucket", "_sum", "_count", "_created", "_info"];
+    suffixes.into_iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
+/// Gives every sample of `families` a label; one of that name that is there already becomes `exported_NAME`, as Prometheus does
+/// it, or `exported_exported_NAME` where a family has that already, so that no two series become one.
+pub fn label(families: &mut Families, name: &str, value: &str) {
+    for family in families.values_mut() {
+        let mut renamed = format!("exported_{name}");
+        if family.samples.iter().any(|sample| sample.labels.contains_key(name)) {
+            while family.samples.iter().any(|sample| sample.labels.contains_key(&renamed)) {
+                renamed.insert_str(0, "exported_");
+            }
+        }
+        for sample in &mut family.samples {
+            if let Some(theirs) = sample.labels.insert(name.to_owned(), value.to_owned()) {
+                sample.labels.insert(renamed.clone(), theirs);
+            }
+        }
+    }
+}
+
+/// Adds another page's families, whose samples have labels that these have not.
+pub fn merge(into: &mut Families, from: Families) {
+    for (name, family) in from {
+        match into.get_mut(&name) {
+            Some(own) => {
+                if own.kind != family.kind {
+                    own.kind = "untyped";
+                }
+                own.samples.extend(family.samples);
+            }
+            None => _ = into.insert(name, family),
+        }
+    }
+}

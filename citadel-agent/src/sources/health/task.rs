@@ -1,0 +1,310 @@
+//! The probes of one port: what is asked in which order, and what is learned from the answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tracing::{info, warn};
+
+use super::client::{Announce, Body, Client, ClientError, MAX_BODY, MAX_SHARED, Question, Want, listener};
+use super::plan::{self, Ask, Purpose};
+use super::probe::{self, Answer, Verdict};
+use super::{Heard, Settings, Shared, random, relay, tls};
+use crate::config::resolved::probing::Scheme;
+use crate::discovery::engine::Engine;
+use crate::sources::engine::{Asked, ollama, page};
+
+/// Asks a port's paths, over and over.
+pub(super) async fn probe_port(
+    port: u16,
+    settings: Settings,
+    announce: Announce,
+    shared: Arc<Semaphore>,
+    heard: Arc<Shared>,
+) {
+    let access = settings.access.clone();
+    let client = Client { port, timeout: settings.timeout, access, announce, shared };
+    // The ports are not all asked in the same moment, nor always in the same order; but the first time soon.
+    tokio::time::sleep(settings.interval.min(Duration::from_secs(1)).mul_f64(random())).await;
+    let mut task =
+        Task { client, settings, heard, learned: Learned::default(), connector: None, warned: Warned::default() };
+    loop {
+        task.round().await;
+        let pause = task.settings.interval.mul_f64(0.9 + 0.2 * random());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+struct Task {
+    client: Client,
+    settings: Settings,
+    heard: Arc<Shared>,
+    learned: Learned,
+    connector: Option<TlsConnector>,
+    warned: Warned,
+}
+
+/// What a server has shown of itself, for as long as it listens on the same socket.
+#[derive(Default)]
+struct Learned {
+    inode: Option<u32>,
+    /// Whether it speaks TLS, once one of the two has worked.
+    tls: Option<bool>,
+    by_page: Option<Engine>,
+    by_owner: Option<Engine>,
+    by_header: Option<Engine>,
+    version_asked: bool,
+}
+
+impl Learned {
+    /// Which engine it is; `by_command` is what its command line says.
+    fn engine(&self, by_command: Option<Engine>) -> Option<Engine> {
+        self.by_page.or(self.by_owner).or(self.by_header).or(by_command)
+    }
+}
+
+/// What has been logged, so that it is logged once.
+#[derive(Default)]
+struct Warned {
+    relay: bool,
+    dropped: bool,
+    engine: bool,
+    key: bool,
+    harm: Option<Engine>,
+}
+
+impl Task {
+    async fn round(&mut self) {
+        let inode = listener(self.client.port).map(|listener| listener.inode);
+        if self.learned.inode != inode {
+            self.learned = Learned { inode, ..Learned::default() };
+            let hint = self.hint();
+            self.with(|own| own.forget(hint));
+        }
+        let (asks, chosen) = (self.asks(), self.settings.endpoints.is_none());
+        for ask in &asks {
+            let (answer, body) = self.ask(ask).await;
+            self.note(ask, answer, &body);
+            self.with(|own| own.judge(&asks, chosen));
+        }
+        let engine = self.learned.engine(self.hint());
+        if chosen && !self.learned.version_asked {
+            self.ask_version(engine).await;
+        }
+        self.warn_of_harm(&asks, engine);
+        self.with(|own| {
+            own.answers.retain(|path, _| asks.iter().any(|ask| ask.path == *path));
+            own.judge(&asks, chosen);
+            own.engine.engine = engine;
+        });
+    }
+
+    fn asks(&self) -> Vec<Ask> {
+        plan::asks(self.settings.endpoints.as_deref(), self.learned.engine(self.hint()))
+    }
+
+    /// What the command line says of the engine.
+    fn hint(&self) -> Option<Engine> {
+        self.heard.lock().get(&self.client.port).and_then(|own| own.hint)
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Heard) -> T) -> T {
+        change(self.heard.lock().entry(self.client.port).or_default())
+    }
+
+    async fn ask(&mut self, ask: &Ask) -> (Answer, Body) {
+        let begin = Instant::now();
+        let want = match ask.purpose {
+            Purpose::Metrics if self.settings.relay || self.settings.engine_metrics => Want::Whole,
+            Purpose::Models | Purpose::Loaded => Want::Head,
+            Purpose::Health | Purpose::Answer | Purpose::Metrics => Want::Nothing,
+        };
+        let result = self.get(&ask.path, want).await;
+        if let Ok(Body { server: Some(server), .. }) = &result {
+            self.learned.by_header = Engine::of_header(server).or(self.learned.by_header);
+        }
+        probe::judge(result, begin.elapsed())
+    }
+
+    /// Asks in the clear, over TLS, or, as long as it is not known which of them the server speaks, both.
+    async fn get(&mut self, path: &str, want: Want) -> Result<Body, ClientError> {
+        let tls = match self.settings.access.scheme {
+            Scheme::Http => Some(false),
+            Scheme::Https => Some(true),
+            Scheme::Auto => self.learned.tls,
+        };
+        match tls {
+            Some(true) => self.get_encrypted(path, want).await,
+            Some(false) => self.client.get(Question { path, want, tls: None }).await,
+            None => {
+                let plain = self.client.get(Question { path, want, tls: None }).await;
+                // A server with TLS closes the connection, or answers in the clear that it wants TLS.
+                let may_be_tls = match &plain {
+                    Ok(answer) => answer.status == 400,
+                    Err(error) => error.is_not_http(),
+                };
+                if !may_be_tls {
+                    self.learned.tls = plain.is_ok().then_some(false);
+                    return plain;
+                }
+                let encrypted = self.get_encrypted(path, want).await;
+                if matches!(encrypted, Ok(_) | Err(ClientError::Http(_))) {
+                    info!(port = self.client.port, "the server speaks TLS: its probes do as well");
+                    self.learned.tls = Some(true);
+                    return encrypted;
+                }
+                match encrypted {
+                    // It is TLS, but not the server that it should be.
+                    Err(error)
+                        if self.settings.access.certificate_file.is_some()
+                            || self.settings.access.ca_file.is_some() =>
+                    {
+                        Err(error)
+                    }
+                    _ => plain,
+                }
+            }
+        }
+    }
+
+    async fn get_encrypted(&mut self, path: &str, want: Want) -> Result<Body, ClientError> {
+        let connector = match &self.connector {
+            Some(connector) => connector.clone(),
+            None => self.connector.insert(tls::connector(&self.settings.access).map_err(ClientError::Tls)?).clone(),
+        };
+        let result = self.client.get(Question { path, want, tls: Some(&connector) }).await;
+        if matches!(result, Err(ClientError::Tls(_))) {
+            // A certificate may have been renewed, in the file as well.
+            self.connector = None;
+        }
+        result
+    }
+
+    fn note(&mut self, ask: &Ask, answer: Answer, body: &Body) {
+        match ask.purpose {
+            Purpose::Models => {
+                let served = probe::served(&answer, &body.bytes);
+                let owner = served.as_ref().and_then(|served| served.owner.as_deref());
+                self.learned.by_owner = owner.and_then(Engine::of_owner).or(self.learned.by_owner);
+                self.with(|own| own.served_model = served.and_then(|served| served.model));
+            }
+            Purpose::Metrics => self.note_metrics(&answer, body),
+            Purpose::Loaded => {
+                let report = if answer.success() { ollama::parse(&body.bytes) } else { None };
+                self.keep_engine(Some(Asked {
+                    report: report.ok_or(()),
+                    size: body.bytes.len(),
+                    parse: Duration::ZERO,
+                }));
+            }
+            Purpose::Health | Purpose::Answer => {}
+        }
+        let key = if let Verdict::NoKey(why) = &answer.verdict { Some(why) } else { None };
+        if let (Some(why), false) = (key, self.warned.key) {
+            warn!(port = self.client.port, why, "the server is not probed, so whether it is up is not known");
+        }
+        self.warned.key = key.is_some();
+        self.with(|own| own.answers.insert(ask.path.clone(), answer));
+    }
+
+    fn note_metrics(&mut self, answer: &Answer, body: &Body) {
+        if self.settings.relay {
+            self.relay(answer, body);
+        }
+        if !self.settings.engine_metrics {
+            return self.keep_engine(None);
+        }
+        // What says that there is no page is no failure to read one.
+        if matches!(answer.verdict, Verdict::Answered { status, .. } if !(200..300).contains(&status)) {
+            let known = self.learned.by_page.is_some();
+            return self.keep_engine(known.then_some(Asked { report: Err(()), size: 0, parse: Duration::ZERO }));
+        }
+        let begin = Instant::now();
+        let report = text_of(answer, body).and_then(|text| page::parse(text).map_err(|error| error.to_string()));
+        let parse = begin.elapsed();
+        match report {
+            // Somebody else's page.
+            Ok(None) => self.keep_engine(None),
+            Ok(Some(report)) => {
+                self.warned.engine = false;
+                self.learned.by_page = Some(report.engine);
+                self.keep_engine(Some(Asked { report: Ok(report), size: body.bytes.len(), parse }));
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.warned.engine, true) {
+                    warn!(port = self.client.port, why, "the engine's metrics cannot be read");
+                }
+                self.keep_engine(Some(Asked { report: Err(()), size: body.bytes.len(), parse }));
+            }
+        }
+    }
+
+    fn keep_engine(&self, page: Option<Asked>) {
+        self.with(|own| own.engine.page = page);
+    }
+
+    fn relay(&mut self, answer: &Answer, body: &Body) {
+        let port = self.client.port;
+        let page = text_of(answer, body).and_then(|text| relay::read(text).map_err(|error| error.to_string()));
+        let page = page.and_then(|page| relay::make_room(&mut self.heard.lock(), port, page.size).map(|()| page));
+        match &page {
+            Ok(page) => {
+                if std::mem::replace(&mut self.warned.relay, false) {
+                    info!(port, "the model's own metrics are passed on again");
+                }
+                let dropped = !page.dropped.is_empty();
+                if dropped && !self.warned.dropped {
+                    let families = page.examples();
+                    warn!(port, families, "some families of the model's own metrics are not passed on");
+                }
+                self.warned.dropped = dropped;
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.warned.relay, true) {
+                    warn!(port, why, "the model's own metrics are not passed on");
+                }
+            }
+        }
+        self.with(|own| own.relayed = Some(page.map_err(|_| ())));
+    }
+
+    async fn ask_version(&mut self, engine: Option<Engine>) {
+        let Some((path, field)) = plan::version(engine) else { return };
+        let begin = Instant::now();
+        let (answer, body) = probe::judge(self.get(path, Want::Head).await, begin.elapsed());
+        // One that does not answer now may later.
+        self.learned.version_asked = matches!(answer.verdict, Verdict::Answered { .. });
+        let version = probe::version(&answer, &body.bytes, field);
+        self.with(|own| own.engine.version = version);
+    }
+
+    fn warn_of_harm(&mut self, asks: &[Ask], engine: Option<Engine>) {
+        if engine.is_none() || self.warned.harm == engine {
+            return;
+        }
+        for ask in asks {
+            if let (Some(why), Some(engine)) = (plan::harm(&ask.path, engine), engine) {
+                let (port, path, engine) = (self.client.port, &ask.path, engine.name());
+                warn!(port, path, engine, why, "a configured probe makes the server work");
+            }
+        }
+        self.warned.harm = engine;
+    }
+}
+
+/// A page's text.
+fn text_of<'a>(answer: &Answer, body: &'a Body) -> Result<&'a str, String> {
+    match &answer.verdict {
+        Verdict::Answered { truncated: true, .. } => Err(format!("it has more than {MAX_BODY} bytes")),
+        Verdict::Answered { .. } if body.no_room => {
+            Err(format!("the models' answers have {MAX_SHARED} bytes together, and there was no room for this one"))
+        }
+        Verdict::Answered { status, .. } if answer.success() => {
+            std::str::from_utf8(&body.bytes).map_err(|_| format!("status {status}, and no text"))
+        }
+        Verdict::Answered { status, .. } => Err(format!("status {status}")),
+        Verdict::Refused => Err("nobody listens".to_owned()),
+        Verdict::Failed(why) | Verdict::NoKey(why) => Err(why.clone()),
+    }
+}

@@ -1,0 +1,107 @@
+//! TLS to a model's server on this host.
+//!
+//! Whoever may bind the port may also answer in the clear, so that a certificate that nobody vouches for is worth as much as
+//! none: without credentials to protect, any is taken. Credentials go only to a server whose certificate is verified.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+use crate::config::resolved::probing::Access;
+use crate::host::files::read_whole;
+
+/// Largest file of certificates: the CAs of a whole host take a quarter of it.
+const MAX_FILE: usize = 1 << 20;
+
+/// Makes TLS that trusts what the configuration says.
+///
+/// # Errors
+/// When a file of certificates cannot be read, or has none.
+pub(super) fn connector(access: &Access) -> io::Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let any = |only| Verifier { only, provider };
+    let config = match (&access.certificate_file, &access.ca_file) {
+        (Some(file), _) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(any(Some(certificates(file)?))))
+        }
+        (None, Some(file)) => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates(file)?);
+            builder.with_root_certificates(roots)
+        }
+        (None, None) if access.has_credentials() => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            builder.with_root_certificates(roots)
+        }
+        (None, None) => builder.dangerous().with_custom_certificate_verifier(Arc::new(any(None))),
+    };
+    let mut config = config.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let wrong = |why: String| io::Error::other(format!("cannot read certificates from {}: {why}", file.display()));
+    let bytes = read_whole(file, MAX_FILE).map_err(|error| wrong(error.to_string()))?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let all = all.map_err(|error| wrong(error.to_string()))?;
+    if all.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(all) }
+}
+
+/// Takes one of these certificates, or any; that the server has its key is proven all the same.
+#[derive(Debug)]
+struct Verifier {
+    only: Option<Vec<CertificateDer<'static>>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match &self.only {
+            Some(only) if !only.iter().any(|one| one.as_ref() == end_entity.as_ref()) => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
