@@ -165,7 +165,7 @@ pub(super) fn age(node: &Node) -> Result<Duration, String> {
 /// Units of bytes and their powers of two.
 const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
-/// As [`bytes`] reads it.
+/// As [`bytes()`] reads it.
 pub(super) fn write_bytes(bytes: u64) -> Yaml {
     match UNITS.iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift) {
         Some((unit, shift)) if bytes > 0 && *shift > 0 => Yaml::Text(format!("{}{unit}", bytes >> shift)),

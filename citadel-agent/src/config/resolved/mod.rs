@@ -35,7 +35,7 @@ section! {
     /// holding one means that it is valid. The default is what an agent without a file has, and every key that a file leaves out:
     /// the seven models of the operator's file, discovery on 11400-11500, and nothing sent anywhere.
     pub struct Config [check own_ports_are_no_models] {
-        /// The dev-ops server, `None` when absent or not enabled.
+        /// The dev-ops server; nothing is sent to it unless it is enabled.
         #[key = "remote_monitoring"]
         remote: Option<Remote> = None, part::<Option<Remote>>();
         /// What is served, where.
