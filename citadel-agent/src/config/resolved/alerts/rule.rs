@@ -280,7 +280,13 @@ const LABELS: Mapping<Scalar<String>> = texts(Scalar { read: label_value, ..TEXT
 const ANNOTATIONS: Mapping<Scalar<Template>> = texts(TEMPLATE);
 
 const fn texts<T>(value: Scalar<T>) -> Mapping<Scalar<T>> {
-    Mapping { text: "mapping of names to strings", expected: "a mapping of names to strings", name: label_name, value }
+    Mapping {
+        text: "mapping of names to strings",
+        expected: "a mapping of names to strings",
+        most: usize::MAX,
+        name: label_name,
+        value,
+    }
 }
 
 fn label_name(name: &str) -> Result<String, String> {
