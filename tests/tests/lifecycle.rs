@@ -1,6 +1,6 @@
 //! Start, discovery, reload, stop, and what an agent does that may not measure.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
@@ -12,6 +12,9 @@ use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, RECEIVE_QUEUE, REQUE
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::pause;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// Sends so many requests on a connection of their own.
@@ -220,6 +223,54 @@ fn a_reload_may_swap_the_two_ports() {
         }
         assert_eq!(fetch(metrics, "/ready").unwrap().code, 404, "one port, one content");
     }
+}
+
+#[test]
+fn a_reload_may_move_to_an_address_that_includes_the_old_one() {
+    let agent = Setup::new().without_programs().start();
+    let (metrics, health) = (agent.metrics_port(), agent.health_port());
+    let local = agent.config();
+    let all = local.replace("\"127.0.0.1\"", "\"0.0.0.0\"");
+    let six = local.replace("\"127.0.0.1\"", "\"::\"");
+    // The ports change places at the same time.
+    let swapped = local.replace(&metrics.to_string(), "FIRST").replace(&health.to_string(), &metrics.to_string());
+    let swapped = swapped.replace("FIRST", &health.to_string());
+    let steps = [(&all, Some(0)), (&six, None), (&local, Some(0x7f)), (&all, Some(0)), (&swapped, Some(0x7f))];
+    for (config, address) in steps {
+        agent.reload_with(config);
+        agent.wait_for_log("configuration reloaded");
+        let (metrics, health) = if config == &swapped { (health, metrics) } else { (metrics, health) };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let moved = || [metrics, health].iter().all(|&port| listening(port) == [address]);
+        while !moved() || fetch(metrics, "/metrics").unwrap().code != 200 {
+            assert!(Instant::now() < deadline, "not moved to {address:?}; the log:\n{}", agent.log());
+            pause(50);
+        }
+        assert_eq!(fetch(health, "/ready").unwrap().code, 200);
+        // A second agent does not get the port.
+        let second = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        set_socket_reuseaddr(&second, true).unwrap();
+        let taken = bind(&second, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, metrics));
+        assert_eq!(taken, Err(Errno::ADDRINUSE));
+    }
+}
+
+/// The first bytes of the IPv4 addresses on which somebody listens at a port, `None` for IPv6.
+fn listening(port: u16) -> Vec<Option<u8>> {
+    let mut found = Vec::new();
+    for (table, four) in [("/proc/net/tcp", true), ("/proc/net/tcp6", false)] {
+        let table = std::fs::read_to_string(table).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (address, local_port) = fields[1].split_once(':').unwrap();
+            // 0A: LISTEN. The address is in the order of this host's bytes.
+            if fields[3] == "0A" && u16::from_str_radix(local_port, 16) == Ok(port) {
+                let address = four.then(|| u32::from_str_radix(address, 16).unwrap().to_ne_bytes()[0]);
+                found.push(address);
+            }
+        }
+    }
+    found
 }
 
 #[test]

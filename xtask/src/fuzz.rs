@@ -1,8 +1,11 @@
 //! `cargo xtask fuzz`.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
@@ -14,7 +17,7 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long to look for a crash: in the tracker, and again in the host's parsers, which share it.
+    /// How long to look for a crash: in the tracker, and in each of the host's parsers whose turn it is.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
     /// Only this target.
@@ -24,6 +27,9 @@ pub(crate) struct Args {
     #[arg(long)]
     parser: Option<String>,
 }
+
+/// How many of the host's parsers are tried for the whole time in one run; the hour decides which.
+const PARSERS_BY_TURNS: usize = 4;
 
 /// A file of `fuzz/fuzz_targets`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -55,44 +61,86 @@ fn tracker(workspace: &Workspace, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// All parsers by turns: each for its part of the time, from the fixtures and from what earlier runs have found.
+/// A parser of the target `host`, with how long it is tried.
+struct Trial<'a> {
+    name: &'a str,
+    /// The fixtures that it begins with.
+    seeds: &'a str,
+    seconds: u32,
+}
+
+/// The parsers of the target `host`: some for the whole time by turns, all others for a second; one alone if it is named. Each
+/// begins with the fixtures and with what earlier runs have found.
 fn host(workspace: &Workspace, args: &Args) -> Result<()> {
     process::run(&mut fuzz(workspace, &["build", "host"])).context("building the target host")?;
     let binary = binary(workspace)?;
     let listed = process::output(Command::new(&binary).env("CITADEL_PARSERS", "1"))?;
     let all: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
-    let wanted = |name: &str| args.parser.as_deref().is_none_or(|parser| parser == name);
-    let parsers: Vec<_> = all.iter().filter(|(name, _)| wanted(name)).collect();
-    if parsers.is_empty() {
-        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-        bail!("there is no such parser; there are {}", names.join(", "));
-    }
+    let hours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
+    let trials = trials(&all, args, hours)?;
     let examples = examples(&workspace.root.join("citadel-agent/tests/fixtures"))?;
-    let seconds = (args.seconds / parsers.len() as u32).max(1);
-    for (name, seeds) in &parsers {
-        let corpus = workspace.root.join("fuzz/corpus/host").join(name);
-        let artifacts = workspace.root.join("fuzz/artifacts/host").join(name);
-        fs::create_dir_all(&corpus)?;
-        fs::create_dir_all(&artifacts)?;
-        let own = examples.iter().filter(|(path, _)| is_seed(path, seeds));
-        let mut count = 0;
-        for (path, content) in own {
-            fs::write(corpus.join(path.replace('/', "-")), content)?;
-            count += 1;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(trial) = trials.get(next.fetch_add(1, Ordering::Relaxed)) {
+            try_parser(workspace, &binary, trial, &examples)?;
         }
-        ensure!(count > 0, "no fixture is called {seeds}: the parser {name} would begin with nothing");
-        let mut run = Command::new(&binary);
-        run.env("CITADEL_PARSER", name).arg(&corpus).args(limits(seconds));
-        run.arg(format!("-artifact_prefix={}/", artifacts.display()));
-        // It ends with a page of words that it has tried.
-        let ended = run.output().context("cannot run the target host")?;
-        if !ended.status.success() {
-            eprintln!("{}", String::from_utf8_lossy(&ended.stderr));
-            bail!("fuzzing {name}: an input that made it fail is under fuzz/artifacts/host/{name}");
-        }
-        eprintln!("xtask: {name}: {} inputs", executed(&String::from_utf8_lossy(&ended.stderr)));
+        Ok(())
+    };
+    // libFuzzer works on one core.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.collect::<Result<Vec<()>>>()
+    })?;
+    eprintln!("xtask: the host's {} parsers found nothing", trials.len());
+    Ok(())
+}
+
+/// What is tried in this hour, the longest first.
+fn trials<'a>(all: &[(&'a str, &'a str)], args: &Args, hours: u64) -> Result<Vec<Trial<'a>>> {
+    if let Some(wanted) = &args.parser {
+        let Some(&(name, seeds)) = all.iter().find(|(name, _)| name == wanted) else {
+            let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+            bail!("there is no parser {wanted}; there are {}", names.join(", "));
+        };
+        return Ok(vec![Trial { name, seeds, seconds: args.seconds }]);
     }
-    eprintln!("xtask: the host's {} parsers found nothing in {seconds} s each", parsers.len());
+    ensure!(!all.is_empty(), "the target host lists no parsers");
+    // The next hour goes on where this one ends, and all have had their turn after a day.
+    let begin = (hours % all.len() as u64) as usize * PARSERS_BY_TURNS % all.len();
+    let turn = |index: usize| (index + all.len() - begin) % all.len() < PARSERS_BY_TURNS;
+    let trial = |(index, &(name, seeds)): (usize, &(&'a str, &'a str))| {
+        let seconds = if turn(index) { args.seconds } else { 1 };
+        Trial { name, seeds, seconds }
+    };
+    let mut trials: Vec<_> = all.iter().enumerate().map(trial).collect();
+    trials.sort_by_key(|trial| std::cmp::Reverse(trial.seconds));
+    Ok(trials)
+}
+
+fn try_parser(workspace: &Workspace, binary: &Path, trial: &Trial<'_>, examples: &[(String, Vec<u8>)]) -> Result<()> {
+    let Trial { name, seeds, seconds } = *trial;
+    let corpus = workspace.root.join("fuzz/corpus/host").join(name);
+    let artifacts = workspace.root.join("fuzz/artifacts/host").join(name);
+    fs::create_dir_all(&corpus)?;
+    fs::create_dir_all(&artifacts)?;
+    let own: Vec<_> = examples.iter().filter(|(path, _)| is_seed(path, seeds)).collect();
+    ensure!(!own.is_empty(), "no fixture is called {seeds}: the parser {name} would begin with nothing");
+    for (path, content) in own {
+        fs::write(corpus.join(path.replace('/', "-")), content)?;
+    }
+    let mut run = Command::new(binary);
+    run.env("CITADEL_PARSER", name).arg(&corpus).args(limits(seconds));
+    run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    // It ends with a page of words that it has tried.
+    let ended = run.output().context("cannot run the target host")?;
+    let output = String::from_utf8_lossy(&ended.stderr);
+    if !ended.status.success() {
+        eprintln!("{output}");
+        bail!("fuzzing {name}: an input that made it fail is under fuzz/artifacts/host/{name}");
+    }
+    eprintln!("xtask: {name}: {} inputs in {seconds} s", executed(&output));
     Ok(())
 }
 
@@ -149,6 +197,25 @@ fn is_seed(path: &str, seeds: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_parser_has_its_minute_within_as_many_hours() {
+        let names: Vec<String> = (0..37).map(|n| n.to_string()).collect();
+        let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "seeds")).collect();
+        let args = Args { seconds: 60, target: None, parser: None };
+        let mut had = std::collections::BTreeSet::new();
+        for hours in 490_000..490_010 {
+            let trials = trials(&all, &args, hours).unwrap();
+            assert_eq!(trials.len(), 37);
+            let long: Vec<_> = trials.iter().filter(|trial| trial.seconds == 60).collect();
+            assert_eq!(long.len(), PARSERS_BY_TURNS);
+            had.extend(long.iter().map(|trial| trial.name));
+        }
+        assert_eq!(had.len(), 37);
+        let one = Args { parser: Some("5".to_owned()), ..args };
+        let trials = trials(&all, &one, 0).unwrap();
+        assert!(matches!(&trials[..], [Trial { name: "5", seconds: 60, .. }]));
+    }
 
     #[test]
     fn examples_are_files_or_whole_folders() {

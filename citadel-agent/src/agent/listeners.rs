@@ -62,10 +62,17 @@ impl Listeners {
     fn bind_one(&self, content: Content, wanted: (IpAddr, u16)) -> anyhow::Result<Listening> {
         // Port 0 is another one each time.
         let has_it = |own: &&Listening| own.wanted == wanted && wanted.1 != 0;
-        match [&self.metrics, &self.health].into_iter().find(has_it) {
-            Some(own) => Listening::on(content, wanted, own.socket.try_clone().context("cannot take over a listener")?),
-            None => Listening::bind(content, wanted.0, wanted.1),
-        }
+        let own = [&self.metrics, &self.health];
+        let socket = match own.into_iter().find(has_it) {
+            Some(own) => own.socket.try_clone().context("cannot take over a listener")?,
+            None => {
+                // On another address: one that includes the old one, or the other way round, would conflict with it.
+                let same_port = own.into_iter().filter(|own| own.address.port() == wanted.1);
+                let same_port: Vec<_> = same_port.map(|own| &own.socket).collect();
+                http::bind_beside(wanted.0, wanted.1, &same_port)?
+            }
+        };
+        Listening::on(content, wanted, socket)
     }
 
     pub(super) fn serve(&mut self, agent: &Arc<Agent>) {

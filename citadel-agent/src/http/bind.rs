@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::host::skipped::Skipped;
 use crate::host::sock_diag::Listeners;
@@ -76,24 +76,49 @@ impl Holder {
 /// # Errors
 /// See [`BindError`].
 pub fn bind(addr: IpAddr, port: u16) -> Result<TcpListener, BindError> {
+    bind_with(addr, port, false)
+}
+
+/// As [`bind`], where listeners of this process have the port on other addresses and one of the addresses includes the other,
+/// as `0.0.0.0` includes `127.0.0.1`. The kernel gives such a port twice only to sockets that all ask for it
+/// (`SO_REUSEPORT`, socket(7)), which these do for the moment of binding. One that does not ask for it, as a second agent, is
+/// refused as ever; so are processes of other users.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind_beside(addr: IpAddr, port: u16, own: &[&TcpListener]) -> Result<TcpListener, BindError> {
+    let share = |listeners: &[&TcpListener], shared| {
+        let mut listeners = listeners.iter().map(|&listener| SockRef::from(listener));
+        listeners.try_for_each(|socket| socket.set_reuse_port(shared))
+    };
+    let explain = |error| explain(SocketAddr::new(addr, port), error);
+    let bound = share(own, true).map_err(explain).and_then(|()| bind_with(addr, port, true));
+    share(own, false).map_err(explain)?;
+    let bound = bound?;
+    share(&[&bound], false).map_err(explain)?;
+    Ok(bound)
+}
+
+fn bind_with(addr: IpAddr, port: u16, shared: bool) -> Result<TcpListener, BindError> {
     let wanted = SocketAddr::new(addr, port);
-    match listen(wanted) {
+    match listen(wanted, shared) {
         Err(error) if addr == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
             let fallback = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
             tracing::info!(%wanted, %fallback, "this host has no IPv6, listening on IPv4 only");
-            listen(fallback).map_err(|error| explain(fallback, error))
+            listen(fallback, shared).map_err(|error| explain(fallback, error))
         }
         result => result.map_err(|error| explain(wanted, error)),
     }
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+fn listen(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     // A restart must not wait for connections of the last run that are in TIME_WAIT.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

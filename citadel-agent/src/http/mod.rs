@@ -34,7 +34,7 @@ use budget::Budget;
 use connections::Connections;
 use router::Site;
 
-pub use bind::{BindError, Holder, bind};
+pub use bind::{BindError, Holder, bind, bind_beside};
 pub use dropped::Dropped;
 pub use server::Limits;
 
