@@ -92,6 +92,8 @@ enum ConfigCommand {
     },
     /// Print the effective values as YAML, defaults included.
     Print(ConfigArg),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
 }
 
 #[derive(Subcommand, Debug)]
@@ -259,6 +261,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             let (config, _) = config.load()?;
             print(config::print(&config))?;
         }
+        Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", config::json_schema()))?,
         Command::Alerts(command) => return alerts_command(command),
         Command::Gpu(GpuCommand::Release { config, time }) => {
             order(config, &Order::GpuRelease { seconds: time.as_secs() })?;
@@ -301,7 +304,7 @@ fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError
     let log = logging::init(config.local.log_level)?;
     match path {
         Some(path) => info!(file = %path.display(), "configuration loaded"),
-        None => info!("no configuration file ({DEFAULT_PATH} does not exist): the built-in default serves"),
+        None => info!("no configuration file ({DEFAULT_PATH} does not exist): using the built-in default"),
     }
     Ok(log)
 }

@@ -106,6 +106,17 @@ fn config_print_is_a_file_that_prints_the_same() {
 }
 
 #[test]
+fn config_schema_is_a_json_schema_of_the_file() {
+    let printed = end(&mut agent(&["config", "schema"]));
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    let schema: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+    let port = &schema["properties"]["local_collection"]["properties"]["metrics_port"];
+    assert_eq!((&port["type"], &port["default"]), (&"integer".into(), &8000.into()), "{port}");
+    assert_eq!(port["description"], "Port of the metrics pages.");
+}
+
+#[test]
 fn the_environment_names_the_file_and_the_command_line_overrides_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "local_collection: { metrics_port: 9123 }");

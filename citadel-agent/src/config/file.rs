@@ -6,7 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::mistakes::{Mistake, Pos};
-use super::{DEFAULT_PATH, MAX_FILE_BYTES};
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_PATH: &str = "/etc/citadel-agent/monitoring-integration.yaml";
+
+/// Most bytes that a configuration file may have: a real one has some kilobytes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The text of the file at `path`, or what is wrong with the file as a whole.
 pub(super) fn read(path: &Path) -> Result<String, Mistake> {
@@ -17,8 +22,8 @@ pub(super) fn read(path: &Path) -> Result<String, Mistake> {
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
-            "no such file; name another with --config, or name none: {DEFAULT_PATH} is read if it exists, and the \
-             built-in default serves otherwise"
+            "no such file; name another with --config, or name none: {DEFAULT_PATH} is read if it exists, otherwise \
+             the built-in default is used"
         ),
         _ => format!("cannot be read: {error}"),
     };

@@ -70,16 +70,39 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// Where the readers put mistakes while they go on reading.
-#[derive(Default)]
-pub(super) struct Mistakes(Vec<Mistake>);
+pub(super) struct Mistakes {
+    list: Vec<Mistake>,
+    /// Paths of all keys, for one that is in the wrong place.
+    keys: fn() -> Vec<String>,
+}
 
 impl Mistakes {
+    pub(super) fn new(keys: fn() -> Vec<String>) -> Self {
+        Self { list: Vec::new(), keys }
+    }
+
     pub(super) fn push(&mut self, pos: impl Into<Option<Pos>>, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Mistake { pos: pos.into(), path: path.into(), message: message.into() });
+        self.list.push(Mistake { pos: pos.into(), path: path.into(), message: message.into() });
+    }
+
+    /// Whether one is about the value at `path`, or about something in it.
+    pub(super) fn concern(&self, path: &str) -> bool {
+        self.list.iter().any(|mistake| {
+            mistake.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
+    /// The section that has a key of this name.
+    pub(super) fn home_of(&self, name: &str) -> Option<String> {
+        (self.keys)().into_iter().find_map(|path| {
+            path.rsplit_once('.')
+                .filter(|(_, last)| last.trim_end_matches("[]") == name)
+                .map(|(home, _)| home.to_owned())
+        })
     }
 
     pub(super) fn into_vec(self) -> Vec<Mistake> {
-        self.0
+        self.list
     }
 }
 

@@ -1,33 +1,33 @@
-//! Configuration: raw (what was written) -> resolved (valid by construction).
+//! Configuration: what was written -> a [`Config`], valid by construction.
 //!
-//! One hop a file: `file` reads bytes, `tree` makes a marked tree of them (what was written, where), `resolve` checks
-//! that tree against the table in `keys` and makes a [`Config`], `print` writes one back. All but `file` and [`watch`]
-//! are pure. Every mistake of a file is reported at once, each with its YAML path, line and column.
+//! `file` reads bytes, `tree` makes a marked tree of them (what was written, where), and the sections in [`resolved`] make a
+//! [`Config`] of that. A section is one file: its keys with their types (`kind`), defaults, bounds and documentation, declared
+//! with `section::section!`. Reading, printing (`yaml`), `docs/configuration.md` and the JSON Schema (`schema`) follow from the
+//! declaration. All but `file` and [`watch`] are pure. Every mistake of a file is reported at once, each with its YAML path, line
+//! and column.
 
 mod file;
-mod keys;
+mod kind;
 mod mistakes;
-mod print;
-mod resolve;
 pub mod resolved;
+mod schema;
 mod section;
 mod tree;
 mod value;
 pub mod watch;
+mod yaml;
 
 use std::path::Path;
 
-pub use keys::{KEYS, Key};
+pub use file::{DEFAULT_PATH, MAX_FILE_BYTES};
 pub(crate) use mistakes::nearest;
 pub use mistakes::{ConfigErrors, Mistake, Pos};
-pub use print::{print, print_alerts, selector_text};
 pub use resolved::Config;
+pub use resolved::alerts::selector_text;
+pub use schema::Key;
 
-/// Where the configuration is looked for when no file is named.
-pub const DEFAULT_PATH: &str = "/etc/citadel-agent/monitoring-integration.yaml";
-
-/// Most bytes that a configuration file may have: a real one has some kilobytes.
-pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+use mistakes::Mistakes;
+use section::{Part, Section};
 
 /// Loads and checks the file at `path`; without one, the built-in [`Config::default`].
 ///
@@ -73,18 +73,45 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 }
 
 fn parse_as(name: &str, text: &str, empty: Empty) -> Result<Config, ConfigErrors> {
-    let mut mistakes = mistakes::Mistakes::default();
+    let mut mistakes = Mistakes::new(|| keys().into_iter().map(|key| key.path).collect());
     let config = tree::parse(text, &mut mistakes).and_then(|root| {
-        if empty == Empty::Mistake && root.as_ref().is_none_or(|root| matches!(value::kind(root), value::Kind::Null)) {
+        if empty == Empty::Mistake && root.as_ref().is_none_or(value::is_null) {
             mistakes.push(None, "", "it is empty; write {} for a configuration in which everything has its default");
             return None;
         }
-        resolve::resolve(root.as_ref(), &mut mistakes)
+        let root = Section::root(root.as_ref(), Config::KEYS, &mut mistakes);
+        Some(Config::read(&root, &mut mistakes))
     });
     match (config, mistakes.into_vec()) {
         (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
         (_, mistakes) => Err(ConfigErrors::new(name, mistakes)),
     }
+}
+
+/// The effective values as YAML, defaults included; [`parse`] of it gives an equal [`Config`].
+#[must_use]
+pub fn print(config: &Config) -> String {
+    config.write().block()
+}
+
+/// Only the section `alerts`, with all rules in force.
+#[must_use]
+pub fn print_alerts(config: &Config) -> String {
+    let mut map = yaml::Yaml::empty_map();
+    map.put("alerts", config.alerts.write());
+    map.block()
+}
+
+/// All keys.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    schema::keys(Config::KEYS)
+}
+
+/// The JSON Schema of the file, for editors.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schema::document(Config::KEYS)
 }
 
 #[cfg(test)]

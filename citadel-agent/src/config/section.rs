@@ -1,260 +1,344 @@
-//! One mapping with known keys, read key by key; mistakes are noted and the reading goes on.
+//! Sections: mappings with known keys.
+//!
+//! [`section!`] declares one: a struct whose fields are its keys, each with its type, default, kind and documentation. How it
+//! is read and printed, its rows in `docs/configuration.md`, and the JSON Schema follow from that.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 
-use super::keys;
-use super::mistakes::{Mistakes, Pos, join, nearest, quoted};
-use super::tree::{Entry, Node, Value};
-use super::value::{Kind, expected, kind};
+use serde_json::Value as Json;
 
-/// A value and where it was written; `None`: nowhere, it is the default.
-#[derive(Clone, Debug)]
-pub(super) struct At<T> {
-    pub(super) value: T,
-    pub(super) pos: Option<Pos>,
+use super::kind::{Describe, Inner, Item, Kind, Written};
+use super::mistakes::{Mistakes, Pos, nearest, quoted};
+use super::schema;
+use super::tree::{Entry, Node};
+use super::value::is_null;
+use super::yaml::Yaml;
+
+/// A value that has keys of its own in a mapping: a section, or what several sections have in common.
+pub(super) trait Part: Sized {
+    const KEYS: &'static [Item];
+
+    /// What is wrong has its default in the value, and is among the mistakes.
+    fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> Self;
+
+    /// As a mapping.
+    fn write(&self) -> Yaml;
 }
 
-/// Converts one written value, or says what is wrong with it.
-pub(super) type Convert<T> = fn(&Node) -> Result<T, String>;
+/// Declares a section:
+///
+/// ```text
+/// section! {
+///     /// What the struct is.
+///     pub struct Name [check further_check] {
+///         /// The documentation of the key.
+///         #[key = "the_key"]
+///         field: Type = default, KIND;
+///     }
+/// }
+/// ```
+///
+/// Without `#[key]`, the key is the field's name; `a.b` is the key `b` of the mapping `a`. A [`part`] is a struct whose keys are
+/// in the mapping of this name, or in this mapping if the name is empty. `check`, if there is one, is what the keys must fulfil
+/// together: `fn(&Name, &Section<'_>, &mut Mistakes)`.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])*
+        $vis:vis struct $name:ident $([check $check:path])? {
+            $(
+                $(#[doc = $doc:literal])+
+                $(#[key = $key:literal])?
+                $field:ident: $type:ty = $default:expr, $kind:expr;
+            )*
+        }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Clone, PartialEq, Debug)]
+        $vis struct $name {
+            $($(#[doc = $doc])+ $vis $field: $type,)*
+        }
 
-/// A mapping whose keys are those that [`keys::KEYS`] lists below its path.
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $crate::config::section::Part for $name {
+            const KEYS: &'static [$crate::config::kind::Item] = &[$(
+                $crate::config::kind::Item {
+                    name: $crate::config::section::key_name!($field $($key)?),
+                    doc: concat!($($doc, "\n"),+),
+                    kind: &$kind,
+                    default: || $crate::config::section::Field::written(&$kind, &$default),
+                },
+            )*];
+
+            fn read(
+                section: &$crate::config::section::Section<'_>,
+                mistakes: &mut $crate::config::mistakes::Mistakes,
+            ) -> Self {
+                let read = Self {$(
+                    $field: $crate::config::section::Field::get(
+                        &$kind, section, $crate::config::section::key_name!($field $($key)?), || $default, mistakes
+                    ),
+                )*};
+                $($check(&read, section, mistakes);)?
+                read
+            }
+
+            fn write(&self) -> $crate::config::yaml::Yaml {
+                let mut map = $crate::config::yaml::Yaml::empty_map();
+                $(map.put(
+                    $crate::config::section::key_name!($field $($key)?),
+                    $crate::config::section::Field::written(&$kind, &self.$field),
+                );)*
+                map
+            }
+        }
+    };
+}
+pub(super) use section;
+
+macro_rules! key_name {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
+pub(super) use key_name;
+
+/// What a field of a section is declared with: the kind of a value, or a [`part`].
+pub(super) trait Field {
+    type Value;
+
+    /// The value in the file, else the default.
+    fn get(
+        &self,
+        section: &Section<'_>,
+        name: &str,
+        default: impl Fn() -> Self::Value,
+        mistakes: &mut Mistakes,
+    ) -> Self::Value;
+
+    fn written(&self, value: &Self::Value) -> Yaml;
+}
+
+impl<K: Kind> Field for K {
+    type Value = K::Value;
+
+    fn get(
+        &self,
+        section: &Section<'_>,
+        name: &str,
+        default: impl Fn() -> Self::Value,
+        mistakes: &mut Mistakes,
+    ) -> Self::Value {
+        section.written(name).and_then(|written| self.read(&written, mistakes)).unwrap_or_else(default)
+    }
+
+    fn written(&self, value: &Self::Value) -> Yaml {
+        self.write(value)
+    }
+}
+
+/// A struct that has its own keys.
+pub(super) struct PartOf<P>(PhantomData<P>);
+
+/// The keys of `P`, in the mapping that has the name of the field.
+pub(super) const fn part<P: Part>() -> PartOf<P> {
+    PartOf(PhantomData)
+}
+
+impl<P: Part> Describe for PartOf<P> {
+    fn text(&self) -> String {
+        String::new()
+    }
+
+    fn schema(&self) -> Json {
+        schema::object(P::KEYS)
+    }
+
+    fn inner(&self) -> Inner {
+        Inner::Part(P::KEYS)
+    }
+}
+
+impl<P: Part> Field for PartOf<P> {
+    type Value = P;
+
+    fn get(&self, section: &Section<'_>, name: &str, _: impl Fn() -> P, mistakes: &mut Mistakes) -> P {
+        P::read(&section.below(name), mistakes)
+    }
+
+    fn written(&self, value: &P) -> Yaml {
+        value.write()
+    }
+}
+
+/// The kind of values that are mappings with the keys of `P`, wherever such a mapping is.
+pub(super) struct Keys<P>(PhantomData<P>);
+
+/// Mappings with the keys of `P`: what a list or a mapping of names consists of.
+pub(super) const fn keys_of<P: Part>() -> Keys<P> {
+    Keys(PhantomData)
+}
+
+impl<P: Part> Describe for Keys<P> {
+    fn text(&self) -> String {
+        "mapping".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        schema::object(P::KEYS)
+    }
+
+    fn inner(&self) -> Inner {
+        Inner::Part(P::KEYS)
+    }
+}
+
+impl<P: Part> Kind for Keys<P> {
+    type Value = P;
+
+    fn read(&self, written: &Written<'_>, mistakes: &mut Mistakes) -> Option<P> {
+        Some(P::read(&Section::open(written, P::KEYS, mistakes), mistakes))
+    }
+
+    fn write(&self, value: &P) -> Yaml {
+        value.write()
+    }
+}
+
+/// What a file has in a section: the entries of its known keys. Unknown and duplicate ones have been noted.
+#[derive(Clone)]
 pub(super) struct Section<'a> {
-    /// Where it stands in the file, such as `alerts.rules[2]`.
+    /// Where it is in the file, such as `alerts.rules[2]`.
     path: String,
-    /// How [`keys::KEYS`] names that place, such as `alerts.rules[]`.
-    table: String,
-    /// Where it begins; `None`: nowhere.
+    /// Where it begins; `None`: it is not in the file.
     pos: Option<Pos>,
-    entries: HashMap<&'a str, &'a Entry>,
+    /// By name, such as `prometheus.scrape_interval`, and the mappings on the way to one.
+    entries: HashMap<String, &'a Entry>,
 }
 
 impl<'a> Section<'a> {
-    /// The top of the file.
-    pub(super) fn root(node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
-        Self::open("", "", node, mistakes)
-    }
-
-    /// The section `name` in this one. An absent one, and one whose keys are all commented out, is empty.
-    pub(super) fn section(&self, name: &str, mistakes: &mut Mistakes) -> Section<'a> {
-        let node = self.entries.get(name).map(|entry| &entry.value);
-        Self::open(&join(&self.path, name), &join(&self.table, name), node, mistakes)
-    }
-
-    /// The sections below `name`, each with the name that the file gives it; the table has their keys below `name.*`.
-    pub(super) fn named(&self, name: &str, mistakes: &mut Mistakes) -> Vec<(String, Section<'a>)> {
-        let plain = |name: &str| {
-            let letters = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-            match letters && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-                true => Ok(()),
-                false => Err(format!("{} is not a name: letters, digits, _ and -", quoted(name))),
-            }
-        };
-        self.named_as(name, plain, mistakes)
-    }
-
-    /// The same, where other names are allowed; `check` says what is wrong with one.
-    pub(super) fn named_as(
-        &self,
-        name: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-        mistakes: &mut Mistakes,
-    ) -> Vec<(String, Section<'a>)> {
-        let Some((path, node)) = self.node(name).filter(|(_, node)| !matches!(kind(node), Kind::Null)) else {
-            return Vec::new();
-        };
-        let table = format!("{}.*", join(&self.table, name));
-        let mut sections = Vec::new();
-        for entry in entries(&path, node, "a mapping of names to their settings", mistakes).unwrap_or_default() {
-            let path = join(&path, &entry.key);
-            if let Err(message) = check(&entry.key) {
-                mistakes.push(entry.key_pos, &path, message);
-            }
-            let mut section = Self::open(&path, &table, Some(&entry.value), mistakes);
-            section.pos = Some(entry.key_pos);
-            sections.push((entry.key.clone(), section));
-        }
-        sections
-    }
-
-    /// YAML path of the section.
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// Where the section begins.
-    pub(super) fn pos(&self) -> Option<Pos> {
-        self.pos
-    }
-
-    /// The mapping at `path`, one of several alike, for which the table of keys has the name `table`.
-    pub(super) fn open(path: &str, table: &str, node: Option<&'a Node>, mistakes: &mut Mistakes) -> Self {
-        let mut section = Section {
-            path: path.to_owned(),
-            table: table.to_owned(),
-            pos: node.map(|node| node.pos),
-            entries: HashMap::new(),
-        };
-        let Some(node) = node.filter(|node| !matches!(kind(node), Kind::Null)) else {
-            return section;
-        };
-        let Some(written) = entries(path, node, "a mapping of keys to values", mistakes) else {
-            return section;
-        };
-        let known = keys::below(table);
-        for entry in written {
-            if known.contains(&entry.key.as_str()) {
-                section.entries.insert(&entry.key, entry);
-                continue;
-            }
-            let hint = match (nearest(&entry.key, known.iter().copied()), keys::home_of(&entry.key, table)) {
-                (_, Some(home)) => format!("; it is a key of {home}"),
-                (Some(near), None) => format!("; did you mean \"{near}\"?"),
-                (None, None) => format!("; known here: {}", known.join(", ")),
-            };
-            mistakes.push(entry.key_pos, path, format!("unknown key {}{hint}", quoted(&entry.key)));
-        }
-        section
-    }
-
-    /// The value of `name`, else `default`. `None`: it was written and is wrong, and that is noted.
-    pub(super) fn read<T>(
-        &self,
-        name: &str,
-        default: T,
-        convert: Convert<T>,
-        mistakes: &mut Mistakes,
-    ) -> Option<At<T>> {
-        match self.entries.get(name) {
-            None => Some(At { value: default, pos: None }),
-            Some(entry) => self.convert(entry, convert, mistakes),
+    /// The whole file; `None`: there is nothing in it.
+    pub(super) fn root(node: Option<&'a Node>, keys: &[Item], mistakes: &mut Mistakes) -> Self {
+        match node {
+            None => Self { path: String::new(), pos: None, entries: HashMap::new() },
+            Some(node) => Self::open(&Written { path: String::new(), key_pos: node.pos, node }, keys, mistakes),
         }
     }
 
-    /// The value of `name`, which may be left out or empty. `None`: it was written and is wrong, and that is noted.
-    pub(super) fn optional<T>(&self, name: &str, convert: Convert<T>, mistakes: &mut Mistakes) -> Option<Option<T>> {
-        match self.entries.get(name) {
-            Some(entry) if !matches!(kind(&entry.value), Kind::Null) => {
-                self.convert(entry, convert, mistakes).map(|at| Some(at.value))
-            }
+    /// A mapping with these keys. One that is empty, or whose keys are all commented out, has none.
+    pub(super) fn open(written: &Written<'a>, keys: &[Item], mistakes: &mut Mistakes) -> Self {
+        let mut entries = HashMap::new();
+        collect("", written, &schema::names(keys), &mut entries, mistakes);
+        Self { path: written.path.clone(), pos: Some(written.key_pos), entries }
+    }
+
+    /// The mapping `name` in this one; this one if the name is empty.
+    pub(super) fn below(&self, name: &str) -> Section<'a> {
+        if name.is_empty() {
+            return self.clone();
+        }
+        let inner = |(path, entry): (&String, &&'a Entry)| {
+            Some((path.strip_prefix(name)?.strip_prefix('.')?.to_owned(), *entry))
+        };
+        Section {
+            path: self.path_of(name),
+            pos: self.entries.get(name).map(|entry| entry.key_pos),
+            entries: self.entries.iter().filter_map(inner).collect(),
+        }
+    }
+
+    /// The value of `name`, if it is in the file.
+    pub(super) fn written(&self, name: &str) -> Option<Written<'a>> {
+        let entry = self.entries.get(name)?;
+        Some(Written { path: self.path_of(name), key_pos: entry.key_pos, node: &entry.value })
+    }
+
+    /// The value of `name`, which must be in the file. `None`: it is not, or it is wrong, and that is noted.
+    pub(super) fn required<K: Kind>(&self, name: &str, kind: &K, mistakes: &mut Mistakes) -> Option<K::Value> {
+        let Some(written) = self.written(name) else {
+            mistakes.push(self.pos, self.path_of(name), "is missing");
+            return None;
+        };
+        kind.read(&written, mistakes)
+    }
+
+    /// The value of `name`, if it is in the file and not `null`. `None`: it is wrong, and that is noted.
+    pub(super) fn optional<K: Kind>(&self, name: &str, kind: &K, mistakes: &mut Mistakes) -> Option<Option<K::Value>> {
+        match self.written(name) {
+            Some(written) if !is_null(written.node) => kind.read(&written, mistakes).map(Some),
             _ => Some(None),
         }
     }
 
-    /// The value of `name`, which must be there. `None`: it is not, or it is wrong, and that is noted.
-    pub(super) fn required<T>(&self, name: &str, convert: Convert<T>, mistakes: &mut Mistakes) -> Option<T> {
-        let Some(entry) = self.entries.get(name) else {
-            mistakes.push(self.pos, join(&self.path, name), "is missing");
-            return None;
-        };
-        self.convert(entry, convert, mistakes).map(|at| at.value)
+    /// Where the value of `name` is; `None`: it is not in the file.
+    pub(super) fn pos_of(&self, name: &str) -> Option<Pos> {
+        self.entries.get(name).map(|entry| entry.value.pos)
     }
 
-    /// Notes a mistake at the value of `name`, or about the mapping as a whole.
-    pub(super) fn mistake(&self, name: Option<&str>, message: impl Into<String>, mistakes: &mut Mistakes) {
-        let entry = name.and_then(|name| self.entries.get(name));
-        let path = name.map_or_else(|| self.path.clone(), |name| join(&self.path, name));
-        mistakes.push(entry.map_or(self.pos, |entry| Some(entry.value.pos)), path, message);
-    }
-
-    /// Whether `name` is written.
+    /// Whether `name` is in the file.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// Whether the mapping is in the file at all.
+    /// Whether the section is in the file.
     pub(super) fn is_written(&self) -> bool {
         self.pos.is_some()
     }
 
-    /// The written value of `name` as it stands, with its path.
-    pub(super) fn node(&self, name: &str) -> Option<(String, &'a Node)> {
-        self.entries.get(name).map(|entry| (join(&self.path, name), &entry.value))
+    /// Whether nothing is wrong with `name` so far: what it is compared with, then, is what the file says.
+    pub(super) fn is_right(&self, name: &str, mistakes: &Mistakes) -> bool {
+        !mistakes.concern(&self.path_of(name))
     }
 
-    fn convert<T>(&self, entry: &Entry, convert: Convert<T>, mistakes: &mut Mistakes) -> Option<At<T>> {
-        convert_at(join(&self.path, &entry.key), entry.key_pos, &entry.value, convert, mistakes)
+    /// Notes a mistake at the value of `name`, or about the section as a whole.
+    pub(super) fn mistake(&self, name: Option<&str>, message: impl Into<String>, mistakes: &mut Mistakes) {
+        let path = name.map_or_else(|| self.path.clone(), |name| self.path_of(name));
+        mistakes.push(name.and_then(|name| self.pos_of(name)).or(self.pos), path, message);
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 }
 
-/// Converts the value at `path`, noting a mistake at the value, or at `fallback` where the value is nothing to point at.
-pub(super) fn convert_at<T>(
-    path: String,
-    fallback: Pos,
-    node: &Node,
-    convert: Convert<T>,
+/// Puts the entries of the mapping `written`, whose keys begin with `prefix`, among `entries`.
+fn collect<'a>(
+    prefix: &str,
+    written: &Written<'a>,
+    names: &[String],
+    entries: &mut HashMap<String, &'a Entry>,
     mistakes: &mut Mistakes,
-) -> Option<At<T>> {
-    if matches!(node.value, Value::Refused) {
-        return None;
+) {
+    if is_null(written.node) {
+        return;
     }
-    match convert(node) {
-        Ok(value) => Some(At { value, pos: Some(node.pos) }),
-        Err(message) => {
-            let pos = if matches!(kind(node), Kind::Null) { fallback } else { node.pos };
-            mistakes.push(pos, path, message);
-            None
-        }
-    }
-}
-
-/// Converts the items of the list at `path`, noting those that are wrong or there twice.
-pub(super) fn items<T: PartialEq>(path: &str, items: &[Node], convert: Convert<T>, mistakes: &mut Mistakes) -> Vec<T> {
-    let mut values: Vec<T> = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let at_path = format!("{path}[{i}]");
-        let Some(at) = convert_at(at_path.clone(), item.pos, item, convert, mistakes) else { continue };
-        if values.contains(&at.value) {
-            let written = match &item.value {
-                Value::Scalar { text, .. } => quoted(text),
-                _ => "it".to_owned(),
+    let mut known: Vec<_> = (names.iter())
+        .filter_map(|name| name.strip_prefix(prefix))
+        .map(|rest| rest.split('.').next().unwrap_or(rest))
+        .collect();
+    known.dedup();
+    for entry in written.entries("a mapping of keys to values", mistakes).unwrap_or_default() {
+        if !known.contains(&entry.key.as_str()) {
+            let hint = match (mistakes.home_of(&entry.key), nearest(&entry.key, known.iter().copied())) {
+                (Some(home), _) => format!("; it is a key of {home}"),
+                (None, Some(near)) => format!("; did you mean \"{near}\"?"),
+                (None, None) => format!("; known here: {}", known.join(", ")),
             };
-            mistakes.push(at.pos, at_path, format!("{written} is in the list already"));
-        } else {
-            values.push(at.value);
+            mistakes.push(entry.key_pos, &written.path, format!("unknown key {}{hint}", quoted(&entry.key)));
+            continue;
         }
+        let name = format!("{prefix}{}", entry.key);
+        if !names.contains(&name) {
+            collect(&format!("{name}."), &Written::of(&written.path, entry), names, entries, mistakes);
+        }
+        entries.insert(name, entry);
     }
-    values
-}
-
-/// The entries of the mapping at `path`, each key once. `None`: it is no mapping, and that is noted.
-pub(super) fn entries<'a>(path: &str, node: &'a Node, what: &str, mistakes: &mut Mistakes) -> Option<Vec<&'a Entry>> {
-    let written = match &node.value {
-        Value::Map(written) => written,
-        Value::Refused => return None,
-        _ => {
-            mistakes.push(node.pos, path, expected(what, node));
-            return None;
-        }
-    };
-    let mut first = HashMap::new();
-    let mut once = Vec::new();
-    for entry in written {
-        match first.insert(entry.key.as_str(), entry.key_pos) {
-            None => once.push(entry),
-            Some(earlier) => {
-                first.insert(&entry.key, earlier);
-                let message = format!("duplicate key; it is on line {} already", earlier.line);
-                mistakes.push(entry.key_pos, join(path, &entry.key), message);
-            }
-        }
-    }
-    Some(once)
-}
-
-/// The items of a list, `most` at most.
-pub(super) fn list<'a>(
-    path: &str,
-    node: &'a Node,
-    what: &str,
-    most: usize,
-    mistakes: &mut Mistakes,
-) -> Option<&'a [Node]> {
-    let message = match &node.value {
-        Value::List(items) if items.len() <= most => return Some(items),
-        Value::List(items) => format!("{} items are more than {most}", items.len()),
-        Value::Refused => return None,
-        _ => expected(what, node),
-    };
-    mistakes.push(node.pos, path, message);
-    None
 }

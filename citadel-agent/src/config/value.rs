@@ -5,24 +5,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use citadel_agent_common::calls::{CALLS, Call};
-use tracing::Level;
-
 use super::mistakes::{nearest, quoted};
-use super::resolved::{CallForm, DcgmRelease};
 use super::tree::{Node, Value};
-
-/// Bounds of every interval: below, the agent would do little else; above, it is surely a slip of the unit.
-const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-
-/// Longest window or holding time of an alert rule.
-const MAX_SPAN: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+use super::yaml::Yaml;
 
 /// Longest path, URL and string that is taken.
 const MAX_LEN: usize = 2048;
-
-/// Longest model name: it becomes a label value and part of a unit's name.
-const MAX_NAME_LEN: usize = 128;
 
 /// A scalar by the YAML 1.2 core schema, a collection by its kind.
 pub(super) enum Kind<'a> {
@@ -53,11 +41,15 @@ pub(super) fn kind(node: &Node) -> Kind<'_> {
     }
 }
 
-fn is_int(text: &str) -> bool {
+pub(super) fn is_int(text: &str) -> bool {
     let digits = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
     digits(text.strip_prefix(['+', '-']).unwrap_or(text), 10)
         || text.strip_prefix("0x").is_some_and(|text| digits(text, 16))
         || text.strip_prefix("0o").is_some_and(|text| digits(text, 8))
+}
+
+pub(super) fn is_null(node: &Node) -> bool {
+    matches!(kind(node), Kind::Null)
 }
 
 fn is_float(text: &str) -> bool {
@@ -101,21 +93,6 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     }
 }
 
-/// `true` is the release whose names dashboards are written for today.
-pub(super) fn dcgm_release(node: &Node) -> Result<Option<DcgmRelease>, String> {
-    const EXPECTED: &str = "true, false, \"4.8\" or \"4.9\"";
-    match kind(node) {
-        Kind::Bool(wanted) => Ok(wanted.then_some(DcgmRelease::V4_8)),
-        // Without quotes, YAML reads a number.
-        Kind::Str(text) | Kind::Float(text) => match text {
-            "4.8" => Ok(Some(DcgmRelease::V4_8)),
-            "4.9" => Ok(Some(DcgmRelease::V4_9)),
-            _ => Err(expected(EXPECTED, node)),
-        },
-        _ => Err(expected(EXPECTED, node)),
-    }
-}
-
 pub(super) fn string(node: &Node) -> Result<&str, String> {
     match kind(node) {
         Kind::Str(text) if text.trim().is_empty() => Err("is empty; leave the key out for the default".to_owned()),
@@ -144,42 +121,15 @@ pub(super) fn port(node: &Node) -> Result<u16, String> {
     }
 }
 
-fn number_to_port(text: &str) -> Result<u16, String> {
+pub(super) fn number_to_port(text: &str) -> Result<u16, String> {
     u16::try_from(int(text))
         .ok()
         .filter(|port| *port > 0)
         .ok_or_else(|| format!("{} is not a TCP port (1-65535)", text.chars().take(40).collect::<String>()))
 }
 
-/// `"11400-11500"`, one port, or `none` (also `false`).
-pub(super) fn discover(node: &Node) -> Result<Option<RangeInclusive<u16>>, String> {
-    let what = r#"a range of ports such as "11400-11500", or none"#;
-    match kind(node) {
-        Kind::Bool(false) => Ok(None),
-        Kind::Int(text) => number_to_port(text).map(|port| Some(port..=port)),
-        Kind::Str(text) if text.trim().eq_ignore_ascii_case("none") => Ok(None),
-        Kind::Str(text) => {
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            let (first, last) = (first.trim(), last.trim());
-            if !is_int(first) || !is_int(last) {
-                return Err(expected(what, node));
-            }
-            let (first, last) = (number_to_port(first)?, number_to_port(last)?);
-            if first > last {
-                return Err(format!("the range {first}-{last} is empty; write \"{last}-{first}\""));
-            }
-            Ok(Some(first..=last))
-        }
-        _ => Err(expected(what, node)),
-    }
-}
-
 /// A number of seconds, or a number with a unit.
-pub(super) fn interval(node: &Node) -> Result<Duration, String> {
-    duration_within(node, INTERVAL, "100ms to 24h")
-}
-
-fn duration_within(node: &Node, range: RangeInclusive<Duration>, bounds: &str) -> Result<Duration, String> {
+pub(super) fn duration_within(node: &Node, range: RangeInclusive<Duration>, bounds: &str) -> Result<Duration, String> {
     let what = r#"a duration such as 60 (seconds), "15s", "500ms" or "5m""#;
     let (duration, written) = match kind(node) {
         // A negative number of seconds is out of any range.
@@ -212,9 +162,19 @@ pub(super) fn age(node: &Node) -> Result<Duration, String> {
     }
 }
 
+/// Units of bytes and their powers of two.
+const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+
+/// As [`bytes()`] reads it.
+pub(super) fn write_bytes(bytes: u64) -> Yaml {
+    match UNITS.iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift) {
+        Some((unit, shift)) if bytes > 0 && *shift > 0 => Yaml::Text(format!("{}{unit}", bytes >> shift)),
+        _ => Yaml::Int(bytes),
+    }
+}
+
 /// A number of bytes, or a number with a unit of 1024: `1GiB`.
 pub(super) fn bytes(node: &Node) -> Result<u64, String> {
-    const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
     let wrong = || expected(r#"a number of bytes such as 1048576, "512MiB" or "1GiB""#, node);
     match kind(node) {
         Kind::Int(text) => u64::try_from(int(text)).map_err(|_| wrong()),
@@ -258,121 +218,11 @@ pub(super) fn number(node: &Node) -> Result<f64, String> {
     }
 }
 
-/// How long something must last: a number of seconds, or a number with a unit; from 0.
-pub(super) fn span(node: &Node) -> Result<Duration, String> {
-    duration_within(node, Duration::ZERO..=MAX_SPAN, "0s to 31d")
-}
-
-/// How far something looks back or ahead.
-pub(super) fn window(node: &Node) -> Result<Duration, String> {
-    duration_within(node, Duration::from_secs(1)..=MAX_SPAN, "1s to 31d")
-}
-
-pub(super) fn address(node: &Node) -> Result<IpAddr, String> {
-    match kind(node) {
-        Kind::Str(text) => text.parse().map_err(|_| expected(r#"an IP address such as "::" or "127.0.0.1""#, node)),
-        _ => Err(expected("an IP address in quotes", node)),
-    }
-}
-
-pub(super) fn level(node: &Node) -> Result<Level, String> {
-    const LEVELS: [(&str, Level); 6] = [
-        ("TRACE", Level::TRACE),
-        ("DEBUG", Level::DEBUG),
-        ("INFO", Level::INFO),
-        ("WARN", Level::WARN),
-        ("WARNING", Level::WARN),
-        ("ERROR", Level::ERROR),
-    ];
-    let what = "TRACE, DEBUG, INFO, WARN or ERROR";
-    let Kind::Str(text) = kind(node) else {
-        return Err(expected(what, node));
-    };
-    LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, level)| *level).ok_or_else(|| {
-        let hint =
-            nearest(text, LEVELS.map(|(name, _)| name)).map_or(String::new(), |name| format!("; did you mean {name}?"));
-        format!("{}{hint}", expected(what, node))
-    })
-}
-
-/// The path of one of our own pages. Letters, digits and `._~-` only: anything else would have to be escaped by who asks
-/// for it, or means something to the router.
-pub(super) fn call_form(node: &Node) -> Result<CallForm, String> {
-    let form = match kind(node) {
-        Kind::Str(text) => CallForm::ALL.into_iter().find(|form| form.name() == text),
-        _ => None,
-    };
-    form.ok_or_else(|| expected("auto or raw_tp", node))
-}
-
-pub(super) fn system_call(node: &Node) -> Result<&'static Call, String> {
-    let Kind::Str(text) = kind(node) else { return Err(expected("a system call", node)) };
-    CALLS.iter().find(|call| call.name == text).ok_or_else(|| {
-        let near = nearest(text, CALLS.iter().map(|call| call.name));
-        let hint = near.map_or_else(
-            || format!("; known are {}", CALLS.iter().map(|call| call.name).collect::<Vec<_>>().join(", ")),
-            |name| format!("; did you mean {name}?"),
-        );
-        format!("{} is no system call that can be measured{hint}", quoted(text))
-    })
-}
-
-pub(super) fn page_path(node: &Node) -> Result<String, String> {
-    let path = string(node)?;
-    let Some(rest) = path.strip_prefix('/') else {
-        return Err(format!("{} does not start with '/'", quoted(path)));
-    };
-    let segment = |segment: &str| {
-        !segment.is_empty()
-            && segment.chars().all(|c| c.is_ascii_alphanumeric() || "._~-".contains(c))
-            && segment != "."
-            && segment != ".."
-    };
-    match rest {
-        "" => Err("\"/\" is the index page; choose another path".to_owned()),
-        _ if rest.split('/').all(segment) => Ok(path.to_owned()),
-        _ => {
-            Err(format!("{} is not a path of letters, digits, '.', '_', '~' and '-' between single '/'", quoted(path)))
-        }
-    }
-}
-
-/// What a health probe asks for: a path, perhaps with a query.
-pub(super) fn probe_path(node: &Node) -> Result<String, String> {
-    let path = string(node)?;
-    if !path.starts_with('/') {
-        return Err(format!("{} does not start with '/'", quoted(path)));
-    }
-    match path.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-        Some(c) => Err(format!("{} holds {c:?}, which a request path cannot hold; escape it (%XX)", quoted(path))),
-        None => Ok(path.to_owned()),
-    }
-}
-
 pub(super) fn absolute_path(node: &Node) -> Result<PathBuf, String> {
     let path = text(node)?;
     match path.starts_with('/') {
         true => Ok(path.into()),
         false => Err(format!("{} is not an absolute path", quoted(&path))),
-    }
-}
-
-/// A program: an absolute path, or a name to look for on the path.
-pub(super) fn program(node: &Node) -> Result<PathBuf, String> {
-    let program = text(node)?;
-    match program.starts_with('/') || !program.contains('/') {
-        true => Ok(program.into()),
-        false => Err(format!("{} is neither an absolute path nor a name without a slash", quoted(&program))),
-    }
-}
-
-/// What systemd matches names of units with: characters of unit names, and those of `fnmatch(3)`.
-pub(super) fn unit_pattern(node: &Node) -> Result<String, String> {
-    let pattern = string(node)?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@*?[]!^".contains(c);
-    match !pattern.is_empty() && pattern.len() <= 255 && pattern.chars().all(allowed) {
-        true => Ok(pattern.to_owned()),
-        false => Err(format!("{} is not a unit's name or a pattern such as \"citadel-*.service\"", quoted(pattern))),
     }
 }
 
@@ -414,20 +264,11 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     }
 }
 
-/// Whether `name` can be a model's name: it becomes a label value and part of a unit's name, and people type it.
-pub(super) fn model_name(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err("a model's name is empty".to_owned());
-    }
-    if name.len() > MAX_NAME_LEN {
-        return Err(format!("a model's name is longer than {MAX_NAME_LEN} bytes"));
-    }
+/// A name that a person gives to something in the file.
+pub(super) fn plain_name(name: &str) -> Result<String, String> {
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    match first && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:+@".contains(c)) {
-        true => Ok(()),
-        false => Err(format!(
-            "{} is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit",
-            quoted(name)
-        )),
+    match first && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("{} is not a name: letters, digits, _ and -", quoted(name))),
     }
 }

@@ -3,22 +3,30 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is read of the GPUs, and how often.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Gpu {
-    /// Whether NVML is opened at all.
-    pub enabled: bool,
-    /// How often every GPU is sampled. Energy is split among the models over each such interval.
-    pub sampling_interval: Duration,
-    /// Whether the page also carries dcgm-exporter's default names, and of which release.
-    pub dcgm_compat: Option<DcgmRelease>,
-    /// Whether GPUs without a cumulative PCIe counter are asked for their throughput, which blocks the sampler for 40 ms
-    /// a GPU.
-    pub pcie_throughput: bool,
-    /// Whether FEC's bins of each NVLink are exported.
-    pub nvlink_fec: bool,
-    /// The NVML library; `None`: `libnvidia-ml.so.1`, as the loader finds it.
-    pub nvml_library: Option<PathBuf>,
+use serde_json::json;
+
+use crate::config::kind::{ABSOLUTE_PATH, BOOLEAN, INTERVAL, Optional, Scalar};
+use crate::config::section::section;
+use crate::config::value::{Kind, expected, kind};
+use crate::config::yaml::Yaml;
+
+section! {
+    /// What is read of the GPUs, and how often.
+    pub struct Gpu {
+        /// Whether the GPUs are read.
+        enabled: bool = true, BOOLEAN;
+        /// How often the GPUs are sampled; energy is split among the models over each such interval.
+        sampling_interval: Duration = Duration::from_secs(1), INTERVAL;
+        /// Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under the names and in the units of that
+        /// release; `true` is `"4.8"`.
+        dcgm_compat: Option<DcgmRelease> = None, DCGM_RELEASE;
+        /// Whether GPUs that count no PCIe bytes (before Hopper) are asked for their throughput instead: 40 ms a GPU and sample.
+        pcie_throughput: bool = false, BOOLEAN;
+        /// Whether the bins of forward error correction are exported: 16 series an NVLink (NVLink 5 and newer).
+        nvlink_fec: bool = false, BOOLEAN;
+        /// The NVML library; absent: `libnvidia-ml.so.1`, where the loader finds it.
+        nvml_library: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
+    }
 }
 
 /// A release of dcgm-exporter, as far as the names of its default metrics go.
@@ -30,26 +38,20 @@ pub enum DcgmRelease {
     V4_9,
 }
 
-impl DcgmRelease {
-    /// As the configuration has it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            DcgmRelease::V4_8 => "4.8",
-            DcgmRelease::V4_9 => "4.9",
-        }
-    }
-}
-
-impl Default for Gpu {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            sampling_interval: Duration::from_secs(1),
-            dcgm_compat: None,
-            pcie_throughput: false,
-            nvlink_fec: false,
-            nvml_library: None,
-        }
-    }
-}
+/// `true` is the release whose names dashboards are written for today.
+const DCGM_RELEASE: Scalar<Option<DcgmRelease>> = Scalar {
+    text: "`true`, `false`, `\"4.8\"` or `\"4.9\"`",
+    schema: || json!({"enum": [true, false, "4.8", "4.9", 4.8, 4.9]}),
+    read: |node| match kind(node) {
+        Kind::Bool(wanted) => Ok(wanted.then_some(DcgmRelease::V4_8)),
+        // Without quotes, YAML reads a number.
+        Kind::Str("4.8") | Kind::Float("4.8") => Ok(Some(DcgmRelease::V4_8)),
+        Kind::Str("4.9") | Kind::Float("4.9") => Ok(Some(DcgmRelease::V4_9)),
+        _ => Err(expected("true, false, \"4.8\" or \"4.9\"", node)),
+    },
+    write: |release| match release {
+        None => Yaml::Bool(false),
+        Some(DcgmRelease::V4_8) => Yaml::text("4.8"),
+        Some(DcgmRelease::V4_9) => Yaml::text("4.9"),
+    },
+};

@@ -2,32 +2,87 @@
 
 use std::time::Duration;
 
-use super::Access;
+use super::access::Access;
+use crate::config::kind::{BOOLEAN, HOST, INTERVAL, Item, List, Optional, Scalar, TEXT, URL, or_null};
+use crate::config::mistakes::Mistakes;
+use crate::config::section::{Field, Part, Section, part, section};
+use crate::config::value::{host, is_null};
+use crate::config::yaml::Yaml;
 
 /// `scrape_interval` and `evaluation_interval` where they are not configured.
-pub(in crate::config) const DEFAULT_PROMETHEUS_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The dev-ops server.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Remote {
-    /// Host name or address of the dev-ops server.
-    pub dev_ops_server: String,
-    /// Where remote write goes.
-    pub remote_write_url: Option<String>,
-    /// How often Prometheus scrapes this host.
-    pub scrape_interval: Duration,
-    /// How often Prometheus evaluates its rules.
-    pub evaluation_interval: Duration,
-    /// Grafana, for links.
-    pub grafana_url: Option<String>,
-    /// Grafana's data source.
-    pub grafana_datasource: Option<String>,
-    /// Alertmanager.
-    pub alert_manager_url: Option<String>,
-    /// Alertmanager's webhook, as the operator's file names it.
-    pub webhook_url: Option<String>,
-    /// Further Alertmanagers.
-    pub alertmanagers: Vec<String>,
-    /// How all of them let the agent in.
-    pub alerting_access: Access,
+section! {
+    /// The dev-ops server.
+    pub struct Remote {
+        /// The dev-ops server. Required when `enabled` is `true`.
+        dev_ops_server: String = String::new(), SERVER;
+        /// Where remote write goes; absent: nowhere.
+        #[key = "prometheus.remote_write_url"]
+        remote_write_url: Option<String> = None, Optional(URL);
+        /// How often Prometheus scrapes this host.
+        #[key = "prometheus.scrape_interval"]
+        scrape_interval: Duration = DEFAULT_INTERVAL, INTERVAL;
+        /// How often Prometheus evaluates its rules.
+        #[key = "prometheus.evaluation_interval"]
+        evaluation_interval: Duration = DEFAULT_INTERVAL, INTERVAL;
+        /// Grafana, for links.
+        #[key = "grafana.dashboard_url"]
+        grafana_url: Option<String> = None, Optional(URL);
+        /// Name of Grafana's data source.
+        #[key = "grafana.datasource"]
+        grafana_datasource: Option<String> = None, Optional(TEXT);
+        /// The Alertmanager that alerts go to.
+        #[key = "alerting.alert_manager_url"]
+        alert_manager_url: Option<String> = None, Optional(URL);
+        /// Gets alerts as well. `/api/v1/alerts` of an Alertmanager, which 0.27 removed, means `/api/v2/alerts` of that host; any
+        /// other URL gets the same JSON.
+        #[key = "alerting.webhook_url"]
+        webhook_url: Option<String> = None, Optional(URL);
+        /// Further Alertmanagers; each gets every alert. If this section names none, no rule is evaluated.
+        #[key = "alerting.alertmanagers"]
+        alertmanagers: Vec<String> = Vec::new(), List { of: URL, what: "http(s) URLs", most: 16 };
+        /// Credentials and trust, for all of them.
+        #[key = "alerting"]
+        alerting_access: Access = Access::default(), part::<Access>();
+    }
+}
+
+/// A host name, or nothing.
+const SERVER: Scalar<String> = Scalar {
+    schema: || or_null((HOST.schema)()),
+    read: |node| if is_null(node) { Ok(String::new()) } else { host(node) },
+    write: |server| if server.is_empty() { Yaml::Null } else { Yaml::text(server) },
+    ..HOST
+};
+
+/// `None`: the section is absent or not enabled. All keys are checked even then, so that enabling it holds no surprise.
+impl Part for Option<Remote> {
+    const KEYS: &'static [Item] = &[
+        Item {
+            name: "enabled",
+            doc: "Whether anything is sent to the dev-ops server.",
+            kind: &BOOLEAN,
+            default: || Yaml::Bool(false),
+        },
+        Item { name: "", doc: "", kind: &part::<Remote>(), default: || Yaml::Null },
+    ];
+
+    fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> Self {
+        let enabled = BOOLEAN.get(section, "enabled", || false, mistakes);
+        let remote = Remote::read(section, mistakes);
+        if enabled && remote.dev_ops_server.is_empty() && section.is_right("dev_ops_server", mistakes) {
+            let message = "is missing, and required because remote_monitoring.enabled is true";
+            mistakes.push(section.pos_of("enabled"), "remote_monitoring.dev_ops_server", message);
+        }
+        enabled.then_some(remote)
+    }
+
+    fn write(&self) -> Yaml {
+        let mut map = Yaml::Map(vec![("enabled".to_owned(), Yaml::Bool(self.is_some()))]);
+        if let Some(remote) = self {
+            map.put("", remote.write());
+        }
+        map
+    }
 }

@@ -112,7 +112,7 @@ alerts:
             "FILE:9:15: alerts.rules[0].metric: \"citadel_model_conections_open\" is no metric of this agent; did you mean citadel_model_connections_open?",
             "FILE:10:14: alerts.rules[0].above: expected a number, found the string \"3\"; remove the quotes",
             "FILE:11:12: alerts.rules[0].for: expected a duration such as 60 (seconds), \"15s\", \"500ms\" or \"5m\", found the string \"soon\": expected number at 0",
-            "FILE:12:17: alerts.rules[0].severity: expected info, warning, critical, found the string \"bad\"",
+            "FILE:12:17: alerts.rules[0].severity: expected one of info, warning, critical, found the string \"bad\"",
             "FILE:13:75: alerts.rules[1].below: there is above already; one comparison a condition",
             "FILE:14:7: alerts.rules[2]: is compared with nothing: one of above, at_least, below, at_most, equal, not_equal is needed",
             "FILE:15:7: alerts.rules[3].alert: is missing",

@@ -6,6 +6,7 @@ mod documented;
 mod properties;
 mod refused;
 mod remote_write;
+mod schema;
 
 /// The operator's file, byte for byte.
 pub(crate) const OPERATORS: &str = include_str!("../../../../tests/fixtures/monitoring-integration.yaml");

@@ -153,7 +153,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn config()
+    pub(super) fn config()
         ((metrics_port, health_check_port, ports) in ports())
         (
             local in local(metrics_port, health_check_port),
@@ -165,7 +165,7 @@ prop_compose! {
             remote in prop::option::of(remote()),
             [net, recvq, sched, syscalls] in any::<[bool; 4]>(),
             calls in prop::sample::subsequence(CALLS.iter().collect::<Vec<_>>(), 1..=CALLS.len()).prop_shuffle(),
-            call_form in prop::sample::select(CallForm::ALL.to_vec()),
+            call_form in prop::sample::select(vec![CallForm::Auto, CallForm::RawTp]),
             cgroup in prop::option::of(path()),
             gpu in gpu(),
             (health_interval, health_timeout, relay, engine_metrics, auto) in (interval(), interval(), any::<bool>(), any::<bool>(), any::<bool>()),

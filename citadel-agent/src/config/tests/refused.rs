@@ -42,9 +42,9 @@ fn unknown_keys() {
         &[
             r#"FILE:1:1: unknown key "locl_collection"; did you mean "local_collection"?"#,
             r#"FILE:2:1: unknown key "metrics_port"; it is a key of local_collection"#,
-            r#"FILE:3:1: unknown key "zebra"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu, alerts, storage, services"#,
+            r#"FILE:3:1: unknown key "zebra"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, alerts"#,
             r#"FILE:4:21: local_collection: unknown key "Log_Level"; did you mean "log_level"?"#,
-            r#"FILE:5:1: unknown key "<<"; known here: local_collection, model_monitoring, remote_monitoring, remote_write, ebpf, gpu, alerts, storage, services"#,
+            r#"FILE:5:1: unknown key "<<"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, alerts"#,
         ],
     );
 }
@@ -122,8 +122,8 @@ fn a_port_has_one_owner() {
         &[
             "FILE:3:8: model_monitoring.ports.a: port 8000 is the agent's own metrics_port",
             "FILE:4:8: model_monitoring.ports.b: port 8001 is the agent's own health_check_port",
-            "FILE:5:8: model_monitoring.ports.c: port 8001 is the agent's own health_check_port",
             "FILE:5:8: model_monitoring.ports.c: port 8001 is b's already (line 4)",
+            "FILE:5:8: model_monitoring.ports.c: port 8001 is the agent's own health_check_port",
         ],
     );
     refused(
@@ -132,7 +132,7 @@ fn a_port_has_one_owner() {
     );
     refused(
         "local_collection: { metrics_port: 11450 }\n",
-        &["FILE:1:35: local_collection.metrics_port: 11450 lies in model_monitoring.discover (11400-11500)"],
+        &["FILE:1:35: local_collection.metrics_port: 11450 is in model_monitoring.discover (11400-11500)"],
     );
     refused(
         "model_monitoring: { discover: none }\nlocal_collection: { metrics_port: 11400 }\n",
@@ -229,7 +229,7 @@ fn system_calls() {
     );
     refused(
         "ebpf: { syscall_form: kprobe }",
-        &[r#"FILE:1:23: ebpf.syscall_form: expected auto or raw_tp, found the string "kprobe""#],
+        &[r#"FILE:1:23: ebpf.syscall_form: expected one of auto, raw_tp, found the string "kprobe""#],
     );
     refused(
         "ebpf: { syscall_names: [] }",

@@ -2,13 +2,56 @@
 
 use std::time::Duration;
 
-use super::selector;
+use serde_json::json;
+
+use super::selector::SELECTOR;
+use super::types::{Compare, Condition, Function, Operand, Selector};
+use crate::config::kind::{Item, Kind, NUMBER, Scalar, Span, key};
 use crate::config::mistakes::Mistakes;
-use crate::config::resolved::alerts::{Compare, Condition, Function, Operand, Selector};
 use crate::config::section::Section;
-use crate::config::tree::Node;
-use crate::config::value::{self, string};
-use crate::metrics::catalogue::Kind;
+use crate::config::value;
+use crate::config::yaml::Yaml;
+use crate::metrics::catalogue;
+
+/// The keys of an operand.
+pub(super) const OPERAND: &[Item] = &[
+    key(
+        "metric",
+        "What is watched, such as `citadel_model_requests_total{code=~\"5..\"}`. The metric must be in the catalogue.",
+        &SELECTOR,
+    ),
+    key("rate", "A counter's growth a second over that time.", &WINDOW),
+    key("increase", "A counter's growth over that time, the first event included.", &WINDOW),
+    key("quantile", "A quantile of what a histogram observed, with `over`.", &QUANTILE),
+    key("predict", "What a gauge will be so much later, along the line of the time `over`.", &WINDOW),
+    key("over", "How far `quantile` and `predict` look back.", &WINDOW),
+];
+
+/// The keys of a comparison.
+pub(super) const COMPARISON: &[Item] = &[
+    key("above", "True when the value is greater. One of these six is needed.", &NUMBER),
+    key("at_least", "True when the value is greater or equal.", &NUMBER),
+    key("below", "True when the value is less.", &NUMBER),
+    key("at_most", "True when the value is less or equal.", &NUMBER),
+    key("equal", "True when the value is equal.", &NUMBER),
+    key("not_equal", "True when the value is another.", &NUMBER),
+];
+
+/// How far something looks back or ahead.
+const WINDOW: Span = Span("1s", "31d");
+
+const QUANTILE: Scalar<f64> = Scalar {
+    text: "number, 0 to 1",
+    schema: || json!({"type": "number", "minimum": 0, "maximum": 1}),
+    read: |node| {
+        let quantile = value::number(node)?;
+        match (0.0..=1.0).contains(&quantile) {
+            true => Ok(quantile),
+            false => Err(format!("{quantile} is no quantile (0 to 1)")),
+        }
+    },
+    ..NUMBER
+};
 
 /// Reads the comparison and the operand of `section`, and the divisor of `divisor`, where there can be one.
 pub(super) fn condition(
@@ -34,7 +77,7 @@ pub(super) fn condition(
 fn compare(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<(Compare, f64)> {
     let written: Vec<_> = Compare::ALL.iter().filter(|(_, key, _)| section.has(key)).collect();
     match written.as_slice() {
-        [(compare, key, _)] => Some((*compare, section.required(key, value::number, mistakes)?)),
+        [(compare, key, _)] => Some((*compare, section.required(key, &NUMBER, mistakes)?)),
         [] => {
             let keys = Compare::ALL.map(|(_, key, _)| key).join(", ");
             section.mistake(None, format!("is compared with nothing: one of {keys} is needed"), mistakes);
@@ -48,7 +91,7 @@ fn compare(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<(Compare, f
 }
 
 fn operand(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Operand> {
-    let selector = section.required("metric", |node: &Node| string(node).and_then(selector::parse), mistakes);
+    let selector = section.required("metric", &SELECTOR, mistakes);
     let function = function(section, mistakes);
     let operand = Operand { selector: selector?, function: function? };
     if let Err(message) = fits(&operand.selector, operand.function) {
@@ -66,19 +109,19 @@ fn function(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Function> 
         section.mistake(Some(last), format!("there is {first} already; one function a metric"), mistakes);
         return None;
     }
-    let over = section.optional("over", value::window, mistakes);
+    let over = section.optional("over", &WINDOW, mistakes);
     let function = match written.first() {
-        Some(&"rate") => Function::Rate { window: section.required("rate", value::window, mistakes)? },
-        Some(&"increase") => Function::Increase { window: section.required("increase", value::window, mistakes)? },
+        Some(&"rate") => Function::Rate { window: section.required("rate", &WINDOW, mistakes)? },
+        Some(&"increase") => Function::Increase { window: section.required("increase", &WINDOW, mistakes)? },
         Some(&key) => {
             let window = over_of(section, key, over?, mistakes);
             match key {
                 "quantile" => {
-                    let quantile = section.required(key, quantile, mistakes);
+                    let quantile = section.required(key, &QUANTILE, mistakes);
                     Function::Quantile { quantile: quantile?, window: window? }
                 }
                 _ => {
-                    let ahead = section.required(key, value::window, mistakes);
+                    let ahead = section.required(key, &WINDOW, mistakes);
                     Function::Predict { window: window?, ahead: ahead? }
                 }
             }
@@ -99,25 +142,43 @@ fn over_of(section: &Section<'_>, key: &str, over: Option<Duration>, mistakes: &
     over
 }
 
-fn quantile(node: &Node) -> Result<f64, String> {
-    let quantile = value::number(node)?;
-    match (0.0..=1.0).contains(&quantile) {
-        true => Ok(quantile),
-        false => Err(format!("{quantile} is no quantile (0 to 1)")),
-    }
-}
-
 /// Whether the function can be made of such a metric: PromQL would give numbers without meaning, or nothing.
 fn fits(selector: &Selector, function: Function) -> Result<(), String> {
     let (name, kind) = (selector.metric.name, selector.metric.kind);
     match (function, kind) {
-        (Function::Quantile { .. }, Kind::Histogram) => Ok(()),
+        (Function::Quantile { .. }, catalogue::Kind::Histogram) => Ok(()),
         (Function::Quantile { .. }, _) => Err(format!("{name} is no histogram, which quantile needs")),
-        (_, Kind::Histogram) => Err(format!("{name} is a histogram: a quantile of it is needed")),
-        (Function::Rate { .. } | Function::Increase { .. }, Kind::Gauge) => {
+        (_, catalogue::Kind::Histogram) => Err(format!("{name} is a histogram: a quantile of it is needed")),
+        (Function::Rate { .. } | Function::Increase { .. }, catalogue::Kind::Gauge) => {
             Err(format!("{name} is a gauge, which has no rate; rate and increase are for counters"))
         }
-        (Function::Predict { .. }, Kind::Counter) => Err(format!("{name} is a counter; predict is for gauges")),
+        (Function::Predict { .. }, catalogue::Kind::Counter) => {
+            Err(format!("{name} is a counter; predict is for gauges"))
+        }
         _ => Ok(()),
     }
+}
+
+/// Adds the keys of an operand to a mapping.
+pub(super) fn write_operand(operand: &Operand, map: &mut Yaml) {
+    map.put("metric", SELECTOR.write(&operand.selector));
+    let mut span = |name, span| map.put(name, WINDOW.write(&span));
+    match operand.function {
+        Function::Value => {}
+        Function::Rate { window } => span("rate", window),
+        Function::Increase { window } => span("increase", window),
+        Function::Predict { window, ahead } => {
+            span("predict", ahead);
+            span("over", window);
+        }
+        Function::Quantile { quantile, window } => {
+            span("over", window);
+            map.put("quantile", QUANTILE.write(&quantile));
+        }
+    }
+}
+
+/// Adds the key of a comparison to a mapping.
+pub(super) fn write_comparison(condition: &Condition, map: &mut Yaml) {
+    map.put(condition.compare.key(), NUMBER.write(&condition.threshold));
 }

@@ -1,14 +1,38 @@
 //! `metric{label="value", ...}` -> a [`Selector`], in the syntax of PromQL.
 
+use super::types::{Matcher, Pattern, Selector, Test};
+use crate::config::kind::{Scalar, string_like};
 use crate::config::mistakes::{nearest, quoted};
-use crate::config::resolved::alerts::{Matcher, Pattern, Selector, Test};
+use crate::config::value;
+use crate::config::yaml::Yaml;
 use crate::metrics::catalogue::{self, Desc};
 
 /// Longest regular expression of a matcher.
 const MAX_PATTERN: usize = 1024;
 
+pub(super) const SELECTOR: Scalar<Selector> = Scalar {
+    text: "metric, perhaps with label matchers in braces",
+    schema: || string_like("^\\s*[A-Za-z_:]"),
+    read: |node| value::string(node).and_then(parse),
+    write: |selector| Yaml::Text(text(selector)),
+};
+
+/// A selector in the syntax of PromQL.
+#[must_use]
+pub fn text(selector: &Selector) -> String {
+    let matchers = selector.matchers.iter().map(|matcher| {
+        let (operator, text) = matcher.test.parts();
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        format!("{}{operator}\"{text}\"", matcher.label)
+    });
+    match selector.matchers.is_empty() {
+        true => selector.metric.name.to_owned(),
+        false => format!("{}{{{}}}", selector.metric.name, matchers.collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// Parses a selector whose metric and labels the catalogue knows.
-pub(super) fn parse(text: &str) -> Result<Selector, String> {
+fn parse(text: &str) -> Result<Selector, String> {
     let (name, matchers) = match text.find('{') {
         None => (text, None),
         Some(brace) => (&text[..brace], Some(&text[brace + 1..])),

@@ -9,15 +9,6 @@ use std::time::Duration;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::family::LabelValues;
 
-/// `alerts`: the rules in force.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Alerts {
-    /// Whether rules are evaluated and alerts sent.
-    pub enabled: bool,
-    /// The shipped rules with the configured changes, then the configured ones; no two of the same name.
-    pub rules: Vec<Rule>,
-}
-
 /// One rule; each label set that fulfils its conditions is an alert of its own.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rule {
@@ -301,14 +292,14 @@ impl Severity {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
 
+    /// How it is written.
+    pub const WORDS: &'static [(&'static str, Self)] =
+        &[("info", Self::Info), ("warning", Self::Warning), ("critical", Self::Critical)];
+
     /// The label's value.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
+        Self::WORDS[self as usize].0
     }
 }
 

@@ -1,10 +1,34 @@
 //! The text of an annotation -> a [`Template`]: a subset of Prometheus' templates, so that the text means the same there.
 
+use super::types::{Format, Part, Template};
+use crate::config::kind::{Scalar, TEXT};
 use crate::config::mistakes::{nearest, quoted};
-use crate::config::resolved::alerts::{Format, Part, Template};
+use crate::config::value;
+use crate::config::yaml::Yaml;
+
+pub(super) const TEMPLATE: Scalar<Template> = Scalar {
+    text: "text with placeholders",
+    schema: TEXT.schema,
+    read: |node| value::string(node).and_then(parse),
+    write: |template| Yaml::Text(text(template)),
+};
+
+fn text(Template(parts): &Template) -> String {
+    let number = |variable: &str, format: &Format| match Format::NAMED.iter().find(|(named, _)| named == format) {
+        None => format!("{{{{ ${variable} }}}}"),
+        Some((_, name)) => format!("{{{{ ${variable} | {name} }}}}"),
+    };
+    let part = |part: &Part| match part {
+        Part::Text(text) => text.clone(),
+        Part::Label(name) => format!("{{{{ $labels.{name} }}}}"),
+        Part::Value(format) => number("value", format),
+        Part::Threshold(format) => number("threshold", format),
+    };
+    parts.iter().map(part).collect()
+}
 
 /// Parses a text with placeholders in double braces.
-pub(super) fn parse(text: &str) -> Result<Template, String> {
+fn parse(text: &str) -> Result<Template, String> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
