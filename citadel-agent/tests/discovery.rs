@@ -2,8 +2,7 @@
 
 mod server;
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,6 @@ use citadel_agent::config::{self, Config};
 use citadel_agent::discovery::inventory::{Inventory, Model};
 use citadel_agent::discovery::usage::Memory;
 use citadel_agent::discovery::watch::{Discovered, Discovery};
-use citadel_agent::ebpf::own::OwnConnections;
 use citadel_agent::ebpf::readers::RequestReaders;
 use citadel_agent::host::Roots;
 
@@ -29,21 +27,16 @@ struct Looking {
 
 impl Looking {
     fn at(port: u16) -> Self {
-        Self::with(port, "ask_for_names: false")
-    }
-
-    fn with(port: u16, more: &str) -> Self {
         let yaml = format!(
-            "local_collection: {{ collection_interval: 200ms }}\nmodel_monitoring:\n  ports: {{}}\n  discover: \"{port}\"\n  {more}\n"
+            "local_collection: {{ collection_interval: 200ms }}\nmodel_monitoring:\n  ports: {{}}\n  discover: \"{port}\"\n"
         );
         let config = config::parse("test", &yaml).unwrap();
-        let discovery =
-            Discovery::start(&config, &Roots::default(), OwnConnections::default(), RequestReaders::default()).unwrap();
+        let discovery = Discovery::start(&config, &Roots::default(), RequestReaders::default()).unwrap();
         Self { discovery, config, port }
     }
 
     fn model(&self, discovered: &Discovered) -> Option<Model> {
-        Inventory::of(&self.config.models, &discovered.servers).model_at(self.port).cloned()
+        Inventory::of(&self.config.models, &discovered.servers, |_| None).model_at(self.port).cloned()
     }
 
     /// What is known as soon as `condition` holds.
@@ -153,22 +146,6 @@ fn a_socket_that_a_process_inherits_is_its_own_once_the_heir_is_alone() {
     // It has closed the socket, but it is still there.
     assert!(model.listens && model.pids.contains(&old.pid()));
     old.ask("stop the heir");
-}
-
-#[test]
-fn an_unnamed_server_is_asked_and_its_answer_names_it() {
-    let port = free_port();
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let looking = Looking::with(port, "ask_for_names: true");
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut request = [0; 512];
-    let length = stream.read(&mut request).unwrap();
-    assert!(request[..length].starts_with(b"GET /v1/models HTTP/1.0\r\n"));
-    looking.model_when(|model| model.name == format!("port-{port}"));
-    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"object\":\"list\",\"data\":[{\"id\":\"org/name\"}]}").unwrap();
-    drop(stream);
-    let model = looking.model_when(|model| model.name == "org/name");
-    assert_eq!(model.served.as_deref(), Some("org/name"));
 }
 
 /// What a process can be late or early by: the kernel counts in ticks of 10 ms, and the server itself works a little.

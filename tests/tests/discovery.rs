@@ -32,7 +32,7 @@ fn the_agents_question_is_not_measured(address: IpAddr, options: fn(BorrowedFd<'
     let agent = Setup::new().discovering().asking().start();
     agent.assert_measuring();
     let head = asked.truth();
-    assert!(head.starts_with("GET /v1/models ") && head.contains("User-Agent: citadel-agent/"), "{head}");
+    assert!(head.starts_with("GET /v1/models ") && head.contains("user-agent: citadel-agent/"), "{head}");
     let page = assert_eventually!(agent, |page| page.gauge(INFO).label("model", "org/model").is_present());
     page.assert_no_request_invented();
     page.assert_nothing_lost();

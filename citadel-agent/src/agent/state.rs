@@ -64,7 +64,7 @@ impl Agent {
         let mut families = Families::attach(&config, &roots);
         let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
         families.introduce(&own, &request_readers);
-        let discovery = Discovery::start(&config, &roots, own.clone(), request_readers.clone())?;
+        let discovery = Discovery::start(&config, &roots, request_readers.clone())?;
         let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
         let config = Arc::new(config);
         let services = Services::start(config.services.units.clone(), None);
@@ -151,12 +151,14 @@ impl State {
         self.probes.set_config(&self.config.models);
     }
 
-    /// Takes the newest discovery result: into the inventory, and, once per result, into the kernel programs, the GPU sampler,
-    /// the followed units and the probes.
+    /// Takes the newest discovery result and names: into the inventory, and, where something has changed, into the kernel
+    /// programs, the GPU sampler, the followed units and the probes.
     pub(super) fn follow(&mut self) -> Arc<Discovered> {
         let discovered = self.discovery.newest();
-        self.inventory = Inventory::of(&self.config.models, &discovered.servers);
-        if !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
+        let inventory = Inventory::of(&self.config.models, &discovered.servers, |port| self.probes.name(port));
+        let changed = inventory != self.inventory;
+        self.inventory = inventory;
+        if changed || !self.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, &discovered)) {
             self.families.follow(&self.inventory);
             if let Some(gpu) = &mut self.gpu {
                 gpu.know(&self.inventory);

@@ -37,22 +37,27 @@ pub struct Model {
     pub unit: Option<String>,
     /// The cgroup that holds this model and nothing else, relative to the root of the cgroup2 mount.
     pub cgroup: Option<PathBuf>,
-    /// What the server itself calls its model: on its command line, or when it was asked.
+    /// What the server calls its model on its command line.
     pub served: Option<String>,
+    /// Nothing but the server's own answer could name it.
+    pub unnamed: bool,
+    /// systemd holds the socket, and a connection would start the service.
+    pub dormant: bool,
     /// Which engine it is, by its command line.
     pub engine: Option<Engine>,
 }
 
 impl Inventory {
-    /// Gives each server that was found, and each configured port, its name.
+    /// Gives each server that was found, and each configured port, its name. `answered` is what the server on a port has
+    /// answered.
     #[must_use]
-    pub fn of(models: &Models, servers: &[Server]) -> Self {
+    pub fn of(models: &Models, servers: &[Server], answered: impl Fn(u16) -> Option<String>) -> Self {
         let mut found: BTreeMap<u16, Option<&Server>> = models.ports.keys().map(|&port| (port, None)).collect();
         // What was found under another configuration may be none of this one's models.
         let wanted = |server: &&Server| models.measures(server.port);
         found.extend(servers.iter().filter(wanted).map(|server| (server.port, Some(server))));
         let model = |(port, server): (u16, Option<&Server>)| Model {
-            name: name::choose(models.ports.get(&port).map(String::as_str), server, port),
+            name: name::choose(models.ports.get(&port).map(String::as_str), server, answered(port), port),
             port,
             listens: server.is_some_and(|server| server.listens),
             pids: server.map(|server| server.processes.iter().map(|process| process.pid).collect()).unwrap_or_default(),
@@ -60,7 +65,9 @@ impl Inventory {
             exe: server.and_then(|server| server.exe.clone()),
             unit: server.and_then(|server| Some(server.unit.as_ref()?.name.clone())),
             cgroup: server.and_then(|server| server.cgroup.clone()),
-            served: server.and_then(Server::served).map(str::to_owned),
+            served: server.and_then(|server| server.named.clone()),
+            unnamed: !models.ports.contains_key(&port) && server.is_some_and(name::must_be_asked),
+            dormant: server.is_some_and(|server| server.dormant),
             engine: server.and_then(|server| server.engine),
         };
         Self { models: found.into_iter().map(model).collect() }

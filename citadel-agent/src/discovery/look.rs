@@ -21,7 +21,10 @@ use crate::host::{Roots, cgroup, net_tcp};
 
 /// Programs that hold a listening socket for others: systemd until the service starts that it belongs to
 /// (`systemd.socket(5)`), Docker's proxy for as long as the container publishes the port.
-const BROKERS: [&str; 2] = ["systemd", "docker-proxy"];
+const BROKERS: [&str; 2] = [SERVICE_MANAGER, "docker-proxy"];
+
+/// The broker that a connection makes start the service.
+const SERVICE_MANAGER: &str = "systemd";
 
 /// Looks, and remembers.
 #[derive(Debug)]
@@ -108,6 +111,7 @@ impl Looker {
         let blind = self.holders.find(&self.roots, &table, &inodes.values().flatten().copied().collect());
         let holders: BTreeMap<u16, Vec<Process>> =
             inodes.iter().map(|(&port, inodes)| (port, self.holders_of(inodes))).collect();
+        let is_dormant = |port: u16| holders[&port].is_empty() && self.is_held_by_systemd(&inodes[&port]);
         let trees: BTreeMap<u16, BTreeSet<Pid>> = holders
             .iter()
             .map(|(&port, holders)| (port, table.trees_of(holders.iter().map(|process| process.pid))))
@@ -115,6 +119,7 @@ impl Looker {
 
         let mut found: BTreeMap<u16, Server> =
             holders.iter().map(|(&port, holders)| (port, self.server(port, holders))).collect();
+        found.iter_mut().for_each(|(&port, server)| server.dormant = is_dormant(port));
         self.note_shared_units(&found, &trees);
         let (readers, gone) = readers::living(around.readers, &table, (1e9 / ticks_per_second()) as u64);
         for (port, server) in &mut found {
@@ -152,6 +157,11 @@ impl Looker {
         let mut all: Vec<_> = all.into_iter().filter(|process| !self.is_broker(process.pid)).collect();
         all.sort_by_key(|process| (process.start_ticks, process.pid));
         all
+    }
+
+    fn is_held_by_systemd(&self, inodes: &BTreeSet<u32>) -> bool {
+        let mut holders = inodes.iter().flat_map(|&inode| self.holders.of(inode));
+        holders.any(|process| read_command_name(&self.roots, process.pid).is_ok_and(|name| name == SERVICE_MANAGER))
     }
 
     fn is_broker(&self, pid: Pid) -> bool {

@@ -4,19 +4,19 @@ use super::server::Server;
 
 /// The configured name, else the one that its unit, its command line or its own answer gives, else the port's.
 #[must_use]
-pub fn choose(configured: Option<&str>, server: Option<&Server>, port: u16) -> String {
-    configured.map(str::to_owned).or_else(|| given(server?)).unwrap_or_else(|| format!("port-{port}"))
+pub fn choose(configured: Option<&str>, server: Option<&Server>, answered: Option<String>, port: u16) -> String {
+    let given = || server.and_then(|server| given(server).or(answered));
+    configured.map(str::to_owned).or_else(given).unwrap_or_else(|| format!("port-{port}"))
 }
 
-/// Whether only the server's own answer could name it. A socket that systemd holds for a service is no server yet: a
-/// question would start it.
+/// Whether only the server's own answer could name it.
 #[must_use]
 pub fn must_be_asked(server: &Server) -> bool {
-    server.main.is_some() && server.unit_model().is_none() && server.named.is_none()
+    server.main.is_some() && given(server).is_none()
 }
 
 fn given(server: &Server) -> Option<String> {
-    server.unit_model().or_else(|| server.named.clone()).or_else(|| server.answered.clone())
+    server.unit_model().or_else(|| server.named.clone())
 }
 
 #[cfg(test)]
@@ -32,20 +32,19 @@ mod tests {
             main: Some(Process { pid: 7, start_ticks: 1 }),
             unit: Some(unit),
             named: Some("microsoft/phi-3".to_owned()),
-            answered: Some("phi".to_owned()),
             ..Server::default()
         };
-        assert_eq!(choose(Some("mine"), Some(&server), 11400), "mine");
-        assert_eq!(choose(None, Some(&server), 11400), "phi3");
+        let choose = |configured, server: &Server| choose(configured, Some(server), Some("phi".to_owned()), 11400);
+        assert_eq!(choose(Some("mine"), &server), "mine");
+        assert_eq!(choose(None, &server), "phi3");
         assert!(!must_be_asked(&server));
         server.unit_is_shared = true;
-        assert_eq!(choose(None, Some(&server), 11400), "microsoft/phi-3");
+        assert_eq!(choose(None, &server), "microsoft/phi-3");
         server.named = None;
-        assert_eq!(choose(None, Some(&server), 11400), "phi");
+        assert_eq!(choose(None, &server), "phi");
         assert!(must_be_asked(&server));
         assert!(!must_be_asked(&Server { main: None, ..server.clone() }));
-        server.answered = None;
-        assert_eq!(choose(None, Some(&server), 11400), "port-11400");
-        assert_eq!(choose(None, None, 11400), "port-11400");
+        assert_eq!(super::choose(None, Some(&server), None, 11400), "port-11400");
+        assert_eq!(super::choose(None, None, None, 11400), "port-11400");
     }
 }

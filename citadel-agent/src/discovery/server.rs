@@ -31,8 +31,8 @@ pub struct Server {
     pub named: Option<String>,
     /// The engine by the main process's command line.
     pub engine: Option<Engine>,
-    /// The model's name by the server's own answer.
-    pub answered: Option<String>,
+    /// Only systemd holds the listening socket, for a service that it starts with the first connection.
+    pub dormant: bool,
 }
 
 impl Server {
@@ -40,11 +40,5 @@ impl Server {
     #[must_use]
     pub fn unit_model(&self) -> Option<String> {
         self.unit.as_ref().filter(|_| !self.unit_is_shared)?.model()
-    }
-
-    /// What the server itself calls its model.
-    #[must_use]
-    pub fn served(&self) -> Option<&str> {
-        self.answered.as_deref().or(self.named.as_deref())
     }
 }

@@ -1,4 +1,4 @@
-//! Discovery as it runs: on a thread of its own, because `/proc` may make a reader wait and servers may not answer.
+//! Discovery as it runs: on a thread of its own, because `/proc` may make a reader wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::ask::{Answers, ask};
 use super::look::{Around, Looker, Unseen};
-use super::name;
 use super::server::Server;
 use super::usage::{Usage, Usages};
 use crate::config::resolved::{Config, Models};
-use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
 use crate::host::skipped::{Skipped, Tally};
 use crate::host::sock_diag::{self, Listener, Listeners};
@@ -61,14 +58,13 @@ impl Settings {
 }
 
 impl Discovery {
-    /// Looks once, then goes on looking on a thread. `own` announces the agent's own connections, `readers`
-    /// tells who reads requests.
+    /// Looks once, then goes on looking on a thread. `readers` are the processes that read requests.
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn start(config: &Config, roots: &Roots, own: OwnConnections, readers: RequestReaders) -> io::Result<Self> {
+    pub fn start(config: &Config, roots: &Roots, readers: RequestReaders) -> io::Result<Self> {
         let newest = Slot::default();
-        let mut watcher = Watcher::new(Settings::of(config), roots, own, readers, newest.clone());
+        let mut watcher = Watcher::new(Settings::of(config), roots, readers, newest.clone());
         watcher.tick();
         let (settings, changes) = mpsc::channel();
         let thread = thread::Builder::new().name("discovery".to_owned()).stack_size(256 << 10).spawn(move || {
@@ -79,7 +75,6 @@ impl Discovery {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 watcher.tick();
-                watcher.ask_one();
             }
         })?;
         Ok(Self { newest, settings: Some(settings), thread: Some(thread) })
@@ -113,11 +108,9 @@ impl Drop for Discovery {
 struct Watcher {
     settings: Settings,
     roots: Roots,
-    own: OwnConnections,
     readers: RequestReaders,
     looker: Looker,
     usages: Usages,
-    answers: Answers,
     listeners: Vec<Listener>,
     looked: Option<Instant>,
     problem: Option<String>,
@@ -126,22 +119,14 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(
-        settings: Settings,
-        roots: &Roots,
-        own: OwnConnections,
-        readers: RequestReaders,
-        newest: Slot<Discovered>,
-    ) -> Self {
+    fn new(settings: Settings, roots: &Roots, readers: RequestReaders, newest: Slot<Discovered>) -> Self {
         let mount = mountinfo::read_cgroup2_mount(roots).ok().flatten();
         Self {
             settings,
             roots: roots.clone(),
-            own,
             readers,
             looker: Looker::new(roots.clone(), mount.clone()),
             usages: Usages::new(roots.clone(), mount),
-            answers: Answers::default(),
             listeners: Vec::new(),
             looked: None,
             problem: None,
@@ -198,35 +183,14 @@ impl Watcher {
         self.readers.forget(&unseen.gone);
         self.listeners = listeners;
         self.looked = Some(now);
-        let known: BTreeSet<u16> = self.looker.servers().map(|server| server.port).collect();
-        self.answers.keep(|port| known.contains(&port));
         self.usages.read_memory(self.looker.servers(), now, &mut unseen.skipped);
-        debug!(servers = known.len(), took = ?now.elapsed(), "looked");
+        debug!(servers = self.looker.servers().count(), took = ?now.elapsed(), "looked");
         Ok(Some(unseen))
     }
 
-    /// Asks one of the servers that nothing else names; one a tick, so that silent servers cannot hold up the rest.
-    fn ask_one(&mut self) {
-        let models = &self.settings.models;
-        if !models.ask_for_names {
-            return;
-        }
-        let now = Instant::now();
-        let unnamed = |server: &&Server| !models.ports.contains_key(&server.port) && name::must_be_asked(server);
-        let ports: BTreeSet<u16> = self.looker.servers().filter(unnamed).map(|server| server.port).collect();
-        let due = |listener: &&Listener| ports.contains(&listener.port) && self.answers.is_due(listener, now);
-        let Some(&listener) = self.listeners.iter().find(due) else { return };
-        let said = ask(&self.own, &listener);
-        self.answers.note(&listener, said, Instant::now());
-        self.publish();
-    }
-
     fn publish(&self) {
-        let servers = self.looker.servers().map(|server| {
-            let answered = self.answers.name(server.port).map(str::to_owned);
-            Server { answered, ..server.clone() }
-        });
-        let (servers, usage, problem) = (servers.collect(), self.usages.all(), self.problem.clone());
+        let servers = self.looker.servers().cloned().collect();
+        let (usage, problem) = (self.usages.all(), self.problem.clone());
         self.newest.publish(Discovered { servers, usage, problem, skipped: self.skipped.total() });
     }
 }

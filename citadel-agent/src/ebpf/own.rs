@@ -1,14 +1,12 @@
 //! The agent's own connections to models: announced to the `net` programs before they begin, so that they leave them out.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData};
 use citadel_agent_common::connection::Tuple;
-use socket2::{Domain, Socket, Type};
 
 /// A connection's addresses as aya wants them.
 #[repr(transparent)]
@@ -32,20 +30,6 @@ impl std::fmt::Debug for OwnConnections {
     }
 }
 
-/// A connection of the agent's own, which no program measures.
-#[derive(Debug)]
-pub struct OwnConnection {
-    stream: TcpStream,
-    _announced: Announced,
-}
-
-impl OwnConnection {
-    /// Its stream.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
-    }
-}
-
 /// A connection is announced for as long as this lives: until the server's socket exists, that is until something was
 /// answered, since a listener may defer the socket to the first data.
 #[derive(Debug)]
@@ -55,20 +39,6 @@ pub struct Announced {
 }
 
 impl OwnConnections {
-    /// Connects to a server of this host, within `limit`.
-    ///
-    /// # Errors
-    /// Those of the connection, or that it cannot be announced.
-    pub fn connect(&self, server: SocketAddr, limit: Duration) -> io::Result<OwnConnection> {
-        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
-        // A connection to an address of this host comes from the same address: bound to it, the port is known before.
-        socket.bind(&SocketAddr::new(server.ip(), 0).into())?;
-        let client = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let announced = self.announce(client, server)?;
-        socket.connect_timeout(&server.into(), limit)?;
-        Ok(OwnConnection { stream: socket.into(), _announced: announced })
-    }
-
     /// Announces a connection that is about to begin.
     ///
     /// # Errors
@@ -117,8 +87,6 @@ fn words(address: IpAddr) -> [u32; 4] {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     #[test]
@@ -126,17 +94,5 @@ mod tests {
         let bytes = |text: &str| words(text.parse().unwrap()).map(u32::to_ne_bytes).concat();
         assert_eq!(bytes("127.0.0.1"), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1]);
         assert_eq!(bytes("1:2::3"), [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
-    }
-
-    #[test]
-    fn it_comes_from_the_address_that_was_announced() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let server = TcpListener::bind(address).unwrap();
-            let to = server.local_addr().unwrap();
-            let mut connection = OwnConnections::default().connect(to, Duration::from_secs(5)).unwrap();
-            let (_, from) = server.accept().unwrap();
-            assert_eq!(from, connection.stream().local_addr().unwrap());
-            assert_eq!(from.ip(), to.ip());
-        }
     }
 }

@@ -68,6 +68,8 @@ mod tests {
             unit: None,
             cgroup: None,
             served: None,
+            unnamed: false,
+            dormant: false,
             engine: None,
         }
     }

@@ -78,6 +78,8 @@ impl Builder {
             unit: None,
             cgroup: None,
             served: None,
+            unnamed: false,
+            dormant: false,
             engine: None,
         });
         self

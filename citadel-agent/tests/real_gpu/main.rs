@@ -50,6 +50,8 @@ impl Host {
             unit: None,
             cgroup: None,
             served: None,
+            unnamed: false,
+            dormant: false,
             engine: None,
         };
         let inventory = Inventory { models: vec![model] };

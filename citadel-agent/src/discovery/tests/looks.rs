@@ -63,7 +63,7 @@ impl Host {
     fn names(&self) -> Vec<(u16, String)> {
         let models = Models { ports: [].into(), ..Config::default().models };
         let servers: Vec<_> = self.looker.servers().cloned().collect();
-        Inventory::of(&models, &servers).models.into_iter().map(|model| (model.port, model.name)).collect()
+        Inventory::of(&models, &servers, |_| None).models.into_iter().map(|model| (model.port, model.name)).collect()
     }
 }
 
@@ -179,6 +179,7 @@ fn systemd_holds_a_socket_for_the_service_that_it_starts() {
     host.look(&[(11403, 7)]);
     assert_eq!(host.pids(11403), [0; 0], "nobody serves yet");
     assert_eq!(host.server(11403).unit, None);
+    assert!(host.server(11403).dormant, "a connection would start it");
 
     // The service gets the same socket, and systemd keeps it.
     let cgroup = "system.slice/citadel-phi3.service";
@@ -186,6 +187,7 @@ fn systemd_holds_a_socket_for_the_service_that_it_starts() {
     host.look(&[(11403, 7)]);
     assert_eq!(host.pids(11403), [20]);
     assert_eq!(host.names(), [(11403, "phi3".to_owned())]);
+    assert!(!host.server(11403).dormant);
 
     host.proc.ends(20);
     host.look(&[(11403, 7)]);

@@ -1,7 +1,7 @@
 //! One GET on a connection of its own, within a time and a size, in the clear or over TLS.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ impl Client {
     async fn exchange(&self, question: Question<'_>) -> Result<Body, ClientError> {
         let authorization = self.authorization()?;
         // The guard of the announcement outlives the connection.
-        let (stream, _announced) = connect(server(self.port), &self.announce).await?;
+        let (stream, _announced) = connect(&addresses(self.port), &self.announce).await?;
         let Some(tls) = question.tls else {
             return self.ask(stream, question, authorization).await;
         };
@@ -240,14 +240,31 @@ pub(super) fn listener(port: u16) -> Option<Listener> {
     read_listeners(|listening| listening == port).unwrap_or_default().into_iter().next()
 }
 
-/// Where a port's server listens; loopback where it does not, or where the kernel does not say.
-fn server(port: u16) -> SocketAddr {
+/// Where a port's server listens; loopback where it does not, or where the kernel does not say. What listens on all addresses
+/// of IPv6 is reached over IPv4 where the host has no IPv6 (`disable_ipv6`).
+fn addresses(port: u16) -> Vec<SocketAddr> {
     let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-    listener(port).as_ref().map_or(loopback, Listener::server)
+    match listener(port) {
+        Some(listener) if listener.address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => vec![listener.server(), loopback],
+        Some(listener) => vec![listener.server()],
+        None => vec![loopback],
+    }
+}
+
+/// Connects to the first of these addresses that can be reached.
+async fn connect(servers: &[SocketAddr], announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
+    let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+    for &server in servers {
+        result = connect_to(server, announce).await;
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 /// Connects from an address that is known before.
-async fn connect(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
+async fn connect_to(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A connection to an address of this host comes from the same one.
     socket.bind(SocketAddr::new(server.ip(), 0))?;
@@ -257,7 +274,40 @@ async fn connect(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStre
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn it_comes_from_the_address_that_was_announced() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let server = TcpListener::bind(address).unwrap();
+            let to = server.local_addr().unwrap();
+            let announced = Arc::new(std::sync::Mutex::new(Vec::new()));
+            let noted = Arc::clone(&announced);
+            let announce: Announce = Arc::new(move |client, server| {
+                noted.lock().unwrap().push((client, server));
+                Ok(Box::new(()))
+            });
+            let (stream, _announced) = connect(&addresses(to.port()), &announce).await.unwrap();
+            let (_, from) = server.accept().unwrap();
+            assert_eq!((from, from.ip()), (stream.local_addr().unwrap(), to.ip()));
+            assert_eq!(*announced.lock().unwrap(), [(from, to)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_listens_on_all_addresses_is_reached_without_ipv6() {
+        let server = TcpListener::bind("[::]:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let mut found = addresses(port);
+        assert_eq!(found, [SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port), ([127, 0, 0, 1], port).into()]);
+        // No address of this host, as ::1 is none where disable_ipv6 is 1.
+        found[0].set_ip("2001:db8::1".parse().unwrap());
+        let announce: Announce = Arc::new(|_, _| Ok(Box::new(())));
+        let (stream, _) = connect(&found, &announce).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap().port(), port);
+    }
 
     #[test]
     fn only_what_is_wanted_is_kept_and_all_answers_together_within_the_budget() {

@@ -49,12 +49,15 @@ struct Settings {
     access: Access,
     relay: bool,
     engine_metrics: bool,
+    /// Whether the server is asked for the model's name, as nothing else gives one.
+    name: bool,
 }
 
 impl Settings {
     /// Those of a model: its own, by name or else by port, and for the rest those of all.
-    fn of(models: &Models, name: &str, port: u16) -> Self {
-        let own = models.own.get(name).or_else(|| models.own.get(&port.to_string())).cloned().unwrap_or_default();
+    fn of(models: &Models, probed: &Probed, port: u16) -> Self {
+        let own =
+            models.own.get(&probed.name).or_else(|| models.own.get(&port.to_string())).cloned().unwrap_or_default();
         let endpoints = match own.health_endpoints.unwrap_or_else(|| models.health_endpoints.clone()) {
             HealthEndpoints::Auto => None,
             HealthEndpoints::Listed(paths) => Some(paths),
@@ -66,7 +69,13 @@ impl Settings {
             access: own.access,
             relay: models.relay,
             engine_metrics: models.engine_metrics,
+            name: models.ask_for_names && probed.unnamed,
         }
+    }
+
+    /// Whether there is anything to ask.
+    fn asks(&self) -> bool {
+        self.name || self.endpoints.as_ref().is_none_or(|paths| !paths.is_empty())
     }
 }
 
@@ -76,6 +85,8 @@ struct Probed {
     name: String,
     /// The engine by its command line.
     hint: Option<Engine>,
+    /// Nothing but the server's own answer could name it.
+    unnamed: bool,
 }
 
 /// The probes of all ports; they end when this is dropped.
@@ -102,6 +113,9 @@ struct Heard {
     /// Nobody listens, as far as the agent can reach.
     refused: bool,
     served_model: Option<String>,
+    /// The name that the server has given the model, where it was asked for that; until a restarted one gives one, what the one
+    /// before gave.
+    name: Option<String>,
     hint: Option<Engine>,
     engine: Known,
     /// The model's own metrics, or that they cannot be passed on; `None`: that is not wanted, or was not tried yet.
@@ -154,9 +168,10 @@ impl Probes {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn set_models(&mut self, inventory: &Inventory) {
-        let probed = inventory.models.iter().map(|model| {
-            let (name, hint) = (model.name.clone(), model.engine);
-            (model.port, Probed { name, hint })
+        // A connection would start what systemd holds the socket for.
+        let probed = inventory.models.iter().filter(|model| !model.dormant).map(|model| {
+            let (name, hint, unnamed) = (model.name.clone(), model.engine, model.unnamed);
+            (model.port, Probed { name, hint, unnamed })
         });
         self.ports = probed.collect();
         self.follow();
@@ -167,7 +182,8 @@ impl Probes {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn set_ports(&mut self, ports: &BTreeSet<u16>) {
-        let probed = ports.iter().map(|&port| (port, Probed { name: format!("port-{port}"), hint: None }));
+        let probed = |port| Probed { name: format!("port-{port}"), hint: None, unnamed: false };
+        let probed = ports.iter().map(|&port| (port, probed(port)));
         self.ports = probed.collect();
         self.follow();
     }
@@ -175,8 +191,8 @@ impl Probes {
     /// Starts and ends tasks, so that there is one with the right settings for each port.
     fn follow(&mut self) {
         let wanted: BTreeMap<u16, Settings> = (self.ports.iter())
-            .map(|(&port, probed)| (port, Settings::of(&self.models, &probed.name, port)))
-            .filter(|(_, settings)| settings.endpoints.as_ref().is_none_or(|paths| !paths.is_empty()))
+            .map(|(&port, probed)| (port, Settings::of(&self.models, probed, port)))
+            .filter(|(_, settings)| settings.asks())
             .collect();
         self.tasks.retain(|port, (settings, task)| {
             let keep = wanted.get(port) == Some(settings);
@@ -186,7 +202,13 @@ impl Probes {
             keep
         });
         let mut heard = self.heard.lock();
-        heard.retain(|port, _| self.tasks.contains_key(port));
+        heard.retain(|port, own| {
+            if !self.tasks.contains_key(port) {
+                // With other settings all is asked again. The name stays meanwhile: settings may be found by it.
+                *own = Heard { name: own.name.take(), ..Heard::default() };
+            }
+            wanted.contains_key(port)
+        });
         for (port, settings) in wanted {
             heard.entry(port).or_default().hint = self.ports.get(&port).and_then(|probed| probed.hint);
             if !self.tasks.contains_key(&port) {
@@ -201,6 +223,12 @@ impl Probes {
     #[must_use]
     pub fn served_model(&self, port: u16) -> Option<String> {
         self.heard.lock().get(&port)?.served_model.clone()
+    }
+
+    /// The name that the server on a port has given its model, where nothing else names it.
+    #[must_use]
+    pub fn name(&self, port: u16) -> Option<String> {
+        self.heard.lock().get(&port)?.name.clone()
     }
 
     /// What is known of each port's engine, with the labels of its model.

@@ -100,6 +100,9 @@ const PATHS: &[Paths] = &[
     },
 ];
 
+/// Where every server of the OpenAI API lists its models.
+pub(super) const MODELS: &str = "/v1/models";
+
 /// What Ollama has in place of a metrics page.
 const OLLAMA_LOADED: &str = "/api/ps";
 
@@ -110,12 +113,12 @@ pub(super) fn asks(configured: Option<&[String]>, engine: Option<Engine>) -> Vec
     }
     let ask = |path: &str, purpose| Ask { path: path.to_owned(), purpose };
     let Some(paths) = paths_of(engine) else {
-        return vec![ask("/v1/models", Purpose::Models), ask("/metrics", Purpose::Metrics)];
+        return vec![ask(MODELS, Purpose::Models), ask("/metrics", Purpose::Metrics)];
     };
     let mut asks = Vec::new();
     asks.extend(paths.health.map(|path| ask(path, Purpose::Health)));
     if paths.models {
-        asks.push(ask("/v1/models", Purpose::Models));
+        asks.push(ask(MODELS, Purpose::Models));
     }
     asks.extend(paths.metrics.map(|path| ask(path, Purpose::Metrics)));
     if engine == Some(Engine::Ollama) {
@@ -134,7 +137,7 @@ fn listed(paths: &[String]) -> Vec<Ask> {
     let decides = paths.iter().find(|path| bare(path) == "/health").or_else(|| paths.iter().find(health));
     let purpose = |path: &String| match bare(path).as_str() {
         _ if Some(path) == decides => Purpose::Health,
-        "/v1/models" => Purpose::Models,
+        MODELS => Purpose::Models,
         "/metrics" | "/metrics/" | "/prometheus/metrics" => Purpose::Metrics,
         OLLAMA_LOADED => Purpose::Loaded,
         _ => Purpose::Answer,

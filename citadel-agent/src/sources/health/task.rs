@@ -8,10 +8,11 @@ use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::client::{Announce, Body, Client, ClientError, MAX_BODY, MAX_SHARED, Question, Want, listener};
-use super::plan::{self, Ask, Purpose};
+use super::plan::{self, Ask, MODELS, Purpose};
 use super::probe::{self, Answer, Verdict};
 use super::{Heard, Settings, Shared, random, relay, tls};
 use crate::config::resolved::probing::Scheme;
+use crate::discovery::ask::{Naming, Said};
 use crate::discovery::engine::Engine;
 use crate::sources::engine::{Asked, ollama, page};
 
@@ -27,14 +28,22 @@ pub(super) async fn probe_port(
     let client = Client { port, timeout: settings.timeout, access, announce, shared };
     // The ports are not all asked in the same moment, nor always in the same order; but the first time soon.
     tokio::time::sleep(settings.interval.min(Duration::from_secs(1)).mul_f64(random())).await;
-    let mut task =
-        Task { client, settings, heard, learned: Learned::default(), connector: None, warned: Warned::default() };
+    let (learned, connector, warned) = Default::default();
+    let mut task = Task { client, settings, heard, learned, connector, warned };
+    let mut next = Instant::now();
     loop {
-        task.round().await;
-        let pause = task.settings.interval.mul_f64(0.9 + 0.2 * random());
-        tokio::time::sleep(pause).await;
+        task.follow_restarts();
+        if Instant::now() >= next {
+            task.round().await;
+            next = Instant::now() + task.settings.interval.mul_f64(0.9 + 0.2 * random());
+        }
+        task.ask_for_name().await;
+        tokio::time::sleep_until(task.naming_due().map_or(next, |due| due.min(next)).into()).await;
     }
 }
+
+/// How often it is seen whether a server that names itself has been restarted.
+const NAME_CHECK: Duration = Duration::from_secs(15);
 
 struct Task {
     client: Client,
@@ -55,6 +64,7 @@ struct Learned {
     by_owner: Option<Engine>,
     by_header: Option<Engine>,
     version_asked: bool,
+    naming: Naming,
 }
 
 impl Learned {
@@ -75,13 +85,54 @@ struct Warned {
 }
 
 impl Task {
-    async fn round(&mut self) {
+    /// Begins with what is known of the server when another one listens.
+    fn follow_restarts(&mut self) {
         let inode = listener(self.client.port).map(|listener| listener.inode);
         if self.learned.inode != inode {
             self.learned = Learned { inode, ..Learned::default() };
             let hint = self.hint();
             self.with(|own| own.forget(hint));
         }
+    }
+
+    /// When to ask for the name, or to look whether to.
+    fn naming_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.settings.name.then(|| self.learned.naming.due(now).unwrap_or(now + NAME_CHECK))
+    }
+
+    /// Asks for the model's name, if that is due and the probes have not just done so.
+    async fn ask_for_name(&mut self) {
+        let now = Instant::now();
+        if self.settings.name && self.learned.naming.due(now).is_some_and(|due| due <= now) {
+            let ask = Ask { path: MODELS.to_owned(), purpose: Purpose::Models };
+            let (answer, body) = self.ask(&ask).await;
+            self.note_models(&answer, &body);
+        }
+    }
+
+    fn note_models(&mut self, answer: &Answer, body: &Body) {
+        let served = probe::served(answer, &body.bytes);
+        let owner = served.as_ref().and_then(|served| served.owner.as_deref());
+        self.learned.by_owner = owner.and_then(Engine::of_owner).or(self.learned.by_owner);
+        self.with(|own| own.served_model = served.and_then(|served| served.model));
+        let now = Instant::now();
+        if !self.settings.name || self.learned.naming.due(now).is_none() {
+            return;
+        }
+        let said = match answer.verdict {
+            Verdict::Answered { status, .. } => Said::of(status, &body.bytes),
+            Verdict::Refused | Verdict::NoKey(_) | Verdict::Failed(_) => Said::NotYet,
+        };
+        self.learned.naming.note(&said, now);
+        match said {
+            Said::Name(name) => self.with(|own| own.name = Some(name)),
+            Said::Nothing => self.with(|own| own.name = None),
+            Said::NotYet => {}
+        }
+    }
+
+    async fn round(&mut self) {
         let (asks, chosen) = (self.asks(), self.settings.endpoints.is_none());
         for ask in &asks {
             let (answer, body) = self.ask(ask).await;
@@ -183,12 +234,7 @@ impl Task {
 
     fn note(&mut self, ask: &Ask, answer: Answer, body: &Body) {
         match ask.purpose {
-            Purpose::Models => {
-                let served = probe::served(&answer, &body.bytes);
-                let owner = served.as_ref().and_then(|served| served.owner.as_deref());
-                self.learned.by_owner = owner.and_then(Engine::of_owner).or(self.learned.by_owner);
-                self.with(|own| own.served_model = served.and_then(|served| served.model));
-            }
+            Purpose::Models => self.note_models(&answer, body),
             Purpose::Metrics => self.note_metrics(&answer, body),
             Purpose::Loaded => {
                 let report = if answer.success() { ollama::parse(&body.bytes) } else { None };

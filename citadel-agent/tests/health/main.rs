@@ -1,5 +1,7 @@
 //! Health probes and the relay against servers that do what servers do, and worse.
 
+mod naming;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
@@ -232,6 +234,8 @@ fn model(port: u16, listens: bool, engine: Option<Engine>) -> Inventory {
         unit: None,
         cgroup: None,
         served: None,
+        unnamed: false,
+        dormant: false,
         engine,
     };
     Inventory { models: vec![model] }
