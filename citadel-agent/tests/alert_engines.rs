@@ -95,7 +95,8 @@ type Firing = Vec<(String, Texts, Texts)>;
 fn ours(world: &World, rules: &[Rule]) -> Vec<Firing> {
     let labels = TARGET.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let interval = world.interval;
-    let settings = Settings { rules: rules.to_vec(), interval, settling: Duration::ZERO, labels, generator_url: None };
+    let settings =
+        Settings { rules: rules.to_vec(), interval, settling: Duration::ZERO, labels, generator_url: String::new() };
     let mut engine = Engine::new(settings.clone(), vec![], 0, 0);
     let mut firing = |step| {
         let at = world.at(step);

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -94,14 +94,46 @@ fn with_numeric_bounds(mut parsed: Parsed) -> Parsed {
 fn all_formats_say_the_same() {
     let page = page(&NASTY);
     let plain = parse(&text(&page, Format::Text));
-    let open = parse(&text(&page, Format::OpenMetrics));
+    let mut open = parse(&text(&page, Format::OpenMetrics));
     let protobuf = as_text(&families(&page));
+    open.samples.retain(|(name, _), _| !name.ends_with("_created"));
     assert_eq!(plain.samples, open.samples);
     let plain = with_numeric_bounds(plain);
     assert_eq!(plain.samples, protobuf.samples);
     assert_eq!((&plain.help, &plain.kind, &plain.order), (&protobuf.help, &protobuf.kind, &protobuf.order));
     assert!(plain.unit.is_empty() && !plain.eof, "0.0.4 has neither UNIT nor EOF");
     assert!(open.eof);
+}
+
+/// Where the agent knows when a series was 0: in OpenMetrics as a sample beside it, in protobuf as a field.
+#[test]
+fn counters_that_begin_with_the_agent_say_when() {
+    let page = page(&NASTY);
+    let open = parse(&text(&page, Format::OpenMetrics));
+    let mut created = open.samples.iter().filter(|((name, _), _)| name.ends_with("_created"));
+    assert!(created.clone().all(|(_, &value)| value == 1_700_000_000.25));
+    let mut expected = BTreeSet::new();
+    for family in families(&page) {
+        for metric in &family.metric {
+            let labels: BTreeMap<_, _> = metric.label.iter().map(|l| (l.name.clone(), l.value.clone())).collect();
+            let counter = metric.counter.as_ref().and_then(|counter| counter.created_timestamp.as_ref());
+            let histogram = metric.histogram.as_ref().and_then(|histogram| histogram.created_timestamp.as_ref());
+            if let Some(at) = counter.or(histogram) {
+                assert_eq!((at.seconds, at.nanos), (1_700_000_000, 250_000_000));
+                let base = family.name.strip_suffix("_total").unwrap_or(&family.name);
+                assert!(expected.insert((format!("{base}_created"), labels)));
+            }
+        }
+    }
+    assert!(expected.len() > 2 * NASTY.len() && created.by_ref().map(|(series, _)| series).eq(expected.iter()));
+    // A gauge has no beginning, nor has a counter of the kernel's, nor any page that does not say when the agent began.
+    for name in ["citadel_model_connections_open_created", "node_cpu_seconds_created"] {
+        assert!(!expected.iter().any(|(created, _)| created == name));
+    }
+    let mut silent = page.clone();
+    silent.families.retain(|family| family.desc.name != "process_start_time_seconds");
+    assert!(!text(&silent, Format::OpenMetrics).contains("_created"));
+    assert!(!text(&page, Format::Text).contains("_created"));
 }
 
 #[test]

@@ -99,7 +99,9 @@ fn pages_are_as_prometheus_client_writes_them() {
     let (mut registry, mut reference) = (Registry::default(), String::new());
     registry.register_collector(Box::new(Reference(page)));
     encode_reference(&mut reference, &registry).unwrap();
-    let (ours, reference) = (lines(&ours), lines(&reference));
+    let (mut ours, reference) = (lines(&ours), lines(&reference));
+    // The library does not write when a series began.
+    ours.retain(|line| !line.split(['{', ' ']).next().is_some_and(|name| name.ends_with("_created")));
     for (ours, reference) in ours.iter().zip(&reference) {
         assert_eq!(ours, reference);
     }

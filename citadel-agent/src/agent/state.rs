@@ -21,6 +21,7 @@ use crate::host::Roots;
 use crate::http::{self, App, CollectError};
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
+use crate::remote_write;
 use crate::slot::Slot;
 use crate::sources::apart::{Context, Readers};
 use crate::sources::health::{Announce, Probes};
@@ -38,7 +39,7 @@ pub(super) struct State {
     roots: Roots,
     families: Families,
     health: Health,
-    pub(super) remote_write: Slot<Vec<sources::remote_write::Numbers>>,
+    pub(super) remote_write: Slot<Vec<remote_write::Numbers>>,
     readers: Readers,
     context: Context,
     services: Services,

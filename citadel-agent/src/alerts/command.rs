@@ -48,7 +48,7 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
         annotations: Texts::from([text("summary", &summary)]),
         starts_at: wall_ms(),
         ends_at: wall_ms() + LIFE_MINUTES * 60 * 1000,
-        generator_url: None,
+        generator_url: super::generator_url(config),
     };
     let body = body(&[Arc::new(notification)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

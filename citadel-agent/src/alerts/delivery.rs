@@ -158,7 +158,13 @@ mod tests {
 
     fn notification(name: &str) -> Arc<Notification> {
         let labels = Texts::from([("alertname".to_owned(), name.to_owned())]);
-        Arc::new(Notification { labels, annotations: Texts::new(), starts_at: 0, ends_at: 0, generator_url: None })
+        Arc::new(Notification {
+            labels,
+            annotations: Texts::new(),
+            starts_at: 0,
+            ends_at: 0,
+            generator_url: String::new(),
+        })
     }
 
     fn answer(status: Option<u16>) -> Reply {

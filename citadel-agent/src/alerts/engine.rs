@@ -27,7 +27,7 @@ pub struct Settings {
     /// Labels that every alert gets, for what tells this host from others.
     pub labels: Texts,
     /// Where a person sees more.
-    pub generator_url: Option<String>,
+    pub generator_url: String,
 }
 
 /// Rules, what they remember, and the alerts.

@@ -13,7 +13,7 @@ fn settings(rules: &str) -> Settings {
         interval: Duration::from_secs(15),
         settling: Duration::ZERO,
         labels: Texts::from([label("instance", "host")]),
-        generator_url: None,
+        generator_url: String::new(),
     }
 }
 

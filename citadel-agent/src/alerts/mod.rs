@@ -23,6 +23,8 @@ mod service;
 mod state;
 mod window;
 
+use std::net::SocketAddr;
+
 use crate::config::Config;
 use crate::remote_write;
 
@@ -38,4 +40,36 @@ pub use state::{Alert, Phase, Texts};
 /// The labels that every alert gets, the same as those of the series that remote write sends.
 fn identity(config: &Config) -> Texts {
     remote_write::identity(config).labels.into_iter().collect()
+}
+
+/// Where a person sees more of an alert: in Grafana, where it is configured, else on the agent's own page.
+fn generator_url(config: &Config) -> String {
+    let grafana = config.remote.as_ref().and_then(|remote| remote.grafana_url.clone());
+    grafana.unwrap_or_else(|| {
+        let address = config.local.listen_address;
+        let port = config.local.metrics_port;
+        match address.is_unspecified() {
+            true => format!("http://{}:{port}/", remote_write::host_name()),
+            false => format!("http://{}/", SocketAddr::new(address, port)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn an_alert_links_to_grafana_or_else_to_the_agents_own_page() {
+        let url = |text: &str| generator_url(&parse("test", text).unwrap());
+        let host = remote_write::host_name();
+        assert_eq!(url("{}"), format!("http://{host}:8000/"));
+        let local = "local_collection: { listen_address: '127.0.0.1', metrics_port: 9000 }";
+        assert_eq!(url(local), "http://127.0.0.1:9000/");
+        assert_eq!(url("local_collection: { listen_address: '::1' }"), "http://[::1]:8000/");
+        let grafana =
+            "remote_monitoring: { enabled: true, dev_ops_server: ops, grafana: { dashboard_url: 'http://ops:3000' } }";
+        assert_eq!(url(grafana), "http://ops:3000");
+    }
 }

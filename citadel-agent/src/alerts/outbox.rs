@@ -104,7 +104,7 @@ mod tests {
             annotations: Texts::new(),
             starts_at: version,
             ends_at: version,
-            generator_url: None,
+            generator_url: String::new(),
         })
     }
 

@@ -63,7 +63,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
         interval: remote.evaluation_interval,
         settling: 2 * config.local.collection_interval,
         labels: super::identity(config),
-        generator_url: remote.grafana_url.clone(),
+        generator_url: super::generator_url(config),
     };
     Ok((!peers.is_empty()).then_some(Prepared { settings, peers, notes }))
 }
@@ -131,6 +131,7 @@ pub fn differs(old: &Config, new: &Config) -> bool {
     old.alerts != new.alerts
         || old.remote != new.remote
         || super::identity(old) != super::identity(new)
+        || super::generator_url(old) != super::generator_url(new)
         || old.local.collection_interval != new.local.collection_interval
 }
 

@@ -55,7 +55,8 @@ pub fn markdown() -> String {
          Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
          bucket. Only protobuf carries native histograms. The classic buckets `le` are powers of two from 2^-20 s to 2^10 s,\n\
          sums of the native ones, the same in every format.\n\n\
-         A counter *since the start* is 0 when the agent starts (`process_start_time_seconds`). One *of a lifetime* is kept by a\n\
+         A counter *since the start* is 0 when the agent starts (`process_start_time_seconds`), as histograms are: OpenMetrics has\n\
+         that time as `_created` beside each, protobuf and remote write 2.0 as the start time. One *of a lifetime* is kept by a\n\
          device. Any other goes on from before: from the boot of the host, the load of a driver, the start of a process; and remote\n\
          write's counts are kept over restarts. What is not measured is absent, never 0.\n",
     );

@@ -13,8 +13,19 @@ pub mod format;
 pub mod protobuf;
 mod text;
 
-use family::{Page, PageError};
+use catalogue::agent::PROCESS_START;
+use family::{Page, PageError, Value};
 use format::Format;
+
+/// When the agent began to count, in seconds since the epoch, as the page says itself.
+pub(crate) fn start_seconds(page: &Page) -> Option<f64> {
+    let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
+    match family.samples.first()?.value {
+        Value::Float(seconds) => Some(seconds),
+        Value::Integer(seconds) => Some(seconds as f64),
+        Value::Histogram(_) => None,
+    }
+}
 
 /// The whole page in `format`, in memory, so that an error never leaves half a page behind.
 ///

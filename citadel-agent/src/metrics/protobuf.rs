@@ -14,7 +14,7 @@ use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message;
 
 use super::buckets::{self, BOUNDS};
-use super::catalogue::{Desc, Kind, agent::PROCESS_START};
+use super::catalogue::{Desc, Kind};
 use super::family::{self, Page, Value};
 use super::foreign::{Families, ForeignSample};
 
@@ -190,8 +190,7 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
 
 /// When the agent started, as the page says itself: since then count those counters that begin with it.
 fn created(page: &Page) -> Option<Timestamp> {
-    let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
-    let seconds = number(&family.samples.first()?.value);
+    let seconds = super::start_seconds(page)?;
     Some(Timestamp { seconds: seconds.floor() as i64, nanos: (seconds.fract() * 1e9) as i32 })
 }
 

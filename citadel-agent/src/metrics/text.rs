@@ -28,8 +28,10 @@ pub(super) enum Dialect {
 pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     let mut text = String::with_capacity(page.families.iter().map(expected_size).sum());
     let mut labels = String::new();
+    let start = super::start_seconds(page).filter(|_| dialect == Dialect::OpenMetrics).map(Start::new);
     for Family { desc, samples } in &page.families {
         write_head(&mut text, desc, dialect);
+        let start = start.as_ref().filter(|_| desc.counts_since_start());
         for sample in samples {
             join_labels(&mut labels, desc, sample);
             match &sample.value {
@@ -41,6 +43,9 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
                 }
                 Value::Histogram(histogram) => write_histogram(&mut text, desc.name, &labels, histogram),
             }
+            if let (Some(start), Some(base)) = (start, base(desc)) {
+                write_line(&mut text, [base, "_created"], &labels, &start.0);
+            }
         }
     }
     foreign::blocks::write(&page.foreign, dialect, &mut text);
@@ -50,9 +55,29 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     text
 }
 
+/// When the agent began to count, as text.
+struct Start(String);
+
+impl Start {
+    fn new(seconds: f64) -> Self {
+        Self(dtoa::Buffer::new().format(seconds).to_owned())
+    }
+}
+
+/// What OpenMetrics calls a family that has a `_created`: a counter's name has no suffix there, and one by another name (of
+/// another exporter) cannot be a counter.
+fn base(desc: &Desc) -> Option<&'static str> {
+    match desc.kind {
+        Kind::Counter => desc.name.strip_suffix("_total"),
+        Kind::Histogram => Some(desc.name),
+        Kind::Gauge | Kind::Unknown => None,
+    }
+}
+
 /// About as many bytes as a family takes, so that the buffer is not copied while it grows.
 fn expected_size(Family { desc, samples }: &Family) -> usize {
-    let lines = if desc.kind == Kind::Histogram { buckets::CLASSIC + 2 } else { 1 };
+    let lines =
+        if desc.kind == Kind::Histogram { buckets::CLASSIC + 2 } else { 1 } + usize::from(desc.counts_since_start());
     let names: usize = desc.labels.iter().map(|name| name.len() + r#"="","#.len()).sum();
     let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(SmolStr::len).sum();
     let line = desc.name.len() + names + r#"_bucket{le="9.5367431640625e-07"} 123456789"#.len();
@@ -62,9 +87,7 @@ fn expected_size(Family { desc, samples }: &Family) -> usize {
 /// HELP, TYPE and UNIT.
 fn write_head(text: &mut String, desc: &Desc, dialect: Dialect) {
     let open = dialect == Dialect::OpenMetrics;
-    let base = desc.name.strip_suffix("_total");
-    let (name, kind) = match (desc.kind, base) {
-        // There a counter's family has no suffix, and one by another name (of another exporter) cannot be a counter.
+    let (name, kind) = match (desc.kind, base(desc)) {
         (Kind::Counter, Some(base)) if open => (base, "counter"),
         (Kind::Counter, None) if open => (desc.name, "unknown"),
         (Kind::Counter, _) => (desc.name, "counter"),

@@ -1,26 +1,28 @@
 //! Pages become records: when, with which time, and which series ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, warn};
 
-use super::record::{Identity, Record};
+use super::queue::Loaded;
+use super::record::{Identity, Record, Shape};
 use super::spool::{Reason, Spool};
-use super::stale::{Gone, Series};
+use super::stale::{Change, Gone};
 use crate::collector::Collected;
-use crate::metrics::catalogue::agent::PROCESS_START;
-use crate::metrics::family::{Page, Value};
+use crate::metrics;
+use crate::metrics::family::Page;
 
 /// A clock that goes back by less than this is waited for; by more, it was wrong before, and is believed now. Receivers
 /// take no sample that is further than this in the future (Prometheus: 10 minutes).
 const PATIENCE_MS: i64 = 10 * 60 * 1000;
 
-/// What receivers have been told of last: what the next remote write of this process goes on from.
+/// State carried across a reload: what was collected last, and under which labels.
 #[derive(Debug)]
 pub struct Told {
     identity: Identity,
     last_ms: Option<i64>,
-    series: Series,
+    before: Option<Arc<Collected>>,
 }
 
 /// Turns pages into records.
@@ -28,37 +30,45 @@ pub struct Told {
 pub(super) struct Collector {
     identity: Identity,
     last_ms: Option<i64>,
-    before: Series,
+    before: Option<Arc<Collected>>,
+    /// The shape of the record that was made of `before`, if no series had ended then.
+    shape: Option<Arc<Shape>>,
     /// Series under another identity, which have ended with it.
     renamed: Option<(Identity, Vec<Gone>)>,
     waiting: bool,
 }
 
 impl Collector {
-    /// `told` is what was told before a reload: under the same labels the series go on, under others they have ended.
+    /// `told` is what was collected before a reload: under the same labels the series go on, under others they have ended.
     pub(super) fn new(identity: Identity, told: Option<Told>) -> Self {
-        let Some(told) = told else {
-            return Self { identity, last_ms: None, before: Series::default(), renamed: None, waiting: false };
-        };
-        let last_ms = told.last_ms;
-        if told.identity == identity {
-            return Self { identity, last_ms, before: told.series, renamed: None, waiting: false };
+        let mut collector = Self { identity, last_ms: None, before: None, shape: None, renamed: None, waiting: false };
+        let Some(told) = told else { return collector };
+        collector.last_ms = told.last_ms;
+        if told.identity == collector.identity {
+            collector.before = told.before;
+        } else if let Some(before) = told.before {
+            let gone = Change::between(&before.page, &Page::default()).gone;
+            collector.renamed = Some((told.identity, gone));
         }
-        let renamed = Some((told.identity, told.series.gone(&Page::default())));
-        Self { identity, last_ms, before: Series::default(), renamed, waiting: false }
+        collector
     }
 
     /// Ends it.
     pub(super) fn told(self) -> Told {
-        Told { identity: self.identity, last_ms: self.last_ms, series: self.before }
+        Told { identity: self.identity, last_ms: self.last_ms, before: self.before }
     }
 
-    /// Puts a page into the spool; returns how many samples it had.
-    pub(super) fn take(&mut self, collected: &Collected, spool: &mut Spool) -> u32 {
-        let Collected { at_ms: now_ms, page } = collected;
-        let now_ms = *now_ms;
-        let gone = self.before.gone(page);
-        let record = Record::new(page, &gone, &self.identity, now_ms, start_ms(page));
+    /// Puts a page into the spool; returns how many samples it had, and the record, if the spool has it.
+    pub(super) fn take(&mut self, collected: &Arc<Collected>, spool: &mut Spool) -> (u32, Option<Loaded>) {
+        let Collected { at_ms: now_ms, page } = &**collected;
+        let (now_ms, start_ms) = (*now_ms, start_ms(page));
+        let change = self.before.as_ref().map(|before| Change::between(&before.page, page));
+        let gone = change.as_ref().map_or(&[][..], |change| &change.gone);
+        let same = self.shape.as_ref().filter(|_| change.as_ref().is_some_and(Change::is_none));
+        let record = match same {
+            Some(shape) => Record::of(Arc::clone(shape), page, now_ms, start_ms),
+            None => Record::new(page, gone, &self.identity, now_ms, start_ms),
+        };
         let samples = record.len();
         let Some(time_ms) = stamp(self.last_ms, now_ms) else {
             if !std::mem::replace(&mut self.waiting, true) {
@@ -66,23 +76,30 @@ impl Collector {
             }
             // What ended stays to be told.
             spool.lose(samples, Reason::Clock);
-            return samples;
+            return (samples, None);
         };
         self.waiting = false;
         if let Some((identity, gone)) = self.renamed.take().filter(|(_, gone)| !gone.is_empty()) {
-            append(&Record::new(&Page::default(), &gone, &identity, time_ms, 0), spool);
+            append(Record::new(&Page::default(), &gone, &identity, time_ms, 0), spool);
         }
         self.last_ms = Some(time_ms);
-        self.before = Series::of(page);
-        append(&record, spool);
-        samples
+        self.shape = gone.is_empty().then(|| Arc::clone(&record.shape));
+        self.before = Some(Arc::clone(collected));
+        (samples, append(record, spool))
     }
 }
 
-fn append(record: &Record, spool: &mut Spool) {
+fn append(record: Record, spool: &mut Spool) -> Option<Loaded> {
     match record.to_bytes() {
-        Ok(body) => spool.append(record.len(), record.time_ms, body),
-        Err(error) => error!(%error, "a page is too large to be kept"),
+        Ok(body) => {
+            let first = spool.end();
+            spool.append(record.len(), record.time_ms, body);
+            Some(Loaded { first, record })
+        }
+        Err(error) => {
+            error!(%error, "a page is too large to be kept");
+            None
+        }
     }
 }
 
@@ -94,16 +111,10 @@ fn stamp(last_ms: Option<i64>, now_ms: i64) -> Option<i64> {
     }
 }
 
-/// When the agent began to count, as the page says itself; 0 when it does not.
+/// When the agent began to count, in milliseconds since the epoch; 0 where the page does not say.
 fn start_ms(page: &Page) -> i64 {
-    let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START));
-    match family.and_then(|family| family.samples.first()).map(|sample| &sample.value) {
-        Some(Value::Float(seconds)) => Duration::try_from_secs_f64(*seconds)
-            .ok()
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .unwrap_or(0),
-        _ => 0,
-    }
+    let since = metrics::start_seconds(page).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    since.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

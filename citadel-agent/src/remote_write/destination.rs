@@ -16,7 +16,7 @@ use super::client::Client;
 use super::dead_letter;
 use super::encode::{self, Body, Form, Protocol, Room};
 use super::ledger::{Ledger, Outcome};
-use super::queue::{Place, Queue};
+use super::queue::{Loaded, Place, Queue, Source};
 use super::refused::{Key, Refused};
 use super::sender::{Answer, Event, Next, Sender, Settings};
 use super::spool::{Reason, Spool};
@@ -35,6 +35,8 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Shared {
     /// What waits.
     pub(super) spool: RefCell<Spool>,
+    /// The record that was collected last.
+    pub(super) newest: RefCell<Option<Rc<Loaded>>>,
     /// Samples a second, as they are collected now.
     pub(super) live: Cell<f64>,
     /// Told whenever something was collected.
@@ -183,7 +185,8 @@ impl Destination {
 
     fn batch(&mut self, seq: u64) -> std::io::Result<Place> {
         let room = Room::new(self.sender.most_samples(self.begin.elapsed()));
-        self.queue.batch(&mut self.shared.spool.borrow_mut(), seq, room, self.sender.form())
+        let (spool, newest) = (&mut self.shared.spool.borrow_mut(), self.shared.newest.borrow());
+        self.queue.batch(Source { spool, newest: newest.as_ref() }, seq, room, self.sender.form())
     }
 
     /// The samples at `range` as a request; `None` when they are not there, or too much for one.
@@ -431,6 +434,7 @@ mod tests {
         spool.append(record.len(), 1, record.to_bytes().unwrap());
         let shared = Rc::new(Shared {
             spool: RefCell::new(spool),
+            newest: RefCell::default(),
             live: Cell::new(0.0),
             collected: Notify::new(),
             settled: Notify::new(),

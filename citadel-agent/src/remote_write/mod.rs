@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A record is neither protocol's: `encode` makes a request of it when it goes out. One thread does all of it, apart from
-//! the one that answers scrapes, because disks hang. `sources/remote_write.rs` exports what [`Numbers`] says.
+//! the one that answers scrapes, because disks hang. What remote write exports of itself is in `figures`.
 //!
 //! At every moment, for each destination: collected = acknowledged + rejected + dropped + pending (see `ledger.rs`).
 
@@ -15,10 +15,12 @@ pub mod command;
 mod dead_letter;
 mod destination;
 pub mod encode;
+mod figures;
 pub mod ledger;
 mod queue;
 pub mod record;
 pub mod refused;
+mod relayed;
 pub mod sender;
 pub mod series;
 mod service;
@@ -37,10 +39,10 @@ use tracing::{error, warn};
 use crate::collector::Pages;
 use crate::config::Config;
 use crate::slot::Slot;
-use crate::sources::remote_write::Numbers;
 use crate::state_file;
 use client::{Client, UrlError};
 pub use collector::Told;
+pub use figures::{Numbers, SILENT};
 use record::Identity;
 use sender::Settings;
 
@@ -195,14 +197,18 @@ pub fn folder(config: &Config) -> PathBuf {
     config.remote_write.directory.clone().unwrap_or_else(|| state_file::folder().join("remote-write"))
 }
 
+/// This host's name.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The labels that every series gets.
 #[must_use]
 pub fn identity(config: &Config) -> Identity {
     let remote_write = &config.remote_write;
-    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut labels = vec![
         ("job".to_owned(), remote_write.job.clone()),
-        ("instance".to_owned(), remote_write.instance.clone().unwrap_or_else(host)),
+        ("instance".to_owned(), remote_write.instance.clone().unwrap_or_else(host_name)),
     ];
     labels.extend(remote_write.external_labels.clone());
     Identity { labels }

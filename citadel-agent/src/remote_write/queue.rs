@@ -1,9 +1,11 @@
 //! What one destination has read of the spool and not settled yet: each record is read and decoded once, however many
-//! requests it takes, and a request takes as many records as fit.
+//! requests it takes, and a request takes as many records as fit. The newest record is not read at all: it is still there as
+//! it was made.
 
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::encode::{Form, Room};
 use super::record::Record;
@@ -19,23 +21,37 @@ pub(super) enum Place {
     End,
 }
 
-/// A record, its first number and its time.
-struct Loaded {
-    first: u64,
-    time_ms: i64,
-    record: Record,
+/// A record and its first number.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// The number of its first sample.
+    pub(super) first: u64,
+    /// The record.
+    pub(super) record: Record,
 }
 
 impl Loaded {
     fn end(&self) -> u64 {
         self.first + u64::from(self.record.len())
     }
+
+    fn holds(&self, seq: u64) -> bool {
+        (self.first..self.end()).contains(&seq)
+    }
 }
 
 /// Records in the order of their numbers.
 #[derive(Default)]
 pub(super) struct Queue {
-    records: VecDeque<Loaded>,
+    records: VecDeque<Rc<Loaded>>,
+}
+
+/// Where records come from.
+pub(super) struct Source<'a> {
+    /// All of them.
+    pub(super) spool: &'a mut Spool,
+    /// The one that was appended last, as it was made.
+    pub(super) newest: Option<&'a Rc<Loaded>>,
 }
 
 impl Queue {
@@ -43,10 +59,10 @@ impl Queue {
     ///
     /// # Errors
     /// The disk cannot be read.
-    pub(super) fn batch(&mut self, spool: &mut Spool, seq: u64, mut room: Room, form: Form) -> io::Result<Place> {
+    pub(super) fn batch(&mut self, mut from: Source<'_>, seq: u64, mut room: Room, form: Form) -> io::Result<Place> {
         let mut at = seq;
         loop {
-            let loaded = match self.record(spool, at) {
+            let loaded = match self.record(&mut from, at) {
                 Ok(Ok(loaded)) => loaded,
                 // What there is goes out first.
                 Ok(Err(_)) | Err(_) if at > seq => return Ok(Place::Batch(seq..at)),
@@ -65,25 +81,30 @@ impl Queue {
     }
 
     /// The record that holds the number `seq`.
-    fn record(&mut self, spool: &mut Spool, seq: u64) -> io::Result<Result<&Loaded, Place>> {
-        let found = self.records.iter().position(|loaded| (loaded.first..loaded.end()).contains(&seq));
-        if let Some(i) = found {
+    fn record(&mut self, from: &mut Source<'_>, seq: u64) -> io::Result<Result<&Loaded, Place>> {
+        if let Some(i) = self.records.iter().position(|loaded| loaded.holds(seq)) {
             return Ok(Ok(&self.records[i]));
         }
-        let (first, samples, time_ms, body) = match spool.read(seq)? {
+        // What a bound has dropped is dropped.
+        if let Some(newest) = from.newest.filter(|newest| newest.holds(seq) && from.spool.begin() <= newest.first) {
+            return Ok(Ok(self.insert(Rc::clone(newest))));
+        }
+        let (first, samples, body) = match from.spool.read(seq)? {
             Found::End => return Ok(Err(Place::End)),
             Found::Gap { until, reason } => return Ok(Err(Place::Lost(until, reason))),
-            Found::Record { first, samples, time_ms, body } => (first, samples, time_ms, body),
+            Found::Record { first, samples, body, .. } => (first, samples, body),
         };
         match Record::from_bytes(&body) {
-            Ok(record) if record.len() == samples => {
-                let at = self.records.partition_point(|loaded| loaded.first < first);
-                self.records.insert(at, Loaded { first, time_ms, record });
-                Ok(Ok(&self.records[at]))
-            }
+            Ok(record) if record.len() == samples => Ok(Ok(self.insert(Rc::new(Loaded { first, record })))),
             // Its checksum was right: written by a version that this one does not understand.
             _ => Ok(Err(Place::Lost(first + u64::from(samples), Reason::Damaged))),
         }
+    }
+
+    fn insert(&mut self, loaded: Rc<Loaded>) -> &Loaded {
+        let at = self.records.partition_point(|other| other.first < loaded.first);
+        self.records.insert(at, loaded);
+        &self.records[at]
     }
 
     /// The samples at `range`, record by record.
@@ -98,8 +119,7 @@ impl Queue {
 
     /// When the sample `seq` was collected.
     pub(super) fn time_ms(&self, seq: u64) -> Option<i64> {
-        let holds = |loaded: &&Loaded| (loaded.first..loaded.end()).contains(&seq);
-        self.records.iter().find(holds).map(|loaded| loaded.time_ms)
+        self.records.iter().find(|loaded| loaded.holds(seq)).map(|loaded| loaded.record.time_ms)
     }
 
     /// Lets go of all before `seq`.
@@ -140,9 +160,13 @@ mod tests {
         spool
     }
 
+    fn read(spool: &mut Spool) -> Source<'_> {
+        Source { spool, newest: None }
+    }
+
     fn batches(spool: &mut Spool, queue: &mut Queue, most: Option<u64>) -> Vec<Range<u64>> {
         let (mut seq, mut all) = (0, Vec::new());
-        while let Place::Batch(batch) = queue.batch(spool, seq, Room::new(most), FORM).unwrap() {
+        while let Place::Batch(batch) = queue.batch(read(spool), seq, Room::new(most), FORM).unwrap() {
             let samples: u32 = queue.runs(&batch).map(|(_, run)| run.end - run.start).sum();
             assert_eq!(u64::from(samples), batch.end - batch.start);
             seq = batch.end;
@@ -168,7 +192,9 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mut spool = spool(&dir, &[20_000]);
         let mut queue = Queue::default();
-        let Place::Batch(batch) = queue.batch(&mut spool, 0, Room::new(None), FORM).unwrap() else { panic!("a batch") };
+        let Place::Batch(batch) = queue.batch(read(&mut spool), 0, Room::new(None), FORM).unwrap() else {
+            panic!("a batch")
+        };
         assert_eq!(batch, 0..2000);
         // From here on the file is not needed.
         std::fs::remove_dir_all(dir.path()).unwrap();
@@ -177,14 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_record_goes_out_as_it_was_made_unless_a_bound_has_dropped_it() {
+        let dir = TempDir::new().unwrap();
+        let mut page = Page::default();
+        page.add(&CONNECTIONS_OPEN, ["phi3", "1"], Value::Integer(1));
+        let record = Record::new(&page, &[], &Identity::default(), 3, 0);
+        let mut spool = spool(&dir, &[10, 1]);
+        let newest = Rc::new(Loaded { first: 10, record });
+        // The files are not needed for it.
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        let mut queue = Queue::default();
+        let batch =
+            queue.batch(Source { spool: &mut spool, newest: Some(&newest) }, 10, Room::new(None), FORM).unwrap();
+        assert!(matches!(batch, Place::Batch(Range { start: 10, end: 11 })));
+        assert_eq!(queue.time_ms(10), Some(3));
+        spool.flush(i64::MAX);
+        let mut queue = Queue::default();
+        let source = Source { spool: &mut spool, newest: Some(&newest) };
+        let dropped = queue.batch(source, 10, Room::new(None), FORM).unwrap();
+        assert!(matches!(dropped, Place::Lost(11, Reason::Age)));
+    }
+
+    #[test]
     fn a_gap_ends_a_batch() {
         let dir = TempDir::new().unwrap();
         let mut spool = spool(&dir, &[10]);
         spool.lose(5, Reason::Clock);
         let mut queue = Queue::default();
-        let Place::Batch(batch) = queue.batch(&mut spool, 0, Room::new(None), FORM).unwrap() else { panic!("a batch") };
+        let Place::Batch(batch) = queue.batch(read(&mut spool), 0, Room::new(None), FORM).unwrap() else {
+            panic!("a batch")
+        };
         assert_eq!((batch, queue.time_ms(9), queue.time_ms(10)), (0..10, Some(1), None));
-        let lost = queue.batch(&mut spool, 10, Room::new(None), FORM).unwrap();
+        let lost = queue.batch(read(&mut spool), 10, Room::new(None), FORM).unwrap();
         assert!(matches!(lost, Place::Lost(15, Reason::Clock)));
     }
 }

@@ -3,16 +3,23 @@
 //! Neither protocol's form, because which one a receiver takes shows only when it is sent, perhaps a night later. A string
 //! stands once in a table, samples refer to it, and values stand in columns: with snappy above it that is a few bytes a
 //! sample. A *sample* here is one value of one series, a whole histogram being one.
+//!
+//! In memory a record is in two parts: which series there are, its [`Shape`], and their values. Most collections have the
+//! series of the one before and share its shape, so that labels are looked at when they change and not for each sample.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use citadel_agent_common::hist::{self, CELLS};
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use smol_str::SmolStr;
 
+use super::relayed::{self, Group};
 use super::stale::Gone;
-use crate::metrics::catalogue::{Desc, Kind};
-use crate::metrics::family::{LabelValues, Page, Value};
+use crate::metrics::catalogue::Kind;
+use crate::metrics::family::{self, Page, Value};
 
 /// What every series of a collection carries besides its own labels.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -22,27 +29,52 @@ pub struct Identity {
 }
 
 /// One collection.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Record {
     /// When it was collected, in milliseconds since the epoch.
-    #[prost(sint64, tag = "1")]
     pub time_ms: i64,
     /// When the agent that collected it began to count, likewise; 0: unknown.
-    #[prost(sint64, tag = "2")]
     pub start_ms: i64,
-    /// The [`Identity`]: names and values in turn, as positions in the symbols.
-    #[prost(uint32, repeated, tag = "3")]
-    pub identity: Vec<u32>,
-    /// Every string, once.
-    #[prost(string, repeated, tag = "4")]
-    pub symbols: Vec<String>,
-    /// The families.
-    #[prost(message, repeated, tag = "5")]
-    pub families: Vec<Family>,
+    /// Its series.
+    pub shape: Arc<Shape>,
+    /// Their values, family by family.
+    values: Vec<Values>,
 }
 
-/// Samples of one metric, all values of the same sort: of the four columns at the end one is as long as there are
-/// samples, or none, and then the samples are stale markers.
+/// The series of a collection.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Shape {
+    /// The [`Identity`]: names and values in turn, as positions in the symbols.
+    pub identity: Vec<u32>,
+    /// Every string, once.
+    pub symbols: Vec<String>,
+    /// The families.
+    pub families: Vec<Family>,
+    /// Number of samples.
+    samples: u32,
+    /// The shape as the spool has it: identity and symbols, then each family.
+    encoded: (Vec<u8>, Vec<Vec<u8>>),
+}
+
+/// A record on disk. Each of the families is a [`Family`] and [`Values`] in one message.
+#[derive(Clone, PartialEq, Message)]
+struct Stored {
+    #[prost(sint64, tag = "1")]
+    time_ms: i64,
+    #[prost(sint64, tag = "2")]
+    start_ms: i64,
+    #[prost(uint32, repeated, tag = "3")]
+    identity: Vec<u32>,
+    #[prost(string, repeated, tag = "4")]
+    symbols: Vec<String>,
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    families: Vec<Vec<u8>>,
+}
+
+/// The tag of [`Stored`]'s families.
+const FAMILIES: u32 = 5;
+
+/// The series of one metric.
 #[derive(Clone, PartialEq, Message)]
 pub struct Family {
     /// The catalogued name, as a position in the symbols.
@@ -63,15 +95,25 @@ pub struct Family {
     /// Whether the values count since [`Record::start_ms`].
     #[prost(bool, tag = "6")]
     pub since_start: bool,
+    /// Of a metric that is not in the catalogue: its type as the text formats call it and its HELP, as positions in the
+    /// symbols.
+    #[prost(uint32, repeated, tag = "10")]
+    pub relayed: Vec<u32>,
+}
+
+/// The values of one metric, all of the same sort: of the three columns one is as long as there are samples, or none, and
+/// then the samples are stale markers.
+#[derive(Clone, PartialEq, Message)]
+struct Values {
     /// Whole numbers.
     #[prost(uint64, repeated, tag = "7")]
-    pub integers: Vec<u64>,
+    integers: Vec<u64>,
     /// Any numbers.
     #[prost(double, repeated, tag = "8")]
-    pub floats: Vec<f64>,
+    floats: Vec<f64>,
     /// Histograms.
     #[prost(message, repeated, tag = "9")]
-    pub histograms: Vec<Cells>,
+    histograms: Vec<Cells>,
 }
 
 /// A histogram's cells that are not empty.
@@ -79,29 +121,29 @@ pub struct Family {
 pub struct Cells {
     /// In turn: empty cells skipped, and the count of the next one.
     #[prost(uint64, repeated, tag = "1")]
-    pub runs: Vec<u64>,
+    runs: Vec<u64>,
 }
 
 /// A sample's value.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Point {
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Point<'a> {
     /// A number.
     Number(f64),
     /// A histogram.
-    Histogram(Box<hist::Histogram>),
+    Histogram(&'a Cells),
     /// The series ended.
     Stale,
 }
 
 /// One sample of a record.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sample<'a> {
     /// Its family.
     pub family: &'a Family,
     /// Its label values, as positions in the symbols.
     pub values: &'a [u32],
     /// Its value.
-    pub point: Point,
+    pub point: Point<'a>,
 }
 
 /// Why bytes are no record.
@@ -120,85 +162,53 @@ pub enum RecordError {
 
 /// Strings, each once, in the order of their first use.
 #[derive(Default)]
-pub(super) struct Symbols {
-    positions: HashMap<String, u32>,
+struct Symbols<'a> {
+    positions: HashMap<&'a str, u32>,
     strings: Vec<String>,
 }
 
-impl Symbols {
+impl<'a> Symbols<'a> {
     /// The position of `text`, which is added unless it is there.
-    pub(super) fn position(&mut self, text: &str) -> u32 {
-        if let Some(&position) = self.positions.get(text) {
-            return position;
-        }
-        let position = self.strings.len() as u32;
-        self.positions.insert(text.to_owned(), position);
-        self.strings.push(text.to_owned());
-        position
-    }
-
-    /// All of them.
-    pub(super) fn into_strings(self) -> Vec<String> {
-        self.strings
+    fn position(&mut self, text: &'a str) -> u32 {
+        *self.positions.entry(text).or_insert_with(|| {
+            self.strings.push(text.to_owned());
+            self.strings.len() as u32 - 1
+        })
     }
 }
 
-impl Record {
-    /// A sorted page, and what has gone since the page before it.
-    #[must_use]
-    pub fn new(page: &Page, gone: &[Gone], identity: &Identity, time_ms: i64, start_ms: i64) -> Self {
+impl Shape {
+    /// The series of a sorted page, and what has gone since the page before it.
+    fn of(page: &Page, gone: &[Gone], identity: &Identity) -> Self {
         let mut symbols = Symbols::default();
         let identity = (identity.labels.iter())
             .flat_map(|(name, value)| [symbols.position(name), symbols.position(value)])
             .collect();
         let mut families = Vec::new();
-        for family in page.families.iter().filter(|family| !family.samples.is_empty()) {
-            let labels = family.samples.iter().map(|sample| &sample.labels);
-            let mut out = Family::new(family.desc, labels, &mut symbols);
-            let values = || family.samples.iter().map(|sample| &sample.value);
-            if out.histogram {
-                out.histograms = values().map(Cells::new).collect();
-            } else if values().all(|value| matches!(value, Value::Integer(_))) {
-                out.integers = values().map(integer).collect();
-            } else {
-                out.floats = values().map(number).collect();
-            }
-            families.push(out);
+        for family::Family { desc, samples } in present(page) {
+            let labels = samples.iter().flat_map(|sample| sample.labels.iter().map(SmolStr::as_str));
+            let mut family = Family::new(&mut symbols, desc.name, desc.labels.iter().copied(), samples.len(), labels);
+            (family.histogram, family.since_start) = (desc.kind == Kind::Histogram, desc.counts_since_start());
+            families.push(family);
         }
-        for Gone { desc, labels } in gone {
-            families.push(Family::new(desc, labels.iter(), &mut symbols));
+        for Group { name, kind, help, label_names, samples } in relayed::groups(&page.foreign) {
+            let labels = samples.iter().flat_map(|(values, _)| values.iter().copied());
+            let names = label_names.iter().copied();
+            let mut family = Family::new(&mut symbols, name, names, samples.len(), labels);
+            family.relayed = vec![symbols.position(kind), symbols.position(help)];
+            families.push(family);
         }
-        Self { time_ms, start_ms, identity, symbols: symbols.into_strings(), families }
-    }
-
-    /// Number of samples.
-    #[must_use]
-    pub fn len(&self) -> u32 {
-        self.families.iter().map(|family| family.samples).sum()
-    }
-
-    /// Whether it holds nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// As bytes for the spool.
-    ///
-    /// # Errors
-    /// When it is too large for snappy (4 GiB), which no page is.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, snap::Error> {
-        snap::raw::Encoder::new().compress_vec(&self.encode_to_vec())
-    }
-
-    /// The record that `bytes` hold, consistent in itself.
-    ///
-    /// # Errors
-    /// See [`RecordError`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
-        let record = Self::decode(snap::raw::Decoder::new().decompress_vec(bytes)?.as_slice())?;
-        record.check().map_err(RecordError::Inconsistent)?;
-        Ok(record)
+        for Gone { name, label_names, histogram, labels } in gone {
+            let values = labels.iter().flatten().map(SmolStr::as_str);
+            let names = label_names.iter().map(|name| &**name);
+            let mut family = Family::new(&mut symbols, name, names, labels.len(), values);
+            family.histogram = *histogram;
+            families.push(family);
+        }
+        let head = Stored { identity, symbols: symbols.strings, ..Stored::default() };
+        let encoded = (head.encode_to_vec(), families.iter().map(Message::encode_to_vec).collect());
+        let samples = families.iter().map(|family| family.samples).sum();
+        Self { identity: head.identity, symbols: head.symbols, families, samples, encoded }
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -208,7 +218,11 @@ impl Record {
         }
         for family in &self.families {
             let samples = family.samples as usize;
-            if !positions(&[family.name]) || !positions(&family.label_names) || !positions(&family.label_values) {
+            if !positions(&[family.name])
+                || !positions(&family.label_names)
+                || !positions(&family.label_values)
+                || !positions(&family.relayed)
+            {
                 return Err("a symbol that is not there");
             }
             if samples.checked_mul(family.label_names.len()) != Some(family.label_values.len()) {
@@ -217,14 +231,6 @@ impl Record {
             // Which also keeps the number of samples below that of the bytes.
             if family.label_names.is_empty() && samples > 1 {
                 return Err("two samples with the same labels");
-            }
-            let columns = [family.integers.len(), family.floats.len(), family.histograms.len()];
-            if columns.iter().any(|&length| length != 0 && length != samples) || columns.iter().sum::<usize>() > samples
-            {
-                return Err("the number of values");
-            }
-            if family.histograms.iter().any(|cells| cells.histogram().is_none()) {
-                return Err("a histogram with too many cells");
             }
         }
         Ok(())
@@ -241,45 +247,178 @@ impl Record {
     pub fn symbol(&self, position: u32) -> &str {
         self.symbols.get(position as usize).map_or("", String::as_str)
     }
+}
+
+/// The families of a page that have samples.
+fn present(page: &Page) -> impl Iterator<Item = &family::Family> {
+    page.families.iter().filter(|family| !family.samples.is_empty())
+}
+
+impl Record {
+    /// A sorted page, and what has gone since the page before it.
+    #[must_use]
+    pub fn new(page: &Page, gone: &[Gone], identity: &Identity, time_ms: i64, start_ms: i64) -> Self {
+        Self::of(Arc::new(Shape::of(page, gone, identity)), page, time_ms, start_ms)
+    }
+
+    /// A page that has the series of `shape` in their order; families of the shape that the page lacks have ended.
+    #[must_use]
+    pub fn of(shape: Arc<Shape>, page: &Page, time_ms: i64, start_ms: i64) -> Self {
+        let mut values: Vec<_> = present(page).map(Values::new).collect();
+        let floats = |group: &Group<'_>| group.samples.iter().map(|(_, value)| *value).collect();
+        let relayed = relayed::groups(&page.foreign);
+        values.extend(relayed.iter().map(|group| Values { floats: floats(group), ..Values::default() }));
+        values.resize_with(shape.families.len(), Values::default);
+        Self { time_ms, start_ms, shape, values }
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.shape.samples
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As bytes for the spool.
+    ///
+    /// # Errors
+    /// When it is too large for snappy (4 GiB), which no page is.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, snap::Error> {
+        snap::raw::Encoder::new().compress_vec(&self.encode())
+    }
+
+    /// [`Stored`], whose parts that do not change are encoded already: of messages that stand one after the other protobuf
+    /// makes one.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (head, families) = &self.shape.encoded;
+        let times = Stored { time_ms: self.time_ms, start_ms: self.start_ms, ..Stored::default() };
+        let mut out = times.encode_to_vec();
+        out.extend_from_slice(head);
+        for (family, values) in families.iter().zip(&self.values) {
+            encode_key(FAMILIES, WireType::LengthDelimited, &mut out);
+            encode_varint((family.len() + values.encoded_len()) as u64, &mut out);
+            out.extend_from_slice(family);
+            values.encode_raw(&mut out);
+        }
+        out
+    }
+
+    /// The record that `bytes` hold, consistent in itself.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        let stored = Stored::decode(snap::raw::Decoder::new().decompress_vec(bytes)?.as_slice())?;
+        let Stored { time_ms, start_ms, identity, symbols, families: both } = stored;
+        let families = both.iter().map(|bytes| Family::decode(&**bytes)).collect::<Result<Vec<_>, _>>()?;
+        let values = both.iter().map(|bytes| Values::decode(&**bytes)).collect::<Result<Vec<_>, _>>()?;
+        let samples = families.iter().try_fold(0u32, |sum, family| sum.checked_add(family.samples));
+        let samples = samples.ok_or(RecordError::Inconsistent("the number of samples"))?;
+        // It is not written again.
+        let shape = Shape { identity, symbols, families, samples, encoded: Default::default() };
+        shape.check().map_err(RecordError::Inconsistent)?;
+        for (family, values) in shape.families.iter().zip(&values) {
+            values.check(family.samples as usize).map_err(RecordError::Inconsistent)?;
+        }
+        Ok(Self { time_ms, start_ms, shape: Arc::new(shape), values })
+    }
 
     /// The samples at `range`, counted over all families.
     pub fn samples(&self, range: Range<u32>) -> impl Iterator<Item = Sample<'_>> {
+        self.runs(range).flat_map(|run| run.samples())
+    }
+
+    /// The samples at `range`, family by family.
+    pub fn runs(&self, range: Range<u32>) -> impl Iterator<Item = Run<'_>> {
         let mut first = 0;
-        self.families.iter().flat_map(move |family| {
-            let own = (first, first + family.samples);
-            first = own.1;
-            let from = range.start.clamp(own.0, own.1) - own.0;
-            let to = range.end.clamp(own.0, own.1) - own.0;
-            (from..to).map(move |i| family.sample(i as usize))
+        self.shape.families.iter().zip(&self.values).filter_map(move |(family, values)| {
+            let (start, end) = (first, first + family.samples);
+            first = end;
+            let part = range.start.clamp(start, end) - start..range.end.clamp(start, end) - start;
+            (!part.is_empty()).then_some(Run { family, values, part })
+        })
+    }
+}
+
+/// Samples of one family that stand one after the other.
+#[derive(Clone)]
+pub struct Run<'a> {
+    /// Their family.
+    pub family: &'a Family,
+    values: &'a Values,
+    part: Range<u32>,
+}
+
+impl<'a> Run<'a> {
+    /// Each of them.
+    pub fn samples(self) -> impl Iterator<Item = Sample<'a>> {
+        let (family, width) = (self.family, self.family.label_names.len());
+        self.part.map(move |i| {
+            let i = i as usize;
+            Sample { family, values: &family.label_values[i * width..(i + 1) * width], point: self.values.point(i) }
         })
     }
 }
 
 impl Family {
-    fn new<'a>(desc: &Desc, labels: impl Iterator<Item = &'a LabelValues>, symbols: &mut Symbols) -> Self {
-        let name = symbols.position(desc.name);
-        let label_names = desc.labels.iter().map(|label| symbols.position(label)).collect();
-        let (mut samples, mut label_values) = (0, Vec::new());
-        for values in labels {
-            label_values.extend(values.iter().map(|value| symbols.position(value)));
-            samples += 1;
+    /// The series of a metric; `values` are those of all labels, series by series.
+    fn new<'a>(
+        symbols: &mut Symbols<'a>,
+        name: &'a str,
+        label_names: impl Iterator<Item = &'a str>,
+        samples: usize,
+        values: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        Self {
+            name: symbols.position(name),
+            samples: samples as u32,
+            label_names: label_names.map(|name| symbols.position(name)).collect(),
+            label_values: values.map(|value| symbols.position(value)).collect(),
+            ..Self::default()
         }
-        let (histogram, since_start) = (desc.kind == Kind::Histogram, desc.counts_since_start());
-        Self { name, samples, label_names, label_values, histogram, since_start, ..Self::default() }
+    }
+}
+
+impl Values {
+    fn new(family: &family::Family) -> Self {
+        let values = || family.samples.iter().map(|sample| &sample.value);
+        let mut out = Self::default();
+        if family.desc.kind == Kind::Histogram {
+            out.histograms = values().map(Cells::new).collect();
+        } else if values().all(|value| matches!(value, Value::Integer(_))) {
+            out.integers = values().map(integer).collect();
+        } else {
+            out.floats = values().map(number).collect();
+        }
+        out
     }
 
-    fn sample(&self, i: usize) -> Sample<'_> {
-        let width = self.label_names.len();
-        let point = if let Some(&integer) = self.integers.get(i) {
+    fn check(&self, samples: usize) -> Result<(), &'static str> {
+        let columns = [self.integers.len(), self.floats.len(), self.histograms.len()];
+        if columns.iter().any(|&length| length != 0 && length != samples) || columns.iter().sum::<usize>() > samples {
+            return Err("the number of values");
+        }
+        if self.histograms.iter().any(|cells| !cells.check()) {
+            return Err("a histogram with too many cells");
+        }
+        Ok(())
+    }
+
+    fn point(&self, i: usize) -> Point<'_> {
+        if let Some(&integer) = self.integers.get(i) {
             Point::Number(integer as f64)
         } else if let Some(&float) = self.floats.get(i) {
             Point::Number(float)
-        } else if let Some(histogram) = self.histograms.get(i).and_then(Cells::histogram) {
-            Point::Histogram(Box::new(histogram))
+        } else if let Some(cells) = self.histograms.get(i) {
+            Point::Histogram(cells)
         } else {
             Point::Stale
-        };
-        Sample { family: self, values: &self.label_values[i * width..(i + 1) * width], point }
+        }
     }
 }
 
@@ -300,17 +439,31 @@ impl Cells {
         Self { runs }
     }
 
-    /// `None` when there are more cells than a histogram has.
-    fn histogram(&self) -> Option<hist::Histogram> {
-        let mut histogram = hist::Histogram::EMPTY;
+    /// Whether there are no more cells than a histogram has.
+    fn check(&self) -> bool {
         let mut next = 0u64;
+        self.runs.chunks(2).all(|run| {
+            let &[skipped, _] = run else { return false };
+            let cell = next.checked_add(skipped).filter(|&cell| cell < CELLS as u64);
+            next = cell.map_or(next, |cell| cell + 1);
+            cell.is_some()
+        })
+    }
+
+    /// The histogram.
+    #[must_use]
+    pub fn histogram(&self) -> hist::Histogram {
+        let mut histogram = hist::Histogram::EMPTY;
+        let mut next = 0;
         for run in self.runs.chunks(2) {
-            let &[skipped, count] = run else { return None };
-            next = next.checked_add(skipped).filter(|&next| next < CELLS as u64)?;
-            histogram.cells[next as usize] = count;
+            let &[skipped, count] = run else { break };
+            next += skipped as usize;
+            // A record is checked when it is read.
+            let Some(cell) = histogram.cells.get_mut(next) else { break };
+            *cell = count;
             next += 1;
         }
-        Some(histogram)
+        histogram
     }
 }
 

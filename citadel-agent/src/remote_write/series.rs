@@ -8,29 +8,57 @@ pub type Labels<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 /// The label that holds the metric's name.
 pub const NAME: &str = "__name__";
 
-/// Puts a series' labels together.
+/// Where a label's value comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// The metric's name.
+    Name,
+    /// The label of the identity at this position.
+    Identity(usize),
+    /// The sample's own label at this position.
+    Own(usize),
+}
+
+/// The labels of a series, by name and sorted by it, and where their values are. The iterators give positions and names, and
+/// leave out what has no value: to a receiver an empty value is no label.
 ///
 /// Where a sample has a label of the identity itself (`job`, `instance`), its own is renamed to `exported_NAME`, as a
-/// Prometheus does that scrapes; an empty value is the same as no label, and is left out.
+/// Prometheus does that scrapes.
+#[must_use]
+pub fn layout<'a>(
+    identity: impl Iterator<Item = (usize, &'a str)>,
+    own: impl Iterator<Item = (usize, &'a str)>,
+) -> Vec<(Cow<'a, str>, Slot)> {
+    let mut slots: Vec<(Cow<'a, str>, Slot)> = vec![(NAME.into(), Slot::Name)];
+    slots.extend(identity.map(|(i, name)| (name.into(), Slot::Identity(i))));
+    for (i, name) in own {
+        let mut name = Cow::Borrowed(name);
+        while slots.iter().any(|(taken, _)| *taken == name) {
+            name = Cow::Owned(format!("exported_{name}"));
+        }
+        slots.push((name, Slot::Own(i)));
+    }
+    // Byte order, which is what the specifications mean by lexicographical and what Go's sort does.
+    slots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    slots
+}
+
+/// Puts a series' labels together, see [`layout`].
 #[must_use]
 pub fn labels<'a>(
     identity: &[(&'a str, &'a str)],
     name: Cow<'a, str>,
     own: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Labels<'a> {
-    let mut labels: Labels<'a> = vec![(NAME.into(), name)];
-    let present = |(_, value): &(&str, &str)| !value.is_empty();
-    labels.extend(identity.iter().filter(|label| present(label)).map(|&(name, value)| (name.into(), value.into())));
-    for (name, value) in own.filter(present) {
-        let mut name = Cow::Borrowed(name);
-        while labels.iter().any(|(taken, _)| *taken == name) {
-            name = Cow::Owned(format!("exported_{name}"));
-        }
-        labels.push((name, value.into()));
-    }
-    // Byte order, which is what the specifications mean by lexicographical and what Go's sort does.
-    labels.sort_unstable();
-    labels
+    let own: Vec<_> = own.collect();
+    let present = |(i, &(name, value)): (usize, &(&'a str, &'a str))| (!value.is_empty()).then_some((i, name));
+    let slots = layout(identity.iter().enumerate().filter_map(present), own.iter().enumerate().filter_map(present));
+    let value = |slot| match slot {
+        Slot::Name => name.clone(),
+        Slot::Identity(i) => identity[i].1.into(),
+        Slot::Own(i) => own[i].1.into(),
+    };
+    slots.into_iter().map(|(name, slot)| (name, value(slot))).collect()
 }
 
 /// A series as PromQL writes it, for the log.

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -18,11 +19,10 @@ use super::destination::{Account, Destination, Shared};
 use super::ledger::{self, Ledger};
 use super::sender::Settings;
 use super::spool::{Limits, Spool};
-use super::{Prepared, folder, identity};
+use super::{Numbers, Prepared, folder, identity};
 use crate::collector::{Collected, Pages, wall_ms};
 use crate::config::Config;
 use crate::slot::Slot;
-use crate::sources::remote_write::Numbers;
 use crate::state_file;
 
 /// How often what was collected and what was answered is written through to the disk.
@@ -130,6 +130,7 @@ impl Service {
         let spool = Spool::open(folder, limits, known);
         let shared = Rc::new(Shared {
             spool: RefCell::new(spool),
+            newest: RefCell::default(),
             live: Cell::new(0.0),
             collected: Notify::new(),
             settled: Notify::new(),
@@ -156,8 +157,9 @@ impl Service {
     }
 
     /// Takes a page that was just collected.
-    fn take(&mut self, collected: &Collected, every: Duration) {
-        let samples = self.collector.take(collected, &mut self.shared.spool.borrow_mut());
+    fn take(&mut self, collected: &Arc<Collected>, every: Duration) {
+        let (samples, newest) = self.collector.take(collected, &mut self.shared.spool.borrow_mut());
+        *self.shared.newest.borrow_mut() = newest.map(Rc::new);
         self.shared.live.set(f64::from(samples) / every.as_secs_f64());
         self.shared.collected.notify_waiters();
         self.publish();

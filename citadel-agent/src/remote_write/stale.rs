@@ -1,57 +1,107 @@
 //! Which series ended between two collections. Pure.
 
-use crate::metrics::catalogue::Desc;
-use crate::metrics::family::{LabelValues, Page};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use smol_str::SmolStr;
+
+use super::relayed::{self, Group};
+use crate::metrics::catalogue::{self, Desc, Kind};
+use crate::metrics::family::{Family, LabelValues, Page, Sample};
+use crate::metrics::foreign::Families;
 
 /// Series of one metric that the newer page lacks.
 #[derive(Clone, Debug)]
 pub struct Gone {
     /// The metric.
-    pub desc: &'static Desc,
+    pub name: Cow<'static, str>,
+    /// Names of its labels.
+    pub label_names: Vec<Cow<'static, str>>,
+    /// Whether it is a histogram of ours; says what its marker must look like.
+    pub histogram: bool,
     /// The label values of each.
     pub labels: Vec<LabelValues>,
 }
 
-/// The series of the collection before: labels only, because values do not matter here.
-#[derive(Debug, Default)]
-pub struct Series {
-    families: Vec<Gone>,
+impl Gone {
+    fn of(desc: &'static Desc, labels: Vec<LabelValues>) -> Self {
+        let label_names = desc.labels.iter().map(|&name| name.into()).collect();
+        Self { name: desc.name.into(), label_names, histogram: desc.kind == Kind::Histogram, labels }
+    }
 }
 
-impl Series {
-    /// Takes the labels out of a sorted page.
+/// What differs between the series of two sorted pages.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// The series of the older page that the newer one lacks.
+    pub gone: Vec<Gone>,
+    /// Whether the newer page has series that the older one lacks, or relayed ones in another order.
+    pub new: bool,
+}
+
+impl Change {
+    /// Compares two pages.
     #[must_use]
-    pub fn of(page: &Page) -> Self {
-        let families = (page.families.iter())
-            .map(|family| Gone {
-                desc: family.desc,
-                labels: family.samples.iter().map(|sample| sample.labels.clone()).collect(),
-            })
-            .collect();
-        Self { families }
+    pub fn between(older: &Page, newer: &Page) -> Self {
+        let mut change = Self::default();
+        let mut families = newer.families.iter().peekable();
+        for Family { desc, samples } in &older.families {
+            // Both are in the order of the catalogue.
+            let passed = |family: &&Family| catalogue::position(family.desc) < catalogue::position(desc);
+            while let Some(family) = families.next_if(passed) {
+                change.new |= !family.samples.is_empty();
+            }
+            let same = families.next_if(|family| std::ptr::eq(family.desc, *desc));
+            change.compare(desc, samples, same.map_or(&[][..], |family| &family.samples));
+        }
+        change.new |= families.any(|family| !family.samples.is_empty());
+        if !relayed::same_series(&older.foreign, &newer.foreign) {
+            change.new = true;
+            change.compare_relayed(&older.foreign, &newer.foreign);
+        }
+        change
     }
 
-    /// What is here and not in `page`, which is sorted too.
-    #[must_use]
-    pub fn gone(&self, page: &Page) -> Vec<Gone> {
-        let mut gone = Vec::new();
-        for Gone { desc, labels } in &self.families {
-            let family = page.families.iter().find(|family| std::ptr::eq(family.desc, *desc));
-            let samples = family.map_or(&[][..], |family| &family.samples);
-            let mut left = samples.iter().map(|sample| &sample.labels).peekable();
-            let mut missing = Vec::new();
-            for labels in labels {
-                // Both are sorted by labels, so one walk over both finds what is missing.
-                while left.next_if(|other| *other < labels).is_some() {}
-                if left.next_if(|other| *other == labels).is_none() {
-                    missing.push(labels.clone());
-                }
-            }
-            if !missing.is_empty() {
-                gone.push(Gone { desc, labels: missing });
+    /// What is left of the models' own series.
+    fn compare_relayed(&mut self, older: &Families, newer: &Families) {
+        let newer = relayed::groups(newer);
+        let mut there: HashMap<(&str, &[&str]), HashSet<&[&str]>> = HashMap::new();
+        for Group { name, label_names, samples, .. } in &newer {
+            there.entry((name, label_names)).or_default().extend(samples.iter().map(|(values, _)| &values[..]));
+        }
+        for Group { name, label_names, samples, .. } in relayed::groups(older) {
+            let there = there.get(&(name, &label_names[..]));
+            let gone = samples.iter().filter(|(values, _)| there.is_none_or(|there| !there.contains(&values[..])));
+            let labels: Vec<_> = gone.map(|(values, _)| values.iter().map(SmolStr::new).collect()).collect();
+            if !labels.is_empty() {
+                let label_names = label_names.into_iter().map(|name| name.to_owned().into()).collect();
+                self.gone.push(Gone { name: name.to_owned().into(), label_names, histogram: false, labels });
             }
         }
-        gone
+    }
+
+    /// Whether both pages have the same series.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.gone.is_empty() && !self.new
+    }
+
+    /// Both are sorted by labels, so one walk over both finds what differs.
+    fn compare(&mut self, desc: &'static Desc, older: &[Sample], newer: &[Sample]) {
+        let mut left = newer.iter().map(|sample| &sample.labels).peekable();
+        let mut labels = Vec::new();
+        for Sample { labels: series, .. } in older {
+            while left.next_if(|other| *other < series).is_some() {
+                self.new = true;
+            }
+            if left.next_if(|other| *other == series).is_none() {
+                labels.push(series.clone());
+            }
+        }
+        self.new |= left.next().is_some();
+        if !labels.is_empty() {
+            self.gone.push(Gone::of(desc, labels));
+        }
     }
 }
 
@@ -64,6 +114,9 @@ mod tests {
     use super::*;
     use crate::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUEST_BYTES};
     use crate::metrics::family::Value;
+    use crate::metrics::foreign::{self, Limits};
+
+    const LIMITS: Limits = Limits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
 
     fn page(open: &BTreeSet<u8>, bytes: &BTreeSet<u8>) -> Page {
         let mut page = Page::default();
@@ -76,21 +129,39 @@ mod tests {
         page
     }
 
-    fn flat(gone: &[Gone]) -> BTreeSet<(&'static str, String)> {
-        gone.iter().flat_map(|gone| gone.labels.iter().map(|labels| (gone.desc.name, labels[0].to_string()))).collect()
+    fn flat(gone: &[Gone]) -> BTreeSet<(&str, String)> {
+        gone.iter().flat_map(|gone| gone.labels.iter().map(|labels| (&*gone.name, labels[0].to_string()))).collect()
+    }
+
+    #[test]
+    fn a_relayed_series_that_ends_is_gone_and_another_order_is_a_change_without_any() {
+        let page = |text: &str| {
+            let families = foreign::parse(text, LIMITS).unwrap().families;
+            Page { foreign: families, ..Page::default() }
+        };
+        let older = page("a{x=\"1\"} 1\na{x=\"2\"} 1\na{y=\"1\"} 1\nb 1\n");
+        assert!(Change::between(&older, &page("a{x=\"1\"} 5\na{x=\"2\"} 1\na{y=\"1\"} 1\nb 1\n")).is_none());
+        let turned = Change::between(&older, &page("a{x=\"2\"} 1\na{x=\"1\"} 1\na{y=\"1\"} 1\nb 1\n"));
+        assert!(turned.new && turned.gone.is_empty());
+        let gone = Change::between(&older, &page("a{x=\"2\"} 1\na{x=\"3\"} 1\nb 1\n")).gone;
+        let series: Vec<_> =
+            gone.iter().map(|gone| (&*gone.name, gone.label_names.join(","), gone.labels.concat())).collect();
+        assert_eq!(series, [("a", "x".to_owned(), vec!["1".into()]), ("a", "y".to_owned(), vec!["1".into()])]);
     }
 
     proptest! {
         #[test]
-        fn exactly_the_series_that_are_missing_are_gone(
+        fn exactly_the_series_that_are_missing_are_gone_and_new_ones_are_noticed(
             before in prop::array::uniform2(prop::collection::btree_set(0u8..20, 0..12)),
             after in prop::array::uniform2(prop::collection::btree_set(0u8..20, 0..12)),
         ) {
-            let gone = Series::of(&page(&before[0], &before[1])).gone(&page(&after[0], &after[1]));
+            let change = Change::between(&page(&before[0], &before[1]), &page(&after[0], &after[1]));
             let expected = [CONNECTIONS_OPEN.name, REQUEST_BYTES.name].into_iter().enumerate()
                 .flat_map(|(i, name)| before[i].difference(&after[i]).map(move |model| (name, model.to_string())))
                 .collect();
-            prop_assert_eq!(flat(&gone), expected);
+            prop_assert_eq!(flat(&change.gone), expected);
+            prop_assert_eq!(change.new, (0..2).any(|i| !after[i].is_subset(&before[i])));
+            prop_assert_eq!(change.is_none(), before == after);
         }
     }
 }

@@ -173,5 +173,7 @@ pub mod v2 {
         Gauge = 2,
         /// A distribution.
         Histogram = 3,
+        /// Quantiles that the source has computed.
+        Summary = 5,
     }
 }

@@ -12,7 +12,6 @@ pub mod parsers;
 mod probes;
 mod process;
 pub mod processes;
-pub mod remote_write;
 mod sched;
 pub mod services;
 mod storage;
@@ -38,6 +37,7 @@ use crate::http::Dropped;
 use crate::metrics::catalogue::Section;
 use crate::metrics::catalogue::agent::{SOURCE_DURATION, SOURCE_SKIPPED, SOURCE_SUCCESS};
 use crate::metrics::family::{Page, PageError, Value};
+use crate::remote_write;
 use crate::slot::Slot;
 
 /// What sources read from.
@@ -107,6 +107,21 @@ fn alerts(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     Ok(if added { Outcome::Read } else { Outcome::Absent })
 }
 
+/// What remote write says of itself.
+fn remote_write(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let Some(newest) = origin.remote_write.newest().filter(|newest| !newest.value.is_empty()) else {
+        return Ok(Outcome::Absent);
+    };
+    if newest.age() > remote_write::SILENT {
+        let seconds = newest.age().as_secs();
+        return Err(
+            format!("no figures from the remote-write thread for {seconds} s: its disk hangs, or it ended").into()
+        );
+    }
+    newest.value.iter().for_each(|numbers| numbers.add_to(page));
+    Ok(Outcome::Read)
+}
+
 /// All sources that the scrape reads itself.
 pub const SOURCES: &[Source] = &[
     Source { name: "gpu", section: Section::Gpu, read: |origin, page, _| gpu::read(origin, page) },
@@ -122,7 +137,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "http", section: Section::Agent, read: |origin, page, _| http::read(origin, page) },
     Source { name: "alerts", section: Section::Agent, read: |origin, page, _| alerts(origin, page) },
     Source { name: "process", section: Section::Agent, read: |origin, page, _| process::read(origin, page) },
-    Source { name: "remote_write", section: Section::Agent, read: |origin, page, _| remote_write::read(origin, page) },
+    Source { name: "remote_write", section: Section::Agent, read: |origin, page, _| remote_write(origin, page) },
     system("cpu", |origin, page, skipped| system::cpu::read(origin.roots, &mut origin.memory.cpu, page, skipped)),
     system("stat", |origin, page, skipped| system::load::read_stat(origin.roots, page, skipped)),
     system("meminfo", |origin, page, skipped| system::memory::read_meminfo(origin.roots, page, skipped)),

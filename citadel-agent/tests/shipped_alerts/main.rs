@@ -140,7 +140,7 @@ fn firing(rule: &Rule, series: &[Series], pace: Pace) -> Vec<(i64, i64)> {
         interval: Duration::from_secs(pace.interval.unsigned_abs()),
         settling: Duration::ZERO,
         labels: Texts::new(),
-        generator_url: None,
+        generator_url: String::new(),
     };
     let mut engine = Engine::new(settings, vec![], START * 1000, START * 1000);
     let mut periods: Vec<(i64, i64)> = Vec::new();

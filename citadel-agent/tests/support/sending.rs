@@ -5,9 +5,9 @@ use std::time::Duration;
 use citadel_agent::config::{self, Config};
 use citadel_agent::metrics::catalogue::models::CONNECTIONS_OPEN;
 use citadel_agent::metrics::family::{self, Page};
+use citadel_agent::remote_write::Numbers;
 use citadel_agent::remote_write::{self, Handle, ledger};
 use citadel_agent::slot::Slot;
-use citadel_agent::sources::remote_write::Numbers;
 use tempfile::TempDir;
 
 use super::pages::every;
