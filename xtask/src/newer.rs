@@ -1,5 +1,5 @@
-//! Programs that this release of Debian has too old, out of a newer one, unpacked under `target/tools` and installed
-//! nowhere.
+//! Programs that this release of Debian has too old or not at all, out of a newer one, unpacked under `target/tools` and
+//! installed nowhere.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,40 +11,75 @@ use crate::kernels::packages::{Apt, only};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The release that has Prometheus 3. Its binary needs no newer libc than the one of Debian 12.
+/// The release that has them. Their binaries need no newer libc than the one of Debian 12.
 const RELEASE: &str = "sid";
 
-fn folder(workspace: &Workspace) -> PathBuf {
-    workspace.tools().join("prometheus-3")
+/// What is unpacked into one folder.
+struct Unpacked {
+    folder: &'static str,
+    packages: &'static [&'static str],
+    /// Each must run here, with this argument.
+    programs: &'static [&'static str],
 }
 
-/// What is unpacked, each with the program of its name.
-const PACKAGES: [&str; 2] = ["prometheus", "promtool"];
+const PROMETHEUS: Unpacked =
+    Unpacked { folder: "prometheus-3", packages: &["prometheus", "promtool"], programs: &["prometheus", "promtool"] };
 
-fn program(workspace: &Workspace, package: &str) -> PathBuf {
-    folder(workspace).join("usr/bin").join(package)
-}
+const VICTORIA_METRICS: Unpacked = Unpacked {
+    folder: "victoria-metrics",
+    packages: &["victoria-metrics"],
+    programs: &["victoria-metrics", "vmagent"],
+};
 
 /// Where Prometheus 3 and its promtool are, and that they run here.
 pub(crate) fn find_prometheus(workspace: &Workspace) -> Result<Option<String>> {
-    let runs = |package: &str| process::succeeds(Command::new(program(workspace, package)).arg("--version"));
-    Ok(PACKAGES.iter().all(|package| runs(package)).then(|| program(workspace, PACKAGES[0]).display().to_string()))
+    Ok(PROMETHEUS.find(workspace))
 }
 
 /// Downloads and unpacks them.
 pub(crate) fn provide_prometheus(workspace: &Workspace) -> Result<String> {
-    let folder = folder(workspace);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let apt = Apt::of(&folder.join("apt"), Some(RELEASE))?;
-    for package in PACKAGES {
-        process::run(apt.command("apt-get").current_dir(&folder).args(["--quiet=2", "download", package]))?;
-        let archive = only(&folder, ".deb")?;
-        process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
-        fs::remove_file(archive)?;
+    PROMETHEUS.provide(workspace)
+}
+
+/// Where VictoriaMetrics and vmagent are, and that they run here.
+pub(crate) fn find_victoria_metrics(workspace: &Workspace) -> Result<Option<String>> {
+    Ok(VICTORIA_METRICS.find(workspace))
+}
+
+/// Downloads and unpacks them.
+pub(crate) fn provide_victoria_metrics(workspace: &Workspace) -> Result<String> {
+    VICTORIA_METRICS.provide(workspace)
+}
+
+impl Unpacked {
+    fn folder(&self, workspace: &Workspace) -> PathBuf {
+        workspace.tools().join(self.folder)
     }
-    // A hundred megabytes of lists that nobody needs again.
-    fs::remove_dir_all(folder.join("apt"))?;
-    let found = find_prometheus(workspace)?;
-    found.with_context(|| format!("Debian {RELEASE}'s prometheus does not run on this machine"))
+
+    fn program(&self, workspace: &Workspace, program: &str) -> PathBuf {
+        self.folder(workspace).join("usr/bin").join(program)
+    }
+
+    fn find(&self, workspace: &Workspace) -> Option<String> {
+        let runs = |program: &&str| process::succeeds(Command::new(self.program(workspace, program)).arg("--version"));
+        let first = self.programs.first()?;
+        self.programs.iter().all(runs).then(|| self.program(workspace, first).display().to_string())
+    }
+
+    fn provide(&self, workspace: &Workspace) -> Result<String> {
+        let folder = self.folder(workspace);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let apt = Apt::of(&folder.join("apt"), Some(RELEASE))?;
+        for package in self.packages {
+            process::run(apt.command("apt-get").current_dir(&folder).args(["--quiet=2", "download", package]))?;
+            let archive = only(&folder, ".deb")?;
+            process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
+            fs::remove_file(archive)?;
+        }
+        // A hundred megabytes of lists that nobody needs again.
+        fs::remove_dir_all(folder.join("apt"))?;
+        let found = self.find(workspace);
+        found.with_context(|| format!("Debian {RELEASE}'s {} does not run on this machine", self.packages.join(", ")))
+    }
 }

@@ -85,13 +85,19 @@ const NEEDS: &[Need] = &[
         name: "prometheus",
         why: "promtool checks each page; a real Prometheus scrapes it",
         purpose: Purpose::Test,
-        how: How::Debian(Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"])),
+        how: How::Debian(PROMETHEUS),
     },
     Need {
         name: "prometheus 3",
         why: "a receiver of remote write 2.0 and a promtool that tests native histograms, beside the older ones",
         purpose: Purpose::Test,
-        how: How::Own { find: newer::find_prometheus, provide: newer::provide_prometheus },
+        how: PROMETHEUS_3,
+    },
+    Need {
+        name: "victoria-metrics",
+        why: "another receiver of remote write",
+        purpose: Purpose::Test,
+        how: VICTORIA_METRICS,
     },
     Need {
         name: "python3-prometheus-client",
@@ -161,6 +167,19 @@ const NEEDS: &[Need] = &[
     Need { name: "nginx", why: "the server under load", purpose: Purpose::Bench, how: How::Debian(NGINX) },
     Need { name: "wrk", why: "the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
     Need {
+        name: "prometheus",
+        why: "what remote write costs is held against it, in agent mode",
+        purpose: Purpose::Bench,
+        how: How::Debian(PROMETHEUS),
+    },
+    Need { name: "prometheus 3", why: "likewise", purpose: Purpose::Bench, how: PROMETHEUS_3 },
+    Need {
+        name: "victoria-metrics",
+        why: "has vmagent, which remote write is held against",
+        purpose: Purpose::Bench,
+        how: VICTORIA_METRICS,
+    },
+    Need {
         name: "node_exporter",
         why: "what the host's metrics cost is held against it",
         purpose: Purpose::Bench,
@@ -197,6 +216,9 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+const PROMETHEUS: Package = Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"]);
+const PROMETHEUS_3: How = How::Own { find: newer::find_prometheus, provide: newer::provide_prometheus };
+const VICTORIA_METRICS: How = How::Own { find: newer::find_victoria_metrics, provide: newer::provide_victoria_metrics };
 const NODE_EXPORTER: Package = Package::new("prometheus-node-exporter", Known::Program("prometheus-node-exporter"))
     .with_services(&["prometheus-node-exporter"]);
 const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);

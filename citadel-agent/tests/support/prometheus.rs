@@ -1,4 +1,4 @@
-//! A real Prometheus as a process.
+//! A real Prometheus, or VictoriaMetrics, as a process.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where `cargo xtask setup test` unpacks Prometheus 3.
 const PROMETHEUS_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/prometheus-3/usr/bin/prometheus");
+
+/// Where it unpacks VictoriaMetrics.
+const VICTORIA_METRICS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/victoria-metrics/usr/bin/victoria-metrics");
 
 /// Which Prometheus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,16 +80,43 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={addr}"))
             .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(log);
-        let process = command.spawn().expect("prometheus is needed, both versions: cargo xtask setup test");
+        Self::spawn(command, addr, dir)
+    }
+
+    /// A VictoriaMetrics: it takes remote write and answers queries at the same paths.
+    pub fn victoria_metrics() -> Self {
+        let dir = TempDir::new().unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let mut command = Command::new(VICTORIA_METRICS);
+        command
+            .arg(format!("-storageDataPath={}", dir.path().join("data").display()))
+            .arg(format!("-httpListenAddr={addr}"))
+            // What has just come is asked for at once.
+            .args(["-search.latencyOffset=1ms", "-memory.allowedBytes=256MB"])
+            .stderr(log);
+        let victoria = Self::spawn(command, addr, dir);
+        victoria.wait_for("vector(1)");
+        victoria
+    }
+
+    fn spawn(mut command: Command, addr: SocketAddr, dir: TempDir) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}: cargo xtask setup test"));
         Self { command, process, addr, dir }
     }
 
     /// Ends it, as a power cut would.
     pub fn kill(&mut self) {
         _ = self.process.kill();
+        _ = self.process.wait();
+    }
+
+    /// Ends it as a service manager does.
+    pub fn end(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         _ = self.process.wait();
     }
 
