@@ -9,6 +9,7 @@ use citadel_agent::metrics::catalogue::Kind;
 use citadel_agent::metrics::catalogue::agent::{BUILD_INFO, PROCESS_START};
 use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
 use citadel_agent::metrics::family::{self, Page};
+use citadel_agent::metrics::foreign::{Foreign, ForeignSample};
 use citadel_agent::metrics::{self, format::Format};
 use support::receiver::{Got, Receiver, Reply, Value};
 use support::sending::{Sending, always, both, counting, taken};
@@ -381,5 +382,38 @@ fn names_and_values_of_any_length_and_alphabet_arrive() {
         page.add(&CONNECTIONS_OPEN, [&long, "1"], family::Value::Integer(1));
         let _sending = Sending::to(&receiver.url(), more, always(page));
         assert_eq!(receiver.wait_for(1)[0].samples[0].label("model"), Some(long.as_str()));
+    });
+}
+
+/// A model's own metrics are of the page as any other: sent as they are, and marked when they end.
+#[test]
+fn relayed_metrics_are_sent_and_end() {
+    both(|more, _| {
+        let receiver = taken();
+        let mut collections = 0;
+        let _sending = Sending::to(&receiver.url(), more, move || {
+            collections += 1;
+            let mut page = Page::default();
+            page.add(&CONNECTIONS_OPEN, ["phi3", "1"], family::Value::Integer(collections));
+            for quantile in ["0.5", "0.99"] {
+                let labels = [("model", "phi3"), ("port", "1"), ("quantile", quantile)];
+                let sample = ForeignSample {
+                    name: "gen_seconds".to_owned(),
+                    labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                    value: collections as f64 / 4.0,
+                };
+                let new = Foreign { kind: "summary", help: "Time.".to_owned(), samples: vec![] };
+                if quantile == "0.5" || collections <= 3 {
+                    page.foreign.entry("gen_seconds".to_owned()).or_insert(new).samples.push(sample);
+                }
+            }
+            Some(page)
+        });
+        receiver.wait_until("end of a series", |_| !stale(&receiver).is_empty());
+        let series = r#"gen_seconds{instance="gpu1", job="citadel-agent", model="phi3", port="1", quantile="0.99"}"#;
+        assert_eq!(stale(&receiver), BTreeMap::from([(series.to_owned(), 1)]));
+        let all = receiver.requests().into_iter().flat_map(|request| request.samples);
+        let values: Vec<f64> = all.filter(|got| got.series() == series).map(|got| got.number()).collect();
+        assert!(values.len() == 4 && values[..3] == [0.25, 0.5, 0.75], "{values:?}");
     });
 }

@@ -196,7 +196,7 @@ pub fn key(record: &Record, sample: &Sample<'_>, refused: &Refused) -> Key {
 pub fn display(record: &Record, sample: &Sample<'_>) -> String {
     let symbol = |&position: &u32| record.shape.symbol(position);
     let own = sample.family.label_names.iter().map(symbol).zip(sample.values.iter().map(symbol));
-    series::display(&series::labels(&record.shape.identity(), symbol(&sample.family.name).into(), own))
+    series::display(&series::labels(&record.shape.identity(), symbol(&sample.family.name), own))
 }
 
 impl Form {

@@ -330,7 +330,7 @@ impl Record {
 
     /// The samples at `range`, counted over all families.
     pub fn samples(&self, range: Range<u32>) -> impl Iterator<Item = Sample<'_>> {
-        self.runs(range).flat_map(|run| run.samples())
+        self.runs(range).flat_map(Run::samples)
     }
 
     /// The samples at `range`, family by family.

@@ -47,14 +47,14 @@ pub fn layout<'a>(
 #[must_use]
 pub fn labels<'a>(
     identity: &[(&'a str, &'a str)],
-    name: Cow<'a, str>,
+    name: &'a str,
     own: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Labels<'a> {
     let own: Vec<_> = own.collect();
     let present = |(i, &(name, value)): (usize, &(&'a str, &'a str))| (!value.is_empty()).then_some((i, name));
     let slots = layout(identity.iter().enumerate().filter_map(present), own.iter().enumerate().filter_map(present));
     let value = |slot| match slot {
-        Slot::Name => name.clone(),
+        Slot::Name => name.into(),
         Slot::Identity(i) => identity[i].1.into(),
         Slot::Own(i) => own[i].1.into(),
     };
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_label_of_the_target_keeps_its_name_and_the_samples_own_is_renamed() {
         let identity = [("job", "citadel-agent"), ("instance", "gpu1")];
-        let labels = labels(&identity, "up".into(), [("job", "mine"), ("path", ""), ("exported_job", "x")].into_iter());
+        let labels = labels(&identity, "up", [("job", "mine"), ("path", ""), ("exported_job", "x")].into_iter());
         assert_eq!(
             display(&labels),
             r#"up{exported_exported_job="x", exported_job="mine", instance="gpu1", job="citadel-agent"}"#
@@ -98,7 +98,7 @@ mod tests {
             own in prop::collection::btree_map("(exported_)?[a-c]{1,2}", "[a-b]?", 0..6),
         ) {
             let identity: Vec<_> = identity.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let labels = labels(&identity, "m".into(), own.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+            let labels = labels(&identity, "m", own.iter().map(|(n, v)| (n.as_str(), v.as_str())));
             prop_assert!(labels.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", labels);
             prop_assert!(labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty()));
             let full = |labels: &mut dyn Iterator<Item = &str>| labels.filter(|value| !value.is_empty()).count();

@@ -1,5 +1,6 @@
 //! Golden scrapes: the whole page of each kind of host.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::{env, fs};
 
@@ -168,4 +169,57 @@ fn xids_of_a_gpu() {
     });
     host.after_passes(3);
     assert_golden("xid.prom", &host);
+}
+
+/// What the panels of Grafana's dashboard 12239 ask for (`grafana/dcgm-exporter-dashboard.json` of dcgm-exporter 4.8), and what a
+/// panel makes of the value: all filter by `instance`, which Prometheus adds, and `gpu`.
+const DASHBOARD_12239: [(&str, f64, std::ops::RangeInclusive<f64>); 6] = [
+    ("DCGM_FI_DEV_GPU_TEMP", 1.0, 1.0..=110.0),
+    ("DCGM_FI_DEV_POWER_USAGE", 1.0, 1.0..=1000.0),
+    // It shows Hz.
+    ("DCGM_FI_DEV_SM_CLOCK", 1e6, 1e8..=3e9),
+    ("DCGM_FI_DEV_GPU_UTIL", 1.0, 0.0..=100.0),
+    ("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 1.0, 0.0..=1.0),
+    // In MiB.
+    ("DCGM_FI_DEV_FB_USED", 1.0, 40_960.0..=81_920.0),
+];
+
+#[test]
+fn dashboard_12239_fills_on_the_names_of_4_8() {
+    let scenario = frozen(host(vec![h100(0, &[(101, 40_960, 60)]), h100(1, &[(102, 40_960, 60)])]));
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = Some(DcgmRelease::V4_8)).start();
+    host.after_passes(3);
+    let parsed = host.parsed(Section::Gpu);
+    for (name, factor, range) in DASHBOARD_12239 {
+        for gpu in ["0", "1"] {
+            let shown = value(&parsed, name, &[("gpu", gpu)]).map(|value| value * factor);
+            assert!(shown.is_some_and(|shown| range.contains(&shown)), "{name} of GPU {gpu}: {shown:?}");
+        }
+    }
+}
+
+/// `etc/default-counters.csv` of dcgm-exporter 4.8.2, without its comments and labels; since 4.8.3 the NVLink total is a gauge.
+const DEFAULT_4_8: &str = "
+    SM_CLOCK gauge, MEM_CLOCK gauge, MEMORY_TEMP gauge, GPU_TEMP gauge, POWER_USAGE gauge,
+    TOTAL_ENERGY_CONSUMPTION counter, PCIE_REPLAY_COUNTER counter, GPU_UTIL gauge, MEM_COPY_UTIL gauge, ENC_UTIL gauge,
+    DEC_UTIL gauge, XID_ERRORS gauge, FB_FREE gauge, FB_USED gauge, FB_RESERVED gauge, NVLINK_BANDWIDTH_TOTAL gauge,
+    VGPU_LICENSE_STATUS gauge, UNCORRECTABLE_REMAPPED_ROWS counter, CORRECTABLE_REMAPPED_ROWS counter,
+    ROW_REMAP_FAILURE gauge, PROF_GR_ENGINE_ACTIVE gauge, PROF_PIPE_TENSOR_ACTIVE gauge, PROF_DRAM_ACTIVE gauge,
+    PROF_PCIE_TX_BYTES gauge, PROF_PCIE_RX_BYTES gauge";
+
+#[test]
+fn the_defaults_of_4_8_are_there_and_nothing_else() {
+    let scenario = frozen(host(vec![h100(0, &[(101, 40_960, 60)])]));
+    let host = Builder::new(&scenario).configured(|config| config.gpu.dcgm_compat = Some(DcgmRelease::V4_8)).start();
+    host.after_passes(3);
+    let expected: BTreeMap<String, String> = (DEFAULT_4_8.split(','))
+        .map(|entry| {
+            let (field, kind) = entry.trim().split_once(' ').unwrap();
+            let prefix = if field.starts_with("PROF_") { "DCGM_FI_" } else { "DCGM_FI_DEV_" };
+            (format!("{prefix}{field}"), kind.to_owned())
+        })
+        .collect();
+    let mut there = host.parsed(Section::Gpu).kind;
+    there.retain(|name, _| name.starts_with("DCGM_"));
+    assert_eq!(there, expected);
 }

@@ -87,7 +87,8 @@ fn expected(page: &Page, gone: &[Gone], identity: &Identity, form: Form, time_ms
         let mut push = |suffix: &str, le: Option<&str>, value: Vec<u64>| {
             let own = desc.labels.iter().copied().zip(labels.iter().map(smol_str::SmolStr::as_str));
             let own = own.chain(le.map(|le| ("le", le)));
-            let labels = series::labels(&identity, format!("{}{suffix}", desc.name).into(), own);
+            let name = format!("{}{suffix}", desc.name);
+            let labels = series::labels(&identity, &name, own);
             all.push((labels.into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect(), value));
         };
         let number = |value: f64| vec![if value.is_nan() { NAN } else { value.to_bits() }, time_ms as u64];
