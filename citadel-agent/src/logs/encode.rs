@@ -92,10 +92,10 @@ fn otlp_request(records: &[Record], identity: &Identity) -> otlp::Request {
     };
     let observed = crate::collector::wall_ms().unsigned_abs() * 1_000_000;
     let mut resources: Vec<otlp::ResourceLogs> = Vec::new();
-    let mut places: HashMap<(Arc<str>, bool, Option<Arc<super::known::Label>>), usize> = HashMap::new();
+    let mut places = HashMap::new();
     for record in records {
         let key = (Arc::clone(&record.unit), record.container, record.model.clone());
-        let place = *places.entry(key).or_insert_with(|| {
+        let place: usize = *places.entry(key).or_insert_with(|| {
             let service = record.model.as_ref().map_or_else(|| record.unit.to_string(), |label| label.model.clone());
             let kind = if record.container { "container.name" } else { "systemd.unit" };
             let attributes = [
@@ -125,10 +125,10 @@ fn otlp_request(records: &[Record], identity: &Identity) -> otlp::Request {
 
 fn loki_push(records: &[Record], identity: &Identity) -> loki::Push {
     let mut streams: Vec<loki::Stream> = Vec::new();
-    let mut places: HashMap<(Arc<str>, bool, super::severity::Severity), usize> = HashMap::new();
+    let mut places = HashMap::new();
     for record in records {
         let key = (Arc::clone(&record.unit), record.container, record.severity);
-        let place = *places.entry(key).or_insert_with(|| {
+        let place: usize = *places.entry(key).or_insert_with(|| {
             let kind = if record.container { "container" } else { "unit" };
             let labels = [
                 ("host", identity.host.as_str()),

@@ -133,7 +133,7 @@ impl Inner {
         self.models.values().filter(same).map(|label| label.port).collect()
     }
 
-    fn one_of(&self, ports: &Vec<u16>, pid: Option<u32>) -> Of {
+    fn one_of(&self, ports: &[u16], pid: Option<u32>) -> Of {
         let known: Vec<_> = ports.iter().filter_map(|port| self.models.get(port)).collect();
         match known.as_slice() {
             [] if ports.is_empty() => Of::None,
