@@ -33,7 +33,7 @@ logs:
 fn mistakes_are_named() {
     let refused = |section: &str| parse("FILE", &format!("logs: {section}\n")).unwrap_err().to_string();
     for (section, message) in [
-        ("{destinations: {a: {format: loki}}}", "logs.destinations.a.url: is missing"),
+        ("{destinations: {a: {format: loki}}}", "logs.destinations.a: has no url"),
         ("{destinations: {a: {url: 'http://a/', format: syslog}}}", "expected one of otlp, loki, journal"),
         ("{events: {xid: a}}", "is a shipped event"),
         ("{events: {Big: a}}", "is not a name"),
