@@ -163,7 +163,7 @@ pub(super) mod tests {
     /// A model of these properties.
     pub(in crate::logs) fn model(name: &str, port: u16, unit: Option<&str>, pids: &[Pid]) -> Model {
         let models = Models { ports: [(port, name.to_owned())].into(), ..crate::config::Config::default().models };
-        let mut model = Inventory::of(&models, &[]).models.remove(0);
+        let mut model = Inventory::of(&models, &[], |_| None).models.remove(0);
         (model.unit, model.pids) = (unit.map(str::to_owned), pids.iter().copied().collect());
         model
     }

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::access::Access;
 use super::host::{PROGRAM, UNIT_PATTERN, unit_pattern};
-use super::remote_write::WordsOf;
 use crate::config::kind::{
     ABSOLUTE_PATH, BOOLEAN, INTERVAL, List, Mapping, Optional, Scalar, TEXT, URL, Words, string_like,
 };
@@ -146,7 +145,8 @@ pub enum Format {
 
 impl Format {
     /// How it is written.
-    pub const WORDS: WordsOf<Self> = &[("otlp", Self::Otlp), ("loki", Self::Loki), ("journal", Self::Journal)];
+    pub const WORDS: &'static [(&'static str, Self)] =
+        &[("otlp", Self::Otlp), ("loki", Self::Loki), ("journal", Self::Journal)];
 }
 
 /// How serious an entry is; the first is the worst.
@@ -169,7 +169,7 @@ impl Severity {
     pub const ALL: [Self; 5] = [Self::Critical, Self::Error, Self::Warning, Self::Info, Self::Debug];
 
     /// How it is written.
-    pub const WORDS: WordsOf<Self> = &[
+    pub const WORDS: &'static [(&'static str, Self)] = &[
         ("critical", Self::Critical),
         ("error", Self::Error),
         ("warning", Self::Warning),
