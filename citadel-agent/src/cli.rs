@@ -14,7 +14,7 @@ use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
-use crate::{agent, alerts, check};
+use crate::{agent, alerts, check, logs};
 
 /// Exit code when something failed.
 pub const FAILED: u8 = 1;
@@ -57,11 +57,20 @@ enum Command {
     /// Check, print or try alerts.
     #[command(subcommand)]
     Alerts(AlertsCommand),
+    /// Test connectivity to the destinations of logs.
+    #[command(subcommand)]
+    Logs(LogsCommand),
     /// Give the running agent orders about the GPUs.
     #[command(subcommand)]
     Gpu(GpuCommand),
     /// Print the version.
     Version,
+}
+
+#[derive(Subcommand, Debug)]
+enum LogsCommand {
+    /// Read the journal, send one line to each destination, and print what it answers.
+    Test(ConfigArg),
 }
 
 #[derive(Subcommand, Debug)]
@@ -184,6 +193,8 @@ enum CliError {
     #[error("{0}")]
     RemoteWrite(#[from] CommandError),
     #[error("{0}")]
+    Logs(#[from] logs::command::CommandError),
+    #[error("{0}")]
     Alerts(#[from] alerts::command::CommandError),
     #[error("{0:#}")]
     Agent(#[from] anyhow::Error),
@@ -197,6 +208,7 @@ impl CliError {
             | CliError::Output(_)
             | CliError::RemoteWrite(_)
             | CliError::Alerts(_)
+            | CliError::Logs(_)
             | CliError::Agent(_) => ExitCode::from(FAILED),
         }
     }
@@ -262,6 +274,11 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             print(config::print(&config))?;
         }
         Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", config::json_schema()))?,
+        Command::Logs(LogsCommand::Test(config)) => {
+            let (config, path) = config.load()?;
+            start_log(&config, path.as_deref())?;
+            return printing(|say| Ok(logs::command::test(&config, say)?));
+        }
         Command::Alerts(command) => return alerts_command(command),
         Command::Gpu(GpuCommand::Release { config, time }) => {
             order(config, &Order::GpuRelease { seconds: time.as_secs() })?;

@@ -1,7 +1,7 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
 //! Data flows one way and no import points back up:
-//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http | remote_write | alerts`. `agent` only
+//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http | remote_write | alerts | logs`. `agent` only
 //! wires.
 
 pub mod agent;
@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod join;
 pub mod logging;
+pub mod logs;
 pub mod metrics;
 pub mod outbound;
 pub mod printable;

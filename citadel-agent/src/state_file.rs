@@ -6,9 +6,11 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 /// Where state is kept when systemd does not say.
 const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
@@ -68,6 +70,40 @@ pub fn create(path: &Path) -> io::Result<File> {
         _ => {}
     }
     create_new(path)
+}
+
+/// Replaces a file's content: after a crash it is the old one or the new one.
+///
+/// # Errors
+/// The disk is full, the folder is not there or not ours, and the like.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+/// Takes the lock of a folder, which is made if it is not there; `None`: another process has it. It goes with the value. What is no
+/// lock file is put aside.
+///
+/// # Errors
+/// The disk refuses.
+pub fn lock(folder: &Path) -> io::Result<Option<File>> {
+    create_folder(folder)?;
+    let path = folder.join("lock");
+    let file = open_or_create(&path).or_else(|error| {
+        if error.kind() != ErrorKind::InvalidData {
+            return Err(error);
+        }
+        let aside = put_aside(&path, "damaged")?;
+        warn!(file = %path.display(), %error, aside = %aside.display(), "this is no lock file: put aside");
+        create_new(&path)
+    })?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Opens an empty file for a lock, or creates it.

@@ -102,6 +102,7 @@ async fn up(server: &Server, access: Access) -> Option<f64> {
             families: &mut Families::default(),
             alerts: &citadel_agent::slot::Slot::default(),
             http_dropped: &citadel_agent::http::Dropped::default(),
+            logs: &citadel_agent::slot::Slot::default(),
             remote_write: &citadel_agent::slot::Slot::default(),
             gpu: None,
             readers: &Readers::default(),

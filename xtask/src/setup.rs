@@ -129,6 +129,14 @@ const NEEDS: &[Need] = &[
         ),
     },
     Need {
+        name: "systemd-journal-remote",
+        why: "writes real journals for the tests, and receives logs",
+        purpose: Purpose::Test,
+        how: How::Debian(
+            Package::new("systemd-journal-remote", Known::Installed).with_services(&["systemd-journal-remote.socket"]),
+        ),
+    },
+    Need {
         name: "dbus",
         why: "a bus on which the tests stand in for systemd",
         purpose: Purpose::Test,

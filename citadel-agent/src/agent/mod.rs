@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::http::App as _;
 use crate::logging::LogHandle;
 use crate::metrics::family::Page;
-use crate::{alerts, remote_write};
+use crate::{alerts, logs, remote_write};
 
 /// How long open answers may take after the agent was told to stop.
 const GRACE: Duration = Duration::from_secs(4);
@@ -45,6 +45,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut listeners = Listeners::bind(config)?;
     let (destinations, peers) = (remote_write::prepare(config)?, alerts::prepare(config)?);
+    let journal = logs::prepare(config)?;
     let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
     // The first read, so that ready is true from the first moment in which anyone can ask.
     agent.state().page(None);
@@ -52,6 +53,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut sinks = Sinks::new(&agent);
     sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
     sinks.alerts.replace(peers, sinks.collector.pages()).await;
+    sinks.logs.replace(journal).await;
     let _control = agent.state().take_orders();
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
@@ -67,15 +69,16 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
         }
     }
     info!("stopping");
-    tokio::join!(listeners.stop(), sinks.remote_write.stop(), sinks.alerts.stop());
+    tokio::join!(listeners.stop(), sinks.remote_write.stop(), sinks.alerts.stop(), sinks.logs.stop());
     Ok(())
 }
 
-/// What takes a page at each of its intervals and sends something on.
+/// What sends something on: what takes a page at each of its intervals, and logs.
 struct Sinks {
     collector: Collector,
     remote_write: remote_write::Running,
     alerts: alerts::Running,
+    logs: logs::Running,
 }
 
 impl Sinks {
@@ -85,6 +88,7 @@ impl Sinks {
             collector: Collector::start(Arc::clone(agent) as _),
             remote_write: remote_write::Running::new(state.remote_write.clone()),
             alerts: alerts::Running::new(state.alerts.clone()),
+            logs: logs::Running::new(state.logs.clone(), state.known.clone()),
         }
     }
 }
@@ -104,6 +108,7 @@ async fn reload(
         let old = agent.config();
         let moved = listeners.bind_changed(&old, &config)?;
         let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);
+        let journal = logs::prepare(&config)?;
         let prepared = agent.state().prepare(&config)?;
         agent.state().commit(prepared)?;
         agent.state().discovery.configure(&config);
@@ -118,6 +123,9 @@ async fn reload(
         }
         if alerts::differs(&old, &config) {
             sinks.alerts.replace(peers, sinks.collector.pages()).await;
+        }
+        if logs::differs(&old, &config) {
+            sinks.logs.replace(journal).await;
         }
         Ok(())
     }

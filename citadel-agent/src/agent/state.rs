@@ -19,6 +19,7 @@ use crate::ebpf::readers::RequestReaders;
 use crate::gpu::Gpu;
 use crate::host::Roots;
 use crate::http::{self, App, CollectError};
+use crate::logs::known::Known;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::remote_write;
@@ -40,6 +41,8 @@ pub(super) struct State {
     families: Families,
     health: Health,
     pub(super) remote_write: Slot<Vec<remote_write::Numbers>>,
+    pub(super) logs: Slot<crate::logs::numbers::Numbers>,
+    pub(super) known: Known,
     readers: Readers,
     context: Context,
     services: Services,
@@ -77,6 +80,8 @@ impl Agent {
             families,
             health: Health::default(),
             remote_write: Slot::default(),
+            logs: Slot::default(),
+            known: Known::default(),
             readers: Readers::default(),
             services,
             probes,
@@ -120,6 +125,7 @@ impl State {
             alerts: &self.alerts,
             http_dropped: &self.http_dropped,
             families: &mut self.families,
+            logs: &self.logs,
             remote_write: &self.remote_write,
             gpu: self.gpu.as_ref(),
             readers,
@@ -165,6 +171,7 @@ impl State {
                 gpu.know(&self.inventory);
             }
             self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
+            self.known.learn(&self.inventory);
             self.probes.set_models(&self.inventory);
             self.followed = Some(Arc::clone(&discovered));
         }
@@ -224,6 +231,7 @@ impl App for Agent {
             "families": families,
             "events_lost": state.families.lost(),
             "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
+            "logs": state.logs.newest().map(|newest| serde_json::json!(newest.value.destinations)),
             "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
             "gpu": state.gpu.as_ref().map(Gpu::status),
             // Ports with connections of which the programs read no request: docs/tls.md.

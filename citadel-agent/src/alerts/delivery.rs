@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn answer(status: Option<u16>) -> Reply {
-        Reply { status, words: String::new(), retry_after: None, headers: HeaderMap::new() }
+        Reply { status, words: String::new(), retry_after: None, headers: HeaderMap::new(), body: Vec::new() }
     }
 
     #[test]

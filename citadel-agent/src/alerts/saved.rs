@@ -1,7 +1,6 @@
 //! Alerts on disk, so that a restart forgets none: one file, replaced as a whole.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -80,15 +79,13 @@ pub fn read_saved(path: &Path) -> Result<Saved, SavedError> {
 /// # Errors
 /// The disk is full, the folder is not there or not ours, and the like.
 pub fn write_saved(path: &Path, saved: &Saved) -> io::Result<()> {
-    let aside = path.with_extension("new");
-    let mut file = state_file::create(&aside)?;
-    file.write_all(&serde_json::to_vec(saved)?)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
+    state_file::replace(path, &serde_json::to_vec(saved)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::alerts::{Phase, Texts};
 

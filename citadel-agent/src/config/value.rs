@@ -202,6 +202,14 @@ pub(super) fn word<T: Copy>(node: &Node, words: &'static [(&'static str, T)]) ->
     })
 }
 
+/// A whole number, from 0.
+pub(super) fn count(node: &Node) -> Result<u64, String> {
+    match kind(node) {
+        Kind::Int(text) => u64::try_from(int(text)).map_err(|_| expected("a number from 0 on", node)),
+        _ => Err(expected("a number from 0 on", node)),
+    }
+}
+
 /// A number, whole or not, but not infinite.
 pub(super) fn number(node: &Node) -> Result<f64, String> {
     match kind(node) {

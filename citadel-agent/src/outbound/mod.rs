@@ -1,9 +1,10 @@
-//! What the agent posts: remote write and alerts, each destination through a client of its own.
+//! What the agent posts: remote write, alerts and logs, each destination through a client of its own.
 //!
 //! reqwest on rustls: HTTP/2 where the server offers it in TLS, one kept connection, addresses of both families tried beside each
 //! other ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305)) and names looked up for each connection. No redirect is followed.
 //! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count as they do for curl, but never for this host itself.
 
+pub mod backoff;
 mod files;
 mod tls;
 
@@ -32,10 +33,10 @@ const IDLE: Duration = Duration::from_secs(90);
 /// After a failure, a client of this age is made again: the host's CAs may have changed.
 const OLD: Duration = Duration::from_secs(600);
 
-/// So much of what a receiver says is kept: the beginning says what is wrong.
+/// So much of what a receiver says is logged: the beginning says what is wrong.
 const WORDS: usize = 1024;
 
-/// What comes after that is still read, so that the connection can be kept.
+/// So much of it is read and kept; a longer answer ends its connection.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// A URL that no request can be sent to. The configuration takes none of these.
@@ -74,6 +75,8 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
     /// The header fields.
     pub headers: HeaderMap,
+    /// The beginning of what it said, as it came.
+    pub body: Vec<u8>,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -105,7 +108,13 @@ impl Client {
             Ok(reply) => reply,
             Err(error) => {
                 self.made = self.made.take().filter(|made| made.at.elapsed() < OLD);
-                Reply { status: None, words: chain(error.as_ref()), retry_after: None, headers: HeaderMap::new() }
+                Reply {
+                    status: None,
+                    words: chain(error.as_ref()),
+                    retry_after: None,
+                    headers: HeaderMap::new(),
+                    body: Vec::new(),
+                }
             }
         }
     }
@@ -129,26 +138,23 @@ impl Client {
             words: String::new(),
             retry_after: response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now())),
             headers: std::mem::take(response.headers_mut()),
+            body: Vec::new(),
         };
-        // With a 2xx what was sent is there, whatever becomes of the rest; and what a 2xx says is not read.
-        let mut words = Vec::new();
-        let mut length = 0;
-        while length <= MAX_ANSWER {
+        // With a 2xx what was sent is there, whatever becomes of the rest.
+        let body = &mut reply.body;
+        while body.len() < MAX_ANSWER {
             match response.chunk().await {
-                Ok(Some(chunk)) => {
-                    length += chunk.len();
-                    words.extend_from_slice(&chunk[..chunk.len().min(WORDS - words.len())]);
-                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - body.len())]),
                 Ok(None) => break,
                 Err(error) if !status.is_success() => {
-                    reply.words = format!("{} (its words were cut off: {})", words_of(&words), error.without_url());
+                    reply.words = format!("{} (its words were cut off: {})", words_of(body), error.without_url());
                     return Ok(reply);
                 }
                 Err(_) => break,
             }
         }
         if !status.is_success() {
-            reply.words = words_of(&words);
+            reply.words = words_of(&reply.body);
         }
         Ok(reply)
     }

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -21,6 +20,7 @@ use super::refused::{Key, Refused};
 use super::sender::{Answer, Event, Next, Sender, Settings};
 use super::spool::{Reason, Spool};
 use crate::collector::wall_ms;
+use crate::outbound::backoff::Chance;
 
 /// So many refused series are logged a minute; all are counted.
 const LOGGED_SERIES: u32 = 10;
@@ -74,8 +74,7 @@ pub(super) struct Destination {
     /// The request that went out last: it goes out again as it is, unless something about it has changed.
     load: Option<Rc<Load>>,
     begin: Instant,
-    random: RandomState,
-    draws: u64,
+    chance: Chance,
     /// Whether an outage was logged that is not over.
     failing: bool,
     /// When this minute of refused series began, and how many were logged in it.
@@ -106,8 +105,7 @@ impl Destination {
             front: 0,
             load: None,
             begin: Instant::now(),
-            random: RandomState::new(),
-            draws: 0,
+            chance: Chance::default(),
             failing: false,
             series: (Instant::now(), 0),
             rejections: (None, 0),
@@ -215,7 +213,7 @@ impl Destination {
             events.into_iter().for_each(|event| self.apply(event, &load, &Answer::default()));
         } else {
             let answer = self.post(&load).await;
-            let jitter = self.jitter();
+            let jitter = self.chance.draw();
             let events = self.sender.answered(self.begin.elapsed(), wall_ms(), jitter, &sent, &answer);
             events.into_iter().for_each(|event| self.apply(event, &load, &answer));
         }
@@ -238,7 +236,7 @@ impl Destination {
             Some(load) => self.post(load).await,
             None => Answer::default(),
         };
-        let jitter = self.jitter();
+        let jitter = self.chance.draw();
         let sent = load.as_ref().map(|load| (load.range.clone(), load.body.sent));
         let events = self.sender.scouted(self.begin.elapsed(), jitter, sent, &answer);
         if let Some(load) = load {
@@ -399,12 +397,6 @@ impl Destination {
         let (samples, series) = (self.rejections.1, self.display(range.start));
         self.rejections = (Some(Instant::now()), 0);
         warn!(destination = self.name(), status, words, samples, series, "the receiver rejects samples");
-    }
-
-    /// A number from -1 to 1, by chance.
-    fn jitter(&mut self) -> f64 {
-        self.draws += 1;
-        self.random.hash_one(self.draws) as f64 / u64::MAX as f64 * 2.0 - 1.0
     }
 }
 

@@ -23,29 +23,15 @@ use std::time::Duration;
 use super::encode::{Form, Protocol, Sent};
 use super::ledger::Receiver;
 use crate::config::resolved::remote_write::{self, Denied, Histograms};
+use crate::outbound::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT, PROBE, jittered};
 pub use answer::{Answer, Event, Next, Written};
 use front::{Front, Trial};
-
-/// The first wait after a failure; each further one is twice as long.
-pub const FIRST_WAIT: Duration = Duration::from_millis(500);
-
-/// The longest wait that the agent chooses by itself.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// The longest wait that a receiver may ask for.
-pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// So many waits between requests that are refused grow, where nothing was ever wanted; then a batch is searched at an even pace.
 const SLOW_REFUSALS: u32 = 4;
 
 /// The wait between two requests that are refused, once the search was in vain.
 const REFUSED: Duration = Duration::from_secs(1);
-
-/// How long a wait differs by chance, so that many agents do not come back together.
-pub const JITTER: f64 = 0.1;
-
-/// Retry interval while parked.
-pub const PROBE: Duration = Duration::from_secs(60);
 
 /// How often a batch of which nothing was wanted yet may be cut in two: enough to reach a single one of 2,000 samples.
 const BLIND_CUTS: u32 = 16;
@@ -104,8 +90,7 @@ pub struct Sender {
     front: Option<Front>,
     /// When the last answer came.
     now: Duration,
-    /// Failures in a row.
-    failures: u32,
+    backoff: Backoff,
     /// Refusals in a row.
     refusals: u32,
     parked: bool,
@@ -130,7 +115,7 @@ impl Sender {
             receiver,
             front: None,
             now: Duration::ZERO,
-            failures: 0,
+            backoff: Backoff::default(),
             refusals: 0,
             parked: false,
             wait: Duration::ZERO,
@@ -430,9 +415,7 @@ impl Sender {
     }
 
     fn back_off(&mut self, jitter: f64, retry_after: Option<Duration>) -> Duration {
-        let doubled = FIRST_WAIT.saturating_mul(1u32 << self.failures.min(16)).min(LONGEST_WAIT);
-        self.failures = self.failures.saturating_add(1);
-        let wait = jittered(doubled, jitter).max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER));
+        let wait = self.backoff.failed(jitter, retry_after);
         self.wait = self.now + wait;
         wait
     }
@@ -447,8 +430,9 @@ impl Sender {
     fn settle(&mut self, piece: Range<u64>, acknowledged: u64) -> Vec<Event> {
         let mut events = Vec::new();
         let was_closed = std::mem::take(&mut self.parked);
+        let failed = self.backoff.succeeded();
         if acknowledged > 0 {
-            if was_closed || self.failures > 0 {
+            if was_closed || failed {
                 events.push(Event::Recovered);
             }
             (self.refusals, self.refusing, self.takes) = (0, None, true);
@@ -456,7 +440,6 @@ impl Sender {
                 front.wanted = true;
             }
         }
-        self.failures = 0;
         let end = piece.end;
         events.push(Event::Settled(piece, acknowledged));
         events.extend(self.advance(end));
@@ -485,10 +468,6 @@ impl Sender {
         events.extend(passed.into_iter().map(|(range, acknowledged)| Event::Settled(range, acknowledged)));
         events
     }
-}
-
-fn jittered(wait: Duration, jitter: f64) -> Duration {
-    wait.mul_f64(1.0 + JITTER * jitter.clamp(-1.0, 1.0))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::outbound::backoff::LONGEST_RETRY_AFTER;
 use crate::remote_write::ledger::{Ledger, Outcome};
 use crate::remote_write::refused::Refused;
 use crate::remote_write::spool::Reason;

@@ -62,30 +62,15 @@ pub(super) async fn run<P: Pages>(
 /// Two agents in one spool would give the same numbers twice. The lock goes with the process; on a disk that takes no
 /// file there is nothing to share either.
 fn lock(folder: &Path) -> Option<Option<File>> {
-    let open = || {
-        state_file::create_folder(folder)?;
-        let path = folder.join("lock");
-        state_file::open_or_create(&path).or_else(|error| {
-            if error.kind() != io::ErrorKind::InvalidData {
-                return Err(error);
-            }
-            let aside = state_file::put_aside(&path, "damaged")?;
-            warn!(file = %path.display(), %error, aside = %aside.display(), "this is no lock file: put aside");
-            state_file::create_new(&path)
-        })
-    };
-    let file = match open() {
-        Ok(file) => file,
+    match state_file::lock(folder) {
+        Ok(Some(lock)) => Some(Some(lock)),
+        Ok(None) => {
+            error!(folder = %folder.display(), "another agent uses this spool: nothing is sent by this one");
+            None
+        }
         Err(error) => {
             warn!(folder = %folder.display(), %error, "the spool's disk refuses: samples are kept in memory alone");
-            return Some(None);
-        }
-    };
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Some(Some(file)),
-        Err(error) => {
-            error!(folder = %folder.display(), %error, "another agent uses this spool: nothing is sent by this one");
-            None
+            Some(None)
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod engine;
 mod gpu;
 pub mod health;
 mod http;
+mod logs;
 mod models;
 pub mod parsers;
 mod probes;
@@ -54,6 +55,8 @@ pub struct Origin<'a> {
     pub alerts: &'a Slot<crate::alerts::Numbers>,
     /// What the HTTP listeners dropped.
     pub http_dropped: &'a Dropped,
+    /// The logs' figures, once there are any.
+    pub logs: &'a Slot<crate::logs::numbers::Numbers>,
     /// Remote write's figures, once there are any.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
     /// The kernel probes.
@@ -133,10 +136,12 @@ pub const SOURCES: &[Source] = &[
     Source { name: "processes", section: Section::Models, read: |origin, page, _| processes::read(origin, page) },
     Source { name: "sched", section: Section::Models, read: |origin, page, _| sched::read(origin, page) },
     Source { name: "syscalls", section: Section::Models, read: |origin, page, _| syscalls::read(origin, page) },
+    Source { name: "log_events", section: Section::Models, read: |origin, page, _| logs::read_events(origin, page) },
     Source { name: "probes", section: Section::Agent, read: |origin, page, _| probes::read(origin, page) },
     Source { name: "http", section: Section::Agent, read: |origin, page, _| http::read(origin, page) },
     Source { name: "alerts", section: Section::Agent, read: |origin, page, _| alerts(origin, page) },
     Source { name: "process", section: Section::Agent, read: |origin, page, _| process::read(origin, page) },
+    Source { name: "logs", section: Section::Agent, read: |origin, page, _| logs::read(origin, page) },
     Source { name: "remote_write", section: Section::Agent, read: |origin, page, _| remote_write(origin, page) },
     system("cpu", |origin, page, skipped| system::cpu::read(origin.roots, &mut origin.memory.cpu, page, skipped)),
     system("stat", |origin, page, skipped| system::load::read_stat(origin.roots, page, skipped)),

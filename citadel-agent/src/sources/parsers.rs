@@ -3,6 +3,9 @@
 
 use crate::host::skipped::Skipped;
 use crate::host::{cgroup, mountinfo, net_tcp, pid};
+use crate::logs::entry::Entry;
+use crate::logs::events::{of_kernel, of_model};
+use crate::logs::export;
 use crate::metrics::catalogue::system::{PRESSURE_IO_STALLED, PRESSURE_IO_WAITING};
 use crate::metrics::family::Page;
 use crate::sources::storage::{disks, filesystems, raid, smart_report};
@@ -92,6 +95,15 @@ pub const PARSERS: &[Parser] = &[
     text("cpu-stat", "parsers/cpu-stat", |text, _, _| _ = cgroup::parse_cpu_time(text)),
     text("net-tcp", "parsers/net-tcp", |text, _, skipped| _ = net_tcp::parse_listeners(text, skipped).count()),
     text("kmsg", "parsers/kmsg", |text, _, _| _ = crate::gpu::xid::parse_record(text)),
+    bytes("journal-export", "parsers/journal-export", |mut bytes, _, _| {
+        let mut parser = export::Parser::default();
+        while let Ok(Some(fields)) = parser.next(&mut bytes) {
+            if let Some(entry) = Entry::of(fields) {
+                _ = (entry.origin(), entry.severity(), entry.number(), of_kernel(&entry.message()));
+                _ = of_model(&entry.message(), &[]).count();
+            }
+        }
+    }),
 ];
 
 const fn text(name: &'static str, seeds: &'static str, parse: fn(&str, &mut Page, &mut Skipped)) -> Parser {

@@ -137,6 +137,7 @@ impl Host {
             families: &mut Families::default(),
             alerts: &Slot::default(),
             http_dropped: &citadel_agent::http::Dropped::default(),
+            logs: &Slot::default(),
             remote_write: &Slot::default(),
             gpu: Some(&self.gpu),
             readers: &sources::apart::Readers::default(),

@@ -115,6 +115,7 @@ impl Host {
             families: &mut Families::default(),
             alerts: &citadel_agent::slot::Slot::default(),
             http_dropped: &citadel_agent::http::Dropped::default(),
+            logs: &citadel_agent::slot::Slot::default(),
             remote_write: &citadel_agent::slot::Slot::default(),
             gpu: None,
             services: None,

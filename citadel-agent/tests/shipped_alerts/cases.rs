@@ -11,6 +11,7 @@ const REQUESTS: &str = "citadel_model_requests_total";
 const ABORTED: &str = "citadel_model_requests_aborted_total";
 const IN_FLIGHT: Series = ("citadel_model_requests_in_flight", "", Is(1.0));
 const WELL_ANSWERED: Series = (REQUESTS, "endpoint=completions,code=200", Grows(0.0, 60.0, 60.0));
+const EVENTS: &str = "citadel_model_log_events_total";
 const GPU: Series = ("citadel_gpu_up", "", Is(1.0));
 
 pub(super) const CASES: &[Case] = &[
@@ -345,5 +346,46 @@ pub(super) const CASES: &[Case] = &[
         "AlertsWait",
         &[("citadel_alert_notifications_pending", "", Then(0.0, 3.0))],
         &[("citadel_alert_notifications_pending", "", Is(0.0))],
+    ),
+    case(
+        "ModelOutOfGpuMemory",
+        &[(EVENTS, "event=cuda_out_of_memory", Then(0.0, 1.0))],
+        &[(EVENTS, "event=slow", Then(0.0, 9.0))],
+    ),
+    case(
+        "ModelNcclTimeout",
+        &[(EVENTS, "event=nccl_timeout", Then(0.0, 8.0))],
+        &[(EVENTS, "event=engine_dead", Then(0.0, 9.0))],
+    ),
+    case(
+        "ModelEngineDead",
+        &[(EVENTS, "event=engine_dead", Then(0.0, 1.0))],
+        &[(EVENTS, "event=engine_dead", Is(0.0))],
+    ),
+    case(
+        "ModelOomKilled",
+        &[(EVENTS, "event=oom_kill", Then(0.0, 1.0))],
+        &[(EVENTS, "event=oom_kill,model=", Then(0.0, 1.0)), (EVENTS, "event=xid,model=", Then(0.0, 1.0))],
+    ),
+    case(
+        "HostOomKill",
+        &[(EVENTS, "event=oom_kill,model=", Then(0.0, 1.0))],
+        &[(EVENTS, "event=oom_kill", Then(0.0, 1.0)), (EVENTS, "event=xid,model=", Then(0.0, 1.0))],
+    ),
+    case(
+        "XidLogged",
+        &[(EVENTS, "event=xid,model=", Then(0.0, 2.0))],
+        &[(EVENTS, "event=oom_kill,model=", Then(0.0, 1.0))],
+    ),
+    case(
+        "LogsWait",
+        &[("citadel_log_oldest_pending_seconds", "", Then(1.0, 700.0))],
+        &[("citadel_log_oldest_pending_seconds", "", Then(1.0, 500.0))],
+    ),
+    case(
+        "LogsLost",
+        &[("citadel_log_journal_lost_seconds_total", "", Then(60.0, 3600.0))],
+        // What was lost before this agent.
+        &[("citadel_log_journal_lost_seconds_total", "", IsReadLate(60.0))],
     ),
 ];

@@ -4,6 +4,8 @@
 
 pub mod child;
 pub mod client;
+pub mod journal;
+pub mod log_lines;
 pub mod pages;
 pub mod prometheus;
 pub mod promql;
@@ -22,7 +24,9 @@ use std::time::Duration;
 use std::{env, fs};
 
 use citadel_agent::config::resolved::probing::HealthEndpoints;
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite, Services, Storage};
+use citadel_agent::config::resolved::{
+    Config, Ebpf, Endpoints, Gpu, Local, Logs, Models, RemoteWrite, Services, Storage,
+};
 use citadel_agent::http::{self, App, CollectError, Content, Dropped, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -176,6 +180,7 @@ pub fn config() -> Config {
         alerts: Config::default().alerts,
         storage: Storage::default(),
         services: Services::default(),
+        logs: Logs::default(),
         gpu: Gpu::default(),
     }
 }

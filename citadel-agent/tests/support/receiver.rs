@@ -1,4 +1,4 @@
-//! A receiver of remote write that records every request, and answers as it is told.
+//! A receiver of remote write or logs that records every request, and answers as it is told.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -89,6 +89,8 @@ pub enum Reply {
     Taken,
     /// This status, header lines (each ended by CRLF) and body.
     Status(u16, &'static str, &'static str),
+    /// This status and body.
+    Body(u16, Vec<u8>),
     /// Nothing, until the other side gives up.
     Hang,
     /// Half of an answer.
@@ -208,6 +210,13 @@ fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, script: &Mutex<B
             Reply::Status(status, headers, body) => {
                 format!("HTTP/1.1 {status} So\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
             }
+            Reply::Body(status, body) => {
+                let head = format!("HTTP/1.1 {status} So\r\nContent-Length: {}\r\n\r\n", body.len());
+                if stream.write_all(&[head.as_bytes(), &body].concat()).is_err() {
+                    return;
+                }
+                continue;
+            }
             Reply::Cut => {
                 _ = stream.write_all(b"HTTP/1.1 503 Service Unavail");
                 _ = stream.shutdown(Shutdown::Both);
@@ -247,8 +256,11 @@ fn read(stream: &mut TcpStream) -> Option<Request> {
         .collect();
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     stream.read_exact(&mut body).ok()?;
-    let message = snap::raw::Decoder::new().decompress_vec(&body).expect("snappy's block format");
     let mut request = Request { at: Instant::now(), line, headers, body, symbols: vec![], samples: vec![] };
+    if !request.headers.contains_key("x-prometheus-remote-write-version") {
+        return Some(request);
+    }
+    let message = snap::raw::Decoder::new().decompress_vec(&request.body).expect("snappy's block format");
     match request.is_v2() {
         false => request.samples = samples_v1(v1::WriteRequest::decode(message.as_slice()).expect("a WriteRequest")),
         true => {

@@ -34,7 +34,7 @@ section! {
 }
 
 /// A program: an absolute path, or a name to look for on the path.
-const PROGRAM: Scalar<PathBuf> = Scalar {
+pub(super) const PROGRAM: Scalar<PathBuf> = Scalar {
     text: "program",
     schema: || string_like("^(/|[^/]+$)"),
     read: program,
@@ -50,14 +50,14 @@ fn program(node: &Node) -> Result<PathBuf, String> {
 }
 
 /// What systemd matches names of units with: characters of unit names, and those of `fnmatch(3)`.
-const UNIT_PATTERN: Scalar<String> = Scalar {
+pub(super) const UNIT_PATTERN: Scalar<String> = Scalar {
     text: "pattern",
     schema: || string_like(r"^[A-Za-z0-9:_.\\@*?\[\]!^-]{1,255}$"),
     read: unit_pattern,
     write: Yaml::text,
 };
 
-fn unit_pattern(node: &Node) -> Result<String, String> {
+pub(super) fn unit_pattern(node: &Node) -> Result<String, String> {
     let pattern = string(node)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@*?[]!^".contains(c);
     match !pattern.is_empty() && pattern.len() <= 255 && pattern.chars().all(allowed) {

@@ -8,6 +8,7 @@ mod ebpf;
 mod gpu;
 mod host;
 mod local;
+pub mod logs;
 mod models;
 pub mod probing;
 mod remote;
@@ -22,6 +23,7 @@ pub use ebpf::{CallForm, Ebpf};
 pub use gpu::{DcgmRelease, Gpu};
 pub use host::{Services, Storage};
 pub use local::{Endpoints, Local};
+pub use logs::Logs;
 pub use models::Models;
 pub use remote::Remote;
 pub use remote_write::RemoteWrite;
@@ -54,6 +56,8 @@ section! {
         storage: Storage = Storage::default(), part::<Storage>();
         /// systemd units.
         services: Services = Services::default(), part::<Services>();
+        /// What of the journal is counted and sent.
+        logs: Logs = Logs::default(), part::<Logs>();
         /// The rules in force.
         alerts: Alerts = Alerts::default(), part::<Alerts>();
     }

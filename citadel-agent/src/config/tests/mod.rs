@@ -3,6 +3,7 @@
 mod accepted;
 mod alerts;
 mod documented;
+mod logs;
 mod properties;
 mod refused;
 mod remote_write;

@@ -12,7 +12,8 @@ use tracing::Level;
 use super::OPERATORS;
 use crate::config::resolved::probing::{self, HealthEndpoints, Own, Scheme};
 use crate::config::resolved::{
-    Access, CallForm, Config, DcgmRelease, Ebpf, Endpoints, Gpu, Local, Models, Remote, RemoteWrite, Services, Storage,
+    Access, CallForm, Config, DcgmRelease, Ebpf, Endpoints, Gpu, Local, Logs, Models, Remote, RemoteWrite, Services,
+    Storage,
 };
 use crate::config::{parse, print};
 
@@ -181,7 +182,7 @@ prop_compose! {
         };
         let services = Services { units: units.into_iter().collect() };
         let (alerts, ebpf) = (Config::default().alerts, Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup });
-        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts, storage, services }
+        Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts, storage, services, logs: Logs::default() }
     }
 }
 

@@ -42,9 +42,9 @@ fn unknown_keys() {
         &[
             r#"FILE:1:1: unknown key "locl_collection"; did you mean "local_collection"?"#,
             r#"FILE:2:1: unknown key "metrics_port"; it is a key of local_collection"#,
-            r#"FILE:3:1: unknown key "zebra"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, alerts"#,
+            r#"FILE:3:1: unknown key "zebra"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, logs, alerts"#,
             r#"FILE:4:21: local_collection: unknown key "Log_Level"; did you mean "log_level"?"#,
-            r#"FILE:5:1: unknown key "<<"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, alerts"#,
+            r#"FILE:5:1: unknown key "<<"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, logs, alerts"#,
         ],
     );
 }

@@ -207,6 +207,8 @@ pub mod dcgm;
 pub mod engine;
 pub mod gpu;
 pub mod hwmon;
+pub mod log_events;
+pub mod logs;
 pub mod models;
 pub mod omitted;
 pub mod services;
@@ -220,6 +222,7 @@ pub fn all() -> impl Iterator<Item = &'static Desc> {
         |tables: &'static [&'static [Field]]| tables.iter().flat_map(|table| table.iter().map(|field| &field.desc));
     one(models::TABLE)
         .chain(one(engine::TABLE))
+        .chain(one(log_events::TABLE))
         .chain(one(gpu::TABLE))
         .chain(one(dcgm::TABLE))
         .chain(one(system::TABLE))
@@ -229,6 +232,7 @@ pub fn all() -> impl Iterator<Item = &'static Desc> {
         .chain(one(storage::TABLE))
         .chain(many(storage::FIELDS))
         .chain(one(services::TABLE))
+        .chain(one(logs::TABLE))
         .chain(one(agent::TABLE))
 }
 

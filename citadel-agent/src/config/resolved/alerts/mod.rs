@@ -133,11 +133,12 @@ impl Override {
 }
 
 /// The shipped rules, one file a section of the catalogue, written as an operator would write them.
-const SHIPPED: [&str; 6] = [
+const SHIPPED: [&str; 7] = [
     include_str!("../../rules/models.yaml"),
     include_str!("../../rules/gpu.yaml"),
     include_str!("../../rules/system.yaml"),
     include_str!("../../rules/storage.yaml"),
+    include_str!("../../rules/logs.yaml"),
     include_str!("../../rules/services.yaml"),
     include_str!("../../rules/agent.yaml"),
 ];

@@ -1,0 +1,143 @@
+//! What became of a destination's entries, and up to where: one small file each, replaced as a whole, after the receiver has answered.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::reader::{Lost, Place};
+use crate::state_file;
+
+/// What the file must say to be read; another version's would be read wrongly.
+const VERSION: u32 = 1;
+
+/// A file larger than this is none of ours.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// A destination's account. At every moment: collected = acknowledged + rejected + limited + what is in hand.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Account {
+    version: u32,
+    /// The last entry that is settled, and its time; `None`: nothing before the first entry of `since_us`.
+    cursor: Option<(String, u64)>,
+    since_us: u64,
+    /// Entries that the receiver has.
+    pub acknowledged: u64,
+    /// Entries that the receiver does not want.
+    pub rejected: u64,
+    /// Entries that were left out because their unit logged more than it may.
+    pub limited: u64,
+    /// Entries of which a part was too long.
+    pub truncated: u64,
+    /// Entries of the journal that were gone before they were read.
+    pub lost_entries: u64,
+    /// The time of such gaps, in microseconds.
+    pub lost_us: u64,
+}
+
+impl Account {
+    /// One that begins here.
+    #[must_use]
+    pub fn new(place: Place) -> Self {
+        let (cursor, since_us) = match place {
+            Place::After(cursor, time_us) => (Some((cursor, time_us)), 0),
+            Place::Since(us) => (None, us),
+            Place::End => (None, 0),
+        };
+        Self {
+            version: VERSION,
+            cursor,
+            since_us,
+            acknowledged: 0,
+            rejected: 0,
+            limited: 0,
+            truncated: 0,
+            lost_entries: 0,
+            lost_us: 0,
+        }
+    }
+
+    /// Where to go on.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match &self.cursor {
+            Some((cursor, time_us)) => Place::After(cursor.clone(), *time_us),
+            None => Place::Since(self.since_us),
+        }
+    }
+
+    /// Moves on to where the journal was read, of which everything is settled.
+    pub fn move_to(&mut self, place: &Place) {
+        if let Place::After(cursor, time_us) = place {
+            self.settled_up_to(cursor, *time_us);
+        }
+    }
+
+    /// Moves on behind an entry.
+    pub fn settled_up_to(&mut self, cursor: &str, time_us: u64) {
+        self.cursor = Some((cursor.to_owned(), time_us));
+    }
+
+    /// Counts what was lost.
+    pub fn lose(&mut self, lost: Lost) {
+        self.lost_entries += lost.entries;
+        self.lost_us += lost.us;
+    }
+
+    /// The account at `path`; `None`: there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not to be trusted.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        let bytes = match state_file::read(path, MAX_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let account: Self = serde_json::from_slice(&bytes)?;
+        match account.version {
+            VERSION => Ok(Some(account)),
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is of version {other}"))),
+        }
+    }
+
+    /// Writes it to `path`: after a crash the file has the old one or the new one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        state_file::replace(path, &serde_json::to_vec(self)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_read_as_it_was_written_and_a_torn_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        assert_eq!(Account::read(&path).unwrap(), None);
+        let mut account = Account::new(Place::Since(5));
+        assert_eq!(account.place(), Place::Since(5));
+        account.settled_up_to("s=1;i=2", 7);
+        account.acknowledged = 9;
+        account.write(&path).unwrap();
+        assert_eq!(Account::read(&path).unwrap(), Some(account.clone()));
+        assert_eq!(account.place(), Place::After("s=1;i=2".to_owned(), 7));
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(Account::read(&path).is_err(), "{length}");
+        }
+        for (what, make) in state_file::tests::INTRUDERS {
+            _ = std::fs::remove_file(&path);
+            let path = dir.path().join(what.replace(' ', "-"));
+            _ = std::fs::remove_file(&path);
+            if !path.exists() && std::fs::symlink_metadata(&path).is_err() {
+                make(&path);
+            }
+            assert!(Account::read(&path).unwrap_err().to_string().contains(what), "{what}");
+        }
+    }
+}

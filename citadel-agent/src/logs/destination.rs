@@ -1,0 +1,295 @@
+//! One destination at work: reads the journal, sends what is chosen, and moves its cursor once that is answered for.
+//!
+//! A batch is in hand at a time, and while it is sent nothing is read: what waits, waits in the journal.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use super::account::Account;
+use super::encode::{Identity, body, headers};
+use super::numbers::DestinationNumbers;
+use super::reader::{Follower, Place};
+use super::select::{Choice, Record, Selector};
+use super::sender::{News, Outcome, Sender, meaning};
+use crate::config::resolved::logs::Format;
+use crate::outbound::backoff::Chance;
+use crate::outbound::{Client, Reply};
+
+/// Most entries of a request.
+pub(super) const MOST_ENTRIES: usize = 1000;
+
+/// Most bytes of entries in a request.
+const MOST_BYTES: usize = 1 << 20;
+
+/// How long an entry waits for others.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How often the account is written while something is settled, and while only entries pass that are not chosen.
+const SAVE: Duration = Duration::from_secs(1);
+const SAVE_IDLE: Duration = Duration::from_secs(30);
+
+/// Before a longer wait the child ends.
+const LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// How often rejections are logged while they go on.
+const LOGGED_REJECTIONS: Duration = Duration::from_secs(600);
+
+/// A destination.
+pub(super) struct Destination {
+    name: String,
+    format: Format,
+    identity: Rc<Identity>,
+    client: Client,
+    follower: Follower,
+    selector: Selector,
+    account: Account,
+    path: PathBuf,
+    saved: (Option<Account>, Instant),
+    save_fails: bool,
+    batch: Vec<Record>,
+    bytes: usize,
+    sender: Sender,
+    chance: Chance,
+    requests: BTreeMap<String, u64>,
+    numbers: Rc<RefCell<DestinationNumbers>>,
+    /// When rejections were logged last, and how many entries were rejected since.
+    rejections: (Option<Instant>, u64),
+}
+
+/// What a destination begins with.
+pub(super) struct Parts {
+    pub(super) name: String,
+    pub(super) format: Format,
+    pub(super) identity: Rc<Identity>,
+    pub(super) client: Client,
+    pub(super) follower: Follower,
+    pub(super) selector: Selector,
+    pub(super) account: Account,
+    pub(super) path: PathBuf,
+    pub(super) numbers: Rc<RefCell<DestinationNumbers>>,
+}
+
+impl Destination {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { name, format, identity, client, follower, selector, account, path, numbers } = parts;
+        Self {
+            name,
+            format,
+            identity,
+            client,
+            follower,
+            selector,
+            account,
+            path,
+            saved: (None, Instant::now()),
+            save_fails: false,
+            batch: Vec::new(),
+            bytes: 0,
+            sender: Sender::default(),
+            chance: Chance::default(),
+            requests: BTreeMap::new(),
+            numbers,
+            rejections: (None, 0),
+        }
+    }
+
+    /// Sends what there is until `stopped` changes. What was not answered for goes out again.
+    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        // Before the first entry, or a crash would have the destination begin later.
+        self.save(Duration::ZERO);
+        tokio::select! {
+            () = self.work() => {}
+            _ = stopped.changed() => {}
+        }
+        self.save(Duration::ZERO);
+    }
+
+    async fn work(&mut self) {
+        let mut ticks = interval(SAVE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = None;
+        loop {
+            tokio::select! {
+                entry = self.follower.next() => {
+                    self.account.lose(self.follower.take_lost());
+                    self.account.truncated += u64::from(entry.fields.truncated);
+                    match self.selector.choose(entry) {
+                        Choice::Take(record) => {
+                            self.bytes += record.entry.fields.bytes();
+                            self.batch.push(*record);
+                            due.get_or_insert_with(|| Instant::now() + LINGER);
+                        }
+                        Choice::Limited => self.account.limited += 1,
+                        Choice::Leave => {}
+                    }
+                    if self.batch.is_empty() {
+                        self.account.move_to(self.follower.place());
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.send_all().await;
+                    due = None;
+                }
+                _ = ticks.tick() => self.save(SAVE_IDLE),
+            }
+            if self.batch.len() >= MOST_ENTRIES || self.bytes >= MOST_BYTES {
+                self.send_all().await;
+                due = None;
+            }
+        }
+    }
+
+    /// Sends the batch until all of it is settled.
+    async fn send_all(&mut self) {
+        while !self.batch.is_empty() {
+            let piece = self.sender.piece(self.batch.len());
+            let body = match body(&self.batch[..piece], self.format, &self.identity) {
+                Ok(body) => body,
+                Err(error) => {
+                    error!(destination = self.name, %error, "entries cannot be encoded: rejected");
+                    self.settle(piece, 0);
+                    continue;
+                }
+            };
+            self.publish();
+            let reply = self.client.post(headers(self.format), body).await;
+            let code = reply.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+            *self.requests.entry(code).or_default() += 1;
+            let meaning = meaning(self.format, &reply);
+            let outcome = self.sender.answered(piece, meaning, reply.retry_after, self.chance.draw());
+            self.say(&outcome, &reply);
+            if let Some((entries, acknowledged)) = outcome.settled {
+                self.settle(entries, acknowledged);
+            }
+            self.save(SAVE);
+            if outcome.wait > LONG_WAIT {
+                self.follower.rest();
+            }
+            if outcome.wait > Duration::ZERO {
+                sleep(outcome.wait).await;
+            }
+        }
+        self.bytes = 0;
+        self.account.move_to(self.follower.place());
+        self.save(SAVE);
+    }
+
+    fn settle(&mut self, entries: usize, acknowledged: u64) {
+        let rejected = entries as u64 - acknowledged;
+        self.account.acknowledged += acknowledged;
+        self.account.rejected += rejected;
+        self.rejections.1 += rejected;
+        if let Some(last) = self.batch.drain(..entries).next_back() {
+            self.account.settled_up_to(&last.entry.cursor, last.entry.time_us);
+        }
+    }
+
+    /// Writes the account, unless it was written less than `every` ago or says the same.
+    fn save(&mut self, every: Duration) {
+        self.publish();
+        let settled = |account: &Account| account.acknowledged + account.rejected;
+        let (saved, at) = &self.saved;
+        // What was settled is written soon, whatever else passes.
+        let news = saved.as_ref().is_none_or(|saved| settled(saved) != settled(&self.account));
+        let every = if news { every.min(SAVE) } else { every };
+        if saved.as_ref() == Some(&self.account) || saved.is_some() && at.elapsed() < every {
+            return;
+        }
+        let result = self.account.write(&self.path);
+        if let Err(error) = &result
+            && !self.save_fails
+        {
+            warn!(file = %self.path.display(), %error, "cannot write how far logs were sent: after a restart some are sent again");
+        }
+        self.save_fails = result.is_err();
+        self.saved = (Some(self.account.clone()), Instant::now());
+    }
+
+    fn publish(&self) {
+        let time = |record: &Record| record.entry.time_us;
+        let mut numbers = self.numbers.borrow_mut();
+        let Account { acknowledged, rejected, limited, truncated, lost_entries, lost_us, .. } = self.account;
+        *numbers = DestinationNumbers {
+            destination: self.name.clone(),
+            acknowledged,
+            rejected,
+            limited,
+            truncated,
+            lost_entries,
+            lost_seconds: lost_us as f64 / 1e6,
+            pending: self.batch.len() as u64,
+            oldest_us: self.batch.first().map(time),
+            requests: self.requests.clone(),
+            closed: self.sender.closed(),
+            problem: self.follower.problem().map(str::to_owned),
+        };
+    }
+
+    fn say(&mut self, outcome: &Outcome, reply: &Reply) {
+        let status = reply.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+        let (destination, words, wait) = (&self.name, reply.words.as_str(), outcome.wait);
+        match outcome.news {
+            Some(News::Closed) => {
+                warn!(
+                    destination,
+                    status,
+                    words,
+                    "the receiver lets no logs in: they stay in the journal, and it is tried once a minute"
+                );
+            }
+            Some(News::Failing) => {
+                warn!(
+                    destination,
+                    status,
+                    words,
+                    ?wait,
+                    "logs cannot be sent: they stay in the journal until it works again"
+                );
+            }
+            Some(News::Recovered) => info!(destination, "the receiver takes logs again"),
+            Some(News::Rejects) => {
+                let (last, entries) = self.rejections;
+                let entries = entries + outcome.settled.map_or(0, |(sent, acknowledged)| sent as u64 - acknowledged);
+                if last.is_none_or(|last| last.elapsed() >= LOGGED_REJECTIONS) {
+                    let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(256)]);
+                    warn!(destination, status, answer = %text.escape_debug(), entries, "the receiver rejects entries");
+                    // What is settled next is counted once.
+                    self.rejections = (Some(Instant::now()), 0);
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+/// Where a destination begins: where it was, or, when it is new, behind what the journal has.
+///
+/// # Errors
+/// The journal cannot be read.
+pub(super) async fn begin(
+    name: &str,
+    path: &std::path::Path,
+    journal: &super::reader::Journal,
+) -> Result<Account, String> {
+    match Account::read(path) {
+        Ok(Some(account)) => return Ok(account),
+        Ok(None) => {}
+        Err(error) => {
+            warn!(destination = name, file = %path.display(), %error, "this file cannot be trusted: put aside, and the last day's logs are sent again");
+            if let Err(error) = crate::state_file::put_aside(path, "damaged") {
+                error!(file = %path.display(), %error, "it cannot be put aside: remove it");
+            }
+            let day_ago = crate::collector::wall_ms().max(0).unsigned_abs() * 1000;
+            return Ok(Account::new(Place::Since(day_ago.saturating_sub(24 * 60 * 60 * 1_000_000))));
+        }
+    }
+    let last = journal.last().await?;
+    Ok(Account::new(last.map_or(Place::Since(0), |entry| Place::After(entry.cursor, entry.time_us))))
+}

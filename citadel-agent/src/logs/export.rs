@@ -1,0 +1,320 @@
+//! systemd's [Journal Export Format](https://systemd.io/JOURNAL_EXPORT_FORMATS/), in which `journalctl --output=export` writes and
+//! `systemd-journal-remote` reads: lines `NAME=text`, or a line `NAME`, eight bytes of length and the bytes, and an empty line after
+//! each entry.
+//!
+//! Any user can log anything, of any length. What is kept of a field and of an entry is bounded; the rest is read over and noted.
+
+/// Bytes that are kept of a field. Loki takes lines of this length by default.
+pub const MAX_FIELD: usize = 256 << 10;
+
+/// Bytes that are kept of an entry.
+pub const MAX_ENTRY: usize = 1 << 20;
+
+/// Fields that are kept of an entry (journald itself has 1024).
+const MAX_FIELDS: usize = 256;
+
+/// Longest name of a field (`journald` takes 64 bytes).
+const MAX_NAME: usize = 64;
+
+/// No field is longer (`DATA_SIZE_MAX` of systemd); a greater length is damage.
+const LONGEST: u64 = 768 << 20;
+
+/// One entry of the journal: what is kept of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Fields {
+    fields: Vec<(String, Vec<u8>)>,
+    bytes: usize,
+    /// Something was too long.
+    pub truncated: bool,
+}
+
+impl Fields {
+    /// The value of a field, the first where it has several.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// The same as text; what is no UTF-8 is none.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.get(name)?).ok()
+    }
+
+    /// Bytes of all values and names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a field.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        self.add(name.to_owned(), value.to_vec());
+    }
+
+    /// Keeps only these fields, and those that the journal itself adds (`__CURSOR` and the like).
+    pub fn retain(&mut self, wanted: &[&str]) {
+        self.fields.retain(|(name, _)| name.starts_with("__") || wanted.contains(&name.as_str()));
+        self.bytes = self.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    }
+
+    fn add(&mut self, name: String, value: Vec<u8>) {
+        let room = self.bytes + name.len() + value.len() <= MAX_ENTRY && self.fields.len() < MAX_FIELDS;
+        if room {
+            self.bytes += name.len() + value.len();
+            self.fields.push((name, value));
+        } else {
+            self.truncated = true;
+        }
+    }
+
+    /// Writes the entry as it is read.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for (name, value) in &self.fields {
+            out.extend_from_slice(name.as_bytes());
+            let text = std::str::from_utf8(value).is_ok_and(|text| !text.chars().any(|c| c.is_control() && c != '\t'));
+            if text {
+                out.push(b'=');
+            } else {
+                out.push(b'\n');
+                out.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            }
+            out.extend_from_slice(value);
+            out.push(b'\n');
+        }
+        out.push(b'\n');
+    }
+}
+
+/// The stream is not what the format says, so it cannot be known where the next entry begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("this is not systemd's journal export format")]
+pub struct Damaged;
+
+/// Reads a stream piece by piece.
+#[derive(Debug, Default)]
+pub struct Parser {
+    state: State,
+    /// What was read of the line or value under way, `MAX_FIELD` bytes and a name at most.
+    held: Vec<u8>,
+    /// Some of it is not held.
+    cut: bool,
+    entry: Fields,
+    /// The entry under way has a line.
+    begun: bool,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Line,
+    /// Of a field with this name.
+    Length(String),
+    /// So many bytes are left.
+    Value(String, u64),
+    /// The line end behind a value.
+    End,
+}
+
+impl Parser {
+    /// Takes from `bytes` up to the end of an entry, which is returned; `None`: all was taken, and the entry goes on.
+    ///
+    /// # Errors
+    /// See [`Damaged`]: start over with a new parser and a new stream.
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Fields>, Damaged> {
+        while !bytes.is_empty() {
+            match &mut self.state {
+                State::Line => match bytes.iter().position(|&byte| byte == b'\n') {
+                    None => {
+                        self.hold(bytes);
+                        *bytes = &[];
+                    }
+                    Some(end) => {
+                        self.hold(&bytes[..end]);
+                        *bytes = &bytes[end + 1..];
+                        if let Some(entry) = self.line()? {
+                            return Ok(Some(entry));
+                        }
+                    }
+                },
+                State::Length(name) => {
+                    let take = (8 - self.held.len()).min(bytes.len());
+                    self.held.extend_from_slice(&bytes[..take]);
+                    *bytes = &bytes[take..];
+                    if let Ok(length) = <[u8; 8]>::try_from(self.held.as_slice()) {
+                        let length = u64::from_le_bytes(length);
+                        if length > LONGEST {
+                            return Err(Damaged);
+                        }
+                        self.state = State::Value(std::mem::take(name), length);
+                        self.held.clear();
+                        self.finish_value();
+                    }
+                }
+                State::Value(_, left) => {
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left -= take as u64;
+                    let (value, rest) = bytes.split_at(take);
+                    *bytes = rest;
+                    self.hold(value);
+                    self.finish_value();
+                }
+                State::End => {
+                    if bytes[0] != b'\n' {
+                        return Err(Damaged);
+                    }
+                    *bytes = &bytes[1..];
+                    self.state = State::Line;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        let room = (MAX_FIELD + MAX_NAME + 1).saturating_sub(self.held.len()).min(bytes.len());
+        self.held.extend_from_slice(&bytes[..room]);
+        self.cut |= room < bytes.len();
+    }
+
+    fn finish_value(&mut self) {
+        if let State::Value(name, 0) = &mut self.state {
+            let name = std::mem::take(name);
+            self.state = State::End;
+            let value = std::mem::take(&mut self.held);
+            self.field(name, value);
+        }
+    }
+
+    fn field(&mut self, name: String, mut value: Vec<u8>) {
+        let cut = std::mem::take(&mut self.cut) || value.len() > MAX_FIELD;
+        value.truncate(MAX_FIELD);
+        self.entry.truncated |= cut;
+        self.entry.add(name, value);
+    }
+
+    /// Takes a whole line.
+    fn line(&mut self) -> Result<Option<Fields>, Damaged> {
+        if self.held.is_empty() {
+            let entry = std::mem::take(&mut self.entry);
+            // Between entries more than one empty line is allowed.
+            return Ok(std::mem::take(&mut self.begun).then_some(entry));
+        }
+        self.begun = true;
+        let line = std::mem::take(&mut self.held);
+        let name_end = line.iter().position(|&byte| byte == b'=').unwrap_or(line.len());
+        let name = &line[..name_end];
+        let valid = |&byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(valid) {
+            return Err(Damaged);
+        }
+        let text = String::from_utf8_lossy(name).into_owned();
+        if name_end == line.len() {
+            self.state = State::Length(text);
+        } else {
+            self.field(text, line[name_end + 1..].to_vec());
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(mut bytes: &[u8], piece: usize) -> Result<Vec<Fields>, Damaged> {
+        let (mut parser, mut entries) = (Parser::default(), Vec::new());
+        while !bytes.is_empty() {
+            let (mut now, rest) = bytes.split_at(piece.min(bytes.len()));
+            bytes = rest;
+            while let Some(entry) = parser.next(&mut now)? {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn entry(fields: &[(&str, &[u8])]) -> Fields {
+        let mut entry = Fields::default();
+        fields.iter().for_each(|(name, value)| entry.push(name, value));
+        entry
+    }
+
+    #[test]
+    fn an_entry_comes_out_as_it_went_in_however_it_is_cut() {
+        let entries = [
+            entry(&[("__CURSOR", b"s=1"), ("MESSAGE", b"one line"), ("PRIORITY", b"6")]),
+            entry(&[("MESSAGE", b"two\nlines"), ("A", b""), ("A", b"again=1")]),
+            entry(&[("MESSAGE", b"\xff\0\n\n"), ("B", b"\n")]),
+        ];
+        let mut bytes = b"\n".to_vec();
+        entries.iter().for_each(|entry| entry.write(&mut bytes));
+        for piece in 1..bytes.len() {
+            assert_eq!(parse(&bytes, piece).unwrap(), entries, "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_noted_and_the_next_entry_is_whole() {
+        let long = vec![b'x'; 3 << 20];
+        let mut bytes = Vec::new();
+        for binary in [false, true] {
+            let mut long = long.clone();
+            long[7] = if binary { b'\n' } else { b'x' };
+            entry(&[("__CURSOR", b"s=1")]).write(&mut bytes);
+            bytes.pop();
+            bytes.extend_from_slice(if binary { b"MESSAGE\n\0\0\x30\0\0\0\0\0" } else { b"MESSAGE=" });
+            bytes.extend_from_slice(&long);
+            bytes.extend_from_slice(b"\nPRIORITY=3\n\n");
+        }
+        entry(&[("MESSAGE", b"short")]).write(&mut bytes);
+        let entries = parse(&bytes, 65_536).unwrap();
+        assert_eq!(entries.len(), 3);
+        for long in &entries[..2] {
+            assert!(long.truncated);
+            assert_eq!(long.get("MESSAGE").unwrap().len(), MAX_FIELD);
+            assert_eq!((long.text("__CURSOR"), long.text("PRIORITY")), (Some("s=1"), Some("3")));
+        }
+        assert_eq!(entries[2], entry(&[("MESSAGE", b"short")]));
+    }
+
+    #[test]
+    fn many_long_fields_are_bounded_together() {
+        let mut bytes = Vec::new();
+        for i in 0..600 {
+            bytes.extend_from_slice(format!("F{i}=").as_bytes());
+            bytes.extend_from_slice(&vec![b'x'; if i < 20 { 200_000 } else { 1 }]);
+            bytes.push(b'\n');
+        }
+        bytes.push(b'\n');
+        let entries = parse(&bytes, 4096).unwrap();
+        assert!(entries[0].truncated && entries[0].bytes() <= MAX_ENTRY && entries[0].fields.len() <= MAX_FIELDS);
+    }
+
+    #[test]
+    fn what_is_no_entry_is_damage() {
+        for bytes in
+            [&b"lower=1\n"[..], b"=1\n", b"A\n\xff\xff\xff\xff\xff\xff\xff\xff", b"A\n\x01\0\0\0\0\0\0\0xy", b"\xff\n"]
+        {
+            assert_eq!(parse(bytes, 3), Err(Damaged), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic_or_grow(bytes in prop::collection::vec(any::<u8>(), 0..2000), piece in 1usize..100) {
+            _ = parse(&bytes, piece);
+        }
+
+        #[test]
+        fn any_value_survives(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..6)) {
+            let mut whole = Fields::default();
+            values.iter().for_each(|value| whole.push("FIELD_1", value));
+            let mut bytes = Vec::new();
+            whole.write(&mut bytes);
+            prop_assert_eq!(parse(&bytes, 7).unwrap(), [whole]);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Which model an entry is of: discovery knows the units of models while they listen, and this remembers them, because a model's
+//! last words come when it no longer does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::entry::{Entry, Origin};
+use crate::discovery::inventory::{Inventory, Pid};
+use crate::discovery::unit::Unit;
+
+/// Most units that are remembered; those of a host are fewer.
+const MOST: usize = 1024;
+
+/// A model as its series have it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Label {
+    /// The label `model`.
+    pub model: String,
+    /// The label `port`.
+    pub port: u16,
+}
+
+/// What is known of models. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Known(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By port, the models of now.
+    models: BTreeMap<u16, Arc<Label>>,
+    /// Ports of a unit's models, those of units that have ended among them.
+    units: BTreeMap<String, BTreeSet<u16>>,
+    /// The processes that last served a port.
+    pids: BTreeMap<u16, BTreeSet<Pid>>,
+}
+
+/// What an entry is of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// This model.
+    Model(Arc<Label>),
+    /// One of several models of a unit; nobody knows which.
+    Some,
+    /// No model.
+    None,
+}
+
+impl Of {
+    /// The model.
+    #[must_use]
+    pub fn label(&self) -> Option<&Arc<Label>> {
+        match self {
+            Self::Model(label) => Some(label),
+            Self::Some | Self::None => None,
+        }
+    }
+}
+
+impl Known {
+    /// Takes what discovery has found.
+    pub fn learn(&self, inventory: &Inventory) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = |model: &crate::discovery::inventory::Model| Label { model: model.name.clone(), port: model.port };
+        inner.models = inventory.models.iter().map(|model| (model.port, Arc::new(label(model)))).collect();
+        for model in &inventory.models {
+            if !model.pids.is_empty() {
+                inner.pids.insert(model.port, model.pids.clone());
+            }
+        }
+        let mut units: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
+        for model in &inventory.models {
+            if let Some(unit) = model.unit.as_deref().filter(|unit| is_dedicated(unit)) {
+                units.entry(unit).or_default().insert(model.port);
+            }
+        }
+        for (unit, ports) in units {
+            if inner.units.len() < MOST || inner.units.contains_key(unit) {
+                inner.units.insert(unit.to_owned(), ports);
+            }
+        }
+    }
+
+    /// The models of now.
+    #[must_use]
+    pub fn models(&self) -> Vec<Arc<Label>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).models.values().cloned().collect()
+    }
+
+    /// What an entry is of.
+    #[must_use]
+    pub fn of(&self, entry: &Entry) -> Of {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match entry.origin() {
+            Origin::Unit(unit) => inner.of_unit(unit, entry.pid()),
+            Origin::Container(name, id) => inner.of_container(name, id, entry.pid()),
+            Origin::Kernel | Origin::None => Of::None,
+        }
+    }
+
+    /// The model that a process belonged to which the kernel has killed.
+    #[must_use]
+    pub fn of_process(&self, cgroup: &str, pid: Option<u32>) -> Of {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(label) = pid.and_then(|pid| inner.of_pid(pid, |_| true)) {
+            return Of::Model(label);
+        }
+        let unit = Unit::of(Path::new(cgroup.trim_start_matches('/')));
+        unit.map_or(Of::None, |unit| inner.of_unit(&unit.name, pid))
+    }
+}
+
+impl Inner {
+    fn of_unit(&self, unit: &str, pid: Option<u32>) -> Of {
+        let ports = match self.units.get(unit) {
+            Some(ports) => ports.iter().copied().collect(),
+            None => self.by_name(Unit { name: unit.to_owned(), cgroup: PathBuf::new() }.model().as_deref()),
+        };
+        self.one_of(&ports, pid)
+    }
+
+    fn of_container(&self, name: &str, id: &str, pid: Option<u32>) -> Of {
+        // What Docker, Podman and containerd call the scope of a container.
+        let scopes = ["docker", "libpod", "nerdctl", "cri-containerd", "crio"].map(|kind| format!("{kind}-{id}.scope"));
+        let found = scopes.iter().find_map(|scope| self.units.get(scope));
+        let ports = found.map_or_else(|| self.by_name(Some(name)), |ports| ports.iter().copied().collect());
+        self.one_of(&ports, pid)
+    }
+
+    /// Ports of the models of this name.
+    fn by_name(&self, name: Option<&str>) -> Vec<u16> {
+        let same = |label: &&Arc<Label>| name == Some(label.model.as_str());
+        self.models.values().filter(same).map(|label| label.port).collect()
+    }
+
+    fn one_of(&self, ports: &[u16], pid: Option<u32>) -> Of {
+        let known: Vec<_> = ports.iter().filter_map(|port| self.models.get(port)).collect();
+        match known.as_slice() {
+            [] if ports.is_empty() => Of::None,
+            [one] => Of::Model(Arc::clone(one)),
+            _ => pid.and_then(|pid| self.of_pid(pid, |port| ports.contains(&port))).map_or(Of::Some, Of::Model),
+        }
+    }
+
+    fn of_pid(&self, pid: u32, among: impl Fn(u16) -> bool) -> Option<Arc<Label>> {
+        let port = self.pids.iter().find(|(port, pids)| among(**port) && pids.contains(&pid)).map(|(port, _)| *port)?;
+        self.models.get(&port).cloned()
+    }
+}
+
+/// A login session holds whatever was started there.
+fn is_dedicated(unit: &str) -> bool {
+    Unit { name: unit.to_owned(), cgroup: PathBuf::new() }.is_dedicated()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::resolved::Models;
+    use crate::discovery::inventory::Model;
+    use crate::logs::export::Fields;
+
+    /// A model of these properties.
+    pub(in crate::logs) fn model(name: &str, port: u16, unit: Option<&str>, pids: &[Pid]) -> Model {
+        let models = Models { ports: [(port, name.to_owned())].into(), ..crate::config::Config::default().models };
+        let mut model = Inventory::of(&models, &[], |_| None).models.remove(0);
+        (model.unit, model.pids) = (unit.map(str::to_owned), pids.iter().copied().collect());
+        model
+    }
+
+    /// An entry with these fields.
+    pub(in crate::logs) fn entry(fields: &[(&str, &str)]) -> Entry {
+        let mut all = Fields::default();
+        all.push("__CURSOR", b"s=ab;i=1;b=cd;m=1;t=2;x=3");
+        all.push("__REALTIME_TIMESTAMP", b"1700000000000000");
+        fields.iter().for_each(|(name, value)| all.push(name, value.as_bytes()));
+        Entry::of(all).unwrap()
+    }
+
+    fn name(of: &Of) -> &str {
+        match of {
+            Of::Model(label) => &label.model,
+            Of::Some => "some",
+            Of::None => "none",
+        }
+    }
+
+    #[test]
+    fn a_unit_is_its_models_also_after_it_ended() {
+        let known = Known::default();
+        let models = |phi3: Option<&str>| Inventory {
+            models: vec![
+                model("phi3", 11403, phi3, &[7]),
+                model("a", 1, Some("two.service"), &[8]),
+                model("b", 2, Some("two.service"), &[9]),
+                model("c", 3, Some("session-1.scope"), &[10]),
+                model("d", 4, Some("docker-0123.scope"), &[11]),
+            ],
+        };
+        let of = |fields: &[(&str, &str)]| name(&known.of(&entry(fields))).to_owned();
+        assert_eq!(of(&[("_SYSTEMD_UNIT", "vllm.service")]), "none");
+        known.learn(&models(Some("vllm.service")));
+        for _ in 0..2 {
+            assert_eq!(of(&[("_SYSTEMD_UNIT", "vllm.service"), ("_PID", "99")]), "phi3");
+            assert_eq!(of(&[("_PID", "1"), ("_UID", "0"), ("UNIT", "vllm.service")]), "phi3");
+            assert_eq!(of(&[("_SYSTEMD_UNIT", "two.service"), ("_PID", "9")]), "b");
+            assert_eq!(of(&[("_SYSTEMD_UNIT", "two.service"), ("_PID", "99")]), "some");
+            assert_eq!(of(&[("_SYSTEMD_UNIT", "session-1.scope"), ("_PID", "10")]), "none");
+            // A unit's and a container's name may be the model's.
+            assert_eq!(of(&[("_SYSTEMD_UNIT", "citadel-phi3.service")]), "phi3");
+            assert_eq!(of(&[("_UID", "0"), ("CONTAINER_NAME", "x"), ("CONTAINER_ID_FULL", "0123")]), "d");
+            assert_eq!(of(&[("_UID", "0"), ("CONTAINER_NAME", "c"), ("CONTAINER_ID_FULL", "99")]), "c");
+            assert_eq!(of(&[("_SYSTEMD_UNIT", "sshd.service")]), "none");
+            assert_eq!(name(&known.of_process("/system.slice/vllm.service", Some(99))), "phi3");
+            assert_eq!(name(&known.of_process("/user.slice/user-0.slice/session-1.scope", Some(10))), "c");
+            assert_eq!(name(&known.of_process("/", None)), "none");
+            // It has ended.
+            known.learn(&models(None));
+        }
+    }
+
+    #[test]
+    fn units_are_bounded() {
+        let known = Known::default();
+        for i in 0..2 * MOST {
+            let one = model("m", 1, Some(&format!("run-{i}.service")), &[]);
+            known.learn(&Inventory { models: vec![one] });
+        }
+        assert_eq!(known.0.lock().unwrap().units.len(), MOST);
+    }
+}

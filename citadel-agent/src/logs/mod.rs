@@ -1,0 +1,307 @@
+//! Logs: systemd's journal, read for what models log, counted, and sent to every destination.
+//!
+//! ```text
+//! journalctl --export--> entry --known--> whose --select--> batch --encode--> POST --sender--> account (cursor)
+//!                          `-----> counts: messages by severity, events
+//! ```
+//!
+//! The journal is the queue: each destination has a child and a cursor of its own, the cursor moves only once the receiver has
+//! answered, and nothing is kept a second time. One thread does all of it. All but `reader`, `destination`, `account` and this
+//! file is pure.
+
+pub mod account;
+pub mod command;
+pub mod counts;
+mod destination;
+pub mod encode;
+pub mod entry;
+pub mod events;
+pub mod export;
+pub mod known;
+pub mod numbers;
+pub mod reader;
+pub mod select;
+pub mod sender;
+pub mod severity;
+pub mod wire;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use regex_lite::Regex;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
+
+use self::counts::Counter;
+use self::destination::{Destination, Parts};
+use self::encode::Identity;
+use self::known::Known;
+use self::numbers::{Counts, DestinationNumbers, Numbers};
+use self::reader::{Follower, Journal, Place};
+use self::select::{Own, Selector};
+use crate::collector::wall_ms;
+use crate::config::Config;
+use crate::config::resolved::Logs;
+use crate::config::resolved::logs::Format;
+use crate::discovery::unit::Unit;
+use crate::host::{Roots, cgroup};
+use crate::outbound::{Client, UrlError};
+use crate::slot::Slot;
+use crate::{remote_write, state_file};
+
+/// How often the figures are published.
+const PUBLISH: Duration = Duration::from_secs(1);
+
+/// How long to wait for a journal that cannot be read.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// How long the thread may take to end; a disk that hangs longer is left behind.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A destination cannot be sent to.
+#[derive(Debug, thiserror::Error)]
+#[error("logs to {name}: {error}")]
+pub struct PrepareError {
+    name: String,
+    error: UrlError,
+}
+
+/// What must be configured for logs to be read, and the clients for it.
+pub struct Prepared {
+    config: Config,
+    clients: Vec<(String, Format, Client)>,
+}
+
+/// All that can fail of a start. `None`: logs are not read.
+///
+/// # Errors
+/// See [`PrepareError`].
+pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
+    let mut clients = Vec::new();
+    for (name, destination) in &config.logs.destinations {
+        let url = destination.url.as_deref().unwrap_or_default();
+        let client = Client::new(url, &destination.access, destination.timeout)
+            .map_err(|error| PrepareError { name: name.clone(), error })?;
+        clients.push((name.clone(), destination.format, client));
+    }
+    Ok(config.logs.enabled.then(|| Prepared { config: config.clone(), clients }))
+}
+
+/// Whether a reload has to start them again.
+#[must_use]
+pub fn differs(old: &Config, new: &Config) -> bool {
+    old.logs != new.logs || identity(old) != identity(new)
+}
+
+/// Labels that all entries of this host have, the same as those of the series that remote write sends.
+#[must_use]
+pub fn identity(config: &Config) -> Identity {
+    let labels = remote_write::identity(config).labels;
+    let label = |name: &str| labels.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+    Identity { host: label("instance").unwrap_or_default(), job: label("job").unwrap_or_default() }
+}
+
+/// Where the cursors are.
+#[must_use]
+pub fn folder(config: &Config) -> PathBuf {
+    config.logs.directory.clone().unwrap_or_else(|| state_file::folder().join("logs"))
+}
+
+impl Journal {
+    /// As configured.
+    #[must_use]
+    pub fn of(logs: &Logs, all_fields: bool) -> Self {
+        Self { journalctl: logs.journalctl.clone(), directory: logs.journal.clone(), all_fields }
+    }
+}
+
+/// Logs as the agent holds them: what runs, if anything does.
+#[derive(Debug)]
+pub struct Running {
+    numbers: Slot<Numbers>,
+    known: Known,
+    handle: Option<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    stop: Option<oneshot::Sender<()>>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Nothing yet; where its figures will be, and what is known of models.
+    #[must_use]
+    pub fn new(numbers: Slot<Numbers>, known: Known) -> Self {
+        Self { numbers, known, handle: None }
+    }
+
+    /// Ends what runs and starts what was prepared, if anything was. Counts go on.
+    pub async fn replace(&mut self, prepared: Option<Prepared>) {
+        if let Some(handle) = self.handle.take() {
+            handle.stop().await;
+        }
+        let counts = self.numbers.newest().map(|newest| newest.value.counts.clone()).unwrap_or_default();
+        self.numbers.publish(Numbers::default());
+        self.handle = prepared.and_then(|prepared| {
+            let started = start(prepared, self.numbers.clone(), self.known.clone(), counts);
+            started.map_err(|error| error!(%error, "logs are not read")).ok()
+        });
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        if let Some(handle) = self.handle {
+            handle.stop().await;
+        }
+    }
+}
+
+impl Handle {
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        let begin = Instant::now();
+        while !self.thread.is_finished() && begin.elapsed() < GRACE {
+            sleep(Duration::from_millis(5)).await;
+        }
+        if !self.thread.is_finished() {
+            warn!("the disk with the logs' cursors hangs: left behind");
+        }
+    }
+}
+
+fn start(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: Counts) -> std::io::Result<Handle> {
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new().name("logs".to_owned()).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, run(prepared, numbers, known, counts, stopped));
+        drop(local);
+        // Look-ups of names have threads of their own, which may hang.
+        runtime.shutdown_background();
+    })?;
+    Ok(Handle { stop: Some(stop), thread })
+}
+
+/// What the tasks share.
+#[derive(Default)]
+struct Shared {
+    counts: RefCell<Counts>,
+    problem: RefCell<Option<String>>,
+}
+
+async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: Counts, stopped: oneshot::Receiver<()>) {
+    let Prepared { config, clients } = prepared;
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let shared = Rc::new(Shared { counts: RefCell::new(counts), ..Shared::default() });
+    tasks.spawn_local(count(config.logs.clone(), known.clone(), Rc::clone(&shared), stopping.clone()));
+    let folder = folder(&config);
+    let _lock = match state_file::lock(&folder) {
+        _ if clients.is_empty() => None,
+        Ok(Some(lock)) => Some(lock),
+        Ok(None) => {
+            error!(folder = %folder.display(), "another agent sends the logs of this folder: this one sends none");
+            None
+        }
+        Err(error) => {
+            error!(folder = %folder.display(), %error, "cursors cannot be kept: no logs are sent");
+            None
+        }
+    };
+    let mut published = Vec::new();
+    if _lock.is_some() {
+        let (identity, own) = (Rc::new(identity(&config)), own());
+        for (name, format, client) in clients {
+            let numbers = Rc::new(RefCell::new(DestinationNumbers { destination: name.clone(), ..Default::default() }));
+            published.push(Rc::clone(&numbers));
+            let selector = Selector::new(&config.logs, known.clone(), own.clone());
+            let path = folder.join(format!("{name}.json"));
+            let journal = Journal::of(&config.logs, format == Format::Journal);
+            let (identity, mut stopping) = (Rc::clone(&identity), stopping.clone());
+            tasks.spawn_local(async move {
+                let begun = begun(&name, &path, &journal, &numbers);
+                let account = tokio::select! { account = begun => account, _ = stopping.changed() => return };
+                let follower = Follower::new(journal, account.place());
+                info!(destination = name, "logs to");
+                let parts = Parts { name, format, identity, client, follower, selector, account, path, numbers };
+                Destination::new(parts).run(stopping).await;
+            });
+        }
+    }
+    let publish = || {
+        let destinations = published.iter().map(|numbers| numbers.borrow().clone()).collect();
+        let problem = shared.problem.borrow().clone();
+        numbers.publish(Numbers { destinations, counts: shared.counts.borrow().clone(), problem });
+    };
+    let mut ticks = interval(PUBLISH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut stopped = stopped;
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            _ = ticks.tick() => publish(),
+        }
+    }
+    _ = stop.send(true);
+    while tasks.join_next().await.is_some() {}
+    publish();
+}
+
+/// The account of a destination, once the journal can be read.
+async fn begun(
+    name: &str,
+    path: &std::path::Path,
+    journal: &Journal,
+    numbers: &RefCell<DestinationNumbers>,
+) -> account::Account {
+    loop {
+        match destination::begin(name, path, journal).await {
+            Ok(account) => {
+                numbers.borrow_mut().problem = None;
+                return account;
+            }
+            Err(problem) => {
+                if numbers.borrow_mut().problem.replace(problem.clone()).is_none() {
+                    warn!(destination = name, error = problem, "the journal cannot be read: it is tried again");
+                }
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Counts what is logged from now on.
+async fn count(logs: Logs, known: Known, shared: Rc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let own = logs.events.iter().filter_map(|(name, regex)| Some((name.clone(), Regex::new(regex).ok()?))).collect();
+    let mut counter = Counter::new(known, own, shared.counts.take());
+    let now_us = wall_ms().max(0).unsigned_abs() * 1000;
+    let mut follower = Follower::new(Journal::of(&logs, false), Place::Since(now_us));
+    let mut ticks = interval(PUBLISH);
+    loop {
+        tokio::select! {
+            entry = follower.next() => counter.take(&entry),
+            _ = ticks.tick() => {
+                shared.counts.replace(counter.counts().clone());
+                shared.problem.replace(follower.problem().map(str::to_owned));
+            }
+            _ = stopping.changed() => {
+                shared.counts.replace(counter.counts().clone());
+                return;
+            }
+        }
+    }
+}
+
+/// By what the agent's own entries are known.
+fn own() -> Own {
+    let pid = std::process::id();
+    let cgroup = cgroup::read_cgroup(&Roots::default(), pid).ok().flatten();
+    let unit = cgroup.and_then(|cgroup| Unit::of(&cgroup)).map(|unit| unit.name);
+    Own { pid, unit: unit.filter(|name| name.ends_with(".service")) }
+}

@@ -1,0 +1,366 @@
+//! `journalctl` as a child, which writes the journal's entries one after the other.
+//!
+//! A child rather than libsystemd: the agent then needs no library of a version of its own and starts where there is none, a journal
+//! file that is damaged ends a process that is started again, and one that waits for a receiver costs the agent no memory, because
+//! what it has not read stays in the journal.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::entry::{Entry, number};
+use super::export::Parser;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 64 << 10;
+
+/// Bytes that are kept of what the child says when it fails.
+const WORDS: usize = 512;
+
+/// Pauses before the child is started again, each twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long the child may take to say what the last entry is.
+const LAST_ENTRY: Duration = Duration::from_secs(30);
+
+/// Fields by which entries are chosen and labelled, besides those that are always there.
+pub const FIELDS: &[&str] = &[
+    "MESSAGE",
+    "PRIORITY",
+    "SYSLOG_FACILITY",
+    "SYSLOG_IDENTIFIER",
+    "_TRANSPORT",
+    "_PID",
+    "_UID",
+    "_COMM",
+    "_SYSTEMD_UNIT",
+    "_SYSTEMD_USER_UNIT",
+    "UNIT",
+    "COREDUMP_UNIT",
+    "CONTAINER_NAME",
+    "CONTAINER_ID_FULL",
+];
+
+/// Where the journal is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Journal {
+    /// The program.
+    pub journalctl: PathBuf,
+    /// Its files; `None`: this host's.
+    pub directory: Option<PathBuf>,
+    /// Whether all fields are wanted, or only [`FIELDS`].
+    pub all_fields: bool,
+}
+
+/// Where reading begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// After the entry with this cursor and this time.
+    After(String, u64),
+    /// With the first entry of this time, in microseconds since the epoch.
+    Since(u64),
+    /// With what comes from now on.
+    End,
+}
+
+/// Why nothing more comes.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("cannot start {}: {error}", program.display())]
+    Start { program: PathBuf, error: io::Error },
+    #[error("{program} ended: {words}", program = program.display())]
+    Ended { program: PathBuf, words: String },
+    #[error("cannot read what journalctl writes: {0}")]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Damaged(#[from] super::export::Damaged),
+}
+
+/// Entries that were gone before they were read.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Lost {
+    /// So many, of all units; 0 where the journal does not say.
+    pub entries: u64,
+    /// The time between the last that was read and the first that was left, in microseconds.
+    pub us: u64,
+}
+
+/// A child that writes entries.
+struct Reader {
+    /// Kept because it ends with this value.
+    _child: Child,
+    out: ChildStdout,
+    words: Rc<RefCell<Vec<u8>>>,
+    parser: Parser,
+    buffer: Vec<u8>,
+    /// What of the buffer is not parsed yet.
+    left: std::ops::Range<usize>,
+}
+
+impl Journal {
+    fn start(&self, place: &Place, follow: bool) -> Result<Reader, ReadError> {
+        let mut arguments: Vec<OsString> = ["--quiet", "--no-pager", "--output=export"].map(Into::into).into();
+        if follow {
+            arguments.push("--follow".into());
+        }
+        match place {
+            Place::After(cursor, _) => arguments.extend(["--no-tail".into(), format!("--cursor={cursor}").into()]),
+            Place::Since(us) => {
+                let (seconds, rest) = (us / 1_000_000, us % 1_000_000);
+                arguments.extend(["--no-tail".into(), format!("--since=@{seconds}.{rest:06}").into()]);
+            }
+            Place::End if follow => arguments.push("--lines=0".into()),
+            Place::End => arguments.push("--lines=1".into()),
+        }
+        if !self.all_fields {
+            arguments.push(format!("--output-fields={}", FIELDS.join(",")).into());
+        }
+        if let Some(directory) = &self.directory {
+            let mut argument = OsString::from("--directory=");
+            argument.push(directory);
+            arguments.push(argument);
+        }
+        let failed = |error| ReadError::Start { program: self.journalctl.clone(), error };
+        let mut child = Command::new(&self.journalctl)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let (Some(out), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        };
+        let words = Rc::default();
+        tokio::task::spawn_local(listen(errors, Rc::clone(&words)));
+        Ok(Reader { _child: child, out, words, parser: Parser::default(), buffer: vec![0; PIECE], left: 0..0 })
+    }
+
+    /// The journal's last entry; `None`: it has none.
+    ///
+    /// # Errors
+    /// It cannot be read, and why.
+    pub async fn last(&self) -> Result<Option<Entry>, String> {
+        let read = async {
+            let mut reader = self.start(&Place::End, false)?;
+            reader.next(self).await
+        };
+        match timeout(LAST_ENTRY, read).await {
+            Ok(Ok(entry)) => Ok(Some(entry)),
+            Ok(Err(ReadError::Ended { words, .. })) if words.is_empty() => Ok(None),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("{} has said nothing for 30 s", self.journalctl.display())),
+        }
+    }
+}
+
+/// Reads what the child says until it closes its end, and keeps the beginning.
+async fn listen(mut errors: ChildStderr, words: Rc<RefCell<Vec<u8>>>) {
+    let mut piece = [0; 1024];
+    while let Ok(count) = errors.read(&mut piece).await
+        && count > 0
+    {
+        let mut words = words.borrow_mut();
+        let room = WORDS.saturating_sub(words.len()).min(count);
+        words.extend_from_slice(&piece[..room]);
+    }
+}
+
+impl Reader {
+    /// The next entry. It may be dropped at any await: nothing is lost by that.
+    async fn next(&mut self, journal: &Journal) -> Result<Entry, ReadError> {
+        loop {
+            let mut bytes = &self.buffer[self.left.clone()];
+            let found = self.parser.next(&mut bytes)?;
+            self.left.start = self.left.end - bytes.len();
+            match found.map(Entry::of) {
+                Some(Some(entry)) => return Ok(entry),
+                // Nothing that journalctl writes is without a cursor.
+                Some(None) => return Err(super::export::Damaged.into()),
+                None => {}
+            }
+            let count = self.out.read(&mut self.buffer).await?;
+            self.left = 0..count;
+            if count == 0 {
+                // Its last words may still be on their way.
+                tokio::task::yield_now().await;
+                let words = String::from_utf8_lossy(&self.words.borrow()).trim().to_owned();
+                return Err(ReadError::Ended { program: journal.journalctl.clone(), words });
+            }
+        }
+    }
+}
+
+/// Follows the journal from a place on, whatever happens to the child.
+pub struct Follower {
+    journal: Journal,
+    place: Place,
+    reader: Option<Reader>,
+    /// The next entry is the first of a child that begins after a cursor.
+    first: bool,
+    /// The child is started again at this time.
+    again: Instant,
+    pause: Duration,
+    problem: Option<String>,
+    lost: Lost,
+}
+
+impl Follower {
+    /// Nothing is started before [`Self::next`].
+    #[must_use]
+    pub fn new(journal: Journal, place: Place) -> Self {
+        Self {
+            journal,
+            place,
+            reader: None,
+            first: false,
+            again: Instant::now(),
+            pause: FIRST_PAUSE,
+            problem: None,
+            lost: Lost::default(),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Why nothing comes, if it should.
+    #[must_use]
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// What was found to be lost since the last call.
+    pub fn take_lost(&mut self) -> Lost {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Ends the child until the next entry is wanted: over a long pause its view of the journal's files would grow old.
+    pub fn rest(&mut self) {
+        self.reader = None;
+    }
+
+    /// The next entry, once there is one. It may be dropped at any await: nothing is lost by that.
+    pub async fn next(&mut self) -> Entry {
+        loop {
+            if self.reader.is_none() {
+                sleep_until(self.again).await;
+                match self.journal.start(&self.place, true) {
+                    Ok(reader) => {
+                        self.reader = Some(reader);
+                        self.first = matches!(self.place, Place::After(..));
+                    }
+                    Err(error) => self.failed(&error),
+                }
+            }
+            let Some(reader) = &mut self.reader else { continue };
+            match reader.next(&self.journal).await {
+                Err(error) => self.failed(&error),
+                Ok(entry) => {
+                    if self.problem.take().is_some() {
+                        info!("the journal can be read again");
+                    }
+                    self.pause = FIRST_PAUSE;
+                    if std::mem::take(&mut self.first) && self.is_known(&entry) {
+                        continue;
+                    }
+                    self.place = Place::After(entry.cursor.clone(), entry.time_us);
+                    return entry;
+                }
+            }
+        }
+    }
+
+    /// Whether the first entry of a child is the one that was read last. If it is not, that one is gone, and perhaps others.
+    fn is_known(&mut self, entry: &Entry) -> bool {
+        let Place::After(cursor, time_us) = &self.place else { return false };
+        if is_same(cursor, &entry.cursor) {
+            return true;
+        }
+        let between = match (number(cursor), number(&entry.cursor)) {
+            (Some((journal, last)), Some((same, first))) if journal == same => first.checked_sub(last + 1),
+            _ => None,
+        };
+        if between != Some(0) {
+            let us = entry.time_us.saturating_sub(*time_us);
+            let lost = humantime::format_duration(Duration::from_secs(us / 1_000_000)).to_string();
+            warn!(
+                lost,
+                entries = between,
+                "the journal no longer has what comes after the last entry that was read: keep more of it (journald.conf, SystemMaxUse)"
+            );
+            self.lost.us += us;
+            self.lost.entries += between.unwrap_or(0);
+        }
+        false
+    }
+
+    fn failed(&mut self, error: &ReadError) {
+        self.reader = None;
+        let words = error.to_string();
+        // A cursor that systemd does not take would not be taken again.
+        if let (Place::After(_, time_us), ReadError::Ended { words, .. }) = (&self.place, error)
+            && words.contains("cursor")
+        {
+            self.place = Place::Since(*time_us);
+        }
+        if self.problem.replace(words.clone()).is_none() {
+            warn!(error = words, "the journal cannot be read: it is tried again");
+        }
+        self.again = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// Whether two cursors are of the same entry: one that was copied into another file has another number there.
+fn is_same(a: &str, b: &str) -> bool {
+    let entry = |cursor: &str| cursor.find(";b=").map(|at| cursor[at..].to_owned());
+    a == b || entry(a).is_some_and(|entry_a| entry(b) == Some(entry_a))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_was_copied_is_the_same() {
+        let at = |s: &str, x: &str| format!("s={s};i=1;b=2;m=3;t=4;x={x}");
+        assert!(is_same(&at("a", "1"), &at("b", "1")));
+        assert!(!is_same(&at("a", "1"), &at("a", "2")));
+        assert!(is_same("x", "x") && !is_same("x", "y"));
+    }
+
+    #[test]
+    fn what_is_between_two_entries_that_are_not_neighbours_is_lost() {
+        let journal = Journal { journalctl: "journalctl".into(), directory: None, all_fields: false };
+        for (place, first, lost) in [
+            ("s=a;i=9;b=1;m=1;t=1;x=1", "s=a;i=a;b=1;m=2;t=2;x=2", Lost::default()),
+            ("s=a;i=9;b=1;m=1;t=1;x=1", "s=a;i=ff;b=1;m=2;t=2;x=2", Lost { entries: 245, us: 5_000_000 }),
+            ("s=a;i=9;b=1;m=1;t=1;x=1", "s=b;i=1;b=2;m=2;t=2;x=2", Lost { entries: 0, us: 5_000_000 }),
+        ] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _guard = runtime.enter();
+            let mut follower = Follower::new(journal.clone(), Place::After(place.to_owned(), 1_000_000));
+            let entry =
+                Entry { cursor: first.to_owned(), time_us: 6_000_000, fields: super::super::export::Fields::default() };
+            assert!(!follower.is_known(&entry));
+            assert_eq!(follower.take_lost(), lost, "{first}");
+            assert_eq!(follower.take_lost(), Lost::default());
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Which entries go to a destination. Pure, but for what is known of models.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regex_lite::Regex;
+
+use super::entry::{Entry, Origin};
+use super::events::{Kernel, of_kernel};
+use super::known::{Known, Label, Of};
+use super::severity::Severity;
+use crate::config::resolved::Logs;
+use crate::config::resolved::logs::pattern;
+
+/// So many seconds of its rate a unit may log at once.
+const BURST_SECONDS: f64 = 10.0;
+
+/// Most units whose rate is followed. Beyond them all begin again with a full allowance.
+const MOST_UNITS: usize = 1024;
+
+/// What the agent says about sending logs is not sent: that would be about itself.
+const OWN_LOOP: [&str; 2] = ["\"target\":\"citadel_agent::logs", "\"target\":\"citadel_agent::outbound"];
+
+/// An entry that is sent, and what it says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The entry.
+    pub entry: Entry,
+    /// The unit that wrote it, the container, or `kernel`.
+    pub unit: Arc<str>,
+    /// Whether that is a container.
+    pub container: bool,
+    /// How serious it is.
+    pub severity: Severity,
+    /// The model.
+    pub model: Option<Arc<Label>>,
+    /// The address of the GPU that it names.
+    pub gpu: Option<String>,
+}
+
+/// What becomes of an entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// It is sent.
+    Take(Box<Record>),
+    /// Its unit logs more than it may.
+    Limited,
+    /// It is not wanted.
+    Leave,
+}
+
+/// The agent's own entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Own {
+    /// Its process.
+    pub pid: u32,
+    /// Its unit, if it is a service.
+    pub unit: Option<String>,
+}
+
+/// Chooses.
+#[derive(Debug)]
+pub struct Selector {
+    known: Known,
+    own: Own,
+    units: Vec<Regex>,
+    containers: Vec<Regex>,
+    kernel: bool,
+    least: Severity,
+    rate: f64,
+    buckets: HashMap<Arc<str>, Bucket>,
+}
+
+/// What a unit may still log.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    entries: f64,
+    /// As of this time of the journal.
+    at_us: u64,
+}
+
+impl Selector {
+    /// As the configuration says, which has been checked.
+    #[must_use]
+    pub fn new(logs: &Logs, known: Known, own: Own) -> Self {
+        let patterns = |globs: &[String]| globs.iter().filter_map(|glob| pattern(glob).ok()).collect();
+        Self {
+            known,
+            own,
+            units: patterns(&logs.units),
+            containers: patterns(&logs.containers),
+            kernel: logs.kernel,
+            least: logs.severity,
+            rate: logs.rate_limit as f64,
+            buckets: HashMap::new(),
+        }
+    }
+
+    /// Decides about an entry.
+    pub fn choose(&mut self, entry: Entry) -> Choice {
+        let matches = |patterns: &[Regex], name: &str| patterns.iter().any(|pattern| pattern.is_match(name));
+        let of = self.known.of(&entry);
+        let (wanted, unit, container, model, gpu): (bool, Arc<str>, bool, _, Option<String>) = match entry.origin() {
+            _ if self.is_own(&entry) => (self.says_own(&entry), "citadel-agent".into(), false, None, None),
+            Origin::Kernel => {
+                let message = entry.message();
+                let found = of_kernel(&message).filter(|_| self.kernel);
+                let (model, gpu) = match &found {
+                    Some(Kernel::Gpu(pci, _)) => (None, pci.map(str::to_owned)),
+                    Some(Kernel::Killed(cgroup, pid)) => (self.known.of_process(cgroup, *pid).label().cloned(), None),
+                    Some(Kernel::Memory) | None => (None, None),
+                };
+                (found.is_some(), "kernel".into(), false, model, gpu)
+            }
+            Origin::Unit(unit) => {
+                (of != Of::None || matches(&self.units, unit), unit.into(), false, of.label().cloned(), None)
+            }
+            Origin::Container(name, _) => {
+                (of != Of::None || matches(&self.containers, name), name.into(), true, of.label().cloned(), None)
+            }
+            Origin::None => return Choice::Leave,
+        };
+        let severity = entry.severity();
+        if !wanted || severity > self.least {
+            return Choice::Leave;
+        }
+        if !self.allow(&unit, entry.time_us) {
+            return Choice::Limited;
+        }
+        Choice::Take(Box::new(Record { entry, unit, container, severity, model, gpu }))
+    }
+
+    fn is_own(&self, entry: &Entry) -> bool {
+        let unit = self.own.unit.as_deref().is_some_and(|unit| entry.origin() == Origin::Unit(unit));
+        unit || entry.pid() == Some(self.own.pid)
+    }
+
+    /// Whether it is one of the agent's own entries that are sent: warnings and errors, but not about sending.
+    fn says_own(&self, entry: &Entry) -> bool {
+        let message = entry.message();
+        entry.severity() <= Severity::Warning && !OWN_LOOP.iter().any(|own| message.contains(own))
+    }
+
+    /// Whether the unit may log another entry at this time. A clock that goes back gives and takes nothing.
+    fn allow(&mut self, unit: &Arc<str>, at_us: u64) -> bool {
+        if self.rate == 0.0 {
+            return true;
+        }
+        if self.buckets.len() >= MOST_UNITS && !self.buckets.contains_key(unit) {
+            self.buckets.clear();
+        }
+        let full = self.rate * BURST_SECONDS;
+        let bucket = self.buckets.entry(Arc::clone(unit)).or_insert(Bucket { entries: full, at_us });
+        let seconds = at_us.saturating_sub(bucket.at_us) as f64 / 1e6;
+        *bucket = Bucket { entries: (bucket.entries + seconds * self.rate).min(full), at_us };
+        let allowed = bucket.entries >= 1.0;
+        if allowed {
+            bucket.entries -= 1.0;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::known::tests::{entry, model};
+    use super::*;
+    use crate::discovery::inventory::Inventory;
+
+    fn selector(change: impl FnOnce(&mut Logs)) -> Selector {
+        let mut logs = Logs::default();
+        change(&mut logs);
+        let known = Known::default();
+        known.learn(&Inventory { models: vec![model("phi3", 11403, Some("vllm.service"), &[7])] });
+        Selector::new(&logs, known, Own { pid: 500, unit: Some("citadel-agent.service".to_owned()) })
+    }
+
+    fn taken(selector: &mut Selector, fields: &[(&str, &str)]) -> Option<Record> {
+        match selector.choose(entry(fields)) {
+            Choice::Take(record) => Some(*record),
+            Choice::Limited | Choice::Leave => None,
+        }
+    }
+
+    #[test]
+    fn models_the_kernel_and_patterns_are_taken_and_nothing_else() {
+        let mut chosen = selector(|logs| {
+            logs.units = vec!["nginx*.service".to_owned()];
+            logs.containers = vec!["web-?".to_owned()];
+        });
+        let record = taken(&mut chosen, &[("_SYSTEMD_UNIT", "vllm.service"), ("MESSAGE", "ERROR: x")]).unwrap();
+        assert_eq!((&*record.unit, record.severity), ("vllm.service", Severity::Error));
+        assert_eq!(record.model.unwrap().port, 11403);
+        let kernel = [("_TRANSPORT", "kernel"), ("SYSLOG_FACILITY", "0"), ("PRIORITY", "3")];
+        let with = |message| [kernel.as_slice(), &[("MESSAGE", message)]].concat();
+        let xid = taken(&mut chosen, &with("NVRM: Xid (PCI:0000:3b:00): 79, x")).unwrap();
+        assert_eq!((&*xid.unit, xid.gpu.as_deref(), xid.severity), ("kernel", Some("0000:3b:00"), Severity::Error));
+        let killed = "oom-kill:constraint=CONSTRAINT_NONE,task_memcg=/system.slice/vllm.service,task=x,pid=99,uid=0";
+        assert_eq!(taken(&mut chosen, &with(killed)).unwrap().model.unwrap().model, "phi3");
+        assert!(taken(&mut chosen, &with("eth0: link up")).is_none());
+        assert!(taken(&mut chosen, &[("_SYSTEMD_UNIT", "nginx@1.service")]).is_some());
+        assert!(taken(&mut chosen, &[("_SYSTEMD_UNIT", "sshd.service")]).is_none());
+        let container = |name| [("_UID", "0"), ("CONTAINER_NAME", name), ("CONTAINER_ID_FULL", "01")];
+        assert!(taken(&mut chosen, &container("web-1")).unwrap().container);
+        assert!(taken(&mut chosen, &container("web-11")).is_none());
+        assert!(taken(&mut chosen, &[("MESSAGE", "x")]).is_none());
+    }
+
+    #[test]
+    fn of_the_agents_own_only_warnings_and_none_about_sending() {
+        let mut chosen = selector(|logs| logs.units = vec!["*".to_owned()]);
+        let own = |level: &str, target: &str| {
+            format!(
+                "{{\"timestamp\":\"2026\",\"level\":\"{level}\",\"message\":\"x\",\"target\":\"citadel_agent::{target}\"}}"
+            )
+        };
+        for (level, target, sent) in [
+            ("WARN", "gpu", true),
+            ("ERROR", "gpu", true),
+            ("INFO", "gpu", false),
+            ("ERROR", "logs::destination", false),
+            ("WARN", "outbound", false),
+        ] {
+            for who in [("_SYSTEMD_UNIT", "citadel-agent.service"), ("_PID", "500")] {
+                let message = own(level, target);
+                let fields = [who, ("_SYSTEMD_UNIT", "session-1.scope"), ("MESSAGE", &message)];
+                assert_eq!(taken(&mut chosen, &fields).is_some(), sent, "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn severity_and_rate_are_limits() {
+        let mut chosen = selector(|logs| logs.severity = Severity::Warning);
+        assert!(taken(&mut chosen, &[("_SYSTEMD_UNIT", "vllm.service"), ("MESSAGE", "INFO: x")]).is_none());
+        assert!(taken(&mut chosen, &[("_SYSTEMD_UNIT", "vllm.service"), ("PRIORITY", "4")]).is_some());
+
+        let mut limited = selector(|logs| logs.rate_limit = 2);
+        let at = |limited: &mut Selector, us: u64| {
+            let entry = Entry { time_us: us, ..entry(&[("_SYSTEMD_UNIT", "vllm.service")]) };
+            limited.choose(entry)
+        };
+        let count =
+            |limited: &mut Selector, us: u64| (0..100).filter(|_| matches!(at(limited, us), Choice::Take(_))).count();
+        let begin = 1_700_000_000_000_000;
+        assert_eq!(count(&mut limited, begin), 20);
+        assert_eq!(count(&mut limited, begin + 3_000_000), 6);
+        // The clock goes back, and on.
+        assert_eq!(count(&mut limited, begin - 3_600_000_000), 0);
+        assert_eq!(count(&mut limited, begin - 3_599_000_000), 2);
+        assert_eq!(at(&mut limited, begin - 3_599_000_000), Choice::Limited);
+    }
+}
