@@ -22,7 +22,9 @@ use std::time::Duration;
 use std::{env, fs};
 
 use citadel_agent::config::resolved::probing::HealthEndpoints;
-use citadel_agent::config::resolved::{Config, Ebpf, Endpoints, Gpu, Local, Models, RemoteWrite, Services, Storage};
+use citadel_agent::config::resolved::{
+    Config, Ebpf, Endpoints, Gpu, Local, LogFormat, Models, RemoteWrite, Services, Storage,
+};
 use citadel_agent::http::{self, App, CollectError, Content, Dropped, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -149,6 +151,7 @@ pub fn config() -> Config {
             metrics_port: 8000,
             health_check_port: 8001,
             log_level: tracing::Level::INFO,
+            log_format: LogFormat::Auto,
             collection_interval: Duration::from_secs(60),
             control_socket: "/run/citadel-agent/control.sock".into(),
             endpoints: Endpoints {

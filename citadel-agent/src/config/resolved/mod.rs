@@ -21,7 +21,7 @@ pub use alerts::Alerts;
 pub use ebpf::{CallForm, Ebpf};
 pub use gpu::{DcgmRelease, Gpu};
 pub use host::{Services, Storage};
-pub use local::{Endpoints, Local};
+pub use local::{Endpoints, Local, LogFormat};
 pub use models::Models;
 pub use remote::Remote;
 pub use remote_write::RemoteWrite;
