@@ -71,11 +71,14 @@ remove_all() {
     files | while read -r file; do
         rm -f "$root$file"
     done
-    rmdir "$root/usr/share/doc/citadel-agent/examples" "$root/usr/share/doc/citadel-agent" 2>/dev/null || true
+    rmdir "$root/usr/share/doc/citadel-agent" "$root/usr/share/citadel-agent" 2>/dev/null || true
     if [ "${1:-}" = --purge ]; then
         rm -f "$root$config" "$root$config.new"
         rmdir "$root/etc/citadel-agent" 2>/dev/null || true
         rm -rf "$root/var/lib/private/citadel-agent" "$root/var/lib/citadel-agent"
+        if [ -z "$root" ] && getent passwd citadel-agent >/dev/null; then
+            userdel citadel-agent || true
+        fi
     fi
     if systemd; then
         systemctl daemon-reload
