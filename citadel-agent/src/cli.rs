@@ -9,40 +9,59 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
+use crate::check::Severity;
 use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
 use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
 use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
+use crate::test_mode::{self, TestModeError};
 use crate::{agent, alerts, check, logs};
 
 /// Exit code when something failed.
 pub const FAILED: u8 = 1;
+/// Exit code of `check` when it works, with something missing.
+pub const WARNED: u8 = 3;
 /// Exit code when the command line, the environment or the configuration is mistaken.
 pub const MISTAKE: u8 = 2;
 
+/// The version, and the commit that it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("CITADEL_COMMIT"), ")");
+
+/// What stands for standard input where a file is named.
+const STANDARD_INPUT: &str = "-";
+
 /// Per-model latency of LLM servers, measured in the kernel.
 #[derive(Parser, Debug)]
-#[command(name = "citadel-agent", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "citadel-agent", version = VERSION, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake.
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake, 3 warnings only (check).
 Environment: CITADEL_AGENT_CONFIG names the configuration file, RUST_LOG overrides the log level.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the agent in the foreground, as systemd starts it. SIGHUP reloads the configuration.
-    Run(ConfigArg),
-    /// Check what can run on this host, and how to fix what cannot.
+    ///
+    /// With --test-mode it measures one model for a while, prints what it saw and what that cost, and ends: nothing is sent, served or
+    /// asked of the model.
+    Run(RunArgs),
+    /// Check whether the agent works on this host, and how to fix what does not.
+    ///
+    /// One line for each finding. Kernel programs are attached for a moment and each destination gets an empty request; nothing is
+    /// changed. Run it as root, or as the service's user with its capabilities.
     Check {
         #[command(flatten)]
         config: ConfigArg,
-        /// Print JSON instead of text.
-        #[arg(long)]
-        json: bool,
+        /// How to print what is found.
+        #[arg(long, value_enum, default_value = "text")]
+        format: check::Format,
+        /// Only these checks, separated by commas.
+        #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = check::names())]
+        only: Vec<String>,
     },
     /// Write what would be sent now by remote write, as the body of one request.
     ///
@@ -60,11 +79,37 @@ enum Command {
     /// Test connectivity to the destinations of logs.
     #[command(subcommand)]
     Logs(LogsCommand),
+    /// Have the running agent load its configuration again, and wait until it has.
+    ///
+    /// Fails when the agent refuses the file, with every mistake in it; the configuration before stays in force.
+    Reload(ConfigArg),
     /// Give the running agent orders about the GPUs.
     #[command(subcommand)]
     Gpu(GpuCommand),
     /// Print the version.
     Version,
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The model to measure: its name, or its port.
+    #[arg(long, value_name = "NAME", requires = "test_mode")]
+    model: Option<String>,
+    /// Measure one model, print what was seen, and end; the exit code is 1 where nothing could be measured.
+    #[arg(long, requires = "model")]
+    test_mode: bool,
+    /// How long to measure: 90s, 10m, or a number of seconds.
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = test_time, requires = "test_mode")]
+    time: Duration,
+}
+
+/// How long one model may be measured.
+fn test_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let day = Duration::from_secs(24 * 60 * 60);
+    if time < Duration::from_secs(1) || time > day { Err("1s to 24h".to_owned()) } else { Ok(time) }
 }
 
 #[derive(Subcommand, Debug)]
@@ -77,7 +122,7 @@ enum LogsCommand {
 enum AlertsCommand {
     /// Report every mistake in FILE, those of its alert rules among them, each with its line.
     Check {
-        /// The configuration file to check.
+        /// The configuration file to check; `-` is standard input.
         file: PathBuf,
     },
     /// Print the rules in force: the shipped ones as they are configured, and the configured ones.
@@ -96,7 +141,7 @@ enum AlertsCommand {
 enum ConfigCommand {
     /// Report every mistake in FILE, each with its line.
     Check {
-        /// The file to check.
+        /// The file to check; `-` is standard input.
         file: PathBuf,
     },
     /// Print the effective values as YAML, defaults included.
@@ -111,7 +156,7 @@ enum GpuCommand {
     Release {
         #[command(flatten)]
         config: ConfigArg,
-        /// For how long, 24h at most.
+        /// For how long, 24h at most: 90s, 10m, or a number of seconds.
         #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = release_time)]
         time: Duration,
     },
@@ -121,8 +166,17 @@ enum GpuCommand {
 
 /// A time for which GPUs may go unmeasured.
 fn release_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = duration(text)?;
     if time < Duration::from_secs(1) || time > LONGEST_RELEASE { Err("1s to 24h".to_owned()) } else { Ok(time) }
+}
+
+/// A time as it is written in the configuration too: a number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    match text.trim().parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write a number of seconds, or a number with a unit such as 90s or 10m")),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -195,6 +249,8 @@ enum CliError {
     #[error("{0}")]
     Logs(#[from] logs::command::CommandError),
     #[error("{0}")]
+    TestMode(#[from] TestModeError),
+    #[error("{0}")]
     Alerts(#[from] alerts::command::CommandError),
     #[error("{0:#}")]
     Agent(#[from] anyhow::Error),
@@ -207,11 +263,18 @@ impl CliError {
             CliError::Control(_)
             | CliError::Output(_)
             | CliError::RemoteWrite(_)
+            | CliError::TestMode(_)
             | CliError::Alerts(_)
             | CliError::Logs(_)
             | CliError::Agent(_) => ExitCode::from(FAILED),
         }
     }
+}
+
+/// The command line, for what is made of it: manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// The whole program: takes the arguments, gives the exit code (0 ok, [`FAILED`], [`MISTAKE`]).
@@ -236,17 +299,33 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode, CliError> {
     match command {
-        Command::Run(config) => {
+        Command::Run(RunArgs { config, model: Some(model), time, .. }) => {
+            let (config, _) = config.load()?;
+            // What was not measured is in the report.
+            logging::init(tracing::Level::ERROR, config.local.log_format)?;
+            writeln!(
+                io::stderr(),
+                "measuring {model} for {}; Ctrl-C ends it earlier",
+                humantime::format_duration(time)
+            )?;
+            let (report, good) = test_mode::run(&config, &model, time)?;
+            print(report)?;
+            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
+        Command::Run(RunArgs { config, .. }) => {
             let (config, path) = config.load()?;
             let log = start_log(&config, path.as_deref())?;
             agent::run(&config, path.as_deref(), &log)?;
         }
-        Command::Check { config, json } => {
-            let (config, path) = config.load()?;
-            start_log(&config, path.as_deref())?;
-            if !check::check(&config, json)? {
-                return Ok(ExitCode::from(FAILED));
-            }
+        Command::Check { config, format, only } => {
+            let (config, _) = config.load()?;
+            // What would be warned of is what the check finds, and says better.
+            logging::init(tracing::Level::ERROR, config.local.log_format)?;
+            return Ok(match check::check(&config, &only, format)? {
+                Severity::Ok => ExitCode::SUCCESS,
+                Severity::Warning => ExitCode::from(WARNED),
+                Severity::Error => ExitCode::from(FAILED),
+            });
         }
         Command::Export(args) => {
             let (config, path) = args.config.load()?;
@@ -266,8 +345,8 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             return printing(|say| Ok(command::replay(&config, destination.as_deref(), say)?));
         }
         Command::Config(ConfigCommand::Check { file }) => {
-            config::load(Some(&file))?;
-            print(format_args!("{}: ok\n", file.display()))?;
+            checked(&file)?;
+            print(format_args!("{}: ok\n", shown(&file)))?;
         }
         Command::Config(ConfigCommand::Print(config)) => {
             let (config, _) = config.load()?;
@@ -284,7 +363,8 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             order(config, &Order::GpuRelease { seconds: time.as_secs() })?;
         }
         Command::Gpu(GpuCommand::Resume(config)) => order(config, &Order::GpuResume {})?,
-        Command::Version => print(concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"))?,
+        Command::Reload(config) => order(config, &Order::Reload {})?,
+        Command::Version => print(format_args!("citadel-agent {VERSION}\n"))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -292,8 +372,8 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
 fn alerts_command(command: AlertsCommand) -> Result<ExitCode, CliError> {
     match command {
         AlertsCommand::Check { file } => {
-            let rules = config::load(Some(&file))?.alerts.rules.len();
-            print(format_args!("{}: ok, {rules} rules\n", file.display()))?;
+            let rules = checked(&file)?.alerts.rules.len();
+            print(format_args!("{}: ok, {rules} rules\n", shown(&file)))?;
         }
         AlertsCommand::Rules { config, prometheus } => {
             let (config, _) = config.load()?;
@@ -317,8 +397,21 @@ fn order(config: ConfigArg, order: &Order) -> Result<(), CliError> {
     Ok(print(format_args!("{answer}\n"))?)
 }
 
+/// The configuration that a person names to have it checked.
+fn checked(file: &Path) -> Result<Config, ConfigErrors> {
+    if file.as_os_str() == STANDARD_INPUT {
+        return config::load_from(&shown(file), io::stdin().lock());
+    }
+    config::load(Some(file))
+}
+
+/// What a file is called in messages.
+fn shown(file: &Path) -> String {
+    if file.as_os_str() == STANDARD_INPUT { "standard input".to_owned() } else { file.display().to_string() }
+}
+
 fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError> {
-    let log = logging::init(config.local.log_level)?;
+    let log = logging::init(config.local.log_level, config.local.log_format)?;
     match path {
         Some(path) => info!(file = %path.display(), "configuration loaded"),
         None => info!("no configuration file ({DEFAULT_PATH} does not exist): using the built-in default"),
@@ -353,6 +446,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_number_is_seconds() {
+        assert_eq!(release_time("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(release_time("60"), release_time("60s"));
+        assert_eq!(release_time("1m"), release_time("60"));
+        assert_eq!(release_time("0").unwrap_err(), "1s to 24h");
+        assert_eq!(release_time("86401").unwrap_err(), "1s to 24h");
+        assert!(
+            release_time("soon")
+                .unwrap_err()
+                .ends_with("write a number of seconds, or a number with a unit such as 90s or 10m")
+        );
     }
 
     #[test]

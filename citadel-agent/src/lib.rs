@@ -26,3 +26,4 @@ pub mod remote_write;
 pub mod slot;
 pub mod sources;
 pub mod state_file;
+pub mod test_mode;

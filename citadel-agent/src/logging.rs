@@ -1,19 +1,25 @@
-//! The log: to stderr, for people on a terminal and as JSON lines otherwise.
+//! The log: to stderr. Text for people on a terminal and in systemd's journal, JSON lines otherwise, unless the configuration says.
+//!
+//! In the journal each line has its priority, by the prefix that `sd-daemon(3)` describes, so that `journalctl -p warning` works.
 //!
 //! The level is the configuration's and moves with it at a reload. `RUST_LOG` overrides it for good, target by target
 //! (`info,citadel_agent::config=debug`), and is refused when it says nothing sensible.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
 use crate::config;
+use crate::config::resolved::LogFormat;
 
 /// The environment variable that overrides the configured level.
 pub const ENV: &str = "RUST_LOG";
@@ -24,17 +30,53 @@ const OWN_TARGET: &str = "citadel_agent";
 /// How events are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// One coloured line an event, for a terminal.
+    /// One line an event, for people.
     Human,
     /// One JSON object a line, for whatever collects logs.
     Json,
 }
 
-impl Format {
-    /// [`Format::Human`] when stderr is a terminal.
+/// What takes the lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sink {
+    /// A terminal: coloured.
+    Terminal,
+    /// systemd's journal, which knows the time of each line and takes its priority.
+    Journal,
+    /// A file, a pipe, anything else.
+    Other,
+}
+
+impl Sink {
+    /// What stderr is.
     #[must_use]
-    pub fn for_stderr() -> Self {
-        if std::io::stderr().is_terminal() { Format::Human } else { Format::Json }
+    pub fn of_stderr() -> Self {
+        let stderr = std::io::stderr();
+        let journal = std::env::var("JOURNAL_STREAM").ok();
+        match rustix::fs::fstat(&stderr) {
+            _ if stderr.is_terminal() => Self::Terminal,
+            Ok(stat) if journal.as_deref().is_some_and(|value| is_journal(value, stat.st_dev, stat.st_ino)) => {
+                Self::Journal
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether the file with this device and inode is what `JOURNAL_STREAM` names (`systemd.exec(5)`): a child whose stderr was
+/// redirected has the variable as well.
+fn is_journal(value: &str, device: u64, inode: u64) -> bool {
+    value.split_once(':').is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
+}
+
+impl Format {
+    /// The configured format, for what takes the lines.
+    #[must_use]
+    pub const fn of(configured: LogFormat, sink: Sink) -> Self {
+        match (configured, sink) {
+            (LogFormat::Text, _) | (LogFormat::Auto, Sink::Terminal | Sink::Journal) => Self::Human,
+            (LogFormat::Json, _) | (LogFormat::Auto, Sink::Other) => Self::Json,
+        }
     }
 }
 
@@ -72,14 +114,15 @@ impl LogHandle {
     }
 }
 
-/// Sets up the process' log on stderr with the configuration's `level`, or what `RUST_LOG` says instead.
+/// Sets up the process' log on stderr with the configuration's format and `level`, or what `RUST_LOG` says instead of that.
 ///
 /// # Errors
 /// `RUST_LOG` is no filter, or the process has a log already.
-pub fn init(level: Level) -> Result<LogHandle, LogError> {
+pub fn init(level: Level, format: LogFormat) -> Result<LogHandle, LogError> {
     // Not UTF-8 is as wrong as any other text that is no filter.
     let env = std::env::var_os(ENV).map(|value| value.to_string_lossy().into_owned());
-    let (subscriber, handle) = subscriber(level, env.as_deref(), Format::for_stderr(), std::io::stderr)?;
+    let sink = Sink::of_stderr();
+    let (subscriber, handle) = subscriber(level, env.as_deref(), Format::of(format, sink), sink, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
     Ok(handle)
 }
@@ -92,6 +135,7 @@ pub fn subscriber<W>(
     level: Level,
     env: Option<&str>,
     format: Format,
+    sink: Sink,
     writer: W,
 ) -> Result<(impl Subscriber + Send + Sync, LogHandle), LogError>
 where
@@ -100,13 +144,39 @@ where
     let env = env.map(str::trim).filter(|env| !env.is_empty());
     let targets = env.map_or_else(|| Ok(configured(level)), parse)?;
     let (filter, handle) = reload::Layer::new(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    let layer = match format {
-        Format::Human => layer.boxed(),
-        Format::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(sink == Sink::Terminal);
+    let layer = match (format, sink) {
+        // The journal has a time of its own.
+        (Format::Human, Sink::Journal) => layer.without_time().map_event_format(Prioritized).boxed(),
+        (Format::Human, _) => layer.boxed(),
+        (Format::Json, Sink::Journal) => layer.json().flatten_event(true).map_event_format(Prioritized).boxed(),
+        (Format::Json, _) => layer.json().flatten_event(true).with_ansi(false).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
     Ok((subscriber, LogHandle { filter: handle, overridden: env.is_some() }))
+}
+
+/// Writes an event as the format in it does, each line with the priority that systemd takes from a `<N>` at its beginning.
+struct Prioritized<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritized<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        // As in syslog(3).
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        let mut text = String::new();
+        self.0.format_event(context, Writer::new(&mut text), event)?;
+        text.lines().try_for_each(|line| writeln!(writer, "<{priority}>{line}"))
+    }
 }
 
 /// The agent at `level`; libraries, whose debug lines are about themselves, at INFO or quieter.
@@ -164,8 +234,61 @@ mod tests {
     fn with_log(level: Level, env: Option<&str>, format: Format, events: impl FnOnce(&LogHandle, &Lines)) {
         let lines = Lines::default();
         let writer = lines.clone();
-        let (subscriber, handle) = subscriber(level, env, format, move || writer.clone()).unwrap();
+        let (subscriber, handle) = subscriber(level, env, format, Sink::Other, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || events(&handle, &lines));
+    }
+
+    #[test]
+    fn each_line_in_the_journal_has_its_priority_and_no_time() {
+        for format in [Format::Human, Format::Json] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let (subscriber, _) =
+                subscriber(Level::TRACE, None, format, Sink::Journal, move || writer.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!("a");
+                warn!("b");
+                info!(port = 11400, "c");
+                debug!("d");
+                tracing::trace!("e");
+            });
+            let text = lines.take();
+            let starts: Vec<&str> = text.lines().filter_map(|line| line.get(..3)).collect();
+            assert_eq!(starts, ["<3>", "<4>", "<6>", "<7>", "<7>"], "{text}");
+            if format == Format::Human {
+                assert_eq!(text.lines().nth(2), Some("<6> INFO citadel_agent::logging::tests: c port=11400"), "{text}");
+            } else {
+                let line: serde_json::Value = serde_json::from_str(&text.lines().nth(2).unwrap()[3..]).unwrap();
+                assert_eq!(line["message"], "c");
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_of_several_lines_keeps_its_priority_in_the_journal() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, _) =
+            subscriber(Level::INFO, None, Format::Human, Sink::Journal, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || tracing::error!("FILE:1:1: one\nFILE:2:1: two"));
+        let text = lines.take();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.lines().all(|line| line.starts_with("<3>")), "{text}");
+    }
+
+    #[test]
+    fn the_configured_format_goes_before_what_stderr_is() {
+        use LogFormat::{Auto, Json, Text};
+        for sink in [Sink::Terminal, Sink::Journal, Sink::Other] {
+            assert_eq!(Format::of(Text, sink), Format::Human);
+            assert_eq!(Format::of(Json, sink), Format::Json);
+        }
+        let auto = [Sink::Terminal, Sink::Journal, Sink::Other].map(|sink| Format::of(Auto, sink));
+        assert_eq!(auto, [Format::Human, Format::Human, Format::Json]);
+        assert!(is_journal("8:1234", 8, 1234));
+        for other in ["8:1235", "9:1234", "8", "", "8:x"] {
+            assert!(!is_journal(other, 8, 1234), "{other}");
+        }
     }
 
     #[test]
@@ -230,8 +353,9 @@ mod tests {
 
     #[test]
     fn a_bad_rust_log_says_which_part_and_what_was_meant() {
-        let error =
-            |env| subscriber(Level::INFO, Some(env), Format::Json, io::sink).map(|_| ()).unwrap_err().to_string();
+        let error = |env| {
+            subscriber(Level::INFO, Some(env), Format::Json, Sink::Other, io::sink).map(|_| ()).unwrap_err().to_string()
+        };
         assert!(
             error("inof").starts_with(r#"RUST_LOG: "inof" is no log filter; did you mean "info"?; write"#),
             "{}",

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -41,7 +41,9 @@ fn file(dir: &Path, text: &str) -> PathBuf {
 fn version_says_which() {
     let ended = end(&mut agent(&["version"]));
     assert_eq!(ended.code, Some(0));
-    assert_eq!(ended.stdout, concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), "\n"));
+    let commit = ended.stdout.strip_prefix(concat!("citadel-agent ", env!("CARGO_PKG_VERSION"), " (commit "));
+    let commit = commit.and_then(|rest| rest.strip_suffix(")\n")).expect(&ended.stdout);
+    assert!(commit == "unknown" || commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{commit}");
     assert_eq!(end(&mut agent(&["--version"])).stdout, ended.stdout);
 }
 
@@ -79,6 +81,33 @@ fn config_check_lists_every_mistake_on_stderr_and_exits_with_2() {
              {path}:4:15: model_monitoring.ports.a: 0 is not a TCP port (1-65535)\n"
         )
     );
+}
+
+#[test]
+fn a_configuration_is_checked_from_standard_input() {
+    let check = |command: &str, text: &str| {
+        let mut child = agent(&[command, "check", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let good = "local_collection: { metrics_port: 8123 }";
+    assert_eq!(check("config", good), (Some(0), "standard input: ok\n".to_owned(), String::new()));
+    assert!(check("alerts", good).1.starts_with("standard input: ok, "));
+    for command in ["config", "alerts"] {
+        let (code, stdout, stderr) = check(command, "local_collection: { metrcs_port: 8123 }");
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
+        assert!(stderr.starts_with("standard input:1:21: local_collection: unknown key \"metrcs_port\""), "{stderr}");
+        let (code, _, stderr) = check(command, &" ".repeat(1 << 20 | 1));
+        assert_eq!(code, Some(2));
+        assert!(stderr.starts_with("standard input: is larger than 1048576 bytes"), "{stderr}");
+    }
 }
 
 #[test]

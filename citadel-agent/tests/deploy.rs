@@ -168,7 +168,111 @@ fn promtool_and_amtool_take_the_configurations() {
     run("promtool", &["check", "config", &file("prometheus/prometheus.yml")], "prometheus");
     run("promtool", &["check", "rules", &file("prometheus/agent-down.rules.yml")], "prometheus");
     run("promtool", &["check", "rules", &file("prometheus/citadel-recording.rules.yml")], "prometheus");
+    run("promtool", &["check", "rules", &file("prometheus/fleet.rules.yml")], "prometheus");
     run("amtool", &["check-config", &file("alertmanager/alertmanager.yml")], "prometheus-alertmanager");
+}
+
+/// The expressions of a rule file.
+fn rule_expressions(name: &str) -> Vec<String> {
+    let text = fs::read_to_string(deploy().join("prometheus").join(name)).unwrap();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let after = |(index, line): (usize, &&str)| match line.strip_prefix("expr: ")? {
+        "|-" => Some(lines[index + 1].to_owned()),
+        expression => Some(expression.to_owned()),
+    };
+    lines.iter().enumerate().filter_map(after).collect()
+}
+
+#[test]
+fn fleet_rules_name_what_exists() {
+    let expressions = rule_expressions("fleet.rules.yml");
+    assert!(expressions.len() >= 6, "{expressions:?}");
+    for expression in expressions {
+        assert_eq!(unknown_names(&expression), Vec::<String>::new(), "{expression}");
+    }
+}
+
+#[test]
+fn a_host_that_no_longer_writes_is_noticed_and_one_that_is_scraped_only_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = deploy().join("prometheus/agent-down.rules.yml");
+    // `writes` ends after ten minutes and `scraped` stops to answer then; `well` goes on.
+    let cases = format!(
+        "rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n\
+         \x20 - {{series: 'citadel_agent_build_info{{job=\"citadel-agent\",instance=\"writes\"}}', values: '1x10 _x2000'}}\n\
+         \x20 - {{series: 'citadel_agent_build_info{{job=\"citadel-agent\",instance=\"well\"}}', values: '1x2000'}}\n\
+         \x20 - {{series: 'citadel_agent_build_info{{job=\"citadel-agent\",instance=\"scraped\"}}', values: '1x10 stale _x2000'}}\n\
+         \x20 - {{series: 'up{{job=\"citadel-agent\",instance=\"scraped\"}}', values: '1x10 0x2000'}}\n\
+         \x20 alert_rule_test:\n\
+         \x20 - {{eval_time: 9m, alertname: CitadelAgentSilent, exp_alerts: []}}\n\
+         \x20 - {{eval_time: 9m, alertname: CitadelAgentDown, exp_alerts: []}}\n\
+         \x20 - eval_time: 25m\n    alertname: CitadelAgentSilent\n    exp_alerts:\n    - exp_labels: {{severity: critical, instance: writes}}\n{}\
+         \x20 - eval_time: 25m\n    alertname: CitadelAgentDown\n    exp_alerts:\n    - exp_labels: {{severity: critical, instance: scraped, job: citadel-agent}}\n{}\
+         \x20 - {{eval_time: 1500m, alertname: CitadelAgentSilent, exp_alerts: []}}\n",
+        rules.display(),
+        annotations("CitadelAgentSilent", "writes"),
+        annotations("CitadelAgentDown", "scraped"),
+    );
+    let path = dir.path().join("cases.yml");
+    fs::write(&path, cases).unwrap();
+    run("promtool", &["test", "rules", path.to_str().unwrap()], "prometheus");
+}
+
+/// What a test case must expect of an alert's annotations, out of the rule file.
+fn annotations(alert: &str, instance: &str) -> String {
+    let text = fs::read_to_string(deploy().join("prometheus/agent-down.rules.yml")).unwrap();
+    let rule = text.split("- alert: ").find(|rule| rule.starts_with(alert)).unwrap();
+    let line = |name: &str| {
+        let line = rule.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        format!("        {name}{}\n", line.replace("{{ $labels.instance }}", instance))
+    };
+    format!("      exp_annotations:\n{}{}", line("summary:"), line("description:"))
+}
+
+/// What a Compose file mounts is there.
+#[test]
+fn the_compose_file_mounts_what_exists() {
+    let folder = deploy().join("dev-ops");
+    let text = fs::read_to_string(folder.join("compose.yml")).unwrap();
+    let mounted: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("- ..")?.split(':').next()).collect();
+    assert_eq!(mounted.len(), 4, "{mounted:?}");
+    for path in mounted {
+        assert!(folder.join(format!("..{path}")).exists(), "..{path} is not there");
+    }
+}
+
+/// The texts of messages: what causes the rest is before what it causes.
+#[test]
+fn a_message_names_the_cause_first() {
+    let data = serde_json::json!({
+        "status": "firing", "receiver": "everybody", "groupLabels": {}, "commonAnnotations": {}, "externalURL": "http://a/",
+        "commonLabels": {"instance": "host1", "model": "phi3"},
+        "alerts": [
+            {"status": "firing", "labels": {"alertname": "ModelFirstTokenSlow", "severity": "warning"},
+             "annotations": {"summary": "phi3 is slow", "description": "d1"}, "startsAt": "2026-01-02T03:04:05Z"},
+            {"status": "firing", "labels": {"alertname": "GpuLost", "severity": "critical"},
+             "annotations": {"summary": "a GPU is lost", "description": "d2"}, "startsAt": "2026-01-02T03:04:05Z"},
+        ],
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.json");
+    fs::write(&path, data.to_string()).unwrap();
+    let template = deploy().join("alertmanager/citadel.tmpl");
+    let render = |text: &str| {
+        let output = Command::new("amtool")
+            .args(["template", "render"])
+            .arg(format!("--template.glob={}", template.display()))
+            .arg(format!("--template.data={}", path.display()))
+            .arg(format!("--template.text={text}"))
+            .output()
+            .expect("install it: apt-get install prometheus-alertmanager");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = render("{{ template \"citadel.text\" . }}");
+    assert!(text.find("a GPU is lost").unwrap() < text.find("phi3 is slow").unwrap(), "{text}");
+    let subject = render("{{ template \"citadel.subject\" . }}");
+    assert!(subject.starts_with("[FIRING: 2] host1, phi3: "), "{subject}");
 }
 
 /// What Alertmanager inhibits by name exists.

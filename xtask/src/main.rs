@@ -3,8 +3,10 @@
 mod bench;
 mod build;
 mod campaign;
+mod cross;
 mod debian;
 mod demo;
+mod dist;
 mod ebpf;
 mod emulator;
 mod fuzz;
@@ -40,6 +42,8 @@ enum Xtask {
     Run(run::Args),
     /// Run all tests; those on the running kernel as root.
     Test(test::Args),
+    /// Make a Debian package and an archive with an installer.
+    Dist(dist::Args),
     /// Check format, lints, docs, dependencies and the rules of the house.
     Lint,
     /// Boot old kernels and see that the agent loads, attaches and measures on each.
@@ -82,6 +86,7 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Test(args) => test::main(&workspace, args),
         Xtask::Kernels(args) => kernels::main(&workspace, args),
         Xtask::Guest { .. } => unreachable!("no guest comes back"),
+        Xtask::Dist(args) => dist::main(&workspace, args),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),
         Xtask::Campaign(args) => campaign::main(&workspace, args),

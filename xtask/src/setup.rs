@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
+use crate::cross;
 use crate::debian::{self, Known, Package};
 use crate::ebpf::{self, Route};
 use crate::emulator;
@@ -27,6 +28,10 @@ pub(crate) enum Purpose {
     Kernels,
     /// Measure the overhead.
     Bench,
+    /// Make packages, and install them in fresh systems.
+    Dist,
+    /// Build for other architectures.
+    Cross,
 }
 
 /// One thing that must be on the machine.
@@ -204,6 +209,64 @@ const NEEDS: &[Need] = &[
         why: "packs the file system that a kernel boots with",
         purpose: Purpose::Kernels,
         how: How::Debian(Package::new("cpio", Known::Program("cpio"))),
+    },
+    Need {
+        name: "cargo-deb",
+        why: "makes the Debian package",
+        purpose: Purpose::Dist,
+        // It compresses through Debian's xz-utils, which dpkg brings.
+        how: How::Cargo(Tool {
+            name: "cargo-deb",
+            version: "3.8.0",
+            args: &["--debug", "--locked", "--no-default-features"],
+        }),
+    },
+    Need {
+        name: "cargo-about",
+        why: "collects the licences of what is linked into the agent",
+        purpose: Purpose::Dist,
+        how: How::Cargo(Tool {
+            name: "cargo-about",
+            version: "0.9.3",
+            // A little optimised: it compares each text with all licences that there are.
+            args: &[
+                "--debug",
+                "--locked",
+                "--no-default-features",
+                "--features=cli",
+                "--config=profile.dev.opt-level=1",
+            ],
+        }),
+    },
+    Need {
+        name: "lintian",
+        why: "Debian's own check of packages",
+        purpose: Purpose::Dist,
+        how: How::Debian(Package::new("lintian", Known::Program("lintian"))),
+    },
+    Need {
+        name: "mmdebstrap",
+        why: "fresh systems in which packages are installed",
+        purpose: Purpose::Dist,
+        how: How::Debian(Package::new("mmdebstrap", Known::Program("mmdebstrap"))),
+    },
+    Need {
+        name: "gcc for arm64",
+        why: "links the agent for arm64, and compiles its C",
+        purpose: Purpose::Cross,
+        how: How::Debian(Package::new("gcc-aarch64-linux-gnu", Known::Program("aarch64-linux-gnu-gcc"))),
+    },
+    Need {
+        name: "libc for arm64",
+        why: "what it links to",
+        purpose: Purpose::Cross,
+        how: How::Debian(Package::new("libc6-dev-arm64-cross", Known::Installed)),
+    },
+    Need {
+        name: "rust-std for arm64",
+        why: "Rust's standard library for arm64",
+        purpose: Purpose::Cross,
+        how: How::Own { find: cross::find, provide: cross::provide },
     },
     Need {
         name: "cargo-deny",

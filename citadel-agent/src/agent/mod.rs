@@ -1,6 +1,9 @@
 //! Wiring: configuration -> probes -> sources -> pages. Only this module knows all the others.
 
 mod listeners;
+mod measure;
+mod orders;
+mod service_manager;
 mod state;
 
 use std::path::Path;
@@ -9,16 +12,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
+
+pub use self::measure::{Examined, Measured, examine, find_models, measure, read_once};
 
 use self::listeners::Listeners;
+use self::orders::Desk;
+use self::service_manager::ServiceManager;
 use self::state::Agent;
 use crate::collector::Collector;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
+use crate::control::{self, Control};
 use crate::http::App as _;
 use crate::logging::LogHandle;
-use crate::metrics::family::Page;
 use crate::{alerts, logs, remote_write};
 
 /// How long open answers may take after the agent was told to stop.
@@ -54,21 +61,50 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
     sinks.alerts.replace(peers, sinks.collector.pages()).await;
     sinks.logs.replace(journal).await;
-    let _control = agent.state().take_orders();
+    let (desk, mut reloads) = Desk::new(agent.state().gpu_handle());
+    let _control = take_orders(config, desk);
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
         "ready: scrape /metrics, see /status on the health port"
     );
+    let mut manager = ServiceManager::new();
+    manager.ready(agent.state().summary());
+    let mut refused = false;
     let mut ticks = tokio::time::interval(TICK);
     loop {
-        tokio::select! {
+        let (trigger, request) = tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = ticks.tick() => drop(agent.state().follow()),
-            trigger = watch.next_reload() => reload(&agent, &mut listeners, &mut sinks, path, log, trigger).await,
+            _ = ticks.tick() => {
+                drop(agent.state().follow());
+                manager.alive();
+                if !refused {
+                    manager.status(agent.state().summary());
+                }
+                continue;
+            }
+            trigger = watch.next_reload() => (trigger, None),
+            Some(request) = reloads.recv() => (watch.ordered(), Some(request)),
+        };
+        let outcome = reload(&agent, &mut listeners, &mut sinks, path, log, trigger).await;
+        let outcome = outcome.map_err(|error| format!("{error:#}"));
+        refused = outcome.is_err();
+        match &outcome {
+            Ok(()) => info!(?trigger, "configuration reloaded"),
+            Err(error) => {
+                error!(?trigger, "configuration not reloaded; the old one stays in force: {error}");
+                // One line is what systemd shows.
+                let first = error.lines().next().unwrap_or_default();
+                manager.status(format!("configuration not reloaded; the old one stays in force: {first}"));
+            }
+        }
+        if let Some(request) = request {
+            // Who asked may have gone.
+            _ = request.send(outcome);
         }
     }
     info!("stopping");
+    manager.stopping();
     tokio::join!(listeners.stop(), sinks.remote_write.stop(), sinks.alerts.stop(), sinks.logs.stop());
     Ok(())
 }
@@ -93,6 +129,15 @@ impl Sinks {
     }
 }
 
+/// Takes orders from the command line, for as long as what this gives is held.
+fn take_orders(config: &Config, desk: Desk) -> Option<Control> {
+    let path = &config.local.control_socket;
+    let refused = |error| {
+        warn!(%error, path = %path.display(), "no control socket, so `citadel-agent reload` and `gpu` cannot be used");
+    };
+    control::serve(path, Arc::new(desk)).map_err(refused).ok()
+}
+
 /// Loads the configuration again and applies it as one transaction: what can fail is done first, and if it fails, nothing
 /// changes.
 async fn reload(
@@ -101,54 +146,31 @@ async fn reload(
     sinks: &mut Sinks,
     path: Option<&Path>,
     log: &LogHandle,
-    why: Trigger,
-) {
-    let result: anyhow::Result<()> = async {
-        let config = config::reload(path)?;
-        let old = agent.config();
-        let moved = listeners.bind_changed(&old, &config)?;
-        let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);
-        let journal = logs::prepare(&config)?;
-        let prepared = agent.state().prepare(&config)?;
-        agent.state().commit(prepared)?;
-        agent.state().discovery.configure(&config);
-        if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
-            warn!("RUST_LOG is set, so the configured log level changes nothing");
-        }
-        agent.state().configure(config);
-        let config = agent.config();
-        listeners.replace(moved, agent).await;
-        if remote_write::differs(&old, &config) {
-            sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
-        }
-        if alerts::differs(&old, &config) {
-            sinks.alerts.replace(peers, sinks.collector.pages()).await;
-        }
-        if logs::differs(&old, &config) {
-            sinks.logs.replace(journal).await;
-        }
-        Ok(())
+    trigger: Trigger,
+) -> anyhow::Result<()> {
+    debug!(?trigger, "loading the configuration again");
+    let config = config::reload(path)?;
+    let old = agent.config();
+    let moved = listeners.bind_changed(&old, &config)?;
+    let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);
+    let journal = logs::prepare(&config)?;
+    let prepared = agent.state().prepare(&config)?;
+    agent.state().commit(prepared)?;
+    agent.state().discovery.configure(&config);
+    if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
+        warn!("RUST_LOG is set, so the configured log level changes nothing");
     }
-    .await;
-    match result {
-        Ok(()) => info!(trigger = ?why, "configuration reloaded"),
-        Err(error) => error!(trigger = ?why, "configuration not reloaded; the old one stays in force: {error:#}"),
+    agent.state().configure(config);
+    let config = agent.config();
+    listeners.replace(moved, agent).await;
+    if remote_write::differs(&old, &config) {
+        sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
     }
-}
-
-/// Reads every source once, without kernel programs: what those count begins when they are attached, so one reading of
-/// them says nothing.
-///
-/// # Errors
-/// Discovery cannot be started.
-pub fn read_once(config: &Config) -> anyhow::Result<Page> {
-    let mut config = config.clone();
-    let ebpf = &mut config.ebpf;
-    (ebpf.net, ebpf.recvq, ebpf.sched, ebpf.syscalls) = (false, false, false, false);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(async {
-        let agent = Agent::start(config).context("cannot start discovery")?;
-        agent.refresh(None, GRACE).await;
-        Ok(agent.state().page(None))
-    })
+    if alerts::differs(&old, &config) {
+        sinks.alerts.replace(peers, sinks.collector.pages()).await;
+    }
+    if logs::differs(&old, &config) {
+        sinks.logs.replace(journal).await;
+    }
+    Ok(())
 }

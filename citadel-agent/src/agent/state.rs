@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::Examined;
 use crate::collector::Collect;
 use crate::config::Config;
-use crate::control::{self, Control};
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::{Discovered, Discovery};
 use crate::ebpf::error::ProbeError;
 use crate::ebpf::families::{Families, Update};
 use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
+use crate::ebpf::status::Verdict;
 use crate::gpu::Gpu;
 use crate::host::Roots;
 use crate::http::{self, App, CollectError};
@@ -138,13 +139,33 @@ impl State {
         page
     }
 
-    /// Takes orders from the command line, for as long as what this gives is held.
-    pub(super) fn take_orders(&self) -> Option<Control> {
-        let gpu = self.gpu.as_ref()?.handle();
-        let path = &self.config.local.control_socket;
-        let refused =
-            |error| warn!(%error, path = %path.display(), "no control socket, so `citadel-agent gpu` cannot be used");
-        control::serve(path, Arc::new(gpu)).map_err(refused).ok()
+    /// By which the GPUs can be released.
+    pub(super) fn gpu_handle(&self) -> Option<crate::gpu::Handle> {
+        self.gpu.as_ref().map(Gpu::handle)
+    }
+
+    /// What was found, with the page that was just read.
+    pub(super) fn examined(&self, page: Page) -> Examined {
+        Examined {
+            page,
+            families: self.families.statuses.clone(),
+            gpu: self.gpu.as_ref().map_or(serde_json::Value::Null, Gpu::status),
+            models: self.inventory.models.clone(),
+        }
+    }
+
+    /// One line for a person: what is measured and what is not.
+    pub(super) fn summary(&self) -> String {
+        let with = |wanted: &[Verdict]| {
+            let families = self.families.statuses.iter().filter(|status| wanted.contains(&status.status));
+            families.map(|status| status.family).collect::<Vec<_>>().join(", ")
+        };
+        let models = self.inventory.models.len();
+        let (runs, lacks) = (with(&[Verdict::Ok]), with(&[Verdict::Unsupported, Verdict::Broken]));
+        let runs = if runs.is_empty() { "none".to_owned() } else { runs };
+        let lacks =
+            if lacks.is_empty() { String::new() } else { format!("; not measured: {lacks} (see citadel-agent check)") };
+        format!("{models} models; probes: {runs}{lacks}")
     }
 
     /// Takes what cannot fail of a configuration.

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::HeaderMap;
 
 use super::delivery::TIMEOUT;
 use super::notification::{HEADERS, Notification, body};
@@ -9,7 +12,8 @@ use super::peers::peers;
 use super::state::Texts;
 use crate::collector::wall_ms;
 use crate::config::Config;
-use crate::outbound::Client;
+use crate::config::resolved::Remote;
+use crate::outbound::{Client, Reply};
 
 /// How long the test alert fires, if nobody ends it before.
 const LIFE_MINUTES: i64 = 5;
@@ -25,6 +29,22 @@ pub enum CommandError {
     /// No runtime.
     #[error("cannot start: {0}")]
     Runtime(#[from] io::Error),
+}
+
+/// Posts no alert at all to each peer, and gives the URLs with what came back, and what there is to say about the configuration.
+pub async fn ask(remote: &Remote, timeout: Duration) -> (Vec<(String, Reply)>, Vec<String>) {
+    let (peers, notes) = peers(remote);
+    let mut replies = Vec::new();
+    for peer in peers {
+        let reply = match Client::new(&peer.url, &remote.alerting_access, timeout) {
+            Ok(mut client) => client.post(&HEADERS, "[]").await,
+            Err(error) => {
+                Reply { status: None, words: error.to_string(), retry_after: None, headers: HeaderMap::new() }
+            }
+        };
+        replies.push((peer.url, reply));
+    }
+    (replies, notes)
 }
 
 /// Sends an alert of severity info, which ends by itself, to each peer, and says what came back; false when any did not

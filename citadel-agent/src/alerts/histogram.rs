@@ -4,7 +4,7 @@ use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SUM_CELL, ZERO_THRESHOL
 
 /// The filled buckets of a cumulative histogram: a tenth of the memory of all its cells.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Buckets(Vec<(u8, u64)>);
+pub(crate) struct Buckets(Vec<(u8, u64)>);
 
 impl From<&Histogram> for Buckets {
     fn from(histogram: &Histogram) -> Self {
@@ -16,25 +16,25 @@ impl From<&Histogram> for Buckets {
 
 impl Buckets {
     /// Number of observations.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|&(_, count)| count).sum()
     }
 }
 
 /// Observations, perhaps a fraction of one, in each bucket.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Distribution {
+pub(crate) struct Distribution {
     /// By cell of [`Histogram`], without the sum.
     counts: Box<[f64; SUM_CELL]>,
 }
 
 impl Distribution {
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { counts: Box::new([0.0; SUM_CELL]) }
     }
 
     /// Adds (or, with a negative factor, takes away) cumulative counts.
-    pub(super) fn add(&mut self, buckets: &Buckets, factor: f64) {
+    pub(crate) fn add(&mut self, buckets: &Buckets, factor: f64) {
         for &(cell, count) in &buckets.0 {
             self.counts[usize::from(cell)] += count as f64 * factor;
         }
@@ -48,7 +48,7 @@ impl Distribution {
     }
 
     /// Number of observations.
-    pub(super) fn count(&self) -> f64 {
+    pub(crate) fn count(&self) -> f64 {
         self.counts.iter().sum()
     }
 
@@ -62,7 +62,7 @@ impl Distribution {
     ///
     /// A value is above a bucket's bound here exactly if it is with the classic buckets, whose bounds are the powers of two
     /// among these: a threshold that is one of them means the same for both.
-    pub(super) fn quantile(&self, quantile: f64) -> f64 {
+    pub(crate) fn quantile(&self, quantile: f64) -> f64 {
         let rank = quantile * self.count();
         let mut below = 0.0;
         for (cell, &count) in self.counts.iter().enumerate().filter(|&(_, &count)| count > 0.0) {

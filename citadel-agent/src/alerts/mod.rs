@@ -12,7 +12,7 @@ mod delivery;
 mod engine;
 mod evaluate;
 mod figures;
-mod histogram;
+pub(crate) mod histogram;
 mod increase;
 mod notification;
 mod outbox;

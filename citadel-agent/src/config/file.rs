@@ -19,6 +19,13 @@ pub(super) fn read(path: &Path) -> Result<String, Mistake> {
     String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))
 }
 
+/// The text that `input` holds, or what is wrong with it as a whole.
+pub(super) fn read_from(input: impl Read) -> Result<String, Mistake> {
+    let whole = |message| Mistake { pos: None, path: String::new(), message };
+    let bytes = read_bounded(input).map_err(whole)?;
+    String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))
+}
+
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
@@ -36,8 +43,13 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     if !kind.is_file() {
         return Err("is not a regular file".to_owned());
     }
+    read_bounded(file)
+}
+
+fn read_bounded(input: impl Read) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let read = input.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("is larger than {MAX_FILE_BYTES} bytes, the most that a configuration may have"));
     }

@@ -17,6 +17,7 @@ mod value;
 pub mod watch;
 mod yaml;
 
+use std::io::Read;
 use std::path::Path;
 
 pub use file::{DEFAULT_PATH, MAX_FILE_BYTES};
@@ -35,6 +36,17 @@ use section::{Part, Section};
 /// The file cannot be read (missing, a directory, over [`MAX_FILE_BYTES`], not UTF-8), is not YAML, or holds mistakes.
 pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
     load_as(path, Empty::Defaults)
+}
+
+/// Checks what `input` holds, which is called `name` in the error texts.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(name: &str, input: impl Read) -> Result<Config, ConfigErrors> {
+    match file::read_from(input) {
+        Ok(text) => parse(name, &text),
+        Err(mistake) => Err(ConfigErrors::new(name, vec![mistake])),
+    }
 }
 
 /// As [`load`], for an agent that has a configuration already: a file with nothing in it is a mistake. It is what a full disk or an

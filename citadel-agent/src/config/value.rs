@@ -242,13 +242,17 @@ pub(super) fn url(node: &Node) -> Result<String, String> {
         return Err("is not a URL: a user name or password in it would end up in logs".to_owned());
     }
     let bad = |why: &str| Err(format!("{} is not a URL: {why}", quoted(text)));
+    // Before it is parsed: `HOST:PORT/PATH` is no URI at all, and what is missing is the scheme.
+    let has_scheme = text
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
+    if !has_scheme {
+        return bad("it must begin with http:// or https://");
+    }
     let uri: hyper::Uri = match text.parse() {
         Ok(uri) => uri,
         Err(error) => return bad(&error.to_string()),
     };
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return bad("it must start with http:// or https://");
-    }
     let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
         return bad("it names no host");
     };

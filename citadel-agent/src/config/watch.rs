@@ -20,6 +20,8 @@ pub const POLL_PERIOD: Duration = Duration::from_secs(2);
 pub enum Trigger {
     /// SIGHUP.
     Signal,
+    /// An order from the command line.
+    Order,
     /// The file is another than the one last reported, and has stayed so for one period.
     FileChanged,
 }
@@ -54,6 +56,14 @@ impl Watch {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let file = path.map(Watched::new);
         Ok(Self { hangup: signal(SignalKind::hangup())?, poll, file })
+    }
+
+    /// The file is about to be loaded because somebody ordered it.
+    pub fn ordered(&mut self) -> Trigger {
+        if let Some(file) = &mut self.file {
+            file.seen();
+        }
+        Trigger::Order
     }
 
     /// Waits for the next reason. Safe to cancel and call again: nothing is lost.

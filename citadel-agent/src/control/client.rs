@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, LONGEST_LINE, Order, PATIENCE};
+use super::{Answer, LONGEST_ANSWER, Order};
 
 /// Why an order did not get through.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +42,11 @@ pub fn send(path: &Path, order: &Order) -> Result<String, ControlError> {
 }
 
 fn exchange(stream: &mut UnixStream, order: &Order) -> io::Result<Answer> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(order.patience()))?;
     let mut line = serde_json::to_vec(order)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = String::new();
-    BufReader::new(stream).take(LONGEST_LINE as u64).read_line(&mut answer)?;
+    BufReader::new(stream).take(LONGEST_ANSWER as u64).read_line(&mut answer)?;
     Ok(serde_json::from_str(&answer)?)
 }

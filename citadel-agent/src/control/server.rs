@@ -14,7 +14,7 @@ use tokio::task::{self, JoinHandle};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Answer, LONGEST_LINE, Order, Orders};
+use super::{Answer, LONGEST_ORDER, Order, Orders};
 
 /// How long a client may take to say what it wants.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -108,13 +108,13 @@ async fn answer(mut stream: UnixStream, orders: Arc<dyn Orders>) {
         }
         let (read, mut write) = stream.split();
         let mut line = String::new();
-        let mut limited = BufReader::new(read).take(LONGEST_LINE as u64);
+        let mut limited = BufReader::new(read).take(LONGEST_ORDER as u64);
         timeout(REQUEST_TIME, limited.read_line(&mut line)).await??;
         let answer = match serde_json::from_str::<Order>(&line) {
             Ok(order) => task::spawn_blocking(move || orders.carry_out(&order)).await?,
             Err(error) => Answer::Failed(format!("the agent does not understand this: {error}")),
         };
-        let mut line = serde_json::to_vec(&answer)?;
+        let mut line = serde_json::to_vec(&answer.bounded())?;
         line.push(b'\n');
         write.write_all(&line).await
     }

@@ -1,5 +1,5 @@
 //! How it went: one verdict a family, with reason and remedy. Pure data, served by `/status`, printed by
-//! `citadel-agent check` and exported as `citadel_probe_status`.
+//! `citadel-agent check`, which attaches as well, and exported as `citadel_probe_status`.
 
 use serde::Serialize;
 
@@ -93,15 +93,6 @@ impl FamilyStatus {
             }
         }
         status
-    }
-
-    /// The plan before it is carried out, as `citadel-agent check` prints it.
-    #[must_use]
-    pub fn planned(family: Family, decision: &Decision) -> Self {
-        match decision {
-            Decision::Skip(reason) => Self::skipped(family, reason),
-            _ => Self::ok(family, decision),
-        }
     }
 
     fn of(family: Family, status: Verdict, reason: String, remedy: String) -> Self {

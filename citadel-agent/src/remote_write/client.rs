@@ -12,6 +12,9 @@ pub use crate::outbound::UrlError;
 /// Which protocol the body is.
 const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
 
+/// Most of what a server says about itself: Prometheus' configuration, with thousands of targets.
+const LONGEST_JSON: usize = 4 << 20;
+
 /// A receiver.
 pub struct Client(outbound::Client);
 
@@ -32,6 +35,13 @@ impl Client {
         let reply = self.0.post(&headers, body).await;
         let (written, classic_only) = (written(&reply.headers), classic_only(&reply.headers));
         Answer { status: reply.status, words: reply.words, retry_after: reply.retry_after, written, classic_only }
+    }
+}
+
+impl Client {
+    /// What the same server answers at another path, as JSON; `None` where it does not.
+    pub async fn get_json(&mut self, path: &str) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.0.get(path, LONGEST_JSON).await?).ok()
     }
 }
 

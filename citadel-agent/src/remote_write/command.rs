@@ -79,8 +79,15 @@ pub fn export(
     };
     let name = output.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
     written.map_err(|error| CommandError::Output { name: name.clone(), error })?;
+    let warning = match protocol {
+        Protocol::V1 => "",
+        Protocol::V2 => {
+            "a receiver that knows only 1.0 (Prometheus before 2.54) answers 204 to this and stores nothing; \
+             `citadel-agent check --only remote-write` says what the configured ones take, --protocol 1 writes the other\n"
+        }
+    };
     Ok(format!(
-        "{} series in {} bytes to {name}; to post them:\n  curl --data-binary @FILE -H 'Content-Encoding: snappy' \
+        "{warning}{} series in {} bytes to {name}; to post them:\n  curl --data-binary @FILE -H 'Content-Encoding: snappy' \
          -H 'Content-Type: {}' -H 'X-Prometheus-Remote-Write-Version: {}' URL",
         body.sent.series,
         body.bytes.len(),

@@ -253,7 +253,8 @@ impl Log {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
             let (subscriber, _) =
-                logging::subscriber(tracing::Level::WARN, None, logging::Format::Json, || Log).unwrap();
+                logging::subscriber(tracing::Level::WARN, None, logging::Format::Json, logging::Sink::Other, || Log)
+                    .unwrap();
             tracing::subscriber::set_global_default(subscriber).unwrap();
         });
         LOG.take();

@@ -25,7 +25,7 @@ use std::{env, fs};
 
 use citadel_agent::config::resolved::probing::HealthEndpoints;
 use citadel_agent::config::resolved::{
-    Config, Ebpf, Endpoints, Gpu, Local, Logs, Models, RemoteWrite, Services, Storage,
+    Config, Ebpf, Endpoints, Gpu, Local, LogFormat, Logs, Models, RemoteWrite, Services, Storage,
 };
 use citadel_agent::http::{self, App, CollectError, Content, Dropped, Limits};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
@@ -153,6 +153,7 @@ pub fn config() -> Config {
             metrics_port: 8000,
             health_check_port: 8001,
             log_level: tracing::Level::INFO,
+            log_format: LogFormat::Auto,
             collection_interval: Duration::from_secs(60),
             control_socket: "/run/citadel-agent/control.sock".into(),
             endpoints: Endpoints {

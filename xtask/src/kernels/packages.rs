@@ -96,6 +96,7 @@ pub(crate) fn only(folder: &Path, part: &str) -> Result<PathBuf> {
 /// An apt that knows one release and touches nothing of the machine's own.
 pub(crate) struct Apt {
     options: Vec<String>,
+    sources: PathBuf,
 }
 
 impl Apt {
@@ -122,7 +123,8 @@ impl Apt {
         if sources.is_empty() {
             bail!("apt knows no packages of Debian {own}");
         }
-        fs::write(folder.join("sources/kernels.list"), sources)?;
+        let list = folder.join("sources/kernels.list");
+        fs::write(&list, sources)?;
         let at = |part: &str| folder.join(part).display().to_string();
         let apt = Self {
             options: vec![
@@ -134,6 +136,7 @@ impl Apt {
                 "APT::Sandbox::User=".to_owned(),
                 "Acquire::Languages=none".to_owned(),
             ],
+            sources: list,
         };
         process::run(apt.command("apt-get").args(["--quiet=2", "update"]))?;
         Ok(apt)
@@ -144,6 +147,11 @@ impl Apt {
         let depends = process::output(self.command("apt-cache").args(["depends", package]))?;
         let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         Ok(names.find(|name| name.starts_with(prefix)).map(str::to_owned))
+    }
+
+    /// The list of where that release comes from, as sources.list(5).
+    pub(crate) fn sources(&self) -> &Path {
+        &self.sources
     }
 
     /// `apt-get` or `apt-cache` for that release alone.

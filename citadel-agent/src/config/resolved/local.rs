@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use tracing::Level;
 
-use crate::config::kind::{ABSOLUTE_PATH, INTERVAL, PORT, Scalar, string_like};
+use crate::config::kind::{ABSOLUTE_PATH, INTERVAL, PORT, Scalar, Words, string_like};
 use crate::config::mistakes::{Mistakes, nearest, quoted};
 use crate::config::section::{Section, part, section};
 use crate::config::tree::Node;
@@ -26,13 +26,33 @@ section! {
         health_check_port: u16 = 8001, PORT;
         /// Level of the agent's own log; libraries stay at `INFO` or quieter. The environment variable `RUST_LOG` overrides it.
         log_level: Level = Level::INFO, LEVEL;
+        /// How log lines are written to stderr. `auto`: text on a terminal and for systemd's journal, which also gets the priority of
+        /// each line; JSON, one object a line, to anything else. Read when the agent starts.
+        log_format: LogFormat = LogFormat::Auto, Words(LogFormat::WORDS);
         /// How often sources that are not read at each scrape are read.
         collection_interval: Duration = Duration::from_secs(60), INTERVAL;
-        /// Unix socket by which `citadel-agent gpu` talks to the running agent; read when the agent starts.
+        /// Unix socket by which `citadel-agent reload` and `gpu` talk to the running agent; read when the agent starts.
         control_socket: PathBuf = "/run/citadel-agent/control.sock".into(), ABSOLUTE_PATH;
         /// Paths of the metrics pages; `/metrics` always carries all.
         endpoints: Endpoints = Endpoints::default(), part::<Endpoints>();
     }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Text for a person or the journal, JSON for anything else.
+    Auto,
+    /// Text.
+    Text,
+    /// JSON, one object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// How it is written.
+    pub const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
 }
 
 section! {

@@ -22,7 +22,7 @@ pub use alerts::Alerts;
 pub use ebpf::{CallForm, Ebpf};
 pub use gpu::{DcgmRelease, Gpu};
 pub use host::{Services, Storage};
-pub use local::{Endpoints, Local};
+pub use local::{Endpoints, Local, LogFormat};
 pub use logs::Logs;
 pub use models::Models;
 pub use remote::Remote;

@@ -12,8 +12,8 @@ use tracing::Level;
 use super::OPERATORS;
 use crate::config::resolved::probing::{self, HealthEndpoints, Own, Scheme};
 use crate::config::resolved::{
-    Access, CallForm, Config, DcgmRelease, Ebpf, Endpoints, Gpu, Local, Logs, Models, Remote, RemoteWrite, Services,
-    Storage,
+    Access, CallForm, Config, DcgmRelease, Ebpf, Endpoints, Gpu, Local, LogFormat, Logs, Models, Remote, RemoteWrite,
+    Services, Storage,
 };
 use crate::config::{parse, print};
 
@@ -68,8 +68,10 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
         .prop_filter("/metrics is taken", |pages| !pages.contains("/metrics"))
         .prop_map(|pages| pages.into_iter().collect::<Vec<_>>())
         .prop_shuffle();
-    (any::<IpAddr>(), prop::sample::select(levels.to_vec()), interval(), path(), pages).prop_map(
-        move |(listen_address, log_level, collection_interval, control_socket, pages)| {
+    let formats = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];
+    let log = (prop::sample::select(levels.to_vec()), prop::sample::select(formats.to_vec()));
+    (any::<IpAddr>(), log, interval(), path(), pages).prop_map(
+        move |(listen_address, (log_level, log_format), collection_interval, control_socket, pages)| {
             let [system, gpu, models, storage, services] = pages.try_into().expect("five pages");
             let endpoints = Endpoints { system, gpu, models, storage, services };
             Local {
@@ -77,6 +79,7 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
                 metrics_port,
                 health_check_port,
                 log_level,
+                log_format,
                 collection_interval,
                 control_socket,
                 endpoints,

@@ -318,8 +318,8 @@ remote_monitoring:
         text,
         &[
             r#"FILE:3:19: remote_monitoring.dev_ops_server: "http://x" is not a host name or an IP address (no scheme, no port)"#,
-            r#"FILE:4:35: remote_monitoring.prometheus.remote_write_url: "192.168.10.36:9090" is not a URL: it must start with http:// or https://"#,
-            r#"FILE:5:29: remote_monitoring.grafana.dashboard_url: "ftp://x/" is not a URL: it must start with http:// or https://"#,
+            r#"FILE:4:35: remote_monitoring.prometheus.remote_write_url: "192.168.10.36:9090" is not a URL: it must begin with http:// or https://"#,
+            r#"FILE:5:29: remote_monitoring.grafana.dashboard_url: "ftp://x/" is not a URL: it must begin with http:// or https://"#,
             r#"FILE:7:24: remote_monitoring.alerting.alert_manager_url: "http://x:70000" is not a URL: its port is not a TCP port (1-65535)"#,
             r#"FILE:8:18: remote_monitoring.alerting.webhook_url: is not a URL: a user name or password in it would end up in logs"#,
         ],
@@ -332,7 +332,9 @@ remote_monitoring:
         ("http://x:/", "its port is not a TCP port (1-65535)"),
         ("http://x/#top", "it holds a '#'"),
         ("not://u:p@x/", "a user name or password in it would end up in logs"),
-        ("/write", "it must start with http:// or https://"),
+        ("10.0.0.1:9090/api/v1/write", "it must begin with http:// or https://"),
+        ("prometheus/api/v1/write", "it must begin with http:// or https://"),
+        ("/write", "it must begin with http:// or https://"),
     ] {
         let text = format!("remote_monitoring: {{ prometheus: {{ remote_write_url: '{url}' }} }}");
         let errors = parse("FILE", &text).expect_err(url).to_string();

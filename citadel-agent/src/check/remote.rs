@@ -1,0 +1,263 @@
+//! The servers that samples and alerts go to. Each gets an empty request, which changes nothing there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::facts::Facts;
+use super::{Found, Severity, error, ok, warning};
+use crate::alerts;
+use crate::config::resolved::remote_write::{self as resolved, Destination};
+use crate::outbound::Reply;
+use crate::remote_write::client::Client;
+use crate::remote_write::encode::Protocol;
+use crate::remote_write::sender::Answer;
+
+/// How long an answer may take here.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An empty message of either protocol, which is no bytes at all, in snappy's block format: its length, zero.
+const NOTHING: Bytes = Bytes::from_static(&[0]);
+
+fn wait<T>(future: impl Future<Output = T>) -> Result<T, Found> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => Ok(runtime.block_on(future)),
+        Err(cause) => Err(error(format!("cannot ask anybody: {cause}"), "see the error")),
+    }
+}
+
+/// Each destination of remote write.
+pub(super) fn remote_write(facts: &Facts<'_>) -> Vec<Found> {
+    let destinations = facts.config.destinations();
+    if destinations.is_empty() {
+        return vec![ok("no destination is configured: nothing is sent")];
+    }
+    destinations.into_iter().flat_map(|(name, destination)| destination_found(&name, destination)).collect()
+}
+
+fn destination_found(name: &str, mut destination: Destination) -> Vec<Found> {
+    destination.timeout = destination.timeout.min(PATIENCE);
+    let url = destination.url.clone().unwrap_or_default();
+    let mut client = match Client::new(&destination) {
+        Ok(client) => client,
+        Err(cause) => return vec![error(format!("{name}: {cause}"), "correct its URL")],
+    };
+    let wanted = match destination.protocol {
+        resolved::Protocol::Auto => vec![Protocol::V2, Protocol::V1],
+        resolved::Protocol::V1 => vec![Protocol::V1],
+        resolved::Protocol::V2 => vec![Protocol::V2],
+    };
+    let asked = wait(async {
+        let mut answers = Vec::new();
+        for protocol in wanted {
+            let answer = client.post(NOTHING, protocol).await;
+            // Only a receiver that knows 2.0 says how much it has written.
+            let certain = protocol == Protocol::V2 && answer.written.is_some();
+            answers.push((protocol, answer));
+            if certain {
+                break;
+            }
+        }
+        (answers, about(&mut client, &url).await)
+    });
+    let (answers, about) = match asked {
+        Ok(asked) => asked,
+        Err(found) => return vec![found],
+    };
+    let found = answers_found(name, &url, &answers);
+    let takes = found.0 == Severity::Ok;
+    let about = about.filter(|_| takes).map(|about| prometheus_found(name, &about));
+    std::iter::once(found).chain(about).collect()
+}
+
+/// What a Prometheus says about itself.
+struct About {
+    version: String,
+    features: String,
+    config: String,
+}
+
+/// Asked where the URL is Prometheus' own; another receiver that has this path answers nothing of it.
+async fn about(client: &mut Client, url: &str) -> Option<About> {
+    let (base, _) = url.split_once("/api/v1/write")?;
+    let path = base.splitn(4, '/').nth(3).map_or(String::new(), |path| format!("/{path}"));
+    let mut ask = async |what: &str, key: &str| {
+        let answer = client.get_json(&format!("{path}/api/v1/status/{what}")).await?;
+        Some(answer["data"][key].as_str()?.to_owned())
+    };
+    Some(About {
+        version: ask("buildinfo", "version").await?,
+        features: ask("flags", "enable-feature").await?,
+        config: ask("config", "yaml").await?,
+    })
+}
+
+/// What becomes of histograms, and of what is sent late.
+fn prometheus_found(name: &str, About { version, features, config }: &About) -> Found {
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+    let always = (numbers.next(), numbers.next()) >= (Some(3), Some(8));
+    let native = always || features.split(',').any(|feature| feature == "native-histograms");
+    let native = if native { "stores native histograms" } else { "stores classic histograms only" };
+    let window = config.lines().find_map(|line| line.trim().strip_prefix("out_of_order_time_window: "));
+    match window.filter(|window| !window.starts_with('0')) {
+        Some(window) => {
+            ok(format!("{name}: Prometheus {version} {native}, and takes samples that are up to {window} late"))
+        }
+        None => warning(
+            format!(
+                "{name}: Prometheus {version} {native}, and refuses what is an hour late: an outage that is longer leaves a gap"
+            ),
+            "set storage.tsdb.out_of_order_time_window in prometheus.yml, to remote_write.max_age of the agents (7d)",
+        ),
+    }
+}
+
+/// What the answers to an empty request mean, in the order in which they came.
+fn answers_found(name: &str, url: &str, answers: &[(Protocol, Answer)]) -> Found {
+    let success = |answer: &Answer| answer.status.is_some_and(|status| (200..300).contains(&status));
+    for (protocol, answer) in answers {
+        match protocol {
+            Protocol::V2 if success(answer) && answer.written.is_some() => {
+                return ok(format!("{name}: {url} takes remote write 2.0"));
+            }
+            Protocol::V1 if success(answer) => {
+                return ok(format!("{name}: {url} takes remote write 1.0: classic histograms"));
+            }
+            _ => {}
+        }
+    }
+    let last = answers.last().map(|(_, answer)| answer);
+    let words = last.map_or("", |answer| answer.words.as_str());
+    match last.and_then(|answer| answer.status) {
+        None => error(
+            format!("{name}: {url} does not answer: {words}"),
+            "see that it runs and that a firewall lets it through",
+        ),
+        Some(404 | 405) => error(
+            format!("{name}: {url} knows no remote write (status 404)"),
+            "start Prometheus with --web.enable-remote-write-receiver, and write /api/v1/write at the end of the URL",
+        ),
+        Some(status @ (401 | 403)) => error(
+            format!("{name}: {url} does not let the agent in (status {status}): {words}"),
+            "set username and password_file, bearer_token_file or cert_file of the destination",
+        ),
+        Some(status @ 200..300) => error(
+            format!("{name}: {url} answers {status} to remote write 2.0 and stores nothing: it knows 1.0 only"),
+            "set the destination's protocol to auto or 1.0",
+        ),
+        Some(status @ (429 | 500..)) => warning(
+            format!("{name}: {url} answers {status}: {words}"),
+            "it is overloaded or failing; samples are kept and sent later",
+        ),
+        Some(status) => error(format!("{name}: {url} answers {status}: {words}"), "see the receiver's log"),
+    }
+}
+
+/// Each Alertmanager, and what else is told of alerts.
+pub(super) fn alerts(facts: &Facts<'_>) -> Vec<Found> {
+    let remote = facts.config.remote.as_ref().filter(|_| facts.config.alerts.enabled);
+    let Some(remote) = remote else { return vec![ok("no alerts are sent")] };
+    let (replies, notes) = match wait(alerts::command::ask(remote, PATIENCE)) {
+        Ok(asked) => asked,
+        Err(found) => return vec![found],
+    };
+    let mut found: Vec<_> = notes.into_iter().map(|note| warning(note, "write its URL without a path")).collect();
+    found.extend(replies.iter().map(|(url, reply)| peer_found(url, reply)));
+    if replies.is_empty() {
+        found.push(ok("no Alertmanager is configured: no rule is evaluated"));
+    }
+    found
+}
+
+fn peer_found(url: &str, reply: &Reply) -> Found {
+    match reply.status {
+        Some(200..300) => ok(format!("{url} takes alerts")),
+        None => error(
+            format!("{url} does not answer: {}", reply.words),
+            "see that it runs and that a firewall lets it through",
+        ),
+        Some(status @ (401 | 403)) => error(
+            format!("{url} does not let the agent in (status {status})"),
+            "set username and password_file, or bearer_token_file, of remote_monitoring.alerting",
+        ),
+        Some(status) => error(
+            format!("{url} answers {status} to an empty list of alerts: {}", reply.words),
+            "name an Alertmanager of 0.16 or later, or a receiver that takes its JSON",
+        ),
+    }
+}
+
+/// Grafana, to which alerts link.
+pub(super) fn grafana(facts: &Facts<'_>) -> Vec<Found> {
+    let url = facts.config.remote.as_ref().and_then(|remote| remote.grafana_url.as_deref());
+    let Some(url) = url else { return vec![ok("not configured")] };
+    let reached = wait(async {
+        let uri: hyper::Uri = url.parse().ok()?;
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let connect = tokio::net::TcpStream::connect((host, port));
+        tokio::time::timeout(PATIENCE, connect).await.ok()?.ok()
+    });
+    vec![match reached {
+        Ok(Some(_)) => ok(format!("{url} can be reached")),
+        Ok(None) => warning(
+            format!("{url} cannot be reached from here"),
+            "only links in alerts need it; correct dashboard_url if it is wrong",
+        ),
+        Err(found) => found,
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote_write::sender::Written;
+
+    fn answer(status: Option<u16>, written: bool) -> Answer {
+        let written = written.then_some(Written { samples: Some(0), histograms: None });
+        Answer { status, words: "words".to_owned(), retry_after: None, written, classic_only: false }
+    }
+
+    #[test]
+    fn a_prometheus_says_what_becomes_of_histograms_and_late_samples() {
+        let about = |version: &str, features: &str, config: &str| About {
+            version: version.to_owned(),
+            features: features.to_owned(),
+            config: config.to_owned(),
+        };
+        let window = "global: {}\nstorage:\n  tsdb:\n    out_of_order_time_window: 1w\n";
+        let (severity, text, _) = prometheus_found("p", &about("2.53.1", "exemplar-storage,native-histograms", window));
+        assert_eq!(severity, Severity::Ok);
+        assert!(text.contains("stores native") && text.ends_with("up to 1w late"), "{text}");
+        let (severity, text, fix) = prometheus_found("p", &about("3.5.0", "", "global: {}\n"));
+        assert_eq!(severity, Severity::Warning);
+        assert!(text.contains("classic histograms only") && fix.contains("out_of_order_time_window"), "{text}");
+        assert!(prometheus_found("p", &about("3.10.0", "", window)).1.contains("stores native"));
+        assert_eq!(
+            prometheus_found("p", &about("3.8.0", "", "    out_of_order_time_window: 0s\n")).0,
+            Severity::Warning
+        );
+    }
+
+    #[test]
+    fn an_empty_request_tells_which_protocol_a_receiver_takes() {
+        let found = |answers: &[(Protocol, Answer)]| answers_found("prometheus", "http://p/api/v1/write", answers);
+        let two = found(&[(Protocol::V2, answer(Some(204), true))]);
+        assert!(two.0 == Severity::Ok && two.1.ends_with("2.0"), "{two:?}");
+        // An old Prometheus answers 204 to what it does not understand.
+        let one = found(&[(Protocol::V2, answer(Some(204), false)), (Protocol::V1, answer(Some(204), false))]);
+        assert!(one.0 == Severity::Ok && one.1.contains("1.0: classic"), "{one:?}");
+        let nothing = found(&[(Protocol::V2, answer(Some(204), false))]);
+        assert!(nothing.0 == Severity::Error && nothing.1.contains("stores nothing"), "{nothing:?}");
+        let off = found(&[(Protocol::V2, answer(Some(404), false)), (Protocol::V1, answer(Some(404), false))]);
+        assert!(off.0 == Severity::Error && off.2.contains("--web.enable-remote-write-receiver"), "{off:?}");
+        let closed = found(&[(Protocol::V2, answer(None, false)), (Protocol::V1, answer(None, false))]);
+        assert!(closed.0 == Severity::Error && closed.1.contains("does not answer: words"), "{closed:?}");
+        assert_eq!(
+            found(&[(Protocol::V2, answer(Some(503), false)), (Protocol::V1, answer(Some(503), false))]).0,
+            Severity::Warning
+        );
+        assert_eq!(found(&[(Protocol::V1, answer(Some(401), false))]).0, Severity::Error);
+    }
+}
