@@ -39,7 +39,8 @@ pub async fn ask(remote: &Remote, timeout: Duration) -> (Vec<(String, Reply)>, V
         let reply = match Client::new(&peer.url, &remote.alerting_access, timeout) {
             Ok(mut client) => client.post(&HEADERS, "[]").await,
             Err(error) => {
-                Reply { status: None, words: error.to_string(), retry_after: None, headers: HeaderMap::new() }
+                let words = error.to_string();
+                Reply { status: None, words, retry_after: None, headers: HeaderMap::new(), body: Vec::new() }
             }
         };
         replies.push((peer.url, reply));
