@@ -52,11 +52,6 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The Debian package of this machine's architecture, of the agent that is built already.
-pub(crate) fn package(workspace: &Workspace) -> Result<PathBuf> {
-    Ok(make(workspace, Arch::native()?, &Release::of(workspace)?, true)?.package)
-}
-
 /// Where packages are put.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root.join("target/dist")

@@ -20,7 +20,6 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::bench;
 use crate::build;
-use crate::dist;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
@@ -123,13 +122,11 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("only x86-64 kernels are emulated so far");
     }
-    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
-    // The machine of systemd installs the package.
-    let purposes: &[Purpose] = if wanted(SYSTEMD) { &[Purpose::Kernels, Purpose::Dist] } else { &[Purpose::Kernels] };
-    setup::ensure(workspace, purposes)?;
+    setup::ensure(workspace, &[Purpose::Kernels])?;
     // As it is shipped, and as `cargo xtask test` has built it: how soon it tells of a unit is measured.
     let agent = build::agent(workspace, true)?;
     let folder = folder(workspace);
+    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     let mut failed = Vec::new();
     for kernel in KERNELS.iter().filter(|kernel| wanted(kernel.version)) {
         let console = folder.join(kernel.version).join("console.log");
@@ -138,7 +135,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(SYSTEMD) {
         let console = folder.join(SYSTEMD).join("console.log");
-        let image = || systemd::image::build(&folder.join(SYSTEMD), &dist::package(workspace)?);
+        let image = || systemd::image::build(&folder.join(SYSTEMD), workspace, &agent);
         let verdict = boot(workspace, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
         report(SYSTEMD, &console, args.console, verdict, &mut failed);
     }

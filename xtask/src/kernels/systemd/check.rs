@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::guest::{HEALTH, METRICS, READY_WITHIN};
 use super::server::{TOUCH, WEIGHTS, ask};
-use super::{lifecycle, units};
+use super::units;
 use crate::process;
 use crate::scrape::{self, Page};
 
@@ -45,8 +45,6 @@ pub(crate) fn run() -> Result<String> {
 }
 
 fn everything() -> Result<String> {
-    let fresh = lifecycle::Fresh::look()?;
-    let installed = lifecycle::installs().context("installing the package")?;
     let agent = the_shipped_unit_measures().context("the shipped unit")?;
     units_give_names().context("names")?;
     let tree = the_whole_unit_counts().context("CPU time and memory of a unit")?;
@@ -54,12 +52,7 @@ fn everything() -> Result<String> {
     a_unit_comes_and_goes().context("a new unit")?;
     a_socket_waits_for_its_service().context("socket activation")?;
     let changes = units::changes_are_told().context("changes of units")?;
-    lifecycle::reloads().context("reload")?;
-    let killed = lifecycle::comes_back().context("kill -9")?;
-    lifecycle::hangs().context("a hanging agent")?;
-    lifecycle::a_mistake_is_not_tried_again().context("a mistaken configuration at a start")?;
-    let purged = lifecycle::goes(&fresh).context("removing the package")?;
-    Ok(format!("{installed}; {agent}; {tree}; {changes}; {killed}; {purged}"))
+    Ok(format!("{agent}; {tree}; {changes}"))
 }
 
 /// The agent runs with what its unit gives it, and nothing more, and its programs are attached.

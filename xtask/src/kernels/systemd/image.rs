@@ -1,4 +1,4 @@
-//! The file system: systemd from Debian, this program as models and as what compares, the agent's package.
+//! The file system: systemd from Debian, this program as models and as what compares, the agent with its shipped unit.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -14,21 +14,10 @@ use super::super::packages;
 use super::check::{LATE, LAZY, PHI3, YI};
 use super::units::{HARDY, RESTART_AFTER};
 use crate::process;
+use crate::workspace::Workspace;
 
 /// What comes from Debian, with all that it depends on.
-const PACKAGES: [&str; 10] = [
-    "systemd",
-    "dbus",
-    // What installs the agent's package, and what its scripts run.
-    "dpkg",
-    "init-system-helpers",
-    "tar",
-    "dash",
-    "coreutils",
-    "sed",
-    "libc-bin",
-    "passwd",
-];
+const PACKAGES: [&str; 2] = ["systemd", "dbus"];
 
 /// Where Debian's packages expect links (`usrmerge`).
 const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -45,14 +34,21 @@ const MASKED: [&str; 4] = [
     "systemd-hwdb-update.service",
 ];
 
-/// Where the package is in the machine.
-pub(super) const PACKAGE: &str = "/citadel-agent.deb";
+/// The agent's own unit names no configuration: this is where it looks.
+const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
 
-/// dpkg's database, of nothing installed: what the package depends on is there, though dpkg does not know.
-const DATABASE: [&str; 5] = ["status", "available", "diversions", "statoverride", "lock"];
+/// What is shipped for systemd, and where it belongs. `systemd-sysusers` makes the users as the machine starts, the bus's as well.
+const SHIPPED: [(&str, &str); 2] = [
+    ("citadel-agent.service", "/etc/systemd/system/citadel-agent.service"),
+    ("sysusers.conf", "/usr/lib/sysusers.d/citadel-agent.conf"),
+];
+
+/// No model is configured, so that units give the names.
+const CONFIG_TEXT: &str =
+    "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
 
 /// Builds the image under `folder`.
-pub(in super::super) fn build(folder: &Path, package: &Path) -> Result<PathBuf> {
+pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path) -> Result<PathBuf> {
     // Another list makes another folder.
     let base = folder.join(PACKAGES.join("+"));
     if !base.is_dir() {
@@ -64,9 +60,10 @@ pub(in super::super) fn build(folder: &Path, package: &Path) -> Result<PathBuf> 
 
     let own = env::current_exe().context("where am I?")?;
     let mut libraries = BTreeSet::new();
-    process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(GUEST))?).arg(&own))?;
-    libraries.extend(linked(&own)?);
-    fs::copy(package, within(&root, Path::new(PACKAGE))?).with_context(|| format!("copying {}", package.display()))?;
+    for (program, place) in [(agent, "/usr/bin/citadel-agent"), (&own, GUEST)] {
+        process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(place))?).arg(program))?;
+        libraries.extend(linked(program)?);
+    }
     for library in libraries {
         let place = within(&root, &library)?;
         if !place.exists() {
@@ -77,14 +74,10 @@ pub(in super::super) fn build(folder: &Path, package: &Path) -> Result<PathBuf> 
     write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")?;
     write("/etc/group", "root:x:0:\ntty:x:5:\nutmp:x:43:\nsystemd-journal:x:999:\nnogroup:x:65534:\n")?;
     write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")?;
-    for file in DATABASE {
-        write(&format!("/var/lib/dpkg/{file}"), "")?;
-    }
-    for empty in ["info", "updates", "triggers", "alternatives", "parts"] {
-        fs::create_dir_all(root.join("var/lib/dpkg").join(empty))?;
-    }
-    if !root.join("usr/bin/sh").exists() {
-        symlink("dash", root.join("usr/bin/sh"))?;
+    write(CONFIG, CONFIG_TEXT)?;
+    for (shipped, place) in SHIPPED {
+        fs::copy(workspace.root.join("systemd").join(shipped), within(&root, Path::new(place))?)
+            .with_context(|| format!("copying {shipped}"))?;
     }
     for (name, text) in units() {
         write(&format!("/etc/systemd/system/{name}"), &text)?;
@@ -129,7 +122,7 @@ fn units() -> Vec<(String, String)> {
     units.push((
         "guest.service".to_owned(),
         format!(
-            "[Service]\nExecStart={GUEST} guest check\nStandardOutput=tty\n\
+            "[Unit]\nAfter=citadel-agent.service\n\n[Service]\nExecStart={GUEST} guest check\nStandardOutput=tty\n\
              StandardError=tty\n"
         ),
     ));
@@ -137,7 +130,7 @@ fn units() -> Vec<(String, String)> {
     units.push((
         "guest.target".to_owned(),
         format!(
-            "[Unit]\nRequires=basic.target\nWants=guest.service citadel-{lazy}.socket {}\nAfter=basic.target\n",
+            "[Unit]\nRequires=basic.target\nWants=citadel-agent.service guest.service citadel-{lazy}.socket {}\nAfter=basic.target\n",
             wanted.join(" ")
         ),
     ));

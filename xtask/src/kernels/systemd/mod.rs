@@ -1,8 +1,7 @@
-//! A machine whose first process is systemd: the agent is installed from its package, models as `citadel-NAME.service`.
+//! A machine whose first process is systemd: the agent runs as its shipped unit, models as `citadel-NAME.service`.
 
 pub(super) mod check;
 pub(super) mod image;
 pub(super) mod init;
-mod lifecycle;
 pub(super) mod server;
 mod units;
