@@ -43,7 +43,7 @@ struct Series {
 pub type Given<'a> = (&'static Desc, &'a [&'a str], Vec<Option<u32>>);
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 17] = [
+const LABELS: [(&str, &[&str]); 18] = [
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),
@@ -61,10 +61,14 @@ const LABELS: [(&str, &[&str]); 17] = [
     ("fstype", &["ext4"]),
     ("location", &[""]),
     ("result", &["failed"]),
+    ("event", &["cuda_out_of_memory", "nccl_timeout", "engine_dead", "oom_kill", "xid"]),
 ];
 
+/// Models of metrics that are also the host's.
+const MODEL_OR_HOST: &[&str] = &["alpha", ""];
+
 /// Series of one metric, at most.
-const MOST: usize = 8;
+const MOST: usize = 10;
 
 impl World {
     /// These series, of an agent that started at `started`.
@@ -190,7 +194,12 @@ fn notation(values: &[Option<String>]) -> String {
 fn label_sets(desc: &Desc) -> Vec<LabelValues> {
     let mut sets: Vec<LabelValues> = vec![vec![]];
     for label in desc.labels {
-        let values = LABELS.iter().find(|(name, _)| name == label).map_or(&["x"][..], |(_, values)| values);
+        let of_host = *label == "model" && desc.labels.contains(&"event");
+        let values = match LABELS.iter().find(|(name, _)| name == label) {
+            Some(_) if of_host => MODEL_OR_HOST,
+            Some((_, values)) => values,
+            None => &["x"],
+        };
         let with = |set: &LabelValues, value: &&str| [set.as_slice(), &[(*value).into()]].concat();
         sets = sets.iter().flat_map(|set| values.iter().map(move |value| with(set, value))).collect();
     }
