@@ -226,7 +226,7 @@ impl Report<'_> {
                     text,
                     ", {:.0} ns a request in the kernel (with the time that counting it takes)",
                     in_kernel / requests * 1e9
-                )
+                );
             }
             false => text.push('\n'),
         }
@@ -364,7 +364,7 @@ mod tests {
         assert!(verdict(|examined| examined.models.clear()).ends_with("nobody listens on port 11403"));
         assert!(verdict(|examined| examined.page.families.clear()).contains("no request came"));
         let foreign = verdict(|examined| {
-            examined.page.families.retain(|family| std::ptr::eq(family.desc, &raw const CONNECTIONS))
+            examined.page.families.retain(|family| std::ptr::eq(family.desc, &raw const CONNECTIONS));
         });
         assert!(foreign.contains("5 connections, and none brought a request of HTTP/1.x"), "{foreign}");
         let blind = verdict(|examined| examined.families[0] = FamilyStatus::skipped(Family::Net, &Reason::NoCgroup2));

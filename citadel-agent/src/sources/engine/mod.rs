@@ -1,6 +1,6 @@
 //! What the models' engines report of themselves, under one name for all engines.
 //!
-//! The health probes fetch the pages, a GET an interval; [`page`] reads them by the [`table`], [`ollama`] the answer of the one
+//! The health probes fetch the pages, a GET an interval; [`page`] reads them by the `table`, `ollama` the answer of the one
 //! engine that has none.
 
 pub mod ollama;
