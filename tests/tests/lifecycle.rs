@@ -354,10 +354,13 @@ fn the_check_tries_each_program() {
     assert!(matches!(status.code(), Some(0 | 3)), "{status}\n{text}");
 
     // What `run` would fail on.
-    std::fs::write(&config, "ebpf: { cgroup: /sys/fs/cgroup/absent }\n").expect("a configuration");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("read the mounts");
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).expect("cgroup v2 is mounted");
+    let absent = format!("{}/absent", mount.split(' ').nth(1).expect("where"));
+    std::fs::write(&config, format!("ebpf: {{ cgroup: {absent} }}\n")).expect("a configuration");
     let (status, text) = run(&["check", "--only", "cgroup,probes", "--config", config.to_str().expect("UTF-8")]);
     assert_eq!(status.code(), Some(1), "{text}");
-    assert!(text.contains("error   cgroup: /sys/fs/cgroup/absent: "), "{text}");
+    assert!(text.contains(&format!("error   cgroup: {absent}: ")), "{text}");
     assert!(text.contains("error   probes: net fails: cannot open the cgroup"), "{text}");
 }
 
