@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// `MemoryMax=` of the shipped unit.
 pub const MEMORY_MAX: u64 = 128 << 20;
@@ -57,7 +60,9 @@ impl MemoryLimit {
     }
 
     fn in_folder(parent: &Path, events: &'static str) -> Result<Self, String> {
-        let folder = parent.join(format!("citadel-agent-tests-{}", std::process::id()));
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("citadel-agent-tests-{}-{number}", std::process::id()));
         fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         Ok(Self { folder, events })
     }
@@ -82,8 +87,13 @@ impl MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        // Not while a process of a failed test is in it.
-        _ = fs::remove_dir(&self.folder);
+        // Not while a process is in it: children of the agent end a moment after it, and one of a failed test may stay.
+        for _ in 0..50 {
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
