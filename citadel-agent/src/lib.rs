@@ -27,3 +27,4 @@ pub mod slot;
 pub mod sources;
 pub mod state_file;
 pub mod test_mode;
+mod threads;

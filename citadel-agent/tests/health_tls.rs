@@ -12,19 +12,14 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
 use citadel_agent::config::resolved::probing::{Access, Own, Scheme};
-use citadel_agent::discovery::inventory::Inventory;
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
-use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
-use citadel_agent::sources::apart::Readers;
 use citadel_agent::sources::health::Probes;
-use citadel_agent::sources::{self, Health, Memory, Origin};
+use citadel_agent::sources::{self, Health, Origin};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use support::origin::{Nothing, text};
 use support::text::parse;
 
 /// A server with TLS, and with the certificate `pem`.
@@ -94,24 +89,10 @@ async fn up(server: &Server, access: Access) -> Option<f64> {
     let probes = server.probes(access);
     let begin = Instant::now();
     loop {
-        let mut origin = Origin {
-            config: &Config::default(),
-            roots: &Roots::default(),
-            inventory: &Inventory::default(),
-            discovered: &Discovered::default(),
-            families: &mut Families::default(),
-            alerts: &citadel_agent::slot::Slot::default(),
-            http_dropped: &citadel_agent::http::Dropped::default(),
-            logs: &citadel_agent::slot::Slot::default(),
-            remote_write: &citadel_agent::slot::Slot::default(),
-            gpu: None,
-            readers: &Readers::default(),
-            services: None,
-            probes: Some(&probes),
-            memory: &mut Memory::default(),
-        };
+        let mut nothing = Nothing::default();
+        let mut origin = Origin { probes: Some(&probes), ..nothing.origin() };
         let page = sources::collect(Some(Section::Models), &mut origin, &mut Health::default());
-        let page = parse(&String::from_utf8(encode(page, Format::Text).unwrap()).unwrap());
+        let page = parse(&text(page, Format::Text));
         let (model, port) = (format!("port-{}", server.port), server.port.to_string());
         let up = page.value("citadel_model_up", &[("model", model.as_str()), ("port", port.as_str())]);
         let asked = page.samples.keys().filter(|(name, _)| name == "citadel_model_probe_success").count();

@@ -11,14 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::{self, Desc, Kind, Section, omitted::is_omitted};
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
 use citadel_agent::sources::{self, Health, Memory, Origin, apart};
 use support::client;
+use support::origin::{Nothing, text};
 use support::text::{Labels, Parsed, parse};
 
 /// What node_exporter is told so that it looks at what the agent looks at: Debian's defaults leave out the loopback device, and
@@ -144,24 +142,16 @@ impl Agent {
         self.runtime.block_on(async {
             self.readers.refresh(None, &self.context, Duration::from_secs(30)).await;
         });
+        let mut nothing = Nothing::default();
         let mut origin = Origin {
             config: &self.context.config,
             roots: &self.context.roots,
-            inventory: &citadel_agent::discovery::inventory::Inventory::default(),
-            discovered: &Discovered::default(),
-            families: &mut Families::default(),
-            alerts: &citadel_agent::slot::Slot::default(),
-            http_dropped: &citadel_agent::http::Dropped::default(),
-            logs: &citadel_agent::slot::Slot::default(),
-            remote_write: &citadel_agent::slot::Slot::default(),
-            gpu: None,
-            services: None,
-            probes: None,
             readers: &self.readers,
             memory: &mut self.memory,
+            ..nothing.origin()
         };
         let page = sources::collect(None, &mut origin, &mut self.health);
-        parse(&String::from_utf8(encode(page, Format::Text).unwrap()).unwrap())
+        parse(&text(page, Format::Text))
     }
 }
 

@@ -5,21 +5,17 @@ mod support;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::Page;
 use citadel_agent::metrics::foreign::{self, Families, ForeignError, Limits, Reason};
 use citadel_agent::metrics::format::Format;
 use proptest::prelude::*;
+use support::origin::text;
 use support::text::parse;
 
 const LIMITS: Limits = Limits { samples: 5, labels: 2, text: 20, memory: 1 << 20 };
 
 /// Those of the agent.
 const USUAL: Limits = Limits { samples: 10_000, labels: 64, text: 4096, memory: 4 << 20 };
-
-fn text(page: Page, format: Format) -> String {
-    String::from_utf8(encode(page, format).unwrap()).unwrap()
-}
 
 /// The page on which the families of these servers are, each with its port.
 fn together(servers: &[&str]) -> Page {

@@ -10,16 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use citadel_agent::config::Config;
-use citadel_agent::discovery::inventory::Inventory;
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
-use citadel_agent::host::Roots;
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
-use citadel_agent::sources::apart::Readers;
 use citadel_agent::sources::services::Services;
-use citadel_agent::sources::{self, Health, Memory, Origin};
+use citadel_agent::sources::{self, Health, Origin};
+use support::origin::{Nothing, text};
 use support::text::{Parsed, parse};
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath};
@@ -210,28 +204,14 @@ impl Systemd {
 
 /// The page of the services.
 fn page(services: &Services) -> Parsed {
-    let mut origin = Origin {
-        config: &Config::default(),
-        roots: &Roots::default(),
-        inventory: &Inventory::default(),
-        discovered: &Discovered::default(),
-        families: &mut Families::default(),
-        alerts: &citadel_agent::slot::Slot::default(),
-        http_dropped: &citadel_agent::http::Dropped::default(),
-        logs: &citadel_agent::slot::Slot::default(),
-        remote_write: &citadel_agent::slot::Slot::default(),
-        gpu: None,
-        readers: &Readers::default(),
-        services: Some(services),
-        probes: None,
-        memory: &mut Memory::default(),
-    };
+    let mut nothing = Nothing::default();
+    let mut origin = Origin { services: Some(services), ..nothing.origin() };
     let page = sources::collect(
         Some(citadel_agent::metrics::catalogue::Section::Services),
         &mut origin,
         &mut Health::default(),
     );
-    parse(&String::from_utf8(encode(page, Format::Text).unwrap()).unwrap())
+    parse(&text(page, Format::Text))
 }
 
 fn success(page: &Parsed) -> Option<f64> {

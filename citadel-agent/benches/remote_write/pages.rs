@@ -1,4 +1,4 @@
-//! What is sent, and a target that serves the same to those who scrape.
+//! The pages that the agent sends, and a target that serves the same pages to scrapers.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

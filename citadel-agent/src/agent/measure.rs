@@ -1,4 +1,4 @@
-//! An agent for a while, or for one reading, that serves and sends nothing.
+//! An agent that measures for a limited time, or reads everything once, and neither serves nor sends anything.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use aya::sys::{Stats, enable_stats};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::state::Agent;
-use super::{GRACE, TICK};
+use super::{GRACE, TICK, runtime};
 use crate::config::Config;
 use crate::discovery::inventory::Model;
 use crate::ebpf::status::FamilyStatus;
@@ -63,10 +63,6 @@ pub struct Measured {
 
 /// How long NVML and systemd, which are asked on threads of their own, have for their first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
-}
 
 /// Attaches the kernel programs, reads every source once, and takes the programs back. Nothing is sent or served.
 ///

@@ -40,9 +40,12 @@ const TICK: Duration = Duration::from_secs(2);
 /// # Errors
 /// The agent cannot start: a port is taken, or the operating system refuses what it needs.
 pub fn run(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
-    // One thread for everything that waits for sockets and signals; what may hang has threads of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(serve(config, path, log))
+    runtime()?.block_on(serve(config, path, log))
+}
+
+/// One thread for everything that waits for sockets and signals; what may hang has threads of its own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
 }
 
 async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use super::figures::PeerNumbers;
 use super::notification::{HEADERS, Notification, body};
 use super::outbox::{Batch, Outbox};
 use super::peers::Peer;
+use crate::outbound::backoff::{FIRST_WAIT, LONGEST_RETRY_AFTER, LONGEST_WAIT};
 use crate::outbound::{Client, Reply};
 
 /// Most alerts that wait for one peer: more than a host has, and some megabytes.
@@ -18,13 +19,6 @@ const CAPACITY: usize = 4096;
 
 /// How long a request may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pauses after failures: from the first to the last, each twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(30);
-
-/// What a peer asks for is honoured up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// A peer, what waits for it and what became of the rest.
 #[derive(Debug)]
@@ -145,8 +139,8 @@ enum Settled {
 
 /// How long to wait after the failure with this number, from 0.
 fn pause(failures: u32, asked: Option<Duration>) -> Duration {
-    let own = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures)).min(LAST_PAUSE);
-    asked.map_or(own, |asked| asked.clamp(FIRST_PAUSE, LONGEST_PAUSE))
+    let own = FIRST_WAIT.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST_WAIT);
+    asked.map_or(own, |asked| asked.clamp(FIRST_WAIT, LONGEST_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -194,11 +188,11 @@ mod tests {
     fn pauses_grow_to_half_a_minute_and_heed_the_peer() {
         let seconds = Duration::from_secs;
         let own: Vec<_> = (0..9).map(|failures| pause(failures, None)).collect();
-        assert_eq!(own[..3], [FIRST_PAUSE, seconds(1), seconds(2)]);
-        assert_eq!(own[7..], [LAST_PAUSE, LAST_PAUSE]);
-        assert_eq!(pause(u32::MAX, None), LAST_PAUSE);
+        assert_eq!(own[..3], [FIRST_WAIT, seconds(1), seconds(2)]);
+        assert_eq!(own[7..], [LONGEST_WAIT, LONGEST_WAIT]);
+        assert_eq!(pause(u32::MAX, None), LONGEST_WAIT);
         assert_eq!(pause(0, Some(seconds(120))), seconds(120));
-        assert_eq!(pause(0, Some(seconds(86_400))), LONGEST_PAUSE);
-        assert_eq!(pause(0, Some(Duration::ZERO)), FIRST_PAUSE);
+        assert_eq!(pause(0, Some(seconds(86_400))), LONGEST_RETRY_AFTER);
+        assert_eq!(pause(0, Some(Duration::ZERO)), FIRST_WAIT);
     }
 }

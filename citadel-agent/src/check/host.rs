@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::facts::Facts;
 use super::{Found, error, ok, warning};
-use crate::ebpf::support::{Kernel, Support};
+use crate::ebpf::support::{Capability, Kernel, Support};
 use crate::gpu;
 use crate::host::mountinfo;
 use crate::http::{self, BindError};
@@ -18,9 +18,7 @@ use crate::state_file;
 
 /// A capability of the shipped unit, and what its absence costs.
 struct Needed {
-    name: &'static str,
-    /// Bit in the capability sets (`linux/capability.h`).
-    bit: u32,
+    capability: Capability,
     /// What cannot be measured without it.
     cost: &'static str,
     /// Whether only a host with NVIDIA GPUs misses it.
@@ -28,33 +26,25 @@ struct Needed {
 }
 
 const NEEDED: [Needed; 6] = [
-    Needed { name: "CAP_BPF", bit: 39, cost: "no kernel programs: no latency, no requests, no tokens", gpu: false },
-    Needed { name: "CAP_NET_ADMIN", bit: 12, cost: "no requests, tokens and connections of models", gpu: false },
+    Needed { capability: Capability::Bpf, cost: "no kernel programs: no latency, no requests, no tokens", gpu: false },
+    Needed { capability: Capability::NetAdmin, cost: "no requests, tokens and connections of models", gpu: false },
     Needed {
-        name: "CAP_PERFMON",
-        bit: 38,
+        capability: Capability::Perfmon,
         cost: "no receive queue, run queue, CPU time and system calls of models",
         gpu: false,
     },
     Needed {
-        name: "CAP_SYS_PTRACE",
-        bit: 19,
+        capability: Capability::SysPtrace,
         cost: "no processes of models of other users: no unit, CPU time, memory, system calls and GPU share",
         gpu: false,
     },
     Needed {
-        name: "CAP_DAC_READ_SEARCH",
-        bit: 2,
+        capability: Capability::DacReadSearch,
         cost: "no root-only files of /proc and /sys, no configuration or secrets that only root may read",
         gpu: false,
     },
-    Needed { name: "CAP_SYSLOG", bit: 34, cost: "no Xid errors once NVML is silent", gpu: true },
+    Needed { capability: Capability::Syslog, cost: "no Xid errors once NVML is silent", gpu: true },
 ];
-
-/// `CAP_SYS_ADMIN` (BPF, PERFMON, SYSLOG) on kernels before 5.8, and where a person prefers it.
-const SYS_ADMIN: u32 = 21;
-/// Lifts the limit of locked memory.
-const SYS_RESOURCE: u32 = 24;
 
 /// Kernel, its types, and the memory that its maps may lock.
 pub(super) fn kernel(facts: &Facts<'_>) -> Vec<Found> {
@@ -82,18 +72,15 @@ fn kernel_found(support: &Support, release: &str) -> Found {
 /// Before 5.11 maps count against RLIMIT_MEMLOCK.
 fn memory_lock(support: &Support, limit: Option<u64>) -> Option<Found> {
     let charged = support.kernel.is_some_and(|kernel| kernel < Kernel(5, 11));
-    let limit = limit.filter(|_| charged && !has(support, SYS_RESOURCE))?;
+    let limit = limit.filter(|_| charged && !support.has(Capability::SysResource))?;
     Some(error(
         format!("at most {} KiB may be locked, and maps count against that before Linux 5.11", limit / 1024),
         "set LimitMEMLOCK=infinity in the unit, or run `ulimit -l unlimited` as root",
     ))
 }
 
-fn has(support: &Support, bit: u32) -> bool {
-    support.capabilities.is_none_or(|set| set >> bit & 1 == 1)
-}
-
-/// The capabilities of this process: those of whoever runs the check, which the shipped unit has without being root.
+/// The capabilities of this process, which are those of the user who runs the check. The shipped unit has all that are needed,
+/// without being root.
 pub(super) fn capabilities(facts: &Facts<'_>) -> Vec<Found> {
     let gpus = facts.config.gpu.enabled && !gpu::pci::read_gpus(&facts.roots.sys).is_empty();
     capabilities_found(facts.support(), gpus)
@@ -103,11 +90,16 @@ fn capabilities_found(support: &Support, gpus: bool) -> Vec<Found> {
     if support.capabilities.is_none() {
         return vec![warning("the capabilities of this process are not known", "mount /proc")];
     }
-    let by_admin = |bit: u32| matches!(bit, 39 | 38 | 34 | 12) && has(support, SYS_ADMIN) && bit != 12;
-    let missing =
-        NEEDED.iter().filter(|needed| (gpus || !needed.gpu) && !has(support, needed.bit) && !by_admin(needed.bit));
+    // On kernels before 5.8, and where a person prefers it, CAP_SYS_ADMIN includes these.
+    let by_admin = |capability: Capability| {
+        support.has(Capability::SysAdmin)
+            && matches!(capability, Capability::Bpf | Capability::Perfmon | Capability::Syslog)
+    };
+    let lacks = |&&Needed { capability, .. }: &&Needed| !support.has(capability) && !by_admin(capability);
+    let missing = NEEDED.iter().filter(|needed| gpus || !needed.gpu).filter(lacks);
     let found: Vec<_> = missing
-        .map(|Needed { name, cost, .. }| {
+        .map(|Needed { capability, cost, .. }| {
+            let name = capability.name();
             error(
                 format!("without {name}: {cost}"),
                 format!("run as root, or give the service AmbientCapabilities={name}, as the shipped unit does"),
@@ -270,12 +262,14 @@ mod tests {
     fn each_capability_that_is_missing_is_an_error_that_names_its_cost() {
         assert_eq!(capabilities_found(&able(), true), [ok("all that the agent needs")]);
         for needed in &NEEDED {
-            let mut support = Support { capabilities: Some(!(1 << needed.bit) & !(1 << SYS_ADMIN)), ..able() };
+            let name = needed.capability.name();
+            let without = 1 << needed.capability.bit() | 1 << Capability::SysAdmin.bit();
+            let mut support = Support { capabilities: Some(!without), ..able() };
             let found = capabilities_found(&support, true);
-            assert_eq!(found.len(), 1, "{}", needed.name);
+            assert_eq!(found.len(), 1, "{name}");
             assert_eq!(found[0].0, Severity::Error);
-            assert!(found[0].1.contains(needed.name) && found[0].1.contains(needed.cost), "{found:?}");
-            assert!(found[0].2.contains(&format!("AmbientCapabilities={}", needed.name)), "{found:?}");
+            assert!(found[0].1.contains(name) && found[0].1.contains(needed.cost), "{found:?}");
+            assert!(found[0].2.contains(&format!("AmbientCapabilities={name}")), "{found:?}");
             // Only GPUs make Xids.
             assert_eq!(capabilities_found(&support, false)[0].0 == Severity::Ok, needed.gpu);
             support.capabilities = Some(0);
@@ -288,7 +282,7 @@ mod tests {
         let unit = include_str!("../../../systemd/citadel-agent.service");
         let line = unit.lines().find(|line| line.starts_with("AmbientCapabilities=")).unwrap();
         let mut given: Vec<_> = line.split_once('=').unwrap().1.split_whitespace().collect();
-        let mut asked: Vec<_> = NEEDED.iter().map(|needed| needed.name).collect();
+        let mut asked: Vec<_> = NEEDED.iter().map(|needed| needed.capability.name()).collect();
         given.sort_unstable();
         asked.sort_unstable();
         assert_eq!(given, asked);
@@ -330,7 +324,10 @@ mod tests {
         let plain = Support { kernel: Some(Kernel(5, 10)), capabilities: Some(0), ..able() };
         assert_eq!(memory_lock(&plain, Some(65536)).unwrap().0, Severity::Error);
         assert_eq!(memory_lock(&plain, None), None, "no limit");
-        assert_eq!(memory_lock(&Support { capabilities: Some(1 << SYS_RESOURCE), ..plain }, Some(65536)), None);
+        assert_eq!(
+            memory_lock(&Support { capabilities: Some(1 << Capability::SysResource.bit()), ..plain }, Some(65536)),
+            None
+        );
         assert_eq!(memory_lock(&able(), Some(65536)), None, "5.11 and later charge the cgroup");
     }
 

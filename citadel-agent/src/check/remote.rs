@@ -154,7 +154,7 @@ fn answers_found(name: &str, url: &str, answers: &[(Protocol, Answer)]) -> Found
     }
 }
 
-/// Each Alertmanager, and what else is told of alerts.
+/// Each Alertmanager, and each other receiver of alerts.
 pub(super) fn alerts(facts: &Facts<'_>) -> Vec<Found> {
     let remote = facts.config.remote.as_ref().filter(|_| facts.config.alerts.enabled);
     let Some(remote) = remote else { return vec![ok("no alerts are sent")] };

@@ -3,7 +3,7 @@
 //! Decided by what the server itself shows, the surest first: names on its metrics page, `owned_by` in `/v1/models`, the
 //! header `Server`, its command line.
 
-/// A program that serves models, as far as the agent knows it.
+/// A program that serves models and that the agent recognises.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Engine {
     /// vLLM.

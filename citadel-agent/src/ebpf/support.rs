@@ -10,7 +10,7 @@ use super::error::chain;
 use crate::host::files::{read_value, read_whole_text};
 use crate::host::{Roots, kernel_types, mountinfo};
 
-/// A capability that a program may need (`capabilities(7)`).
+/// A capability that the agent may need (`capabilities(7)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Capability {
     /// Loading programs and maps, 5.8 on.
@@ -21,14 +21,27 @@ pub enum Capability {
     Perfmon,
     /// All of these, and the only one that older kernels know.
     SysAdmin,
+    /// Processes of other users.
+    SysPtrace,
+    /// Files that only root may read.
+    DacReadSearch,
+    /// The kernel's log.
+    Syslog,
+    /// More locked memory than `RLIMIT_MEMLOCK`.
+    SysResource,
 }
 
 impl Capability {
     /// Bit in the capability sets (`linux/capability.h`).
-    const fn bit(self) -> u32 {
+    #[must_use]
+    pub const fn bit(self) -> u32 {
         match self {
+            Self::DacReadSearch => 2,
             Self::NetAdmin => 12,
+            Self::SysPtrace => 19,
             Self::SysAdmin => 21,
+            Self::SysResource => 24,
+            Self::Syslog => 34,
             Self::Perfmon => 38,
             Self::Bpf => 39,
         }
@@ -42,6 +55,10 @@ impl Capability {
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::Perfmon => "CAP_PERFMON",
             Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
+            Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Syslog => "CAP_SYSLOG",
+            Self::SysResource => "CAP_SYS_RESOURCE",
         }
     }
 }

@@ -286,8 +286,8 @@ pub(super) async fn begin(
             if let Err(error) = crate::state_file::put_aside(path, "damaged") {
                 error!(file = %path.display(), %error, "it cannot be put aside: remove it");
             }
-            let day_ago = crate::collector::wall_ms().max(0).unsigned_abs() * 1000;
-            return Ok(Account::new(Place::Since(day_ago.saturating_sub(24 * 60 * 60 * 1_000_000))));
+            let now_us = crate::collector::wall_ms().max(0).unsigned_abs() * 1000;
+            return Ok(Account::new(Place::Since(now_us.saturating_sub(24 * 60 * 60 * 1_000_000))));
         }
     }
     let last = journal.last().await?;

@@ -13,6 +13,7 @@ use prost::Message as _;
 use super::select::Record;
 use super::wire::{loki, otlp};
 use crate::config::resolved::logs::Format;
+use crate::metrics::protobuf::Timestamp;
 
 /// Header fields of a request.
 type Headers = &'static [(HeaderName, &'static str)];
@@ -140,7 +141,7 @@ fn loki_push(records: &[Record], identity: &Identity) -> loki::Push {
             streams.len() - 1
         });
         let time = record.entry.time_us;
-        let timestamp = loki::Timestamp {
+        let timestamp = Timestamp {
             seconds: i64::try_from(time / 1_000_000).unwrap_or(i64::MAX),
             nanos: (time % 1_000_000) as i32 * 1000,
         };
@@ -250,7 +251,7 @@ mod tests {
         let lines: Vec<_> = push.streams[0].entries.iter().map(|line| line.line.as_str()).collect();
         assert_eq!(lines, ["one", "two"]);
         let first = &push.streams[0].entries[0];
-        assert_eq!(first.timestamp, Some(loki::Timestamp { seconds: 1_700_000_000, nanos: 0 }));
+        assert_eq!(first.timestamp, Some(Timestamp { seconds: 1_700_000_000, nanos: 0 }));
         assert!(
             first
                 .structured_metadata

@@ -29,7 +29,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use regex_lite::Regex;
 use tokio::sync::{oneshot, watch};
@@ -52,16 +52,13 @@ use crate::discovery::unit::Unit;
 use crate::host::{Roots, cgroup};
 use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
-use crate::{remote_write, state_file};
+use crate::{remote_write, state_file, threads};
 
 /// How often the figures are published.
 const PUBLISH: Duration = Duration::from_secs(1);
 
 /// How long to wait for a journal that cannot be read.
 const AGAIN: Duration = Duration::from_secs(30);
-
-/// How long the thread may take to end; a disk that hangs longer is left behind.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// A destination cannot be sent to.
 #[derive(Debug, thiserror::Error)]
@@ -165,11 +162,7 @@ impl Running {
 impl Handle {
     async fn stop(mut self) {
         drop(self.stop.take());
-        let begin = Instant::now();
-        while !self.thread.is_finished() && begin.elapsed() < GRACE {
-            sleep(Duration::from_millis(5)).await;
-        }
-        if !self.thread.is_finished() {
+        if !threads::ends(&self.thread).await {
             warn!("the disk with the logs' cursors hangs: left behind");
         }
     }
@@ -202,7 +195,7 @@ async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: C
     let shared = Rc::new(Shared { counts: RefCell::new(counts), ..Shared::default() });
     tasks.spawn_local(count(config.logs.clone(), known.clone(), Rc::clone(&shared), stopping.clone()));
     let folder = folder(&config);
-    let _lock = match state_file::lock(&folder) {
+    let lock = match state_file::lock(&folder) {
         _ if clients.is_empty() => None,
         Ok(Some(lock)) => Some(lock),
         Ok(None) => {
@@ -215,7 +208,7 @@ async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: C
         }
     };
     let mut published = Vec::new();
-    if _lock.is_some() {
+    if lock.is_some() {
         let (identity, own) = (Rc::new(identity(&config)), own());
         for (name, format, client) in clients {
             let numbers = Rc::new(RefCell::new(DestinationNumbers { destination: name.clone(), ..Default::default() }));

@@ -130,6 +130,8 @@ pub mod otlp {
 pub mod loki {
     use prost::Message;
 
+    use crate::metrics::protobuf::Timestamp;
+
     /// A request.
     #[derive(Clone, PartialEq, Message)]
     pub struct Push {
@@ -161,17 +163,6 @@ pub mod loki {
         /// What is known of it.
         #[prost(message, repeated, tag = "3")]
         pub structured_metadata: Vec<Pair>,
-    }
-
-    /// `google.protobuf.Timestamp`.
-    #[derive(Clone, Copy, PartialEq, Eq, Message)]
-    pub struct Timestamp {
-        /// Since the epoch.
-        #[prost(int64, tag = "1")]
-        pub seconds: i64,
-        /// And nanoseconds.
-        #[prost(int32, tag = "2")]
-        pub nanos: i32,
     }
 
     /// A name and a value.

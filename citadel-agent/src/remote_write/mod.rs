@@ -30,7 +30,7 @@ pub mod wire;
 
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -39,15 +39,12 @@ use tracing::{error, warn};
 use crate::collector::Pages;
 use crate::config::Config;
 use crate::slot::Slot;
-use crate::state_file;
+use crate::{state_file, threads};
 use client::{Client, UrlError};
 pub use collector::Told;
 pub use figures::{Numbers, SILENT};
 use record::Identity;
 use sender::Settings;
-
-/// How long the thread may take to end; a disk that hangs longer is left behind.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// Why samples cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -130,17 +127,11 @@ impl Handle {
     pub async fn stop(mut self) -> Option<Told> {
         drop(self.stop.take());
         let thread = self.thread.take()?;
-        let begin = Instant::now();
-        while !thread.is_finished() && begin.elapsed() < GRACE {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if threads::ends(&thread).await {
+            return thread.join().ok().flatten();
         }
-        match thread.is_finished() {
-            true => thread.join().ok().flatten(),
-            false => {
-                warn!("the disk of the spool hangs: left behind");
-                None
-            }
-        }
+        warn!("the disk of the spool hangs: left behind");
+        None
     }
 }
 

@@ -9,19 +9,16 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::{Inventory, Model};
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
 use citadel_agent::gpu::{Gpu, View};
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
-use citadel_agent::slot::Slot;
 use citadel_agent::sources::{self, Health, Origin};
 use fake_nvml::install::Installed;
 use fake_nvml::scenario::Scenario;
 use tempfile::TempDir;
 
+use crate::support::origin::{Nothing, text};
 use crate::support::text::{Parsed, parse};
 
 /// Longer than anything here should take on a busy machine.
@@ -129,24 +126,16 @@ pub(crate) fn set_pci(folder: &Path, address: &str, status: &str) {
 impl Host {
     /// The text of a section's page now.
     pub(crate) fn page(&self, section: Section) -> String {
+        let mut nothing = Nothing::default();
         let mut origin = Origin {
             config: &self.config,
             roots: &self.roots,
             inventory: &self.inventory,
-            discovered: &Discovered::default(),
-            families: &mut Families::default(),
-            alerts: &Slot::default(),
-            http_dropped: &citadel_agent::http::Dropped::default(),
-            logs: &Slot::default(),
-            remote_write: &Slot::default(),
             gpu: Some(&self.gpu),
-            readers: &sources::apart::Readers::default(),
-            services: None,
-            probes: None,
-            memory: &mut sources::Memory::default(),
+            ..nothing.origin()
         };
         let page = sources::collect(Some(section), &mut origin, &mut Health::default());
-        String::from_utf8(encode(page, Format::Text).unwrap()).unwrap()
+        text(page, Format::Text)
     }
 
     pub(crate) fn parsed(&self, section: Section) -> Parsed {

@@ -16,16 +16,12 @@ use citadel_agent::config::Config;
 use citadel_agent::config::resolved::probing::{Access, HealthEndpoints, Own};
 use citadel_agent::discovery::engine::Engine;
 use citadel_agent::discovery::inventory::{Inventory, Model};
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
-use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::Page;
 use citadel_agent::metrics::format::Format;
-use citadel_agent::sources::apart::Readers;
 use citadel_agent::sources::health::{Announce, Probes};
-use citadel_agent::sources::{self, Health, Memory, Origin};
+use citadel_agent::sources::{self, Health, Origin};
+use support::origin::{Nothing, text};
 use support::text::{Parsed, parse};
 
 /// What a vLLM says of itself, shortened, and some that the agent says as well.
@@ -131,27 +127,9 @@ fn page(probes: &Probes) -> Page {
 }
 
 fn page_with(probes: &Probes, inventory: &Inventory) -> Page {
-    let mut origin = Origin {
-        config: &Config::default(),
-        roots: &Roots::default(),
-        inventory,
-        discovered: &Discovered::default(),
-        families: &mut Families::default(),
-        alerts: &citadel_agent::slot::Slot::default(),
-        http_dropped: &citadel_agent::http::Dropped::default(),
-        logs: &citadel_agent::slot::Slot::default(),
-        remote_write: &citadel_agent::slot::Slot::default(),
-        gpu: None,
-        readers: &Readers::default(),
-        services: None,
-        probes: Some(probes),
-        memory: &mut Memory::default(),
-    };
+    let mut nothing = Nothing::default();
+    let mut origin = Origin { inventory, probes: Some(probes), ..nothing.origin() };
     sources::collect(Some(Section::Models), &mut origin, &mut Health::default())
-}
-
-fn text(page: Page, format: Format) -> String {
-    String::from_utf8(encode(page, format).unwrap()).unwrap()
 }
 
 /// Waits until the page is as wanted.

@@ -18,17 +18,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
-use citadel_agent::discovery::inventory::Inventory;
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
 use citadel_agent::host::Roots;
 use citadel_agent::logging;
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::format::Format;
-use citadel_agent::sources::{self, Health, Memory, Origin, apart};
+use citadel_agent::sources::{self, Health, Origin, apart};
 use proptest::prelude::*;
 use support::assert_golden;
+use support::origin::{self, Nothing};
 use support::text::{Parsed, parse};
 
 const HOSTS: [&str; 3] = ["gpu-host", "vm", "container"];
@@ -107,22 +105,9 @@ impl Host {
     }
 
     fn collect_with(&self, readers: &apart::Readers, health: &mut Health) -> Page {
-        let mut origin = Origin {
-            config: &self.context.config,
-            roots: &self.context.roots,
-            inventory: &Inventory::default(),
-            discovered: &Discovered::default(),
-            families: &mut Families::default(),
-            alerts: &citadel_agent::slot::Slot::default(),
-            http_dropped: &citadel_agent::http::Dropped::default(),
-            logs: &citadel_agent::slot::Slot::default(),
-            remote_write: &citadel_agent::slot::Slot::default(),
-            gpu: None,
-            services: None,
-            probes: None,
-            readers,
-            memory: &mut Memory::default(),
-        };
+        let mut nothing = Nothing::default();
+        let mut origin =
+            Origin { config: &self.context.config, roots: &self.context.roots, readers, ..nothing.origin() };
         sources::collect(None, &mut origin, health)
     }
 }
@@ -147,7 +132,7 @@ fn smartctl(folder: &Path, disks: bool) -> PathBuf {
 
 fn text(mut page: Page) -> String {
     page.families.retain(|family| !RUNNING.iter().any(|prefix| family.desc.name.starts_with(prefix)));
-    String::from_utf8(encode(page, Format::Text).unwrap()).unwrap()
+    origin::text(page, Format::Text)
 }
 
 #[test]

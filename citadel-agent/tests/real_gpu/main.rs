@@ -12,15 +12,12 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::Config;
 use citadel_agent::discovery::inventory::{Inventory, Model};
-use citadel_agent::discovery::watch::Discovered;
-use citadel_agent::ebpf::families::Families;
 use citadel_agent::gpu::{Gpu, View};
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::Section;
-use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
-use citadel_agent::slot::Slot;
 use citadel_agent::sources::{self, Health, Origin};
+use support::origin::{Nothing, text};
 use support::text::{Parsed, parse};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,24 +62,16 @@ impl Host {
     fn parsed(&self) -> Parsed {
         let mut parsed = Parsed::default();
         for section in [Section::Gpu, Section::Models] {
+            let mut nothing = Nothing::default();
             let mut origin = Origin {
                 config: &self.config,
                 roots: &self.roots,
                 inventory: &self.inventory,
-                discovered: &Discovered::default(),
-                families: &mut Families::default(),
-                alerts: &Slot::default(),
-                http_dropped: &citadel_agent::http::Dropped::default(),
-                logs: &Slot::default(),
-                remote_write: &Slot::default(),
                 gpu: Some(&self.gpu),
-                readers: &sources::apart::Readers::default(),
-                services: None,
-                probes: None,
-                memory: &mut sources::Memory::default(),
+                ..nothing.origin()
             };
             let page = sources::collect(Some(section), &mut origin, &mut Health::default());
-            let text = String::from_utf8(encode(page, Format::Text).unwrap()).unwrap();
+            let text = text(page, Format::Text);
             parsed.samples.extend(parse(&text).samples);
         }
         parsed

@@ -130,7 +130,7 @@ fn what_the_agent_accepts_the_schema_accepts() {
         for written in WRITTEN {
             let text = nested(&key.path, written);
             let verdict = schema.accepts(&text);
-            // In a list of rules or a named section, other keys are missing: only what is said of this one counts.
+            // In a list of rules or a named section other keys are missing: only mistakes of this key count.
             let own = key
                 .path
                 .replace("[]", "[0]")

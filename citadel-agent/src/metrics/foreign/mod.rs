@@ -1,6 +1,6 @@
 //! Metrics that are not of the catalogue: the models' own, passed on with two labels more.
 //!
-//! Read from the text format of whoever exposes them, within limits, and written in each of ours by `blocks`. A family that
+//! Parsed from the text that their server exposes, within limits, and written in each of the agent's formats by `blocks`. A family that
 //! goes beyond a limit, or would spoil the whole page, is dropped; the rest of its page is not.
 
 pub(super) mod blocks;

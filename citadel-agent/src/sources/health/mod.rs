@@ -143,8 +143,8 @@ impl Shared {
 }
 
 impl Probes {
-    /// Probes as the configuration says; nothing before [`Probes::set_models`]. `announce` is told of each connection before it is
-    /// made, so that the kernel's programs leave it out.
+    /// Probes as the configuration says; none before [`Probes::set_models`]. `announce` is called before each connection is made, so
+    /// that the kernel's programs leave it out.
     #[must_use]
     pub fn new(models: &Models, announce: Announce) -> Self {
         let (models, ports, tasks) = (models.clone(), BTreeMap::new(), BTreeMap::new());

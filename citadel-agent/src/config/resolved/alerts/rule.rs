@@ -161,7 +161,7 @@ fn rule(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Rule> {
         labels,
         annotations,
     };
-    // All three, so that all that is wrong is said.
+    // All three checks run, so that every mistake is reported at once.
     let by = by?.map(|names| resolve_by(&rule, section, &names, mistakes));
     let alike = by.is_some() || same_labels(&rule, section, mistakes);
     let labels_free = labels_are_free(&rule, section, mistakes);
