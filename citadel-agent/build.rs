@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 fn build() -> Result<(), String> {
     // Asked for when it runs: a target folder that was copied to another checkout holds a build script of the old one.
-    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?;
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?;
     let root = Path::new(&manifest).parent().ok_or("the crate has no parent folder")?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     for path in ["citadel-agent-ebpf/src", "citadel-agent-ebpf/Cargo.toml", "citadel-agent-ebpf/Cargo.lock"] {
