@@ -59,12 +59,13 @@ impl Histogram {
         self.cells[SUM_CELL]
     }
 
-    /// Observations of at most `2^octave` seconds, for the classic bucket `le = 2^octave`.
+    /// Observations of at most `2^(index/8)` seconds, for the classic bucket with that bound.
     ///
-    /// Exact for `-20 <= octave <= 11`, because classic bounds are a subset of the native ones.
+    /// Exact from the zero threshold to the last native bucket's lower bound, because classic bounds are a subset of the
+    /// native ones.
     #[must_use]
-    pub fn cumulative_to_octave(&self, octave: i32) -> u64 {
-        let last = (octave * 8 - FIRST_INDEX + 1).clamp(0, BUCKETS as i32) as usize;
+    pub fn cumulative_to(&self, index: i32) -> u64 {
+        let last = (index - FIRST_INDEX + 1).clamp(0, BUCKETS as i32) as usize;
         self.cells[..=last].iter().sum()
     }
 }
@@ -219,11 +220,11 @@ mod tests {
         for ns in [500, 400_000_000, 1_000_000_000, 1_100_000_000, 2_500_000_000] {
             histogram.observe(ns);
         }
-        assert_eq!(histogram.cumulative_to_octave(-20), 1);
-        assert_eq!(histogram.cumulative_to_octave(-1), 2);
-        assert_eq!(histogram.cumulative_to_octave(0), 3);
-        assert_eq!(histogram.cumulative_to_octave(1), 4);
-        assert_eq!(histogram.cumulative_to_octave(10), 5);
+        assert_eq!(histogram.cumulative_to(-20 * 8), 1);
+        assert_eq!(histogram.cumulative_to(-8), 2);
+        assert_eq!(histogram.cumulative_to(0), 3);
+        assert_eq!(histogram.cumulative_to(8), 4);
+        assert_eq!(histogram.cumulative_to(80), 5);
         assert_eq!(histogram.count(), 5);
         assert_eq!(histogram.sum_ns(), 5_000_000_500);
     }

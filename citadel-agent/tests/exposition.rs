@@ -178,8 +178,8 @@ fn bounds_have_one_spelling_in_every_text_format() {
         let parsed = parse(&text(&page, format));
         let bounds: HashSet<&str> =
             parsed.samples.keys().filter_map(|(_, labels)| Some(labels.get("le")?.as_str())).collect();
-        assert_eq!(bounds.len(), 32);
-        for bound in ["9.5367431640625e-07", "6.103515625e-05", "0.0001220703125", "0.5", "1.0", "1024.0", "+Inf"] {
+        assert_eq!(bounds.len(), 38);
+        for bound in ["6.103515625e-05", "0.000244140625", "0.5", "0.7071067811865476", "1.0", "1024.0", "+Inf"] {
             assert!(bounds.contains(bound), "{bound} in {format:?}: {bounds:?}");
         }
     }
@@ -244,7 +244,7 @@ proptest! {
             let labels = [("model", model.as_str()), ("port", "1")];
             prop_assert_eq!(parsed.value("citadel_model_request_bytes_total", &labels), Some(f64::from(value)));
         }
-        prop_assert_eq!(parsed.samples.len(), models.len() * (1 + 34));
+        prop_assert_eq!(parsed.samples.len(), models.len() * (1 + 40));
     }
 }
 

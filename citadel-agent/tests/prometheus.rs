@@ -38,7 +38,7 @@ fn with_native_histograms_it_reads_protobuf() {
     assert_close(prometheus.value(&format!("histogram_sum({name})")), truth.sum_ns() as f64 / 1e9, 1.000_001);
     // A native bucket is 9 % wide.
     assert_close(prometheus.value(&format!("histogram_quantile(0.5, {name})")), MEDIAN, 1.1);
-    let below_a_second = truth.cumulative_to_octave(0) as f64 / 100.0;
+    let below_a_second = truth.cumulative_to(0) as f64 / 100.0;
     assert_close(prometheus.value(&format!("histogram_fraction(0, 1, {name})")), below_a_second, 1.01);
     assert_eq!(prometheus.value("citadel_model_requests_total{port=\"11401\"}"), 43.0);
 }
@@ -51,13 +51,13 @@ fn without_them_it_reads_open_metrics() {
 
     let truth = histogram(100);
     let name = "citadel_model_request_duration_seconds";
-    for (le, octave) in [("9.5367431640625e-07", -20), ("6.103515625e-05", -14), ("1.0", 0), ("1024.0", 10)] {
+    for (le, index) in [("6.103515625e-05", -112), ("1.0", 0), ("1.4142135623730951", 4), ("1024.0", 80)] {
         let bucket = format!("{name}_bucket{{port=\"11400\",le=\"{le}\"}}");
-        assert_eq!(prometheus.value(&bucket), truth.cumulative_to_octave(octave) as f64, "{le}");
+        assert_eq!(prometheus.value(&bucket), truth.cumulative_to(index) as f64, "{le}");
     }
-    // A classic bucket is an octave wide.
+    // A classic bucket is half an octave wide.
     let median = format!("histogram_quantile(0.5, {name}_bucket{{port=\"11400\"}})");
-    assert_close(prometheus.value(&median), MEDIAN, 2.0);
+    assert_close(prometheus.value(&median), MEDIAN, 1.42);
     assert_eq!(prometheus.value("citadel_model_requests_total{port=\"11401\"}"), 43.0);
     assert_eq!(prometheus.value("process_start_time_seconds"), 1_700_000_000.25);
 }

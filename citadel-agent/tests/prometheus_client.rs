@@ -4,7 +4,7 @@ mod support;
 
 use std::fmt;
 
-use citadel_agent::metrics::catalogue::{Kind, Unit};
+use citadel_agent::metrics::catalogue::{Desc, Kind, Unit};
 use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Family, Page, Value};
 use citadel_agent::metrics::format::Format;
@@ -42,9 +42,9 @@ impl Collector for Reference {
                 let labels: Vec<(&str, &str)> =
                     desc.labels.iter().copied().zip(sample.labels.iter().map(SmolStr::as_str)).collect();
                 if labels.is_empty() {
-                    write_value(&mut metric, counter.is_some(), &sample.value)?;
+                    write_value(&mut metric, desc, &sample.value)?;
                 } else {
-                    write_value(&mut metric.encode_family(&labels)?, counter.is_some(), &sample.value)?;
+                    write_value(&mut metric.encode_family(&labels)?, desc, &sample.value)?;
                 }
             }
         }
@@ -52,7 +52,8 @@ impl Collector for Reference {
     }
 }
 
-fn write_value(metric: &mut MetricEncoder<'_>, counter: bool, value: &Value) -> fmt::Result {
+fn write_value(metric: &mut MetricEncoder<'_>, desc: &Desc, value: &Value) -> fmt::Result {
+    let counter = desc.kind == Kind::Counter && desc.name.ends_with("_total");
     const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, f64>> = None;
     match value {
         Value::Integer(value) if counter => metric.encode_counter(value, NO_EXEMPLAR),
@@ -61,23 +62,25 @@ fn write_value(metric: &mut MetricEncoder<'_>, counter: bool, value: &Value) -> 
         Value::Float(value) => metric.encode_gauge(value),
         Value::Histogram(histogram) => {
             let (sum, count) = (histogram.sum_ns() as f64 / 1e9, histogram.count());
-            metric.encode_histogram::<NoLabelSet>(sum, count, &classic(histogram), None)
+            metric.encode_histogram::<NoLabelSet>(sum, count, &classic(desc, histogram), None)
         }
     }
 }
 
-/// The classic buckets: an octave each, not cumulative.
-fn classic(histogram: &Histogram) -> Vec<(f64, u64)> {
+/// The classic buckets of a metric, not cumulative.
+fn classic(desc: &Desc, histogram: &Histogram) -> Vec<(f64, u64)> {
     let mut below = 0;
-    let mut buckets: Vec<_> = (-20..=10)
-        .map(|octave| {
-            let count = histogram.cumulative_to_octave(octave) - below;
-            below += count;
-            (2f64.powi(octave), count)
-        })
-        .collect();
-    buckets.push((f64::INFINITY, histogram.count() - below));
-    buckets
+    let upto = |bound: f64| match bound.is_finite() {
+        true => histogram.cumulative_to((bound.log2() * 8.0).round() as i32),
+        false => histogram.count(),
+    };
+    let bounds = desc.buckets.expect("a histogram has buckets").bounds();
+    let pairs = bounds.iter().map(|&bound| {
+        let count = upto(bound) - below;
+        below += count;
+        (bound, count)
+    });
+    pairs.collect()
 }
 
 /// The lines of a page, the bounds of buckets in one spelling: Prometheus' own is another than the library's.

@@ -330,8 +330,8 @@ fn a_series_that_ends_is_marked_once_and_a_planned_stop_marks_nothing() {
         sending.stop();
         let stale = stale(&receiver);
         assert!(stale.values().all(|&count| count == 1), "{stale:?}");
-        // A gauge, a native histogram, and 32 buckets, sum and count, of two models.
-        assert_eq!(stale.len(), 2 * (1 + 1 + 34));
+        // A gauge, a native histogram, and 38 buckets, sum and count, of two models.
+        assert_eq!(stale.len(), 2 * (1 + 1 + 40));
         assert!(!stale.keys().any(|series| series.starts_with("process_start_time_seconds")));
     });
 }

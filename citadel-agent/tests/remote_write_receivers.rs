@@ -169,8 +169,8 @@ fn restarts_lose_nothing_and_quantiles_are_right_in_both() {
                 let want = durations[((durations.len() - 1) as f64 * quantile) as usize] as f64 / 1e9;
                 let buckets = selector(&format!("{}_bucket", TIME_TO_FIRST_TOKEN.name));
                 let got = receiver.value(&format!("histogram_quantile({quantile}, {buckets})"));
-                // A classic bucket is an octave wide.
-                assert_within(got, want, 2.0, &format!("{name}: {model}: quantile {quantile}"));
+                // A classic bucket is half an octave wide.
+                assert_within(got, want, 1.42, &format!("{name}: {model}: quantile {quantile}"));
             }
         }
     }

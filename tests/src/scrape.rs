@@ -274,7 +274,9 @@ impl Histogram<'_> {
         let last = buckets.last().unwrap_or_else(|| panic!("{name} has no buckets"));
         assert_eq!(*last, (f64::INFINITY, self.count()), "{name}: the +Inf bucket holds everything");
         for (le, count) in buckets {
-            assert!(le.is_infinite() || le.log2().fract() == 0.0, "{name}: le {le} is no power of two");
+            let halves = le.log2() * 2.0;
+            let is_bound = le.is_infinite() || (halves - halves.round()).abs() < 1e-9;
+            assert!(is_bound, "{name}: le {le} is no power of two, nor half an octave from one");
             let surely = truths.iter().filter(|span| seconds(span.hi + tolerance(span.hi)) <= le).count();
             let at_most =
                 truths.iter().filter(|span| seconds(span.lo.saturating_sub(tolerance(span.lo))) <= le).count();

@@ -1,30 +1,130 @@
 //! A latency distribution as Prometheus wants it: classic buckets and native spans, both out of the same cells.
 
+use std::f64::consts::SQRT_2;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-use citadel_agent_common::hist::{BUCKETS, FIRST_INDEX, Histogram, SUM_CELL, ZERO_THRESHOLD_LOG2};
+use citadel_agent_common::hist::{BUCKETS, FIRST_INDEX, Histogram, SUM_CELL};
 
-/// Log2 of the last finite classic bound in seconds: 1024 s.
-const LAST_OCTAVE: i32 = 10;
+use super::catalogue::Desc;
 
-/// Classic buckets: a bound an octave from the zero threshold to 1024 s, and +Inf.
-pub(crate) const CLASSIC: usize = (LAST_OCTAVE - ZERO_THRESHOLD_LOG2 + 2) as usize;
+/// Which classic buckets a histogram has: where its values can be. Native ones are the same for all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Buckets {
+    /// Requests and parts of them: half octaves from 1 ms to 64 s, within which people set limits.
+    Requests,
+    /// Waits in the kernel, of which most are shorter than a millisecond.
+    Queues,
+    /// Round trips: TCP gives up long before 16 s.
+    RoundTrips,
+    /// Calls, of which a host has many families: an octave each.
+    Calls,
+}
 
-/// Upper bounds of the classic buckets in seconds, inclusive.
-pub(crate) static BOUNDS: LazyLock<[f64; CLASSIC]> = LazyLock::new(|| {
-    let mut bounds = [f64::INFINITY; CLASSIC];
-    for (bound, octave) in bounds.iter_mut().zip(ZERO_THRESHOLD_LOG2..=LAST_OCTAVE) {
-        *bound = 2f64.powi(octave);
+/// Bounds as native indices (eighths of an octave, from 1 s): a range, and how far apart they are in it.
+type Part = (RangeInclusive<i32>, usize);
+
+/// An octave, and half of one.
+const OCTAVE: usize = 8;
+const HALF: usize = 4;
+
+impl Buckets {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 4] = [Self::Requests, Self::Queues, Self::RoundTrips, Self::Calls];
+
+    /// The bounds below +Inf. The comments say them in seconds.
+    const fn parts(self) -> [Part; 3] {
+        match self {
+            // 61 us and 244 us; 0.98 ms to 64 s; 256 s and 1024 s.
+            Self::Requests => [(-112..=-96, 2 * OCTAVE), (-80..=48, HALF), (64..=80, 2 * OCTAVE)],
+            // 0.95 us to 488 us; the rest as above.
+            Self::Queues => [(-160..=-88, OCTAVE), (-80..=48, HALF), (64..=80, 2 * OCTAVE)],
+            // 15 us to 488 us; 0.98 ms to 1 s; 2 s to 8 s.
+            Self::RoundTrips => [(-128..=-88, OCTAVE), (-80..=0, HALF), (8..=24, OCTAVE)],
+            // 0.95 us to 488 us; 0.98 ms to 64 s; 256 s and 1024 s.
+            Self::Calls => [(-160..=-88, OCTAVE), (-80..=48, OCTAVE), (64..=80, 2 * OCTAVE)],
+        }
     }
-    bounds
-});
 
-/// The bounds as label values of `le`.
-///
-/// Prometheus makes the label out of the number when it reads protobuf, with Go's `%g` and `.0` after whole numbers
-/// (also the canonical form of OpenMetrics), but up to version 2 takes it as written from a text page. Only if all
-/// formats say the same, a series stays the same when a Prometheus turns native histograms on or off.
-pub(crate) static LE: LazyLock<[String; CLASSIC]> = LazyLock::new(|| BOUNDS.map(canonical));
+    /// The bounds in words.
+    pub(crate) const fn about(self) -> &'static str {
+        match self {
+            Self::Requests => "61 us, 244 us; half an octave each from 0.98 ms (2^-10 s) to 64 s; 256 s, 1024 s",
+            Self::Queues => {
+                "an octave each from 0.95 us (2^-20 s), half an octave each from 0.98 ms (2^-10 s) to 64 s; 256 s, 1024 s"
+            }
+            Self::RoundTrips => {
+                "an octave each from 15 us (2^-16 s), half an octave each from 0.98 ms (2^-10 s) to 1 s, an octave each to 8 s"
+            }
+            Self::Calls => "an octave each from 0.95 us (2^-20 s) to 64 s; 256 s, 1024 s",
+        }
+    }
+
+    /// Upper bounds in seconds, inclusive; the last one is infinite.
+    #[must_use]
+    pub fn bounds(self) -> &'static [f64] {
+        &self.classic().bounds
+    }
+
+    /// The buckets with what the encoders need of them.
+    pub(crate) fn classic(self) -> &'static Classic {
+        static CLASSIC: LazyLock<[Classic; Buckets::ALL.len()]> = LazyLock::new(|| Buckets::ALL.map(Classic::new));
+        &CLASSIC[self as usize]
+    }
+}
+
+/// The classic buckets of a metric; of one that is no histogram, or of which nothing is known, those of requests.
+pub(crate) fn classic(desc: Option<&Desc>) -> &'static Classic {
+    desc.and_then(|desc| desc.buckets).unwrap_or(Buckets::Requests).classic()
+}
+
+/// Classic buckets, the last of them for the rest.
+#[derive(Debug)]
+pub(crate) struct Classic {
+    /// Upper bounds in seconds, inclusive; the last one is infinite.
+    pub(crate) bounds: Vec<f64>,
+    /// The bounds as label values of `le`.
+    ///
+    /// Prometheus makes the label out of the number when it reads protobuf, with Go's `%g` and `.0` after whole numbers
+    /// (also the canonical form of OpenMetrics), but up to version 2 takes it as written from a text page. Only if all
+    /// formats say the same, a series stays the same when a Prometheus turns native histograms on or off.
+    pub(crate) le: Vec<String>,
+    /// The cell after the last that belongs to each bucket.
+    ends: Vec<usize>,
+}
+
+impl Classic {
+    fn new(buckets: Buckets) -> Self {
+        let indices: Vec<_> = buckets.parts().into_iter().flat_map(|(range, step)| range.step_by(step)).collect();
+        let mut bounds: Vec<_> = indices.iter().copied().map(bound).collect();
+        bounds.push(f64::INFINITY);
+        // Cell 1 is the first index.
+        let mut ends: Vec<_> = indices.iter().map(|index| (index - FIRST_INDEX + 2).unsigned_abs() as usize).collect();
+        ends.push(SUM_CELL);
+        Self { le: bounds.iter().copied().map(canonical).collect(), bounds, ends }
+    }
+
+    /// How many series a histogram is: buckets, sum and count.
+    pub(crate) fn series(&self) -> usize {
+        self.ends.len() + 2
+    }
+
+    /// Observations up to each bound: exact, since each bound is a native one.
+    pub(crate) fn cumulative(&self, histogram: &Histogram) -> impl Iterator<Item = u64> {
+        let (mut next, mut count) = (0, 0);
+        self.ends.iter().map(move |&end| {
+            count += histogram.cells[next..end].iter().sum::<u64>();
+            next = end;
+            count
+        })
+    }
+}
+
+/// `2^(index/8)`, for whole and half octaves.
+fn bound(index: i32) -> f64 {
+    let octave = f64::from(index.div_euclid(8)).exp2();
+    if index.rem_euclid(8) == 4 { octave * SQRT_2 } else { octave }
+}
 
 /// A positive number as Go's `strconv.FormatFloat(bound, 'g', -1, 64)`, whole numbers with `.0`.
 fn canonical(bound: f64) -> String {
@@ -40,17 +140,6 @@ fn canonical(bound: f64) -> String {
         Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
         None => exponential,
     }
-}
-
-/// Observations in each classic bucket, not cumulative.
-pub(crate) fn classic(histogram: &Histogram) -> [u64; CLASSIC] {
-    let mut counts = [0; CLASSIC];
-    // Cell 0 ends at the first bound, every eight cells further is the next one, and the rest is above the last.
-    counts[0] = histogram.cells[0];
-    for (octave, cells) in histogram.cells[1..SUM_CELL].chunks(8).enumerate() {
-        counts[(octave + 1).min(CLASSIC - 1)] += cells.iter().sum::<u64>();
-    }
-    counts
 }
 
 /// Sum of all observations in seconds.
@@ -101,22 +190,39 @@ pub(crate) fn native(histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use citadel_agent_common::hist::SCHEMA;
+    use crate::metrics::catalogue::Kind;
     use proptest::prelude::*;
 
     #[test]
     fn bounds_are_written_as_go_writes_them() {
-        assert_eq!(LE[0], "9.5367431640625e-07");
-        assert_eq!(LE[6], "6.103515625e-05");
-        assert_eq!(LE[7], "0.0001220703125");
-        assert_eq!(LE[20], "1.0");
-        assert_eq!(LE[30], "1024.0");
-        assert_eq!(LE[31], "+Inf");
+        let le = &Buckets::Queues.classic().le;
+        assert_eq!(le[0], "9.5367431640625e-07");
+        assert_eq!(le[6], "6.103515625e-05");
+        assert_eq!(le[10], "0.0009765625");
+        assert_eq!(le[11], "0.0013810679320049757");
+        let le = &Buckets::Requests.classic().le;
+        assert_eq!(le[..3], ["6.103515625e-05", "0.000244140625", "0.0009765625"]);
+        assert_eq!(le[le.len() - 5..], ["45.254833995939045", "64.0", "256.0", "1024.0", "+Inf"]);
     }
 
     #[test]
-    fn eight_native_buckets_are_an_octave() {
-        assert_eq!(1 << SCHEMA, 8, "classic() adds up the cells by this number");
+    fn every_histogram_has_buckets_that_rise() {
+        for desc in crate::metrics::catalogue::all() {
+            assert_eq!(desc.buckets.is_some(), desc.kind == Kind::Histogram, "{}", desc.name);
+        }
+        for buckets in Buckets::ALL {
+            assert!(buckets.bounds().is_sorted_by(|a, b| a < b), "{buckets:?}");
+            assert!(buckets.classic().ends.is_sorted_by(|a, b| a < b), "{buckets:?}");
+        }
+    }
+
+    /// From 1 ms to 60 s: what a quantile says is at most the square root of two off.
+    #[test]
+    fn requests_have_two_buckets_an_octave() {
+        let bounds = Buckets::Requests.bounds();
+        let within: Vec<_> = bounds.windows(2).filter(|pair| pair[0] >= 0.0009 && pair[1] <= 64.0).collect();
+        assert_eq!(within.len(), 32);
+        assert!(within.iter().all(|pair| (pair[1] / pair[0] - SQRT_2).abs() < 1e-9), "{within:?}");
     }
 
     #[test]
@@ -138,11 +244,15 @@ mod tests {
             for (cell, count) in cells {
                 histogram.cells[cell] = count;
             }
-            let counts = classic(&histogram);
-            for (i, octave) in (ZERO_THRESHOLD_LOG2..=LAST_OCTAVE).enumerate() {
-                prop_assert_eq!(counts[..=i].iter().sum::<u64>(), histogram.cumulative_to_octave(octave));
+            for buckets in Buckets::ALL {
+                let classic = buckets.classic();
+                let mut cumulative = classic.cumulative(&histogram);
+                for bound in &classic.bounds[..classic.bounds.len() - 1] {
+                    let index = (bound.log2() * 8.0).round() as i32;
+                    prop_assert_eq!(cumulative.next(), Some(histogram.cumulative_to(index)), "{}", bound);
+                }
+                prop_assert_eq!(cumulative.collect::<Vec<_>>(), [histogram.count()]);
             }
-            prop_assert_eq!(counts.iter().sum::<u64>(), histogram.count());
 
             let (spans, deltas) = native(&histogram);
             let mut back = [0u64; BUCKETS];

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::buckets::Buckets;
 use super::catalogue::omitted::OMITTED;
 use super::catalogue::{self, Desc, Kind, Section, Since};
 
@@ -53,8 +54,17 @@ pub fn markdown() -> String {
          `/metrics` carries all of them. The format follows `Accept`: Prometheus text 0.0.4, OpenMetrics 1.0, or Prometheus'\n\
          delimited protobuf.\n\n\
          Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
-         bucket. Only protobuf carries native histograms. The classic buckets `le` are powers of two from 2^-20 s to 2^10 s,\n\
-         sums of the native ones, the same in every format.\n\n\
+         bucket. Only protobuf carries native histograms. The classic buckets `le` are sums of the native ones, the same in\n\
+         every format:\n\n\
+         | families | classic bounds | series a histogram, with sum and count |\n|---|---|---|\n",
+    );
+    for buckets in Buckets::ALL {
+        let families = catalogue::all().filter(|desc| desc.buckets == Some(buckets));
+        let families: Vec<_> = families.map(|desc| format!("`{}`", desc.name)).collect();
+        _ = writeln!(text, "| {} | {} | {} |", families.join(", "), buckets.about(), buckets.classic().series());
+    }
+    text.push_str(
+        "\nHalf an octave is a factor of 1.41: a quantile that is computed from such buckets is at most that far off.\n\n\
          A counter *since the start* is 0 when the agent starts (`process_start_time_seconds`), as histograms are: OpenMetrics has\n\
          that time as `_created` beside each, protobuf and remote write 2.0 as the start time. One *of a lifetime* is kept by a\n\
          device. Any other goes on from before: from the boot of the host, the load of a driver, the start of a process; and remote\n\

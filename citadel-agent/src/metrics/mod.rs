@@ -13,6 +13,7 @@ pub mod format;
 pub mod protobuf;
 mod text;
 
+pub use buckets::Buckets;
 use catalogue::agent::PROCESS_START;
 use family::{Page, PageError, Value};
 use format::Format;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message;
 
-use super::buckets::{self, BOUNDS};
+use super::buckets::{self, Classic};
 use super::catalogue::{Desc, Kind};
 use super::family::{self, Page, Value};
 use super::foreign::{Families, ForeignSample};
@@ -244,7 +244,9 @@ fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timest
         .collect();
     let mut metric = Metric { label, ..Metric::default() };
     match (&sample.value, desc.kind) {
-        (Value::Histogram(value), _) => metric.histogram = Some(histogram(value, created_timestamp)),
+        (Value::Histogram(value), _) => {
+            metric.histogram = Some(histogram(value, buckets::classic(Some(desc)), created_timestamp));
+        }
         (value, Kind::Counter) => metric.counter = Some(Counter { value: number(value), created_timestamp }),
         (value, Kind::Unknown) => metric.untyped = Some(Untyped { value: number(value) }),
         (value, _) => metric.gauge = Some(Gauge { value: number(value) }),
@@ -252,14 +254,10 @@ fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timest
     metric
 }
 
-fn histogram(histogram: &hist::Histogram, created_timestamp: Option<Timestamp>) -> Histogram {
+fn histogram(histogram: &hist::Histogram, classic: &Classic, created_timestamp: Option<Timestamp>) -> Histogram {
     let (spans, positive_delta) = buckets::native(histogram);
-    let mut cumulative_count = 0;
-    let bucket = (BOUNDS.iter().zip(buckets::classic(histogram)))
-        .map(|(&upper_bound, count)| {
-            cumulative_count += count;
-            Bucket { cumulative_count, upper_bound }
-        })
+    let bucket = (classic.bounds.iter().zip(classic.cumulative(histogram)))
+        .map(|(&upper_bound, cumulative_count)| Bucket { cumulative_count, upper_bound })
         .collect();
     Histogram {
         sample_count: histogram.count(),

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use citadel_agent_common::hist::Histogram;
 use smol_str::SmolStr;
 
-use super::buckets::{self, LE};
+use super::buckets::{self, Classic};
 use super::catalogue::{Desc, Kind, Unit};
 use super::family::{Family, Page, Sample, Value};
 use super::foreign;
@@ -32,6 +32,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     for Family { desc, samples } in &page.families {
         write_head(&mut text, desc, dialect);
         let start = start.as_ref().filter(|_| desc.counts_since_start());
+        let classic = buckets::classic(Some(desc));
         for sample in samples {
             join_labels(&mut labels, desc, sample);
             match &sample.value {
@@ -41,7 +42,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
                 Value::Float(value) => {
                     write_line(&mut text, [desc.name, ""], &labels, dtoa::Buffer::new().format(*value));
                 }
-                Value::Histogram(histogram) => write_histogram(&mut text, desc.name, &labels, histogram),
+                Value::Histogram(histogram) => write_histogram(&mut text, desc.name, &labels, histogram, classic),
             }
             if let (Some(start), Some(base)) = (start, base(desc)) {
                 write_line(&mut text, [base, "_created"], &labels, &start.0);
@@ -76,11 +77,10 @@ fn base(desc: &Desc) -> Option<&'static str> {
 
 /// About as many bytes as a family takes, so that the buffer is not copied while it grows.
 fn expected_size(Family { desc, samples }: &Family) -> usize {
-    let lines =
-        if desc.kind == Kind::Histogram { buckets::CLASSIC + 2 } else { 1 } + usize::from(desc.counts_since_start());
+    let lines = desc.buckets.map_or(1, |buckets| buckets.classic().series()) + usize::from(desc.counts_since_start());
     let names: usize = desc.labels.iter().map(|name| name.len() + r#"="","#.len()).sum();
     let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(SmolStr::len).sum();
-    let line = desc.name.len() + names + r#"_bucket{le="9.5367431640625e-07"} 123456789"#.len();
+    let line = desc.name.len() + names + r#"_bucket{le="0.0013810679320049757"} 123456789"#.len();
     500 + desc.help.len() + lines * (samples.len() * line + values)
 }
 
@@ -117,16 +117,14 @@ fn write_line(text: &mut String, [name, suffix]: [&str; 2], labels: &str, value:
 }
 
 /// The sum, the count and the buckets, which are cumulative.
-fn write_histogram(text: &mut String, name: &str, labels: &str, histogram: &Histogram) {
+fn write_histogram(text: &mut String, name: &str, labels: &str, histogram: &Histogram, classic: &Classic) {
     let sum = buckets::sum_seconds(histogram);
     write_line(text, [name, "_sum"], labels, dtoa::Buffer::new().format(sum));
     write_line(text, [name, "_count"], labels, itoa::Buffer::new().format(histogram.count()));
     let before = format!("{name}_bucket{{le=\"");
     let after = format!("\"{}{labels}}} ", if labels.is_empty() { "" } else { "," });
-    let mut cumulative = 0;
-    for (le, count) in LE.iter().zip(buckets::classic(histogram)) {
-        cumulative += count;
-        text.extend([before.as_str(), le, &after, itoa::Buffer::new().format(cumulative), "\n"]);
+    for (le, count) in classic.le.iter().zip(classic.cumulative(histogram)) {
+        text.extend([before.as_str(), le, &after, itoa::Buffer::new().format(count), "\n"]);
     }
 }
 

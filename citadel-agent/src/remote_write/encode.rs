@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::record::{Family, Record, Sample};
 use super::refused::{Key, Refused};
 use super::series;
-use crate::metrics::buckets;
+use crate::metrics::buckets::{self, Classic};
 use crate::metrics::catalogue::{self, Desc};
 use message::Message;
 
@@ -134,10 +134,11 @@ impl Room {
         let mut at = from;
         for run in record.runs(from..u32::MAX) {
             let family = run.family;
+            let series = form.series(record, family);
             let names = length(&family.name) + family.label_names.iter().map(length).sum::<usize>();
             for sample in run.samples() {
                 let own = names + sample.values.iter().map(length).sum::<usize>();
-                if !self.fits(form.series(family), form.bytes(family, own, identity)) {
+                if !self.fits(series, form.bytes(family, series, own, identity)) {
                     return at;
                 }
                 at += 1;
@@ -199,19 +200,23 @@ pub fn display(record: &Record, sample: &Sample<'_>) -> String {
     series::display(&series::labels(&record.shape.identity(), symbol(&sample.family.name), own))
 }
 
+/// The classic buckets of a family of histograms.
+fn classic(record: &Record, family: &Family) -> &'static Classic {
+    buckets::classic(CATALOGUE.get(record.shape.symbol(family.name)).copied())
+}
+
 impl Form {
     /// How many series a sample becomes.
-    fn series(self, family: &Family) -> usize {
+    fn series(self, record: &Record, family: &Family) -> usize {
         match family.histogram {
-            true => usize::from(self.native) + if self.classic { buckets::CLASSIC + 2 } else { 0 },
+            true => usize::from(self.native) + if self.classic { classic(record, family).series() } else { 0 },
             false => 1,
         }
     }
 
     /// At most so many bytes, roughly, a sample adds to the message whose labels have so many, as all have.
-    fn bytes(self, family: &Family, own: usize, identity: usize) -> usize {
+    fn bytes(self, family: &Family, series: usize, own: usize, identity: usize) -> usize {
         let native = if family.histogram && self.native { NATIVE } else { 0 };
-        let series = self.series(family);
         native
             + match self.protocol {
                 Protocol::V1 => series * (own + identity + SAMPLE),

@@ -323,7 +323,7 @@ impl Record {
         let shape = Shape { identity, symbols, families, samples, encoded: Default::default() };
         shape.check().map_err(RecordError::Inconsistent)?;
         for (family, values) in shape.families.iter().zip(&values) {
-            values.check(family.samples as usize).map_err(RecordError::Inconsistent)?;
+            values.check(family).map_err(RecordError::Inconsistent)?;
         }
         Ok(Self { time_ms, start_ms, shape: Arc::new(shape), values })
     }
@@ -398,13 +398,18 @@ impl Values {
         out
     }
 
-    fn check(&self, samples: usize) -> Result<(), &'static str> {
+    fn check(&self, family: &Family) -> Result<(), &'static str> {
+        let samples = family.samples as usize;
         let columns = [self.integers.len(), self.floats.len(), self.histograms.len()];
         if columns.iter().any(|&length| length != 0 && length != samples) || columns.iter().sum::<usize>() > samples {
             return Err("the number of values");
         }
+        let [integers, floats, histograms] = columns.map(|length| length != 0);
+        if if family.histogram { integers || floats } else { histograms } {
+            return Err("the kind of values");
+        }
         if self.histograms.iter().any(|cells| !cells.check()) {
-            return Err("a histogram with too many cells");
+            return Err("a histogram with too many cells, or too many observations");
         }
         Ok(())
     }
@@ -439,14 +444,15 @@ impl Cells {
         Self { runs }
     }
 
-    /// Whether there are no more cells than a histogram has.
+    /// Whether there are no more cells than a histogram has, and their sum is a number.
     fn check(&self) -> bool {
-        let mut next = 0u64;
+        let (mut next, mut total) = (0u64, 0u64);
         self.runs.chunks(2).all(|run| {
-            let &[skipped, _] = run else { return false };
+            let &[skipped, count] = run else { return false };
             let cell = next.checked_add(skipped).filter(|&cell| cell < CELLS as u64);
-            next = cell.map_or(next, |cell| cell + 1);
-            cell.is_some()
+            let sum = total.checked_add(count);
+            (next, total) = (cell.map_or(next, |cell| cell + 1), sum.unwrap_or(total));
+            cell.is_some() && sum.is_some()
         })
     }
 

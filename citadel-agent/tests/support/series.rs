@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use citadel_agent::metrics::Buckets;
 use citadel_agent::metrics::catalogue::agent::PROCESS_START;
 use citadel_agent::metrics::catalogue::{Desc, Kind};
 use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
@@ -142,11 +143,13 @@ impl World {
                 });
                 continue;
             }
-            for octave in -20..=11 {
-                let le = if octave > 10 { "+Inf".to_owned() } else { format!("{:?}", f64::from(octave).exp2()) };
+            for &bound in desc.buckets.into_iter().flat_map(Buckets::bounds) {
+                let le = if bound.is_infinite() { "+Inf".to_owned() } else { format!("{bound:?}") };
                 push("_bucket", &[("le", &le)], &move |value| match value {
-                    Value::Histogram(histogram) if octave > 10 => histogram.count().to_string(),
-                    Value::Histogram(histogram) => histogram.cumulative_to_octave(octave).to_string(),
+                    Value::Histogram(histogram) if bound.is_infinite() => histogram.count().to_string(),
+                    Value::Histogram(histogram) => {
+                        histogram.cumulative_to((bound.log2() * 8.0).round() as i32).to_string()
+                    }
                     _ => String::new(),
                 });
             }

@@ -189,7 +189,7 @@ catalogue! {
         "Always 1; an NVIDIA GPU on the PCI bus, of no other driver, that NVML does not list.";
     RELEASED: Gauge None "citadel_gpu_released" []
         "1 while NVML is closed by order of `citadel-agent gpu release`.";
-    NVML_CALL: Histogram Seconds "citadel_gpu_nvml_call_seconds" ["call"]
+    NVML_CALL: Histogram<Calls> Seconds "citadel_gpu_nvml_call_seconds" ["call"]
         "How long calls of NVML took.";
     NVML_ERRORS: Counter(Start) None "citadel_gpu_nvml_errors_total" ["call"]
         "Calls of NVML that failed for another reason than that the GPU has no such thing.";

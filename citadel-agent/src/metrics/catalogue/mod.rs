@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use super::Buckets;
+
 /// Type of a metric, as in the [OpenMetrics specification](https://prometheus.io/docs/specs/om/open_metrics_spec/).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -115,6 +117,8 @@ pub struct Desc {
     pub labels: &'static [&'static str],
     /// One sentence for HELP.
     pub help: &'static str,
+    /// Of a histogram: its classic buckets.
+    pub buckets: Option<Buckets>,
     /// Of a counter: what it counts from.
     pub since: Option<Since>,
     /// Of a counter that is absent while it is 0: a gauge or counter without this restriction, from the same source, that is
@@ -148,17 +152,27 @@ macro_rules! beside {
     };
 }
 
+/// Of a histogram, [`Desc::buckets`].
+macro_rules! buckets {
+    () => {
+        None
+    };
+    ($buckets:ident) => {
+        Some(super::Buckets::$buckets)
+    };
+}
+
 /// Makes a section's table: one constant a metric, and `TABLE`, which lists them in the order in which pages carry them.
 macro_rules! catalogue {
     ($section:ident; $(
-        $id:ident: $kind:ident $(($since:ident $(, beside $beside:ident)?))? $unit:ident $name:literal [$($label:literal),*]
+        $id:ident: $kind:ident $(<$buckets:ident>)? $(($since:ident $(, beside $beside:ident)?))? $unit:ident $name:literal [$($label:literal),*]
             $help:literal;
     )*) => {
         $(
             #[doc = $help]
             pub static $id: Desc = Desc {
                 name: $name, kind: Kind::$kind, unit: Unit::$unit, section: Section::$section,
-                labels: &[$($label),*], help: $help,
+                labels: &[$($label),*], help: $help, buckets: buckets!($($buckets)?),
                 since: since!($($since)?), beside: beside!($($($beside)?)?),
             };
         )*
@@ -194,7 +208,7 @@ macro_rules! fields {
                 key: $key,
                 desc: Desc {
                     name: concat!($prefix, $name), kind: Kind::$kind, unit: Unit::$unit, section: Section::$section,
-                    labels: &$labels, help: concat!($before, $key, $after), since: Kind::$kind.since_before(), beside: None,
+                    labels: &$labels, help: concat!($before, $key, $after), buckets: None, since: Kind::$kind.since_before(), beside: None,
                 },
             }),*];
         )*

@@ -11,17 +11,17 @@ catalogue! {
         "Requests that began and whose response has not ended.";
     REQUESTS_ABORTED: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
         "Requests whose connection was closed or reset before the response ended, by the side that ended it first and by what was under way: request (still arriving), waiting (no response byte yet), headers (header out, no body yet), streaming, body.";
-    REQUEST_DURATION: Histogram Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint"]
+    REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint"]
         "First request byte in the server's TCP to last response byte handed down by the server.";
-    TIME_TO_FIRST_BYTE: Histogram Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint"]
+    TIME_TO_FIRST_BYTE: Histogram<Requests> Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint"]
         "Last request byte in to first response byte out; 1xx responses are left out.";
-    TIME_TO_FIRST_TOKEN: Histogram Seconds "citadel_model_time_to_first_token_seconds" ["model", "port", "endpoint"]
+    TIME_TO_FIRST_TOKEN: Histogram<Requests> Seconds "citadel_model_time_to_first_token_seconds" ["model", "port", "endpoint"]
         "Last request byte in to first body byte out, streamed responses only (text/event-stream, application/x-ndjson). The first chunk of an OpenAI stream may be a role chunk without text.";
-    INTER_TOKEN_LATENCY: Histogram Seconds "citadel_model_inter_token_latency_seconds" ["model", "port", "endpoint"]
+    INTER_TOKEN_LATENCY: Histogram<Requests> Seconds "citadel_model_inter_token_latency_seconds" ["model", "port", "endpoint"]
         "Time between consecutive body chunks of a streamed response. A chunk can hold several tokens.";
     STREAM_CHUNKS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
         "HTTP body chunks of streamed responses, the empty last chunk excluded.";
-    RECEIVE_QUEUE: Histogram Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
+    RECEIVE_QUEUE: Histogram<Queues> Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
         "First request byte in the kernel to the first read of it by the server: accept, event loop and thread pool in one.";
     REQUEST_BYTES: Counter(Start) Bytes "citadel_model_request_bytes_total" ["model", "port"]
         "TCP payload received from clients, each byte once.";
@@ -31,7 +31,7 @@ catalogue! {
         "Established TCP connections to the model's port.";
     CONNECTIONS: Counter(Start) None "citadel_model_connections_total" ["model", "port", "protocol"]
         "Connections by what their first bytes were: http1, http2, tls, or other (also: closed without a byte).";
-    TCP_RTT: Histogram Seconds "citadel_model_tcp_rtt_seconds" ["model", "port"]
+    TCP_RTT: Histogram<RoundTrips> Seconds "citadel_model_tcp_rtt_seconds" ["model", "port"]
         "Smoothed TCP round-trip time of the model's connections, one sample a response.";
     TCP_RETRANSMITS: Counter(Start) None "citadel_model_tcp_retransmits_total" ["model", "port"]
         "TCP segments that the host sent again on the model's connections.";
@@ -57,11 +57,11 @@ catalogue! {
         "CPU time of the model's processes: by the cgroup of its unit where that holds nothing else, else of the listening processes and all below them. Processes that have ended count on; a process that listens on two ports counts for both.";
     MEMORY: Gauge Bytes "citadel_model_memory_bytes" ["model", "port", "kind"]
         "Memory of the model's processes: rss, in RAM, what several processes share counted for each; pss, in RAM, what n processes of the host share counted 1/n for each; swap, swapped out.";
-    RUN_QUEUE: Histogram Seconds "citadel_model_runqueue_latency_seconds" ["model", "port"]
+    RUN_QUEUE: Histogram<Queues> Seconds "citadel_model_runqueue_latency_seconds" ["model", "port"]
         "Runnable to running: how long threads of the model's processes waited for a CPU, each time.";
     ON_CPU: Counter(Before) Seconds "citadel_model_on_cpu_seconds_total" ["model", "port"]
         "Time that threads of the model's processes had a CPU, by the kernel's account, each up to the last time it left one.";
-    SYSCALL_DURATION: Histogram Seconds "citadel_model_syscall_duration_seconds" ["model", "port", "syscall"]
+    SYSCALL_DURATION: Histogram<Calls> Seconds "citadel_model_syscall_duration_seconds" ["model", "port", "syscall"]
         "How long system calls of the model's processes took, each as it ended. Waiting calls (poll, futex, epoll_wait, epoll_pwait, epoll_pwait2, accept4, io_uring_enter; where configured also select, connect, accept, ppoll) are idleness as much as stall; and so is any call that reads from a blocking socket or pipe.";
     SYSCALL_ERRORS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_syscall_errors_total" ["model", "port", "syscall", "errno"]
         "System calls of the model's processes that failed, by what the kernel's function returned: a call that a signal interrupts shows as ERESTARTSYS, ERESTARTNOHAND or the like, whether the process then gets EINTR or the call is restarted. EAGAIN is what a socket says that has nothing to read.";

@@ -11,7 +11,7 @@ use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
 use prost::Message as _;
 
 use super::{CATALOGUE, Form, Protocol, Sent};
-use crate::metrics::buckets::{self, LE};
+use crate::metrics::buckets::{self, Classic};
 use crate::metrics::catalogue::Kind;
 use crate::remote_write::record::{Cells, Point, Record, Run, Sample};
 use crate::remote_write::refused::Refused;
@@ -91,6 +91,8 @@ struct Common<'a> {
     slots: Vec<(Text<'a>, Slot)>,
     /// The label with the name, for each way in which it can end.
     names: [Vec<u8>; 4],
+    /// Of histograms, their classic buckets.
+    classic: &'static Classic,
     /// The label `le`, for each bound.
     bounds: Vec<Vec<u8>>,
     /// Fields of a sample: when, and since when.
@@ -213,15 +215,14 @@ impl<'a> Message<'a> {
             return;
         }
         let stale = f64::from_bits(STALE);
-        let counts = histogram.as_ref().map(buckets::classic);
-        let mut cumulative = 0;
-        for le in 0..LE.len() {
-            cumulative += counts.map_or(0, |counts| counts[le]);
-            let value = if counts.is_some() { cumulative as f64 } else { stale };
-            self.number(common, Suffix::Bucket, Some(le), value);
+        let mut counts = histogram.as_ref().map(|histogram| common.classic.cumulative(histogram));
+        for le in 0..common.classic.le.len() {
+            let count = counts.as_mut().and_then(Iterator::next);
+            self.number(common, Suffix::Bucket, Some(le), count.map_or(stale, |count| count as f64));
         }
         self.number(common, Suffix::Sum, None, histogram.as_ref().map_or(stale, buckets::sum_seconds));
-        self.number(common, Suffix::Count, None, if counts.is_some() { cumulative as f64 } else { stale });
+        let count = histogram.as_ref().map_or(stale, |histogram| histogram.count() as f64);
+        self.number(common, Suffix::Count, None, count);
     }
 
     fn number(&mut self, common: &Common<'a>, suffix: Suffix, le: Option<usize>, value: f64) {
@@ -317,6 +318,7 @@ impl<'a> Common<'a> {
             absent: Vec::new(),
             slots: Vec::new(),
             names: Default::default(),
+            classic: buckets::classic(desc),
             bounds: Vec::new(),
             times,
             time_ms: record.time_ms,
@@ -356,7 +358,7 @@ impl<'a> Common<'a> {
         self.slots = slots.into_iter().map(|(name, slot)| (message.text(name), slot)).collect();
         self.bounds.clear();
         let le = self.slots.iter().find(|(_, slot)| *slot == Slot::Own(sample.values.len()));
-        for bound in le.iter().flat_map(|_| LE.iter()) {
+        for bound in le.iter().flat_map(|_| &self.classic.le) {
             let bound = message.text(bound.as_str().into());
             let mut label = Vec::new();
             if let Some((name, _)) = le {

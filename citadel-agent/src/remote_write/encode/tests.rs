@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::metrics::buckets::LE;
 use crate::metrics::catalogue::Kind;
 use crate::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME_TO_FIRST_TOKEN};
 use crate::metrics::family::{Page, Value};
@@ -109,9 +108,10 @@ fn expected(page: &Page, gone: &[Gone], identity: &Identity, form: Form, time_ms
                     return;
                 }
                 let or_stale = |value: Option<f64>| value.map_or_else(|| stale.clone(), number);
-                for (i, le) in LE.iter().enumerate() {
-                    let upto = histogram.map(|histogram| buckets::classic(histogram)[..=i].iter().sum::<u64>() as f64);
-                    push("_bucket", Some(le), or_stale(upto));
+                let classic = buckets::classic(Some(desc));
+                for (i, le) in classic.le.iter().enumerate() {
+                    let upto = histogram.and_then(|histogram| classic.cumulative(histogram).nth(i));
+                    push("_bucket", Some(le), or_stale(upto.map(|upto| upto as f64)));
                 }
                 push("_sum", None, or_stale(histogram.map(buckets::sum_seconds)));
                 push("_count", None, or_stale(histogram.map(|histogram| histogram.count() as f64)));
