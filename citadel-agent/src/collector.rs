@@ -77,6 +77,8 @@ struct Subscribers {
 struct Subscriber {
     every: Duration,
     due: Instant,
+    /// Whether it takes pages whose slow sources are as they were read last.
+    live: bool,
     pages: watch::Sender<Option<Arc<Collected>>>,
 }
 
@@ -104,13 +106,19 @@ impl Collector {
     /// A subscription to be made later, maybe on another thread.
     pub fn pages(&self) -> impl FnOnce(Duration) -> Subscription + Send + use<> {
         let subscribers = Arc::clone(&self.subscribers);
-        move |every| subscribers.subscribe(every)
+        move |every| subscribers.subscribe(every, false)
     }
 
     /// A page now, then one at each full interval. An interval of 0 is taken as a millisecond.
     #[must_use]
     pub fn subscribe(&self, every: Duration) -> Subscription {
-        self.subscribers.subscribe(every)
+        self.subscribers.subscribe(every, false)
+    }
+
+    /// Likewise, for one that has no use for slow sources and comes often: they are not read again for it.
+    #[must_use]
+    pub fn subscribe_live(&self, every: Duration) -> Subscription {
+        self.subscribers.subscribe(every, true)
     }
 }
 
@@ -122,10 +130,10 @@ impl Drop for Collector {
 }
 
 impl Subscribers {
-    fn subscribe(&self, every: Duration) -> Subscription {
+    fn subscribe(&self, every: Duration, live: bool) -> Subscription {
         let every = every.max(Duration::from_millis(1));
         let (pages, receiver) = watch::channel(None);
-        self.all().push(Subscriber { every, due: Instant::now(), pages });
+        self.all().push(Subscriber { every, due: Instant::now(), live, pages });
         self.changed.notify_one();
         Subscription(receiver)
     }
@@ -134,12 +142,19 @@ impl Subscribers {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next page is due and the shortest interval of all, without those that have gone.
-    fn next(&self) -> Option<(Instant, Duration)> {
+    /// When the next page is due, without those that have gone.
+    fn next(&self) -> Option<Instant> {
         let mut all = self.all();
         all.retain(|subscriber| !subscriber.pages.is_closed());
-        let shortest = all.iter().map(|subscriber| subscriber.every).min()?;
-        Some((all.iter().map(|subscriber| subscriber.due).min()?, shortest))
+        all.iter().map(|subscriber| subscriber.due).min()
+    }
+
+    /// How long slow sources may be waited for now; `None` where nobody is due who has a use for them.
+    fn patience(&self) -> Option<Duration> {
+        let (all, now) = (self.all(), Instant::now());
+        let wants = || all.iter().filter(|subscriber| !subscriber.live);
+        wants().find(|subscriber| subscriber.due <= now)?;
+        wants().map(|subscriber| subscriber.every).min().map(patience)
     }
 
     /// Hands a page to all that are due; without one, they wait for the next.
@@ -171,7 +186,7 @@ async fn run(subscribers: Arc<Subscribers>, source: Arc<dyn Collect>) {
     let mut failing = false;
     loop {
         let changed = subscribers.changed.notified();
-        let Some((due, shortest)) = subscribers.next() else {
+        let Some(due) = subscribers.next() else {
             changed.await;
             continue;
         };
@@ -179,7 +194,9 @@ async fn run(subscribers: Arc<Subscribers>, source: Arc<dyn Collect>) {
             () = sleep_until(due) => {}
             () = changed => continue,
         }
-        source.refresh(patience(shortest)).await;
+        if let Some(patience) = subscribers.patience() {
+            source.refresh(patience).await;
+        }
         let collected = Collected::now(source.collect());
         if let Err(error) = &collected
             && !failing
@@ -300,6 +317,17 @@ mod tests {
         assert!(pages.next().await.is_some());
         drop(collector);
         assert!(pages.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_needs_no_slow_sources_does_not_wait_for_them() {
+        let collector = Collector::start(numbered(4000));
+        let mut live = collector.subscribe_live(5 * SECOND);
+        assert_eq!(seconds(&numbers(&mut live, 3).await), [(1, 0), (2, 5), (3, 10)]);
+        // Where both are due, they share the page, and the wait.
+        let mut all = collector.subscribe(15 * SECOND);
+        assert_eq!(seconds(&numbers(&mut all, 2).await), [(4, 4), (5, 9)]);
+        assert_eq!(number(&live.next().await.unwrap()), 5);
     }
 
     #[test]

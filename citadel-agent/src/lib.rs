@@ -14,6 +14,7 @@ pub mod control;
 pub mod discovery;
 pub mod ebpf;
 pub mod gpu;
+pub mod history;
 pub mod host;
 pub mod http;
 pub mod join;

@@ -24,6 +24,7 @@ use crate::collector::Collector;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::control::{self, Control};
+use crate::history::{self, History};
 use crate::http::App as _;
 use crate::logging::LogHandle;
 use crate::{alerts, logs, remote_write};
@@ -33,6 +34,9 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// How often the kernel programs learn what discovery found.
 const TICK: Duration = Duration::from_secs(2);
+
+/// How often the history takes a page.
+const RECORDED: Duration = Duration::from_millis(history::FINE_MS.unsigned_abs());
 
 /// Runs the agent until SIGTERM or SIGINT. `path` is the file that `config` came from, to be watched; `log` takes the level
 /// at a reload.
@@ -64,7 +68,9 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
     sinks.alerts.replace(peers, sinks.collector.pages()).await;
     sinks.logs.replace(journal).await;
-    let (desk, mut reloads) = Desk::new(agent.state().gpu_handle());
+    let history = History::default();
+    let recorded = history::Running::start(history.clone(), sinks.collector.subscribe_live(RECORDED));
+    let (desk, mut reloads) = Desk::new(agent.state().gpu_handle(), history);
     let _control = take_orders(config, desk);
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
@@ -108,7 +114,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     }
     info!("stopping");
     manager.stopping();
-    tokio::join!(listeners.stop(), sinks.remote_write.stop(), sinks.alerts.stop(), sinks.logs.stop());
+    tokio::join!(listeners.stop(), sinks.remote_write.stop(), sinks.alerts.stop(), sinks.logs.stop(), recorded.stop());
     Ok(())
 }
 
@@ -136,7 +142,7 @@ impl Sinks {
 fn take_orders(config: &Config, desk: Desk) -> Option<Control> {
     let path = &config.local.control_socket;
     let refused = |error| {
-        warn!(%error, path = %path.display(), "no control socket, so `citadel-agent reload` and `gpu` cannot be used");
+        warn!(%error, path = %path.display(), "no control socket, so `citadel-agent reload`, `gpu` and `explain` cannot be used");
     };
     control::serve(path, Arc::new(desk)).map_err(refused).ok()
 }

@@ -1,22 +1,32 @@
-//! Orders to the running agent from its own command line, over a Unix socket: one JSON object each way, a line each.
+//! What the agent's own commands ask of the running agent, over a Unix socket: one JSON object each way, a line each, as often
+//! as the client likes.
 //!
-//! Only root and the agent's own user get through: the socket's mode says so, and the kernel tells who is at the other end.
+//! A client sends [`Request`]s, `{"version":1,"order":{"order":"history","from_ms":...}}`, and gets an [`Answer`] to each:
+//! `{"done":"text"}`, `{"data":...}` or `{"failed":"why"}`. Root and the agent's own user may ask anything, members of the
+//! group [`GROUP`] what changes nothing: the socket's mode says so, and the kernel tells who is at the other end.
 
 mod client;
+mod peer;
 mod server;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{ControlError, send};
+pub use client::{Connection, ControlError, send};
 pub use server::{Control, serve};
 
-/// Longest order.
-const LONGEST_ORDER: usize = 4096;
+/// Version of the protocol: what a client sends and what it understands.
+pub const VERSION: u32 = 1;
 
-/// Longest answer: a configuration may have many mistakes.
-const LONGEST_ANSWER: usize = 256 << 10;
+/// The group whose members may ask for what the agent knows.
+pub const GROUP: &str = "citadel-agent";
+
+/// Longest request.
+const LONGEST_REQUEST: usize = 4096;
+
+/// Longest answer: a day of all models in minutes.
+const LONGEST_ANSWER: usize = 16 << 20;
 
 /// Most of a text that is put into an answer; the rest is in the agent's log.
 const LONGEST_TEXT: usize = 32 << 10;
@@ -24,7 +34,17 @@ const LONGEST_TEXT: usize = 32 << 10;
 /// Longest time for which the GPUs can be released: a day, so that a slip does not end their measurement for good.
 pub const LONGEST_RELEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An order.
+/// A line from a client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is asked.
+    pub order: Order,
+}
+
+/// What is asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
@@ -37,6 +57,19 @@ pub enum Order {
     GpuResume {},
     /// Load the configuration again.
     Reload {},
+    /// What happened: the data are a list of [`Series`](crate::history::window::Series).
+    History {
+        /// `host`, a model's port or `gpu:UUID`; all where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject: Option<String>,
+        /// From when, milliseconds since the epoch.
+        from_ms: i64,
+        /// Until when.
+        to_ms: i64,
+        /// Length of a window; one window over all where it is left out. At least 5 s, and so much that there are 1500 at most.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step_ms: Option<i64>,
+    },
 }
 
 impl Order {
@@ -45,18 +78,29 @@ impl Order {
         match self {
             // Closing NVML waits for a call under way.
             Self::GpuRelease { .. } | Self::GpuResume {} => Duration::from_secs(15),
+            Self::History { .. } => Duration::from_secs(15),
             // The kernel may have to verify programs again, and another reload may be under way. systemd waits for 90 s.
             Self::Reload {} => Duration::from_secs(85),
         }
     }
+
+    /// Whether it changes what the agent does.
+    const fn changes(&self) -> bool {
+        match self {
+            Self::GpuRelease { .. } | Self::GpuResume {} | Self::Reload {} => true,
+            Self::History { .. } => false,
+        }
+    }
 }
 
-/// What became of it, in words.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// What became of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// Done.
     Done(String),
+    /// What was asked for.
+    Data(serde_json::Value),
     /// Not done, and why.
     Failed(String),
 }
@@ -73,6 +117,7 @@ impl Answer {
         };
         match self {
             Self::Done(text) => Self::Done(cut(text)),
+            Self::Data(data) => Self::Data(data),
             Self::Failed(text) => Self::Failed(cut(text)),
         }
     }

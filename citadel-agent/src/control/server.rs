@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,14 +10,25 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::{self, JoinHandle};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Answer, LONGEST_ORDER, Order, Orders};
+use super::peer::{self, Rights};
+use super::{Answer, LONGEST_REQUEST, Orders, Request, VERSION};
 
-/// How long a client may take to say what it wants.
-const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// How long a client may be silent before it says what it wants (again).
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// How long a client may take to read an answer.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+
+/// Most clients at a time: an answer may take some megabytes.
+const MAX_CLIENTS: usize = 16;
+
+/// Most requests that are carried out at a time.
+const MAX_AT_WORK: usize = 4;
 
 /// A listening socket; gone with this.
 #[derive(Debug)]
@@ -44,14 +55,26 @@ impl Drop for Control {
 /// The socket cannot be made there, or another agent listens at it.
 pub fn serve(path: &Path, orders: Arc<dyn Orders>) -> io::Result<Control> {
     let listener = bind(path)?;
+    let group = allow_group(path)?;
+    let desk = Arc::new(Desk { orders, group, at_work: Semaphore::new(MAX_AT_WORK) });
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let task = tokio::spawn(async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(answer(stream, Arc::clone(&orders)));
+                    let (desk, place) = (Arc::clone(&desk), Arc::clone(&places).try_acquire_owned());
+                    tokio::spawn(async move {
+                        let served = match place {
+                            Ok(_place) => desk.serve(stream).await,
+                            Err(_) => refuse(stream).await,
+                        };
+                        if let Err(error) = served {
+                            debug!(%error, "a client of the control socket was dropped");
+                        }
+                    });
                 }
                 Err(error) => {
-                    warn!(%error, "an order could not be taken");
+                    warn!(%error, "a client of the control socket could not be taken");
                     // Out of file descriptors, most likely: not in a circle.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -97,31 +120,90 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
-async fn answer(mut stream: UnixStream, orders: Arc<dyn Orders>) {
-    let result: io::Result<()> = async {
-        let peer = stream.peer_cred()?.uid();
-        // SAFETY: geteuid reads a number of the calling process and cannot fail.
-        let own = unsafe { libc::geteuid() };
+/// Lets the group connect, where this host has it and the agent may hand the socket to it; the group's number then.
+fn allow_group(path: &Path) -> io::Result<Option<u32>> {
+    let Some(group) = peer::group() else { return Ok(None) };
+    if let Err(error) = chown(path, None, Some(group)) {
+        debug!(%error, "the control socket stays root's and the agent's");
+        return Ok(None);
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(Some(group))
+}
+
+/// What serves clients.
+struct Desk {
+    orders: Arc<dyn Orders>,
+    group: Option<u32>,
+    at_work: Semaphore,
+}
+
+impl Desk {
+    /// Answers one client's requests until it goes, or is silent or slow for too long.
+    async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         // Between bind and chmod the socket had the mode that umask gave it.
-        if peer != 0 && peer != own {
-            return Err(io::Error::new(ErrorKind::PermissionDenied, format!("user {peer} may not give orders")));
-        }
+        let rights = peer::rights(&stream, self.group)?;
         let (read, mut write) = stream.split();
-        let mut line = String::new();
-        let mut limited = BufReader::new(read).take(LONGEST_ORDER as u64);
-        timeout(REQUEST_TIME, limited.read_line(&mut line)).await??;
-        let answer = match serde_json::from_str::<Order>(&line) {
-            Ok(order) => task::spawn_blocking(move || orders.carry_out(&order)).await?,
-            Err(error) => Answer::Failed(format!("the agent does not understand this: {error}")),
+        let mut read = BufReader::new(read);
+        loop {
+            let mut line = Vec::new();
+            let mut limited = (&mut read).take(LONGEST_REQUEST as u64);
+            timeout(IDLE_TIME, limited.read_until(b'\n', &mut line)).await??;
+            if line.is_empty() {
+                return Ok(());
+            }
+            let whole = line.ends_with(b"\n");
+            let answer = if whole {
+                self.answer(&line, rights).await?
+            } else {
+                Answer::Failed(format!("a request is a line of at most {LONGEST_REQUEST} bytes"))
+            };
+            say(&mut write, answer).await?;
+            if !whole {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn answer(&self, line: &[u8], rights: Rights) -> io::Result<Answer> {
+        let request = match serde_json::from_slice::<serde_json::Value>(line) {
+            Ok(request) => request,
+            Err(error) => return Ok(Answer::Failed(format!("the request is no JSON: {error}"))),
         };
-        let mut line = serde_json::to_vec(&answer.bounded())?;
-        line.push(b'\n');
-        write.write_all(&line).await
+        match request.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            version => {
+                let version = version.map_or("none".to_owned(), |version| version.to_string());
+                return Ok(Answer::Failed(format!(
+                    "the agent speaks version {VERSION} of the control protocol, the request has {version}: use the \
+                     command of the agent that runs"
+                )));
+            }
+        }
+        let order = match serde_json::from_value::<Request>(request) {
+            Ok(Request { order, .. }) => order,
+            Err(error) => return Ok(Answer::Failed(format!("the agent does not understand this: {error}"))),
+        };
+        if !rights.allow(&order) {
+            return Ok(Answer::Failed("only root and the agent's own user may do that".to_owned()));
+        }
+        // It is never closed.
+        let _place = self.at_work.acquire().await;
+        let orders = Arc::clone(&self.orders);
+        Ok(task::spawn_blocking(move || orders.carry_out(&order)).await?)
     }
-    .await;
-    if let Err(error) = result {
-        debug!(%error, "an order was not answered");
-    }
+}
+
+async fn refuse(mut stream: UnixStream) -> io::Result<()> {
+    let (_, mut write) = stream.split();
+    say(&mut write, Answer::Failed(format!("{MAX_CLIENTS} clients are connected, no more are taken"))).await
+}
+
+/// Sends an answer, within the time that a client has for it.
+async fn say(write: &mut (impl AsyncWriteExt + Unpin), answer: Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&answer.bounded())?;
+    line.push(b'\n');
+    timeout(WRITE_TIME, write.write_all(&line)).await?
 }
 
 #[cfg(test)]
@@ -130,17 +212,91 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixListener as StdUnixListener};
 
     use super::*;
+    use crate::control::{Connection, Order};
 
-    struct Nothing;
+    /// Answers with as many bytes as it is asked for seconds of.
+    struct Bytes;
 
-    impl Orders for Nothing {
-        fn carry_out(&self, _: &Order) -> Answer {
-            Answer::Done(String::new())
+    impl Orders for Bytes {
+        fn carry_out(&self, order: &Order) -> Answer {
+            match order {
+                Order::GpuRelease { seconds } => Answer::Data("x".repeat(*seconds as usize).into()),
+                _ => Answer::Done("done".to_owned()),
+            }
         }
     }
 
     fn serve_at(path: &Path) -> io::Result<Control> {
-        serve(path, Arc::new(Nothing))
+        serve(path, Arc::new(Bytes))
+    }
+
+    /// What comes back for these bytes.
+    async fn answer_to(path: &Path, request: &[u8]) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        // What does not fit is not read by the agent.
+        _ = stream.write_all(request).await;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn one_connection_takes_many_requests_and_several_clients_are_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _control = serve_at(&path).unwrap();
+        task::spawn_blocking(move || {
+            let mut clients: Vec<_> = (0..8).map(|_| Connection::open(&path).unwrap()).collect();
+            for _ in 0..3 {
+                for (n, client) in clients.iter_mut().enumerate() {
+                    let bytes: String = client.data(&Order::GpuRelease { seconds: n as u64 * 100_000 }).unwrap();
+                    assert_eq!(bytes.len(), n * 100_000);
+                    assert_eq!(client.ask(&Order::Reload {}).unwrap(), Answer::Done("done".to_owned()));
+                }
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_of_this_version_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _control = serve_at(&path).unwrap();
+        for (request, part) in [
+            ("{\"order\":\"reload\"}\n", "has none"),
+            ("{\"version\":2,\"order\":{\"order\":\"reload\"}}\n", "speaks version 1"),
+            ("{\"version\":1,\"order\":{\"order\":\"dance\"}}\n", "does not understand"),
+            ("{\"version\":1,\"order\":{\"order\":\"reload\",\"x\":1}}\n", "does not understand"),
+            ("hello\n", "no JSON"),
+            (&"x".repeat(5000), "at most 4096 bytes"),
+        ] {
+            let answer = answer_to(&path, request.as_bytes()).await;
+            assert!(answer.starts_with("{\"failed\":") && answer.contains(part), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_beyond_the_limit_are_told_and_slow_ones_make_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _control = serve_at(&path).unwrap();
+        let mut slow = Vec::new();
+        for _ in 0..MAX_CLIENTS {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            // More than a socket takes, of which nothing is read.
+            stream
+                .write_all(b"{\"version\":1,\"order\":{\"order\":\"gpu_release\",\"seconds\":4000000}}\n")
+                .await
+                .unwrap();
+            slow.push(stream);
+        }
+        let reload = b"{\"version\":1,\"order\":{\"order\":\"reload\"}}\n";
+        assert!(answer_to(&path, reload).await.contains("no more are taken"));
+        tokio::time::sleep(WRITE_TIME + IDLE_TIME).await;
+        assert!(answer_to(&path, reload).await.contains("done"));
+        drop(slow);
     }
 
     #[tokio::test]
@@ -165,7 +321,8 @@ mod tests {
 
         let control = serve_at(&path("abandoned")).unwrap();
         StdUnixStream::connect(path("abandoned")).unwrap();
-        assert_eq!(fs::metadata(path("abandoned")).unwrap().permissions().mode() & 0o777, 0o600);
+        let mode = if peer::group().is_some() { 0o660 } else { 0o600 };
+        assert_eq!(fs::metadata(path("abandoned")).unwrap().permissions().mode() & 0o777, mode);
         drop(control);
         assert!(!path("abandoned").exists());
     }

@@ -284,7 +284,7 @@ impl Orders for Handle {
                 self.resume();
                 Answer::Done("resuming NVML".to_owned())
             }
-            control::Order::Reload {} => Answer::Failed("the sampling thread does not reload".to_owned()),
+            _ => Answer::Failed("the sampling thread has nothing to do with that".to_owned()),
         }
     }
 }

@@ -1,0 +1,185 @@
+//! What happened on this host in the last day: for each model, each GPU and the host, how much everything that matters grew
+//! in each interval of 5 s (15 minutes) and of 1 minute (24 hours).
+//!
+//! One owner, [`History`], which one task feeds with the collector's pages. Everything else reads: `explain`, the alerts, the
+//! control socket, the page. Intervals are kept encoded and compressed, 4 MB at most over all; where that is not enough, the
+//! oldest minutes go first. `measures` says what is kept, `interval` how one interval is encoded, `store` for how long,
+//! `disk` writes it, `window` is what readers get.
+
+mod disk;
+mod interval;
+mod measures;
+mod service;
+mod store;
+#[cfg(test)]
+mod tests;
+pub mod window;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smol_str::SmolStr;
+
+use self::measures::Reader;
+pub use self::service::Running;
+use self::store::Store;
+pub use self::store::{COARSE_MS, FINE_MS, FINE_SPAN_MS, MAX_BYTES, SPAN_MS};
+use self::window::{Series, Window};
+use crate::metrics::family::Page;
+
+/// Milliseconds since the epoch.
+pub type Millis = i64;
+
+/// Most windows that one request can have.
+pub const MAX_WINDOWS: i64 = 1500;
+
+/// Whose numbers they are.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Subject {
+    /// The host.
+    Host,
+    /// The model on this port.
+    Model(u16),
+    /// The GPU with this UUID.
+    Gpu(SmolStr),
+}
+
+impl Subject {
+    /// As it is written in files and answers: `host`, the port, or `gpu:UUID`.
+    #[must_use]
+    pub fn id(&self) -> SmolStr {
+        match self {
+            Self::Host => SmolStr::new_static("host"),
+            Self::Model(port) => smol_str::format_smolstr!("{port}"),
+            Self::Gpu(uuid) => smol_str::format_smolstr!("gpu:{uuid}"),
+        }
+    }
+
+    /// The inverse of [`Subject::id`].
+    #[must_use]
+    pub fn parse(id: &str) -> Option<Self> {
+        match id.strip_prefix("gpu:") {
+            Some(uuid) => Some(Self::Gpu(uuid.into())),
+            None if id == "host" => Some(Self::Host),
+            None => id.parse().ok().map(Self::Model),
+        }
+    }
+}
+
+/// The history. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    reader: Reader,
+    store: Store,
+    /// When the last page was collected.
+    last_ms: Option<Millis>,
+}
+
+impl History {
+    /// Takes a page that was collected at `at_ms`: what grew since the last one becomes an interval.
+    pub fn take(&self, page: &Page, at_ms: Millis) {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let intervals = inner.reader.read(page, &mut inner.store.keys);
+        match inner.last_ms.replace(at_ms) {
+            Some(from_ms) if from_ms < at_ms => {
+                for (subject, (name, interval)) in intervals {
+                    inner.store.add(subject, &name, from_ms, at_ms, interval);
+                }
+                inner.store.forget_before(at_ms);
+            }
+            // The clock was set back: times of before would be in the future.
+            Some(from_ms) if from_ms > at_ms => inner.store.forget_after(at_ms),
+            _ => {}
+        }
+    }
+
+    /// What is known: names by subject.
+    #[must_use]
+    pub fn subjects(&self) -> BTreeMap<Subject, SmolStr> {
+        self.inner().store.names()
+    }
+
+    /// When the last page was taken.
+    #[must_use]
+    pub fn newest_ms(&self) -> Option<Millis> {
+        self.inner().store.newest_ms()
+    }
+
+    /// What happened to a subject between two times, as far as that is known; an interval counts where its middle lies.
+    #[must_use]
+    pub fn window(&self, subject: &Subject, from_ms: Millis, to_ms: Millis) -> Window {
+        self.inner().store.windows(subject, from_ms, to_ms, (to_ms - from_ms).max(1)).pop().unwrap_or_default()
+    }
+
+    /// Windows of `step_ms` one after the other. More than [`MAX_WINDOWS`] are made longer, so that they are not more. `None` as
+    /// subject: all.
+    #[must_use]
+    pub fn series(&self, subject: Option<&Subject>, from_ms: Millis, to_ms: Millis, step_ms: Millis) -> Vec<Series> {
+        let span = to_ms.saturating_sub(from_ms).clamp(1, SPAN_MS + COARSE_MS);
+        let from_ms = to_ms - span;
+        let step_ms = step_ms.max(FINE_MS).max(span / MAX_WINDOWS);
+        let inner = self.inner();
+        let names = inner.store.names();
+        let wanted = names.into_iter().filter(|(of, _)| subject.is_none_or(|subject| subject == of));
+        wanted
+            .map(|(of, name)| Series {
+                subject: of.id().to_string(),
+                name: name.to_string(),
+                windows: inner.store.windows(&of, from_ms, to_ms, step_ms),
+            })
+            .collect()
+    }
+
+    /// Bytes that the intervals take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.inner().store.bytes()
+    }
+
+    /// The newest end of what a restart would lose; to be compared with an earlier one.
+    #[must_use]
+    pub fn sealed(&self) -> u64 {
+        self.inner().store.sealed()
+    }
+
+    /// Writes it all to a file.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let bytes = disk::encode(&self.inner().store);
+        disk::write(path, &bytes)
+    }
+
+    /// Takes what an earlier run saved, unless there is a history already; `now_ms` says what of it is too old. No file is no
+    /// error.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub fn load(&self, path: &Path, now_ms: Millis) -> io::Result<()> {
+        let Some(mut store) = disk::read(path)? else { return Ok(()) };
+        store.forget_after(now_ms);
+        store.forget_before(now_ms);
+        let mut inner = self.inner();
+        if inner.store.newest_ms().is_none() {
+            // Its keys are numbered in another way.
+            inner.reader = Reader::default();
+            inner.last_ms = None;
+            inner.store = store;
+        }
+        Ok(())
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Whole between statements; at worst an interval is missing.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
