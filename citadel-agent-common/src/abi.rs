@@ -6,6 +6,7 @@
 use core::ops::Range;
 
 use crate::hist::Histogram;
+use crate::shares::Owner;
 
 /// What a request asked for: a closed set, so that the number of series is bounded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,17 +126,21 @@ pub enum Lost {
     PacketHeader = 5,
     /// Requests whose time in the receive queue is unknown: more than [`PIPELINE`](crate::http::conn::PIPELINE) were unread.
     Unread = 6,
-    /// Threads of models that could not be followed: the map was full.
+    /// Threads of models that could not be followed: the model's share of the map was full ([`crate::shares`]).
     ThreadsFull = 7,
-    /// Errors of system calls that could not be counted: the map was full.
+    /// Errors of system calls that could not be counted, likewise.
     FailuresFull = 8,
     /// System calls that were not timed, because the program ran already on that CPU. The kernel counts them.
     Recursion = 9,
+    /// Processes of models that could not be followed: the model's share of the map was full.
+    ProcessesFull = 10,
+    /// Requests whose reader could not be noted, likewise.
+    ReadersFull = 11,
 }
 
 impl Lost {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
@@ -146,6 +151,8 @@ impl Lost {
         Self::ThreadsFull,
         Self::FailuresFull,
         Self::Recursion,
+        Self::ProcessesFull,
+        Self::ReadersFull,
     ];
 
     /// The value of the `reason` label.
@@ -162,6 +169,8 @@ impl Lost {
             Self::ThreadsFull => "threads_full",
             Self::FailuresFull => "failures_full",
             Self::Recursion => "recursion",
+            Self::ProcessesFull => "processes_full",
+            Self::ReadersFull => "readers_full",
         }
     }
 }
@@ -274,9 +283,6 @@ pub struct PortRange {
     pub span: u32,
 }
 
-/// Processes of models that are followed at a time: entries of `TASKS`.
-pub const MAX_PROCESSES: u32 = 4096;
-
 /// Entries of `MARKS`, a power of two: as many as Linux has process ids by default (`PID_MAX_DEFAULT` of `<linux/threads.h>`).
 pub const MARKS: u32 = 1 << 15;
 
@@ -286,10 +292,6 @@ pub const MARKS: u32 = 1 << 15;
 pub const fn mark(process: u32) -> u32 {
     process & (MARKS - 1)
 }
-
-/// Threads of models without a seat that a family follows at a time: entries of `UNSEATED`. A vLLM server has some hundreds in
-/// all.
-pub const MAX_THREADS: u32 = 16384;
 
 /// Seats for threads: entries of `SEATED`; a power of two.
 pub const SEATS: u32 = 16384;
@@ -301,14 +303,31 @@ pub const fn seat(tid: u32) -> u32 {
     tid & (SEATS - 1)
 }
 
-/// Entries of `READERS`: processes that read requests, one for each model whose requests they read.
-pub const MAX_READERS: u32 = 1024;
-
 /// Key of `READERS`: the slot whose request a process read, and the process.
 #[inline(always)]
 #[must_use]
 pub const fn reader_key(slot: u32, process: u32) -> u64 {
     (slot as u64) << 32 | process as u64
+}
+
+/// What is noted of a process that reads requests: value of `READERS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadAt {
+    /// When a connection last came to be read by it, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub ns: u64,
+    /// The slot, and where the entry is charged.
+    pub owner: Owner,
+    _reserved: u32,
+}
+
+impl ReadAt {
+    /// Noted at this time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(ns: u64, owner: Owner) -> Self {
+        Self { ns, owner, _reserved: 0 }
+    }
 }
 
 /// Slot and process of a key: the inverse of [`reader_key`].
@@ -325,6 +344,7 @@ const _: () = {
     assert!(size_of::<EndpointStats>() == 3 * 4096);
     assert!(size_of::<ModelStats>() == 4096);
     assert!(size_of::<PortRange>() == 8);
+    assert!(size_of::<ReadAt>() == 16);
     assert!(Endpoint::ALL.len() == ENDPOINTS);
     assert!(Lost::ALL.len() <= LOST_CELLS);
     assert!(EndpointStats::aborted(1, 4) < EndpointStats::requests(0));

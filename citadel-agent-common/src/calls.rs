@@ -130,9 +130,6 @@ impl Failure {
     }
 }
 
-/// Errors that are counted apart: entries of `CALL_ERRORS`. Some ten a model occur.
-pub const MAX_FAILURES: u32 = 4096;
-
 const _: () = {
     let mut i = 0;
     while i < CALLS.len() {

@@ -14,3 +14,4 @@ pub mod calls;
 pub mod connection;
 pub mod hist;
 pub mod http;
+pub mod shares;

@@ -5,5 +5,6 @@
 
 pub mod count;
 pub mod log;
+pub mod shares;
 pub mod task;
 pub mod threads;

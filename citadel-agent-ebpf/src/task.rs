@@ -2,8 +2,12 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::{Array, HashMap};
 use citadel_agent_common::abi::mark;
+use citadel_agent_common::shares::Owner;
+
+use crate::shares::Shares;
 
 /// A `struct task_struct` of a tracepoint's arguments, which the verifier lets a program read like memory of its own.
 #[derive(Clone, Copy)]
@@ -39,7 +43,9 @@ pub unsafe fn member<T: Copy>(of: *const c_void, offset: &'static u32) -> T {
 /// Which processes are models'.
 pub struct Models {
     /// Process -> slot.
-    pub tasks: &'static HashMap<u32, u32>,
+    pub tasks: &'static HashMap<u32, Owner>,
+    /// What models hold of it.
+    pub shares: Shares,
     /// [`mark`] of a process -> not 0 if it, or another one that shares the mark, has ever been a model's; and another number
     /// since a slot in `tasks` was changed or taken back.
     pub marks: &'static Array<u32>,
@@ -60,22 +66,23 @@ impl Models {
     pub fn slot(&self, process: u32) -> Option<u32> {
         self.mark(process)?;
         // SAFETY: a valid map and key.
-        unsafe { self.tasks.get(process) }.copied()
+        unsafe { self.tasks.get(process) }.map(|owner| owner.slot())
     }
 
     /// A process forks: a model's new process is the model's from its first moment, and a process that has taken the number of
-    /// one that is gone is not. False when `tasks` is full.
+    /// one that is gone is not. Where the model's share is full, the process is not followed, and counted.
     ///
     /// # Safety
     /// The tasks are the arguments of `sched_process_fork`, the offsets those of `pid` and `tgid` in `struct task_struct`.
     #[inline(always)]
-    #[must_use]
-    pub unsafe fn fork(&self, parent: Task, child: Task, pid: &'static u32, tgid: &'static u32) -> bool {
+    pub unsafe fn fork(&self, parent: Task, child: Task, pid: &'static u32, tgid: &'static u32) {
         // SAFETY: as the caller promises.
         let (of, process, thread) = unsafe { (parent.field(tgid), child.field(tgid), child.field(pid)) };
         if process != thread {
-            return true;
+            return;
         }
+        // Its number may be that of one that has just gone.
+        self.forget(process);
         if let Some(slot) = self.slot(of) {
             if let Some(marked) = self.marks.get_ptr_mut(mark(process)) {
                 // SAFETY: a map value. Userspace writes only numbers other than 0, so whoever is later is right.
@@ -85,11 +92,37 @@ impl Models {
                     }
                 }
             }
-            return self.tasks.insert(process, slot, 0).is_ok();
+            let Some(owner) = self.shares.take(slot) else { return };
+            if self.tasks.insert(process, owner, u64::from(BPF_NOEXIST)).is_err() {
+                self.shares.fail(owner);
+            }
         }
-        if self.mark(process).is_some() {
-            _ = self.tasks.remove(process);
+    }
+
+    /// A task is gone for good. With a process's first thread, which is the last to go, the process is.
+    ///
+    /// # Safety
+    /// The task is the argument of `sched_process_free`, the offsets those of `pid` and `tgid` in `struct task_struct`.
+    #[inline(always)]
+    pub unsafe fn free(&self, task: Task, pid: &'static u32, tgid: &'static u32) {
+        // SAFETY: as the caller promises.
+        let (process, thread) = unsafe { (task.field(tgid), task.field::<u32>(pid)) };
+        if process == thread {
+            self.forget(process);
         }
-        true
+    }
+
+    #[inline(always)]
+    fn forget(&self, process: u32) {
+        if self.mark(process).is_none() {
+            return;
+        }
+        // SAFETY: a valid map and key.
+        let owner = unsafe { self.tasks.get(process) }.copied();
+        if let Some(owner) = owner
+            && self.tasks.remove(process).is_ok()
+        {
+            self.shares.give(owner);
+        }
     }
 }

@@ -4,8 +4,9 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::{Array, HashMap};
 use citadel_agent_common::abi::seat;
+use citadel_agent_common::shares::Owner;
 
-use crate::count::add;
+use crate::shares::Shares;
 
 /// What is known of a thread.
 pub trait Entry: Copy + 'static {
@@ -14,6 +15,9 @@ pub trait Entry: Copy + 'static {
 
     /// The thread's number; 0: of no thread.
     fn tid(&self) -> u32;
+
+    /// Whose it is.
+    fn owner(&mut self) -> &mut Owner;
 }
 
 /// The threads that a family follows. What runs on a thread's behalf runs one at a time.
@@ -24,12 +28,12 @@ pub struct Threads<T: 'static> {
     pub taken: &'static HashMap<u32, u32>,
     /// Thread -> its entry, of those without a seat.
     pub others: &'static HashMap<u32, T>,
-    /// How many threads are followed: userspace would have to walk through both maps.
-    pub followed: &'static Array<u64>,
+    /// What models hold of them.
+    pub shares: Shares,
 }
 
-/// The maps of a family's threads, whose entries are of this type, and `THREADS`, which is all three. When `UNSEATED` is full, new
-/// threads without a seat are not followed: the family counts them.
+/// The maps of a family's threads, whose entries are of this type, and `THREADS`, which is all of them. `UNSEATED` has room for all
+/// threads that models may have followed, of which each has its share.
 #[macro_export]
 macro_rules! threads {
     ($entry:ty) => {
@@ -43,14 +47,21 @@ macro_rules! threads {
 
         #[::aya_ebpf::macros::map]
         static UNSEATED: ::aya_ebpf::maps::HashMap<u32, $entry> =
-            ::aya_ebpf::maps::HashMap::with_max_entries(::citadel_agent_common::abi::MAX_THREADS, 0);
+            ::aya_ebpf::maps::HashMap::with_max_entries(1, 0);
 
         #[::aya_ebpf::macros::map]
-        static FOLLOWED: ::aya_ebpf::maps::Array<u64> =
+        static THREADS_HELD: ::aya_ebpf::maps::Array<::citadel_agent_common::shares::Held> =
             ::aya_ebpf::maps::Array::with_max_entries(1, ::aya_ebpf::bindings::BPF_F_MMAPABLE);
 
-        pub(crate) const THREADS: $crate::threads::Threads<$entry> =
-            $crate::threads::Threads { seated: &SEATED, taken: &SEATS_TAKEN, others: &UNSEATED, followed: &FOLLOWED };
+        pub(crate) const THREADS: $crate::threads::Threads<$entry> = $crate::threads::Threads {
+            seated: &SEATED,
+            taken: &SEATS_TAKEN,
+            others: &UNSEATED,
+            shares: $crate::shares::Shares {
+                held: &THREADS_HELD,
+                own: ::citadel_agent_common::shares::THREADS.own,
+            },
+        };
     };
 }
 
@@ -68,10 +79,21 @@ impl<T: Entry> Threads<T> {
         self.others.get_ptr_mut(tid).map(|entry| unsafe { &mut *entry })
     }
 
-    /// Keeps the entry of a thread that has none; it, or `None` where there is no room.
+    /// Keeps the entry of a thread of the model with this slot, which has none; it, or `None` where there is no room.
     #[inline(always)]
     #[must_use]
-    pub fn keep(&self, entry: &T) -> Option<&'static mut T> {
+    pub fn keep(&self, mut entry: T, slot: u32) -> Option<&'static mut T> {
+        let owner = self.shares.take(slot)?;
+        *entry.owner() = owner;
+        let place = self.place(&entry);
+        if place.is_none() {
+            self.shares.fail(owner);
+        }
+        place
+    }
+
+    #[inline(always)]
+    fn place(&self, entry: &T) -> Option<&'static mut T> {
         let (tid, seat) = (entry.tid(), seat(entry.tid()));
         let place = if self.taken.insert(seat, tid, u64::from(BPF_NOEXIST)).is_ok() {
             let seated = self.seated.get_ptr_mut(seat)?;
@@ -82,9 +104,20 @@ impl<T: Entry> Threads<T> {
             self.others.insert(tid, entry, 0).ok()?;
             self.others.get_ptr_mut(tid)?
         };
-        self.count(1);
         // SAFETY: a map value, the thread's own.
         Some(unsafe { &mut *place })
+    }
+
+    /// A thread has become another model's. Where that has no room for it, it is forgotten: false.
+    #[inline(always)]
+    #[must_use]
+    pub fn change_owner(&self, thread: &mut T, slot: u32) -> bool {
+        let Some(owner) = self.shares.take(slot) else {
+            self.forget(thread.tid());
+            return false;
+        };
+        self.shares.give(core::mem::replace(thread.owner(), owner));
+        true
     }
 
     /// Forgets a thread.
@@ -94,22 +127,18 @@ impl<T: Entry> Threads<T> {
         // SAFETY: a map value; written only if it is the thread's.
         unsafe {
             if (*seated).tid() == tid {
+                let owner = *(*seated).owner();
                 *seated = T::NONE;
                 _ = self.taken.remove(seat(tid));
-                self.count(-1);
+                self.shares.give(owner);
                 return;
             }
         }
+        let Some(other) = self.others.get_ptr_mut(tid) else { return };
+        // SAFETY: a map value, the thread's own.
+        let owner = unsafe { *(*other).owner() };
         if self.others.remove(tid).is_ok() {
-            self.count(-1);
-        }
-    }
-
-    #[inline(always)]
-    fn count(&self, change: i64) {
-        if let Some(cell) = self.followed.get_ptr_mut(0) {
-            // SAFETY: a map value; other CPUs only add atomically.
-            add(unsafe { &mut *cell }, change as u64);
+            self.shares.give(owner);
         }
     }
 }

@@ -137,6 +137,25 @@ fn counters_that_begin_with_the_agent_say_when() {
 }
 
 #[test]
+fn what_a_reload_replaced_began_later() {
+    let mut page = page(&["phi3"]);
+    let later = ["citadel_model_requests_total", "citadel_model_request_duration_seconds", "node_cpu_seconds_total"];
+    for family in &mut page.families {
+        family.began = later.contains(&family.desc.name).then_some(1_700_000_100.5);
+    }
+    let open = text(&page, Format::OpenMetrics);
+    let created =
+        |name: &str| open.lines().find(|line| line.starts_with(name)).and_then(|line| line.rsplit(' ').next());
+    assert_eq!(created("citadel_model_requests_created{"), Some("1700000100.5"));
+    assert_eq!(created("citadel_model_request_duration_seconds_created{"), Some("1700000100.5"));
+    assert_eq!(created("citadel_model_request_bytes_created{"), Some("1700000000.25"));
+    assert_eq!(created("node_cpu_seconds_created{"), None, "the kernel's counts are older");
+    let family = families(&page).into_iter().find(|family| family.name == later[0]).unwrap();
+    let counter = family.metric[0].counter.as_ref().unwrap();
+    assert_eq!(counter.created_timestamp.as_ref().map(|at| (at.seconds, at.nanos)), Some((1_700_000_100, 500_000_000)));
+}
+
+#[test]
 fn open_metrics_names_families_without_total() {
     let page = page(&["phi3"]);
     let open = parse(&text(&page, Format::OpenMetrics));

@@ -94,6 +94,7 @@ fn gpu(desc: &'static Desc, value: f64) -> Family {
             labels: desc.labels.iter().map(|name| label(name).into()).collect(),
             value: Value::Float(value),
         }],
+        began: None,
     }
 }
 

@@ -24,7 +24,7 @@ struct Reference(Page);
 
 impl Collector for Reference {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for Family { desc, samples } in &self.0.families {
+        for Family { desc, samples, .. } in &self.0.families {
             let counter = desc.name.strip_suffix("_total").filter(|_| desc.kind == Kind::Counter);
             let (kind, name) = match (desc.kind, counter) {
                 (Kind::Counter, Some(name)) => (MetricType::Counter, name),

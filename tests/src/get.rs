@@ -18,9 +18,17 @@ pub struct Answer {
 /// # Errors
 /// Those of the socket, and `InvalidData` for something that is not an HTTP answer in UTF-8.
 pub fn get(port: u16, path: &str) -> io::Result<Answer> {
+    get_as(port, path, "*/*")
+}
+
+/// Likewise, in a format that `accept` names.
+///
+/// # Errors
+/// Those of [`get`].
+pub fn get_as(port: u16, path: &str, accept: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP answer: {text:?}")))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
-use citadel_agent_tests::get::get as fetch;
+use citadel_agent_tests::get::{get as fetch, get_as};
 use citadel_agent_tests::http::{answer, get};
 use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, RECEIVE_QUEUE, REQUEST_BYTES, REQUESTS};
 use citadel_agent_tests::peer::Server;
@@ -129,6 +129,15 @@ fn a_reload_replaces_only_the_families_whose_keys_changed() {
     let page = assert_eventually!(agent, |page| page.requests() == 7);
     page.assert_nothing_lost();
     assert!(page.histogram(RECEIVE_QUEUE).count() >= 3, "recvq is back:\n{page}");
+    // What was replaced counts from then on, the rest from the start.
+    let open = get_as(agent.metrics_port(), "/metrics/models", "application/openmetrics-text").unwrap().body;
+    let value = |name: &str| -> f64 {
+        let line = open.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}:\n{open}"));
+        line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    let start = value("process_start_time_seconds");
+    assert_eq!(value("citadel_model_requests_created{"), start);
+    assert!(value("citadel_model_runqueue_latency_seconds_created{") > start + 1.0, "{open}");
 }
 
 #[test]

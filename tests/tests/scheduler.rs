@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use citadel_agent_tests::agent::{Agent, Setup, free_port};
 use citadel_agent_tests::assert_eventually;
-use citadel_agent_tests::names::{INFO, MAP_ENTRIES, ON_CPU, RUN_QUEUE};
+use citadel_agent_tests::names::{INFO, MAP_ENTRIES, MODEL_EVENTS_LOST, ON_CPU, RUN_QUEUE};
 use citadel_agent_tests::scrape::Page;
 use citadel_agent_tests::truth::pause;
 use serde_json::Value;
@@ -200,6 +200,39 @@ fn a_child_counts_from_its_first_moment() {
     let truth_of_both = truth[0].on_cpu + child;
     assert_near("on a CPU", seen("crowded").on_cpu, truth_of_both, truth_of_both * 0.02);
     assert_near("the neighbour", seen("free").on_cpu, truth[1].on_cpu, EXACT);
+}
+
+/// Anybody can listen on a model's port and have children.
+#[test]
+fn the_children_of_one_model_leave_room_for_another() {
+    let ports = [free_port(), free_port()];
+    let agent = Setup::new().model("crowd", ports[0]).model("late", ports[1]).start();
+    let mut crowd = Worker::start(ports[0], 0);
+    assert_eventually!(agent, |page| page.gauge(INFO).label("model", "crowd").is_present());
+    assert_eventually!(agent, |page| page.counter(ON_CPU).label("model", "crowd").is_present());
+    crowd.tell("crowd 4300");
+    let mut late = Worker::start(ports[1], 1);
+    assert_eventually!(agent, |page| page.gauge(INFO).label("model", "late").is_present());
+    late.tell("work 60");
+    let page = agent.scrape();
+    let seen = page.counter(ON_CPU).label("model", "late").number();
+    assert!(seen >= 0.06, "{seen} s of at least 0.06");
+
+    // What did not fit is said.
+    let lost = |model| page.counter(MODEL_EVENTS_LOST).label("model", model).label("reason", "processes_full");
+    assert!(lost("crowd").value() > 1000, "{page}");
+    assert!(!lost("late").is_present(), "{page}");
+    let status = agent.status();
+    let incomplete = status["families"]["sched"]["incomplete"].as_array().expect("it is incomplete");
+    let of_crowd = |it: &&Value| it["port"] == ports[0] && it["reason"] == "processes_full";
+    assert_eq!(incomplete.iter().filter(of_crowd).count(), 1, "{status}");
+    let lines = agent.log().lines().filter(|line| line.contains("share") && line.contains("sched")).count();
+    assert_eq!(lines, 1, "{}", agent.log());
+
+    // An entry goes with its process, and the next child has room again.
+    crowd.tell("release");
+    assert_eventually!(agent, |page| page.gauge(MAP_ENTRIES).label("map", "sched_processes").value() == 2);
+    crowd.tell("fork 1");
 }
 
 #[test]

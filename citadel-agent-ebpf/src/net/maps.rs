@@ -6,9 +6,11 @@ use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
-use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, MAX_READERS, ModelStats, NO_SLOT, PortRange};
+use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange, ReadAt};
 use citadel_agent_common::connection::{Connection, Early, Tuple};
 use citadel_agent_common::hist::Histogram;
+use citadel_agent_common::shares::{self, Held};
+use citadel_agent_ebpf::shares::Shares;
 
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
 pub(crate) const V4_MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
@@ -34,11 +36,18 @@ pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries
 #[map]
 pub(crate) static RECEIVE_QUEUE: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// `reader_key` of a slot and a process that read a request of it -> when a connection last came to be read by it, in
-/// nanoseconds of `CLOCK_BOOTTIME`. Userspace takes out those that have ended. Full: noted at a later request.
-/// Preallocated: 5.11 lets no tracing program allocate.
+/// `reader_key` of a slot and a process that read a request of it -> when a connection last came to be read by it. Userspace
+/// takes out those that have ended. Sized and shared out as `shares::READERS` says: beyond its share, a model's further readers
+/// are not noted, and counted. Preallocated: 5.11 lets no tracing program allocate.
 #[map]
-pub(crate) static READERS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_READERS, 0);
+pub(crate) static READERS: HashMap<u64, ReadAt> = HashMap::with_max_entries(1, 0);
+
+/// What models hold of `READERS`.
+#[map]
+static READERS_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Likewise.
+pub(crate) const READERS_SHARES: Shares = Shares { held: &READERS_HELD, own: shares::READERS.own };
 
 /// Reason -> how much could not be measured.
 #[map]

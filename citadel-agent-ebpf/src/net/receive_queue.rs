@@ -3,16 +3,17 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use citadel_agent_common::abi::{Lost, reader_key};
+use citadel_agent_common::abi::{Lost, ReadAt, reader_key};
 use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::{PIPELINE, Read};
 
-use crate::maps::{CONNECTIONS, READERS, RECEIVE_QUEUE};
+use crate::maps::{CONNECTIONS, READERS, READERS_SHARES, RECEIVE_QUEUE};
 use crate::sink;
 use citadel_agent_ebpf::count::observe;
 use citadel_agent_ebpf::task::member;
@@ -80,8 +81,25 @@ fn note_reader(connection: &mut Connection, sock: *const c_void) {
     }
     // SAFETY: no arguments. The clock that a process's start is told by.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    // If the map is full, the connection's next request tries again.
-    if READERS.insert(reader_key(connection.slot, process), now, 0).is_ok() {
+    // If the model's share is full, the connection's next request tries again.
+    if note(connection.slot, process, now) {
         connection.reader = process;
     }
+}
+
+#[inline(always)]
+fn note(slot: u32, process: u32, now: u64) -> bool {
+    let key = reader_key(slot, process);
+    if let Some(noted) = READERS.get_ptr_mut(key) {
+        // SAFETY: a map value.
+        unsafe { (*noted).ns = now };
+        return true;
+    }
+    let Some(owner) = READERS_SHARES.take(slot) else { return false };
+    let noted = READERS.insert(key, ReadAt::new(now, owner), u64::from(BPF_NOEXIST)).is_ok();
+    if !noted {
+        // Another CPU was as far.
+        READERS_SHARES.give(owner);
+    }
+    noted
 }

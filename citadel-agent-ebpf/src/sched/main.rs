@@ -17,11 +17,10 @@ mod maps;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use citadel_agent_common::abi::Lost;
 use citadel_agent_ebpf::count::{add, observe};
 use citadel_agent_ebpf::task::Task;
 
-use maps::{LOST, MODELS, ON_CPU, RUN_QUEUE, THREADS, Thread};
+use maps::{MODELS, ON_CPU, RUN_QUEUE, THREADS, Thread};
 
 /// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next three from the running kernel's
 /// BTF.
@@ -76,9 +75,15 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
     // SAFETY: arguments of the tracepoint; the offsets are those of these members.
-    if !unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) } {
-        lost(1);
-    }
+    unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) };
+    0
+}
+
+/// `sched_process_free(task)`: see [`Models::free`](citadel_agent_ebpf::task::Models::free).
+#[btf_tracepoint(function = "sched_process_free")]
+pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
+    unsafe { MODELS.free(Task(ctx.arg(0)), &TASK_PID, &TASK_TGID) };
     0
 }
 
@@ -96,9 +101,9 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         let known = Thread { tid: new, ..*known };
         THREADS.forget(old);
         if let Some(there) = THREADS.find(new) {
-            *there = known;
-        } else if THREADS.keep(&known).is_none() {
-            lost(1);
+            *there = Thread { owner: there.owner, ..known };
+        } else {
+            _ = THREADS.keep(known, known.owner.slot());
         }
     }
     0
@@ -121,7 +126,7 @@ fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
     let on_cpu_ns = on_cpu_ns(task);
     // Less than before is of a new thread with the number of one that was not seen to die.
     if on_cpu_ns > thread.on_cpu_ns
-        && let Some(on_cpu) = ON_CPU.get_ptr_mut(thread.slot)
+        && let Some(on_cpu) = ON_CPU.get_ptr_mut(thread.owner.slot())
     {
         // SAFETY: a map value; other CPUs only add atomically.
         add(unsafe { &mut *on_cpu }, on_cpu_ns - thread.on_cpu_ns);
@@ -138,7 +143,7 @@ fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
 #[inline(always)]
 fn enters(thread: &mut Thread) {
     if thread.runnable_ns != 0
-        && let Some(histogram) = RUN_QUEUE.get_ptr_mut(thread.slot)
+        && let Some(histogram) = RUN_QUEUE.get_ptr_mut(thread.owner.slot())
     {
         // SAFETY: a map value; other CPUs only add atomically.
         observe(unsafe { &mut *histogram }, now().wrapping_sub(thread.runnable_ns));
@@ -171,28 +176,21 @@ fn thread(task: Task) -> Option<&'static mut Thread> {
     let tid = unsafe { task.field(&TASK_PID) };
     if let Some(thread) = THREADS.find(tid) {
         if thread.mark != mark {
-            let slot = MODELS.slot(process)?;
-            if thread.slot != slot {
-                *thread = Thread::new(slot, mark, tid, on_cpu_ns(task));
+            let Some(slot) = MODELS.slot(process) else {
+                THREADS.forget(tid);
+                return None;
+            };
+            if thread.owner.slot() != slot {
+                if !THREADS.change_owner(thread, slot) {
+                    return None;
+                }
+                *thread = Thread { owner: thread.owner, ..Thread::new(mark, tid, on_cpu_ns(task)) };
             }
             thread.mark = mark;
         }
         return Some(thread);
     }
-    let made = THREADS.keep(&Thread::new(MODELS.slot(process)?, mark, tid, on_cpu_ns(task)));
-    if made.is_none() {
-        lost(1);
-    }
-    made
-}
-
-/// Counts what could not be followed.
-#[inline(always)]
-fn lost(count: u64) {
-    if let Some(cell) = LOST.get_ptr_mut(Lost::ThreadsFull as u32) {
-        // SAFETY: a map value; other CPUs only add atomically.
-        add(unsafe { &mut *cell }, count);
-    }
+    THREADS.keep(Thread::new(mark, tid, on_cpu_ns(task)), MODELS.slot(process)?)
 }
 
 #[cfg(not(test))]

@@ -17,12 +17,12 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use citadel_agent_common::abi::Lost;
 use citadel_agent_common::calls::{Failure, MAX_ERRNO, NUMBERS, Place, Places, UNMEASURED};
+use citadel_agent_common::shares::Owner;
 use citadel_agent_ebpf::count::{add, bounded, observe};
 use citadel_agent_ebpf::task::Task;
 
-use maps::{CALL_ERRORS, CALL_TIMES, LOST, MODELS, THREADS, Thread};
+use maps::{CALL_ERRORS, CALL_TIMES, KINDS_OF_FAILURES, MODELS, THREADS, Thread};
 
 /// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next one from the running
 /// kernel's BTF.
@@ -43,9 +43,15 @@ static STRIDE: u32 = 1;
 pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
     // SAFETY: arguments of the tracepoint; the offsets are those of these members.
-    if !unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) } {
-        lost(Lost::ThreadsFull);
-    }
+    unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) };
+    0
+}
+
+/// `sched_process_free(task)`: see [`Models::free`](citadel_agent_ebpf::task::Models::free).
+#[btf_tracepoint(function = "sched_process_free")]
+pub fn syscalls_free(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
+    unsafe { MODELS.free(Task(ctx.arg(0)), &TASK_PID, &TASK_TGID) };
     0
 }
 
@@ -108,8 +114,11 @@ impl Running {
 fn enter(Running { process, tid, mark }: Running, place: Place) {
     if let Some(thread) = THREADS.find(tid) {
         if thread.mark != mark {
-            let Some(slot) = MODELS.slot(process) else { return };
-            (thread.slot, thread.mark) = (slot, mark);
+            let Some(slot) = MODELS.slot(process) else { return THREADS.forget(tid) };
+            if thread.owner.slot() != slot && !THREADS.change_owner(thread, slot) {
+                return;
+            }
+            thread.mark = mark;
         }
         thread.place = u32::from(place);
         // SAFETY: no arguments.
@@ -119,9 +128,7 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
     let Some(slot) = MODELS.slot(process) else { return };
     // SAFETY: no arguments.
     let since_ns = unsafe { bpf_ktime_get_ns() };
-    if THREADS.keep(&Thread { since_ns, slot, mark, place: u32::from(place), tid }).is_none() {
-        lost(Lost::ThreadsFull);
-    }
+    _ = THREADS.keep(Thread { since_ns, owner: Owner(0), mark, place: u32::from(place), tid }, slot);
 }
 
 /// The running thread, whose ever it is, ends a call. One that was under way when the programs were attached, or when its
@@ -130,7 +137,8 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
 fn leave(place: Place, result: i64) {
     let Some(Running { tid, .. }) = Running::get() else { return };
     let Some(thread) = THREADS.find(tid) else { return };
-    let Thread { since_ns, slot, place: begun, .. } = *thread;
+    let Thread { since_ns, owner, place: begun, .. } = *thread;
+    let slot = owner.slot();
     if since_ns == 0 || begun != u32::from(place) {
         return;
     }
@@ -152,21 +160,14 @@ fn leave(place: Place, result: i64) {
 fn failed(failure: Failure) {
     let key = failure.key();
     let cell = CALL_ERRORS.get_ptr_mut(key).or_else(|| {
-        // Another CPU may be as far: whichever is later finds the entry.
-        _ = CALL_ERRORS.insert(key, 0, u64::from(BPF_NOEXIST));
+        let owner = KINDS_OF_FAILURES.take(failure.slot)?;
+        if CALL_ERRORS.insert(key, 0, u64::from(BPF_NOEXIST)).is_err() {
+            // Another CPU was as far: its entry is the one.
+            KINDS_OF_FAILURES.give(owner);
+        }
         CALL_ERRORS.get_ptr_mut(key)
     });
-    match cell {
-        // SAFETY: a map value; other CPUs only add atomically.
-        Some(cell) => add(unsafe { &mut *cell }, 1),
-        None => lost(Lost::FailuresFull),
-    }
-}
-
-/// Counts what could not be measured.
-#[inline(always)]
-fn lost(why: Lost) {
-    if let Some(cell) = LOST.get_ptr_mut(why as u32) {
+    if let Some(cell) = cell {
         // SAFETY: a map value; other CPUs only add atomically.
         add(unsafe { &mut *cell }, 1);
     }

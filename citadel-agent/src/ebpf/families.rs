@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::Btf;
 use citadel_agent_common::abi::Lost;
@@ -17,7 +18,7 @@ use super::readers::RequestReaders;
 use super::sched::Sched;
 use super::slots::Slots;
 use super::stats::RunStats;
-use super::status::{FamilyStatus, Verdict};
+use super::status::{FamilyStatus, Incomplete, Verdict};
 use super::support::Support;
 use super::syscalls::Syscalls;
 use super::tasks::slots_of_processes;
@@ -39,6 +40,10 @@ pub struct Families {
     pub syscalls: Option<Syscalls>,
     /// One a family.
     pub statuses: Vec<FamilyStatus>,
+    /// When families that a reload replaced began to count, in seconds since the epoch.
+    began: BTreeMap<&'static str, f64>,
+    /// What was logged of [`Self::refused`].
+    logged: BTreeSet<(&'static str, u16, &'static str)>,
 }
 
 /// What tracing programs are loaded with. It is dropped once they are: 8 MB.
@@ -162,6 +167,9 @@ impl Families {
             net.measure(old, &self.slots)?;
             return Err(error);
         }
+        let replaced = Family::ALL.into_iter().filter(|family| !kept.contains(family)).map(Family::name);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
+        self.began.extend(replaced.map(|family| (family, now)));
         let replaced = kept.len() < Family::ALL.len();
         if !keeps_net {
             self.net = fresh.net.take();
@@ -204,6 +212,18 @@ impl Families {
         Ok(status)
     }
 
+    /// When a family began to count, in seconds since the epoch, where that was not as the agent started.
+    #[must_use]
+    pub fn began(&self, family: Family) -> Option<f64> {
+        self.began.get(family.name()).copied()
+    }
+
+    /// When the last of the families did.
+    #[must_use]
+    pub fn last_began(&self) -> Option<f64> {
+        self.began.values().copied().reduce(f64::max)
+    }
+
     fn is_broken(&self, family: Family) -> bool {
         self.statuses.iter().any(|status| status.family == family.name() && status.status == Verdict::Broken)
     }
@@ -242,17 +262,55 @@ impl Families {
         if let Err(error) = sched.and(syscalls) {
             warn!(%error, "cannot tell the kernel programs which processes are the models'");
         }
+        self.note_what_found_no_room();
+    }
+
+    /// Says in the log, once, and in the families' statuses, what found no room in a map that models share.
+    fn note_what_found_no_room(&mut self) {
+        let refused = self.refused();
+        for ((family, port, why), count) in &refused {
+            if self.logged.insert((family, *port, *why)) {
+                warn!(
+                    family,
+                    port,
+                    reason = why,
+                    count,
+                    "model has more than its share of a kernel map: part of it is not measured"
+                );
+            }
+        }
+        for status in &mut self.statuses {
+            let of_family = refused.iter().filter(|((family, ..), _)| *family == status.family);
+            status.incomplete =
+                of_family.map(|((_, port, why), &count)| Incomplete { port: *port, reason: why, count }).collect();
+        }
+    }
+
+    /// What found no room in a map that models share, by family, port and reason.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<(&'static str, u16, &'static str), u64> {
+        let ports: BTreeMap<_, _> = self.slots.ports().filter_map(|port| Some((self.slots.get(port)?, port))).collect();
+        // Readers are noted by the program of `recvq`.
+        let net = self.net.iter().flat_map(Net::refused).map(|refused| (Family::Recvq, refused));
+        let sched = self.sched.iter().flat_map(Sched::refused).map(|refused| (Family::Sched, refused));
+        let syscalls = self.syscalls.iter().flat_map(Syscalls::refused).map(|refused| (Family::Syscalls, refused));
+        let refused = |(family, (slot, why, count)): (Family, (u32, Lost, u64))| {
+            Some(((family.name(), *ports.get(&slot)?, why.label()), count))
+        };
+        net.chain(sched).chain(syscalls).filter_map(refused).collect()
     }
 
     /// How much could not be measured, by reason, all families together.
     #[must_use]
     pub fn lost(&self) -> BTreeMap<&'static str, u64> {
         let net = self.net.iter().flat_map(Net::lost);
-        let sched = self.sched.iter().flat_map(Sched::lost);
-        let syscalls = self.syscalls.iter().flat_map(Syscalls::lost);
-        let mut lost = BTreeMap::new();
-        for (why, count) in net.chain(sched).chain(syscalls) {
-            *lost.entry(Lost::label(why)).or_default() += count;
+        let missed = self.syscalls.iter().map(|syscalls| (Lost::Recursion, syscalls.missed()));
+        let mut lost: BTreeMap<_, _> = Lost::ALL.into_iter().map(|why| (why.label(), 0)).collect();
+        for (why, count) in net.chain(missed) {
+            *lost.entry(why.label()).or_default() += count;
+        }
+        for ((.., why), count) in self.refused() {
+            *lost.entry(why).or_default() += count;
         }
         lost
     }

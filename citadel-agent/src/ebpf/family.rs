@@ -49,6 +49,7 @@ impl Family {
             // Forks first: no child of a process that is followed is missed.
             Self::Sched => &[
                 Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
+                Program { name: "sched_process_free", hook: Hook::Tracepoint("sched_process_free") },
                 Program { name: "sched_process_exec", hook: Hook::Tracepoint("sched_process_exec") },
                 Program { name: "sched_wakeup", hook: Hook::Tracepoint("sched_wakeup") },
                 Program { name: "sched_wakeup_new", hook: Hook::Tracepoint("sched_wakeup_new") },
@@ -57,6 +58,7 @@ impl Family {
             // What ends a call, or the thread, before what begins one: no beginning is left behind.
             Self::Syscalls => &[
                 Program { name: "syscalls_fork", hook: Hook::Tracepoint("sched_process_fork") },
+                Program { name: "syscalls_free", hook: Hook::Tracepoint("sched_process_free") },
                 Program { name: "syscalls_exec", hook: Hook::Tracepoint("sched_process_exec") },
                 Program { name: "syscalls_exit", hook: Hook::Tracepoint("sched_process_exit") },
                 Program { name: "syscalls_leave", hook: Hook::SystemCall(Moment::End) },

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats};
 use citadel_agent_common::hist::{CELLS, Histogram, SUM_CELL};
@@ -45,13 +46,16 @@ impl<T: Words> Mapped<T> {
     /// # Errors
     /// When the kernel refuses the mapping.
     pub fn new(map: &impl AsFd, first: usize, entries: usize) -> io::Result<Self> {
+        Self::with_protection(map, first, entries, libc::PROT_READ)
+    }
+
+    fn with_protection(map: &impl AsFd, first: usize, entries: usize, protection: i32) -> io::Result<Self> {
         let bytes = entries * size_of::<T>();
         let offset = libc::off_t::try_from(first * size_of::<T>()).map_err(io::Error::other)?;
         let fd: BorrowedFd<'_> = map.as_fd();
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, fd.as_raw_fd(), offset)
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -72,6 +76,32 @@ impl<T: Words> Mapped<T> {
     #[must_use]
     pub fn first_word(&self, index: usize) -> u64 {
         self.entry(index).map_or(0, |entry| entry.word(0))
+    }
+}
+
+/// The words of an array map from its beginning on, to which the programs and userspace add.
+#[derive(Debug)]
+pub struct Cells(Mapped<u64>);
+
+impl Cells {
+    /// Maps the first `words` words of `map`.
+    ///
+    /// # Errors
+    /// When the kernel refuses the mapping.
+    pub fn new(map: &impl AsFd, words: usize) -> io::Result<Self> {
+        Mapped::with_protection(map, 0, words, libc::PROT_READ | libc::PROT_WRITE).map(Self)
+    }
+
+    /// A word.
+    ///
+    /// # Panics
+    /// When there is none of this index.
+    #[must_use]
+    pub fn cell(&self, index: usize) -> &AtomicU64 {
+        let Some(entry) = self.0.entry(index) else { panic!("no word of the map") };
+        // SAFETY: an aligned word inside the mapping, which is writable and outlives the reference; all others who have it
+        // change it atomically.
+        unsafe { AtomicU64::from_ptr(entry.start.as_ptr()) }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, SockOps};
@@ -19,7 +20,8 @@ use super::family::{self, Family, Hook};
 use super::mapped::{Entry, Mapped};
 use super::object;
 use super::own::{OwnConnections, OwnMap};
-use super::readers::{ReaderMap, RequestReaders};
+use super::readers::{self, ReaderMap, RequestReaders};
+use super::shares::Shares;
 use super::slots::Slots;
 use super::stats::{self, RunStats};
 use crate::host::kernel_types::Layout;
@@ -53,6 +55,8 @@ pub struct Net {
     own: Option<OwnMap>,
     /// Who reads requests, until somebody wants to know.
     readers: Option<ReaderMap>,
+    /// What models hold of them.
+    reader_shares: Arc<Shares>,
     /// Who wants to know.
     told: RequestReaders,
     models: Mapped<ModelStats>,
@@ -91,15 +95,17 @@ impl Net {
             File::open(cgroup).map_err(|error| ProbeError::Cgroup { path: cgroup.display().to_string(), error })?;
         let entries = slots.capacity();
         let (copied_seq, lock_owned) = layout.map_or((0, 0), |layout| (layout.copied_seq, layout.lock_owned));
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(None)
             .override_global("COPIED_SEQ", &copied_seq, true)
             .override_global("LOCK_OWNED", &lock_owned, true)
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("MODEL_STATS", entries)
             .map_max_entries("RECEIVE_QUEUE", entries)
-            .map_max_entries("ENDPOINT_STATS", entries * ENDPOINTS as u32)
-            .load(OBJECT)?;
+            .map_max_entries("ENDPOINT_STATS", entries * ENDPOINTS as u32);
+        readers::SHARED.size(&mut loader, slots);
+        let mut ebpf = loader.load(OBJECT)?;
         for program in Family::Net.programs() {
             object::load(&mut ebpf, program.name)?;
         }
@@ -111,7 +117,8 @@ impl Net {
             range: object::array(&mut ebpf, VARIABLES)?,
             ports: object::array(&mut ebpf, "PORTS")?,
             own: Some(object::hash(&mut ebpf, "OWN")?),
-            readers: Some(object::hash(&mut ebpf, "READERS")?),
+            reader_shares: Arc::new(readers::SHARED.open(&ebpf, slots)?),
+            readers: Some(object::hash(&mut ebpf, readers::SHARED.name)?),
             told: RequestReaders::default(),
             models: object::map_into_memory(&ebpf, "MODEL_STATS", entries as usize)?,
             endpoints: object::data(&mut ebpf, "ENDPOINT_STATS")?,
@@ -179,7 +186,7 @@ impl Net {
     /// Lets whoever wants to know ask these programs which processes read requests.
     pub fn tell_readers(&mut self, readers: &RequestReaders, slots: &Slots) {
         if let Some(map) = self.readers.take() {
-            readers.attach(map, slots.clone());
+            readers.attach(map, Arc::clone(&self.reader_shares), slots.clone());
             self.told = readers.clone();
         }
     }
@@ -261,8 +268,13 @@ impl Net {
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
     pub fn fill(&self) -> (&'static str, u64, u64) {
-        let readers = self.readers.as_ref().map_or_else(|| self.told.count(), |map| map.keys().count());
-        ("readers", readers as u64, u64::from(abi::MAX_READERS))
+        let (readers, most_readers) = self.reader_shares.fill();
+        ("readers", readers, most_readers)
+    }
+
+    /// What found no room, by slot and reason.
+    pub fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
+        self.reader_shares.refused().into_iter().map(|(slot, count)| (slot, Lost::ReadersFull, count))
     }
 
     /// What each program has cost, while the kernel keeps count.

@@ -6,7 +6,7 @@ use aya::{Btf, BtfError, Ebpf, Pod};
 use tracing::debug;
 
 use super::error::{ProbeError, chain};
-use super::mapped::{Mapped, Words};
+use super::mapped::{Cells, Mapped, Words};
 
 /// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. A refusal shows when the maps are made.
 pub(super) fn lift_memlock_limit() {
@@ -46,6 +46,12 @@ pub(super) fn map_into_memory<T: Words>(
 ) -> Result<Mapped<T>, ProbeError> {
     let Some(Map::Array(map)) = ebpf.map(name) else { return Err(ProbeError::Missing(name)) };
     map_entries(map, name, 0, entries)
+}
+
+/// The first words of an array map, to be changed without calls.
+pub(super) fn map_cells(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Cells, ProbeError> {
+    let Some(Map::Array(map)) = ebpf.map(name) else { return Err(ProbeError::Missing(name)) };
+    Cells::new(map.fd(), words).map_err(|error| ProbeError::Mmap { map: name, error })
 }
 
 /// Some entries of an array map, likewise.

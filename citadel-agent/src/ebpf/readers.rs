@@ -4,13 +4,26 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aya::Pod;
 use aya::maps::{HashMap, MapData};
-use citadel_agent_common::abi;
+use citadel_agent_common::abi::{self, ReadAt};
+use citadel_agent_common::shares::READERS;
 
+use super::shares::{SharedMap, Shares};
 use super::slots::Slots;
 
-/// The map that the program writes.
-pub(super) type ReaderMap = HashMap<MapData, u64, u64>;
+/// The map that the program writes, which models share.
+pub(super) const SHARED: SharedMap = SharedMap { name: "READERS", held: "READERS_HELD", sharing: READERS };
+
+/// Likewise.
+pub(super) type ReaderMap = HashMap<MapData, u64, Noted>;
+
+/// [`ReadAt`] as aya wants it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct Noted(ReadAt);
+// SAFETY: `repr(C)` of integers, without padding.
+unsafe impl Pod for Noted {}
 
 /// A process that has read a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,6 +44,7 @@ pub struct RequestReaders {
 
 struct Attached {
     map: ReaderMap,
+    shares: Arc<Shares>,
     slots: Slots,
 }
 
@@ -45,37 +59,35 @@ impl RequestReaders {
     #[must_use]
     pub fn all(&self) -> Vec<Reader> {
         let attached = self.attached();
-        let Some(Attached { map, slots }) = attached.as_ref() else { return Vec::new() };
+        let Some(Attached { map, slots, .. }) = attached.as_ref() else { return Vec::new() };
         let ports: BTreeMap<u32, u16> = slots.ports().filter_map(|port| Some((slots.get(port)?, port))).collect();
         // An entry that cannot be read is one that was not noted: its process is looked for at the next look again.
         let entries = map.iter().flatten();
-        let reader = |(key, read_ns)| {
+        let reader = |(key, Noted(read))| {
             let (slot, pid) = abi::reader(key);
-            Some(Reader { port: *ports.get(&slot)?, pid, read_ns })
+            Some(Reader { port: *ports.get(&slot)?, pid, read_ns: read.ns })
         };
         entries.filter_map(reader).collect()
     }
 
-    /// How many are noted.
-    pub(super) fn count(&self) -> usize {
-        self.attached().as_ref().map_or(0, |attached| attached.map.keys().count())
-    }
-
     /// Makes room: these have ended.
     pub fn forget(&self, gone: &[Reader]) {
-        if let Some(Attached { map, slots }) = self.attached().as_mut() {
+        if let Some(Attached { map, shares, slots }) = self.attached().as_mut() {
             for reader in gone {
-                if let Some(slot) = slots.get(reader.port) {
-                    // It may be gone with the programs that noted it.
-                    _ = map.remove(&abi::reader_key(slot, reader.pid));
+                let Some(key) = slots.get(reader.port).map(|slot| abi::reader_key(slot, reader.pid)) else { continue };
+                // It may be gone with the programs that noted it.
+                if let Ok(Noted(read)) = map.get(&key, 0)
+                    && map.remove(&key).is_ok()
+                {
+                    shares.give(read.owner);
                 }
             }
         }
     }
 
     /// Asks these programs from now on.
-    pub(super) fn attach(&self, map: ReaderMap, slots: Slots) {
-        *self.attached() = Some(Attached { map, slots });
+    pub(super) fn attach(&self, map: ReaderMap, shares: Arc<Shares>, slots: Slots) {
+        *self.attached() = Some(Attached { map, shares, slots });
     }
 
     /// Takes the slots of ports that are new.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use citadel_agent_common::abi::{LOST_CELLS, Lost};
+use citadel_agent_common::abi::Lost;
 use citadel_agent_common::hist::Histogram;
 
 use super::error::ProbeError;
@@ -13,8 +13,7 @@ use super::mapped::Mapped;
 use super::object;
 use super::slots::Slots;
 use super::stats::{self, RunStats};
-use super::tasks::Tasks;
-use super::threads::Threads;
+use super::tasks::{self, Tasks};
 use crate::host::kernel_types::Layout;
 
 /// The kernel programs, as `build.rs` made them.
@@ -25,10 +24,8 @@ pub struct Sched {
     /// Holds programs and links.
     ebpf: Ebpf,
     tasks: Tasks,
-    threads: Threads,
     run_queue: Mapped<Histogram>,
     on_cpu: Mapped<u64>,
-    lost: Mapped<u64>,
 }
 
 impl Sched {
@@ -39,7 +36,8 @@ impl Sched {
     pub fn attach(slots: &Slots, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let entries = slots.capacity();
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(None)
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("TASK_PID", &layout.task_pid, true)
@@ -47,8 +45,11 @@ impl Sched {
             .override_global("TASK_STATE", &layout.task_state, true)
             .override_global("TASK_ON_CPU", &layout.task_on_cpu, true)
             .map_max_entries("RUN_QUEUE", entries)
-            .map_max_entries("ON_CPU", entries)
-            .load(OBJECT)?;
+            .map_max_entries("ON_CPU", entries);
+        for map in [tasks::SHARED, tasks::THREADS] {
+            map.size(&mut loader, slots);
+        }
+        let mut ebpf = loader.load(OBJECT)?;
         for program in Family::Sched.programs() {
             if let Hook::Tracepoint(tracepoint) = program.hook {
                 object::trace(&mut ebpf, program.name, tracepoint, btf)?;
@@ -56,11 +57,9 @@ impl Sched {
         }
         let entries = entries as usize;
         Ok(Self {
-            tasks: Tasks::of(&mut ebpf)?,
-            threads: Threads::of(&ebpf)?,
+            tasks: Tasks::of(&mut ebpf, slots)?,
             run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
             on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
-            lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
             ebpf,
         })
     }
@@ -85,15 +84,15 @@ impl Sched {
         Some(self.on_cpu.entry(slot as usize)?.word(0))
     }
 
-    /// How much could not be measured, by reason.
-    pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
-        Lost::ALL.into_iter().map(|why| (why, self.lost.first_word(why as usize)))
+    /// What found no room, by slot and reason.
+    pub fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
+        self.tasks.refused()
     }
 
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 2] {
-        let [(processes, most_processes), (threads, most_threads)] = [self.tasks.fill(), self.threads.fill()];
+        let [(processes, most_processes), (threads, most_threads)] = self.tasks.fill();
         [("sched_processes", processes, most_processes), ("sched_threads", threads, most_threads)]
     }
 

@@ -50,8 +50,22 @@ pub struct FamilyStatus {
     /// How it is attached, where there are several ways.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
+    /// What it does not measure of which model, because the model has more than its share of a kernel map.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<Incomplete>,
     /// Its programs.
     pub programs: Vec<ProgramStatus>,
+}
+
+/// What a family does not measure of a model.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Incomplete {
+    /// The model's port.
+    pub port: u16,
+    /// As in `citadel_events_lost_total`.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
 }
 
 /// One program's status.
@@ -101,7 +115,7 @@ impl FamilyStatus {
             .iter()
             .map(|program| ProgramStatus { name: program.name, status, reason: reason.clone() })
             .collect();
-        Self { family: family.name(), status, reason, remedy, variant: None, programs }
+        Self { family: family.name(), status, reason, remedy, variant: None, incomplete: Vec::new(), programs }
     }
 }
 

@@ -6,19 +6,20 @@ use std::collections::BTreeMap;
 use aya::maps::{HashMap, MapData};
 use aya::programs::ProgramFd;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use citadel_agent_common::abi::{LOST_CELLS, Lost};
-use citadel_agent_common::calls::{Call, Failure, MAX_FAILURES, NUMBERS, Place, Places, UNMEASURED, stride};
+use citadel_agent_common::abi::Lost;
+use citadel_agent_common::calls::{Call, Failure, NUMBERS, Place, Places, UNMEASURED, stride};
 use citadel_agent_common::hist::Histogram;
+use citadel_agent_common::shares::FAILURES;
 use tracing::info;
 
 use super::error::ProbeError;
 use super::family::{Family, Form, Hook, Moment};
 use super::mapped::Mapped;
 use super::object;
+use super::shares::{SharedMap, Shares};
 use super::slots::Slots;
 use super::stats::{self, RunStats};
-use super::tasks::Tasks;
-use super::threads::Threads;
+use super::tasks::{self, Tasks};
 use crate::host::kernel_types::Layout;
 
 /// The kernel programs, as `build.rs` made them.
@@ -26,6 +27,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sy
 
 /// Name of the map of histograms.
 const CALL_TIMES: &str = "CALL_TIMES";
+
+/// The map of errors, which models share.
+const ERRORS: SharedMap = SharedMap { name: "CALL_ERRORS", held: "FAILURES_HELD", sharing: FAILURES };
 
 /// The attached programs and their maps.
 pub struct Syscalls {
@@ -35,12 +39,11 @@ pub struct Syscalls {
     /// The measured calls, in the order of their places.
     calls: Vec<&'static Call>,
     tasks: Tasks,
-    threads: Threads,
     call_times: MapData,
     /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,
     errors: HashMap<MapData, u64, u64>,
-    lost: Mapped<u64>,
+    error_shares: Shares,
 }
 
 impl Syscalls {
@@ -57,15 +60,20 @@ impl Syscalls {
     ) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let stride = stride(calls.len() as u32);
-        let mut ebpf = EbpfLoader::new()
+        let places = places(calls);
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(None)
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("TASK_PID", &layout.task_pid, true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
-            .override_global("PLACES", places(calls).as_slice(), true)
+            .override_global("PLACES", places.as_slice(), true)
             .override_global("STRIDE", &stride, true)
-            .map_max_entries(CALL_TIMES, slots.capacity() * stride)
-            .load(OBJECT)?;
+            .map_max_entries(CALL_TIMES, slots.capacity() * stride);
+        for map in [tasks::SHARED, tasks::THREADS, ERRORS] {
+            map.size(&mut loader, slots);
+        }
+        let mut ebpf = loader.load(OBJECT)?;
         for program in Family::Syscalls.programs() {
             match (program.hook, form) {
                 (Hook::Tracepoint(tracepoint), _) => object::trace(&mut ebpf, program.name, tracepoint, btf)?,
@@ -86,12 +94,11 @@ impl Syscalls {
         Ok(Self {
             form,
             calls: calls.to_vec(),
-            tasks: Tasks::of(&mut ebpf)?,
-            threads: Threads::of(&ebpf)?,
+            tasks: Tasks::of(&mut ebpf, slots)?,
             call_times: object::data(&mut ebpf, CALL_TIMES)?,
             times: BTreeMap::new(),
-            errors: object::hash(&mut ebpf, "CALL_ERRORS")?,
-            lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
+            error_shares: ERRORS.open(&ebpf, slots)?,
+            errors: object::hash(&mut ebpf, ERRORS.name)?,
             ebpf,
         })
     }
@@ -123,7 +130,7 @@ impl Syscalls {
     pub fn errors(&self) -> Result<BTreeMap<(u32, &'static str, u16), u64>, ProbeError> {
         let mut errors = BTreeMap::new();
         for entry in self.errors.iter() {
-            let (key, count) = entry.map_err(|error| ProbeError::Map { map: "CALL_ERRORS", error })?;
+            let (key, count) = entry.map_err(|error| ProbeError::Map { map: ERRORS.name, error })?;
             let Failure { slot, place, errno } = Failure::of_key(key);
             if let Some(call) = usize::from(place).checked_sub(1).and_then(|index| self.calls.get(index)) {
                 errors.insert((slot, call.name, errno), count);
@@ -132,28 +139,28 @@ impl Syscalls {
         Ok(errors)
     }
 
-    /// How much could not be measured, by reason.
-    pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
-        let missed = [Moment::Begin, Moment::End]
-            .into_iter()
-            .flat_map(|moment| self.at_functions(moment))
-            .filter_map(stats::missed)
-            .sum();
-        Lost::ALL.into_iter().map(move |why| match why {
-            Lost::Recursion => (why, missed),
-            _ => (why, self.lost.first_word(why as usize)),
-        })
+    /// System calls that were not timed ([`Lost::Recursion`]).
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        let moments = [Moment::Begin, Moment::End].into_iter();
+        moments.flat_map(|moment| self.at_functions(moment)).filter_map(stats::missed).sum()
+    }
+
+    /// What found no room, by slot and reason.
+    pub fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
+        let errors = self.error_shares.refused().into_iter().map(|(slot, count)| (slot, Lost::FailuresFull, count));
+        self.tasks.refused().chain(errors)
     }
 
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
     pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
-        let [(processes, most_processes), (threads, most_threads)] = [self.tasks.fill(), self.threads.fill()];
-        let errors = self.errors.keys().count() as u64;
+        let [(processes, most_processes), (threads, most_threads)] = self.tasks.fill();
+        let (errors, most_errors) = self.error_shares.fill();
         [
             ("syscalls_processes", processes, most_processes),
             ("syscalls_threads", threads, most_threads),
-            ("syscalls_errors", errors, u64::from(MAX_FAILURES)),
+            ("syscalls_errors", errors, most_errors),
         ]
     }
 

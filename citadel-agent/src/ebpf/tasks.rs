@@ -7,15 +7,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use citadel_agent_common::abi::{MAX_PROCESSES, mark};
+use citadel_agent_common::abi::{Lost, mark};
+use citadel_agent_common::shares::{Owner, PROCESSES};
 
 use super::error::ProbeError;
 use super::object;
+use super::shares::{SharedMap, Shares};
 use super::slots::Slots;
 use crate::discovery::inventory::Inventory;
 
 /// Name of the map in each object that has one.
 const MAP: &str = "TASKS";
+
+/// The map, which models share.
+pub(super) const SHARED: SharedMap = SharedMap { name: MAP, held: "PROCESSES_HELD", sharing: PROCESSES };
+
+/// The threads of their processes, which the programs follow by themselves.
+pub(super) const THREADS: SharedMap =
+    SharedMap { name: "UNSEATED", held: "THREADS_HELD", sharing: citadel_agent_common::shares::THREADS };
 
 /// Name of the map by which programs tell soon that a process is no model's.
 const MARKS: &str = "MARKS";
@@ -24,6 +33,12 @@ const MARKS: &str = "MARKS";
 pub(super) struct Tasks {
     map: HashMap<MapData, u32, u32>,
     marks: Array<MapData, u32>,
+    /// What models hold of the map.
+    shares: Shares,
+    /// What models' threads hold of theirs.
+    threads: Shares,
+    /// Processes that found no room the last time.
+    unfit: BTreeSet<u32>,
     /// Processes in the map that discovery did not find the last time it looked: young ones that it has yet to see, or gone.
     unseen: BTreeSet<u32>,
 }
@@ -33,40 +48,60 @@ impl Tasks {
     ///
     /// # Errors
     /// When the object has no such maps.
-    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        Ok(Self { map: object::hash(ebpf, MAP)?, marks: object::array(ebpf, MARKS)?, unseen: BTreeSet::new() })
+    pub(super) fn of(ebpf: &mut Ebpf, slots: &Slots) -> Result<Self, ProbeError> {
+        Ok(Self {
+            shares: SHARED.open(ebpf, slots)?,
+            threads: THREADS.open(ebpf, slots)?,
+            map: object::hash(ebpf, MAP)?,
+            marks: object::array(ebpf, MARKS)?,
+            unfit: BTreeSet::new(),
+            unseen: BTreeSet::new(),
+        })
     }
 
     /// Makes the map hold the processes that discovery found ([`slots_of_processes`]), and forgets those that it did not
     /// find twice in a row. To be called once for each time that discovery looked.
     ///
     /// # Errors
-    /// When the map cannot be read or written; a full map is no error, the programs count what it costs.
+    /// When the map cannot be read or written. A process for which its model has no room is no error, but counted.
     pub(super) fn follow(&mut self, found: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
         let failed = |error| ProbeError::Map { map: MAP, error };
-        let held: BTreeMap<u32, u32> = self.map.iter().collect::<Result<_, _>>().map_err(failed)?;
+        let owned = self.map.iter().map(|entry| entry.map(|(process, owner)| (process, Owner(owner))));
+        let owned: BTreeMap<u32, Owner> = owned.collect::<Result<_, _>>().map_err(failed)?;
+        let held = owned.iter().map(|(&process, owner)| (process, owner.slot())).collect();
         let plan = plan(&held, found, &self.unseen);
-        for process in &plan.forget {
+        let changed = plan.write.iter().map(|(process, _)| process).filter(|process| held.contains_key(process));
+        for process in plan.forget.iter().chain(changed) {
             match self.map.remove(process) {
-                Ok(()) => self.count_up(*process)?,
-                // It has ended, and another program has forgotten it.
+                Ok(()) => {
+                    self.shares.give(owned[process]);
+                    self.count_up(*process)?;
+                }
+                // It has ended, and the programs have forgotten it.
                 Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        let room = (MAX_PROCESSES as usize).saturating_sub(held.len() - plan.forget.len());
-        let (changed, new): (Vec<_>, Vec<_>) =
-            plan.write.into_iter().partition(|(process, _)| held.contains_key(process));
-        for (process, slot) in changed {
-            self.map.insert(process, slot, 0).map_err(failed)?;
-            self.count_up(process)?;
-        }
-        for (process, slot) in new.into_iter().take(room) {
+        let mut unfit = BTreeSet::new();
+        for (process, slot) in plan.write {
+            let Some(owner) = self.shares.take(slot) else {
+                if !self.unfit.contains(&process) {
+                    self.shares.refuse(slot);
+                }
+                unfit.insert(process);
+                continue;
+            };
             // Before it is there, or the programs would not look for it.
             self.count_up(process)?;
-            self.map.insert(process, slot, 0).map_err(failed)?;
+            if let Err(error) = self.map.insert(process, owner.0, NEW) {
+                // A fork has entered it meanwhile, or the map is full.
+                self.shares.give(owner);
+                if !is_there(&error) {
+                    return Err(failed(error));
+                }
+            }
         }
-        self.unseen = plan.unseen;
+        (self.unseen, self.unfit) = (plan.unseen, unfit);
         Ok(())
     }
 
@@ -78,10 +113,23 @@ impl Tasks {
         self.marks.set(mark(process), last.checked_add(1).unwrap_or(1), 0).map_err(failed)
     }
 
-    /// Entries in use and capacity.
-    pub(super) fn fill(&self) -> (u64, u64) {
-        (self.map.keys().count() as u64, u64::from(MAX_PROCESSES))
+    /// Entries in use and capacity, of processes and of threads.
+    pub(super) fn fill(&self) -> [(u64, u64); 2] {
+        [self.shares.fill(), self.threads.fill()]
     }
+
+    /// What found no room, by slot and reason.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
+        let of = |shares: &Shares, why| shares.refused().into_iter().map(move |(slot, count)| (slot, why, count));
+        of(&self.shares, Lost::ProcessesFull).chain(of(&self.threads, Lost::ThreadsFull))
+    }
+}
+
+/// Only if there is no entry yet (`BPF_NOEXIST` of `<linux/bpf.h>`).
+const NEW: u64 = 1;
+
+fn is_there(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST))
 }
 
 /// What is to be done with the map.

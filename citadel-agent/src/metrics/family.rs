@@ -15,6 +15,8 @@ pub struct Family {
     pub desc: &'static Desc,
     /// One sample a label set; never two with the same labels.
     pub samples: Vec<Sample>,
+    /// When the values were 0, in seconds since the epoch, where that was after the agent's start.
+    pub began: Option<f64>,
 }
 
 /// Label values of a series, in the order of [`Desc::labels`].
@@ -57,6 +59,8 @@ pub struct Page {
     pub families: Vec<Family>,
     /// What is passed on of others' metrics.
     pub foreign: Families,
+    /// [`Family::began`] of what is added now.
+    pub began: Option<f64>,
 }
 
 impl Page {
@@ -71,7 +75,7 @@ impl Page {
         let sample = Sample { labels, value };
         match self.families.iter_mut().rev().find(|family| std::ptr::eq(family.desc, desc)) {
             Some(family) => family.samples.push(sample),
-            None => self.families.push(Family { desc, samples: vec![sample] }),
+            None => self.families.push(Family { desc, samples: vec![sample], began: self.began }),
         }
     }
 
@@ -79,7 +83,7 @@ impl Page {
     /// trusted. For pages of what others call their things; the agent's own names are never the same twice.
     pub fn remove_doubles(&mut self) -> Vec<String> {
         let mut doubles = Vec::new();
-        for Family { desc, samples } in &mut self.families {
+        for Family { desc, samples, .. } in &mut self.families {
             samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             if samples.windows(2).all(|pair| pair[0].labels != pair[1].labels) {
                 continue;
@@ -112,7 +116,7 @@ impl Page {
     /// Prometheus would refuse such a page, or worse, keep one of the two values.
     pub fn sort(&mut self) -> Result<(), PageError> {
         self.families.sort_by_cached_key(|family| catalogue::position(family.desc));
-        for Family { desc, samples } in &mut self.families {
+        for Family { desc, samples, .. } in &mut self.families {
             // Stable, because that takes what is sorted already as it is: most sources add in this order.
             samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
@@ -210,7 +214,8 @@ mod tests {
         assert_eq!(page.sort(), Err(PageError::Kind { name: TCP_RTT.name, kind: Kind::Histogram }));
 
         let samples = vec![Sample { labels: vec![], value: Value::Integer(1) }];
-        let mut page = Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples }], ..Page::default() };
+        let mut page =
+            Page { families: vec![Family { desc: &CONNECTIONS_OPEN, samples, began: None }], ..Page::default() };
         assert_eq!(page.sort(), Err(PageError::LabelCount { name: CONNECTIONS_OPEN.name, want: 2, got: 0 }));
     }
 }

@@ -15,7 +15,7 @@ mod text;
 
 pub use buckets::Buckets;
 use catalogue::agent::PROCESS_START;
-use family::{Page, PageError, Value};
+use family::{Family, Page, PageError, Value};
 use format::Format;
 
 /// When the agent began to count, in seconds since the epoch, as the page says itself.
@@ -25,6 +25,17 @@ pub(crate) fn start_seconds(page: &Page) -> Option<f64> {
         Value::Float(seconds) => Some(seconds),
         Value::Integer(seconds) => Some(seconds as f64),
         Value::Histogram(_) => None,
+    }
+}
+
+/// When a family's values were 0, if they count from the agent's start (`start`, of [`start_seconds`]) or later on.
+pub(crate) fn began(family: &Family, start: Option<f64>) -> Option<f64> {
+    if !family.desc.counts_since_start() {
+        return None;
+    }
+    match (start, family.began) {
+        (Some(start), Some(began)) => Some(began.max(start)),
+        (start, began) => start.or(began),
     }
 }
 

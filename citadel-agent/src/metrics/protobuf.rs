@@ -177,10 +177,12 @@ pub struct MetricFamily {
 
 /// A sorted page as delimited messages. One family at a time, so that only one is held twice.
 pub(super) fn encode(page: &Page) -> Vec<u8> {
-    let created = created(page);
+    let start = super::start_seconds(page);
     let mut out = Vec::new();
     for family in &page.families {
-        out.extend_from_slice(&message(family, created).encode_length_delimited_to_vec());
+        out.extend_from_slice(
+            &message(family, super::began(family, start).map(timestamp)).encode_length_delimited_to_vec(),
+        );
     }
     for (name, samples) in foreign_names(&page.foreign) {
         out.extend_from_slice(&foreign_message(name, &samples).encode_length_delimited_to_vec());
@@ -188,10 +190,8 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
     out
 }
 
-/// When the agent started, as the page says itself: since then count those counters that begin with it.
-fn created(page: &Page) -> Option<Timestamp> {
-    let seconds = super::start_seconds(page)?;
-    Some(Timestamp { seconds: seconds.floor() as i64, nanos: (seconds.fract() * 1e9) as i32 })
+fn timestamp(seconds: f64) -> Timestamp {
+    Timestamp { seconds: seconds.floor() as i64, nanos: (seconds.fract() * 1e9) as i32 }
 }
 
 fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily {
@@ -206,10 +206,7 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
             Kind::Unknown => MetricType::Untyped,
         }
         .into(),
-        metric: {
-            let created = created.filter(|_| desc.counts_since_start());
-            family.samples.iter().map(|sample| metric(desc, sample, created)).collect()
-        },
+        metric: family.samples.iter().map(|sample| metric(desc, sample, created)).collect(),
         unit: Some(desc.unit.name()).filter(|unit| !unit.is_empty()).map(str::to_owned),
     }
 }

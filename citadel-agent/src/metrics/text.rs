@@ -28,10 +28,11 @@ pub(super) enum Dialect {
 pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     let mut text = String::with_capacity(page.families.iter().map(expected_size).sum());
     let mut labels = String::new();
-    let start = super::start_seconds(page).filter(|_| dialect == Dialect::OpenMetrics).map(Start::new);
-    for Family { desc, samples } in &page.families {
+    let start = super::start_seconds(page);
+    for family in &page.families {
+        let Family { desc, samples, .. } = family;
         write_head(&mut text, desc, dialect);
-        let start = start.as_ref().filter(|_| desc.counts_since_start());
+        let began = super::began(family, start).filter(|_| dialect == Dialect::OpenMetrics).map(Start::new);
         let classic = buckets::classic(Some(desc));
         for sample in samples {
             join_labels(&mut labels, desc, sample);
@@ -44,7 +45,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
                 }
                 Value::Histogram(histogram) => write_histogram(&mut text, desc.name, &labels, histogram, classic),
             }
-            if let (Some(start), Some(base)) = (start, base(desc)) {
+            if let (Some(start), Some(base)) = (&began, base(desc)) {
                 write_line(&mut text, [base, "_created"], &labels, &start.0);
             }
         }
@@ -76,7 +77,7 @@ fn base(desc: &Desc) -> Option<&'static str> {
 }
 
 /// About as many bytes as a family takes, so that the buffer is not copied while it grows.
-fn expected_size(Family { desc, samples }: &Family) -> usize {
+fn expected_size(Family { desc, samples, .. }: &Family) -> usize {
     let lines = desc.buckets.map_or(1, |buckets| buckets.classic().series()) + usize::from(desc.counts_since_start());
     let names: usize = desc.labels.iter().map(|name| name.len() + r#"="","#.len()).sum();
     let values: usize = samples.iter().flat_map(|sample| &sample.labels).map(SmolStr::len).sum();

@@ -95,6 +95,9 @@ pub struct Family {
     /// Whether the values count since [`Record::start_ms`].
     #[prost(bool, tag = "6")]
     pub since_start: bool,
+    /// If they do: the later time that they count since, in milliseconds since the epoch; 0 where it is that one.
+    #[prost(sint64, tag = "11")]
+    pub began_ms: i64,
     /// Of a metric that is not in the catalogue: its type as the text formats call it and its HELP, as positions in the
     /// symbols.
     #[prost(uint32, repeated, tag = "10")]
@@ -185,10 +188,11 @@ impl Shape {
             .flat_map(|(name, value)| [symbols.position(name), symbols.position(value)])
             .collect();
         let mut families = Vec::new();
-        for family::Family { desc, samples } in present(page) {
+        for family::Family { desc, samples, began } in present(page) {
             let labels = samples.iter().flat_map(|sample| sample.labels.iter().map(SmolStr::as_str));
             let mut family = Family::new(&mut symbols, desc.name, desc.labels.iter().copied(), samples.len(), labels);
             (family.histogram, family.since_start) = (desc.kind == Kind::Histogram, desc.counts_since_start());
+            family.began_ms = began.map_or(0, |seconds| (seconds * 1e3) as i64);
             families.push(family);
         }
         for Group { name, kind, help, label_names, samples } in relayed::groups(&page.foreign) {

@@ -35,7 +35,8 @@ impl Gone {
 pub struct Change {
     /// The series of the older page that the newer one lacks.
     pub gone: Vec<Gone>,
-    /// Whether the newer page has series that the older one lacks, or relayed ones in another order.
+    /// Whether the newer page has series that the older one lacks, or that count from another time, or relayed ones in another
+    /// order.
     pub new: bool,
 }
 
@@ -45,13 +46,14 @@ impl Change {
     pub fn between(older: &Page, newer: &Page) -> Self {
         let mut change = Self::default();
         let mut families = newer.families.iter().peekable();
-        for Family { desc, samples } in &older.families {
+        for Family { desc, samples, began } in &older.families {
             // Both are in the order of the catalogue.
             let passed = |family: &&Family| catalogue::position(family.desc) < catalogue::position(desc);
             while let Some(family) = families.next_if(passed) {
                 change.new |= !family.samples.is_empty();
             }
             let same = families.next_if(|family| std::ptr::eq(family.desc, *desc));
+            change.new |= same.is_some_and(|family| family.began != *began);
             change.compare(desc, samples, same.map_or(&[][..], |family| &family.samples));
         }
         change.new |= families.any(|family| !family.samples.is_empty());

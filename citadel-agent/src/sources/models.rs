@@ -5,6 +5,7 @@ use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Proto
 use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
 use crate::ebpf::families::Families;
+use crate::ebpf::family::Family;
 use crate::ebpf::mapped::Entry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
@@ -27,6 +28,7 @@ const PHASES: [(Phase, &str); 5] = [
 ];
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    page.began = origin.families.began(Family::Net);
     let Families { net: Some(net), slots, .. } = origin.families else { return Ok(Outcome::Absent) };
     for Model { name: model, port, .. } in origin.inventory.in_page_order() {
         let port = *port;

@@ -1,12 +1,16 @@
 //! The kernel probes themselves: verdicts, cost, fill, loss.
 
+use std::collections::BTreeMap;
+
 use super::{Origin, Outcome, Reading};
 use crate::metrics::catalogue::agent::{
-    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS,
+    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, MODEL_EVENTS_LOST, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS,
 };
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    // What is lost is summed over them.
+    page.began = origin.families.last_began();
     for family in &origin.families.statuses {
         for program in &family.programs {
             let labels = [family.family, program.name, program.status.name(), &program.reason];
@@ -23,6 +27,18 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     }
     for (why, count) in origin.families.lost() {
         page.add(&EVENTS_LOST, [why], Value::Integer(count));
+    }
+    let refused = origin.families.refused();
+    for model in origin.inventory.in_page_order() {
+        let mut lost = BTreeMap::<_, u64>::new();
+        for ((_, port, why), count) in &refused {
+            if *port == model.port {
+                *lost.entry(*why).or_default() += count;
+            }
+        }
+        for (why, count) in lost {
+            page.add(&MODEL_EVENTS_LOST, [model.name.as_str(), &model.port.to_string(), why], Value::Integer(count));
+        }
     }
     Ok(Outcome::Read)
 }

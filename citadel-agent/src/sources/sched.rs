@@ -1,11 +1,13 @@
 //! What the `sched` probes counted per model.
 
 use super::{Origin, Outcome, Reading};
+use crate::ebpf::family::Family;
 use crate::metrics::catalogue::models::{ON_CPU, RUN_QUEUE};
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(sched) = &origin.families.sched else { return Ok(Outcome::Absent) };
+    page.began = origin.families.began(Family::Sched);
     for model in origin.inventory.in_page_order() {
         let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();

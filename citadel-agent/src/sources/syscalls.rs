@@ -1,6 +1,7 @@
 //! What the `syscalls` probes counted per model and system call.
 
 use super::{Origin, Outcome, Reading};
+use crate::ebpf::family::Family;
 use crate::host::errno;
 use crate::metrics::catalogue::models::{SYSCALL_DURATION, SYSCALL_ERRORS};
 use crate::metrics::family::{Page, Value};
@@ -8,6 +9,7 @@ use crate::metrics::family::{Page, Value};
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(syscalls) = &origin.families.syscalls else { return Ok(Outcome::Absent) };
     let errors = syscalls.errors()?;
+    page.began = origin.families.began(Family::Syscalls);
     for model in origin.inventory.in_page_order() {
         let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();

@@ -119,7 +119,7 @@ fn page(series: &[Series], second: i64) -> Page {
             Sample { labels: desc.labels.iter().map(|label| value_of(label).into()).collect::<LabelValues>(), value };
         match page.families.iter_mut().find(|family| family.desc.name == desc.name) {
             Some(family) => family.samples.push(sample),
-            None => page.families.push(Family { desc, samples: vec![sample] }),
+            None => page.families.push(Family { desc, samples: vec![sample], began: None }),
         }
     }
     page

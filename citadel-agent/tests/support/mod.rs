@@ -71,7 +71,7 @@ pub fn page(models: &[&str]) -> Page {
             let sample = Sample { labels: desc.labels.iter().map(|name| label(name).into()).collect(), value };
             match page.families.iter_mut().find(|family| std::ptr::eq(family.desc, desc)) {
                 Some(family) => family.samples.push(sample),
-                None => page.families.push(Family { desc, samples: vec![sample] }),
+                None => page.families.push(Family { desc, samples: vec![sample], began: None }),
             }
         }
     }

@@ -117,7 +117,7 @@ impl World {
             let sample = Sample { labels: labels.clone(), value: value.clone() };
             match page.families.iter_mut().find(|family| family.desc.name == desc.name) {
                 Some(family) => family.samples.push(sample),
-                None => page.families.push(Family { desc, samples: vec![sample] }),
+                None => page.families.push(Family { desc, samples: vec![sample], began: None }),
             }
         }
         page

@@ -25,6 +25,8 @@ catalogue! {
         "Entries that a kernel map can hold.";
     EVENTS_LOST: Counter(Start) None "citadel_events_lost_total" ["reason"]
         "What could not be measured, by reason; 0 as long as every request was followed.";
+    MODEL_EVENTS_LOST: Counter(Start, beside EVENTS_LOST) None "citadel_model_events_lost_total" ["model", "port", "reason"]
+        "Part of citadel_events_lost_total: what found no room because the model has more processes, threads, readers of requests or kinds of failing system calls than its share of a kernel map. No other model takes that share.";
     HTTP_DROPPED: Counter(Start) None "citadel_http_connections_dropped_total" ["listener", "reason"]
         "Connections that the listener closed before the client was done, by reason: connection_limit, memory_limit (slow readers of large responses), request_timeout or response_timeout.";
     REMOTE_WRITE_COLLECTED: Counter(Before) None "citadel_remote_write_collected_samples_total" ["destination"]
