@@ -1,29 +1,52 @@
-//! `cargo xtask campaign`: remote write through a hundred crashes.
+//! `cargo xtask campaign`: remote write through a hundred crashes, and connections that keep to no rule.
 
 use anyhow::{Context as _, Result};
 
-use crate::process;
+use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
+use crate::{build, process, test};
 
 /// Arguments of `cargo xtask campaign`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Which campaign; without one, remote write.
+    #[command(subcommand)]
+    which: Option<Which>,
     /// How often the agent is killed, with a disk that is there and with one that is full at times.
     #[arg(long, default_value_t = 100)]
     rounds: u32,
     /// Repeats a campaign that printed this.
-    #[arg(long)]
+    #[arg(long, global = true)]
     seed: Option<u64>,
 }
 
-/// Runs it: the test of the same name, which has a few rounds otherwise.
+#[derive(clap::Subcommand)]
+enum Which {
+    /// Raw packets to a server that closes as it likes, in a network namespace: once all sockets are gone, every request that
+    /// began has ended, was aborted or is counted as lost, and connections are handshakes. As root.
+    Net {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+/// Runs it: the test of the same name, which is short otherwise.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
+    let seed = args.seed.map(|seed| ("CAMPAIGN_SEED", seed.to_string()));
+    if let Some(Which::Net { seconds }) = args.which {
+        setup::ensure(workspace, &[Purpose::Test])?;
+        let agent = build::agent(workspace, true)?;
+        let mut cargo = test::on_the_kernel(workspace, &agent, &["--test", "campaign"])?;
+        cargo.args(["--", "--nocapture", "--test-threads=1"]).env("CAMPAIGN_SECONDS", seconds.to_string()).envs(seed);
+        return process::run(&mut cargo).context(FOUND);
+    }
     let mut cargo = workspace.cargo("test");
     cargo
         .args(["--locked", "--package", "citadel-agent", "--test", "campaign", "--", "--nocapture", "--test-threads=1"])
-        .env("CAMPAIGN_ROUNDS", args.rounds.to_string());
-    if let Some(seed) = args.seed {
-        cargo.env("CAMPAIGN_SEED", seed.to_string());
-    }
-    process::run(&mut cargo).context("the campaign found something; its seed is printed above")
+        .env("CAMPAIGN_ROUNDS", args.rounds.to_string())
+        .envs(seed);
+    process::run(&mut cargo).context(FOUND)
 }
+
+const FOUND: &str = "the campaign found something; its seed is printed above";

@@ -57,7 +57,8 @@ enum Xtask {
     },
     /// Fuzz the HTTP tracker.
     Fuzz(fuzz::Args),
-    /// Kill the agent a hundred times while its remote-write receiver misbehaves, and account for every sample.
+    /// Kill the agent a hundred times while its remote-write receiver misbehaves, and account for every sample; `net`: send what
+    /// keeps to no rule to a server, and account for every request.
     Campaign(campaign::Args),
     /// Measure what the agent costs, and whether it counts exactly; as root.
     Bench(bench::Args),

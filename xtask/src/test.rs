@@ -44,22 +44,22 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     }
 
     // The agent on the running kernel: as root, and one at a time, because they share the model ports.
-    on_the_kernel(workspace, args, &agent, &[])?;
+    process::run(on_the_kernel(workspace, &agent, &[])?.args(test_words(args, true)))?;
     if args.bpf_log {
         bpf_log(workspace, args)?;
     }
     Ok(())
 }
 
-/// The tests of the package [`ON_THE_KERNEL`], or those that `which` picks, with this agent.
-fn on_the_kernel(workspace: &Workspace, args: &Args, agent: &Path, which: &[&str]) -> Result<()> {
+/// The tests of the package [`ON_THE_KERNEL`], or those that `which` picks, with this agent, as root: a command that lacks the words
+/// after these.
+pub(crate) fn on_the_kernel(workspace: &Workspace, agent: &Path, which: &[&str]) -> Result<Command> {
     let mut kernel = workspace.cargo("test");
-    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(which);
-    kernel.args(test_words(args, true)).env("CITADEL_AGENT_BIN", agent);
+    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(which).env("CITADEL_AGENT_BIN", agent);
     if let Some(sudo) = process::sudo("the tests on the kernel".as_ref())? {
         kernel.env(runner_variable(), format!("{} --preserve-env", sudo.display()));
     }
-    process::run(&mut kernel)
+    Ok(kernel)
 }
 
 /// The agent with the feature is a debug build, so it does not take the place of the one that is measured and shipped.
@@ -67,7 +67,7 @@ fn bpf_log(workspace: &Workspace, args: &Args) -> Result<()> {
     const FEATURE: [&str; 2] = ["--features", "bpf-log"];
     process::run(workspace.cargo("build").args(["--locked", "--package", "citadel-agent"]).args(FEATURE))?;
     let which = [FEATURE.as_slice(), &["--test", "bpf_log"]].concat();
-    on_the_kernel(workspace, args, &workspace.agent(false), &which)
+    process::run(on_the_kernel(workspace, &workspace.agent(false), &which)?.args(test_words(args, true)))
 }
 
 /// The tests against this machine's own GPUs, or a line that nobody overlooks.
