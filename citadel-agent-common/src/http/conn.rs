@@ -18,6 +18,7 @@ macro_rules! fresh {
 mod close;
 mod observe;
 mod unread;
+mod writer;
 
 use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
@@ -27,6 +28,7 @@ pub use super::{Payload, Sink};
 use crate::abi::Protocol;
 use crate::apart::Apart;
 pub use unread::Read;
+pub use writer::Writer;
 
 /// Parser steps of one [`Conn::receive`]: a step is up to a dozen whole lines, or some 32 to 256 bytes of one that is cut or
 /// long, and the body or the chunk that they announce. A call that runs out of steps says [`Progress::More`], and the same

@@ -1,7 +1,7 @@
 //! Drives one tracked connection and keeps what the tracker observed of it. The fuzz target uses this file too.
 
 use citadel_agent_common::abi::{Latency, Lost, Phase, Protocol, Side};
-use citadel_agent_common::http::conn::{Conn, PIPELINE, Progress};
+use citadel_agent_common::http::conn::{Conn, PIPELINE, Progress, Writer};
 use citadel_agent_common::http::{Payload, Sink, Text};
 
 /// What the tracker reported, byte counts aside: where these are reported depends on the segments.
@@ -123,28 +123,50 @@ impl Tracked {
     pub(crate) fn client(&mut self, seq: u32, bytes: &[u8], now: u64) {
         self.recorder.now = now;
         let mut payload = Bytes::new(bytes);
+        let before = self.conn;
         until_done(bytes.len(), || {
             self.recorder.before = self.recorder.seen.len();
             self.conn.receive(&mut payload, seq, bytes.len() as u32, now, &mut self.recorder)
         });
+        self.assert_written_by(Writer::Ingress, &before);
     }
 
     /// A segment from the server.
     pub(crate) fn server(&mut self, seq: u32, bytes: &[u8], ack: u32, now: u64) {
         self.recorder.now = now;
         let (mut payload, len) = (Bytes::new(bytes), bytes.len() as u32);
+        let before = self.conn;
         until_done(bytes.len(), || self.conn.transmit(&mut payload, seq, len, ack, now, &mut self.recorder));
+        self.assert_written_by(Writer::Egress, &before);
+    }
+
+    /// One writer a field.
+    fn assert_written_by(&self, writer: Writer, before: &Conn) {
+        let (before, after) = (bytes_of(before), bytes_of(&self.conn));
+        let mut own = writer.bytes();
+        own.sort_by_key(|part| part.start);
+        let mut from = 0;
+        // The gaps between its parts, and what comes after them.
+        for part in own.into_iter().chain(std::iter::once(before.len()..before.len())) {
+            let foreign = from..part.start;
+            assert!(before[foreign.clone()] == after[foreign.clone()], "{writer:?} wrote to bytes of {foreign:?}");
+            from = part.end;
+        }
     }
 
     /// The client sent FIN or RST.
     pub(crate) fn client_ends(&mut self) {
+        let before = self.conn;
         self.conn.client_ends();
+        self.assert_written_by(Writer::Ingress, &before);
     }
 
     /// The connection ends.
     pub(crate) fn close(&mut self, orderly: bool, otherwise: Side, now: u64) {
         self.recorder.now = now;
+        let before = self.conn;
         self.conn.close(orderly, otherwise, &mut self.recorder);
+        self.assert_written_by(Writer::Egress, &before);
     }
 
     /// What was observed, in order.
@@ -222,6 +244,12 @@ impl Tracked {
         let http1 = self.observed().any(|seen| seen == Observation::Protocol(Protocol::Http1));
         assert!(requests == 0 || http1, "requests without HTTP/1: {:?}", self.recorder.seen);
     }
+}
+
+/// A connection as it lies in memory.
+fn bytes_of(conn: &Conn) -> &[u8] {
+    // SAFETY: `repr(C)` of integers, without padding.
+    unsafe { std::slice::from_raw_parts((&raw const *conn).cast(), size_of::<Conn>()) }
 }
 
 /// Repeats a call that ran out of steps.

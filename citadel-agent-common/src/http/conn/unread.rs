@@ -90,6 +90,15 @@ mod tests {
     }
 
     #[test]
+    fn reading_writes_what_is_its_own() {
+        let mut conn = Conn::NEW;
+        conn.arrive(1, 1_000);
+        let before = conn;
+        assert_eq!(conn.next_read(2, 3_000), Read::Waited(2_000));
+        assert_eq!(conn, Conn { read: 1, ..before });
+    }
+
+    #[test]
     fn what_the_queue_cannot_hold_is_told() {
         let mut conn = Conn::NEW;
         for i in 0..PIPELINE as u32 + 3 {

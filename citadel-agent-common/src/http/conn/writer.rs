@@ -1,0 +1,39 @@
+//! One writer a field.
+
+use core::mem::offset_of;
+use core::ops::Range;
+
+use super::Conn;
+
+/// Who writes which bytes of a [`Conn`]: each field has one writer, because both directions run at the same time and share no
+/// lock. For the tests that hold the tracker to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// [`Conn::receive`] and what else ingress calls.
+    Ingress,
+    /// [`Conn::transmit`], and [`Conn::close`], which comes after all of it.
+    Egress,
+    /// [`Conn::next_read`].
+    Reading,
+}
+
+impl Writer {
+    /// The bytes that it may write.
+    #[must_use]
+    pub const fn bytes(self) -> [Range<usize>; 3] {
+        const NONE: Range<usize> = 0..0;
+        match self {
+            Self::Ingress => [
+                offset_of!(Conn, rx_opaque)..offset_of!(Conn, tx_opaque),
+                offset_of!(Conn, rx)..offset_of!(Conn, _apart_from_rx),
+                offset_of!(Conn, places)..offset_of!(Conn, _apart_from_places),
+            ],
+            Self::Egress => [
+                offset_of!(Conn, tx_opaque)..offset_of!(Conn, _apart),
+                offset_of!(Conn, tx)..offset_of!(Conn, _apart_from_tx),
+                NONE,
+            ],
+            Self::Reading => [offset_of!(Conn, read)..offset_of!(Conn, _reserved), NONE, NONE],
+        }
+    }
+}
