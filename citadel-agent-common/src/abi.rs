@@ -136,11 +136,13 @@ pub enum Lost {
     ProcessesFull = 10,
     /// Requests whose reader could not be noted, likewise.
     ReadersFull = 11,
+    /// Connections that are not followed, because as many as may be are ([`crate::connection::room`]).
+    ConnectionsFull = 12,
 }
 
 impl Lost {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
@@ -153,6 +155,7 @@ impl Lost {
         Self::Recursion,
         Self::ProcessesFull,
         Self::ReadersFull,
+        Self::ConnectionsFull,
     ];
 
     /// The value of the `reason` label.
@@ -171,6 +174,7 @@ impl Lost {
             Self::Recursion => "recursion",
             Self::ProcessesFull => "processes_full",
             Self::ReadersFull => "readers_full",
+            Self::ConnectionsFull => "connections_full",
         }
     }
 }

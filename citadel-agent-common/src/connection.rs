@@ -1,6 +1,5 @@
 //! What the kernel keeps per connection, and of what arrives before there is one.
 
-use crate::apart::Apart;
 use crate::http::Pending;
 use crate::http::Text;
 use crate::http::conn::Conn;
@@ -8,8 +7,8 @@ use crate::http::conn::Conn;
 /// Payload bytes that a [`Window`] holds: the head of most messages; a power of two.
 pub const WINDOW: usize = 512;
 
-/// A part of a payload. It lives with the connection, because the stack is too small and a per-CPU map could be
-/// overwritten by a softirq that interrupts an egress run.
+/// A part of a payload. The stack is too small for it, and a connection would pay for it as long as it lives: so each CPU has
+/// some ([`WINDOWS`]), of which a run takes one and gives it back.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Window {
@@ -27,9 +26,37 @@ pub struct Window {
     pub flags: u32,
     /// See [`crate::http::forget`].
     pub scratch: u32,
+    /// Runs that want it: the one that finds itself alone has it.
+    pub claims: u64,
 }
 
-/// What is kept per connection: the value of the `CONNECTIONS` map, in the socket.
+/// Windows a CPU: a run may be interrupted by a softirq, and on a kernel that preempts by other tasks' runs.
+pub const WINDOWS: u32 = 6;
+
+/// What is noted of a socket on which nothing came yet: the value of the `NOTES` map, a set of flags.
+pub mod note {
+    /// The programs saw the connection begin, and count it as open; callbacks will tell its end.
+    pub const OPEN: u32 = 1;
+    /// Nothing of it is measured: the agent itself opened it, or no listener of the port has accepted it.
+    pub const IGNORED: u32 = 2;
+}
+
+/// Indices into the `ROOM` map: how many sockets have state in the kernel's memory, which counts as the agent's, and how many
+/// may. Userspace writes the limits.
+pub mod room {
+    /// Connections that are followed: entries of `CONNECTIONS`.
+    pub const FOLLOWED: u32 = 0;
+    /// How many may be.
+    pub const MAX_FOLLOWED: u32 = 1;
+    /// Sockets on which nothing came yet: entries of `NOTES`.
+    pub const NOTED: u32 = 2;
+    /// How many may be.
+    pub const MAX_NOTED: u32 = 3;
+    /// Entries of the map.
+    pub const CELLS: usize = 4;
+}
+
+/// What is kept per connection from its first payload byte on: the value of the `CONNECTIONS` map, in the socket.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Connection {
@@ -37,26 +64,17 @@ pub struct Connection {
     pub known: u32,
     /// The connection is older than the programs: no callback will say that it closes.
     pub joined: u32,
-    /// It is counted as open.
-    pub open: u32,
     /// The socket's retransmitted segments that are counted.
     pub retransmits: u32,
-    /// Nothing of it is measured: the agent itself opened it, or no listener of the port has accepted it.
-    pub ignored: u32,
     /// The model's slot.
     pub slot: u32,
     /// The process that last began to read a request; 0: none yet.
     pub reader: u32,
     _reserved: u32,
+    _to_a_line: [u32; 2],
     // Up to here, and at the beginning of `conn`: what is looked at for each segment and hardly ever written.
     /// Both directions, and the requests that are not done yet.
     pub conn: Conn,
-    _apart_from_conn: Apart,
-    /// For ingress.
-    pub rx_window: Window,
-    _apart_from_rx: Apart,
-    /// For egress.
-    pub tx_window: Window,
 }
 
 /// What a listener's segment brought for a connection that does not exist yet, and may never: the value of `EARLY`. The
@@ -121,5 +139,5 @@ const _: () = {
     assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
-    assert!(size_of::<Connection>() == 32 + size_of::<Conn>() + 2 * size_of::<Window>() + 2 * size_of::<Apart>());
+    assert!(size_of::<Connection>() == 32 + size_of::<Conn>());
 };

@@ -73,6 +73,17 @@ impl MemoryLimit {
         self.folder.join("cgroup.procs")
     }
 
+    /// The memory that it takes now, the kernel's on its behalf included, in bytes.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    #[must_use]
+    pub fn usage(&self) -> u64 {
+        let file = if self.events == "memory.events" { "memory.current" } else { "memory.usage_in_bytes" };
+        let text = fs::read_to_string(self.folder.join(file)).expect("read the cgroup's memory");
+        text.trim().parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
     /// How many processes in it the kernel has ended for want of memory.
     ///
     /// # Panics

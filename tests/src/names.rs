@@ -46,6 +46,8 @@ pub const SYSCALL_DURATION: &str = "citadel_model_syscall_duration_seconds";
 pub const SYSCALL_ERRORS: &str = "citadel_model_syscall_errors_total";
 /// Entries of the kernel programs' maps.
 pub const MAP_ENTRIES: &str = "citadel_map_entries";
+/// Entries that they can hold.
+pub const MAP_CAPACITY: &str = "citadel_map_capacity";
 /// What found no room in a map that models share.
 pub const MODEL_EVENTS_LOST: &str = "citadel_model_events_lost_total";
 /// Runs of kernel programs.

@@ -9,6 +9,7 @@
 #![no_std]
 #![no_main]
 
+mod connections;
 mod maps;
 mod packet;
 mod receive_queue;
@@ -16,22 +17,20 @@ mod say;
 mod sink;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    __sk_buff, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED,
-    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops, bpf_tcp_sock,
+    BPF_TCP_LISTEN, BPF_TCP_SYN_RECV, bpf_sock, bpf_sock_ops, bpf_tcp_sock,
 };
 use aya_ebpf::helpers::generated as helpers;
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_ns, bpf_map_update_elem, bpf_sk_storage_get, bpf_sock_ops_cb_flags_set,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
-use citadel_agent_common::abi::{Lost, Side, counter};
-use citadel_agent_common::connection::{Connection, Early, Tuple};
+use citadel_agent_common::abi::{Lost, Protocol, Side, counter};
+use citadel_agent_common::connection::{Connection, Early, Tuple, note};
 use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
 
-use maps::{BLANK, CONNECTIONS, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
+use maps::{BLANK, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
 use packet::Segment;
 use sink::Counters;
 
@@ -95,8 +94,8 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     if segment.is_bare() {
         return;
     }
-    let Some(connection) = connection(sock) else { return };
-    let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
+    let Some(connection) = connection(sock, slot, segment.len > 0) else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
     // A FIN comes last: with it, what came out of order before is settled.
     if segment.len > 0 || segment.is_fin() {
         if !connection.conn.is_next(segment.seq)
@@ -105,14 +104,14 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
             // Out of order: what the socket has in order by now tells what was missed.
             connection.conn.has_in_order(tcp.rcv_nxt);
         }
-        receive(connection, skb, &segment, INGRESS, &mut counters);
-        segment.recall(&connection.rx_window);
+        receive(connection, skb, &mut segment, INGRESS, &mut counters);
     }
     if segment.ends() {
         connection.conn.client_ends();
         // A connection older than the programs has no callback when it closes: the packet has to tell.
         if segment.is_reset() && connection.joined != 0 && connection.conn.is_next(segment.seq) {
             connection.conn.close(false, Side::Client, &mut counters);
+            connections::release(sock);
         }
     }
 }
@@ -122,9 +121,9 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 /// and counts when `net_sockops` gives it to the child, in the same softirq.
 #[inline(always)]
 fn early_ingress(skb: *mut __sk_buff) {
-    let Some(segment) = Segment::read(skb) else { return };
+    let Some(mut segment) = Segment::read(skb) else { return };
     let Some(Early { pending, connection, .. }) = early(skb, &segment) else { return };
-    receive(connection, skb, &segment, EARLY_INGRESS, pending);
+    receive(connection, skb, &mut segment, EARLY_INGRESS, pending);
     if segment.is_fin() {
         connection.conn.client_ends();
     }
@@ -141,11 +140,20 @@ fn unread(skb: *mut __sk_buff) {
 
 /// Follows a segment's payload; `program` is the one that runs, to run again.
 #[inline(always)]
-fn receive<S: Sink>(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, program: u32, sink: &mut S) {
+fn receive<S: Sink>(
+    connection: &mut Connection,
+    skb: *mut __sk_buff,
+    segment: &mut Segment,
+    program: u32,
+    sink: &mut S,
+) {
+    let Some(window) = packet::claim() else { return sink.lost(Lost::StepLimit, 1) };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut payload = segment.payload(skb, &mut connection.rx_window);
+    let mut payload = segment.payload(skb, window);
     let progress = connection.conn.receive(&mut payload, segment.seq, segment.len, now, sink);
+    segment.recall(window);
+    packet::release(window);
     if matches!(progress, Progress::More) {
         maps::tail_call(skb, &INGRESS_PROGRAMS, program);
         sink.lost(Lost::StepLimit, 1);
@@ -162,27 +170,32 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     if sock.is_null() {
         return;
     }
-    let Some(connection) = connection(sock) else { return };
-    let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
+    let Some(connection) = connection(sock, slot, segment.len > 0) else { return };
+    let Some(mut counters) = Counters::of(slot, sock) else { return };
     if (segment.ends() || connection.conn.has_sent(segment.seq))
         && let Some(tcp) = tcp_sock(sock)
     {
         count_retransmits(connection, tcp.total_retrans, &mut counters);
     }
     if segment.len > 0 {
+        let Some(window) = packet::claim() else { return sink::lost(Lost::StepLimit, 1) };
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        let mut payload = segment.payload(skb, &mut connection.tx_window);
+        let mut payload = segment.payload(skb, window);
         let progress =
             connection.conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
+        segment.recall(window);
+        packet::release(window);
         if matches!(progress, Progress::More) {
             maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
             sink::lost(Lost::StepLimit, 1);
         }
-        segment.recall(&connection.tx_window);
     }
     if segment.ends() {
         connection.conn.close(!segment.is_reset(), Side::Server, &mut counters);
+        if connection.joined != 0 {
+            connections::release(sock);
+        }
     }
 }
 
@@ -203,8 +216,16 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
     if sock.is_null() {
         return;
     }
+    // The call replaces the flags, and another program may have set some.
+    let call_back = |why: u32| {
+        let flags = field!(bpf_sock_ops_cb_flags) | why;
+        // SAFETY: a valid context.
+        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
+    };
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
-        ignore(sock);
+        if connections::note(sock, note::IGNORED) {
+            call_back(BPF_SOCK_OPS_STATE_CB_FLAG);
+        }
     } else if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         let mut tuple = Tuple {
             remote: [V4_MAPPED[0], V4_MAPPED[1], V4_MAPPED[2], field!(remote_ip4)],
@@ -217,109 +238,98 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         }
         if maps::is_own(&mut tuple) {
-            ignore(sock);
+            if connections::note(sock, note::IGNORED) {
+                call_back(BPF_SOCK_OPS_STATE_CB_FLAG);
+            }
             return;
         }
-        // The call replaces the flags, and another program may have set some.
-        let flags = field!(bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
-        // SAFETY: a valid context.
-        unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
-        let rcv_nxt = field!(rcv_nxt);
-        // SAFETY: map values; nothing else runs in this CPU's softirq.
-        let (early, blank) = unsafe {
-            let (Some(early), Some(blank)) = (EARLY.get_ptr_mut(0), BLANK.get_ptr(0)) else { return };
-            (&mut *early, blank)
-        };
-        // What came early becomes the connection's first state.
-        let came_early = early.present != 0 && early.first_seq == rcv_nxt && early.tuple.is(&tuple);
-        // Kernels before 5.11 take no pointer that may be null for the first value.
-        let first = if came_early {
-            &raw mut early.connection
-        } else {
-            // SAFETY: a member of a map value, only read.
-            unsafe { (&raw const (*blank).connection).cast_mut() }
-        };
-        let Some(connection) = storage(sock, first.cast()) else { return };
-        connection.known = 1;
-        connection.open = 1;
-        connection.conn.expect_first(rcv_nxt);
-        let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
+        call_back(BPF_SOCK_OPS_STATE_CB_FLAG);
+        let Some(mut counters) = Counters::of(slot, sock) else { return };
         counters.add(counter::OPENED, 1);
-        if came_early {
+        let rcv_nxt = field!(rcv_nxt);
+        // SAFETY: a map value; nothing else runs in this CPU's softirq.
+        let Some(early) = EARLY.get_ptr_mut(0).map(|early| unsafe { &mut *early }) else { return };
+        // What came early becomes the connection's first state.
+        if early.present != 0 && early.first_seq == rcv_nxt && early.tuple.is(&tuple) {
             early.present = 0;
-            early.pending.tell(&mut counters);
+            if let Some(connection) = connections::begin(sock, &raw mut early.connection) {
+                connection.slot = slot;
+                early.pending.tell(&mut counters);
+                return;
+            }
+        }
+        if !connections::note(sock, note::OPEN) {
+            call_back(NOT_NOTED);
         }
     } else {
-        let Some(connection) = connection(sock) else { return };
-        let Some(mut counters) = Counters::of(slot, sock, connection) else { return };
-        let state = field!(__bindgen_anon_1.args[1]);
-        // Open as long as the server's application has it open.
-        if connection.open != 0 && state != BPF_TCP_ESTABLISHED && state != BPF_TCP_CLOSE_WAIT {
-            connection.open = 0;
+        let (old, new) = (field!(__bindgen_anon_1.args[0]), field!(__bindgen_anon_1.args[1]));
+        let noted = connections::noted(sock);
+        if noted & note::IGNORED != 0 {
+            if new == BPF_TCP_CLOSE {
+                connections::release(sock);
+            }
+            return;
+        }
+        let Some(mut counters) = Counters::of(slot, sock) else { return };
+        let mut connection = connections::find(sock);
+        // One that is older than the programs has callbacks only if another program asked for them, and was not counted as open.
+        let mut counted = noted & note::OPEN != 0 || field!(bpf_sock_ops_cb_flags) & NOT_NOTED != 0;
+        if let Some(connection) = &mut connection {
+            if counted {
+                connection.joined = 0;
+            }
+            counted = connection.joined == 0;
+        }
+        // Open as long as the server's application has it open. It comes from the first of these states right after it was
+        // counted, and with TCP Fast Open may be closed in it.
+        let was_open = matches!(old, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT);
+        if counted && was_open && new != BPF_TCP_ESTABLISHED && new != BPF_TCP_CLOSE_WAIT {
             counters.add(counter::CLOSED, 1);
         }
-        if state == BPF_TCP_CLOSE {
-            count_retransmits(connection, field!(total_retrans), &mut counters);
+        if new != BPF_TCP_CLOSE {
+            return;
+        }
+        let total = field!(total_retrans);
+        if let Some(connection) = connection {
+            count_retransmits(connection, total, &mut counters);
             // An abortive close by the server's application gets here before its RST goes out (`tcp_disconnect`,
             // `tcp_close`). A retransmission time-out sends none: then segments are lost or under way again, and it is the
             // client that is gone.
             let vanished = field!(retrans_out) | field!(lost_out) != 0;
             connection.conn.close(false, if vanished { Side::Client } else { Side::Server }, &mut counters);
             connection.conn.settle_protocol(&mut counters);
+        } else if counted {
+            if total != 0 {
+                counters.add(counter::RETRANSMITS, total as u64);
+            }
+            // Nothing came, or it was not looked at.
+            counters.protocol(Protocol::Other);
         }
+        connections::release(sock);
     }
 }
+
+/// What a connection is known by for which there was no room for a note: the programs ask for calls on time-outs too, which nobody
+/// else does together with the others, and do nothing in them.
+const NOT_NOTED: u32 = BPF_SOCK_OPS_RTO_CB_FLAG;
 
 /// `AF_INET6` of `<linux/socket.h>`.
 const AF_INET6: u32 = 10;
 
-/// The connection's state; `None` for one that is not measured. One that was not seen to begin is older than the programs.
+/// The connection's state; `None` for one that is not measured. It is made when a segment carries something.
 #[inline(always)]
-fn connection(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
-    let connection = storage(sock, core::ptr::null_mut())?;
-    if connection.ignored != 0 {
-        return None;
+fn connection(sock: *mut bpf_sock, slot: u32, carries: bool) -> Option<&'static mut Connection> {
+    match connections::find(sock) {
+        None if carries => connections::follow(sock, slot),
+        found => found,
     }
-    if connection.known == 0 {
-        connection.known = 1;
-        connection.joined = 1;
-        say::joined(sock);
-        connection.conn.join();
-        if let Some(tcp) = tcp_sock(sock) {
-            connection.retransmits = tcp.total_retrans;
-        }
-    }
-    Some(connection)
 }
 
 /// What TCP knows of the socket.
 #[inline(always)]
-fn tcp_sock(sock: *mut bpf_sock) -> Option<&'static bpf_tcp_sock> {
+pub(crate) fn tcp_sock(sock: *mut bpf_sock) -> Option<&'static bpf_tcp_sock> {
     // SAFETY: the socket is valid while its packet is looked at, which is as long as the program runs.
     unsafe { helpers::bpf_tcp_sock(sock).as_ref() }
-}
-
-/// The socket's storage, made if it has none: zero, or as `first` says.
-#[inline(always)]
-fn storage(sock: *mut bpf_sock, first: *mut core::ffi::c_void) -> Option<&'static mut Connection> {
-    let map = (&raw const CONNECTIONS).cast_mut().cast();
-    // SAFETY: a valid map and socket. The pointer lives until the program returns, and the socket's two directions write
-    // different fields of what it points to.
-    let connection = unsafe {
-        bpf_sk_storage_get(map, sock.cast(), first, BPF_SK_STORAGE_GET_F_CREATE as u64).cast::<Connection>().as_mut()
-    };
-    if connection.is_none() {
-        sink::lost(Lost::NoMemory, 1);
-    }
-    connection
-}
-
-/// Has nothing of a connection measured.
-#[inline(always)]
-fn ignore(sock: *mut bpf_sock) {
-    if let Some(connection) = storage(sock, core::ptr::null_mut()) {
-        connection.ignored = 1;
-    }
 }
 
 /// The place in `EARLY` for a segment's payload.

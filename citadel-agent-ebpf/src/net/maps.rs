@@ -7,7 +7,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
 use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange, ReadAt};
-use citadel_agent_common::connection::{Connection, Early, Tuple};
+use citadel_agent_common::connection::{Connection, Early, Tuple, WINDOWS, Window, room};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::{self, Held};
 use citadel_agent_ebpf::shares::Shares;
@@ -53,9 +53,22 @@ pub(crate) const READERS_SHARES: Shares = Shares { held: &READERS_HELD, own: sha
 #[map]
 pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, BPF_F_MMAPABLE);
 
-/// Socket -> connection: it lives in the socket and goes with it, so the map cannot fill up and evicts nothing.
+/// Socket -> connection, from its first payload byte on. It lives in the socket and goes with it, or before, when a callback
+/// says that the connection is closed. At most as many as `ROOM` says.
 #[btf_map]
 pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+/// Socket -> `connection::note`, until a payload byte comes: as little as a socket's storage can be. Bounded likewise.
+#[btf_map]
+pub(crate) static NOTES: SkStorage<u32> = SkStorage::new();
+
+/// How many entries both have, and may have: `connection::room`.
+#[map]
+pub(crate) static ROOM: Array<u64> = Array::with_max_entries(room::CELLS as u32, BPF_F_MMAPABLE);
+
+/// Where runs look at payloads.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Window> = PerCpuArray::with_max_entries(WINDOWS, 0);
 
 /// What a listener's segment brought, until the child's callback in the same softirq takes it: one place a CPU, so nobody can
 /// fill it, and what finds no child (its handshake failed, or there was none) is overwritten.
@@ -67,7 +80,7 @@ pub(crate) static EARLY: PerCpuArray<Early> = PerCpuArray::with_max_entries(1, 0
 #[map]
 pub(crate) static OWN: HashMap<Tuple, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
 
-/// Zeros: what the value of `EARLY`, and a connection to which nothing came early, begin as. Nothing writes it.
+/// Zeros: what the value of `EARLY` begins as. Nothing writes it.
 #[map]
 pub(crate) static BLANK: Array<Early> = Array::with_max_entries(1, 0);
 

@@ -3,11 +3,11 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
-use citadel_agent_common::connection::{self, Tuple, Window};
+use citadel_agent_common::connection::{self, Tuple, WINDOWS, Window};
 use citadel_agent_common::http::{Payload, Text, forget};
-use citadel_agent_ebpf::count::bounded;
+use citadel_agent_ebpf::count::{add, bounded};
 
-use crate::maps::V4_MAPPED;
+use crate::maps::{SCRATCH, V4_MAPPED};
 
 /// `ETH_P_IP` as `__sk_buff::protocol` has it, in network byte order.
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
@@ -235,6 +235,30 @@ impl Segment {
         window.flags = self.flags as u32;
         Bytes { skb, window }
     }
+}
+
+/// A window of this CPU's that no other run has, to be given back by [`release`]. What interrupts a run ends before the run goes on,
+/// or, on a kernel that preempts, tries as well and finds that it is not alone: whoever has added to the claims and reads 1 has
+/// the window. (Not by one instruction that does both: BPF has those from 5.12 on.)
+#[inline(always)]
+pub(crate) fn claim() -> Option<&'static mut Window> {
+    for index in 0..WINDOWS {
+        // SAFETY: a map value, of this CPU alone.
+        let window = unsafe { &mut *SCRATCH.get_ptr_mut(index)? };
+        add(&mut window.claims, 1);
+        // SAFETY: behind a reference. Volatile: what the sum is now.
+        if unsafe { (&raw const window.claims).read_volatile() } == 1 {
+            return Some(window);
+        }
+        release(window);
+    }
+    None
+}
+
+/// Gives a window back.
+#[inline(always)]
+pub(crate) fn release(window: &mut Window) {
+    add(&mut window.claims, 1_u64.wrapping_neg());
 }
 
 /// The payload of one segment.

@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter};
-use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::Sink;
 use citadel_agent_ebpf::count::{add, cell, observe};
 
@@ -27,13 +26,9 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// The counters of `slot`, for a connection of it; `None` only if userspace gave a port a slot that does not exist.
+    /// The counters of `slot`; `None` only if userspace gave a port a slot that does not exist.
     #[inline(always)]
-    pub(crate) fn of(slot: u32, sock: *mut bpf_sock, connection: &mut Connection) -> Option<Self> {
-        // Not if it is there already: both directions would write to the line that both of them read.
-        if connection.slot != slot {
-            connection.slot = slot;
-        }
+    pub(crate) fn of(slot: u32, sock: *mut bpf_sock) -> Option<Self> {
         Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock })
     }
 

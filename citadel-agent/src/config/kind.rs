@@ -199,6 +199,13 @@ pub(super) const NUMBER: Scalar<f64> = Scalar {
     write: |value| Yaml::Float(*value),
 };
 
+pub(super) const COUNT: Scalar<u64> = Scalar {
+    text: "number from 0 on",
+    schema: || json!({"type": "integer", "minimum": 0}),
+    read: value::count,
+    write: |count| Yaml::Int(*count),
+};
+
 pub(super) const PORT: Scalar<u16> = Scalar {
     text: "TCP port, 1-65535",
     schema: || json!({"type": "integer", "minimum": 1, "maximum": 65535}),

@@ -1,7 +1,6 @@
 //! All families: attached as the plan says, each by itself, so that one that fails leaves the others measuring.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::Btf;
@@ -10,7 +9,7 @@ use tracing::{info, warn};
 
 use super::error::ProbeError;
 use super::family::Family;
-use super::net::Net;
+use super::net::{self, Net};
 use super::object;
 use super::own::OwnConnections;
 use super::plan::{Decision, decide};
@@ -24,8 +23,8 @@ use super::syscalls::Syscalls;
 use super::tasks::slots_of_processes;
 use crate::config::Config;
 use crate::discovery::inventory::Inventory;
-use crate::host::Roots;
 use crate::host::kernel_types::{self, Layout};
+use crate::host::{Roots, cgroup};
 
 /// What runs, and how it went for each family.
 #[derive(Default)]
@@ -44,6 +43,8 @@ pub struct Families {
     began: BTreeMap<&'static str, f64>,
     /// What was logged of [`Self::refused`].
     logged: BTreeSet<(&'static str, u16, &'static str)>,
+    /// It was logged that some connections are not followed.
+    logged_connections: bool,
 }
 
 /// What tracing programs are loaded with. It is dropped once they are: 8 MB.
@@ -62,6 +63,7 @@ pub struct Update {
     /// What becomes of `recvq` where it is to change and `net`, of whose object it is, goes on.
     receive_queue: Option<(Decision, Option<Result<Types, String>>)>,
     ports: BTreeSet<u16>,
+    max_connections: u64,
 }
 
 impl Families {
@@ -86,7 +88,9 @@ impl Families {
                 }
                 Decision::AttachTo { cgroup } => {
                     let layout = types.as_ref().and_then(|types| types.as_ref().ok()).map(|types| &types.layout);
-                    families.attach_net(cgroup, &ports, layout)
+                    let max_connections = max_connections(config, roots);
+                    Net::attach(cgroup, &ports, &families.slots, max_connections, layout)
+                        .map(|net| families.net = Some(net))
                 }
                 Decision::Trace | Decision::TraceCalls(_) => match &types {
                     Some(Ok(types)) => families.trace(*family, decision, config, types),
@@ -110,7 +114,7 @@ impl Families {
     /// # Errors
     /// There are more ports than slots, or a family that runs or was off would be broken.
     pub fn prepare(&self, old: &Config, new: &Config, roots: &Roots) -> Result<Update, ProbeError> {
-        let ports = new.models.measured_ports();
+        let (ports, max_connections) = (new.models.measured_ports(), max_connections(new, roots));
         let mut kept: Vec<_> = Family::ALL
             .into_iter()
             .filter(|&family| !self.is_broken(family) && family.is_configured_alike(&old.ebpf, &new.ebpf))
@@ -126,7 +130,13 @@ impl Families {
         }
         let slots = if kept.is_empty() { Slots::of(&ports) } else { self.slots.with(&ports)? };
         if kept.len() == Family::ALL.len() {
-            return Ok(Update { kept, fresh: Self { slots, ..Self::default() }, receive_queue: None, ports });
+            return Ok(Update {
+                kept,
+                fresh: Self { slots, ..Self::default() },
+                receive_queue: None,
+                ports,
+                max_connections,
+            });
         }
         let mut plan = decide(&new.ebpf, &Support::gather(roots));
         plan.retain(|(family, _)| !kept.contains(family));
@@ -144,7 +154,7 @@ impl Families {
         if let Some(broken) = fresh.statuses.iter().find(newly_broken) {
             return Err(ProbeError::Family { family: broken.family, reason: broken.reason.clone() });
         }
-        Ok(Update { kept, fresh, receive_queue, ports })
+        Ok(Update { kept, fresh, receive_queue, ports, max_connections })
     }
 
     /// Carries it out. Whether any family was replaced is returned.
@@ -152,7 +162,7 @@ impl Families {
     /// # Errors
     /// `recvq` cannot be attached, or a map cannot be written; `old` are the ports that are measured then as before.
     pub fn commit(&mut self, update: Update, old: &BTreeSet<u16>) -> Result<bool, ProbeError> {
-        let Update { kept, mut fresh, receive_queue, ports } = update;
+        let Update { kept, mut fresh, receive_queue, ports, max_connections } = update;
         let keeps_net = kept.contains(&Family::Net);
         let recvq = match receive_queue {
             None => None,
@@ -166,6 +176,9 @@ impl Families {
         {
             net.measure(old, &self.slots)?;
             return Err(error);
+        }
+        if let Some(net) = &self.net {
+            net.allow(max_connections);
         }
         let replaced = Family::ALL.into_iter().filter(|family| !kept.contains(family)).map(Family::name);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
@@ -228,11 +241,6 @@ impl Families {
         self.statuses.iter().any(|status| status.family == family.name() && status.status == Verdict::Broken)
     }
 
-    fn attach_net(&mut self, cgroup: &Path, ports: &BTreeSet<u16>, layout: Option<&Layout>) -> Result<(), ProbeError> {
-        self.net = Some(Net::attach(cgroup, ports, &self.slots, layout)?);
-        Ok(())
-    }
-
     fn trace(&mut self, family: Family, decision: &Decision, config: &Config, types: &Types) -> Result<(), ProbeError> {
         let Types { btf, layout } = types;
         match (decision, family, &mut self.net) {
@@ -268,6 +276,14 @@ impl Families {
     /// Says in the log, once, and in the families' statuses, what found no room in a map that models share.
     fn note_what_found_no_room(&mut self) {
         let refused = self.refused();
+        let not_followed = self.net.iter().flat_map(Net::lost).find(|(why, _)| *why == Lost::ConnectionsFull);
+        let not_followed = not_followed.map_or(0, |(_, count)| count);
+        if not_followed > 0 && !std::mem::replace(&mut self.logged_connections, true) {
+            warn!(
+                count = not_followed,
+                "more connections than are followed at a time: their requests are not measured; see ebpf.max_connections"
+            );
+        }
         for ((family, port, why), count) in &refused {
             if self.logged.insert((family, *port, *why)) {
                 warn!(
@@ -281,8 +297,13 @@ impl Families {
         }
         for status in &mut self.statuses {
             let of_family = refused.iter().filter(|((family, ..), _)| *family == status.family);
-            status.incomplete =
-                of_family.map(|((_, port, why), &count)| Incomplete { port: *port, reason: why, count }).collect();
+            status.incomplete = of_family
+                .map(|((_, port, why), &count)| Incomplete { port: Some(*port), reason: why, count })
+                .collect();
+            if status.family == Family::Net.name() && not_followed > 0 {
+                let reason = Lost::ConnectionsFull.label();
+                status.incomplete.push(Incomplete { port: None, reason, count: not_followed });
+            }
         }
     }
 
@@ -325,7 +346,7 @@ impl Families {
     /// Entries in use and capacity of the maps that can be full.
     pub fn fill(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         let slots = || ("model_stats", self.slots.ports().count() as u64, u64::from(self.slots.capacity()));
-        let net = self.net.iter().flat_map(move |net| [slots(), net.fill()]);
+        let net = self.net.iter().flat_map(move |net| std::iter::once(slots()).chain(net.fill()));
         let sched = self.sched.iter().flat_map(Sched::fill);
         net.chain(sched).chain(self.syscalls.iter().flat_map(Syscalls::fill))
     }
@@ -338,6 +359,11 @@ impl Types {
             .map_err(|error| format!("cannot parse {}: {error}", kernel_types::path(roots).display()))?;
         Ok(Self { btf, layout })
     }
+}
+
+/// How many connections are followed.
+fn max_connections(config: &Config, roots: &Roots) -> u64 {
+    net::max_connections(config.ebpf.max_connections, cgroup::read_memory_limit(roots))
 }
 
 /// Gives the memory that loading took back to the system.

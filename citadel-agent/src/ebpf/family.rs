@@ -81,6 +81,7 @@ impl Family {
     pub(super) fn is_configured_alike(self, old: &Ebpf, new: &Ebpf) -> bool {
         let alike = self.is_wanted(old) == self.is_wanted(new);
         match self {
+            // The number of connections is changed while the programs run.
             Self::Net => alike && old.cgroup == new.cgroup,
             Self::Recvq | Self::Sched => alike,
             Self::Syscalls => alike && old.calls == new.calls && old.call_form == new.call_form,

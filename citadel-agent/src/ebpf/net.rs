@@ -7,17 +7,19 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use citadel_agent_common::abi::{self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT};
+use citadel_agent_common::connection::room;
 use citadel_agent_common::hist::Histogram;
 use tracing::warn;
 
 use super::error::ProbeError;
 use super::family::{self, Family, Hook};
-use super::mapped::{Entry, Mapped};
+use super::mapped::{Cells, Entry, Mapped};
 use super::object;
 use super::own::{OwnConnections, OwnMap};
 use super::readers::{self, ReaderMap, RequestReaders};
@@ -65,6 +67,8 @@ pub struct Net {
     /// A slot's endpoint entries, mapped when it is first read with something in it: 108 KiB each.
     endpoints_of: Vec<Option<Mapped<EndpointStats>>>,
     lost: Mapped<u64>,
+    /// How many sockets have state, and may.
+    room: Cells,
     /// Connections that were open before the programs saw any begin.
     older: Vec<Socket>,
     /// Where in the kernel's structs `recvq` finds what it reads was known.
@@ -79,7 +83,8 @@ struct Range(abi::PortRange);
 unsafe impl Pod for Range {}
 
 impl Net {
-    /// Loads the programs, with these slots, and attaches them to `cgroup`, to measure `ports`. `layout` is for
+    /// Loads the programs, with these slots, and attaches them to `cgroup`, to measure `ports`, of which at most
+    /// `max_connections` connections are followed at a time. `layout` is for
     /// [`Self::attach_receive_queue`].
     ///
     /// # Errors
@@ -88,6 +93,7 @@ impl Net {
         cgroup: &Path,
         ports: &BTreeSet<u16>,
         slots: &Slots,
+        max_connections: u64,
         layout: Option<&Layout>,
     ) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
@@ -125,12 +131,14 @@ impl Net {
             endpoints_of: (0..entries).map(|_| None).collect(),
             receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
+            room: object::map_cells(&ebpf, "ROOM", room::CELLS)?,
             older: Vec::new(),
             knows_types: layout.is_some(),
             #[cfg(feature = "bpf-log")]
             _log: super::log::forward(Family::Net, &mut ebpf),
             ebpf,
         };
+        net.allow(max_connections);
         // Before they are attached: so no segment is looked at under half a configuration.
         net.measure(ports, slots)?;
         // The callbacks count connections that begin; those that are open already are listed right before.
@@ -231,6 +239,12 @@ impl Net {
         self.range.set(0, Range(range), 0).map_err(failed(VARIABLES))
     }
 
+    /// Follows at most so many connections from now on; those that are followed already go on.
+    pub fn allow(&self, max_connections: u64) {
+        self.room.cell(room::MAX_FOLLOWED as usize).store(max_connections, Relaxed);
+        self.room.cell(room::MAX_NOTED as usize).store(max_connections * NOTES, Relaxed);
+    }
+
     /// What was counted for a slot's model.
     #[must_use]
     pub fn model(&self, slot: u32) -> Option<Entry<'_, ModelStats>> {
@@ -267,9 +281,18 @@ impl Net {
 
     /// Entries in use and capacity of the maps that can be full.
     #[must_use]
-    pub fn fill(&self) -> (&'static str, u64, u64) {
+    pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
         let (readers, most_readers) = self.reader_shares.fill();
-        ("readers", readers, most_readers)
+        let sockets = |name, used, most| {
+            // Below zero for a moment where two CPUs free the same.
+            let [used, most] = [used, most].map(|cell: u32| self.room.cell(cell as usize).load(Relaxed));
+            (name, used.cast_signed().max(0).cast_unsigned(), most)
+        };
+        [
+            ("readers", readers, most_readers),
+            sockets("connections", room::FOLLOWED, room::MAX_FOLLOWED),
+            sockets("idle_connections", room::NOTED, room::MAX_NOTED),
+        ]
     }
 
     /// What found no room, by slot and reason.
@@ -281,6 +304,24 @@ impl Net {
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.ebpf, Family::Net).chain(stats::of(&self.ebpf, Family::Recvq))
     }
+}
+
+/// What a connection that is followed takes of the kernel's memory, in bytes: its state and the kernel's own part, in the sizes that
+/// the kernel allocates (measured: docs/overhead.md).
+const BYTES: u64 = 2304;
+
+/// Connections on which nothing came yet that may be noted for each one that is followed: a note takes an eighth.
+const NOTES: u64 = 4;
+
+/// How many connections are followed: as configured, or by a limit on the agent's memory, in bytes.
+#[must_use]
+pub fn max_connections(configured: Option<u64>, memory: Option<u64>) -> u64 {
+    const UNLIMITED: u64 = 65_536;
+    const FEWEST: u64 = 1024;
+    // What is more than there can be sockets is no limit.
+    const MOST: u64 = 1 << 32;
+    let fitting = memory.map_or(UNLIMITED, |bytes| (bytes / 4 / BYTES).clamp(FEWEST, UNLIMITED));
+    configured.unwrap_or(fitting).min(MOST)
 }
 
 /// The open connections on measured ports. Without them, older connections are missing from `connections_open`.
@@ -315,4 +356,19 @@ fn set_continuation(ebpf: &mut Ebpf, map: &'static str, index: u32, program: &'s
     let mut continuation = ProgramArray::try_from(ebpf.map_mut(map).ok_or(ProbeError::Missing(map))?)
         .map_err(|error| ProbeError::Map { map, error })?;
     continuation.set(index, &fd, 0).map_err(|error| ProbeError::Map { map, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_take_a_quarter_of_the_memory_limit() {
+        assert_eq!(max_connections(None, Some(128 << 20)), (32 << 20) / BYTES);
+        assert_eq!(max_connections(None, Some(1 << 20)), 1024, "too little for anything");
+        assert_eq!(max_connections(None, None), 65_536);
+        assert_eq!(max_connections(None, Some(1 << 40)), 65_536);
+        assert_eq!(max_connections(Some(7), Some(128 << 20)), 7);
+        assert_eq!(max_connections(Some(u64::MAX), None), 1 << 32);
+    }
 }

@@ -253,6 +253,7 @@ mod tests {
         syscalls: true,
         calls: Vec::new(),
         call_form: CallForm::Auto,
+        max_connections: None,
         cgroup: None,
     };
 

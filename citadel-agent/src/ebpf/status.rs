@@ -60,8 +60,9 @@ pub struct FamilyStatus {
 /// What a family does not measure of a model.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Incomplete {
-    /// The model's port.
-    pub port: u16,
+    /// The model's port; `None`: of all models together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// As in `citadel_events_lost_total`.
     pub reason: &'static str,
     /// How often.

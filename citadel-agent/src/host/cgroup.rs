@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::Roots;
-use super::files::read_whole_text;
+use super::files::{read_value, read_whole_text};
 use super::pid::Pid;
+use super::{Roots, mountinfo};
 
 /// Most cgroups of one tree that are looked at.
 const MAX_CGROUPS: usize = 1024;
@@ -88,6 +88,25 @@ pub fn read_cpu_time(mount: &Path, cgroup: &Path) -> io::Result<CpuTime> {
 pub fn parse_cpu_time(text: &str) -> Option<CpuTime> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     Some(CpuTime { user_us: field("user_usec")?, system_us: field("system_usec")? })
+}
+
+/// Reads how much memory this process's cgroup may take: the least of the limits of it and of those above it, by whichever version
+/// limits memory. `None`: nothing does, or it cannot be read.
+#[must_use]
+pub fn read_memory_limit(roots: &Roots) -> Option<u64> {
+    let text = read_whole_text(&roots.proc.join("self/cgroup"), MAX_TEXT).ok()?;
+    let v2 = mountinfo::read_cgroup2_mount(roots).ok().flatten().zip(parse_cgroup(&text));
+    let v2 = v2.into_iter().flat_map(|(mount, path)| limits(&mount, &path, "memory.max"));
+    let v1 = text.lines().find_map(|line| line.split_once(":memory:/")).map(|(_, path)| PathBuf::from(path));
+    let mount = roots.sys.join("fs/cgroup/memory");
+    let v1 = v1.into_iter().flat_map(|path| limits(&mount, &path, "memory.limit_in_bytes"));
+    v2.chain(v1).min()
+}
+
+/// The limits of a cgroup and of those above it. Version 2 calls none `max`, version 1 writes a number near 2^63.
+fn limits(mount: &Path, path: &Path, file: &str) -> Vec<u64> {
+    let limit = |above: &Path| read_value(&mount.join(above).join(file))?.parse().ok();
+    path.ancestors().filter_map(limit).filter(|&limit: &u64| limit < 1 << 62).collect()
 }
 
 /// Reads the number that tells a cgroup from a later one of the same name.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use citadel_agent_common::calls::{CALLS, Call};
 use serde_json::{Value as Json, json};
 
-use crate::config::kind::{ABSOLUTE_PATH, BOOLEAN, Describe, Kind, List, Optional, Scalar, Words, Written};
+use crate::config::kind::{ABSOLUTE_PATH, BOOLEAN, COUNT, Describe, Kind, List, Optional, Scalar, Words, Written};
 use crate::config::mistakes::{Mistakes, nearest, quoted};
 use crate::config::section::section;
 use crate::config::tree::{Node, Value};
@@ -32,6 +32,10 @@ section! {
         /// keeps 0.89 of its throughput, also on ports of no model).
         #[key = "syscall_form"]
         call_form: CallForm = CallForm::Auto, Words(CallForm::WORDS);
+        /// How many connections `net` follows at a time. Each takes kernel memory, which counts as the agent's. Further ones are
+        /// counted as open and closed, but not followed, which is logged and counted as lost (`connections_full`). Absent: as
+        /// many as a quarter of the memory limit of the agent's cgroup holds, and 65,536 without a limit.
+        max_connections: Option<u64> = None, Optional(COUNT);
         /// The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.
         cgroup: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
     }

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use regex_lite::Regex;
-use serde_json::json;
 
 use super::access::Access;
 use super::host::{PROGRAM, UNIT_PATTERN, unit_pattern};
 use crate::config::kind::{
-    ABSOLUTE_PATH, BOOLEAN, INTERVAL, List, Mapping, Optional, Scalar, TEXT, URL, Words, string_like,
+    ABSOLUTE_PATH, BOOLEAN, COUNT, INTERVAL, List, Mapping, Optional, Scalar, TEXT, URL, Words, string_like,
 };
 use crate::config::mistakes::{Mistakes, quoted};
 use crate::config::section::{Keys, Section, keys_of, part, section};
@@ -89,13 +88,6 @@ fn container(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     pattern(&text).map(|_| text)
 }
-
-const COUNT: Scalar<u64> = Scalar {
-    text: "number from 0 on",
-    schema: || json!({"type": "integer", "minimum": 0}),
-    read: value::count,
-    write: |count| Yaml::Int(*count),
-};
 
 const DESTINATIONS: Mapping<Keys<LogDestination>> = Mapping {
     text: "mapping of names to destinations",

@@ -170,7 +170,7 @@ prop_compose! {
             [net, recvq, sched, syscalls] in any::<[bool; 4]>(),
             calls in prop::sample::subsequence(CALLS.iter().collect::<Vec<_>>(), 1..=CALLS.len()).prop_shuffle(),
             call_form in prop::sample::select(vec![CallForm::Auto, CallForm::RawTp]),
-            cgroup in prop::option::of(path()),
+            (max_connections, cgroup) in (prop::option::of(0..1_000_000u64), prop::option::of(path())),
             gpu in gpu(),
             (health_interval, health_timeout, relay, engine_metrics, auto) in (interval(), interval(), any::<bool>(), any::<bool>(), any::<bool>()),
             own in prop::collection::btree_map("[a-z0-9][a-z0-9._/-]{0,9}", own(), 0..3),
@@ -184,7 +184,8 @@ prop_compose! {
             ports, discover, health_endpoints, health_interval, health_timeout, relay, engine_metrics, ask_for_names, own,
         };
         let services = Services { units: units.into_iter().collect() };
-        let (alerts, ebpf) = (Config::default().alerts, Ebpf { net, recvq, sched, syscalls, calls, call_form, cgroup });
+        let alerts = Config::default().alerts;
+        let ebpf = Ebpf { net, recvq, sched, syscalls, calls, call_form, max_connections, cgroup };
         Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts, storage, services, logs: Logs::default() }
     }
 }

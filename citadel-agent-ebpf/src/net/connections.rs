@@ -1,0 +1,172 @@
+//! What is kept of sockets, and for how many: the kernel charges it to the agent's cgroup, and anybody can open connections.
+//!
+//! Until a payload byte comes, a connection has a note of four bytes; then the whole state, and no note. Beyond the limits in
+//! `ROOM`, a connection has nothing: it is counted as open and closed all the same, since callbacks tell that, and is not followed.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{
+    BPF_SK_STORAGE_GET_F_CREATE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_SYN_RECV, bpf_sock,
+};
+use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use citadel_agent_common::abi::Lost;
+use citadel_agent_common::connection::{Connection, note as flag, room};
+use citadel_agent_ebpf::count::add;
+
+use crate::maps::{CONNECTIONS, NOTES, ROOM};
+use crate::{say, sink, tcp_sock};
+
+const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
+
+fn connections() -> *mut c_void {
+    (&raw const CONNECTIONS).cast_mut().cast()
+}
+
+fn notes() -> *mut c_void {
+    (&raw const NOTES).cast_mut().cast()
+}
+
+/// A socket's connection, if it has one.
+#[inline(always)]
+pub(crate) fn find(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
+    // SAFETY: a valid map and socket. The pointer lives until the program returns, and the socket's two directions write
+    // different fields of what it points to.
+    unsafe { bpf_sk_storage_get(connections(), sock.cast(), core::ptr::null_mut(), 0).cast::<Connection>().as_mut() }
+}
+
+/// What is noted of a socket.
+#[inline(always)]
+pub(crate) fn noted(sock: *mut bpf_sock) -> u32 {
+    // SAFETY: a valid map and socket.
+    unsafe { bpf_sk_storage_get(notes(), sock.cast(), core::ptr::null_mut(), 0).cast::<u32>().as_ref() }
+        .map_or(0, |note| *note)
+}
+
+/// Notes it of a socket; false without room.
+#[inline(always)]
+pub(crate) fn note(sock: *mut bpf_sock, flags: u32) -> bool {
+    if !take(room::NOTED, room::MAX_NOTED) {
+        return false;
+    }
+    // SAFETY: a valid map and socket; the value is the socket's.
+    let note =
+        unsafe { bpf_sk_storage_get(notes(), sock.cast(), core::ptr::null_mut(), CREATE).cast::<u32>().as_mut() };
+    let Some(note) = note else {
+        give(room::NOTED);
+        return false;
+    };
+    *note = flags;
+    true
+}
+
+/// A connection begins, of which something came already.
+#[inline(always)]
+pub(crate) fn begin(sock: *mut bpf_sock, first: *mut Connection) -> Option<&'static mut Connection> {
+    if !take(room::FOLLOWED, room::MAX_FOLLOWED) {
+        sink::lost(Lost::ConnectionsFull, 1);
+        return None;
+    }
+    // SAFETY: as in `find`; the first value is a map value.
+    let made =
+        unsafe { bpf_sk_storage_get(connections(), sock.cast(), first.cast(), CREATE).cast::<Connection>().as_mut() };
+    if made.is_none() {
+        give(room::FOLLOWED);
+        sink::lost(Lost::NoMemory, 1);
+    }
+    made
+}
+
+/// The first payload of a connection, or of one that is older than the programs.
+#[inline(never)]
+pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Connection> {
+    let noted = noted(sock);
+    if noted & flag::IGNORED != 0 {
+        return None;
+    }
+    // SAFETY: the verifier knows it as a socket.
+    let state = unsafe { (&raw const (*sock).state).read_volatile() };
+    // Once the server has closed it, nothing comes that counts.
+    if !matches!(state, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT) {
+        return None;
+    }
+    let (received, next, retransmits) = match tcp_sock(sock) {
+        Some(tcp) => (tcp.bytes_received, tcp.rcv_nxt, tcp.total_retrans),
+        None => return None,
+    };
+    if !take(room::FOLLOWED, room::MAX_FOLLOWED) {
+        // Once a connection, as far as that can be seen.
+        if received == 0 {
+            sink::lost(Lost::ConnectionsFull, 1);
+        }
+        return None;
+    }
+    // SAFETY: as in `find`.
+    let made = unsafe {
+        bpf_sk_storage_get(connections(), sock.cast(), core::ptr::null_mut(), CREATE).cast::<Connection>().as_mut()
+    };
+    let Some(connection) = made else {
+        give(room::FOLLOWED);
+        sink::lost(Lost::NoMemory, 1);
+        return None;
+    };
+    if connection.known != 0 {
+        // The other direction was as far, on another CPU.
+        give(room::FOLLOWED);
+        return Some(connection);
+    }
+    connection.known = 1;
+    connection.slot = slot;
+    if noted & flag::OPEN == 0 {
+        connection.joined = 1;
+        connection.retransmits = retransmits;
+        say::joined(sock);
+    } else {
+        forget_note(sock);
+    }
+    if received == 0 {
+        connection.conn.expect_first(next);
+    } else {
+        connection.conn.join();
+    }
+    Some(connection)
+}
+
+/// Frees what is kept of a socket.
+#[inline(always)]
+pub(crate) fn release(sock: *mut bpf_sock) {
+    // SAFETY: a valid map and socket.
+    if unsafe { bpf_sk_storage_delete(connections(), sock.cast()) } == 0 {
+        give(room::FOLLOWED);
+    }
+    forget_note(sock);
+}
+
+#[inline(always)]
+fn forget_note(sock: *mut bpf_sock) {
+    // SAFETY: a valid map and socket.
+    if unsafe { bpf_sk_storage_delete(notes(), sock.cast()) } == 0 {
+        give(room::NOTED);
+    }
+}
+
+/// Takes room for one more, if there is some. Each CPU may take one too many.
+#[inline(always)]
+fn take(used: u32, most: u32) -> bool {
+    let (Some(cell), Some(most)) = (ROOM.get_ptr_mut(used), ROOM.get(most)) else { return false };
+    // SAFETY: a map value; other CPUs only add atomically.
+    let cell = unsafe { &mut *cell };
+    // As a signed number: it is below zero for a moment where two free the same.
+    if *cell as i64 >= *most as i64 {
+        return false;
+    }
+    add(cell, 1);
+    true
+}
+
+#[inline(always)]
+fn give(used: u32) {
+    if let Some(cell) = ROOM.get_ptr_mut(used) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        add(unsafe { &mut *cell }, 1_u64.wrapping_neg());
+    }
+}
