@@ -68,6 +68,21 @@ fn blackwells_own_error_counters_are_used() {
     assert!(!page.samples.keys().any(|(name, _)| name == "citadel_gpu_nvlink_fec_errors_total"), "off by default");
 }
 
+/// At 100 GB/s, a link passes 2^56 bytes after eight days.
+#[test]
+fn bytes_of_a_link_are_read_after_a_year_at_full_speed() {
+    let mut scenario = host_13(vec![b200(0, &[])]);
+    let year = 3_153_600_000_000_000_000;
+    // NVML_FI_DEV_NVLINK_COUNT_XMIT_BYTES and NVML_FI_DEV_NVLINK_COUNT_RCV_BYTES.
+    scenario.gpus[0].link_fields.extend([(202, [year, 0]), (204, [u64::MAX, 0])]);
+    let host = Builder::new(&scenario).start();
+    host.after_passes(2);
+    let page = host.parsed(Section::Gpu);
+    let bytes =
+        |direction| value(&page, "citadel_gpu_nvlink_raw_bytes_total", &[("link", "17"), ("direction", direction)]);
+    assert_eq!((bytes("transmit"), bytes("receive")), (Some(year as f64), None));
+}
+
 #[test]
 fn chip_to_chip_links_are_read_without_any_nvlink() {
     let mut scenario = host_13(vec![gb200(0, &[])]);
