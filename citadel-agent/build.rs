@@ -1,14 +1,14 @@
-//! Builds the kernel programs and tells the crate where the objects are.
+//! Builds the eBPF programs and tells the crate where the object files are.
 //!
-//! aya-build would do it with rustup's compiler only; here the compiler and the linker are those that
-//! `cargo xtask setup` found or provided (`target/tools/ebpf.env`), so that Debian's compiler works as well.
+//! aya-build works only with rustup's compiler; this uses the compiler and the linker that `cargo xtask setup` found or
+//! installed (`target/tools/ebpf.env`), so that Debian's compiler works as well.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// One object per probe family.
+/// One object file per probe family.
 const FAMILIES: [&str; 3] = ["net", "sched", "syscalls"];
 
 fn main() -> ExitCode {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    // Asked for when it runs: a target folder that was copied to another checkout holds a build script of the old one.
+    // Read at run time: a target folder copied to another checkout contains a build script compiled in the old one.
     let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?;
     let root = Path::new(&manifest).parent().ok_or("the crate has no parent folder")?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
@@ -37,14 +37,14 @@ fn build() -> Result<(), String> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").map_err(|_| "CARGO_CFG_TARGET_ARCH is not set")?;
     let flags = [
         format!("--cfg=bpf_target_arch=\"{arch}\""),
-        // 32-bit arithmetic, 5.1 on.
+        // 32-bit arithmetic, since Linux 5.1.
         "-Ctarget-cpu=v3".to_owned(),
-        // Debug information is where the maps' BTF comes from.
+        // The BTF of the maps is generated from debug information.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         // Otherwise zeroing an array becomes a byte loop of hundreds of instructions.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
-        // Words of header text lie at any offset; x86-64 and arm64 load them as they are.
+        // Words of header text may be unaligned; x86-64 and arm64 can load them.
         "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
         format!("-Clinker={linker}"),
     ];
@@ -56,7 +56,7 @@ fn build() -> Result<(), String> {
         .args(env::var_os("CARGO_FEATURE_BPF_LOG").map(|_| "--features=log"))
         .arg("--target-dir")
         .arg(&target_dir)
-        // Cargo hands its own settings down; those are for the host.
+        // Cargo passes its own settings down; those are for the host.
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")
@@ -82,7 +82,7 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// Reads `KEY=VALUE` lines.
+/// Parses `KEY=VALUE` lines.
 fn tools(path: &Path) -> Result<BTreeMap<String, String>, String> {
     println!("cargo::rerun-if-changed={}", path.display());
     let text = std::fs::read_to_string(path)
@@ -90,7 +90,8 @@ fn tools(path: &Path) -> Result<BTreeMap<String, String>, String> {
     Ok(text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
 }
 
-/// What `citadel_agent_build_info` and `citadel-agent version` say; "unknown" where there is no git or compiler to ask.
+/// Sets what `citadel_agent_build_info` and `citadel-agent version` report; "unknown" if git or the compiler cannot be
+/// run.
 fn describe_build() {
     let ask = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
@@ -100,7 +101,7 @@ fn describe_build() {
         let text = ask(program, arguments);
         println!("cargo::rustc-env={variable}={}", text.as_deref().unwrap_or("unknown"));
     };
-    // In a work tree beside the repository, `.git` is a file; a path that is not there would have everything compiled each time.
+    // In a linked worktree, `.git` is a file; a path that does not exist would cause a full rebuild each time.
     if let Some(head) = ask("git", &["rev-parse", "--git-path", "HEAD"]) {
         println!("cargo::rerun-if-changed={head}");
     }

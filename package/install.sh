@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs or removes citadel-agent from the archive that this file is in, on a host without a Debian package manager:
+# Installs or removes citadel-agent from the archive that contains this script, on hosts without apt:
 #
 #   ./install.sh              install, enable and start
 #   ./install.sh --no-start   install only
-#   ./install.sh --remove     stop and remove; the configuration and the state stay
-#   ./install.sh --purge      remove those as well
+#   ./install.sh --remove     stop and uninstall; keep the configuration and the state
+#   ./install.sh --purge      uninstall, and remove those as well
 #
-# DESTDIR=/some/root installs into another root, and starts nothing there.
+# DESTDIR=/some/root installs into another root directory and starts nothing.
 set -eu
 
 root=${DESTDIR:-}
@@ -19,7 +19,7 @@ fail() {
     exit 1
 }
 
-# systemd runs here and belongs to the root that is worked on.
+# True if systemd is running and manages the root directory that is installed into.
 systemd() {
     [ -z "$root" ] && [ -d /run/systemd/system ]
 }
@@ -28,16 +28,16 @@ as_root() {
     [ -n "$root" ] || [ "$(id -u)" -eq 0 ] || fail "run this as root"
 }
 
-# Every file of the archive, but for this one and the configuration, which belongs to whoever changes it.
+# All files of the archive except the configuration, which the user may have changed.
 files() {
     (cd "$here/root" && find . -type f ! -path ".$config" | sed 's/^\.//')
 }
 
 install_all() {
     as_root
-    [ -x "$here/root/usr/bin/citadel-agent" ] || fail "there is no program beside this script: unpack the whole archive"
+    [ -x "$here/root/usr/bin/citadel-agent" ] || fail "cannot find the program next to this script; unpack the whole archive"
     "$here/root/usr/bin/citadel-agent" version >/dev/null 2>&1 ||
-        fail "the program does not run here: it needs a 64-bit Linux of its architecture with glibc GLIBC_NEEDED or later"
+        fail "the program does not run on this host; it requires 64-bit Linux on its architecture with glibc GLIBC_NEEDED or later"
     files | while read -r file; do
         mode=644
         [ -x "$here/root$file" ] && mode=755
@@ -45,22 +45,22 @@ install_all() {
     done
     if [ -e "$root$config" ]; then
         install -D -m 644 "$here/root$config" "$root$config.new"
-        echo "kept $config; the one of this release is $config.new"
+        echo "kept $config; the default of this release is $config.new"
     else
         install -D -m 644 "$here/root$config" "$root$config"
     fi
     if command -v systemd-sysusers >/dev/null; then
         systemd-sysusers ${root:+--root="$root"} /usr/lib/sysusers.d/citadel-agent.conf 2>/dev/null ||
-            echo "no user citadel-agent could be made: the unit makes one while it runs"
+            echo "cannot create the user citadel-agent; the unit uses a dynamic user instead"
     fi
     if [ "${1:-}" = --no-start ] || ! systemd; then
-        echo "installed; start it: systemctl enable --now citadel-agent"
+        echo "installed; to start it, run: systemctl enable --now citadel-agent"
         return
     fi
     systemctl daemon-reload
     systemctl enable "$unit"
     systemctl restart "$unit"
-    echo "installed and started; see: systemctl status citadel-agent, citadel-agent check"
+    echo "installed and started; to check it, run: systemctl status citadel-agent; citadel-agent check"
 }
 
 remove_all() {
@@ -89,5 +89,5 @@ remove_all() {
 case "${1:-}" in
 "" | --no-start) install_all "$@" ;;
 --remove | --purge) remove_all "$@" ;;
-*) fail "unknown option $1: --no-start, --remove or --purge" ;;
+*) fail "unknown option $1; use --no-start, --remove or --purge" ;;
 esac

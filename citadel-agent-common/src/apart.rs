@@ -1,13 +1,13 @@
-//! Keeping apart what different CPUs write.
+//! Padding that separates data written by different CPUs.
 
-/// Two cache lines of nothing: Intel's CPUs prefetch lines by pairs, so that a neighbour is as good as shared. What lies
-/// before it and what lies after it are never in one pair, wherever the whole is placed: socket storage begins eight bytes
-/// into a line (`struct bpf_local_storage_elem`), so alignment alone would not do.
+/// Two cache lines of padding: Intel CPUs prefetch lines in pairs, so the adjacent line is shared as well. The data
+/// before and after it is never in one pair, at any placement of the whole: socket storage starts eight bytes into a
+/// line (`struct bpf_local_storage_elem`), so alignment alone would not suffice.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Apart([u64; 16]);
 
 impl Apart {
-    /// It.
+    /// The padding.
     pub const NEW: Self = Self([0; 16]);
 }

@@ -1,32 +1,32 @@
-//! Histogram buckets: Prometheus native-histogram schema 3, in integer arithmetic.
+//! Histogram buckets: schema 3 of Prometheus native histograms, in integer arithmetic.
 //!
-//! A bucket's upper bound is `2^(index/8)` seconds and inclusive, as the
-//! [native histogram specification](https://prometheus.io/docs/specs/native_histograms/) lays down. Kernel programs
-//! have no floating point, so a duration is first turned into units of 2^-30 s and then placed by integer compares
-//! alone. Both sides use this one function; its tests hold it against floating point over the whole range.
+//! A bucket's upper bound is `2^(index/8)` seconds, inclusive, as in the [native histogram
+//! specification](https://prometheus.io/docs/specs/native_histograms/). eBPF has no floating point, so a duration is
+//! first converted to units of 2^-30 s and then assigned to a bucket by integer comparisons. The kernel and userspace
+//! use this one function; tests compare it with floating point over the whole range.
 
-/// Native-histogram schema: `2^3` buckets an octave.
+/// Native-histogram schema: `2^3` buckets per power of two.
 pub const SCHEMA: i32 = 3;
 
-/// Log2 of the zero threshold in seconds: what lasted `2^-20` s (0.95 us) or less is in the zero bucket.
+/// Log2 of the zero threshold in seconds: durations up to `2^-20` s (0.95 us) are in the zero bucket.
 pub const ZERO_THRESHOLD_LOG2: i32 = -20;
 
-/// Cells of a [`Histogram`]: the zero bucket, [`BUCKETS`] exponential ones, and the sum.
+/// Cells of a [`Histogram`]: the zero bucket, [`BUCKETS`] exponential buckets, and the sum.
 pub const CELLS: usize = 256;
 
 /// Exponential buckets: indices [`FIRST_INDEX`] ..= [`LAST_INDEX`].
 pub const BUCKETS: usize = CELLS - 2;
 
-/// Native index of cell 1: the bucket just above the zero threshold.
+/// Native index of cell 1, the first bucket above the zero threshold.
 pub const FIRST_INDEX: i32 = ZERO_THRESHOLD_LOG2 * 8 + 1;
 
-/// Native index of the last bucket, which also takes everything longer (upper bound 2^11.75 s, 57 minutes).
+/// Native index of the last bucket, which also contains everything longer (upper bound 2^11.75 s, 57 minutes).
 pub const LAST_INDEX: i32 = FIRST_INDEX + BUCKETS as i32 - 1;
 
 /// The cell that holds the sum of all observations, in nanoseconds.
 pub const SUM_CELL: usize = CELLS - 1;
 
-/// Counts and sum of one latency distribution, exactly as kernel programs add to it.
+/// Counts and sum of one latency distribution, in the layout that the eBPF programs update.
 ///
 /// Cell 0 is the zero bucket, cells `1..=254` are native buckets from [`FIRST_INDEX`] on, and cell 255 is the sum in
 /// nanoseconds. 2 KiB, so that a power-of-two mask bounds every index.
@@ -41,7 +41,7 @@ impl Histogram {
     /// A histogram without observations.
     pub const EMPTY: Self = Self { cells: [0; CELLS] };
 
-    /// Adds one observation (userspace and tests; kernel programs add atomically to the same cells).
+    /// Adds one observation (in userspace and tests; eBPF programs add atomically to the same cells).
     pub fn observe(&mut self, ns: u64) {
         self.cells[cell(ns)] += 1;
         self.cells[SUM_CELL] += ns;
@@ -59,10 +59,10 @@ impl Histogram {
         self.cells[SUM_CELL]
     }
 
-    /// Observations of at most `2^(index/8)` seconds, for the classic bucket with that bound.
+    /// Observations up to `2^(index/8)` seconds, for the classic bucket with that bound.
     ///
-    /// Exact from the zero threshold to the last native bucket's lower bound, because classic bounds are a subset of the
-    /// native ones.
+    /// Exact from the zero threshold to the last native bucket's lower bound, because classic bounds are a subset of
+    /// the native ones.
     #[must_use]
     pub fn cumulative_to(&self, index: i32) -> u64 {
         let last = (index - FIRST_INDEX + 1).clamp(0, BUCKETS as i32) as usize;
@@ -70,7 +70,7 @@ impl Histogram {
     }
 }
 
-/// `floor(2^(63 + j/8))`: where the eighths of an octave end, for a value whose top bit is bit 63.
+/// `floor(2^(63 + j/8))`: the bounds of the eight buckets of a power of two, for a value whose top bit is bit 63.
 const EIGHTHS: [u64; 8] = [
     0x8000_0000_0000_0000,
     0x8b95_c1e3_ea8b_d6e6,
@@ -82,7 +82,7 @@ const EIGHTHS: [u64; 8] = [
     0xeac0_c6e7_dd24_392e,
 ];
 
-/// How many zeros precede the top bit of a byte.
+/// Number of leading zeros of a byte.
 static LEADING_ZEROS: [u8; 256] = {
     let mut zeros = [0; 256];
     let mut byte = 1;
@@ -93,12 +93,12 @@ static LEADING_ZEROS: [u8; 256] = {
     zeros
 };
 
-/// In [`PARTS`]: how many eighths end before the part.
+/// In [`PARTS`]: the number of bounds below the part.
 const PART_BASE: u64 = 15;
 
-/// For each 64th of an octave, whose top bit is bit 62: the end of an eighth that lies in it, or more than any value, and in
-/// place of its last bits how many lie before. (A value has zeros there, so it is as before above or not.) A part is
-/// narrower than an eighth.
+/// Splits a power of two whose top bit is bit 62 into 64 parts: the bucket bound that lies in the part, or more than
+/// any value, and in its low bits the number of bounds before it. (Values have zeros in these bits, so the comparison
+/// is unaffected.) A part is narrower than a bucket.
 static PARTS: [u64; 64] = {
     let mut parts = [0; 64];
     let (mut part, mut before) = (0, 0);
@@ -113,18 +113,18 @@ static PARTS: [u64; 64] = {
     parts
 };
 
-/// Longer durations count as this one: it is in the last bucket, and the conversion takes it without overflow.
+/// Longer durations are recorded as this one: it is in the last bucket, and the conversion does not overflow.
 const MAX_NS: u64 = 3_400_000_000_000;
 
-/// `(2^30 / 10^9 - 1) * 2^26`, rounded down: `ns + (ns * this >> 26)` is a duration in units of 2^-30 s, never more than
-/// the exact value and less by at most one unit and 5e-10 of it. So a round number of seconds stays in the bucket that
-/// ends with it. (A plain `ns * 1125900 >> 20` rounds up and puts exactly 1 s above the 1 s bound.)
+/// `(2^30 / 10^9 - 1) * 2^26`, rounded down: `ns + (ns * this >> 26)` is a duration in units of 2^-30 s, never above
+/// the exact value, and below it by at most one unit plus 5e-10 of it. So a round number of seconds stays in the bucket
+/// whose bound it is. (A plain `ns * 1125900 >> 20` rounds up and puts exactly 1 s above the 1 s bound.)
 const NS_TO_UNITS: u64 = 4_948_730;
 
-/// The cell of [`Histogram::cells`] that an observation of `ns` nanoseconds belongs to; always below [`SUM_CELL`].
+/// The cell of [`Histogram::cells`] for an observation of `ns` nanoseconds; always below [`SUM_CELL`].
 ///
-/// Without a branch after the first: the kernel's verifier follows every path by itself, and branches here would give it
-/// five hundred of them, for each observation of each step of the parser.
+/// Has no branch after the first one: the verifier follows every path separately, and branches here would create five
+/// hundred of them for each observation in each step of the parser.
 #[inline(always)]
 #[must_use]
 pub fn cell(ns: u64) -> usize {
@@ -134,8 +134,8 @@ pub fn cell(ns: u64) -> usize {
     if units <= 1 << 10 {
         return 0;
     }
-    // The position of the top bit, by halving and a table: this target has no count-leading-zeros instruction. `norm` has
-    // its top bit at 62 in the end, so that differences fit. It is one of the 32 from 10 on.
+    // Position of the top bit, by halving and a table: the target has no count-leading-zeros instruction. At the end
+    // `norm` has its top bit at 62, so that differences fit. The position is one of the 32 from 10 on.
     let mut norm = units << 21;
     let mut top = 41;
     let mut width = 16;
@@ -149,8 +149,8 @@ pub fn cell(ns: u64) -> usize {
     let shift = u64::from(LEADING_ZEROS[(norm >> 55) as usize & 255]);
     norm <<= shift;
     top -= shift;
-    // ceil(8 * log2(units)) = 8 * top + the number of eighths that the value lies above: those below its part of the octave,
-    // and the one in that part.
+    // ceil(8 * log2(units)) = 8 * top + the number of bucket bounds below the value: those below its part, plus the one
+    // in its part.
     let part = PARTS[(norm >> 56) as usize & 63];
     let index = 8 * top + (part & PART_BASE) + below(part, norm);
     // Units are 2^-30 s, so this is the native index plus 240, and cell 1 has native index -159.
@@ -163,13 +163,13 @@ const fn below(a: u64, b: u64) -> u64 {
     a.wrapping_sub(b) >> 63
 }
 
-/// 1 if `a < b`, else 0, for values below 2^63. In assembly, because the compiler would make a comparison and a branch of
-/// it.
+/// 1 if `a < b`, else 0, for values below 2^63. In assembly, because the compiler would generate a comparison and a
+/// branch.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn below(a: u64, b: u64) -> u64 {
     let mut difference = a;
-    // SAFETY: arithmetic on registers alone.
+    // SAFETY: arithmetic on registers only.
     unsafe {
         core::arch::asm!(
             "{0} -= {1}", "{0} >>= 63",

@@ -1,6 +1,6 @@
-//! What kernel programs and userspace agree on, and nothing else.
+//! What the eBPF programs and userspace share, and nothing else.
 //!
-//! `no_std` and free of dependencies, because the very same code is compiled for the kernel (`bpfel-unknown-none`) and for
+//! `no_std` and without dependencies, because the same code is compiled for the kernel (`bpfel-unknown-none`) and for
 //! the host, where tests, a fuzzer and a reference parser check it.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

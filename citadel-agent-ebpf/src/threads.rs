@@ -46,8 +46,7 @@ macro_rules! threads {
             ::aya_ebpf::maps::HashMap::with_max_entries(::citadel_agent_common::abi::SEATS, 0);
 
         #[::aya_ebpf::macros::map]
-        static UNSEATED: ::aya_ebpf::maps::HashMap<u32, $entry> =
-            ::aya_ebpf::maps::HashMap::with_max_entries(1, 0);
+        static UNSEATED: ::aya_ebpf::maps::HashMap<u32, $entry> = ::aya_ebpf::maps::HashMap::with_max_entries(1, 0);
 
         #[::aya_ebpf::macros::map]
         static THREADS_HELD: ::aya_ebpf::maps::Array<::citadel_agent_common::shares::Held> =
@@ -57,10 +56,7 @@ macro_rules! threads {
             seated: &SEATED,
             taken: &SEATS_TAKEN,
             others: &UNSEATED,
-            shares: $crate::shares::Shares {
-                held: &THREADS_HELD,
-                own: ::citadel_agent_common::shares::THREADS.own,
-            },
+            shares: $crate::shares::Shares { held: &THREADS_HELD, own: ::citadel_agent_common::shares::THREADS.own },
         };
     };
 }

@@ -18,17 +18,17 @@ use crate::remote_write::encode::Protocol;
 use crate::test_mode::{self, TestModeError};
 use crate::{agent, alerts, check, logs};
 
-/// Exit code when something failed.
+/// Exit code for failures.
 pub const FAILED: u8 = 1;
-/// Exit code of `check` when it works, with something missing.
+/// Exit code of `check` if there are warnings but no errors.
 pub const WARNED: u8 = 3;
-/// Exit code when the command line, the environment or the configuration is mistaken.
+/// Exit code for an invalid command line, environment or configuration.
 pub const MISTAKE: u8 = 2;
 
 /// The version, and the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("CITADEL_COMMIT"), ")");
 
-/// What stands for standard input where a file is named.
+/// File name that means standard input.
 const STANDARD_INPUT: &str = "-";
 
 /// Per-model latency of LLM servers, measured in the kernel.
@@ -39,51 +39,51 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake, 3 warnings only (check).
-Environment: CITADEL_AGENT_CONFIG names the configuration file, RUST_LOG overrides the log level.";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 invalid usage or configuration, 3 warnings only (check).
+Environment: CITADEL_AGENT_CONFIG is the configuration file, RUST_LOG overrides the log level.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run the agent in the foreground, as systemd starts it. SIGHUP reloads the configuration.
+    /// Run the agent in the foreground, as systemd does. SIGHUP reloads the configuration.
     ///
-    /// With --test-mode it measures one model for a while, prints what it saw and what that cost, and ends: nothing is sent, served or
-    /// asked of the model.
+    /// With --test-mode, measure one model for a limited time, print a report and its overhead, and exit. Nothing is sent or served, and the
+    /// model is not probed.
     Run(RunArgs),
-    /// Check whether the agent works on this host, and how to fix what does not.
+    /// Check what can run on this host, and how to fix what cannot.
     ///
-    /// One line for each finding. Kernel programs are attached for a moment and each destination gets an empty request; nothing is
-    /// changed. Run it as root, or as the service's user with its capabilities.
+    /// Prints one line per finding. Briefly attaches the kernel programs and sends an empty request to each destination; changes
+    /// nothing. Run it as root, or as the service's user with its capabilities.
     Check {
         #[command(flatten)]
         config: ConfigArg,
-        /// How to print what is found.
+        /// Output format.
         #[arg(long, value_enum, default_value = "text")]
         format: check::Format,
-        /// Only these checks, separated by commas.
+        /// Run only these checks, separated by commas.
         #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = check::names())]
         only: Vec<String>,
     },
-    /// Write what would be sent now by remote write, as the body of one request.
+    /// Write the body of one remote-write request with the current samples.
     ///
-    /// What needs a running agent is not in it: the latency of requests, which kernel programs count from their start on.
+    /// It does not contain metrics that need a running agent, such as request latency, which kernel programs measure from their start.
     Export(ExportArgs),
-    /// Try the way to the destinations of remote write.
+    /// Test remote-write destinations, or replay requests that were set aside.
     #[command(subcommand)]
     RemoteWrite(RemoteWriteCommand),
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Check, print or try alerts.
+    /// Check or print alert rules, or send a test alert.
     #[command(subcommand)]
     Alerts(AlertsCommand),
-    /// Test connectivity to the destinations of logs.
+    /// Test log destinations.
     #[command(subcommand)]
     Logs(LogsCommand),
-    /// Have the running agent load its configuration again, and wait until it has.
+    /// Reload the configuration of the running agent, and wait until it is applied.
     ///
-    /// Fails when the agent refuses the file, with every mistake in it; the configuration before stays in force.
+    /// If the file is invalid, the agent keeps its current configuration, and this command prints all errors and fails.
     Reload(ConfigArg),
-    /// Give the running agent orders about the GPUs.
+    /// Release or resume the GPUs of the running agent.
     #[command(subcommand)]
     Gpu(GpuCommand),
     /// Print the version.
@@ -94,88 +94,92 @@ enum Command {
 struct RunArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The model to measure: its name, or its port.
+    /// Model to measure: its name or its port.
     #[arg(long, value_name = "NAME", requires = "test_mode")]
     model: Option<String>,
-    /// Measure one model, print what was seen, and end; the exit code is 1 where nothing could be measured.
+    /// Measure one model, print a report, and exit; the exit code is 1 if nothing could be measured.
     #[arg(long, requires = "model")]
     test_mode: bool,
-    /// How long to measure: 90s, 10m, or a number of seconds.
+    /// How long to measure, such as 90s or 10m; a plain number is in seconds.
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = test_time, requires = "test_mode")]
     time: Duration,
 }
 
-/// How long one model may be measured.
+/// Parses the time to measure a model: 1 s to 24 h.
 fn test_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     let day = Duration::from_secs(24 * 60 * 60);
-    if time < Duration::from_secs(1) || time > day { Err("1s to 24h".to_owned()) } else { Ok(time) }
+    if time < Duration::from_secs(1) || time > day { Err("must be between 1s and 24h".to_owned()) } else { Ok(time) }
 }
 
 #[derive(Subcommand, Debug)]
 enum LogsCommand {
-    /// Read the journal, send one line to each destination, and print what it answers.
+    /// Read the journal, send one line to each destination, and print its response.
     Test(ConfigArg),
 }
 
 #[derive(Subcommand, Debug)]
 enum AlertsCommand {
-    /// Report every mistake in FILE, those of its alert rules among them, each with its line.
+    /// Report all errors in FILE with their line numbers, including those in alert rules.
     Check {
-        /// The configuration file to check; `-` is standard input.
+        /// Configuration file to check; `-` is standard input.
         file: PathBuf,
     },
-    /// Print the rules in force: the shipped ones as they are configured, and the configured ones.
+    /// Print the active rules: the shipped ones with their overrides, and the configured ones.
     Rules {
         #[command(flatten)]
         config: ConfigArg,
-        /// Print a Prometheus rule file.
+        /// Print them as a Prometheus rule file.
         #[arg(long)]
         prometheus: bool,
     },
-    /// Send a test alert, which ends by itself, to each Alertmanager and tell what comes back.
+    /// Send a test alert that resolves by itself to each Alertmanager, and print its response.
     Test(ConfigArg),
 }
 
 #[derive(Subcommand, Debug)]
 enum ConfigCommand {
-    /// Report every mistake in FILE, each with its line.
+    /// Report all errors in FILE with their line numbers.
     Check {
-        /// The file to check; `-` is standard input.
+        /// File to check; `-` is standard input.
         file: PathBuf,
     },
-    /// Print the effective values as YAML, defaults included.
+    /// Print the effective configuration as YAML, including defaults.
     Print(ConfigArg),
-    /// Print the JSON Schema of the configuration file, for editors.
+    /// Print the JSON Schema of the configuration file, for use in editors.
     Schema,
 }
 
 #[derive(Subcommand, Debug)]
 enum GpuCommand {
-    /// Let go of NVML, so that a GPU can be reset or the driver unloaded.
+    /// Close NVML so that a GPU can be reset or the driver unloaded.
     Release {
         #[command(flatten)]
         config: ConfigArg,
-        /// For how long, 24h at most: 90s, 10m, or a number of seconds.
+        /// How long to keep NVML closed, at most 24h, such as 90s or 10m; a plain number is in seconds.
         #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = release_time)]
         time: Duration,
     },
-    /// Take NVML back before the time.
+    /// Reopen NVML before the release ends.
     Resume(ConfigArg),
 }
 
-/// A time for which GPUs may go unmeasured.
+/// Parses the time for which to release the GPUs: 1 s to [`LONGEST_RELEASE`].
 fn release_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
-    if time < Duration::from_secs(1) || time > LONGEST_RELEASE { Err("1s to 24h".to_owned()) } else { Ok(time) }
+    if time < Duration::from_secs(1) || time > LONGEST_RELEASE {
+        Err("must be between 1s and 24h".to_owned())
+    } else {
+        Ok(time)
+    }
 }
 
-/// A time as it is written in the configuration too: a number is seconds.
+/// Parses a duration as the configuration does: a plain number is in seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     match text.trim().parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; write a number of seconds, or a number with a unit such as 90s or 10m")),
+            .map_err(|error| format!("{error}; use a number of seconds, or a number with a unit such as 90s or 10m")),
     }
 }
 
@@ -183,26 +187,26 @@ fn duration(text: &str) -> Result<Duration, String> {
 struct ExportArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Collect once and end. The only way so far, and asked for so that it is not taken for a service.
+    /// Collect once and exit. Required, so that the command is not mistaken for a service.
     #[arg(long, required = true)]
     once: bool,
-    /// Where to [default: standard output].
+    /// Output file [default: standard output].
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Remote-write protocol.
+    /// Remote-write protocol version.
     #[arg(long, default_value = "2", value_parser = ["1", "2"])]
     protocol: String,
 }
 
 #[derive(Subcommand, Debug)]
 enum RemoteWriteCommand {
-    /// Send one sample to each destination and print what it answers.
+    /// Send one sample to each destination and print its response.
     Test(ConfigArg),
-    /// Send what was set aside because a receiver failed on it, and remove what it takes.
+    /// Resend requests that were set aside because the receiver failed on them, and delete those it accepts.
     Replay {
         #[command(flatten)]
         config: ConfigArg,
-        /// Only what was set aside for this destination.
+        /// Only requests for this destination.
         #[arg(long, value_name = "NAME")]
         destination: Option<String>,
     },
@@ -210,17 +214,17 @@ enum RemoteWriteCommand {
 
 #[derive(Args, Debug)]
 struct ConfigArg {
-    /// The configuration file [default: /etc/citadel-agent/monitoring-integration.yaml if it exists, else built in].
+    /// Configuration file [default: /etc/citadel-agent/monitoring-integration.yaml if it exists, else built-in defaults].
     #[arg(long = "config", value_name = "FILE", env = "CITADEL_AGENT_CONFIG")]
     file: Option<PathBuf>,
 }
 
 impl ConfigArg {
-    /// The file to load: the named one, else the default one if it is there, else none.
+    /// The file to load: the given one, else the default one if it exists, else none.
     fn path(self) -> Option<PathBuf> {
         let default = || {
             let path = Path::new(DEFAULT_PATH);
-            // A dangling link or a file that cannot be reached is a mistake to report, not an absence.
+            // A dangling symlink or an inaccessible file is an error to report, not a missing file.
             let absent = path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
             (!absent).then(|| path.to_owned())
         };
@@ -233,7 +237,7 @@ impl ConfigArg {
     }
 }
 
-/// Why a command did not do what it was asked to.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     #[error("{0}")]
@@ -271,24 +275,24 @@ impl CliError {
     }
 }
 
-/// The command line, for what is made of it: manual pages and completions.
+/// The command line, from which manual pages and completions are generated.
 #[must_use]
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// The whole program: takes the arguments, gives the exit code (0 ok, [`FAILED`], [`MISTAKE`]).
+/// Runs the program and returns its exit code: 0, [`FAILED`], [`MISTAKE`] or [`WARNED`].
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and the version go to stdout, mistakes to stderr. A closed pipe leaves nobody to tell.
+            // Help and version go to stdout, errors to stderr. Nobody reads a closed pipe.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(MISTAKE) } else { ExitCode::SUCCESS };
         }
     };
     dispatch(cli.command).unwrap_or_else(|error| match error {
-        // The reader had enough (`config print | head`), which is no failure.
+        // The reader closed the pipe (`config print | head`), which is not a failure.
         CliError::Output(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         error => {
             let _ = writeln!(io::stderr(), "{error}");
@@ -301,11 +305,11 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Run(RunArgs { config, model: Some(model), time, .. }) => {
             let (config, _) = config.load()?;
-            // What was not measured is in the report.
+            // The report says what was not measured.
             logging::init(tracing::Level::ERROR, config.local.log_format)?;
             writeln!(
                 io::stderr(),
-                "measuring {model} for {}; Ctrl-C ends it earlier",
+                "measuring {model} for {}; press Ctrl-C to stop earlier",
                 humantime::format_duration(time)
             )?;
             let (report, good) = test_mode::run(&config, &model, time)?;
@@ -319,7 +323,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
         }
         Command::Check { config, format, only } => {
             let (config, _) = config.load()?;
-            // What would be warned of is what the check finds, and says better.
+            // Warnings would only repeat the findings of the check.
             logging::init(tracing::Level::ERROR, config.local.log_format)?;
             return Ok(match check::check(&config, &only, format)? {
                 Severity::Ok => ExitCode::SUCCESS,
@@ -390,14 +394,14 @@ fn alerts_command(command: AlertsCommand) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives the running agent an order, and prints what it answers.
+/// Sends a command to the running agent and prints its answer.
 fn order(config: ConfigArg, order: &Order) -> Result<(), CliError> {
     let (config, _) = config.load()?;
     let answer = control::send(&config.local.control_socket, order)?;
     Ok(print(format_args!("{answer}\n"))?)
 }
 
-/// The configuration that a person names to have it checked.
+/// Loads a configuration to check it; `-` reads standard input.
 fn checked(file: &Path) -> Result<Config, ConfigErrors> {
     if file.as_os_str() == STANDARD_INPUT {
         return config::load_from(&shown(file), io::stdin().lock());
@@ -405,7 +409,7 @@ fn checked(file: &Path) -> Result<Config, ConfigErrors> {
     config::load(Some(file))
 }
 
-/// What a file is called in messages.
+/// Name of a file in messages.
 fn shown(file: &Path) -> String {
     if file.as_os_str() == STANDARD_INPUT { "standard input".to_owned() } else { file.display().to_string() }
 }
@@ -414,13 +418,12 @@ fn start_log(config: &Config, path: Option<&Path>) -> Result<LogHandle, LogError
     let log = logging::init(config.local.log_level, config.local.log_format)?;
     match path {
         Some(path) => info!(file = %path.display(), "configuration loaded"),
-        None => info!("no configuration file ({DEFAULT_PATH} does not exist): using the built-in default"),
+        None => info!("no configuration file ({DEFAULT_PATH} does not exist), using built-in defaults"),
     }
     Ok(log)
 }
 
-/// Writes to stdout; unlike `println!`, a closed pipe is an error and no panic.
-/// Runs a command that prints line by line, and whose answer says whether all went well.
+/// Runs a command that prints line by line and returns whether everything succeeded.
 fn printing(run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<bool, CliError>) -> Result<ExitCode, CliError> {
     let mut failed = None;
     let all = run(&mut |line| failed = failed.take().or(print(format_args!("{line}\n")).err()))?;
@@ -431,6 +434,7 @@ fn printing(run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<bool, CliError>) ->
     }
 }
 
+/// Writes to stdout; unlike `println!`, a closed pipe is an error, not a panic.
 fn print(text: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     write!(out, "{text}")?;
@@ -453,12 +457,12 @@ mod tests {
         assert_eq!(release_time("10"), Ok(Duration::from_secs(10)));
         assert_eq!(release_time("60"), release_time("60s"));
         assert_eq!(release_time("1m"), release_time("60"));
-        assert_eq!(release_time("0").unwrap_err(), "1s to 24h");
-        assert_eq!(release_time("86401").unwrap_err(), "1s to 24h");
+        assert_eq!(release_time("0").unwrap_err(), "must be between 1s and 24h");
+        assert_eq!(release_time("86401").unwrap_err(), "must be between 1s and 24h");
         assert!(
             release_time("soon")
                 .unwrap_err()
-                .ends_with("write a number of seconds, or a number with a unit such as 90s or 10m")
+                .ends_with("use a number of seconds, or a number with a unit such as 90s or 10m")
         );
     }
 

@@ -1,8 +1,8 @@
-//! One reading of all sources an interval, shared by everything that takes pages by itself.
+//! Reads all sources once per interval for everything that consumes pages by itself.
 //!
-//! Alerts and remote write each [subscribe](Collector::subscribe) with their interval. Intervals are counted from one
-//! beginning, so subscribers with the same interval get the same page, and one whose interval is a multiple of another's
-//! gets every n-th. A scrape does not come through here: it reads for itself.
+//! Alerts and remote write each [subscribe](Collector::subscribe) with their interval. All intervals have the same
+//! origin, so subscribers with the same interval get the same page, and one whose interval is a multiple of another's
+//! gets every n-th. A scrape does not use the collector: it triggers its own reading.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,19 @@ use tracing::error;
 use crate::metrics::family::{Page, PageError};
 use crate::sources::apart::HOPELESS;
 
-/// What the collector reads from.
+/// The source of pages.
 pub trait Collect: Send + Sync + 'static {
-    /// Reads the slow sources again; done when they are, at the latest after `within`.
+    /// Reads the slow sources; completes when they are done, at the latest after `within`.
     fn refresh(&self, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-    /// The page of everything. It must not block.
+    /// Returns a page with all metrics. Must not block.
     fn collect(&self) -> Page;
 }
 
 /// A page and when it was collected.
 #[derive(Debug)]
 pub struct Collected {
-    /// Milliseconds since the epoch, by the wall clock.
+    /// Wall-clock time in milliseconds since the epoch.
     pub at_ms: i64,
     /// All families, sorted.
     pub page: Page,
@@ -38,27 +38,27 @@ impl Collected {
     /// A page collected now.
     ///
     /// # Errors
-    /// The page breaks a rule of the catalogue, see [`Page::sort`].
+    /// The page violates the catalogue, see [`Page::sort`].
     pub fn now(mut page: Page) -> Result<Self, PageError> {
         page.sort()?;
         Ok(Self { at_ms: wall_ms(), page })
     }
 }
 
-/// Milliseconds since the epoch, by the wall clock.
+/// Wall-clock time in milliseconds since the epoch.
 #[must_use]
 pub fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Where a sink gets its pages from.
+/// A sink's supply of pages.
 pub trait Pages: Send + 'static {
-    /// The next page, once it is collected. A page that was missed is skipped. `None`: there will be no more.
+    /// Waits for the next page. A missed page is skipped. `None`: there will be no more.
     fn next(&mut self) -> impl Future<Output = Option<Arc<Collected>>> + Send;
 }
 
-/// The collector. It ends when it is dropped, and its subscribers then get no more pages.
+/// The collector. Dropping it ends all subscriptions.
 #[derive(Debug)]
 pub struct Collector {
     subscribers: Arc<Subscribers>,
@@ -67,7 +67,7 @@ pub struct Collector {
 
 #[derive(Debug)]
 struct Subscribers {
-    /// From where all intervals are counted.
+    /// Origin of all intervals.
     begin: Instant,
     all: Mutex<Vec<Subscriber>>,
     changed: Notify,
@@ -82,7 +82,7 @@ struct Subscriber {
     pages: watch::Sender<Option<Arc<Collected>>>,
 }
 
-/// A subscriber's end. Dropping it ends the subscription.
+/// A subscription; dropping it ends it.
 #[derive(Debug)]
 pub struct Subscription(watch::Receiver<Option<Arc<Collected>>>);
 
@@ -94,7 +94,7 @@ impl Pages for Subscription {
 }
 
 impl Collector {
-    /// Starts it on the runtime of the caller. Nothing is read while nobody subscribes.
+    /// Starts on the caller's runtime. Nothing is read while there are no subscribers.
     #[must_use]
     pub fn start(source: Arc<dyn Collect>) -> Self {
         let subscribers =
@@ -103,19 +103,19 @@ impl Collector {
         Self { subscribers, task }
     }
 
-    /// A subscription to be made later, maybe on another thread.
+    /// A deferred subscription, which can be made on another thread.
     pub fn pages(&self) -> impl FnOnce(Duration) -> Subscription + Send + use<> {
         let subscribers = Arc::clone(&self.subscribers);
         move |every| subscribers.subscribe(every, false)
     }
 
-    /// A page now, then one at each full interval. An interval of 0 is taken as a millisecond.
+    /// Delivers a page now, then one at each full interval. An interval of 0 counts as a millisecond.
     #[must_use]
     pub fn subscribe(&self, every: Duration) -> Subscription {
         self.subscribers.subscribe(every, false)
     }
 
-    /// Likewise, for one that has no use for slow sources and comes often: they are not read again for it.
+    /// The same, for a frequent subscriber that does not need slow sources: they are not read for it.
     #[must_use]
     pub fn subscribe_live(&self, every: Duration) -> Subscription {
         self.subscribers.subscribe(every, true)
@@ -142,14 +142,14 @@ impl Subscribers {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next page is due, without those that have gone.
+    /// When the next page is due; drops closed subscriptions.
     fn next(&self) -> Option<Instant> {
         let mut all = self.all();
         all.retain(|subscriber| !subscriber.pages.is_closed());
         all.iter().map(|subscriber| subscriber.due).min()
     }
 
-    /// How long slow sources may be waited for now; `None` where nobody is due who has a use for them.
+    /// How long to wait for slow sources now; `None` if no subscriber that is due needs them.
     fn patience(&self) -> Option<Duration> {
         let (all, now) = (self.all(), Instant::now());
         let wants = || all.iter().filter(|subscriber| !subscriber.live);
@@ -157,11 +157,11 @@ impl Subscribers {
         wants().map(|subscriber| subscriber.every).min().map(patience)
     }
 
-    /// Hands a page to all that are due; without one, they wait for the next.
+    /// Delivers a page to all subscribers that are due; without one, they wait for the next.
     fn publish(&self, collected: Option<&Arc<Collected>>) {
         let now = Instant::now();
         for subscriber in self.all().iter_mut().filter(|subscriber| subscriber.due <= now) {
-            // After a pause (a suspended machine) one page is due, not all that were missed.
+            // After a pause (a suspended machine), one page is due, not all that were missed.
             subscriber.due = next(self.begin, subscriber.every, now);
             if let Some(collected) = collected {
                 subscriber.pages.send_replace(Some(Arc::clone(collected)));
@@ -177,7 +177,7 @@ fn next(begin: Instant, every: Duration, now: Instant) -> Instant {
     begin + Duration::from_nanos(u64::try_from((passed / every + 1) * every).unwrap_or(u64::MAX))
 }
 
-/// How long a collection waits for slow sources: it must be over before the next one is due.
+/// How long a collection waits for slow sources: it must end before the next one is due.
 fn patience(shortest: Duration) -> Duration {
     (shortest * 2 / 3).min(HOPELESS)
 }
@@ -201,7 +201,7 @@ async fn run(subscribers: Arc<Subscribers>, source: Arc<dyn Collect>) {
         if let Err(error) = &collected
             && !failing
         {
-            error!(%error, "a collected page is invalid, so it is neither evaluated nor sent: please report this bug");
+            error!(%error, "a collected page is invalid and is neither evaluated nor sent; please report this bug");
         }
         failing = collected.is_err();
         subscribers.publish(collected.ok().map(Arc::new).as_ref());

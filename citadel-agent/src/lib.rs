@@ -1,8 +1,7 @@
 //! citadel-agent: per-model latency of LLM servers, measured in the kernel.
 //!
-//! Data flows one way and no import points back up:
-//! `config -> host -> ebpf -> discovery -> gpu -> join -> sources -> metrics -> http | remote_write | alerts | logs`. `agent` only
-//! wires.
+//! Data flows one way and no import points back up: `config -> host -> ebpf -> discovery -> gpu -> join -> sources ->
+//! metrics -> http | remote_write | alerts | logs`. `agent` is only wiring.
 
 pub mod agent;
 pub mod alerts;

@@ -1,9 +1,10 @@
-//! The log: to stderr. Text for people on a terminal and in systemd's journal, JSON lines otherwise, unless the configuration says.
+//! Logging to stderr: text on a terminal and for the systemd journal, JSON lines otherwise, unless configured.
 //!
-//! In the journal each line has its priority, by the prefix that `sd-daemon(3)` describes, so that `journalctl -p warning` works.
+//! In the journal each line has a priority, with the prefix described in `sd-daemon(3)`, so that `journalctl -p
+//! warning` works.
 //!
-//! The level is the configuration's and moves with it at a reload. `RUST_LOG` overrides it for good, target by target
-//! (`info,citadel_agent::config=debug`), and is refused when it says nothing sensible.
+//! The level comes from the configuration and changes with a reload. `RUST_LOG` overrides it permanently, also per
+//! target (`info,citadel_agent::config=debug`); an invalid value is rejected.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -24,31 +25,31 @@ use crate::config::resolved::LogFormat;
 /// The environment variable that overrides the configured level.
 pub const ENV: &str = "RUST_LOG";
 
-/// Target of the agent's own events: the crate's name.
+/// Target of the agent's own events: the name of the crate.
 const OWN_TARGET: &str = "citadel_agent";
 
-/// How events are written.
+/// Format of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// One line an event, for people.
+    /// One line per event, human-readable.
     Human,
-    /// One JSON object a line, for whatever collects logs.
+    /// One JSON object per line.
     Json,
 }
 
-/// What takes the lines.
+/// The destination of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sink {
-    /// A terminal: coloured.
+    /// A terminal, with colours.
     Terminal,
-    /// systemd's journal, which knows the time of each line and takes its priority.
+    /// The systemd journal, which adds a timestamp to each line and reads its priority.
     Journal,
     /// A file, a pipe, anything else.
     Other,
 }
 
 impl Sink {
-    /// What stderr is.
+    /// Detects what stderr is.
     #[must_use]
     pub fn of_stderr() -> Self {
         let stderr = std::io::stderr();
@@ -63,14 +64,14 @@ impl Sink {
     }
 }
 
-/// Whether the file with this device and inode is what `JOURNAL_STREAM` names (`systemd.exec(5)`): a child whose stderr was
-/// redirected has the variable as well.
+/// Whether `JOURNAL_STREAM` (`systemd.exec(5)`) names the file with this device and inode: a child whose stderr was
+/// redirected inherits the variable too.
 fn is_journal(value: &str, device: u64, inode: u64) -> bool {
     value.split_once(':').is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
 }
 
 impl Format {
-    /// The configured format, for what takes the lines.
+    /// The format for a configuration and a sink.
     #[must_use]
     pub const fn of(configured: LogFormat, sink: Sink) -> Self {
         match (configured, sink) {
@@ -80,22 +81,22 @@ impl Format {
     }
 }
 
-/// Why the log could not be set up.
+/// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `RUST_LOG` holds something that is no filter.
+    /// `RUST_LOG` is not a valid filter.
     #[error(
-        "{ENV}: {part:?} is no log filter{hint}; write a level (TRACE, DEBUG, INFO, WARN, ERROR, OFF) or TARGET=LEVEL, \
+        "{ENV}: {part:?} is not a log filter{hint}; use a level (TRACE, DEBUG, INFO, WARN, ERROR, OFF) or TARGET=LEVEL, \
          separated by commas"
     )]
     BadFilter {
-        /// The part of it that is wrong.
+        /// The invalid part.
         part: String,
-        /// `; did you mean "info"?`, or nothing.
+        /// `; did you mean "info"?`, or empty.
         hint: String,
     },
-    /// Another log is in place in this process.
-    #[error("the log is set up already")]
+    /// The process already has a logger.
+    #[error("logging is already set up")]
     AlreadySet,
 }
 
@@ -107,19 +108,19 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Sets the level that the configuration asks for. False when `RUST_LOG` overrides it, so that nothing changed.
+    /// Sets the configured level. Returns false if `RUST_LOG` overrides it.
     #[must_use = "with RUST_LOG set, nothing changes, and the log should say so"]
     pub fn set_level(&self, level: Level) -> bool {
         !self.overridden && self.filter.reload(configured(level)).is_ok()
     }
 }
 
-/// Sets up the process' log on stderr with the configuration's format and `level`, or what `RUST_LOG` says instead of that.
+/// Sets up logging on stderr with the configured format, and with `level` unless `RUST_LOG` is set.
 ///
 /// # Errors
-/// `RUST_LOG` is no filter, or the process has a log already.
+/// `RUST_LOG` is not a valid filter, or the process already has a logger.
 pub fn init(level: Level, format: LogFormat) -> Result<LogHandle, LogError> {
-    // Not UTF-8 is as wrong as any other text that is no filter.
+    // A value that is not UTF-8 is invalid like any other.
     let env = std::env::var_os(ENV).map(|value| value.to_string_lossy().into_owned());
     let sink = Sink::of_stderr();
     let (subscriber, handle) = subscriber(level, env.as_deref(), Format::of(format, sink), sink, std::io::stderr)?;
@@ -127,10 +128,10 @@ pub fn init(level: Level, format: LogFormat) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
-/// The log without the process around it: `env` is the value of `RUST_LOG`, `writer` takes the lines.
+/// The subscriber without global state: `env` is the value of `RUST_LOG`, `writer` gets the lines.
 ///
 /// # Errors
-/// `env` is no filter.
+/// `env` is not a valid filter.
 pub fn subscriber<W>(
     level: Level,
     env: Option<&str>,
@@ -146,7 +147,7 @@ where
     let (filter, handle) = reload::Layer::new(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(sink == Sink::Terminal);
     let layer = match (format, sink) {
-        // The journal has a time of its own.
+        // The journal adds its own timestamp.
         (Format::Human, Sink::Journal) => layer.without_time().map_event_format(Prioritized).boxed(),
         (Format::Human, _) => layer.boxed(),
         (Format::Json, Sink::Journal) => layer.json().flatten_event(true).map_event_format(Prioritized).boxed(),
@@ -156,7 +157,7 @@ where
     Ok((subscriber, LogHandle { filter: handle, overridden: env.is_some() }))
 }
 
-/// Writes an event as the format in it does, each line with the priority that systemd takes from a `<N>` at its beginning.
+/// Formats events with the inner format and prefixes each line with its priority as `<N>`.
 struct Prioritized<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Prioritized<F>
@@ -179,12 +180,12 @@ where
     }
 }
 
-/// The agent at `level`; libraries, whose debug lines are about themselves, at INFO or quieter.
+/// The agent at `level`; libraries at INFO at most, because their debug lines are about themselves.
 fn configured(level: Level) -> Targets {
     Targets::new().with_default(LevelFilter::from_level(level.min(Level::INFO))).with_target(OWN_TARGET, level)
 }
 
-/// The filter in `env`. Stricter than [`Targets`], to which a misspelt level is the name of a target.
+/// Parses `env`. Stricter than [`Targets`], which takes a misspelt level for the name of a target.
 fn parse(env: &str) -> Result<Targets, LogError> {
     const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
     for part in env.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -357,13 +358,13 @@ mod tests {
             subscriber(Level::INFO, Some(env), Format::Json, Sink::Other, io::sink).map(|_| ()).unwrap_err().to_string()
         };
         assert!(
-            error("inof").starts_with(r#"RUST_LOG: "inof" is no log filter; did you mean "info"?; write"#),
+            error("inof").starts_with(r#"RUST_LOG: "inof" is not a log filter; did you mean "info"?; use"#),
             "{}",
             error("inof")
         );
-        assert!(error("info,hyper=loud").contains(r#""hyper=loud" is no log filter; write"#));
-        assert!(error("=debug").contains(r#""=debug" is no log filter; write"#));
-        assert!(error("citadel_agent[span]=debug").contains("is no log filter"));
+        assert!(error("info,hyper=loud").contains(r#""hyper=loud" is not a log filter; use"#));
+        assert!(error("=debug").contains(r#""=debug" is not a log filter; use"#));
+        assert!(error("citadel_agent[span]=debug").contains("is not a log filter"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The thin binary: all of it is in [`citadel_agent::cli`].
+//! The binary; everything is in [`citadel_agent::cli`].
 
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
-//! Text that comes from outside, without characters that nobody sees: controls, and those that change how what is around them
-//! looks. With U+202E a name reads backwards, with U+200B two names look the same.
+//! Removes invisible characters from external text: control characters, and those that change how the surrounding text
+//! looks. U+202E makes a name read backwards; U+200B makes two names look the same.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
-/// The text without them, for names.
+/// Removes the characters; for names.
 #[must_use]
 pub fn without_hidden(text: &str) -> Cow<'_, str> {
     match is_clean(text) {
@@ -15,7 +15,7 @@ pub fn without_hidden(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text with each of them as `\u{202e}`, for paths, of which two must not become the same.
+/// Escapes each of them as `\u{202e}`; for paths, which must stay distinct.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if is_clean(text) {
@@ -33,7 +33,7 @@ fn is_clean(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..0x7f).contains(&byte)) || !text.chars().any(is_hidden)
 }
 
-/// Controls, format characters (of which those for writing directions are some), separators of lines and paragraphs.
+/// Control characters, format characters (including those for writing directions), line and paragraph separators.
 fn is_hidden(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator)

@@ -1,12 +1,12 @@
-//! Where a slow reader leaves its newest whole sample for the scrapes.
+//! A slot into which a slow reader publishes its newest complete sample for scrapes.
 //!
-//! A source that may hang (a driver, a disk that spins up, a peer) runs on a thread or task of its own and publishes here;
-//! a scrape takes what is there, at once, and its age says whether the reader is still alive.
+//! A source that can hang (a driver, a disk that spins up, a peer) runs on its own thread or task and publishes here. A
+//! scrape takes the current value without waiting; its age shows whether the reader is alive.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One value, replaced as a whole. Clones share it.
+/// A value that is replaced as a whole. Clones share it.
 #[derive(Debug)]
 pub struct Slot<T> {
     newest: Arc<Mutex<Option<Published<T>>>>,
@@ -15,7 +15,7 @@ pub struct Slot<T> {
 /// A published value.
 #[derive(Debug)]
 pub struct Published<T> {
-    /// The value; shared, because a scrape may still read it while the next one is published.
+    /// The value; shared, because a scrape may still read it when the next one is published.
     pub value: Arc<T>,
     /// When it was published.
     pub at: Instant,
@@ -51,7 +51,7 @@ impl<T> Slot<T> {
     /// Replaces the value.
     pub fn publish(&self, value: T) {
         let published = Published { value: Arc::new(value), at: Instant::now() };
-        // Held for a move only, on both sides: nobody waits here. The old value is dropped after the lock.
+        // Both sides hold the lock only for a move. The old value is dropped after unlocking.
         let old = self.newest.lock().unwrap_or_else(PoisonError::into_inner).replace(published);
         drop(old);
     }

@@ -1,8 +1,8 @@
-//! Files of the state directory: opened without waiting and without following links, regular and of a size that is expected,
-//! and the agent's alone whatever the umask.
+//! Files in the state directory. They are opened without blocking and without following links, must be regular files of
+//! limited size, and are private to the agent regardless of the umask.
 //!
-//! What a person, a backup or a broken disk leaves there in place of a file (a FIFO, a device, a link, a file of a terabyte with
-//! nothing in it) is refused and named, never waited for nor read.
+//! Anything else that a person, a backup or a broken disk leaves in their place (a FIFO, a device, a link, a sparse
+//! file of a terabyte) is rejected and reported, never waited for or read.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-/// Where state is kept when systemd does not say.
+/// State directory if systemd does not set one.
 const DEFAULT_FOLDER: &str = "/var/lib/citadel-agent";
 
-/// So many names are tried for a file that is put aside.
+/// Number of names tried when setting a file aside.
 const ASIDES: usize = 10;
 
-/// The state directory that systemd gives the unit, else the one that it would give.
+/// The state directory set by systemd, or else its default.
 #[must_use]
 pub fn folder() -> PathBuf {
-    // A list, separated by colons; the first is the one that the unit names first.
+    // A list separated by colons; the first entry is the unit's main directory.
     let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
     systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into())
 }
@@ -29,9 +29,10 @@ pub fn folder() -> PathBuf {
 /// Opens a regular file of at most `max_bytes` for reading, and for writing if `writable`.
 ///
 /// # Errors
-/// There is none (`NotFound`), it is something else or larger (`InvalidData`), or the disk refuses.
+/// It does not exist (`NotFound`), is something else or larger (`InvalidData`), or cannot be opened.
 pub fn open(path: &Path, writable: bool, max_bytes: u64) -> io::Result<File> {
-    // Before it is opened, which is enough to have an effect on some devices; and after, because only then it is certain.
+    // Before opening, because opening some devices has side effects; and again afterwards, because only then it is
+    // certain.
     check(&fs::symlink_metadata(path)?, max_bytes)?;
     let file = options().read(true).write(writable).open(path)?;
     check(&file.metadata()?, max_bytes)?;
@@ -41,7 +42,7 @@ pub fn open(path: &Path, writable: bool, max_bytes: u64) -> io::Result<File> {
 /// Reads a regular file of at most `max_bytes`.
 ///
 /// # Errors
-/// As [`open`].
+/// See [`open`].
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // It may grow while it is read.
@@ -49,21 +50,21 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Creates a file where there is none, for reading and writing.
+/// Creates a new file for reading and writing.
 ///
 /// # Errors
-/// There is something (`AlreadyExists`), or the disk refuses.
+/// It exists (`AlreadyExists`), or cannot be created.
 pub fn create_new(path: &Path) -> io::Result<File> {
     let file = options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    // The umask may have taken more than others' rights.
+    // The umask may have removed the owner's permissions.
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
-/// Creates a file in place of what may be there; what a link there points to stays as it is.
+/// Creates a file, replacing an existing one; the target of an existing link is not touched.
 ///
 /// # Errors
-/// There is a directory, or the disk refuses.
+/// It is a directory, or cannot be created.
 pub fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -72,10 +73,10 @@ pub fn create(path: &Path) -> io::Result<File> {
     create_new(path)
 }
 
-/// Replaces a file's content: after a crash it is the old one or the new one.
+/// Replaces a file's content atomically: after a crash it is the old or the new one.
 ///
 /// # Errors
-/// The disk is full, the folder is not there or not ours, and the like.
+/// For example, the disk is full or the directory does not exist.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = create(&new)?;
@@ -84,11 +85,11 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Takes the lock of a folder, which is made if it is not there; `None`: another process has it. It goes with the value. What is no
-/// lock file is put aside.
+/// Locks a directory, creating it if necessary; `None` if another process holds the lock. Dropping the file releases
+/// it. A file that is not a lock file is set aside.
 ///
 /// # Errors
-/// The disk refuses.
+/// I/O errors.
 pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     create_folder(folder)?;
     let path = folder.join("lock");
@@ -97,7 +98,7 @@ pub fn lock(folder: &Path) -> io::Result<Option<File>> {
             return Err(error);
         }
         let aside = put_aside(&path, "damaged")?;
-        warn!(file = %path.display(), %error, aside = %aside.display(), "this is no lock file: put aside");
+        warn!(file = %path.display(), %error, aside = %aside.display(), "not a lock file, set aside");
         create_new(&path)
     })?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -106,10 +107,10 @@ pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Opens an empty file for a lock, or creates it.
+/// Opens or creates an empty file for a lock.
 ///
 /// # Errors
-/// As [`open`] and [`create_new`].
+/// See [`open`] and [`create_new`].
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     match create_new(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => open(path, true, u64::MAX),
@@ -117,26 +118,26 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a directory, and those above it, unless they are there.
+/// Creates a directory and its parents, if necessary.
 ///
 /// # Errors
-/// Something else is there, or the disk refuses.
+/// Something else exists at the path, or I/O errors.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Writes a directory's names through to the disk.
+/// Syncs a directory to disk.
 ///
 /// # Errors
-/// It is gone, it is no directory, or the disk refuses.
+/// It does not exist, is not a directory, or I/O errors.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK).open(path)?.sync_all()
 }
 
-/// Moves what is at `path` out of the way, whatever it is: its extension becomes `extension`, with a number where that is taken.
+/// Renames whatever is at `path` to the same name with another extension, with a number if that exists.
 ///
 /// # Errors
-/// The disk refuses, or all names are taken.
+/// I/O errors, or all names are taken.
 pub fn put_aside(path: &Path, extension: &str) -> io::Result<PathBuf> {
     let names = (0..ASIDES).map(|n| if n == 0 { extension.to_owned() } else { format!("{extension}-{n}") });
     let is_free = |aside: &PathBuf| fs::symlink_metadata(aside).is_err_and(|error| error.kind() == ErrorKind::NotFound);
@@ -156,7 +157,7 @@ fn check(found: &fs::Metadata, max_bytes: u64) -> io::Result<()> {
     let kind = found.file_type();
     let what = match () {
         () if kind.is_file() && found.len() <= max_bytes => return Ok(()),
-        () if kind.is_file() => format!("has {} bytes, {max_bytes} are the most that it can have", found.len()),
+        () if kind.is_file() => format!("has {} bytes; the limit is {max_bytes}", found.len()),
         () if kind.is_dir() => "is a directory".to_owned(),
         () if kind.is_symlink() => "is a symbolic link".to_owned(),
         () if kind.is_fifo() => "is a FIFO".to_owned(),
@@ -174,10 +175,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What its error names, and how it is made.
+    /// Name in the error message, and how to create it.
     type Intruder = (&'static str, fn(&Path));
 
-    /// What may be found where a file should be, by name; made at `path`.
+    /// What can exist in place of a file; the function creates it at `path`.
     pub(crate) const INTRUDERS: [Intruder; 6] = [
         ("a FIFO", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("a symbolic link", |path| symlink("/dev/zero", path).unwrap()),
@@ -222,7 +223,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_made_is_the_agents_alone_whatever_the_umask() {
         let dir = tempfile::tempdir().unwrap();
-        // In a process of its own, because the umask is the whole process's.
+        // In a separate process, because the umask is per process.
         for umask in ["000", "777"] {
             let status = Command::new("/bin/sh")
                 .arg("-c")

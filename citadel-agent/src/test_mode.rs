@@ -1,5 +1,5 @@
-//! `citadel-agent run --model NAME --test-mode`: measures one model for a while, then says what it saw, what that cost, and whether
-//! it is good for more. Nothing is sent, served or asked of the model.
+//! `citadel-agent run --model NAME --test-mode`: measures one model for a limited time and prints a report with the
+//! overhead and a verdict. Nothing is sent or served, and the model is not probed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,12 +24,12 @@ use crate::metrics::family::{LabelValues, Value};
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum TestModeError {
-    /// There is no such model.
-    #[error("no model {name:?}: {known}")]
+    /// The model does not exist.
+    #[error("unknown model {name:?}: {known}")]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Which there are.
+        /// The existing ones.
         known: String,
     },
     /// The agent cannot start.
@@ -37,7 +37,8 @@ pub enum TestModeError {
     Agent(#[from] anyhow::Error),
 }
 
-/// Measures the model of this name, or on this port, for `time`. What there is to print, and whether its requests were measured.
+/// Measures the model with this name or port for `time`. Returns the report, and whether requests of the model were
+/// measured.
 ///
 /// # Errors
 /// See [`TestModeError`].
@@ -47,7 +48,7 @@ pub fn run(config: &Config, name: &str, time: Duration) -> Result<(String, bool)
     Ok(Report { name, port, measured: &measured }.write())
 }
 
-/// The port of the model: configured, or found on this host.
+/// The port of the model: configured or discovered.
 fn find(config: &Config, name: &str) -> Result<u16, TestModeError> {
     let configured = config.models.ports.iter().find(|(port, model)| *model == name || port.to_string() == name);
     if let Some((&port, _)) = configured {
@@ -59,14 +60,14 @@ fn find(config: &Config, name: &str) -> Result<u16, TestModeError> {
     }
     let known: Vec<_> = models.iter().map(|model| format!("{} ({})", model.name, model.port)).collect();
     let known = if known.is_empty() {
-        "none is configured, and none listens on a measured port".to_owned()
+        "none is configured and none is listening on a measured port".to_owned()
     } else {
-        format!("there are {}", known.join(", "))
+        format!("known models are {}", known.join(", "))
     };
     Err(TestModeError::Unknown { name: name.to_owned(), known })
 }
 
-/// The configuration under which nobody outside notices anything.
+/// A configuration without any effect outside of this process.
 fn quiet(config: &Config) -> Config {
     let mut config = config.clone();
     let models = &mut config.models;
@@ -78,7 +79,7 @@ fn quiet(config: &Config) -> Config {
     config
 }
 
-/// The same, for one model.
+/// The same, limited to one model.
 fn only(config: &Config, port: u16, name: &str) -> Config {
     let mut config = quiet(config);
     let name = config.models.ports.remove(&port).unwrap_or_else(|| name.to_owned());
@@ -87,7 +88,7 @@ fn only(config: &Config, port: u16, name: &str) -> Config {
     config
 }
 
-/// What was seen. Pure.
+/// The results. Pure.
 struct Report<'a> {
     name: &'a str,
     port: u16,
@@ -95,7 +96,7 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// The whole text, and whether requests of the model were measured.
+    /// The text of the report, and whether requests of the model were measured.
     fn write(&self) -> (String, bool) {
         let mut text = String::new();
         let time = self.measured.time.as_secs_f64();
@@ -119,7 +120,7 @@ impl Report<'_> {
 
     fn who(&self, text: &mut String) {
         match self.model() {
-            None => _ = writeln!(text, "served by: nobody listens on the port"),
+            None => _ = writeln!(text, "served by: no process is listening on the port"),
             Some(model) => {
                 let unit = model.unit.as_deref().unwrap_or("no unit");
                 let exe =
@@ -129,7 +130,7 @@ impl Report<'_> {
         }
     }
 
-    /// Samples of the model's counters and gauges: labels after model and port, and the value.
+    /// Samples of the model's counters and gauges: the labels after model and port, and the value.
     fn samples(&self, desc: &'static Desc) -> impl Iterator<Item = (String, f64)> {
         let port = self.port.to_string();
         let of_port = move |labels: &LabelValues| labels.get(1).is_some_and(|label| *label == port);
@@ -138,11 +139,11 @@ impl Report<'_> {
     }
 
     fn sum(&self, desc: &'static Desc) -> f64 {
-        // Not `sum`: that of nothing is -0.
+        // Not `sum`, which is -0 for an empty iterator.
         self.samples(desc).fold(0.0, |sum, (_, value)| sum + value)
     }
 
-    /// The model's histograms of this name, together.
+    /// The sum of the model's histograms with this name.
     fn distribution(&self, desc: &'static Desc) -> Distribution {
         let port = self.port.to_string();
         let families = self.examined().page.families.iter().filter(|family| std::ptr::eq(family.desc, desc));
@@ -162,7 +163,7 @@ impl Report<'_> {
     fn seen(&self, text: &mut String) {
         _ = writeln!(
             text,
-            "requests: {:.0} ended, {:.0} aborted, {:.0} in flight",
+            "requests: {:.0} completed, {:.0} aborted, {:.0} in flight",
             self.sum(&REQUESTS),
             self.sum(&REQUESTS_ABORTED),
             self.sum(&REQUESTS_IN_FLIGHT)
@@ -179,14 +180,14 @@ impl Report<'_> {
         for (title, desc) in LATENCIES {
             let all = self.distribution(desc);
             match all.count() {
-                0.0 => _ = writeln!(text, "{title}: nothing observed"),
+                0.0 => _ = writeln!(text, "{title}: none observed"),
                 count => {
                     let [half, most] = [0.5, 0.99].map(|quantile| seconds(all.quantile(quantile)));
-                    _ = writeln!(text, "{title}: {count:.0} observed, median {half}, 99th percentile {most}");
+                    _ = writeln!(text, "{title}: {count:.0} observed, p50 {half}, p99 {most}");
                 }
             }
         }
-        _ = writeln!(text, "chunks of streams: {:.0}", self.sum(&STREAM_CHUNKS));
+        _ = writeln!(text, "stream chunks: {:.0}", self.sum(&STREAM_CHUNKS));
     }
 
     fn missing(&self, text: &mut String) {
@@ -198,7 +199,7 @@ impl Report<'_> {
         for (protocol, count) in
             self.samples(&CONNECTIONS).filter(|(protocol, count)| protocol != "http1" && *count > 0.0)
         {
-            missing.push(format!("requests of {count:.0} connections that speak {protocol}"));
+            missing.push(format!("requests on {count:.0} {protocol} connections"));
         }
         for (labels, count) in self.examined().samples(&EVENTS_LOST).filter(|(_, count)| *count > 0.0) {
             missing.push(format!("{count:.0} events lost ({})", labels[0]));
@@ -211,7 +212,7 @@ impl Report<'_> {
         let Measured { time, cpu_seconds, resident_bytes, .. } = self.measured;
         let percent = cpu_seconds / time.as_secs_f64() * 100.0;
         let mib = *resident_bytes as f64 / f64::from(1 << 20);
-        _ = write!(text, "cost: {percent:.2} % of a core, {mib:.1} MiB");
+        _ = write!(text, "overhead: {percent:.2} % of a core, {mib:.1} MiB");
         let in_kernel: f64 = self
             .examined()
             .samples(&PROBE_SECONDS)
@@ -219,12 +220,12 @@ impl Report<'_> {
             .map(|(_, seconds)| seconds)
             .sum();
         let requests = self.sum(&REQUESTS) + self.sum(&REQUESTS_ABORTED);
-        // With the kernel's own clock reads, two a run.
+        // Includes the kernel's own clock reads, two per run.
         match in_kernel > 0.0 && requests > 0.0 {
             true => {
                 _ = writeln!(
                     text,
-                    ", {:.0} ns a request in the kernel (with the time that counting it takes)",
+                    ", {:.0} ns per request in the kernel (including the cost of measuring this)",
                     in_kernel / requests * 1e9
                 );
             }
@@ -238,27 +239,24 @@ impl Report<'_> {
             return (format!("nothing can be measured: {}; to fix it: {}", net.reason, net.remedy), false);
         }
         if self.model().is_none() {
-            return (format!("nothing could be measured: nobody listens on port {}", self.port), false);
+            return (format!("nothing could be measured: no process is listening on port {}", self.port), false);
         }
         let ended = self.sum(&REQUESTS) + self.sum(&REQUESTS_ABORTED);
         if ended > 0.0 {
             return (format!("{} can be measured", self.name), true);
         }
         if self.sum(&REQUESTS_IN_FLIGHT) > 0.0 {
-            return ("requests were seen, and none ended: measure for longer (--for)".to_owned(), false);
+            return ("requests started but none completed; measure for longer (--for)".to_owned(), false);
         }
         let others = self.sum(&CONNECTIONS);
         if others > 0.0 {
-            return (
-                format!("nothing could be measured: {others:.0} connections, and none brought a request of HTTP/1.x"),
-                false,
-            );
+            return (format!("nothing could be measured: {others:.0} connections, but no HTTP/1.x requests"), false);
         }
-        ("nothing could be measured: no request came; send one, or measure for longer (--for)".to_owned(), false)
+        ("nothing could be measured: there were no requests; send one, or measure for longer (--for)".to_owned(), false)
     }
 }
 
-/// For a person: three digits and a unit.
+/// Formats a duration with three digits and a unit.
 fn seconds(value: f64) -> String {
     let (value, unit) = match value {
         value if value < 1e-3 => (value * 1e6, "us"),
@@ -334,18 +332,18 @@ mod tests {
         for line in [
             "model phi3 on port 11403, 60 s",
             "served by: citadel-phi3.service, 2 processes, /opt/vllm",
-            "requests: 2 ended, 0 aborted, 1 in flight",
+            "requests: 2 completed, 0 aborted, 1 in flight",
             "  chat_completions 200: 2",
-            "between chunks: nothing observed",
-            "chunks of streams: 9",
-            "cost: 0.50 % of a core, 21.0 MiB, 1500 ns a request in the kernel (with the time that counting it takes)",
+            "between chunks: none observed",
+            "stream chunks: 9",
+            "overhead: 0.50 % of a core, 21.0 MiB, 1500 ns per request in the kernel (including the cost of measuring this)",
             "verdict: phi3 can be measured",
         ] {
             assert!(text.lines().any(|own| own == line), "{line:?} is missing:\n{text}");
         }
-        assert!(text.contains("time to first token: 1 observed, median 2"), "{text}");
+        assert!(text.contains("time to first token: 1 observed, p50 2"), "{text}");
         assert!(text.contains("not measured: syscalls (refused; to fix it: "), "{text}");
-        assert!(text.contains("requests of 3 connections that speak tls; 4 events lost (pipeline_full)"), "{text}");
+        assert!(text.contains("requests on 3 tls connections; 4 events lost (pipeline_full)"), "{text}");
     }
 
     #[test]
@@ -360,15 +358,15 @@ mod tests {
         let no_requests = |examined: &mut Examined| {
             examined.page.families.retain(|family| !std::ptr::eq(family.desc, &raw const REQUESTS));
         };
-        assert_eq!(verdict(no_requests), "verdict: requests were seen, and none ended: measure for longer (--for)");
-        assert!(verdict(|examined| examined.models.clear()).ends_with("nobody listens on port 11403"));
-        assert!(verdict(|examined| examined.page.families.clear()).contains("no request came"));
+        assert_eq!(verdict(no_requests), "verdict: requests started but none completed; measure for longer (--for)");
+        assert!(verdict(|examined| examined.models.clear()).ends_with("no process is listening on port 11403"));
+        assert!(verdict(|examined| examined.page.families.clear()).contains("there were no requests"));
         let foreign = verdict(|examined| {
             examined.page.families.retain(|family| std::ptr::eq(family.desc, &raw const CONNECTIONS));
         });
-        assert!(foreign.contains("5 connections, and none brought a request of HTTP/1.x"), "{foreign}");
+        assert!(foreign.contains("5 connections, but no HTTP/1.x requests"), "{foreign}");
         let blind = verdict(|examined| examined.families[0] = FamilyStatus::skipped(Family::Net, &Reason::NoCgroup2));
-        assert!(blind.contains("no cgroup v2 file system is mounted; to fix it: mount it"), "{blind}");
+        assert!(blind.contains("no cgroup v2 file system is mounted; to fix it: run `mount"), "{blind}");
     }
 
     #[test]

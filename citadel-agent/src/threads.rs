@@ -1,12 +1,12 @@
-//! Waiting for threads to end that a hung disk may hold up.
+//! Waits for threads that a hung disk can block.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a thread that writes files may take to end; one that a hung disk holds up longer goes on without us.
+/// Time for a thread that writes files to end; if a hung disk blocks it for longer, it is left behind.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Waits until the thread has ended; false if it has not within three seconds.
+/// Waits for the thread to end; returns false after [`GRACE`].
 pub(crate) async fn ends<T>(thread: &JoinHandle<T>) -> bool {
     let begin = Instant::now();
     while !thread.is_finished() && begin.elapsed() < GRACE {

@@ -36,7 +36,7 @@ fn a_cgroup_that_is_not_there_is_an_error_and_the_exit_code_says_so() {
     assert!(ended.stdout.starts_with("error   cgroup: ") && ended.stdout.contains("; to fix it: "), "{}", ended.stdout);
     assert_eq!(ended.stdout.lines().count(), 1);
     let off = check("cgroup", "ebpf: {net: false, recvq: false}", &[]);
-    assert_eq!((off.code, off.stdout.as_str()), (Some(0), "ok      cgroup: not needed: ebpf.net is off\n"));
+    assert_eq!((off.code, off.stdout.as_str()), (Some(0), "ok      cgroup: not needed, because ebpf.net is false\n"));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_port_that_is_taken_is_an_error_with_its_holder() {
     assert_eq!(findings.len(), 2, "{findings:?}");
     assert_eq!((&findings[0]["check"], &findings[0]["severity"]), (&"ports".into(), &"error".into()));
     let text = findings[0]["text"].as_str().unwrap();
-    assert!(text.contains(&format!("port {port} is taken by ")), "{text}");
+    assert!(text.contains(&format!("port {port} is already used by ")), "{text}");
     assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
     assert!(!findings[0]["fix"].as_str().unwrap().is_empty());
 }
@@ -72,7 +72,7 @@ fn what_lacks_something_but_works_has_an_exit_code_of_its_own() {
         "remote_write: {max_bytes: 1000000TiB, min_free_bytes: 0, destinations: {a: {url: 'http://127.0.0.1:9/'}}}";
     let ended = check("state", config, &[]);
     assert_eq!(ended.code, Some(3), "{}{}", ended.stdout, ended.stderr);
-    assert!(ended.stdout.contains("\nwarning state: room for "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("\nwarning state: space for "), "{}", ended.stdout);
 }
 
 #[test]
@@ -80,29 +80,30 @@ fn a_prometheus_is_asked_whether_it_takes_remote_write() {
     let config = |url: &str| format!("remote_write: {{destinations: {{p: {{url: '{url}'}}}}}}");
     let late = "storage: {tsdb: {out_of_order_time_window: 1h}}\n";
     let native = ["--enable-feature=native-histograms"];
-    for (version, said) in
-        [(Version::Old, "takes remote write 1.0: classic histograms"), (Version::New, "takes remote write 2.0")]
-    {
+    for (version, said) in [
+        (Version::Old, "accepts remote write 1.0, classic histograms only"),
+        (Version::New, "accepts remote write 2.0"),
+    ] {
         let prometheus = Prometheus::receiving_with(version, late, &native);
         let ended = check("remote-write", &config(&prometheus.url()), &[]);
         assert_eq!(ended.code, Some(0), "{}", ended.stdout);
         let lines: Vec<&str> = ended.stdout.lines().collect();
         assert!(lines[0].ends_with(said), "{lines:?}");
-        assert!(lines[1].ends_with("stores native histograms, and takes samples that are up to 1h late"), "{lines:?}");
+        assert!(lines[1].ends_with("stores native histograms and accepts samples up to 1h late"), "{lines:?}");
         // Nothing was written by asking.
         assert_eq!(prometheus.query("{__name__=~\".+\"}").unwrap(), []);
         // What it takes as it comes from Debian is gone after an hour's outage.
         let plain = Prometheus::receiving(version, &[]);
         let ended = check("remote-write", &config(&plain.url()), &[]);
         assert_eq!(ended.code, Some(3), "{}", ended.stdout);
-        assert!(ended.stdout.contains("refuses what is an hour late"), "{}", ended.stdout);
+        assert!(ended.stdout.contains("rejects samples more than an hour late"), "{}", ended.stdout);
     }
     // The one that answers 204 to what it does not understand, and stores nothing.
     let old = Prometheus::receiving(Version::Old, &[]);
     let two = format!("remote_write: {{destinations: {{p: {{url: '{}', protocol: '2.0'}}}}}}", old.url());
     let ended = check("remote-write", &two, &[]);
     assert_eq!(ended.code, Some(1), "{}", ended.stdout);
-    assert!(ended.stdout.contains("stores nothing: it knows 1.0 only"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("stores nothing: it supports only 1.0"), "{}", ended.stdout);
     // One without the receiver, and none at all.
     let scraping = Prometheus::scraping(old.addr, &[]);
     scraping.wait_for("vector(1)");
@@ -126,7 +127,7 @@ fn an_alertmanager_is_asked_with_an_empty_list() {
     let ended = check("alerts", &config, &[]);
     let request = peer.join().unwrap().unwrap();
     assert_eq!(request.body, b"[]", "nothing is told");
-    assert_eq!((ended.code, ended.stdout), (Some(0), format!("ok      alerts: {url}/api/v2/alerts takes alerts\n")));
+    assert_eq!((ended.code, ended.stdout), (Some(0), format!("ok      alerts: {url}/api/v2/alerts accepts alerts\n")));
     let gone = check("alerts", &config, &[]);
     assert_eq!(gone.code, Some(1), "{}", gone.stdout);
 }

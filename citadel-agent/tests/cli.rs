@@ -57,7 +57,7 @@ fn mistaken_usage_exits_with_2_and_help_with_0() {
     }
     let help = end(&mut agent(&["--help"]));
     assert_eq!(help.code, Some(0));
-    assert!(help.stdout.contains("Exit codes: 0 ok, 1 failed, 2 usage or configuration mistake"));
+    assert!(help.stdout.contains("Exit codes: 0 success, 1 failure, 2 invalid usage or configuration"));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_configuration_is_checked_from_standard_input() {
         assert!(stderr.starts_with("standard input:1:21: local_collection: unknown key \"metrcs_port\""), "{stderr}");
         let (code, _, stderr) = check(command, &" ".repeat(1 << 20 | 1));
         assert_eq!(code, Some(2));
-        assert!(stderr.starts_with("standard input: is larger than 1048576 bytes"), "{stderr}");
+        assert!(stderr.starts_with("standard input: is larger than the limit of 1048576 bytes"), "{stderr}");
     }
 }
 
@@ -177,7 +177,7 @@ fn a_bad_rust_log_is_reported_and_not_ignored() {
     for command in ["run", "check"] {
         let ended = end(agent(&[command, "--config", OPERATORS]).env("RUST_LOG", "citadel_agent=loud"));
         assert_eq!(ended.code, Some(2));
-        assert!(ended.stderr.starts_with("RUST_LOG: \"citadel_agent=loud\" is no log filter; "), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("RUST_LOG: \"citadel_agent=loud\" is not a log filter; "), "{}", ended.stderr);
     }
 }
 
@@ -235,7 +235,7 @@ fn a_test_alert_says_what_came_back() {
     let dir = tempfile::tempdir().unwrap();
     let ended = end(&mut agent(&["alerts", "test", "--config", file(dir.path(), "").to_str().unwrap()]));
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.starts_with("no Alertmanager is configured: "), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("no Alertmanager is configured; "), "{}", ended.stderr);
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/api/v1/alerts", listener.local_addr().unwrap());

@@ -209,7 +209,7 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
         "Storage",
         "/srv/a-rather-long-path-to/the-models/of-this-host",
         "99 %",
-        "does not answer",
+        "not responding",
         "md0",
         "3 of 4",
         "failing",

@@ -59,7 +59,7 @@ fn export_writes_the_body_of_a_request_in_either_protocol() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("curl --data-binary"), "{said}");
         // What an older Prometheus would do without a word.
-        assert_eq!(said.contains("answers 204 to this and stores nothing"), protocol == "2", "{said}");
+        assert_eq!(said.contains("answers 204 to this but stores nothing"), protocol == "2", "{said}");
         let message = snap::raw::Decoder::new().decompress_vec(&fs::read(&file).unwrap()).unwrap();
         let names: BTreeSet<String> = match protocol {
             "1" => {
@@ -163,9 +163,9 @@ fn replay_sends_what_was_set_aside_and_removes_what_is_taken() {
 
     let output = run(&["remote-write", "replay"], &config);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("no destination is called gone; left"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no destination is named gone; kept"), "{output:?}");
     let output = run(&["remote-write", "replay", "--destination", "nobody"], &config);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no destination is called nobody"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no destination is named nobody"), "{output:?}");
 
     // What is not taken stays.
     let refusing = Receiver::start(|_| Reply::Status(500, "", "again"));

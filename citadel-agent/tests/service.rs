@@ -134,8 +134,8 @@ fn a_reload_waits_for_its_outcome_and_fails_where_the_agent_refuses() {
     let output = service.reload();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.starts_with("configuration not reloaded; the old one stays in force: port "), "{said}");
-    assert!(said.contains(&format!("port {port} is taken by ")), "{said}");
+    assert!(said.starts_with("configuration not reloaded, keeping the current one: port "), "{said}");
+    assert!(said.contains(&format!("port {port} is already used by ")), "{said}");
     assert_eq!(service.page("/host"), 200);
     let status = service.notified("configuration not reloaded");
     assert!(status.contains(&format!("port {port}")), "{status}");

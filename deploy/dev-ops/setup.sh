@@ -1,13 +1,13 @@
 #!/bin/sh
-# Sets up the server that watches, on Debian: Prometheus and Alertmanager from Debian, with this folder's configuration, rules and
-# templates; Grafana from its own repository where it is asked for. Run it again after a change or an upgrade: what is right stays.
+# Sets up the monitoring server on Debian: Prometheus and Alertmanager from Debian, with the configuration, rules and templates in this
+# directory, and optionally Grafana from its own repository. The script is idempotent: run it again after a change or an upgrade.
 #
 #   sudo ./setup.sh [--scrape HOST:PORT]... [--grafana]
 #
-#   --scrape HOST:PORT   scrape this agent (metrics_port, 8000); hosts that send by remote write need none
+#   --scrape HOST:PORT   scrape this agent (metrics_port, 8000); not needed for hosts that use remote write
 #   --grafana            add Grafana's repository (apt.grafana.com), install Grafana, and provision data source and dashboards
 #
-# What this replaces is kept beside it, once, as NAME.before-citadel.
+# The first version of each file that this script replaces is kept as NAME.before-citadel.
 set -eu
 
 deploy=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,7 +27,7 @@ usage() {
 while [ $# -gt 0 ]; do
     case "$1" in
     --scrape)
-        [ $# -gt 1 ] || fail "--scrape needs HOST:PORT"
+        [ $# -gt 1 ] || fail "--scrape requires HOST:PORT"
         case "$2" in
         *[!A-Za-z0-9.:_-]* | *: | :* | '') fail "$2 is not HOST:PORT" ;;
         *:*) targets="$targets $2" ;;
@@ -45,7 +45,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ "$(id -u)" -eq 0 ] || fail "run this as root"
-command -v apt-get >/dev/null || fail "this is for Debian and Ubuntu; elsewhere, see compose.yml"
+command -v apt-get >/dev/null || fail "this script supports only Debian and Ubuntu; on other systems, see compose.yml"
 
 export DEBIAN_FRONTEND=noninteractive
 changed=
@@ -57,7 +57,7 @@ missing() {
 }
 
 packages() {
-    # Words: names of packages have no spaces.
+    # Word splitting is intended: package names have no spaces.
     # shellcheck disable=SC2046
     set -- $(missing "$@")
     [ $# -eq 0 ] && return
@@ -66,7 +66,7 @@ packages() {
     apt-get --quiet=2 install --yes --no-install-recommends "$@"
 }
 
-# put TARGET: what comes on standard input, where it differs from what is there.
+# put TARGET: writes standard input to TARGET if it differs.
 put() {
     target=$1
     new=$(mktemp)
@@ -91,7 +91,7 @@ for file in prometheus.yml citadel-agent.rules.yml agent-down.rules.yml citadel-
     put "$prometheus/$file" <"$deploy/prometheus/$file"
 done
 put "$prometheus/citadel.tmpl" <"$deploy/alertmanager/citadel.tmpl"
-# Who is told is the operator's: their file stays once it is there.
+# The operator configures receivers in this file, so it is written only once.
 if [ ! -e "$prometheus/.citadel" ]; then
     put "$prometheus/alertmanager.yml" <"$deploy/alertmanager/alertmanager.yml"
 fi
@@ -107,27 +107,27 @@ fi
 mkdir -p "$prometheus/citadel-agents"
 touch "$prometheus/.citadel"
 
-# Which flags this Prometheus has: remote write is received by all, native histograms are always on from 3.8.
+# Flags depend on the version of Prometheus: native histograms are always enabled from 3.8.
 arguments="--web.enable-remote-write-receiver"
 if prometheus --help 2>&1 | tr -d '\n' | grep -q 'native-histograms'; then
     arguments="$arguments --enable-feature=native-histograms"
 fi
 own=$( (. /etc/default/prometheus && echo "${ARGS:-}") 2>/dev/null || true)
 echo "ARGS=\"$arguments${own:+ $own}\"" | put "$prometheus/citadel.env"
-# Read after /etc/default/prometheus, which stays as it is.
+# Read after /etc/default/prometheus, which is not changed.
 put /etc/systemd/system/prometheus.service.d/citadel.conf <<END
 [Service]
 EnvironmentFile=$prometheus/citadel.env
 END
 
-promtool check config "$prometheus/prometheus.yml" >/dev/null || fail "promtool refuses $prometheus/prometheus.yml"
-amtool check-config "$prometheus/alertmanager.yml" >/dev/null || fail "amtool refuses $prometheus/alertmanager.yml"
+promtool check config "$prometheus/prometheus.yml" >/dev/null || fail "promtool rejects $prometheus/prometheus.yml"
+amtool check-config "$prometheus/alertmanager.yml" >/dev/null || fail "amtool rejects $prometheus/alertmanager.yml"
 
 if [ "$grafana" = yes ]; then
     packages ca-certificates curl
     if [ ! -s /usr/share/keyrings/grafana.asc ]; then
         curl --fail --silent --show-error --location --output /usr/share/keyrings/grafana.asc https://apt.grafana.com/gpg.key ||
-            fail "Grafana's key cannot be fetched from apt.grafana.com; without --grafana all else is set up"
+            fail "cannot download Grafana's key from apt.grafana.com; run again without --grafana to set up the rest"
     fi
     put /etc/apt/sources.list.d/grafana.list <<END
 deb [signed-by=/usr/share/keyrings/grafana.asc] https://apt.grafana.com stable main
@@ -143,7 +143,7 @@ if [ -d /etc/grafana ]; then
 fi
 
 if [ -z "$changed" ]; then
-    echo "nothing to do: all is as it should be"
+    echo "nothing to do: everything is up to date"
 elif [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     for service in prometheus prometheus-alertmanager grafana-server; do
@@ -152,8 +152,8 @@ elif [ -d /run/systemd/system ]; then
             systemctl restart "$service"
         fi
     done
-    echo "Prometheus and Alertmanager run; agents write to http://$(hostname):9090/api/v1/write"
+    echo "Prometheus and Alertmanager are running; set remote_write_url of the agents to http://$(hostname):9090/api/v1/write"
 fi
 if grep -q 'CHANGE' "$prometheus/alertmanager.yml"; then
-    echo "say who is told of alerts: the lines marked CHANGE in $prometheus/alertmanager.yml"
+    echo "set the receivers of alerts in the lines marked CHANGE in $prometheus/alertmanager.yml"
 fi

@@ -1,6 +1,6 @@
-//! The configuration file as it is installed: sections are there, every key is commented out and has its default.
+//! Generates the configuration file that packages install: all sections, with every key commented out and set to its default.
 //!
-//! A line that begins with `# ` explains. Any other line with a `#` is configuration: without that character it is in force.
+//! Lines that start with `# ` are comments. Other lines that start with `#` are configuration: removing the `#` activates them.
 
 use std::fmt::Write as _;
 
@@ -8,14 +8,14 @@ use citadel_agent::config::Key;
 
 use crate::tree::{Node, Shape, sections};
 
-/// Longest line of an explanation.
+/// Maximum line length of comments.
 const WIDTH: usize = 110;
 
 const HEAD: &str = "\
 # The configuration of citadel-agent: citadel-agent.yaml(5).
 #
-# Every key is commented out and shows its default; one without a value has none. To change one, remove the `#` before it.
-# A key in a section whose own name is commented out needs that name as well.
+# Every key is commented out and set to its default; keys without a value have no default. To change a key, remove the `#` in
+# front of it. If the name of its section is commented out, uncomment that too.
 # Check it:  citadel-agent config check /etc/citadel-agent/monitoring-integration.yaml
 # Apply it:  systemctl reload citadel-agent
 ";
@@ -30,7 +30,7 @@ pub(crate) fn text() -> String {
     out
 }
 
-/// A section that is in the file, or what is commented out in it.
+/// Writes a section that is active in the file, with its keys commented out.
 fn live(node: &Node, depth: usize, out: &mut String) {
     let indent = "  ".repeat(depth);
     for line in node.key.iter().flat_map(explained) {
@@ -44,7 +44,7 @@ fn live(node: &Node, depth: usize, out: &mut String) {
                 live(child, depth + 1, out);
             }
         }
-        // What a person has to name is commented out as a whole.
+        // A section with a user-defined name is commented out as a whole.
         _ => {
             for line in named(node) {
                 _ = writeln!(out, "{indent}#{line}");
@@ -53,7 +53,7 @@ fn live(node: &Node, depth: usize, out: &mut String) {
     }
 }
 
-/// A node as it would be in the file, explanations included.
+/// The lines of a node with its comments, not commented out.
 fn plain(node: &Node) -> Vec<String> {
     let explained = node.key.iter().flat_map(explained).map(|line| format!("# {line}"));
     match &node.key {
@@ -62,7 +62,7 @@ fn plain(node: &Node) -> Vec<String> {
     }
 }
 
-/// A section as it would be in the file.
+/// The lines of a section, not commented out.
 fn named(node: &Node) -> Vec<String> {
     let below = node.below.iter().flat_map(plain);
     match node.shape {
@@ -86,7 +86,7 @@ fn written(name: &str, key: &Key) -> String {
     format!("{name}: {}", key.default).trim_end().to_owned()
 }
 
-/// What the key is for and what may be written, in lines.
+/// Documentation and type of a key, wrapped into lines.
 fn explained(key: &Key) -> Vec<String> {
     let text = format!("{} ({})", key.meaning, key.kind).replace('`', "");
     let mut lines = vec![String::new()];
@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// A line of configuration without its `#`; `None`: it is none, or is in force.
+    /// A commented-out configuration line without its `#`; `None` for comments and active lines.
     fn uncommented(line: &str) -> Option<String> {
         let (indent, rest) = line.split_at(line.find(|c| c != ' ')?);
         let rest = rest.strip_prefix('#')?;
@@ -136,7 +136,7 @@ mod tests {
             }) else {
                 continue;
             };
-            // In what is commented out as a whole, a key by itself is in nothing.
+            // In a section that is commented out as a whole, a single key has no parent.
             if line.trim_start().starts_with("#  ") {
                 continue;
             }

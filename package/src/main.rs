@@ -1,5 +1,5 @@
-//! Writes what a package of the agent has besides the program, from the agent's own tables: manual pages, completions of three
-//! shells, and the configuration file with every key commented out. `cargo xtask dist` runs it.
+//! Generates the files of a package from the agent's own tables: manual pages, completions for three shells, and the configuration
+//! file with every key commented out. Run by `cargo xtask dist`.
 
 mod config_file;
 mod manual;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap_complete::{Shell, generate_to};
 
-/// Name of the program, and of what completes it.
+/// Name of the program and of its completion files.
 const PROGRAM: &str = "citadel-agent";
 
 fn main() -> Result<()> {
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     write(&folder)
 }
 
-/// Writes everything below `folder`, each file where a package has it.
+/// Writes all files below `folder`, at the paths they have in a package.
 fn write(folder: &Path) -> Result<()> {
     let within = |path: &str| -> Result<PathBuf> {
         let path = folder.join(path);

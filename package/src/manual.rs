@@ -1,9 +1,9 @@
-//! `citadel-agent.yaml(5)`: the table of keys as a manual page.
+//! The manual page `citadel-agent.yaml(5)`, generated from the configuration keys.
 
 use citadel_agent::config::{DEFAULT_PATH, MAX_FILE_BYTES, keys};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-/// The page.
+/// The page as roff source.
 pub(crate) fn configuration() -> String {
     let mut page = Roff::new();
     let version = concat!("citadel-agent ", env!("CARGO_PKG_VERSION"));
@@ -16,21 +16,21 @@ pub(crate) fn configuration() -> String {
 
     page.control("SH", ["DESCRIPTION"]);
     page.text([
-        roman("One YAML file of sections and keys. Every key has a default or may be left out, and so may the file. "),
-        roman(format!("It has {} KiB at most. ", MAX_FILE_BYTES / 1024)),
-        roman("Unknown keys, keys that are there twice and values of the wrong type are mistakes; "),
+        roman("A YAML file with sections and keys. All keys are optional, and so is the file. "),
+        roman(format!("Its size is limited to {} KiB. ", MAX_FILE_BYTES / 1024)),
+        roman("Unknown keys, duplicate keys and values of the wrong type are errors; "),
         bold("citadel-agent config check"),
-        roman(" reports all of them, each with its line."),
+        roman(" reports all of them with their line numbers."),
     ]);
     page.control("PP", []);
     page.text([
-        roman("The agent reads the file again on "),
+        roman("The agent reloads the file on "),
         bold("systemctl reload citadel-agent"),
-        roman(" and within seconds of a change. A file with a mistake changes nothing: the configuration before stays in force."),
+        roman(" and within seconds of a change. If the file is invalid, the agent keeps its current configuration."),
     ]);
     page.control("PP", []);
     page.text([
-        roman("A duration is a number of seconds or a number with a unit ("),
+        roman("A duration is a number of seconds, or a number with a unit ("),
         bold("15s"),
         roman(", "),
         bold("500ms"),
@@ -38,7 +38,7 @@ pub(crate) fn configuration() -> String {
         bold("5m"),
         roman("). In the keys below, "),
         bold("*"),
-        roman(" stands for a name of your own and "),
+        roman(" stands for any name and "),
         bold("[]"),
         roman(" for an item of a list."),
     ]);
@@ -67,7 +67,7 @@ pub(crate) fn configuration() -> String {
     page.control("TP", []);
     page.text([italic(DEFAULT_PATH)]);
     page.text([
-        roman("Read where no file is named with "),
+        roman("Default location; override it with "),
         bold("--config"),
         roman(" or "),
         bold("CITADEL_AGENT_CONFIG"),
@@ -79,7 +79,7 @@ pub(crate) fn configuration() -> String {
     page.render()
 }
 
-/// Markdown's code as bold.
+/// Converts Markdown code spans to bold.
 fn marked(text: &str) -> Vec<Inline> {
     let parts = text.split('`').enumerate();
     parts.map(|(index, part)| if index % 2 == 1 { bold(part) } else { roman(part) }).collect()
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// As a person reads it.
+    /// The page as rendered by `man`, if that is installed.
     fn shown() -> Option<String> {
         let mut man = Command::new("man")
             .args(["--local-file", "--warnings", "--pager=cat", "-"])
@@ -116,7 +116,7 @@ mod tests {
             let escaped = key.path.replace('-', "\\-");
             assert!(source.contains(&format!("\\fB{escaped}\\fR")), "{}", key.path);
         }
-        // Where man is not installed, its source is all that can be looked at.
+        // Without man, only the source can be checked.
         if let Some(shown) = shown() {
             for key in keys() {
                 assert!(shown.contains(&key.path), "{} is not shown:\n{shown}", key.path);

@@ -115,7 +115,7 @@ fn a_listener_of_another_network_namespace_is_discovered() {
 fn what_it_may_not_see_is_said_once() {
     let server = Server::bind_discovered();
     let agent = Setup::new().discovering().as_nobody().start();
-    agent.wait_for_log("is not known: the files of");
+    agent.wait_for_log("cannot determine which process owns port");
     // Several intervals, each with a page.
     for _ in 0..4 {
         let page = agent.scrape();
@@ -124,7 +124,7 @@ fn what_it_may_not_see_is_said_once() {
         assert_eq!(page.gauge("citadel_source_success").label("source", "discovery").value(), 0);
         pause(600);
     }
-    assert_eq!(agent.log().matches("is not known: the files of").count(), 1, "{}", agent.log());
+    assert_eq!(agent.log().matches("cannot determine which process owns port").count(), 1, "{}", agent.log());
 }
 
 /// A process of `tests/fixtures/passed.py` in a session of its own; ends with the value.

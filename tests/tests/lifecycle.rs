@@ -208,7 +208,7 @@ fn a_reload_of_an_emptied_file_changes_nothing() {
     let good = agent.config();
     for empty in ["", "# all settings are gone\n"] {
         agent.reload_with(empty);
-        agent.wait_for_log("it is empty; write {}");
+        agent.wait_for_log("the file is empty; write {}");
         assert_eq!(agent.health("/ready").unwrap().code, 200);
     }
     agent.reload_with(&good);

@@ -139,7 +139,7 @@ fn a_hundred_ports_with_long_answers() {
         pause(100);
     }
     // What has no room is named, port by port.
-    limited.agent.wait_for_log("the model's own metrics are not passed on");
+    limited.agent.wait_for_log("not relaying the model's own metrics");
     let page = limited.agent.scrape();
     let relayed = page.gauge("citadel_model_relay_success");
     assert!(relayed.is_present(), "{page}");
@@ -239,7 +239,7 @@ fn forged_xids_in_the_kernels_log() {
     let page = page();
     assert!(!page.counter("citadel_gpu_xid_errors_total").is_present(), "{page}");
     assert_eq!(page.counter("citadel_gpu_xid_lines_refused_total").by(["reason"]).len(), 1, "{page}");
-    let warned = limited.agent.log().lines().filter(|line| line.contains("reads like an Xid")).count();
+    let warned = limited.agent.log().lines().filter(|line| line.contains("looks like an Xid")).count();
     assert_eq!(warned, 1, "{}", limited.agent.log());
     limited.assert_survived("20,000 forged Xids", 64 << 20);
 }

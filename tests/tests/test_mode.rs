@@ -42,14 +42,14 @@ fn one_model_is_measured_for_a_while_and_what_was_seen_is_said() {
     assert_eq!(code, Some(0), "{text}");
     for line in [
         format!("model phi3 on port {}, 8 s", server.port()),
-        format!("requests: {REQUESTS} ended, 0 aborted, 0 in flight"),
+        format!("requests: {REQUESTS} completed, 0 aborted, 0 in flight"),
         format!("  models 200: {REQUESTS}"),
         "verdict: phi3 can be measured".to_owned(),
     ] {
         assert!(text.lines().any(|own| own == line), "{line:?} is missing:\n{text}");
     }
     assert!(text.contains(&format!("duration: {REQUESTS} observed")), "{text}");
-    assert!(text.contains(" ns a request in the kernel"), "as root, what programs cost is counted:\n{text}");
+    assert!(text.contains(" ns per request in the kernel"), "as root, what programs cost is counted:\n{text}");
 }
 
 #[test]
@@ -58,17 +58,17 @@ fn where_nothing_comes_the_exit_code_says_so() {
     let silent = Server::bind();
     let (code, text) = test_mode(&config(&folder, silent.port()), &silent.port().to_string(), "1s");
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("verdict: nothing could be measured: no request came"), "{text}");
+    assert!(text.contains("verdict: nothing could be measured: there were no requests"), "{text}");
 
     let port = silent.port();
     drop(silent);
     let (code, text) = test_mode(&config(&folder, port), "phi3", "1s");
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains(&format!("nobody listens on port {port}")), "{text}");
+    assert!(text.contains(&format!("no process is listening on port {port}")), "{text}");
 
     let (code, text) = test_mode(&config(&folder, port), "phi4", "1s");
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("no model \"phi4\": there are phi3"), "{text}");
+    assert!(text.contains("unknown model \"phi4\": known models are phi3"), "{text}");
 }
 
 #[test]

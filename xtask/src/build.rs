@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask build`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Optimised, as it is run and measured.
+    /// Build with optimisations, as it is run and measured.
     #[arg(long)]
     release: bool,
 }
@@ -24,7 +24,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the agent and returns its binary. Set-up must have been ensured.
+/// Builds the agent and returns the path of its binary. Set-up must have run before.
 pub(crate) fn agent(workspace: &Workspace, release: bool) -> Result<PathBuf> {
     let mut cargo = workspace.cargo("build");
     cargo.args(["--locked", "--package", "citadel-agent"]);

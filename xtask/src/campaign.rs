@@ -49,4 +49,4 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     process::run(&mut cargo).context(FOUND)
 }
 
-const FOUND: &str = "the campaign found something; its seed is printed above";
+const FOUND: &str = "the campaign failed; its seed is printed above";

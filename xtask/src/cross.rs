@@ -1,4 +1,4 @@
-//! Rust's standard library for the architecture that the agent is cross-built for.
+//! Rust's standard library for the architecture that the agent is cross-compiled for.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 
-/// Where it is, in the toolchain that builds everything.
+/// Finds it in the toolchain that builds everything.
 pub(crate) fn find(workspace: &Workspace) -> Result<Option<String>> {
     let sysroot = process::output(workspace.command("rustc").args(["--print", "sysroot"]))?;
     let folder = Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib");
@@ -20,6 +20,6 @@ pub(crate) fn find(workspace: &Workspace) -> Result<Option<String>> {
 /// Adds it to the toolchain.
 pub(crate) fn provide(workspace: &Workspace) -> Result<String> {
     process::run(Command::new("rustup").current_dir(&workspace.root).args(["target", "add", TARGET]))
-        .context("arm64 needs Rust's standard library for it")?;
-    Ok(format!("added to the toolchain: {TARGET}"))
+        .context("cannot get Rust's standard library for arm64")?;
+    Ok(format!("added {TARGET} to the toolchain"))
 }

@@ -14,29 +14,29 @@ pub(crate) struct Package {
     services: &'static [&'static str],
 }
 
-/// How one sees that a package, or what does its work, is there.
+/// How to detect that a package, or an equivalent, is installed.
 pub(crate) enum Known {
     /// This program is found; where it came from does not matter.
     Program(&'static str),
     /// This command succeeds.
     Runs(&'static [&'static str]),
-    /// dpkg knows it as installed: for what has no program.
+    /// dpkg lists it as installed: for packages without a program.
     Installed,
 }
 
 impl Package {
-    /// A package that starts nothing when installed.
+    /// A package that starts nothing when it is installed.
     pub(crate) const fn new(name: &'static str, known: Known) -> Self {
         Self { name, known, services: &[] }
     }
 
-    /// The systemd services that installing it would start and enable, which nobody asked for here.
+    /// The systemd services that installing it would start and enable, which nobody asked for.
     pub(crate) const fn with_services(mut self, services: &'static [&'static str]) -> Self {
         self.services = services;
         self
     }
 
-    /// Where it is, `None` when it is not.
+    /// Where it is installed; `None` when it is not.
     pub(crate) fn find(&self) -> Option<String> {
         match self.known {
             Known::Program(program) => process::find(program).map(|path| path.display().to_string()),
@@ -51,10 +51,10 @@ impl Package {
     }
 }
 
-/// Installs `packages` in one go, as root, and leaves none of their services running or enabled.
+/// Installs `packages` in one run, as root, and leaves none of their services running or enabled.
 ///
 /// # Errors
-/// Names the packages, so that a person can install them by hand.
+/// The message names the packages, so that a person can install them by hand.
 pub(crate) fn install(packages: &[&Package]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
@@ -63,8 +63,8 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
     let by_hand = || {
         format!("cannot install from Debian; install by hand, then run this again: apt-get install {}", names.join(" "))
     };
-    // A machine that was never updated knows no package, and one that was updated long ago asks for versions that
-    // the mirror has dropped: so try, update once, and try again.
+    // A machine that was never updated knows no packages, and one that was updated long ago asks for versions that the
+    // mirror has dropped: so try, update once, and try again.
     if apt_get(&install_words(&names)).is_err() {
         update().with_context(by_hand)?;
         apt_get(&install_words(&names)).with_context(by_hand)?;
@@ -77,15 +77,15 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
     Ok(())
 }
 
-/// Lets apt see what Debian has today, as root.
+/// Runs `apt-get update`, as root.
 ///
 /// # Errors
-/// When it cannot.
+/// When it fails.
 pub(crate) fn update() -> Result<()> {
     apt_get(&["update"])
 }
 
-/// `--no-remove`: a package that conflicts with what is here must fail, not replace it.
+/// `--no-remove`: a package that conflicts with an installed one must fail, not replace it.
 fn install_words<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let mut words = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
     words.extend(names);
@@ -96,8 +96,8 @@ fn apt_get(words: &[&str]) -> Result<()> {
     let mut command = process::as_root(Path::new("env"), &[])?;
     command.args([
         "DEBIAN_FRONTEND=noninteractive",
-        // systemctl then starts nothing, so no service of a test's package ever runs; where systemd is not PID 1
-        // nothing would start anyway.
+        // Makes systemctl start nothing, so no service of a test package ever runs; where systemd is not PID 1 nothing
+        // would start anyway.
         "SYSTEMD_OFFLINE=1",
         "apt-get",
         "--quiet=2",

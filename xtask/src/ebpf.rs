@@ -1,11 +1,11 @@
-//! The compiler, library source and linker of the kernel programs, by one of two routes.
+//! The compiler, library source and linker of the eBPF programs, by one of two routes.
 //!
-//! What was found is written to `target/tools/ebpf.env`, lines of `KEY=VALUE` that `citadel-agent/build.rs` reads, so
-//! that a plain `cargo build` works after set-up:
+//! The result is written to `target/tools/ebpf.env`, lines of `KEY=VALUE` that `citadel-agent/build.rs` reads, so that
+//! a plain `cargo build` works after set-up:
 //!
 //! - `ROUTE`: `rustup` or `debian`;
 //! - `BPF_LINKER`: absolute path of bpf-linker;
-//! - `RUSTC`: the compiler for the kernel programs, only where it is not the toolchain's own.
+//! - `RUSTC`: the compiler for the eBPF programs, only where it is not the toolchain's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use crate::process;
 use crate::tools::{self, Tool};
 use crate::workspace::Workspace;
 
-/// A way to compile and link kernel programs.
+/// A way to compile and link the eBPF programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Route {
-    /// The pinned toolchain, rust-src from rustup, and a bpf-linker that borrows that rustc's LLVM.
+    /// The pinned toolchain, rust-src from rustup, and a bpf-linker that uses that rustc's LLVM.
     Rustup,
-    /// Debian's rustc-web and rust-web-src for the kernel programs alone, and a bpf-linker on Debian's LLVM 22.
+    /// Debian's rustc-web and rust-web-src for the eBPF programs only, and a bpf-linker with Debian's LLVM 22.
     Debian,
 }
 
-/// Debian's compiler, apart from the toolchain's.
+/// Debian's compiler, as opposed to the toolchain's.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
-/// These two always match each other, whatever version Debian has come to.
+/// These two always match each other, whatever version Debian has.
 const DEBIAN_COMPILER: Package = Package::new("rustc-web", Known::Installed);
 const DEBIAN_SOURCE: Package = Package::new("rust-web-src", Known::Installed);
 const DEBIAN_LLVM: Package = Package::new("llvm-22-dev", Known::Installed);
@@ -68,7 +68,7 @@ impl Route {
         }
     }
 
-    /// The library source of the route's rustc, `None` when it has none.
+    /// The library source of the route's rustc; `None` when it is missing.
     fn source(self, workspace: &Workspace) -> Option<PathBuf> {
         let output = workspace.command(self.rustc()).args(["--print", "sysroot"]).output().ok()?;
         let sysroot = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
@@ -77,7 +77,7 @@ impl Route {
     }
 }
 
-/// The route that set-up took, or was told to take; `None` before the first set-up.
+/// The route that set-up took or was told to take; `None` before the first set-up.
 pub(crate) fn route(workspace: &Workspace) -> Option<Route> {
     let text = fs::read_to_string(record(workspace)).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("ROUTE="))?;
@@ -92,13 +92,13 @@ pub(crate) fn choose(workspace: &Workspace, route: Route) -> Result<()> {
     write_record(workspace, &format!("ROUTE={}\n", route.name()))
 }
 
-/// Where the library source is, by the chosen route or by rustup's.
+/// Where the library source is, of the chosen route or of rustup.
 pub(crate) fn find_source(workspace: &Workspace) -> Result<Option<String>> {
     let route = route(workspace).unwrap_or(Route::Rustup);
     Ok(route.source(workspace).map(|library| format!("{} (route: {})", library.display(), route.name())))
 }
 
-/// Fetches the library source by rustup, or where rustup can fetch nothing, from Debian.
+/// Gets the library source from rustup or, where rustup cannot download, from Debian.
 pub(crate) fn provide_source(workspace: &Workspace) -> Result<String> {
     if route(workspace) != Some(Route::Debian) {
         let mut rustup = workspace.command("rustup");
@@ -109,17 +109,17 @@ pub(crate) fn provide_source(workspace: &Workspace) -> Result<String> {
             }
             Err(error) if route(workspace) == Some(Route::Rustup) => return Err(error),
             Err(error) => {
-                eprintln!("setup: rust-src     {error:#}; taking Debian's compiler instead");
+                eprintln!("setup: rust-src     {error:#}; using Debian's compiler instead");
             }
         }
     }
     debian::install(&[&DEBIAN_COMPILER, &DEBIAN_SOURCE])?;
-    Route::Debian.source(workspace).with_context(|| format!("{DEBIAN_RUSTC} has no library source after all"))?;
+    Route::Debian.source(workspace).with_context(|| format!("{DEBIAN_RUSTC} has no library source"))?;
     choose(workspace, Route::Debian)?;
-    Ok(format!("{DEBIAN_RUSTC} for the kernel programs alone, from rustc-web and rust-web-src (route: debian)"))
+    Ok(format!("{DEBIAN_RUSTC} for the eBPF programs only, from rustc-web and rust-web-src (route: debian)"))
 }
 
-/// Where the linker is; it counts only together with a complete record.
+/// Where the linker is; only valid together with a complete record.
 pub(crate) fn find_linker(workspace: &Workspace) -> Result<Option<String>> {
     let Some(route) = route(workspace) else {
         return Ok(None);
@@ -128,7 +128,7 @@ pub(crate) fn find_linker(workspace: &Workspace) -> Result<Option<String>> {
     Ok(if complete { tools::find(workspace, &route.linker()) } else { None })
 }
 
-/// Builds the linker for the route, unless it is there, and completes the record.
+/// Builds the linker for the route unless it exists, and completes the record.
 pub(crate) fn provide_linker(workspace: &Workspace) -> Result<String> {
     let route = route(workspace).unwrap_or(Route::Rustup);
     let tool = route.linker();
@@ -138,7 +138,7 @@ pub(crate) fn provide_linker(workspace: &Workspace) -> Result<String> {
         (None, Route::Debian) => {
             let packages = [DEBIAN_LLVM, DEBIAN_ZLIB, DEBIAN_ZSTD];
             debian::install(&packages.iter().filter(|package| package.find().is_none()).collect::<Vec<_>>())?;
-            // A plain llvm-config on the path may be of another version.
+            // A plain llvm-config on the path may be another version.
             tools::install_with(workspace, &tool, &[("LLVM_PREFIX", "/usr/lib/llvm-22")])?
         }
     };

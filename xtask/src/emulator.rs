@@ -1,5 +1,5 @@
-//! QEMU: installed from Debian, or, where Debian's package conflicts with what is installed (another release's qemu-utils,
-//! say), unpacked under `target/tools` and installed nowhere.
+//! QEMU: installed from Debian or, where Debian's package conflicts with an installed one (qemu-utils of another
+//! release, say), unpacked under `target/tools` without being installed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,10 +17,10 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 const PACKAGE: &str = "qemu-system-x86";
 
-/// Where the libraries of a Debian package are.
+/// Library folders of a Debian package.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
-/// Starts the unpacked program.
+/// The script that starts the unpacked program.
 fn script(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("bin").join(QEMU)
 }
@@ -37,8 +37,8 @@ pub(crate) fn provide(workspace: &Workspace) -> Result<String> {
     let Err(refused) = debian::install(&[&Package::new(PACKAGE, Known::Program(QEMU))]) else {
         return Ok("installed from Debian".to_owned());
     };
-    let place = unpack(workspace).with_context(|| format!("{refused:#}; and unpacking it elsewhere"))?;
-    Ok(format!("cannot be installed beside what is here, so unpacked: {place}"))
+    let place = unpack(workspace).with_context(|| format!("{refused:#}; unpacking it elsewhere failed too"))?;
+    Ok(format!("conflicts with an installed package, so unpacked to {place}"))
 }
 
 fn unpack(workspace: &Workspace) -> Result<String> {
@@ -46,7 +46,7 @@ fn unpack(workspace: &Workspace) -> Result<String> {
     let _ = fs::remove_dir_all(&folder);
     let archives = folder.join("archives");
     fs::create_dir_all(&archives).with_context(|| format!("cannot make {}", archives.display()))?;
-    // What apt would install is what is missing here; what it would remove stays.
+    // What apt would install is missing here; what it would remove stays.
     let plan = process::output(Command::new("apt-get").args([
         "--simulate",
         "--quiet=2",
@@ -70,5 +70,5 @@ fn unpack(workspace: &Workspace) -> Result<String> {
     fs::write(&script, format!("#!/bin/sh\nLD_LIBRARY_PATH='{libraries}' exec '{}' \"$@\"\n", program.display()))
         .with_context(|| format!("writing {}", script.display()))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-    find(workspace)?.with_context(|| format!("Debian's {QEMU} does not run out of {}", folder.display()))
+    find(workspace)?.with_context(|| format!("Debian's {QEMU} does not run from {}", folder.display()))
 }

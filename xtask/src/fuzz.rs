@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long to look for a crash: in the tracker, and in each of the host's parsers whose turn it is.
+    /// Seconds to look for a crash: in the tracker, and in each of the host's parsers whose turn it is.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
     /// Only this target.
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     parser: Option<String>,
 }
 
-/// How many of the host's parsers are tried for the whole time in one run; the hour decides which.
+/// How many of the host's parsers are fuzzed for the whole time in one run; the hour selects them.
 const PARSERS_BY_TURNS: usize = 4;
 
 /// A file of `fuzz/fuzz_targets`.
@@ -36,7 +36,7 @@ const PARSERS_BY_TURNS: usize = 4;
 enum Target {
     /// The HTTP tracker.
     Tracker,
-    /// The parsers of what the host says.
+    /// The parsers of the host's files.
     Host,
 }
 
@@ -56,21 +56,21 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 fn tracker(workspace: &Workspace, seconds: u32) -> Result<()> {
     let mut cargo = fuzz(workspace, &["run", "tracker", "--"]);
     cargo.args(limits(seconds));
-    process::run(&mut cargo).context("fuzzing tracker: an input that made it fail is under fuzz/artifacts/tracker")?;
-    eprintln!("xtask: tracker found nothing in {seconds} s");
+    process::run(&mut cargo).context("fuzzing the tracker failed: the input is in fuzz/artifacts/tracker")?;
+    eprintln!("xtask: tracker: no failure in {seconds} s");
     Ok(())
 }
 
-/// A parser of the target `host`, with how long it is tried.
+/// A parser of the target `host` and how long it is fuzzed.
 struct Trial<'a> {
     name: &'a str,
-    /// The fixtures that it begins with.
+    /// The fixtures used as its seed corpus.
     seeds: &'a str,
     seconds: u32,
 }
 
-/// The parsers of the target `host`: some for the whole time by turns, all others for a second; one alone if it is named. Each
-/// begins with the fixtures and with what earlier runs have found.
+/// Fuzzes the parsers of the target `host`: some for the whole time in turn, all others for a second, or only the one
+/// that is named. Each starts with the fixtures and the corpus of earlier runs.
 fn host(workspace: &Workspace, args: &Args) -> Result<()> {
     process::run(&mut fuzz(workspace, &["build", "host"])).context("building the target host")?;
     let binary = binary(workspace)?;
@@ -86,28 +86,28 @@ fn host(workspace: &Workspace, args: &Args) -> Result<()> {
         }
         Ok(())
     };
-    // libFuzzer works on one core.
+    // libFuzzer uses one core.
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         ended.collect::<Result<Vec<()>>>()
     })?;
-    eprintln!("xtask: the host's {} parsers found nothing", trials.len());
+    eprintln!("xtask: {} host parsers: no failure", trials.len());
     Ok(())
 }
 
-/// What is tried in this hour, the longest first.
+/// What is fuzzed in this hour, the longest first.
 fn trials<'a>(all: &[(&'a str, &'a str)], args: &Args, hours: u64) -> Result<Vec<Trial<'a>>> {
     if let Some(wanted) = &args.parser {
         let Some(&(name, seeds)) = all.iter().find(|(name, _)| name == wanted) else {
             let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-            bail!("there is no parser {wanted}; there are {}", names.join(", "));
+            bail!("no parser is called {wanted}; the parsers are {}", names.join(", "));
         };
         return Ok(vec![Trial { name, seeds, seconds: args.seconds }]);
     }
     ensure!(!all.is_empty(), "the target host lists no parsers");
-    // The next hour goes on where this one ends, and all have had their turn after a day.
+    // The next hour continues where this one stops, so that every parser has its turn within a day.
     let begin = (hours % all.len() as u64) as usize * PARSERS_BY_TURNS % all.len();
     let turn = |index: usize| (index + all.len() - begin) % all.len() < PARSERS_BY_TURNS;
     let trial = |(index, &(name, seeds)): (usize, &(&'a str, &'a str))| {
@@ -126,50 +126,51 @@ fn try_parser(workspace: &Workspace, binary: &Path, trial: &Trial<'_>, examples:
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
     let own: Vec<_> = examples.iter().filter(|(path, _)| is_seed(path, seeds)).collect();
-    ensure!(!own.is_empty(), "no fixture is called {seeds}: the parser {name} would begin with nothing");
+    ensure!(!own.is_empty(), "no fixture is called {seeds}: the parser {name} would have no seed");
     for (path, content) in own {
         fs::write(corpus.join(path.replace('/', "-")), content)?;
     }
     let mut run = Command::new(binary);
     run.env("CITADEL_PARSER", name).arg(&corpus).args(limits(seconds));
     run.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    // It ends with a page of words that it has tried.
+    // It ends with a page of dictionary words.
     let ended = run.output().context("cannot run the target host")?;
     let output = String::from_utf8_lossy(&ended.stderr);
     if !ended.status.success() {
         eprintln!("{output}");
-        bail!("fuzzing {name}: an input that made it fail is under fuzz/artifacts/host/{name}");
+        bail!("fuzzing {name} failed: the input is in fuzz/artifacts/host/{name}");
     }
     eprintln!("xtask: {name}: {} inputs in {seconds} s", executed(&output));
     Ok(())
 }
 
-/// cargo-fuzz. The sanitizers are unstable flags; the pinned compiler takes them with this, so no nightly is needed.
+/// cargo-fuzz. The sanitizers are unstable flags; with this variable the pinned compiler accepts them, so no nightly is
+/// needed.
 fn fuzz(workspace: &Workspace, args: &[&str]) -> Command {
     let mut cargo = workspace.cargo("fuzz");
     cargo.args(args).env("RUSTC_BOOTSTRAP", "1");
     cargo
 }
 
-/// Without the verbosity, a line for each input that is kept: hundreds of them, of no use to a reader of the output.
+/// With the default verbosity libFuzzer prints a line for each new input: hundreds of them.
 fn limits(seconds: u32) -> [String; 3] {
     [format!("-max_total_time={seconds}"), "-print_final_stats=1".to_owned(), "-verbosity=0".to_owned()]
 }
 
-/// How many inputs libFuzzer has tried, of its statistics.
+/// Number of inputs tried, from libFuzzer's statistics.
 fn executed(output: &str) -> &str {
     let line = output.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     line.map_or("an unknown number of", str::trim)
 }
 
-/// Where cargo-fuzz puts what it builds: under the compiler's own target.
+/// Where cargo-fuzz puts its binaries: under the compiler's target triple.
 fn binary(workspace: &Workspace) -> Result<PathBuf> {
     let about = process::output(Command::new("rustc").arg("-vV").current_dir(&workspace.root))?;
-    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its target")?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not print its target")?;
     Ok(workspace.root.join("fuzz/target").join(host).join("release/host"))
 }
 
-/// The fixtures' files and those of the hosts among them, by their paths.
+/// The fixtures, including those in the hosts' folders, by path.
 fn examples(fixtures: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for folder in ["parsers", "smartctl"] {
@@ -189,7 +190,7 @@ fn examples(fixtures: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Whether the file is one of the examples: it itself, or one of a folder's.
+/// Whether the file is one of the seeds: itself, or a file in a seed folder.
 fn is_seed(path: &str, seeds: &str) -> bool {
     path == seeds || (seeds.ends_with('/') && path.starts_with(seeds))
 }

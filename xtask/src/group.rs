@@ -1,4 +1,4 @@
-//! Processes that end with what started them, however that ends.
+//! Child processes that end with their parent, however that ends.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -13,17 +13,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-/// How long a process has to end by itself.
+/// How long a process has to exit by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Set when the user wants everything to end.
+/// Set when the user has asked to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_signal(_: libc::c_int) {
     STOP.store(true, Ordering::Relaxed);
 }
 
-/// From now on, Ctrl-C and its like only make [`stopping`] true, so that everything started is ended in order.
+/// From now on, Ctrl-C and similar signals only make [`stopping`] true, so that everything is stopped in order.
 pub(crate) fn catch_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe, and lives as long as the program.
@@ -31,23 +31,23 @@ pub(crate) fn catch_signals() {
     }
 }
 
-/// Whether the user wants everything to end.
+/// Whether the user has asked to stop.
 pub(crate) fn stopping() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
-/// A child in a process group of its own: Ctrl-C does not reach it, and its children end with it. Ends when dropped.
+/// A child in its own process group: Ctrl-C does not reach it, and its children end with it. Stopped on drop.
 pub(crate) struct Group {
     name: String,
     log: PathBuf,
-    /// The child; its standard input and output are piped if the command says so.
+    /// The child; standard input and output are piped if the command says so.
     pub(crate) child: Child,
-    /// The sudo that it runs under, whose help it takes to end it.
+    /// The sudo that it runs under, which is needed to signal it.
     sudo: Option<PathBuf>,
 }
 
 impl Group {
-    /// Starts `command`, its errors (and its output, unless that is `piped`) going to `log`.
+    /// Starts `command` with its standard error (and its standard output, unless `piped`) going to `log`.
     pub(crate) fn spawn(name: &str, command: &mut Command, log: PathBuf, piped: bool) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let other = file.try_clone().context("cannot share the log file")?;
@@ -61,10 +61,10 @@ impl Group {
         Ok(Self { name: name.to_owned(), log, child, sudo })
     }
 
-    /// Waits until `ready` says so.
+    /// Waits until `ready` returns true.
     ///
     /// # Errors
-    /// The process has ended, or `ready` did not come within `limit`; the message ends with the process's own words.
+    /// The process has exited, or was not ready within `limit`; the message ends with the process's own output.
     pub(crate) fn wait_until(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
         let begin = Instant::now();
         while !ready() {
@@ -73,27 +73,27 @@ impl Group {
                 bail!("interrupted");
             }
             if begin.elapsed() > limit {
-                bail!("{} was not ready after {} s{}", self.name, limit.as_secs(), self.last_words());
+                bail!("{} is not ready after {} s{}", self.name, limit.as_secs(), self.last_words());
             }
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }
 
-    /// Fails when the process has ended.
+    /// Fails when the process has exited.
     pub(crate) fn check(&mut self) -> Result<()> {
-        match self.child.try_wait().with_context(|| format!("cannot ask for {}", self.name))? {
+        match self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))? {
             Some(status) => bail!("{} has ended ({status}){}", self.name, self.last_words()),
             None => Ok(()),
         }
     }
 
-    /// Interrupts the process, as Ctrl-C would, waits until it has ended, and returns what it printed: its output must be
-    /// piped, and must fit a pipe (64 KiB).
+    /// Sends SIGINT, as Ctrl-C would, waits for the exit, and returns what the process printed: its output must be
+    /// piped and fit a pipe (64 KiB).
     pub(crate) fn interrupt_for_output(&mut self) -> Result<String> {
         self.signal(libc::SIGINT);
         if !self.ended() {
-            bail!("{} did not end when interrupted{}", self.name, self.last_words());
+            bail!("{} did not exit on SIGINT{}", self.name, self.last_words());
         }
         let mut output = self.child.stdout.take().with_context(|| format!("{}'s output is not piped", self.name))?;
         let mut text = String::new();
@@ -109,18 +109,18 @@ impl Group {
     }
 
     fn signal(&self, signal: libc::c_int) {
-        // The child was its group's first process, so its id is the group's; a pid fits pid_t.
+        // The child leads its group, so its PID is the group's ID; a PID fits `pid_t`.
         let group = -(self.child.id() as libc::pid_t);
         if let Some(sudo) = &self.sudo {
             let words = ["-n", "kill", &format!("-{signal}"), "--", &group.to_string()];
             process::succeeds(Command::new(sudo).args(words));
         } else {
-            // SAFETY: kill takes two numbers; the child is not reaped yet, so no other group can have its id.
+            // SAFETY: kill takes two numbers; the child is not reaped yet, so no other group can have its ID.
             unsafe { libc::kill(group, signal) };
         }
     }
 
-    /// Whether it ended within the grace time.
+    /// Whether it exited within the grace period.
     fn ended(&mut self) -> bool {
         let begin = Instant::now();
         while begin.elapsed() < GRACE {
@@ -140,7 +140,7 @@ impl Drop for Group {
         }
         self.signal(libc::SIGTERM);
         if !self.ended() {
-            eprintln!("xtask: {} did not end by itself; killing it", self.name);
+            eprintln!("xtask: {} did not exit; killing it", self.name);
             self.signal(libc::SIGKILL);
             self.ended();
         }

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: every check, even after one has failed, and a line for each at the end.
+//! `cargo xtask lint`: runs every check, even after a failure, and ends with a line for each.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,18 +13,18 @@ use crate::{process, tidy};
 /// How a check ended.
 enum Verdict {
     Passed,
-    /// Could not be made here, and why.
+    /// Cannot run here, with the reason.
     Skipped(&'static str),
 }
 
-/// A check: its name and what makes it.
+/// A check: its name and function.
 type Check = (&'static str, fn(&Workspace) -> Result<Verdict>);
 
 const CHECKS: &[Check] = &[
     ("tidy", |workspace| tidy::check(workspace).map(|()| Verdict::Passed)),
     ("format", format),
     ("clippy", clippy),
-    ("clippy of the kernel programs", clippy_ebpf),
+    ("clippy of the eBPF programs", clippy_ebpf),
     ("docs", docs),
     ("licences, bans and sources", dependencies),
     ("advisories", advisories),
@@ -53,7 +53,7 @@ pub(crate) fn main(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs `command`; it passes when it succeeds.
+/// Runs `command`; passes when it succeeds.
 fn passes(command: &mut Command) -> Result<Verdict> {
     process::run(command).map(|()| Verdict::Passed)
 }
@@ -83,7 +83,7 @@ fn clippy(workspace: &Workspace) -> Result<Verdict> {
 
 fn clippy_ebpf(workspace: &Workspace) -> Result<Verdict> {
     if ebpf::route(workspace) == Some(Route::Debian) {
-        return Ok(Verdict::Skipped("Debian's compiler comes without clippy, and the toolchain's has no rust-src"));
+        return Ok(Verdict::Skipped("Debian's compiler has no clippy, and the toolchain has no rust-src"));
     }
     let folder = workspace.root.join("citadel-agent-ebpf");
     for features in ["", "log"] {
@@ -94,7 +94,7 @@ fn clippy_ebpf(workspace: &Workspace) -> Result<Verdict> {
                 .current_dir(&folder)
                 .args(["--locked", "-Zbuild-std=core", "--target=bpfel-unknown-none", "--features", features])
                 .args(["--", "--deny=warnings"])
-                // -Z on the pinned stable compiler.
+                // Allows -Z on the pinned stable compiler.
                 .env("RUSTC_BOOTSTRAP", "1"),
         )?;
     }
@@ -127,7 +127,7 @@ fn advisories(workspace: &Workspace) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// cargo-deny on one manifest, all by the one `deny.toml` of the root.
+/// Runs cargo-deny on one manifest, with the `deny.toml` of the root.
 fn deny(workspace: &Workspace, manifest: &Path) -> Command {
     let mut cargo = workspace.cargo("deny");
     cargo.args(["--locked", "--manifest-path"]).arg(manifest).arg("--config").arg(workspace.root.join("deny.toml"));

@@ -30,13 +30,13 @@ use clap::Parser;
 
 use crate::workspace::Workspace;
 
-/// Everything that one does with this repository. Each command first provides what it needs.
+/// Development tasks of this repository. Each command first installs what it needs.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Xtask {
-    /// Find or provide the tools and packages that the other commands need.
+    /// Find or install the tools and packages that the other commands need
     Setup(setup::Args),
-    /// Build the agent with its kernel programs.
+    /// Build the agent with its eBPF programs
     Build(build::Args),
     /// Build the agent and run it on this host, as root.
     Run(run::Args),
@@ -46,12 +46,12 @@ enum Xtask {
     Dist(dist::Args),
     /// Check format, lints, docs, dependencies and the rules of the house.
     Lint,
-    /// Boot old kernels and see that the agent loads, attaches and measures on each.
+    /// Boot old kernels and check that the agent loads, attaches and measures on each.
     Kernels(kernels::Args),
-    /// What runs inside such a kernel, as its first process or below it.
+    /// Runs inside such a kernel, as PID 1 or one of its children.
     #[command(hide = true)]
     Guest {
-        /// As what.
+        /// The role.
         #[command(subcommand)]
         role: Option<kernels::Role>,
     },
@@ -86,7 +86,7 @@ fn dispatch(xtask: &Xtask) -> Result<()> {
         Xtask::Run(args) => run::main(&workspace, args),
         Xtask::Test(args) => test::main(&workspace, args),
         Xtask::Kernels(args) => kernels::main(&workspace, args),
-        Xtask::Guest { .. } => unreachable!("no guest comes back"),
+        Xtask::Guest { .. } => unreachable!("a guest never returns"),
         Xtask::Dist(args) => dist::main(&workspace, args),
         Xtask::Lint => lint::main(&workspace),
         Xtask::Fuzz(args) => fuzz::main(&workspace, args),

@@ -1,5 +1,5 @@
-//! Programs that this release of Debian has too old or not at all, out of a newer one, unpacked under `target/tools` and
-//! installed nowhere.
+//! Programs that this Debian release lacks or has in an old version, from a newer release, unpacked under
+//! `target/tools` without being installed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use crate::kernels::packages::{Apt, only};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The release that has them. Their binaries need no newer libc than the one of Debian 12.
+/// The release that has them. Their binaries need no newer libc than that of Debian 12.
 const RELEASE: &str = "sid";
 
-/// What is unpacked into one folder.
+/// Packages unpacked into one folder.
 struct Unpacked {
     folder: &'static str,
     packages: &'static [&'static str],
-    /// Each must run here, with this argument.
+    /// Programs that must run here, with this argument.
     programs: &'static [&'static str],
 }
 
@@ -31,7 +31,7 @@ const VICTORIA_METRICS: Unpacked = Unpacked {
     programs: &["victoria-metrics", "vmagent"],
 };
 
-/// Where Prometheus 3 and its promtool are, and that they run here.
+/// Where Prometheus 3 and promtool are, if they run here.
 pub(crate) fn find_prometheus(workspace: &Workspace) -> Result<Option<String>> {
     Ok(PROMETHEUS.find(workspace))
 }
@@ -41,7 +41,7 @@ pub(crate) fn provide_prometheus(workspace: &Workspace) -> Result<String> {
     PROMETHEUS.provide(workspace)
 }
 
-/// Where VictoriaMetrics and vmagent are, and that they run here.
+/// Where VictoriaMetrics and vmagent are, if they run here.
 pub(crate) fn find_victoria_metrics(workspace: &Workspace) -> Result<Option<String>> {
     Ok(VICTORIA_METRICS.find(workspace))
 }
@@ -77,7 +77,7 @@ impl Unpacked {
             process::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
             fs::remove_file(archive)?;
         }
-        // A hundred megabytes of lists that nobody needs again.
+        // A hundred megabytes of package lists that are not needed again.
         fs::remove_dir_all(folder.join("apt"))?;
         let found = self.find(workspace);
         found.with_context(|| format!("Debian {RELEASE}'s {} does not run on this machine", self.packages.join(", ")))

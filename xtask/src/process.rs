@@ -1,4 +1,4 @@
-//! Running other programs: shown before they run, and as root only where they must.
+//! Runs other programs: prints them first, and uses root only where necessary.
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What `command` prints, trimmed; its errors go to the terminal.
+/// The standard output of `command`, trimmed; its standard error goes to the terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = shown(command);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{line}`"))?;
@@ -28,7 +28,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Whether `command` can be started and succeeds; it runs unseen.
+/// Whether `command` can be started and succeeds; its output is discarded.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -38,16 +38,16 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Program and arguments, as a person would type them.
+/// Program and arguments as a person would type them.
 fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program());
-    // Cargo is known by its full path here; a reader wants the word.
+    // Cargo is known by its full path here; the name is enough for a reader.
     let name = name.file_name().unwrap_or(name.as_os_str());
     let words = std::iter::once(name).chain(command.get_args()).map(OsStr::to_string_lossy);
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Where a program is, on the path or where Debian keeps what only root used to run.
+/// Where a program is: on the path or in the sbin folders.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
@@ -60,7 +60,7 @@ pub(crate) fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// The sudo by which to become root, `None` where we are root already.
+/// The sudo for becoming root; `None` when already root.
 ///
 /// # Errors
 /// Neither root nor sudo: the message names `program`, so that a person can run it as root.
@@ -68,12 +68,12 @@ pub(crate) fn sudo(program: &Path) -> Result<Option<PathBuf>> {
     if is_root() {
         return Ok(None);
     }
-    let missing = || format!("`{}` must run as root, and there is no sudo here: do this as root", program.display());
+    let missing = || format!("`{}` must run as root, and sudo is not installed: run this as root", program.display());
     find("sudo").with_context(missing).map(Some)
 }
 
-/// `program` as root: itself where we are root already, else under sudo, which may ask for a password.
-/// `keep` names the environment variables that it must see.
+/// `program` as root: itself when already root, else under sudo, which may ask for a password. `keep` lists the
+/// environment variables to preserve.
 ///
 /// # Errors
 /// As [`sudo`].

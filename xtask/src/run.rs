@@ -1,4 +1,4 @@
-//! `cargo xtask run`: the agent on this host, or with stand-in models.
+//! `cargo xtask run`: runs the agent on this host, or with stand-in models.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -13,13 +13,13 @@ use crate::{build, demo, process, setup};
 /// Arguments of `cargo xtask run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The agent's configuration; without one it looks where docs/configuration.md says.
+    /// The agent's configuration file; by default it looks where docs/configuration.md says.
     #[arg(long, conflicts_with = "demo")]
     config: Option<PathBuf>,
-    /// Start stand-in models and a small load, and show the agent's numbers beside what the models know.
+    /// Start stand-in models and a small load, and show the agent's numbers next to the models' own.
     #[arg(long)]
     demo: bool,
-    /// End the demo after this many seconds; without it, Ctrl-C does.
+    /// Stop the demo after this many seconds; by default it runs until Ctrl-C.
     #[arg(long, requires = "demo")]
     seconds: Option<u64>,
     /// Run this agent instead of building one.
@@ -47,11 +47,11 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let mut command = agent_command(&binary, args.config.as_deref())?;
     command.args(&args.rest);
-    // Becomes the agent, so that signals reach it and its exit code is ours.
+    // Replaces this process by the agent, so that signals reach it and its exit code is ours.
     Err(command.exec()).with_context(|| format!("cannot run {}", binary.display()))
 }
 
-/// `citadel-agent run`, as root: only the built binary is ever root, never cargo.
+/// `citadel-agent run` as root: only the built binary ever runs as root, never cargo.
 pub(crate) fn agent_command(binary: &Path, config: Option<&Path>) -> Result<Command> {
     let mut command = process::as_root(binary, &["RUST_LOG", "CITADEL_AGENT_CONFIG"])?;
     command.arg("run");

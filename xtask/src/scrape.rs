@@ -1,4 +1,4 @@
-//! Reading a metrics page: just enough of the Prometheus text format to show it.
+//! Reads a metrics page: just enough of the Prometheus text format to show it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The body at `path` of a server on this host; anything but a 200 is an error.
+/// The body at `path` from a server on this host; any status but 200 is an error.
 pub(crate) fn get(port: u16, path: &str) -> Result<String> {
     let limit = Some(Duration::from_secs(5));
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"))?;
     stream.set_read_timeout(limit)?;
     stream.set_write_timeout(limit)?;
-    // HTTP/1.0: the body then comes unchunked and ends with the connection.
+    // HTTP/1.0: the body then is not chunked and ends with the connection.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nAccept: text/plain\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("reading port {port} {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP response")?;
     if head.split_whitespace().nth(1) != Some("200") {
         bail!("port {port} {path} answered {}", head.lines().next().unwrap_or_default());
     }
@@ -33,12 +33,12 @@ struct Sample {
 }
 
 impl Page {
-    /// Reads a page; lines that are no samples are left out.
+    /// Parses a page; lines that are not samples are skipped.
     pub(crate) fn parse(text: &str) -> Self {
         Self(text.lines().filter_map(Sample::parse).collect())
     }
 
-    /// The sum over all series of `name` that have these labels; `None` when there is no such series.
+    /// The sum over all series of `name` with these labels; `None` when there is no such series.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.series(name, labels).map(|sample| sample.value).reduce(|a, b| a + b)
     }
@@ -49,7 +49,7 @@ impl Page {
         Some(self.sum(&format!("{name}_sum"), labels)? / count)
     }
 
-    /// Median of a classic histogram, linear within its bucket as PromQL's `histogram_quantile` has it.
+    /// Median of a classic histogram, interpolated linearly within its bucket like PromQL's `histogram_quantile`.
     pub(crate) fn median(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for sample in self.series(&format!("{name}_bucket"), labels) {
@@ -67,12 +67,12 @@ impl Page {
         Some(if high.is_finite() { low + (high - low) * (half - below) / (upto - below) } else { low })
     }
 
-    /// The labels of each series of `name`, as a function from a label's name to its value, empty where it has none.
+    /// The labels of each series of `name`, as a function from label name to value, empty where the label is missing.
     pub(crate) fn labels_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = impl Fn(&str) -> &'a str> {
         self.series(name, &[]).map(|sample| move |label: &str| sample.label(label).unwrap_or_default())
     }
 
-    /// The values of a label among the series of `name`, each once, in order.
+    /// The distinct values of a label among the series of `name`, in order.
     pub(crate) fn values(&self, name: &str, label: &str) -> Vec<&str> {
         let series = self.0.iter().filter(|sample| sample.name == name);
         let mut values: Vec<_> = series.filter_map(|sample| sample.label(label)).collect();
@@ -114,7 +114,7 @@ impl Sample {
     }
 }
 
-/// The text up to the closing quote, unescaped, and what follows it.
+/// The text up to the closing quote, unescaped, and the rest.
 fn unquote(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: finds or provides what the other subcommands need. All needs stand in [`NEEDS`].
+//! `cargo xtask setup`: finds or installs what the other subcommands need, as listed in [`NEEDS`].
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 /// What a need is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Purpose {
-    /// Compile the agent and its kernel programs; everything else builds on it.
+    /// Compile the agent and its eBPF programs; required for everything else.
     Build,
     /// Run the tests.
     Test,
@@ -28,33 +28,33 @@ pub(crate) enum Purpose {
     Kernels,
     /// Measure the overhead.
     Bench,
-    /// Make packages, and install them in fresh systems.
+    /// Build packages and install them in fresh systems.
     Dist,
     /// Build for other architectures.
     Cross,
 }
 
-/// One thing that must be on the machine.
+/// A dependency on the machine.
 pub(crate) struct Need {
-    /// What it is called, in the output and in errors.
+    /// Its name, in the output and in errors.
     pub(crate) name: &'static str,
-    /// What it is for, as a person would ask.
+    /// What it is for.
     why: &'static str,
     purpose: Purpose,
     how: How,
 }
 
-/// How a need is found and provided.
+/// How a need is found and installed.
 enum How {
     /// From Debian, all missing ones in one apt-get run.
     Debian(Package),
     /// Built by cargo under `target/tools`.
     Cargo(Tool),
-    /// By functions of its own: where it is found, and how it was provided.
+    /// By its own functions.
     Own { find: fn(&Workspace) -> Result<Option<String>>, provide: fn(&Workspace) -> Result<String> },
 }
 
-/// Everything that this project asks of a machine beyond rustup, a C compiler and git, in the order of provision.
+/// Everything that this project needs on a machine beyond rustup, a C compiler and git, in the order of installation.
 const NEEDS: &[Need] = &[
     Need {
         name: "g++",
@@ -70,7 +70,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "bpf-linker",
-        why: "links the kernel programs to BPF objects",
+        why: "links the eBPF programs",
         purpose: Purpose::Build,
         how: How::Own { find: ebpf::find_linker, provide: ebpf::provide_linker },
     },
@@ -82,7 +82,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "wrk",
-        why: "the load whose count the agent must equal",
+        why: "generates the load that the agent must count exactly",
         purpose: Purpose::Test,
         how: How::Debian(WRK),
     },
@@ -94,7 +94,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "prometheus 3",
-        why: "a receiver of remote write 2.0 and a promtool that tests native histograms, beside the older ones",
+        why: "a receiver of remote write 2.0 and a promtool that tests native histograms, in addition to the older versions",
         purpose: Purpose::Test,
         how: PROMETHEUS_3,
     },
@@ -106,7 +106,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "python3-prometheus-client",
-        why: "a reader of OpenMetrics that takes it by the letter",
+        why: "a strict OpenMetrics parser",
         purpose: Purpose::Test,
         how: How::Debian(Package::new("python3-prometheus-client", Known::Installed)),
     },
@@ -121,13 +121,13 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "node_exporter",
-        why: "the host's metrics are held against it",
+        why: "the host metrics are compared with it",
         purpose: Purpose::Test,
         how: How::Debian(NODE_EXPORTER),
     },
     Need {
         name: "smartmontools",
-        why: "disks' health is read through it",
+        why: "reads the health of disks",
         purpose: Purpose::Test,
         how: How::Debian(
             Package::new("smartmontools", Known::Program("smartctl")).with_services(&["smartmontools", "smartd"]),
@@ -143,7 +143,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "dbus",
-        why: "a bus on which the tests stand in for systemd",
+        why: "a bus on which the tests emulate systemd",
         purpose: Purpose::Test,
         how: How::Debian(Package::new("dbus-daemon", Known::Program("dbus-daemon"))),
     },
@@ -155,7 +155,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "chromium",
-        why: "a real browser looks at the agent's page",
+        why: "a real browser loads the agent's page",
         purpose: Purpose::Test,
         how: How::Debian(Package::new("chromium", Known::Program("chromium"))),
     },
@@ -178,43 +178,43 @@ const NEEDS: &[Need] = &[
         how: How::Debian(PYTHON_VENV),
     },
     Need { name: "nginx", why: "the server under load", purpose: Purpose::Bench, how: How::Debian(NGINX) },
-    Need { name: "wrk", why: "the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
+    Need { name: "wrk", why: "generates the load", purpose: Purpose::Bench, how: How::Debian(WRK) },
     Need {
         name: "prometheus",
-        why: "what remote write costs is held against it, in agent mode",
+        why: "the cost of remote write is compared with its agent mode",
         purpose: Purpose::Bench,
         how: How::Debian(PROMETHEUS),
     },
     Need { name: "prometheus 3", why: "likewise", purpose: Purpose::Bench, how: PROMETHEUS_3 },
     Need {
         name: "victoria-metrics",
-        why: "has vmagent, which remote write is held against",
+        why: "has vmagent, which remote write is compared with",
         purpose: Purpose::Bench,
         how: VICTORIA_METRICS,
     },
     Need {
         name: "node_exporter",
-        why: "what the host's metrics cost is held against it",
+        why: "the cost of the host metrics is compared with it",
         purpose: Purpose::Bench,
         how: How::Debian(NODE_EXPORTER),
     },
     Need {
         name: "qemu",
-        why: "the machine that old kernels boot on, emulated",
+        why: "emulates the machine that old kernels boot on",
         purpose: Purpose::Kernels,
         how: How::Own { find: emulator::find, provide: emulator::provide },
     },
     Need {
         name: "cpio",
-        why: "packs the file system that a kernel boots with",
+        why: "packs the initramfs of a kernel",
         purpose: Purpose::Kernels,
         how: How::Debian(Package::new("cpio", Known::Program("cpio"))),
     },
     Need {
         name: "cargo-deb",
-        why: "makes the Debian package",
+        why: "builds the Debian package",
         purpose: Purpose::Dist,
-        // It compresses through Debian's xz-utils, which dpkg brings.
+        // It compresses with Debian's xz-utils, which dpkg requires.
         how: How::Cargo(Tool {
             name: "cargo-deb",
             version: "3.8.0",
@@ -223,12 +223,12 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "cargo-about",
-        why: "collects the licences of what is linked into the agent",
+        why: "collects the licences of everything linked into the agent",
         purpose: Purpose::Dist,
         how: How::Cargo(Tool {
             name: "cargo-about",
             version: "0.9.3",
-            // A little optimised: it compares each text with all licences that there are.
+            // Slightly optimised: it compares each text with all known licences.
             args: &[
                 "--debug",
                 "--locked",
@@ -258,7 +258,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "libc for arm64",
-        why: "what it links to",
+        why: "libraries that it links to",
         purpose: Purpose::Cross,
         how: How::Debian(Package::new("libc6-dev-arm64-cross", Known::Installed)),
     },
@@ -295,7 +295,7 @@ const NODE_EXPORTER: Package = Package::new("prometheus-node-exporter", Known::P
 const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);
 const WRK: Package = Package::new("wrk", Known::Program("wrk"));
 
-/// Debian's python3 comes without the part that puts pip into a virtual environment.
+/// Debian's python3 lacks the module that puts pip into a virtual environment.
 const PYTHON_VENV: Package = Package::new("python3-venv", Known::Runs(&["/usr/bin/python3", "-c", "import ensurepip"]));
 
 /// Arguments of `cargo xtask setup`.
@@ -304,7 +304,7 @@ pub(crate) struct Args {
     /// What to set up for; every other subcommand sets up for itself.
     #[arg(value_enum, default_value = "build")]
     purposes: Vec<Purpose>,
-    /// Take this route to the kernel programs' compiler, instead of the first that works.
+    /// Use this route to the eBPF compiler instead of the first that works.
     #[arg(long, value_enum)]
     route: Option<Route>,
 }
@@ -317,10 +317,10 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     ensure(workspace, &args.purposes)
 }
 
-/// Provides what `purposes` need, and what [`Purpose::Build`] needs, which everything else builds on.
+/// Installs what `purposes` need, and what [`Purpose::Build`] needs, which everything else requires.
 pub(crate) fn ensure(workspace: &Workspace, purposes: &[Purpose]) -> Result<()> {
     let wanted = |need: &&Need| need.purpose == Purpose::Build || purposes.contains(&need.purpose);
-    let context = |need: &Need| format!("setting up {} ({})", need.name, need.why);
+    let context = |need: &Need| format!("installing {} ({})", need.name, need.why);
 
     let mut missing = Vec::new();
     for need in NEEDS.iter().filter(wanted) {
@@ -354,7 +354,7 @@ pub(crate) fn ensure(workspace: &Workspace, purposes: &[Purpose]) -> Result<()> 
     Ok(())
 }
 
-/// One line of the set-up's story.
+/// Prints one line of progress.
 fn say(need: &Need, what: &str) {
     eprintln!("setup: {:<12} {what}", need.name);
 }

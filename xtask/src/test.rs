@@ -10,7 +10,7 @@ use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 use crate::{build, process};
 
-/// The package whose tests attach to the running kernel.
+/// The package with the tests that attach to the running kernel.
 const ON_THE_KERNEL: &str = "citadel-agent-tests";
 
 /// Arguments of `cargo xtask test`.
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Also run the tests that need an NVIDIA GPU and its driver.
     #[arg(long)]
     gpu: bool,
-    /// Also run the tests of what the kernel programs log, with an agent that is built for it.
+    /// Also run the tests of the eBPF programs' logging, with an agent built for it.
     #[arg(long)]
     bpf_log: bool,
     /// Only tests whose name contains this.
@@ -34,7 +34,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Test])?;
     let agent = build::agent(workspace, true)?;
 
-    // Unit tests and doctests, in parallel and as whoever calls.
+    // Unit tests and doctests, in parallel and without root.
     let mut units = workspace.cargo("test");
     units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
     process::run(&mut units)?;
@@ -43,7 +43,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         gpu(workspace, args)?;
     }
 
-    // The agent on the running kernel: as root, and one at a time, because they share the model ports.
+    // The agent on the running kernel: as root, and one at a time, because the tests share the model ports.
     process::run(on_the_kernel(workspace, &agent, &[])?.args(test_words(args, true)))?;
     if args.bpf_log {
         bpf_log(workspace, args)?;
@@ -51,8 +51,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The tests of the package [`ON_THE_KERNEL`], or those that `which` picks, with this agent, as root: a command that lacks the words
-/// after these.
+/// A command that runs the tests of the package [`ON_THE_KERNEL`], or those that `which` selects, with this agent as root; further
+/// arguments can be appended.
 pub(crate) fn on_the_kernel(workspace: &Workspace, agent: &Path, which: &[&str]) -> Result<Command> {
     let mut kernel = workspace.cargo("test");
     kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(which).env("CITADEL_AGENT_BIN", agent);
@@ -62,7 +62,7 @@ pub(crate) fn on_the_kernel(workspace: &Workspace, agent: &Path, which: &[&str])
     Ok(kernel)
 }
 
-/// The agent with the feature is a debug build, so it does not take the place of the one that is measured and shipped.
+/// The agent with this feature is a debug build, so it does not replace the one that is measured and shipped.
 fn bpf_log(workspace: &Workspace, args: &Args) -> Result<()> {
     const FEATURE: [&str; 2] = ["--features", "bpf-log"];
     process::run(workspace.cargo("build").args(["--locked", "--package", "citadel-agent"]).args(FEATURE))?;
@@ -70,7 +70,7 @@ fn bpf_log(workspace: &Workspace, args: &Args) -> Result<()> {
     process::run(on_the_kernel(workspace, &workspace.agent(false), &which)?.args(test_words(args, true)))
 }
 
-/// The tests against this machine's own GPUs, or a line that nobody overlooks.
+/// Runs the tests on this machine's own GPUs, or prints a line that nobody overlooks.
 fn gpu(workspace: &Workspace, args: &Args) -> Result<()> {
     if !process::succeeds(Command::new("nvidia-smi").arg("-L")) {
         let line = "!".repeat(100);
@@ -79,14 +79,14 @@ fn gpu(workspace: &Workspace, args: &Args) -> Result<()> {
         );
         return Ok(());
     }
-    // With what they print: it is what docs/gpu.md wants to know.
+    // With their output, which docs/gpu.md needs.
     let mut tests = workspace.cargo("test");
     tests.args(["--locked", "--package", "citadel-agent", "--features", "real-gpu", "--test", "real_gpu"]);
     tests.args(args.filter.iter()).args(["--", "--nocapture", "--test-threads=1"]);
     process::run(&mut tests)
 }
 
-/// The words after `cargo test`'s own.
+/// Arguments after those of `cargo test`.
 fn test_words(args: &Args, serial: bool) -> Vec<OsString> {
     let mut words: Vec<OsString> = args.filter.iter().map(OsString::from).collect();
     words.push("--".into());
@@ -99,7 +99,7 @@ fn test_words(args: &Args, serial: bool) -> Vec<OsString> {
     words
 }
 
-/// The variable by which cargo runs test binaries, and nothing else, under another program.
+/// The variable that makes cargo run test binaries, and nothing else, under another program.
 fn runner_variable() -> String {
     format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase())
 }

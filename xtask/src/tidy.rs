@@ -1,4 +1,4 @@
-//! The rules of the house that no other tool holds. Each is a pure function of a file's text.
+//! The project's rules that no other tool checks. Each is a pure function of a file's text.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// A longer file is one in which nobody knows their way.
+/// Longest file, in lines: a longer one is hard to navigate.
 const LONGEST_FILE: usize = 500;
 
-/// The two commands that a newcomer needs, which the front page must name.
+/// The two commands that a newcomer needs, which the README must name.
 const COMMANDS: [&str; 2] = ["cargo xtask run", "cargo xtask test"];
 
-/// A rule broken at a line, counted from 1.
+/// A violation at a line, counted from 1.
 #[derive(PartialEq, Eq, Debug)]
 struct Problem {
     line: usize,
@@ -48,7 +48,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         count += 1;
     }
     if count > 0 {
-        bail!("{count} broken rules");
+        bail!("{count} violations");
     }
     Ok(())
 }
@@ -73,19 +73,19 @@ fn length(text: &str) -> Option<Problem> {
 }
 
 fn unfinished(text: &str) -> Vec<Problem> {
-    // An ignored test may be one that only measures; then its reason stands in the attribute.
+    // A test that only measures may be ignored; then the attribute has a reason.
     let marks = ["todo!(", "unimplemented!(", "#[ignore]"];
     let lines = text.lines().enumerate();
     lines
         .filter_map(|(index, line)| {
             let mark = marks.iter().find(|mark| line.contains(**mark))?;
-            Some(Problem::at(index, format!("`{mark}`: finish it or leave it out")))
+            Some(Problem::at(index, format!("`{mark}`: finish or remove it")))
         })
         .collect()
 }
 
-/// Each `unsafe` block or impl has a SAFETY comment on its line or directly above its statement. Clippy holds this for
-/// blocks of the host's crates; this also sees what is compiled only for the kernel.
+/// Each `unsafe` block or impl has a SAFETY comment on its line or directly above its statement. Clippy checks this for
+/// the host's crates; this also covers code that is compiled only for eBPF.
 fn unsafe_without_reason(text: &str) -> Vec<Problem> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let mut found = Vec::new();
@@ -99,7 +99,7 @@ fn unsafe_without_reason(text: &str) -> Vec<Problem> {
         let mut above = above.skip_while(|line| !line.starts_with("//") && !ends_statement(line)).peekable();
         let comment = std::iter::from_fn(|| above.next_if(|line| line.starts_with("//")));
         if !comment.into_iter().any(|line| line.contains("SAFETY:")) {
-            found.push(Problem::at(index, "`unsafe` without a SAFETY line"));
+            found.push(Problem::at(index, "`unsafe` without a SAFETY comment"));
         }
     }
     found
@@ -110,19 +110,19 @@ fn ends_statement(line: &str) -> bool {
     line.is_empty() || line.ends_with([';', '{', '}'])
 }
 
-/// What stands in the tree must hold on every machine, so it names no folder of one.
+/// The tree must work on every machine, so it names no folder of one.
 fn machine_paths(text: &str) -> Vec<Problem> {
     let homes = [concat!("/", "root/"), concat!("/", "work/")];
     let lines = text.lines().enumerate();
     lines
         .filter_map(|(index, line)| {
             let home = homes.iter().find(|home| starts_a_path(line, home))?;
-            Some(Problem::at(index, format!("names `{home}`, a folder of one machine")))
+            Some(Problem::at(index, format!("contains `{home}`, a folder of one machine")))
         })
         .collect()
 }
 
-/// Whether `line` has `prefix` where an absolute path begins, rather than within a longer path.
+/// Whether `line` has `prefix` where an absolute path begins, rather than inside a longer path.
 fn starts_a_path(line: &str, prefix: &str) -> bool {
     line.match_indices(prefix).any(|(at, _)| {
         let before = line[..at].chars().next_back();

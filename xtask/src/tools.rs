@@ -1,4 +1,4 @@
-//! Tools built by cargo under `target/tools`, each at a fixed version.
+//! Tools built by cargo under `target/tools`, each with a fixed version.
 
 use std::fs;
 use std::process::Command;
@@ -10,15 +10,15 @@ use crate::workspace::Workspace;
 
 /// A crate that is a program.
 pub(crate) struct Tool {
-    /// Crate and program.
+    /// Name of the crate and of the program.
     pub(crate) name: &'static str,
-    /// Exactly this one.
+    /// The exact version.
     pub(crate) version: &'static str,
-    /// Further words for `cargo install`.
+    /// More arguments for `cargo install`.
     pub(crate) args: &'static [&'static str],
 }
 
-/// Path and version of the tool, `None` when it is absent or of another version.
+/// Path and version of the tool; `None` when it is missing or has another version.
 pub(crate) fn find(workspace: &Workspace, tool: &Tool) -> Option<String> {
     let path = workspace.tools().join("bin").join(tool.name);
     let output = Command::new(&path).arg("--version").output().ok()?;
@@ -27,7 +27,7 @@ pub(crate) fn find(workspace: &Workspace, tool: &Tool) -> Option<String> {
     same.then(|| format!("{} {}", path.display(), tool.version))
 }
 
-/// Builds and installs the tool; says what it did.
+/// Builds and installs the tool; returns a description.
 pub(crate) fn install(workspace: &Workspace, tool: &Tool) -> Result<String> {
     install_with(workspace, tool, &[])
 }

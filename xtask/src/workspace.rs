@@ -1,4 +1,4 @@
-//! Where things are, and the cargo that works on them.
+//! Paths of the workspace, and the cargo that builds it.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,14 +16,14 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// The workspace around this package.
     pub(crate) fn here() -> Result<Self> {
-        // `cargo run` sets it anew each time; the compiled-in value would be stale in a checkout that was moved.
+        // `cargo run` sets it each time; the compiled-in value would be stale in a checkout that was moved.
         let package =
             env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = package.parent().context("the xtask package has no parent folder")?;
         Ok(Self { root: root.to_owned() })
     }
 
-    /// Where cargo puts what it builds.
+    /// Cargo's target folder.
     pub(crate) fn target(&self) -> PathBuf {
         match env::var_os("CARGO_TARGET_DIR") {
             Some(dir) => self.root.join(dir),
@@ -31,28 +31,28 @@ impl Workspace {
         }
     }
 
-    /// Where set-up puts tools: never over the user's own. Fixed, because `citadel-agent/build.rs` looks there.
+    /// Where set-up installs tools, apart from the user's own. Fixed, because `citadel-agent/build.rs` looks there.
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join("target/tools")
     }
 
-    /// The agent's binary.
+    /// Path of the agent's binary.
     pub(crate) fn agent(&self, release: bool) -> PathBuf {
         let profile = if release { "release" } else { "debug" };
         self.target().join(profile).join("citadel-agent")
     }
 
-    /// The manifest of the kernel programs, a workspace of their own.
+    /// The manifest of the eBPF programs, which are a workspace of their own.
     pub(crate) fn ebpf_manifest(&self) -> PathBuf {
         self.root.join("citadel-agent-ebpf/Cargo.toml")
     }
 
-    /// The manifest of the fuzz targets, a workspace of their own.
+    /// The manifest of the fuzz targets, which are a workspace of their own.
     pub(crate) fn fuzz_manifest(&self) -> PathBuf {
         self.root.join("fuzz/Cargo.toml")
     }
 
-    /// `program`, run in the root, with the tools of [`Self::tools`] first on its path.
+    /// `program`, run in the root, with the tools of [`Self::tools`] first in its `PATH`.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut path = OsString::from(self.tools().join("bin"));
         if let Some(rest) = env::var_os("PATH") {

@@ -1,8 +1,8 @@
-//! Message framing: where messages and their parts begin and end (RFC 9112, sections 6 and 7).
+//! Message framing: where messages and their parts start and end (RFC 9112, sections 6 and 7).
 //!
-//! A [`Framer`] follows one direction of a connection. It is told of bytes in order and says what they were; it keeps no
-//! time and knows nothing of the other direction, except for the two facts about the request that a response's framing
-//! depends on.
+//! A [`Framer`] follows one direction of a connection. It receives the bytes in order and reports what they were; it
+//! knows neither the time nor the other direction, except for the two properties of the request that determine a
+//! response's framing.
 
 mod message;
 
@@ -11,13 +11,13 @@ use super::line::{LONGEST, Line};
 use super::start_line::{begins_message, can_begin_message};
 use message::{Message, begins_framing_field};
 
-/// Field lines that one step takes.
+/// Maximum number of field lines per step.
 const LINES: u32 = 12;
 
-/// Pieces of a line that one step takes where the line is cut or long: see [`Line::push`].
+/// Maximum number of pieces of a line per step if the line is split or long: see [`Line::push`].
 const PIECES: u32 = 4;
 
-/// Where in a message the next byte is. Plain numbers, because the state lives in a kernel map.
+/// The position of the next byte in a message. Plain numbers, because the state is in a kernel map.
 pub mod state {
     /// In a request or status line, or before one.
     pub const START: u32 = 0;
@@ -29,15 +29,15 @@ pub mod state {
     pub const TRAILERS: u32 = 3;
     /// In a body of known length, or in a chunk's data and the line end after it.
     pub const DATA: u32 = 4;
-    /// In a body that ends with the connection.
+    /// In a body that extends to the end of the connection.
     pub const UNTIL_CLOSE: u32 = 5;
-    /// Nowhere: bytes are counted but not read.
+    /// Not followed: bytes are counted but not parsed.
     pub const OPAQUE: u32 = 6;
-    /// Lost: bytes are not read until a packet begins with what can be a start line.
+    /// Framing lost: bytes are not parsed until a packet starts with what can be a start line.
     pub const RESYNC: u32 = 7;
 }
 
-/// Facts about the message under way.
+/// Properties of the current message.
 pub mod flag {
     /// The request was HEAD: its response has no body (RFC 9112, section 6.3, rule 1).
     pub const HEAD: u32 = 1;
@@ -45,31 +45,31 @@ pub mod flag {
     pub const CONNECT: u32 = 2;
     /// `Transfer-Encoding` with `chunked` last.
     pub const CHUNKED: u32 = 4;
-    /// `Transfer-Encoding` without it.
+    /// `Transfer-Encoding` without `chunked` last.
     pub const OTHER_CODING: u32 = 8;
-    /// `Content-Length`.
+    /// Has `Content-Length`.
     pub const LENGTH: u32 = 16;
-    /// The content type is one of those that are streamed event by event.
+    /// The content type is one of the streaming ones.
     pub const STREAMED: u32 = 32;
     /// The next data byte is the first of the body or of a chunk.
     pub const DATA_BEGINS: u32 = 64;
-    /// A start line was read by this framer before.
+    /// This framer has parsed a start line before.
     pub const SPEAKS_HTTP: u32 = 128;
-    /// After this response the connection is no longer HTTP (101, CONNECT).
+    /// After this response the connection no longer carries HTTP (101, CONNECT).
     pub const SWITCHES: u32 = 512;
-    /// The connection was open before anyone looked.
+    /// The connection was open before the programs were attached.
     pub const JOINED: u32 = 256;
-    /// No start line was read since the framing was lost.
+    /// No start line has been parsed since the framing was lost.
     pub const RESYNCING: u32 = 1024;
-    /// What a request was that a response's framing depends on.
+    /// The properties of a request that determine the framing of its response.
     pub const ASKED: u32 = HEAD | CONNECT;
-    /// The flags that belong to the connection rather than to one message.
+    /// The flags of the connection rather than of one message.
     pub const CONNECTION: u32 = SPEAKS_HTTP | JOINED;
 }
 
-/// What a step found: a set of these, because the first byte of a body can be its last.
+/// The result of a step: a set of flags, because the first byte of a body can be its last.
 pub mod event {
-    /// Nothing that matters.
+    /// Nothing relevant.
     pub const NONE: u32 = 0;
     /// A request line, or the status line of a final response, is complete.
     pub const START: u32 = 1;
@@ -79,9 +79,9 @@ pub mod event {
     pub const END: u32 = 4;
     /// The first line is the HTTP/2 preface.
     pub const HTTP2: u32 = 8;
-    /// The first line is no HTTP/1.x.
+    /// The first line is not HTTP/1.x.
     pub const NOT_HTTP: u32 = 16;
-    /// The framing is broken; the framer is in [`super::state::RESYNC`].
+    /// The framing was lost; the framer is in [`super::state::RESYNC`].
     pub const LOST: u32 = 32;
 }
 
@@ -90,19 +90,19 @@ pub mod event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Framer {
     line: Line,
-    /// The message under way.
+    /// The current message.
     pub message: Message,
-    /// What the last step found, see [`event`].
+    /// Result of the last step, see [`event`].
     event: u32,
-    /// How many bytes it took.
+    /// Number of bytes that it consumed.
     used: u32,
 }
 
 impl Framer {
-    /// Before the first byte of a connection that is seen from its beginning. All zero, as new kernel memory is.
+    /// The state before the first byte of a connection observed from its start. All zero, like new kernel memory.
     pub const NEW: Self = Self { line: Line::EMPTY, message: Message::NONE, event: 0, used: 0 };
 
-    /// Goes into a connection that was open before anyone looked.
+    /// Starts in the middle of a connection that was open before the programs were attached.
     #[inline(always)]
     pub const fn join(&mut self) {
         self.message.enter(state::RESYNC);
@@ -115,14 +115,14 @@ impl Framer {
         self.line.forget(value)
     }
 
-    /// Where the next byte is: see [`state`].
+    /// The position of the next byte: see [`state`].
     #[inline(always)]
     #[must_use]
     pub fn state(&self) -> u32 {
         self.message.state()
     }
 
-    /// Moves to another state, at the beginning of a line.
+    /// Moves to another state, at the start of a line.
     #[inline(always)]
     pub const fn enter(&mut self, state: u32) {
         self.line.clear();
@@ -136,14 +136,14 @@ impl Framer {
         self.state() == state::START && self.line.is_empty()
     }
 
-    /// Whether the next byte is one of a line.
+    /// Whether the next byte is part of a line.
     #[inline(always)]
     #[must_use]
     pub fn reads(&self) -> bool {
         self.message.skippable() == 0
     }
 
-    /// Takes the body bytes that follow what this step has taken, of `left` in all; none where a line is to come.
+    /// Consumes the body bytes after those that this step has consumed, of `left` in total; none if a line follows.
     #[inline(always)]
     pub fn skip(&mut self, left: u32) {
         let (used, event) = self.found();
@@ -155,14 +155,14 @@ impl Framer {
         }
     }
 
-    /// Goes before the next message's first byte: what the caller does with [`event::END`], once it is done with the flags.
+    /// Moves to the start of the next message: called on [`event::END`], once the flags are no longer needed.
     #[inline(always)]
     pub const fn begin_next(&mut self) {
         self.enter(if self.message.flags & flag::SWITCHES != 0 { state::OPAQUE } else { state::START });
         self.message.flags &= flag::CONNECTION;
     }
 
-    /// Takes lines, or what there is of one: from `offset` on, at most `left` bytes.
+    /// Parses lines, or the available part of one: at most `left` bytes from `offset` on.
     #[inline(always)]
     pub fn read<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
         if self.line.is_empty() {
@@ -174,8 +174,8 @@ impl Framer {
         }
     }
 
-    /// Takes whole lines where they lie: one, and fields after it, up to the end of the section. None, if the first is
-    /// cut or long.
+    /// Parses complete lines in place: one, and the fields after it up to the end of the section. None, if the first is
+    /// split or long.
     #[inline(always)]
     fn read_lines<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
         if matches!(self.state(), state::START | state::CHUNK_SIZE) {
@@ -189,7 +189,7 @@ impl Framer {
             } else if RESPONSE {
                 self.message.status_line(text)
             } else if length < 16 {
-                // Shorter than the end that it is told by.
+                // Too short for a request line to be recognised by its end.
                 return;
             } else {
                 self.message.request_line(text, [text.word(length - 16), text.word(length - 8)])
@@ -221,7 +221,7 @@ impl Framer {
         self.used = used;
     }
 
-    /// Takes pieces of a line that is cut or long. Not inlined, for the reason in `conn/observe.rs`.
+    /// Parses pieces of a line that is split or long. Not inlined, for the reason given in `conn/observe.rs`.
     #[inline(never)]
     fn read_pieces<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32) {
         let mut complete = false;
@@ -251,22 +251,22 @@ impl Framer {
         self.event = event;
     }
 
-    /// The payload cannot be read.
+    /// Handles payload that cannot be read.
     #[inline(always)]
     const fn unreadable(&mut self) {
         self.line.clear();
         self.event |= self.message.lose();
     }
 
-    /// Notes what a step found and how many bytes it took, for [`Self::found`]. By way of memory, so that to the kernel's
-    /// verifier all paths through a step end in one and the same state (see [`super::forget`]).
+    /// Records the result of a step and the number of bytes consumed, for [`Self::found`]. Stored in memory, so that
+    /// for the verifier all paths through a step end in the same state (see [`super::forget`]).
     #[inline(always)]
     pub const fn report(&mut self, used: u32, event: u32) {
         self.used = used;
         self.event = event;
     }
 
-    /// How many bytes the last step took, and what it found: see [`event`].
+    /// Number of bytes that the last step consumed, and its result: see [`event`].
     #[inline(always)]
     #[must_use]
     pub fn found(&self) -> (u32, u32) {
@@ -274,7 +274,7 @@ impl Framer {
         unsafe { ((&raw const self.used).read_volatile(), (&raw const self.event).read_volatile()) }
     }
 
-    /// Gives up on the message under way: the step took nothing.
+    /// Gives up on the current message: the step consumed nothing.
     #[inline(always)]
     pub const fn lose(&mut self) {
         self.line.clear();
@@ -282,8 +282,8 @@ impl Framer {
         self.report(0, event);
     }
 
-    /// A segment begins, with `word`: where the framing was lost, a message may begin with it. A start line that is under
-    /// way already goes on, unless this is plainly the beginning of one: then what came before was none.
+    /// A segment starts, with `word`: if the framing was lost, a message may start here. A start line in progress
+    /// continues, unless this clearly is the start of one: then the earlier bytes were not.
     #[inline(always)]
     pub fn try_again<const RESPONSE: bool>(&mut self, word: u64) {
         let state = self.state();

@@ -1,26 +1,27 @@
-//! Lines that segments cut, or that are too long to be looked at where they are.
+//! Lines that are split across segments, or too long to be parsed in place.
 //!
-//! Everything in an HTTP/1.x message that is not body is a line: request line, status line, field, chunk size, the empty
-//! line after a chunk, trailer (RFC 9112). [`Line`] collects the part of a line that can matter, however its bytes are
-//! cut into packets.
+//! Everything in an HTTP/1.x message except the body is a line: request line, status line, field, chunk size, the empty
+//! line after a chunk, trailer (RFC 9112). [`Line`] collects the relevant part of a line, however its bytes are split
+//! into packets.
 
 use super::text::{Text, is_digit, keep, prefix, through_newline};
 
-/// Longest line: beyond it the peer does not speak HTTP, or nobody could serve it (servers stop at 8 to 64 KiB).
+/// Maximum length of a line: beyond it the peer does not speak HTTP, or no server would accept it (servers stop at 8 to
+/// 64 KiB).
 pub const LONGEST: u32 = 1 << 20;
 
 /// The last 16 bytes of a line, the newest in the highest byte.
 pub type Tail = [u64; 2];
 
-/// The line under way.
+/// The line being received.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Its beginning, line end included; what follows the line end is left over from an earlier line.
+    /// Its first bytes, including the line end; the bytes after the line end are left over from an earlier line.
     head: Text,
-    /// Of a client's line.
+    /// Its last bytes, for lines sent by a client.
     tail: Tail,
-    /// Bytes so far.
+    /// Bytes received so far.
     len: u32,
     /// See [`super::forget`].
     scratch: u32,
@@ -36,26 +37,26 @@ impl Line {
         super::forget(&mut self.scratch, value)
     }
 
-    /// Its beginning, as far as it has come.
+    /// Its first bytes, as far as received.
     #[inline(always)]
     #[must_use]
     pub const fn text(&self) -> &Text {
         &self.head
     }
 
-    /// Its end, of a line that a client sent.
+    /// Its last bytes, for a line sent by a client.
     #[inline(always)]
     #[must_use]
     pub const fn tail(&self) -> Tail {
         self.tail
     }
 
-    /// Bytes so far.
+    /// Number of bytes received so far.
     #[inline(always)]
     #[must_use]
     pub fn len(&self) -> u32 {
-        // SAFETY: a reference is always readable. Volatile, so that the kernel's verifier forgets what it knew of the
-        // value on this path: then all paths through one step of the parser end in the same state.
+        // SAFETY: a reference is always readable. Volatile, so that the verifier forgets what it knows about the value
+        // on this path: then all paths through one step of the parser end in the same state.
         unsafe { core::ptr::read_volatile(&raw const self.len) }
     }
 
@@ -66,32 +67,32 @@ impl Line {
         self.len() <= 2 && self.head.is_blank_line()
     }
 
-    /// Whether no byte of the line has come yet.
+    /// Whether no byte of the line has been received.
     #[inline(always)]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets the line, to begin the next.
+    /// Discards the line and starts the next one.
     #[inline(always)]
     pub const fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// In the answer of [`Self::push`]: how many bytes it took.
+    /// In the result of [`Self::push`]: mask of the number of bytes consumed.
     pub const USED: u32 = 0x7f;
-    /// In the answer of [`Self::push`]: the line's end (LF) was among them.
+    /// In the result of [`Self::push`]: the line's end (LF) was among them.
     pub const COMPLETE: u32 = 0x80;
 
-    /// Appends bytes of `text`, of which `left` > 0 have come, up to the first LF: as many as 64 at a line's beginning and where
-    /// they need not be kept, else eight.
+    /// Appends bytes of `text`, of which `left` > 0 are valid, up to the first LF: at most 64 at the start of a line
+    /// and where they need not be kept, else at most eight.
     #[inline(always)]
     pub fn push<const RESPONSE: bool>(&mut self, text: &Text, left: u32) -> u32 {
         let len = self.len();
         if left >= Text::LINE && (len == 0 || len >= Text::LINE) {
             let length = text.line_length();
-            // A shorter end is joined to the tail by words.
+            // A shorter end is joined to the tail word by word.
             if length == 0 || length >= 16 {
                 let (used, complete) = if length == 0 { (Text::LINE, 0) } else { (length, Self::COMPLETE) };
                 let pushed = self.forget(used | complete);
@@ -117,7 +118,7 @@ impl Line {
         let bits = used * 8;
         let word = word & keep(used);
         if !RESPONSE {
-            // Only request lines are told by their end. In two shifts, since none is by 64 bits.
+            // Only request lines are recognised by their end. In two shifts, because a shift by 64 bits is undefined.
             let shift = |from: u64, next: u64| (from >> (bits - 1) >> 1) | (next << (64 - bits));
             self.tail = [shift(self.tail[0], self.tail[1]), shift(self.tail[1], word)];
         }
@@ -130,7 +131,7 @@ impl Line {
     }
 }
 
-/// Whether a line that ends like this ends with ` HTTP/1.` and a digit, as a request line does.
+/// Whether a line with this end ends with ` HTTP/1.` and a digit, as a request line does.
 #[inline(always)]
 #[must_use]
 pub const fn ends_with_version([before, last]: Tail) -> bool {

@@ -1,16 +1,16 @@
-//! What is observed of a connection that does not exist yet.
+//! Observations of a connection that does not exist yet.
 
 use super::Sink;
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 
-/// Observations of what came before the connection existed: remembered, and told once it does. Only a client can have sent
-/// something by then, so there is nothing of responses.
+/// Observations from before the connection existed: recorded, and reported once it does. Only a client can have sent
+/// data by then, so there are none of responses.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pending {
     /// Payload bytes.
     bytes: u32,
-    /// Requests begun.
+    /// Requests started.
     begun: u32,
     /// A [`Protocol`].
     protocol: u32,
@@ -23,10 +23,10 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Nothing: all zero, as new kernel memory is.
+    /// No observations: all zero, like new kernel memory.
     pub const NONE: Self = Self { bytes: 0, begun: 0, protocol: 0, framing: 0, pipeline: 0, steps: 0 };
 
-    /// Tells it to the sink of the connection.
+    /// Reports them to the connection's sink.
     #[inline(always)]
     pub fn tell<S: Sink>(&self, sink: &mut S) {
         sink.bytes(false, self.bytes);

@@ -1,9 +1,9 @@
-//! Segments out of order: sequence numbers, and the ranges that came before what precedes them.
+//! Out-of-order segments: sequence numbers, and the ranges that arrived before the data that precedes them.
 
-/// Ranges that are remembered.
+/// Maximum number of remembered ranges.
 const RANGES: usize = 4;
 
-/// Whether sequence number `a`, or another number that counts on past its type's end, lies after `b` (RFC 9293, section 3.4).
+/// Whether sequence number `a` (or another wrapping number) is after `b` (RFC 9293, section 3.4).
 #[inline(always)]
 pub(crate) const fn after(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
@@ -14,11 +14,11 @@ pub(crate) const fn after(a: u32, b: u32) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Range {
     start: u32,
-    /// Equal to `start` where there is none.
+    /// Equal to `start` if there is no range.
     end: u32,
 }
 
-/// The ranges that came too early; no two of them touch.
+/// The ranges that arrived early; no two of them touch.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EarlyRanges {
@@ -26,10 +26,11 @@ pub(super) struct EarlyRanges {
 }
 
 impl EarlyRanges {
-    /// None: all zero, as new kernel memory is.
+    /// No ranges: all zero, like new kernel memory.
     pub(super) const NONE: Self = Self { ranges: [Range { start: 0, end: 0 }; RANGES] };
 
-    /// Keeps a range, together with those that it touches. `next` is what is waited for. Without room it is forgotten.
+    /// Remembers a range, merged with those that it touches. `next` is the next expected sequence number. If there is
+    /// no room, the range is dropped.
     #[inline(always)]
     pub(super) fn keep(&mut self, seq: u32, len: u32, next: u32) {
         let (mut start, mut end) = (seq, seq.wrapping_add(len));
@@ -55,7 +56,7 @@ impl EarlyRanges {
         }
     }
 
-    /// How many bytes from `next` on came early; forgets the ranges that `next` has passed.
+    /// Number of bytes from `next` on that arrived early; drops the ranges that `next` has passed.
     #[inline(always)]
     pub(super) fn joins(&mut self, next: u32) -> u32 {
         let mut to = next;

@@ -1,12 +1,12 @@
-//! The requests of a connection that are not done yet, as its two queues hold them: those that the server has not begun to
-//! read, and those that have no response yet.
+//! The outstanding requests of a connection in its two queues: those that the server has not started to read, and those
+//! without a complete response.
 
-/// Requests that one connection can have in either queue (pipelining, RFC 9112, section 9.3.2); a power of two.
+/// Maximum number of requests of one connection in either queue (pipelining, RFC 9112, section 9.3.2); a power of two.
 pub const PIPELINE: usize = 16;
 
-/// A place in both queues. They have counters of their own, since a request is unread from its first byte on and under way
-/// from the end of its request line on, but mostly one request has one place in both: what ingress's CPU wrote there goes
-/// to the server's CPU once, as a whole cache line.
+/// A place in both queues. The queues have separate counters, because a request is unread from its first byte on and
+/// outstanding from the end of its request line on. But usually a request uses the same place in both: what ingress
+/// writes there moves to the server's CPU once, as a whole cache line.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Place {
@@ -16,7 +16,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Empty: all zero, as new kernel memory is.
+    /// Empty: all zero, like new kernel memory.
     pub(super) const EMPTY: Self = Self {
         request: Request { first_ns: 0, last_ns: 0, endpoint: 0, flags: 0, number: 0, _reserved: 0 },
         arrival: Arrival { time: 0, seq: 0, number: 0 },
@@ -24,7 +24,7 @@ impl Place {
     };
 }
 
-/// A request under way.
+/// An outstanding request.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Request {
@@ -34,25 +34,25 @@ pub(super) struct Request {
     pub(super) last_ns: u64,
     /// An [`crate::abi::Endpoint`].
     pub(super) endpoint: u32,
-    /// `flag::HEAD` and `flag::CONNECT` of the framer, [`COMPLETE`].
+    /// `flag::HEAD` and `flag::CONNECT` of the framer, and [`COMPLETE`].
     pub(super) flags: u32,
-    /// Which of the connection's requests it is, from 1 on: so the reader sees by the entry alone whether it is the one
-    /// that it waits for, and no counter has to go from one CPU's cache to the other's besides.
+    /// Number of the request on its connection, starting at 1: the reader can tell from the entry alone whether it is
+    /// the expected one, so no counter has to move between the CPUs' caches.
     pub(super) number: u32,
     _reserved: u32,
 }
 
-/// A request's last byte has arrived.
+/// The request's last byte has arrived.
 pub(super) const COMPLETE: u32 = 1 << 31;
 
-/// A request that has come and that the server has not begun to read.
+/// A request that has arrived and that the server has not started to read.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Arrival {
-    /// When its first byte came, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// When its first byte arrived, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) time: u64,
     /// That byte's sequence number.
     pub(super) seq: u32,
-    /// Which of those that have come it is, from 1 on; as in [`Request`].
+    /// Number of the arrival, starting at 1; as in [`Request`].
     pub(super) number: u32,
 }

@@ -1,22 +1,23 @@
-//! Start lines: what method, which target, and whether bytes can be one at all.
+//! Start lines: the method, the target, and whether bytes can be a start line at all.
 
 use super::text::{Text, keep, prefix};
 use crate::abi::Endpoint;
 
-/// Whether a byte can be the first of a status line, or of a request line, the empty line before one, or a TLS record.
+/// Whether a byte can start a status line, or a request line, the empty line before one, or a TLS record.
 #[inline(always)]
 pub(super) const fn can_begin_message<const RESPONSE: bool>(byte: u8) -> bool {
     if RESPONSE { byte == b'H' } else { byte.is_ascii_uppercase() || matches!(byte, b'\r' | b'\n' | 20..=23) }
 }
 
-/// Whether eight bytes are the beginning of a status line, or a method and a space.
+/// Whether eight bytes are the start of a status line, or a method and a space.
 #[inline(always)]
 pub(super) fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
     if RESPONSE {
         return word & keep(7) == prefix(b"HTTP/1.");
     }
     let is = |method: &'static [u8]| word & keep(method.len() as u32) == prefix(method);
-    // The registered methods of RFC 9110 and RFC 5789: none ends like another, so no part of a method is taken for one.
+    // The registered methods of RFC 9110 and RFC 5789: none is a suffix of another, so the end of a method is never
+    // mistaken for one.
     is(b"GET ")
         || is(b"POST ")
         || is(b"HEAD ")
@@ -38,7 +39,7 @@ pub(super) fn endpoint(line: &Text, target: u32) -> Endpoint {
     macro_rules! is_one_of {
         ($($path:literal),+) => { $(is(const { &Path::new($path) }))||+ };
     }
-    // By the first letter: most paths are told from most others by it.
+    // By the first letter, which distinguishes most paths.
     match (words[0] >> 8) as u8 {
         b'c' if is_one_of!(b"/chat/completions") => Endpoint::ChatCompletions,
         b'c' if is_one_of!(b"/completions", b"/completion") => Endpoint::Completions,
@@ -52,7 +53,7 @@ pub(super) fn endpoint(line: &Text, target: u32) -> Endpoint {
     }
 }
 
-/// A path of at most 24 bytes, to be compared word by word.
+/// A path of at most 24 bytes, compared word by word.
 struct Path {
     words: [u64; 3],
     masks: [u64; 3],
@@ -71,7 +72,7 @@ impl Path {
         Self { words, masks, len: path.len() as u32 }
     }
 
-    /// Whether text that begins with these words begins with the path.
+    /// Whether text starting with these words starts with the path.
     #[inline(always)]
     fn begins(&self, text: [u64; 3]) -> bool {
         let differs = |i: usize| (text[i] & self.masks[i]) != self.words[i];

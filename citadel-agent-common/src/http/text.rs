@@ -1,30 +1,30 @@
-//! Text of HTTP/1.x, looked at eight bytes at a time, as little-endian words: the first byte is the lowest.
+//! HTTP/1.x text, processed in little-endian words of eight bytes: the first byte is the lowest.
 //!
-//! What is found in a word is found by arithmetic on all its bytes at once, where it can be: the kernel's verifier follows
-//! both sides of a branch, and a branch that is taken now and then costs the CPU more than the arithmetic.
+//! Where possible, words are searched with arithmetic on all bytes at once: the verifier follows both sides of a
+//! branch, and a branch that is rarely taken costs the CPU more than the arithmetic.
 
 /// `0x01` in every byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// `0x80` in every byte.
 const HIGHS: u64 = 0x8080_8080_8080_8080;
-/// Turns upper-case ASCII letters into lower-case ones and leaves `-:/; ` and digits as they are.
+/// Turns upper-case ASCII letters into lower-case ones and leaves `-:/; ` and digits unchanged.
 const LOWER: u64 = 0x2020_2020_2020_2020;
 
-/// Consecutive bytes: the beginning of a line, which is all that its meaning may depend on, and what a word that begins in
-/// it may reach beyond it.
+/// Consecutive bytes: the first bytes of a line, which determine its meaning, plus the bytes that a word starting in
+/// them may extend to.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text(pub [u8; Self::LEN]);
 
 impl Text {
-    /// How long the beginning of a line is.
+    /// Maximum length of the relevant start of a line.
     pub const LINE: u32 = 64;
-    /// How many bytes there are.
+    /// Total number of bytes.
     pub const LEN: usize = Self::LINE as usize + 8;
-    /// Nothing.
+    /// All zero.
     pub const EMPTY: Self = Self([0; Self::LEN]);
 
-    /// The eight bytes from `AT` on.
+    /// The eight bytes at `AT`.
     #[inline(always)]
     #[must_use]
     pub const fn at<const AT: usize>(&self) -> u64 {
@@ -33,29 +33,29 @@ impl Text {
         u64::from_le(unsafe { self.0.as_ptr().add(AT).cast::<u64>().read_unaligned() })
     }
 
-    /// The eight bytes from `offset` on, which is below [`Self::LINE`]: of a greater one, the remainder counts.
+    /// The eight bytes at `offset`, taken modulo [`Self::LINE`].
     #[inline(always)]
     #[must_use]
     pub fn word(&self, offset: u32) -> u64 {
-        // SAFETY: eight of 72 bytes from one of the first 64 on, which need no alignment.
+        // SAFETY: eight of 72 bytes starting at one of the first 64; they need no alignment.
         u64::from_le(unsafe { self.0.as_ptr().add(within(offset) as usize).cast::<u64>().read_unaligned() })
     }
 
-    /// Writes eight bytes from `offset` on, likewise.
+    /// Writes eight bytes at `offset`, taken modulo [`Self::LINE`].
     #[inline(always)]
     pub fn put(&mut self, offset: u32, word: u64) {
         // SAFETY: as in `word`.
         unsafe { self.0.as_mut_ptr().add(within(offset) as usize).cast::<u64>().write_unaligned(word.to_le()) };
     }
 
-    /// Like [`Self::word`], ASCII letters in lower case.
+    /// Like [`Self::word`], with ASCII letters in lower case.
     #[inline(always)]
     #[must_use]
     pub fn lower_word(&self, offset: u32) -> u64 {
         lower(self.word(offset))
     }
 
-    /// Bytes up to and including the first LF of the first [`Self::LINE`]; 0 without one.
+    /// Number of bytes up to and including the first LF within [`Self::LINE`]; 0 if there is none.
     #[inline(always)]
     #[must_use]
     pub fn line_length(&self) -> u32 {
@@ -75,7 +75,8 @@ impl Text {
         0
     }
 
-    /// Whether a line that begins here is empty: LF, or CR LF (RFC 9112, section 2.2, lets a recipient take the bare LF).
+    /// Whether a line that starts here is empty: LF, or CR LF (RFC 9112, section 2.2, lets a recipient accept a bare
+    /// LF).
     #[inline(always)]
     #[must_use]
     pub const fn is_blank_line(&self) -> bool {
@@ -83,12 +84,12 @@ impl Text {
         word as u8 == b'\n' || word as u16 == u16::from_le_bytes(*b"\r\n")
     }
 
-    /// Offset of the first byte at or after `offset` that is neither space nor tab; gives up after eight.
+    /// Offset of the first byte at or after `offset` that is neither space nor tab; stops after eight.
     #[inline(always)]
     #[must_use]
     pub fn skip_blanks(&self, offset: u32) -> u32 {
         let word = self.word(offset);
-        // The usual one space.
+        // The common case: one space.
         if word as u8 == b' ' && (word >> 8) as u8 > b' ' {
             return within(offset + 1);
         }
@@ -96,7 +97,7 @@ impl Text {
         within(offset + bytes_before_lowest(!blanks & HIGHS))
     }
 
-    /// Reads the decimal number at `offset`: `1*DIGIT` (RFC 9110, section 8.6), at most 16 digits.
+    /// Parses the decimal number at `offset`: `1*DIGIT` (RFC 9110, section 8.6), at most 16 digits.
     #[inline(always)]
     #[must_use]
     pub fn decimal(&self, offset: u32) -> Decimal {
@@ -105,15 +106,15 @@ impl Text {
             return Decimal { value: high, digits: high_digits };
         }
         let (low, low_digits) = digits8(self.word(offset + 8));
-        // Times ten to the power of the digits, bit by bit.
+        // Multiplies by ten to the power of the number of digits, bit by bit.
         let power = |bit: u32, factor: u64| 1 + ((factor - 1) & 0u64.wrapping_sub(u64::from(low_digits) >> bit & 1));
         let value = high * power(0, 10) * power(1, 100) * power(2, 10_000) * power(3, 100_000_000);
         let more = low_digits == 8 && is_digit(self.word(offset + 16) as u8);
         Decimal { value: value + low, digits: if more { 17 } else { 8 + low_digits } }
     }
 
-    /// Reads the chunk size that it begins with: `1*HEXDIG` (RFC 9112, section 7.1), at most 15 digits. Chunk extensions
-    /// may follow, after optional blanks.
+    /// Parses the chunk size at the start: `1*HEXDIG` (RFC 9112, section 7.1), at most 15 digits. Chunk extensions may
+    /// follow, after optional whitespace.
     #[inline(always)]
     #[must_use]
     pub fn hexadecimal(&self) -> Option<u64> {
@@ -130,12 +131,12 @@ impl Text {
         if ends && digits > 0 { Some(value) } else { None }
     }
 
-    /// Offset of what follows the method that it begins with: upper-case letters (all registered methods are) and one
-    /// space, at most 16 bytes together. 0 if there is none.
+    /// Offset after the method at the start: upper-case letters (like all registered methods) and one space, at most 16
+    /// bytes in total. 0 if there is none.
     #[inline(always)]
     #[must_use]
     pub fn after_method(&self) -> u32 {
-        // Nearly all requests are one of these.
+        // Almost all requests use one of these.
         let word = self.at::<0>();
         if word & keep(4) == prefix(b"GET ") {
             return 4;
@@ -151,15 +152,15 @@ impl Text {
     }
 }
 
-/// A decimal number read by [`Text::decimal`].
+/// A decimal number parsed by [`Text::decimal`].
 pub struct Decimal {
     /// Its value.
     pub value: u64,
-    /// How many digits it has; 0 or more than 16 is no number that a message can have as its length.
+    /// Number of its digits; 0 or more than 16 is not a valid length of a message.
     pub digits: u32,
 }
 
-/// Up to eight bytes as the word they make.
+/// Up to eight bytes as a word.
 #[must_use]
 pub const fn prefix(text: &[u8]) -> u64 {
     let mut word = 0;
@@ -185,30 +186,30 @@ pub const fn is_digit(byte: u8) -> bool {
     byte.wrapping_sub(b'0') < 10
 }
 
-/// ASCII letters in lower case; `-:/; ` and digits as they are.
+/// ASCII letters in lower case; `-:/; ` and digits unchanged.
 #[inline(always)]
 #[must_use]
 pub const fn lower(word: u64) -> u64 {
     word | LOWER
 }
 
-/// Whether a word has an LF, or looks like it: a byte below 11 or above 138 does. Cheaper than to look for it, and most words of a
-/// head have none of these.
+/// Whether a word may contain an LF: true if a byte is below 11 or above 138. Cheaper than searching for it, and false
+/// for most words of a head.
 #[inline(always)]
 const fn has_control(word: u64) -> bool {
-    // A byte from 11 to 138 neither borrows from the next nor keeps its top bit; the lowest one below 11 gets its own.
+    // A byte from 11 to 138 neither borrows from the next nor keeps its top bit; the lowest byte below 11 gets its own.
     word.wrapping_sub(0x0b * ONES) & HIGHS != 0
 }
 
-/// Where a word's first LF is.
+/// Position of the first LF of a word.
 pub struct Newline {
-    /// There is one.
+    /// Whether there is one.
     pub found: bool,
-    /// Bytes up to and including it; 8 without one.
+    /// Number of bytes up to and including it; 8 if there is none.
     pub bytes: u32,
 }
 
-/// Looks for the first LF.
+/// Searches for the first LF.
 #[inline(always)]
 #[must_use]
 pub const fn through_newline(word: u64) -> Newline {
@@ -217,7 +218,7 @@ pub const fn through_newline(word: u64) -> Newline {
     Newline { found: flags != 0, bytes: ((below & ONES).wrapping_mul(ONES) >> 56) as u32 }
 }
 
-/// Whether the first byte of a word ends a line, or is a blank before its end.
+/// 1 if the first byte of a word is a line end or whitespace before it.
 #[inline(always)]
 #[must_use]
 pub const fn trails(word: u64) -> u32 {
@@ -225,7 +226,7 @@ pub const fn trails(word: u64) -> u32 {
     (flags >> 7) as u32 & 1
 }
 
-/// Flags (`0x80`) the bytes of `word` that equal `byte`; exact for the lowest flagged byte alone.
+/// Flags (`0x80`) the bytes of `word` that equal `byte`; exact only for the lowest flagged byte.
 #[inline(always)]
 const fn first_equal(word: u64, byte: u8) -> u64 {
     let difference = word ^ (byte as u64).wrapping_mul(ONES);
@@ -248,17 +249,17 @@ const fn in_range(word: u64, first: u8, last: u8) -> u64 {
     from_first & !above_last & !word & HIGHS
 }
 
-/// Number of bytes below the lowest flagged one; 8 when none is.
+/// Number of bytes below the lowest flagged one; 8 if none is.
 #[inline(always)]
 const fn bytes_before_lowest(flags: u64) -> u32 {
     let below = flags.wrapping_sub(1) & !flags;
     (((below >> 7) & ONES).wrapping_mul(ONES) >> 56) as u32
 }
 
-/// The first `count` bytes of a word, moved to its top, zeros below them.
+/// The first `count` bytes of a word, moved to the top, with zeros below.
 #[inline(always)]
 const fn to_top(word: u64, count: u32) -> u64 {
-    // All ones, but for a count of 0: then the shift moves nothing.
+    // All ones, except for a count of 0, for which the shift would do nothing.
     let any = 0u64.wrapping_sub((count as u64 + 7) >> 3);
     (word & any) << ((64 - count * 8) & 63)
 }
@@ -267,7 +268,7 @@ const fn to_top(word: u64, count: u32) -> u64 {
 #[inline(always)]
 const fn digits8(word: u64) -> (u64, u32) {
     let digits = word ^ (b'0' as u64 * ONES);
-    // A byte above 9 sets its top bit, alone or by the addition; carries spoil only bytes above it.
+    // A byte above 9 sets its top bit, by itself or by the addition; carries affect only the bytes above it.
     let count = bytes_before_lowest((digits.wrapping_add(0x76 * ONES) | digits) & HIGHS);
     let d = to_top(digits, count);
     let pairs = (d.wrapping_mul(10).wrapping_add(d >> 8)) & 0x00ff_00ff_00ff_00ff;
@@ -275,13 +276,14 @@ const fn digits8(word: u64) -> (u64, u32) {
     ((fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff, count)
 }
 
-/// The three digits after the space that a word begins with, if there is one and no fourth: `SP 3DIGIT` of a status line
-/// (RFC 9112, section 4).
+/// The three digits after the space at the start of a word, if there is one and there is no fourth digit: `SP 3DIGIT`
+/// of a status line (RFC 9112, section 4).
 #[inline(always)]
 #[must_use]
 pub const fn status_code(word: u64) -> Option<u32> {
     let digits = word ^ (b'0' as u64 * ONES);
-    // The top bits of the bytes above 9, as in `digits8`: of the three none, so of the fourth it is exact, and that is set.
+    // The top bits of the bytes above 9, as in `digits8`: clear for the three, therefore exact for the fourth, where it
+    // is set.
     let no_digits = digits.wrapping_add(0x76 * ONES) | digits;
     if word as u8 != b' ' || no_digits & 0x80_8080_8000 != 0x80_0000_0000 {
         return None;
@@ -295,30 +297,30 @@ pub const fn status_code(word: u64) -> Option<u32> {
 const fn hexdigits8(word: u64) -> (u64, u32) {
     let is_digit = in_range(word, b'0', b'9') | in_range(lower(word), b'a', b'f');
     let count = bytes_before_lowest(!is_digit & HIGHS);
-    // A letter has bit 6, and is nine more than its low nibble.
+    // A letter has bit 6 set, and its value is its low nibble plus nine.
     let d = to_top((word & (0x0f * ONES)) + ((word >> 6) & ONES) * 9, count);
     let pairs = ((d << 4) + (d >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = ((pairs << 8) + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
     (((fours << 16) + (fours >> 32)) & 0xffff_ffff, count)
 }
 
-/// How many bytes at the beginning of a word can belong to a method.
+/// Number of bytes at the start of a word that can belong to a method.
 #[inline(always)]
 const fn method8(word: u64) -> u32 {
     let can = in_range(word, b'A', b'Z') | all_equal(word, b'-');
     bytes_before_lowest(!can & HIGHS)
 }
 
-/// `offset % LINE`, which changes nothing for an offset of [`Text`].
+/// `offset % LINE`, which does not change a valid offset of [`Text`].
 #[inline(always)]
 #[must_use]
 pub fn within(offset: u32) -> u32 {
     bounded::<{ Text::LINE - 1 }>(offset)
 }
 
-/// `value & MASK`, for a value that it does not change: where the compiler knows that, it would leave the instruction out,
-/// and the verifier would not know the bound. It makes the verifier forget, too, how the value came about: paths through
-/// the parser that differ by it alone are one from here on.
+/// `value & MASK`, for a value that it does not change: the compiler would drop the instruction if it knew that, and
+/// the verifier would not know the bound. It also makes the verifier forget the history of the value, so that paths
+/// through the parser that differ only in it are merged.
 #[inline(always)]
 fn bounded<const MASK: u32>(value: u32) -> u32 {
     #[cfg(not(target_arch = "bpf"))]
@@ -334,7 +336,7 @@ fn bounded<const MASK: u32>(value: u32) -> u32 {
     }
 }
 
-/// Bytes as they lie in a packet: what follows the payload is noise.
+/// Bytes as they are in a packet: what follows the payload is unspecified.
 #[cfg(test)]
 pub(super) fn text_of(bytes: &[u8]) -> Text {
     let mut text = Text([0xff; Text::LEN]);

@@ -64,11 +64,8 @@ static PROCESSES_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 
 /// All of these.
-pub(crate) const MODELS: Models = Models {
-    tasks: &TASKS,
-    shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own },
-    marks: &MARKS,
-};
+pub(crate) const MODELS: Models =
+    Models { tasks: &TASKS, shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own }, marks: &MARKS };
 
 // Thread -> what is known of it, until it dies. Preallocated: programs run under the run queue's lock.
 citadel_agent_ebpf::threads!(Thread);

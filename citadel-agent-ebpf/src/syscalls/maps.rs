@@ -56,11 +56,8 @@ static PROCESSES_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 
 /// All of these.
-pub(crate) const MODELS: Models = Models {
-    tasks: &TASKS,
-    shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own },
-    marks: &MARKS,
-};
+pub(crate) const MODELS: Models =
+    Models { tasks: &TASKS, shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own }, marks: &MARKS };
 
 // Thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of making and
 // removing one.

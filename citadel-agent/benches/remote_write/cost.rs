@@ -1,4 +1,5 @@
-//! CPU and memory while everything is taken, beside Prometheus 3 in agent mode and vmagent, all at the same time.
+//! CPU and memory with a receiver that accepts everything, compared with Prometheus 3 in agent mode and vmagent, all
+//! running at the same time.
 
 use std::env;
 use std::fs;
@@ -12,17 +13,18 @@ use crate::sink::Sink;
 
 const SHAPE: Shape = Shape::Large;
 
-/// So long all run before they are measured.
+/// Warm-up before the measurement.
 const WARM: Duration = Duration::from_secs(20);
 
-/// Another build of this program, whose remote write is measured too: how a change shows.
+/// Another build of this program whose remote write is measured too, to see the effect of a change.
 const BEFORE: &str = "CITADEL_BENCH_BEFORE";
 
 struct Row {
     what: String,
     process: Measured,
     sink: Sink,
-    /// Whether the thread `remote-write` counts, and not the process: of the others' processes, all is for remote write.
+    /// Whether only the thread `remote-write` counts. The other programs do nothing but remote write, so their whole
+    /// process counts.
     thread: bool,
 }
 

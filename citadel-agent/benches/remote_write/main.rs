@@ -1,11 +1,11 @@
-//! What remote write costs. Run by `cargo xtask bench remote-write`, which writes what this prints into
-//! `docs/overhead.md`.
+//! The cost of remote write. Run by `cargo xtask bench remote-write`, which writes the output into `docs/overhead.md`.
 //!
-//! - `--outage SECONDS`: while the receiver is away and when it comes back, beside Prometheus in agent mode.
-//! - `--cost SECONDS`: CPU and memory with a receiver that takes everything, beside Prometheus 3 in agent mode and vmagent.
+//! - `--outage SECONDS`: during and after an outage of the receiver, compared with Prometheus in agent mode.
+//! - `--cost SECONDS`: CPU and memory with a receiver that accepts everything, compared with Prometheus 3 in agent mode
+//!   and vmagent.
 //!
-//! The receivers and the target that the others scrape are this process (its costs are nobody's); the agent's remote write
-//! is this program again. CPU and memory are read from `/proc`.
+//! This process is the receivers and the target that the others scrape; its own cost is not measured. The agent's
+//! remote write is this program in a second process. CPU and memory are read from `/proc`.
 
 mod cost;
 mod outage;
@@ -29,7 +29,7 @@ fn main() {
         match word.as_str() {
             "--outage" => outage::compare(seconds()),
             "--cost" => cost::compare(seconds()),
-            // cargo's own.
+            // Passed by cargo.
             "--bench" => {}
             other => panic!("{other} is no option; there are --outage SECONDS and --cost SECONDS"),
         }

@@ -1,4 +1,4 @@
-//! An outage: CPU and memory while the receiver is away and when it comes back, beside Prometheus in agent mode.
+//! An outage: CPU and memory while the receiver is down and when it is back, compared with Prometheus in agent mode.
 
 use std::env;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::sink::Sink;
 
 const SHAPE: Shape = Shape::Small;
 
-/// So long both run with the receiver there, before it goes.
+/// Warm-up with the receiver up.
 const WARM: Duration = Duration::from_secs(20);
 
 pub(crate) fn compare(outage: Duration) {
@@ -20,7 +20,7 @@ pub(crate) fn compare(outage: Duration) {
     for name in ["agent", "prometheus"] {
         fs::create_dir_all(dir.join(name)).expect("a folder");
     }
-    // A receiver each, so that bytes can be told apart.
+    // One receiver each, to count the bytes separately.
     let (sink, prometheus_sink) = (Sink::start(), Sink::start());
     let program = env::current_exe().expect("this program");
     let (agent, said) = start_agent(&program, dir.join("agent"), &sink, SHAPE, ["auto"; 2]);
@@ -41,7 +41,7 @@ pub(crate) fn compare(outage: Duration) {
     for sink in [&sink, &prometheus_sink] {
         sink.open.store(true, Ordering::SeqCst);
     }
-    // The longest wait between two tries is half a minute; what is drained after it counts.
+    // The longest pause between two attempts is half a minute; draining starts after it.
     while said.acknowledged() == acknowledged {
         thread::sleep(Duration::from_millis(20));
     }
@@ -52,7 +52,7 @@ pub(crate) fn compare(outage: Duration) {
         most = most.max(agent.usage().resident);
     }
     let (drained, drain_seconds) = (said.acknowledged() - before, back.elapsed().as_secs_f64());
-    // Prometheus drains in its own way; both are given the same time in all.
+    // Prometheus drains in its own way; both get the same total time.
     thread::sleep(Duration::from_secs(30));
     let end = [agent.usage(), prometheus.usage()];
     let samples = (said.collected() - collected) as f64;

@@ -1,4 +1,4 @@
-//! The pages that the agent sends, and a target that serves the same pages to scrapers.
+//! The pages that the agent sends, and a scrape target that serves the same pages.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -16,13 +16,13 @@ use citadel_agent_common::hist::Histogram;
 
 use crate::sink;
 
-/// Which page.
+/// The size of the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Shape {
     /// 1,000 models with a counter and a gauge each: 2,000 series.
     Small,
-    /// 500 models with a counter, a gauge and a latency histogram each: 18,000 series, most of them of histograms, as on
-    /// the page of a real agent.
+    /// 500 models with a counter, a gauge and a latency histogram each: 18,000 series, most of them of histograms, as
+    /// on a real agent's page.
     Large,
 }
 
@@ -35,7 +35,7 @@ impl Shape {
         if self == Self::Large { "large" } else { "small" }
     }
 
-    /// The page of the second `tick`: counters that grow and gauges that move.
+    /// The page at second `tick`: counters that grow and gauges that change.
     pub(crate) fn page(self, tick: u64) -> Page {
         let mut page = Page::default();
         for model in 0..if self == Self::Large { 500 } else { 1000 } {
@@ -59,13 +59,13 @@ impl Shape {
         metrics::encode(self.page(tick), Format::Text).expect("a page")
     }
 
-    /// Series of a page, as a scrape counts them.
+    /// Number of series of a page, as a scrape counts them.
     pub(crate) fn series(self) -> u64 {
         self.text(1).split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#').count() as u64
     }
 }
 
-/// The page as the agent's collector reads it.
+/// The page in the form in which the agent's collector reads it.
 pub(crate) struct Source {
     shape: Shape,
     tick: AtomicU64,
@@ -87,7 +87,7 @@ impl Collect for Source {
     }
 }
 
-/// What the others scrape: the same pages, one a second.
+/// The target that the others scrape: the same pages, one per second.
 pub(crate) fn target(shape: Shape) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let addr = listener.local_addr().expect("an address");

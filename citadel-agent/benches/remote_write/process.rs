@@ -19,16 +19,16 @@ use citadel_agent::slot::Slot;
 use crate::pages::{Shape, Source};
 use crate::sink::Sink;
 
-/// The variable that makes this program the agent's remote write, with this configuration.
+/// The environment variable that makes this program the agent's remote write, with this configuration.
 pub(crate) const ROLE: &str = "CITADEL_BENCH_SENDER";
 
-/// Which page it sends.
+/// The page that it sends.
 const SHAPE: &str = "CITADEL_BENCH_SHAPE";
 
-/// Where `cargo xtask setup bench` unpacks what Debian's newest release has.
+/// Where `cargo xtask setup bench` unpacks packages of Debian's newest release.
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
 
-/// The agent's remote write alone, on a thread of its own as in the agent, until it is killed.
+/// Runs the agent's remote write alone, on its own thread as in the agent, until it is killed.
 pub(crate) fn sender(configuration: &str) {
     let config = config::parse("bench", configuration).unwrap_or_else(|errors| panic!("{errors}"));
     let prepared = remote_write::prepare(&config).expect("a client").expect("a destination");
@@ -48,7 +48,7 @@ pub(crate) fn sender(configuration: &str) {
     });
 }
 
-/// A process under measurement; it ends with this value.
+/// A measured process, killed on drop.
 pub(crate) struct Measured {
     process: Child,
     folder: PathBuf,
@@ -56,13 +56,13 @@ pub(crate) struct Measured {
 
 #[derive(Clone, Copy)]
 pub(crate) struct Usage {
-    /// Of the process.
+    /// CPU time of the process.
     pub(crate) cpu_seconds: f64,
-    /// Of its thread `remote-write`.
+    /// CPU time of its thread `remote-write`.
     pub(crate) thread_seconds: f64,
-    /// MB.
+    /// Resident memory in MB.
     pub(crate) resident: f64,
-    /// Bytes of its files.
+    /// Size of its files in bytes.
     pub(crate) disk: u64,
 }
 
@@ -102,7 +102,7 @@ impl Drop for Measured {
     }
 }
 
-/// Bytes of the files below `folder`.
+/// Total size of the files below `folder` in bytes.
 fn disk(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries
@@ -115,7 +115,7 @@ fn disk(folder: &Path) -> u64 {
         .sum()
 }
 
-/// The file in which Prometheus and vmagent read what to scrape.
+/// Writes the scrape configuration of Prometheus and vmagent.
 fn scrapes(folder: &Path, target: SocketAddr, more: &str) -> PathBuf {
     let yaml = format!(
         "scrape_configs:\n- job_name: agent\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{target}']}}]\n{more}"
@@ -129,12 +129,12 @@ fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address")
 }
 
-/// Which Prometheus.
+/// A Prometheus version.
 #[derive(Clone, Copy)]
 pub(crate) enum Prometheus {
-    /// Debian's own.
+    /// The installed one, from this Debian release.
     Installed,
-    /// 3, of Debian's newest release.
+    /// Version 3, from Debian's newest release.
     Newest,
 }
 
@@ -146,7 +146,7 @@ impl Prometheus {
         }
     }
 
-    /// `Prometheus 2.42.0`, as it says itself.
+    /// For example `Prometheus 2.42.0`, from its own output.
     pub(crate) fn version(self) -> String {
         let said = Command::new(self.program()).arg("--version").output();
         let said = said.unwrap_or_else(|error| panic!("{}: {error}: cargo xtask setup bench", self.program()));
@@ -154,7 +154,7 @@ impl Prometheus {
         format!("Prometheus {}", said.split_whitespace().nth(2).unwrap_or("of an unknown version"))
     }
 
-    /// In agent mode, scraping `target` each second; 3 sends remote write 2.0, as the agent does.
+    /// Starts it in agent mode, scraping `target` every second; version 3 sends remote write 2.0, as the agent does.
     pub(crate) fn start(self, folder: &Path, sink: &Sink, target: SocketAddr) -> Measured {
         let protocol = match self {
             Self::Installed => "",
@@ -181,7 +181,7 @@ fn vmagent() -> String {
     format!("{TOOLS}/victoria-metrics/usr/bin/vmagent")
 }
 
-/// `vmagent 1.145.0+ds1-2`, as the package says: the program does not.
+/// For example `vmagent 1.145.0+ds1-2`, from the package, because the program does not print it.
 pub(crate) fn vmagent_version() -> String {
     let changes = format!("{TOOLS}/victoria-metrics/usr/share/doc/victoria-metrics/changelog.Debian.gz");
     let said = Command::new("zcat").arg(changes).output().expect("zcat");
@@ -190,8 +190,8 @@ pub(crate) fn vmagent_version() -> String {
     format!("vmagent {version}")
 }
 
-/// vmagent, scraping `target` each second. It sends remote write 1.0 with snappy, which costs it less than its own protocol
-/// with zstd.
+/// Starts vmagent, scraping `target` every second. It sends remote write 1.0 with snappy, which costs it less than its
+/// own protocol with zstd.
 pub(crate) fn start_vmagent(folder: &Path, sink: &Sink, target: SocketAddr) -> Measured {
     let file = scrapes(folder, target, "");
     let data = folder.join("data");
@@ -206,7 +206,7 @@ pub(crate) fn start_vmagent(folder: &Path, sink: &Sink, target: SocketAddr) -> M
     Measured::start(&mut command, data)
 }
 
-/// What the sender has said last.
+/// The sender's latest numbers.
 #[derive(Clone, Default)]
 pub(crate) struct Said(Arc<[AtomicU64; 3]>);
 
@@ -224,7 +224,7 @@ impl Said {
     }
 }
 
-/// The agent's remote write, by this program or by another build of it.
+/// Starts the agent's remote write, from this program or another build of it.
 pub(crate) fn start_agent(
     program: &Path,
     folder: PathBuf,

@@ -1,4 +1,4 @@
-//! A receiver that takes everything and keeps nothing, or is away.
+//! A receiver that accepts and discards everything, or is down.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -38,7 +38,7 @@ fn take(mut stream: TcpStream, open: &AtomicBool, bytes: &AtomicU64) {
             return;
         }
         bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
-        // As many as it may be: nobody counts here.
+        // The largest possible number: nobody counts here.
         let written =
             if head.contains("write.v2") { "X-Prometheus-Remote-Write-Samples-Written: 2000\r\n" } else { "" };
         if stream.write_all(format!("HTTP/1.1 204 No Content\r\n{written}\r\n").as_bytes()).is_err() {
@@ -47,7 +47,7 @@ fn take(mut stream: TcpStream, open: &AtomicBool, bytes: &AtomicU64) {
     }
 }
 
-/// A request's head, in lower case, and body.
+/// A request's head, in lower case, and its body.
 pub(crate) fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     let mut byte = [0];

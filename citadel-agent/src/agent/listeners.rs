@@ -1,4 +1,4 @@
-//! The two listeners: bound first, so that a port that is taken ends a start or a reload before it changes anything.
+//! The two listeners. Binding comes first, so that a port in use fails a start or a reload before anything changes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -23,9 +23,9 @@ pub(super) struct Listeners {
 pub(super) struct Listening {
     content: Content,
     pub(super) address: SocketAddr,
-    /// Where it is configured to listen; `address` is what came of it.
+    /// Configured address; `address` is the actual one.
     wanted: (IpAddr, u16),
-    /// A second handle of the serving socket, so that a reload can hand it over.
+    /// A second handle of the serving socket, which a reload can pass on.
     socket: TcpListener,
     bound: Option<TcpListener>,
     stop: Option<oneshot::Sender<()>>,
@@ -41,8 +41,8 @@ impl Listeners {
         })
     }
 
-    /// Binds the listeners whose address or port differs between two configurations. One that wants what the other has now, as when
-    /// the two ports are swapped, gets the other's socket.
+    /// Binds the listeners whose address or port differs between two configurations. If one takes over the other's
+    /// current address, as when two ports are swapped, it gets the other's socket.
     pub(super) fn bind_changed(
         &self,
         old: &Config,
@@ -60,13 +60,13 @@ impl Listeners {
     }
 
     fn bind_one(&self, content: Content, wanted: (IpAddr, u16)) -> anyhow::Result<Listening> {
-        // Port 0 is another one each time.
+        // Port 0 is a different port each time.
         let has_it = |own: &&Listening| own.wanted == wanted && wanted.1 != 0;
         let own = [&self.metrics, &self.health];
         let socket = match own.into_iter().find(has_it) {
-            Some(own) => own.socket.try_clone().context("cannot take over a listener")?,
+            Some(own) => own.socket.try_clone().context("cannot keep a listener across the reload")?,
             None => {
-                // On another address: one that includes the old one, or the other way round, would conflict with it.
+                // An address that includes the old one, or the reverse, would conflict with it.
                 let same_port = own.into_iter().filter(|own| own.address.port() == wanted.1);
                 let same_port: Vec<_> = same_port.map(|own| &own.socket).collect();
                 http::bind_beside(wanted.0, wanted.1, &same_port)?
@@ -80,8 +80,8 @@ impl Listeners {
         self.health.serve(agent);
     }
 
-    /// Serves on newly bound listeners in place of those that they replace. These stop first: a socket that was handed
-    /// over would have its next connection taken by either.
+    /// Serves on newly bound listeners instead of those they replace. The old ones stop first: otherwise both would
+    /// accept connections of a shared socket.
     pub(super) async fn replace(&mut self, moved: (Option<Listening>, Option<Listening>), agent: &Arc<Agent>) {
         let (metrics, health) = moved;
         let replaced = [(&mut self.metrics, metrics), (&mut self.health, health)].map(|(place, new)| {
@@ -89,7 +89,7 @@ impl Listeners {
             old.refuse();
             Some(old)
         });
-        // Those that stop do so when they have their turn.
+        // Stopped listeners stop at their next turn.
         tokio::task::yield_now().await;
         self.serve(agent);
         let [metrics, health] = replaced;
@@ -112,8 +112,8 @@ impl Listening {
     }
 
     fn on(content: Content, wanted: (IpAddr, u16), socket: TcpListener) -> anyhow::Result<Self> {
-        let address = socket.local_addr().context("a listener without an address")?;
-        let bound = Some(socket.try_clone().context("a listener that cannot be kept")?);
+        let address = socket.local_addr().context("a listener has no address")?;
+        let bound = Some(socket.try_clone().context("cannot duplicate a listener")?);
         Ok(Self { content, address, wanted, socket, bound, stop: None, task: None })
     }
 
@@ -124,7 +124,7 @@ impl Listening {
         let dropped = Arc::clone(&agent.state().http_dropped);
         let content = self.content;
         let task = tokio::spawn(async move {
-            // A dropped sender ends it as well.
+            // Dropping the sender stops it too.
             let shutdown = async { _ = stopped.await };
             let result = http::serve(content, listener, app, http::Limits::default(), dropped, shutdown).await;
             if let Err(error) = &result {
@@ -135,7 +135,7 @@ impl Listening {
         (self.stop, self.task) = (Some(stop), Some(task));
     }
 
-    /// Takes no more connections.
+    /// Stops accepting connections.
     fn refuse(&mut self) {
         if let Some(stop) = self.stop.take() {
             _ = stop.send(());
@@ -148,7 +148,7 @@ impl Listening {
         if let Some(task) = self.task
             && tokio::time::timeout(GRACE, task).await.is_err()
         {
-            warn!(address = %self.address, "open answers were cut off");
+            warn!(address = %self.address, "closed connections with unfinished responses");
         }
     }
 }

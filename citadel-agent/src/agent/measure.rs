@@ -1,4 +1,4 @@
-//! An agent that measures for a limited time, or reads everything once, and neither serves nor sends anything.
+//! Measures for a limited time, or reads all sources once, without serving or sending anything.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,20 +19,20 @@ use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::agent::SOURCE_SUCCESS;
 use crate::metrics::family::{LabelValues, Page, Value};
 
-/// What an agent measures on this host at this moment.
+/// The result of one reading on this host.
 pub struct Examined {
-    /// A page of everything.
+    /// A page with all metrics.
     pub page: Page,
-    /// How each family of kernel programs did.
+    /// Status of each family of kernel programs.
     pub families: Vec<FamilyStatus>,
-    /// The GPUs, as `/status` serves them.
+    /// GPU status, as in `/status`.
     pub gpu: serde_json::Value,
     /// The models.
     pub models: Vec<Model>,
 }
 
 impl Examined {
-    /// The samples of a family, by their labels; histograms are left out.
+    /// The samples of a family with their labels, without histograms.
     pub fn samples(&self, desc: &'static Desc) -> impl Iterator<Item = (&LabelValues, f64)> {
         let families = self.page.families.iter().filter(move |family| std::ptr::eq(family.desc, desc));
         families.flat_map(|family| &family.samples).filter_map(|sample| match sample.value {
@@ -42,29 +42,29 @@ impl Examined {
         })
     }
 
-    /// The sources that were read, and whether each could be.
+    /// The sources that were read, and whether reading succeeded.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<&str, bool> {
         self.samples(&SOURCE_SUCCESS).map(|(labels, value)| (labels[0].as_str(), value == 1.0)).collect()
     }
 }
 
-/// What an agent measured in some time, and what it used for that.
+/// The result of measuring for some time, with the agent's own resource usage.
 pub struct Measured {
-    /// What there was at the end.
+    /// The last reading.
     pub examined: Examined,
-    /// How long it measured.
+    /// Measured time.
     pub time: Duration,
-    /// CPU time of the agent itself, without its start.
+    /// CPU time of the agent, excluding startup.
     pub cpu_seconds: f64,
-    /// Its resident memory at the end, in bytes.
+    /// Resident memory at the end, in bytes.
     pub resident_bytes: u64,
 }
 
-/// How long NVML and systemd, which are asked on threads of their own, have for their first answer.
+/// Time limit for the first answer of NVML and systemd, which are queried on separate threads.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
 
-/// Attaches the kernel programs, reads every source once, and takes the programs back. Nothing is sent or served.
+/// Attaches the kernel programs, reads every source once, and detaches the programs. Nothing is sent or served.
 ///
 /// # Errors
 /// Discovery cannot be started.
@@ -78,8 +78,8 @@ pub fn examine(config: &Config) -> anyhow::Result<Examined> {
     })
 }
 
-/// Reads every source once, without kernel programs: what those count begins when they are attached, so one reading of
-/// them says nothing.
+/// Reads every source once, without kernel programs: these count from when they are attached, so a single reading is
+/// useless.
 ///
 /// # Errors
 /// Discovery cannot be started.
@@ -92,7 +92,7 @@ pub fn read_once(config: &Config) -> anyhow::Result<Page> {
     })
 }
 
-/// The models of this host, found without kernel programs.
+/// Finds the models of this host without kernel programs.
 ///
 /// # Errors
 /// Discovery cannot be started.
@@ -107,20 +107,21 @@ fn without_programs(config: &Config) -> Config {
     config
 }
 
-/// Measures for `time`, or until SIGINT or SIGTERM. Meanwhile the kernel counts what programs cost, where this process may ask for
-/// that. Nothing is sent or served.
+/// Measures for `time`, or until SIGINT or SIGTERM. BPF statistics are enabled meanwhile, if permitted. Nothing is sent
+/// or served.
 ///
 /// # Errors
-/// The operating system refuses what the agent needs.
+/// The operating system refuses something that the agent needs.
 pub fn measure(config: &Config, time: Duration) -> anyhow::Result<Measured> {
     runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        // Before the programs are attached, so that each run is counted; until it is closed.
+        let mut terminate = signal(SignalKind::terminate()).context("cannot install the SIGTERM handler")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot install the SIGINT handler")?;
+        // Enabled before the programs are attached, so that each run is counted, until it is dropped.
         let _statistics = enable_stats(Stats::RunTime).ok();
         let agent = Agent::start(config.clone()).context("cannot start discovery")?;
-        let usage =
-            || -> anyhow::Result<Usage> { read_own_usage(&Roots::default()).context("cannot read the own usage") };
+        let usage = || -> anyhow::Result<Usage> {
+            read_own_usage(&Roots::default()).context("cannot read the agent's own resource usage")
+        };
         let (started, before) = (Instant::now(), usage()?);
         let end = tokio::time::sleep(time);
         tokio::pin!(end);
@@ -133,7 +134,7 @@ pub fn measure(config: &Config, time: Duration) -> anyhow::Result<Measured> {
                 _ = ticks.tick() => drop(agent.state().follow()),
             }
         }
-        // Before the last reading, which a running agent does once an interval.
+        // Before the last reading, which a running agent does only once per interval.
         let (time, after) = (started.elapsed(), usage()?);
         agent.refresh(None, GRACE).await;
         let mut state = agent.state();

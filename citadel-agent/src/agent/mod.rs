@@ -1,4 +1,4 @@
-//! Wiring: configuration -> probes -> sources -> pages. Only this module knows all the others.
+//! Wiring: configuration -> kernel programs -> sources -> pages. Only this module depends on all others.
 
 mod listeners;
 mod measure;
@@ -29,39 +29,39 @@ use crate::http::App as _;
 use crate::logging::LogHandle;
 use crate::{alerts, logs, remote_write};
 
-/// How long open answers may take after the agent was told to stop.
+/// Time limit for open responses after the agent was told to stop.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// How often the kernel programs learn what discovery found.
+/// How often discovery results are passed to the kernel programs.
 const TICK: Duration = Duration::from_secs(2);
 
-/// How often the history takes a page.
+/// Interval at which the history records a page.
 const RECORDED: Duration = Duration::from_millis(history::FINE_MS.unsigned_abs());
 
-/// Runs the agent until SIGTERM or SIGINT. `path` is the file that `config` came from, to be watched; `log` takes the level
-/// at a reload.
+/// Runs the agent until SIGTERM or SIGINT. `path` is the file of `config`, which is watched; `log` gets its level at a
+/// reload.
 ///
 /// # Errors
-/// The agent cannot start: a port is taken, or the operating system refuses what it needs.
+/// The agent cannot start: a port is in use, or the operating system refuses something that it needs.
 pub fn run(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
     runtime()?.block_on(serve(config, path, log))
 }
 
-/// One thread for everything that waits for sockets and signals; what may hang has threads of its own.
+/// One thread for everything that waits for sockets and signals; anything that can hang has its own thread.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the async runtime")
 }
 
 async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow::Result<()> {
-    // First of all: before it exists, SIGHUP would end the process.
+    // Before anything else: until the handler is installed, SIGHUP would end the process.
     let mut watch = Watch::new(path).context("cannot watch for reloads")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot install the SIGTERM handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot install the SIGINT handler")?;
     let mut listeners = Listeners::bind(config)?;
     let (destinations, peers) = (remote_write::prepare(config)?, alerts::prepare(config)?);
     let journal = logs::prepare(config)?;
     let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
-    // The first read, so that ready is true from the first moment in which anyone can ask.
+    // The first reading, so that the agent is ready as soon as it answers.
     agent.state().page(None);
     listeners.serve(&agent);
     let mut sinks = Sinks::new(&agent);
@@ -74,7 +74,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let _control = take_orders(config, desk);
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
-        "ready: scrape /metrics, see /status on the health port"
+        "ready: metrics are at /metrics, the status is at /status on the health port"
     );
     let mut manager = ServiceManager::new();
     manager.ready(agent.state().summary());
@@ -101,14 +101,14 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
         match &outcome {
             Ok(()) => info!(?trigger, "configuration reloaded"),
             Err(error) => {
-                error!(?trigger, "configuration not reloaded; the old one stays in force: {error}");
-                // One line is what systemd shows.
+                error!(?trigger, "configuration not reloaded, keeping the current one: {error}");
+                // systemd shows only one line.
                 let first = error.lines().next().unwrap_or_default();
-                manager.status(format!("configuration not reloaded; the old one stays in force: {first}"));
+                manager.status(format!("configuration not reloaded, keeping the current one: {first}"));
             }
         }
         if let Some(request) = request {
-            // Who asked may have gone.
+            // The client may have disconnected.
             _ = request.send(outcome);
         }
     }
@@ -118,7 +118,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     Ok(())
 }
 
-/// What sends something on: what takes a page at each of its intervals, and logs.
+/// Components that send: they take a page per interval, or logs.
 struct Sinks {
     collector: Collector,
     remote_write: remote_write::Running,
@@ -138,16 +138,16 @@ impl Sinks {
     }
 }
 
-/// Takes orders from the command line, for as long as what this gives is held.
+/// Starts the control socket, which serves until the result is dropped.
 fn take_orders(config: &Config, desk: Desk) -> Option<Control> {
     let path = &config.local.control_socket;
     let refused = |error| {
-        warn!(%error, path = %path.display(), "no control socket, so `citadel-agent reload`, `gpu` and `explain` cannot be used");
+        warn!(%error, path = %path.display(), "cannot create the control socket; `citadel-agent reload`, `gpu` and `explain` are unavailable");
     };
     control::serve(path, Arc::new(desk)).map_err(refused).ok()
 }
 
-/// Loads the configuration again and applies it as one transaction: what can fail is done first, and if it fails, nothing
+/// Reloads the configuration as a transaction: everything that can fail is done first, and if it fails, nothing
 /// changes.
 async fn reload(
     agent: &Arc<Agent>,
@@ -157,7 +157,7 @@ async fn reload(
     log: &LogHandle,
     trigger: Trigger,
 ) -> anyhow::Result<()> {
-    debug!(?trigger, "loading the configuration again");
+    debug!(?trigger, "reloading the configuration");
     let config = config::reload(path)?;
     let old = agent.config();
     let moved = listeners.bind_changed(&old, &config)?;
@@ -167,7 +167,7 @@ async fn reload(
     agent.state().commit(prepared)?;
     agent.state().discovery.configure(&config);
     if !log.set_level(config.local.log_level) && old.local.log_level != config.local.log_level {
-        warn!("RUST_LOG is set, so the configured log level changes nothing");
+        warn!("RUST_LOG is set and overrides the configured log level");
     }
     agent.state().configure(config);
     let config = agent.config();

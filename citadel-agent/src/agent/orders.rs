@@ -1,5 +1,4 @@
-//! Orders to the running agent: those about GPUs go to the sampling thread, a reload to the main loop; what happened is in the
-//! history.
+//! Control requests: those about GPUs go to the sampling thread, a reload to the main loop; queries read the history.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -7,13 +6,13 @@ use crate::control::{Answer, Order, Orders};
 use crate::gpu;
 use crate::history::{History, Subject};
 
-/// What became of a reload.
+/// Result of a reload.
 pub(super) type Outcome = Result<(), String>;
 
-/// A reload that somebody waits for.
+/// A pending reload; the result is sent to the client that waits.
 pub(super) type Request = oneshot::Sender<Outcome>;
 
-/// Takes orders, on the threads that the control socket uses.
+/// Handles control requests, on the threads of the control socket.
 pub(super) struct Desk {
     gpu: Option<gpu::Handle>,
     history: History,
@@ -21,9 +20,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// One for these GPUs, and where the reloads arrive that it takes.
+    /// A desk for these GPUs, and the receiver of its reload requests.
     pub(super) fn new(gpu: Option<gpu::Handle>, history: History) -> (Self, mpsc::Receiver<Request>) {
-        // Reloads are made one after the other; who asks waits.
+        // Reloads are serialized; clients wait.
         let (reloads, requests) = mpsc::channel(1);
         (Self { gpu, history, reloads }, requests)
     }
@@ -41,7 +40,7 @@ impl Orders for Desk {
             (Order::Reload {}, _) => match self.reload() {
                 Some(Ok(())) => Answer::Done("configuration reloaded".to_owned()),
                 Some(Err(error)) => {
-                    Answer::Failed(format!("configuration not reloaded; the old one stays in force: {error}"))
+                    Answer::Failed(format!("configuration not reloaded, keeping the current one: {error}"))
                 }
                 None => Answer::Failed("the agent is stopping".to_owned()),
             },
@@ -52,11 +51,11 @@ impl Orders for Desk {
                         let step_ms = step_ms.unwrap_or(i64::MAX);
                         data(&self.history.series(wanted.as_ref(), *from_ms, *to_ms, step_ms))
                     }
-                    Err(id) => Answer::Failed(format!("'{id}' is neither host, nor a port, nor gpu:UUID")),
+                    Err(id) => Answer::Failed(format!("'{id}' is not `host`, a port or `gpu:UUID`")),
                 }
             }
             (_, Some(gpu)) => gpu.carry_out(order),
-            (_, None) => Answer::Failed("this agent does not measure GPUs; see its log".to_owned()),
+            (_, None) => Answer::Failed("this agent is not monitoring GPUs; see its log".to_owned()),
         }
     }
 }
@@ -65,6 +64,6 @@ impl Orders for Desk {
 fn data(data: &impl serde::Serialize) -> Answer {
     match serde_json::to_value(data) {
         Ok(data) => Answer::Data(data),
-        Err(error) => Answer::Failed(format!("the answer cannot be written: {error}")),
+        Err(error) => Answer::Failed(format!("cannot encode the answer: {error}")),
     }
 }

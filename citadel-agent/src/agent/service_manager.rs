@@ -1,11 +1,11 @@
-//! What systemd learns of the agent (`sd_notify(3)`): that it is ready, how it is, that it lives. Nothing without systemd.
+//! Notifies systemd (`sd_notify(3)`) of readiness, status and the watchdog. Does nothing without systemd.
 
 use sd_notify::NotifyState;
 use tracing::debug;
 
-/// Tells systemd.
+/// Sends notifications to systemd.
 pub(super) struct ServiceManager {
-    /// Whether it wants to hear, now and then, that the main loop runs (`WatchdogSec=`).
+    /// Whether systemd expects watchdog notifications from the main loop (`WatchdogSec=`).
     watched: bool,
     status: String,
 }
@@ -15,13 +15,13 @@ impl ServiceManager {
         Self { watched: sd_notify::watchdog_enabled().is_some(), status: String::new() }
     }
 
-    /// The listeners are up and the first page is read.
+    /// Reports that the listeners are up and the first reading is complete.
     pub(super) fn ready(&mut self, status: String) {
         send(&[NotifyState::Ready, NotifyState::Status(&status)]);
         self.status = status;
     }
 
-    /// What `systemctl status` shows, where it has changed.
+    /// Sets the text that `systemctl status` shows, if it has changed.
     pub(super) fn status(&mut self, status: String) {
         if status != self.status {
             send(&[NotifyState::Status(&status)]);
@@ -29,14 +29,14 @@ impl ServiceManager {
         }
     }
 
-    /// The main loop runs.
+    /// Notifies the watchdog.
     pub(super) fn alive(&self) {
         if self.watched {
             send(&[NotifyState::Watchdog]);
         }
     }
 
-    /// No more requests are taken.
+    /// Reports that the agent is stopping.
     pub(super) fn stopping(&self) {
         send(&[NotifyState::Stopping]);
     }
@@ -44,6 +44,6 @@ impl ServiceManager {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "systemd was not notified");
+        debug!(%error, "cannot notify systemd");
     }
 }

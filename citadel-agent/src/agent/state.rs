@@ -1,4 +1,4 @@
-//! What the running agent holds, and how a page is read from it.
+//! The state of the running agent, and reading a page from it.
 
 use std::io;
 use std::pin::Pin;
@@ -30,12 +30,12 @@ use crate::sources::health::{Announce, Probes};
 use crate::sources::services::Services;
 use crate::sources::{self, Health, Memory, Origin};
 
-/// The running agent, as the listeners see it.
+/// The running agent, as seen by the listeners.
 pub(super) struct Agent {
     state: Mutex<State>,
 }
 
-/// Everything that a read or a reload changes. The lock is never held across an await.
+/// Everything that a reading or a reload changes. The lock is never held across an await.
 pub(super) struct State {
     config: Arc<Config>,
     roots: Roots,
@@ -51,11 +51,11 @@ pub(super) struct State {
     memory: Memory,
     /// The agent's own connections to models.
     own: OwnConnections,
-    /// Who reads the models' requests.
+    /// The processes that read the models' requests.
     request_readers: RequestReaders,
     pub(super) discovery: Discovery,
     inventory: Inventory,
-    /// The discovery result that the kernel programs were last updated from.
+    /// The discovery result last passed to the kernel programs.
     followed: Option<Arc<Discovered>>,
     pub(super) alerts: Slot<crate::alerts::Numbers>,
     pub(super) http_dropped: Arc<http::Dropped>,
@@ -70,7 +70,7 @@ impl Agent {
         let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
         families.introduce(&own, &request_readers);
         let discovery = Discovery::start(&config, &roots, request_readers.clone())?;
-        let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not measured")).ok();
+        let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not monitored")).ok();
         let config = Arc::new(config);
         let services = Services::start(config.services.units.clone(), None);
         let probes = Probes::new(&config.models, announcing(&own));
@@ -101,13 +101,13 @@ impl Agent {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between statements: a panic elsewhere does not spoil it.
+        // The state is consistent between statements, so a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// What a scrape gets.
+    /// Reads the page for a scrape.
     pub(super) fn page(&mut self, section: Option<Section>) -> Page {
         let readers = self.readers.clone();
         self.page_from(section, &readers)
@@ -139,12 +139,12 @@ impl State {
         page
     }
 
-    /// By which the GPUs can be released.
+    /// Handle for releasing the GPUs.
     pub(super) fn gpu_handle(&self) -> Option<crate::gpu::Handle> {
         self.gpu.as_ref().map(Gpu::handle)
     }
 
-    /// What was found, with the page that was just read.
+    /// The results together with the page that was just read.
     pub(super) fn examined(&self, page: Page) -> Examined {
         Examined {
             page,
@@ -154,7 +154,7 @@ impl State {
         }
     }
 
-    /// One line for a person: what is measured and what is not.
+    /// A one-line summary of what is measured and what is not.
     pub(super) fn summary(&self) -> String {
         let with = |wanted: &[Verdict]| {
             let families = self.families.statuses.iter().filter(|status| wanted.contains(&status.status));
@@ -168,7 +168,7 @@ impl State {
         format!("{models} models; probes: {runs}{lacks}")
     }
 
-    /// Takes what cannot fail of a configuration.
+    /// Applies the parts of a configuration that cannot fail.
     pub(super) fn configure(&mut self, config: Config) {
         if let Some(gpu) = &mut self.gpu {
             gpu.configure(&config.gpu);
@@ -179,7 +179,7 @@ impl State {
         self.probes.set_config(&self.config.models);
     }
 
-    /// Takes the newest discovery result and names: into the inventory, and, where something has changed, into the kernel
+    /// Passes the newest discovery result and names on: to the inventory, and if something has changed, to the kernel
     /// programs, the GPU sampler, the followed units and the probes.
     pub(super) fn follow(&mut self) -> Arc<Discovered> {
         let discovered = self.discovery.newest();
@@ -199,14 +199,14 @@ impl State {
         discovered
     }
 
-    /// Does what can fail of a reload, without changing what runs.
+    /// Does the parts of a reload that can fail, without changing what is running.
     pub(super) fn prepare(&self, config: &Config) -> Result<Update, ProbeError> {
         self.families.prepare(&self.config, config, &self.roots)
     }
 
     pub(super) fn commit(&mut self, update: Update) -> Result<(), ProbeError> {
         if self.families.commit(update, &self.config.models.measured_ports())? {
-            // What is new has to learn it all.
+            // New components need everything again.
             self.followed = None;
             self.families.introduce(&self.own, &self.request_readers);
         }
@@ -255,7 +255,7 @@ impl App for Agent {
             "logs": state.logs.newest().map(|newest| serde_json::json!(newest.value.destinations)),
             "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
             "gpu": state.gpu.as_ref().map(Gpu::status),
-            // Ports with connections of which the programs read no request: docs/tls.md.
+            // Ports with connections whose requests the programs cannot parse: docs/tls.md.
             "encrypted": sources::processes::unread(&state.inventory, &state.families),
             "models": state.inventory.models.iter().map(|model| (model.port.to_string(), model.name.as_str()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
@@ -263,11 +263,11 @@ impl App for Agent {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if self.state().read_once { Ok(()) } else { Err("the first read is not done".to_owned()) }
+        if self.state().read_once { Ok(()) } else { Err("the first read of the sources is not complete".to_owned()) }
     }
 }
 
-/// Announces the probes' connections, so that no program measures them.
+/// Announces the probes' connections, so that the programs do not measure them.
 fn announcing(own: &OwnConnections) -> Announce {
     let own = own.clone();
     Arc::new(move |client, server| Ok(Box::new(own.announce(client, server)?)))

@@ -1,5 +1,4 @@
-//! Annotations with their values filled in, numbers written as Prometheus' template functions write them
-//! (template/template.go).
+//! Renders annotations; numbers are formatted like Prometheus' template functions do (template/template.go).
 
 use super::state::Texts;
 use crate::config::resolved::alerts::{Format, Part, Template};
@@ -7,12 +6,12 @@ use crate::config::resolved::alerts::{Format, Part, Template};
 /// Significant digits of a number.
 const DIGITS: i32 = 4;
 
-/// Prefixes of thousands and of thousandths, and of 1024s.
+/// Prefixes for powers of 1000, of 1/1000 and of 1024.
 const LARGE: [&str; 8] = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
 const SMALL: [&str; 8] = ["m", "u", "n", "p", "f", "a", "z", "y"];
 const BINARY: [&str; 8] = ["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"];
 
-/// The text for an alert with these labels and this value. A label that it lacks is empty.
+/// Renders the text for an alert with these labels and this value. Missing labels are empty.
 pub(super) fn render(Template(parts): &Template, labels: &Texts, value: f64, threshold: f64) -> String {
     let part = |part: &Part| match part {
         Part::Text(text) => text.clone(),
@@ -74,7 +73,7 @@ fn long_duration(value: f64) -> String {
     }
 }
 
-/// C's and Go's `%.4g`.
+/// `%.4g` of C and Go.
 fn general(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -82,7 +81,7 @@ fn general(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
-    // Rounded to so many digits, of which the exponent then decides how they are written.
+    // The exponent after rounding decides which notation is used.
     let scientific = format!("{value:.*e}", DIGITS as usize - 1);
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `citadel-agent alerts test`: the way to the Alertmanagers, tried by hand.
+//! `citadel-agent alerts test`: sends a test alert to the Alertmanagers.
 
 use std::io;
 use std::sync::Arc;
@@ -15,23 +15,24 @@ use crate::config::Config;
 use crate::config::resolved::Remote;
 use crate::outbound::{Client, Reply};
 
-/// How long the test alert fires, if nobody ends it before.
+/// How long the test alert fires unless it is ended earlier.
 const LIFE_MINUTES: i64 = 5;
 
-/// Why nothing was tried.
+/// Why nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is nobody to tell.
+    /// No Alertmanager is configured.
     #[error(
-        "no Alertmanager is configured: set remote_monitoring.enabled and remote_monitoring.alerting.alert_manager_url"
+        "no Alertmanager is configured; set remote_monitoring.enabled and remote_monitoring.alerting.alert_manager_url"
     )]
     NoPeer,
-    /// No runtime.
+    /// The async runtime could not be started.
     #[error("cannot start: {0}")]
     Runtime(#[from] io::Error),
 }
 
-/// Posts no alert at all to each peer, and gives the URLs with what came back, and what there is to say about the configuration.
+/// Posts an empty list of alerts to each peer; returns the URLs with their responses, and remarks about the
+/// configuration.
 pub async fn ask(remote: &Remote, timeout: Duration) -> (Vec<(String, Reply)>, Vec<String>) {
     let (peers, notes) = peers(remote);
     let mut replies = Vec::new();
@@ -48,8 +49,8 @@ pub async fn ask(remote: &Remote, timeout: Duration) -> (Vec<(String, Reply)>, V
     (replies, notes)
 }
 
-/// Sends an alert of severity info, which ends by itself, to each peer, and says what came back; false when any did not
-/// take it.
+/// Sends an alert with severity info, which resolves itself, to each peer and reports the responses; returns false if
+/// any of them did not accept it.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -63,7 +64,8 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
     let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut labels: Texts = super::identity(config);
     labels.extend([text("alertname", "CitadelAgentTest"), text("severity", "info")]);
-    let summary = format!("A test: `citadel-agent alerts test` was run. It ends by itself in {LIFE_MINUTES} minutes.");
+    let summary =
+        format!("Test alert sent by `citadel-agent alerts test`. It resolves by itself in {LIFE_MINUTES} minutes.");
     let notification = Notification {
         labels,
         annotations: Texts::from([text("summary", &summary)]),

@@ -1,4 +1,5 @@
-//! One peer and the task that tells it: in order, again after a failure, and never older news after newer.
+//! One peer and the task that sends to it: in order, with retries, and never an older notification of an alert after a
+//! newer one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,13 +15,13 @@ use super::peers::Peer;
 use crate::outbound::backoff::{FIRST_WAIT, LONGEST_RETRY_AFTER, LONGEST_WAIT};
 use crate::outbound::{Client, Reply};
 
-/// Most alerts that wait for one peer: more than a host has, and some megabytes.
+/// Maximum number of alerts that wait for one peer: more than a host has, and a few megabytes.
 const CAPACITY: usize = 4096;
 
-/// How long a request may take.
+/// Timeout of a request.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A peer, what waits for it and what became of the rest.
+/// A peer, its waiting notifications, and counters.
 #[derive(Debug)]
 pub(super) struct Delivery {
     peer: Peer,
@@ -35,7 +36,7 @@ struct Inner {
 }
 
 impl Delivery {
-    /// A peer of which `before` has been counted already.
+    /// A peer whose counters continue from `before`.
     pub(super) fn new(peer: Peer, before: Option<PeerNumbers>) -> Self {
         let numbers = before.unwrap_or_else(|| PeerNumbers::of(&peer.name));
         let inner = Inner { outbox: Outbox::new(CAPACITY), numbers };
@@ -52,7 +53,7 @@ impl Delivery {
         PeerNumbers { pending: inner.outbox.len() as u64, ..inner.numbers.clone() }
     }
 
-    /// Adds what is to be told.
+    /// Queues notifications.
     pub(super) fn push(&self, notifications: &[Arc<Notification>]) {
         {
             let mut inner = self.inner();
@@ -64,7 +65,7 @@ impl Delivery {
         self.wake.notify_one();
     }
 
-    /// Tells the peer what waits, for ever.
+    /// Sends what is queued; never returns.
     pub(super) async fn run(self: Arc<Self>, mut client: Client) {
         let (mut failures, mut refused) = (0, false);
         loop {
@@ -77,20 +78,24 @@ impl Delivery {
             match self.settle(batch, &answer) {
                 Settled::Done => {
                     if failures > 0 {
-                        info!(peer = self.name(), "alerts get through again");
+                        info!(peer = self.name(), "the Alertmanager accepts alerts again");
                     }
                     (failures, refused) = (0, false);
                 }
                 Settled::Refused(status) => {
-                    // What fires comes again each minute, and is refused again: one line is enough.
+                    // A firing alert is sent again every minute, and refused again: log it only once.
                     if !refused {
-                        warn!(peer = self.name(), status, answer = answer.words, "alerts were refused");
+                        warn!(peer = self.name(), status, answer = answer.words, "the Alertmanager rejected alerts");
                     }
                     (failures, refused) = (0, true);
                 }
                 Settled::Again => {
                     if failures == 0 {
-                        warn!(peer = self.name(), answer = answer.words, "alerts do not get through; they wait");
+                        warn!(
+                            peer = self.name(),
+                            answer = answer.words,
+                            "cannot send alerts; they are kept and retried"
+                        );
                     }
                     sleep(pause(failures, answer.retry_after)).await;
                     failures += 1;
@@ -99,7 +104,7 @@ impl Delivery {
         }
     }
 
-    /// Accounts for what came back for `batch`.
+    /// Counts the response for `batch`.
     fn settle(&self, batch: Batch, answer: &Reply) -> Settled {
         let mut inner = self.inner();
         let count = batch.len() as u64;
@@ -108,8 +113,8 @@ impl Delivery {
                 inner.numbers.delivered += count;
                 Settled::Done
             }
-            // It would answer the same again. Alertmanager has taken the good ones of the batch all the same, and what still
-            // fires is sent again in a minute.
+            // A retry would get the same response. Alertmanager has accepted the valid alerts of the batch, and what
+            // still fires is sent again within a minute.
             Some(status @ (300..=428 | 430..=499)) => {
                 inner.numbers.rejected += count;
                 Settled::Refused(status)
@@ -124,12 +129,12 @@ impl Delivery {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Whole between statements: a panic elsewhere does not spoil it.
+        // No operation leaves it half-changed, so a poisoned lock is safe to use.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is to be done after an answer.
+/// What to do after a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Settled {
     Done,
@@ -137,7 +142,7 @@ enum Settled {
     Again,
 }
 
-/// How long to wait after the failure with this number, from 0.
+/// The pause after this many consecutive failures, starting at 0.
 fn pause(failures: u32, asked: Option<Duration>) -> Duration {
     let own = FIRST_WAIT.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST_WAIT);
     asked.map_or(own, |asked| asked.clamp(FIRST_WAIT, LONGEST_RETRY_AFTER))

@@ -1,4 +1,5 @@
-//! The engine: a page in, the state of all alerts and what has to be sent out. Pure: it is told what time it is.
+//! The engine: takes a page, updates the state of all alerts, and returns the notifications that are due. Pure: the
+//! time is passed in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,46 +13,46 @@ use super::window::{Millis, millis};
 use crate::config::resolved::alerts::{Rule, Severity};
 use crate::metrics::family::Page;
 
-/// How often what was sent is sent again.
+/// Interval at which notifications are repeated.
 const RESEND: Millis = 60 * 1000;
 
-/// What the engine is made of.
+/// Input of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The rules, no two of one name.
+    /// The rules, with distinct names.
     pub rules: Vec<Rule>,
-    /// How often it is given a page.
+    /// Interval between two pages.
     pub interval: Duration,
-    /// How long after its start sources may still be silent that are not.
+    /// How long after the start a source may be missing although it will appear.
     pub settling: Duration,
-    /// Labels that every alert gets, for what tells this host from others.
+    /// Labels added to every alert, which identify the host.
     pub labels: Texts,
-    /// Where a person sees more.
+    /// Link to a page with more details.
     pub generator_url: String,
 }
 
-/// Rules, what they remember, and the alerts.
+/// Rules, their memory, and the alerts.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
     memories: Vec<Memory>,
     state: State,
     started: Millis,
-    /// What was last sent of each alert.
+    /// What was last sent for each alert.
     sent: BTreeMap<Texts, Sent>,
 }
 
-/// What was last sent of an alert.
+/// The last notification of an alert.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     /// When it was sent.
     at: Millis,
-    /// Since when it had fired, or when it had ended: another time is news.
+    /// Since when the alert had been firing, or when it was resolved: a different time means a change.
     changed: Millis,
 }
 
 impl Engine {
-    /// An engine at `now` that takes up `alerts` as they were at `saved`.
+    /// Creates an engine at `now` that continues with `alerts`, saved at `saved`.
     #[must_use]
     pub fn new(settings: Settings, alerts: Vec<Alert>, saved: Millis, now: Millis) -> Self {
         let memories = settings.rules.iter().map(Memory::new).collect();
@@ -73,7 +74,7 @@ impl Engine {
         changed | self.state.end_others(|name| rules.iter().any(|rule| rule.name == name), now)
     }
 
-    /// What has to be sent at `now`: what began to fire or ended, and both again after a while.
+    /// Notifications due at `now`: new firing and resolved alerts, and repetitions of both.
     pub fn due(&mut self, now: Millis) -> Vec<Arc<Notification>> {
         let interval = millis(self.settings.interval);
         let valid_until = now.saturating_add(interval.max(RESEND).saturating_mul(4));
@@ -85,7 +86,7 @@ impl Engine {
                 Phase::Firing { since, .. } => (since, valid_until, since),
                 Phase::Resolved { since, at } => (since, at, at),
             };
-            // Half an interval early rather than half an interval late.
+            // Rather half an interval early than half an interval late.
             let recent = |last: &Sent| now.saturating_sub(last.at) < RESEND - interval / 2 && last.changed == changed;
             let last = self.sent.get(&alert.labels).copied().filter(recent);
             sent.insert(alert.labels.clone(), last.unwrap_or(Sent { at: now, changed }));
@@ -93,7 +94,7 @@ impl Engine {
                 due.push(Arc::new(Notification {
                     labels: alert.labels.clone(),
                     annotations: alert.annotations.clone(),
-                    // Alertmanager refuses what ends before it begins.
+                    // Alertmanager refuses an alert that ends before it starts.
                     starts_at: starts_at.min(ends_at.saturating_sub(1)),
                     ends_at,
                     generator_url: self.settings.generator_url.clone(),
@@ -104,18 +105,18 @@ impl Engine {
         due
     }
 
-    /// All alerts that are pending or firing, or have ended lately.
+    /// All alerts that are pending, firing or recently resolved.
     pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
         self.state.alerts()
     }
 
-    /// How many fire, by severity.
+    /// Number of firing alerts by severity.
     #[must_use]
     pub fn firing(&self) -> [(Severity, u64); 3] {
         Severity::ALL.map(|severity| (severity, self.state.firing(severity)))
     }
 
-    /// The clock was set by so much: all times move along.
+    /// Shifts all times after the clock was set by `by`.
     pub fn clock_was_set(&mut self, by: Millis) {
         self.started = self.started.saturating_add(by);
         self.state.clock_was_set(by);
@@ -127,7 +128,8 @@ impl Engine {
     }
 }
 
-/// An alert for what a rule found. The rule's labels cannot hide those of the series: the configuration refuses that.
+/// An alert for a result of a rule. The rule's labels cannot override those of the series: the configuration refuses
+/// that.
 fn found(rule: &Rule, everywhere: &Texts, series: BTreeMap<&'static str, String>, value: f64) -> Found {
     let mut labels = everywhere.clone();
     labels.extend(series.into_iter().map(|(name, value)| (name.to_owned(), value)));

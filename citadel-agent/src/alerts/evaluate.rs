@@ -1,4 +1,4 @@
-//! What a rule's conditions give on a page: the label sets that fulfil them all, each with its value. Pure.
+//! Evaluates a rule's conditions on a page: the label sets that satisfy all of them, each with its value. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,20 @@ use crate::config::resolved::alerts::{Condition, Function, Operand, Rule};
 use crate::metrics::catalogue::Desc;
 use crate::metrics::family::{Page, Value};
 
-/// Labels of a result, sorted by name; an empty value is no label.
+/// Labels of a result, sorted by name; a label with an empty value is absent.
 pub(super) type Labels = BTreeMap<&'static str, String>;
 
 /// A value for each label set.
 pub(super) type Vector = BTreeMap<Labels, f64>;
 
-/// What a rule has to remember of earlier pages.
+/// What a rule remembers of earlier pages.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// One for each operand, in their order; `None` where it does not look back.
+    /// One per operand, in order; `None` for an operand that looks only at the current page.
     operands: Vec<Option<Past>>,
 }
 
-/// What an operand looks back at.
+/// The history of an operand.
 #[derive(Debug)]
 struct Past {
     window: Window,
@@ -44,7 +44,7 @@ impl Memory {
         Self { operands: rule.operands().map(Past::of).collect() }
     }
 
-    /// The clock was set by so much.
+    /// Shifts all times after the clock was set by `by`.
     pub(super) fn clock_was_set(&mut self, by: Millis) {
         for past in self.operands.iter_mut().flatten() {
             past.window.clock_was_set(by);
@@ -57,7 +57,7 @@ impl Memory {
 pub(super) fn evaluate(rule: &Rule, memory: &mut Memory, page: &Page, now: Millis) -> Vector {
     let mut pasts = memory.operands.iter_mut();
     let mut operand = |operand: &Operand| vector(operand, rule, pasts.next().and_then(Option::as_mut), page, now);
-    // Every operand must see every page, so none is skipped because of what another one gave.
+    // Every operand must see every page, so none is skipped because of another one's result.
     let mut results = rule.conditions().map(|condition| {
         let dividend = operand(&condition.operand);
         let value = match &condition.divide_by {
@@ -78,7 +78,7 @@ fn fulfilled(mut value: Vector, condition: &Condition) -> Vector {
     value
 }
 
-/// Label sets that both have; x/0 and 0/0 are infinite and no number, as in PromQL.
+/// Divides where both have the label set; x/0 is infinite and 0/0 NaN, as in PromQL.
 fn divide(mut dividend: Vector, divisor: &Vector) -> Vector {
     dividend.retain(|labels, value| {
         divisor.get(labels).is_some_and(|divisor| {
@@ -125,7 +125,7 @@ fn vector(operand: &Operand, rule: &Rule, past: Option<&mut Past>, page: &Page, 
     }
 }
 
-/// A metric's series on a page, as far as they are selected.
+/// The selected series of a metric on a page.
 fn readings(page: &Page, metric: &Desc, selects: impl Fn(&Key) -> bool) -> BTreeMap<Key, Reading> {
     let families = page.families.iter().filter(|family| family.desc.name == metric.name);
     let samples = families.flat_map(|family| &family.samples).filter(|sample| selects(&sample.labels));
@@ -141,7 +141,7 @@ fn readings(page: &Page, metric: &Desc, selects: impl Fn(&Key) -> bool) -> BTree
         .collect()
 }
 
-/// The labels that a series is summed to.
+/// The labels that a series is aggregated by.
 fn labels(operand: &Operand, rule: &Rule, key: &Key) -> Labels {
     let names = operand.selector.metric.labels.iter().copied();
     let kept = |name: &str| rule.by.as_ref().is_none_or(|by| by.contains(&name));

@@ -1,5 +1,5 @@
-//! What the alerts say of themselves: how many fire, and what became of the notifications. The source `alerts` puts it on
-//! the page.
+//! The agent's own metrics about alerts: how many are firing, and how many notifications were sent. The source `alerts`
+//! exports them.
 
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use crate::config::resolved::alerts::Severity;
 use crate::metrics::catalogue::agent::{ALERT_FAILURES, ALERT_NOTIFICATIONS, ALERT_PENDING, ALERTS_FIRING};
 use crate::metrics::family::{Page, Value};
 
-/// What the alerts' task leaves after each evaluation.
+/// Updated by the alerts task after each evaluation.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Numbers {
-    /// Alerts that fire, by severity; empty while none are evaluated.
+    /// Firing alerts by severity; empty while no rules are evaluated.
     #[serde(skip)]
     pub firing: Vec<(Severity, u64)>,
     /// The alerts that are pending or firing.
@@ -25,33 +25,33 @@ pub struct Numbers {
 pub struct Active {
     /// `pending` or `firing`.
     pub state: &'static str,
-    /// Since when, in milliseconds since the epoch.
+    /// Since when, in milliseconds since 1970.
     pub since_ms: i64,
-    /// What tells it from others.
+    /// The labels that identify it.
     pub labels: Texts,
-    /// What a person is told.
+    /// Its rendered annotations.
     pub annotations: Texts,
 }
 
-/// What became of one peer's notifications.
+/// Counters of one peer's notifications.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct PeerNumbers {
     /// Value of the label `peer`.
     pub peer: String,
-    /// Taken by the peer.
+    /// Accepted by the peer.
     pub delivered: u64,
     /// Refused by the peer for good.
     pub rejected: u64,
-    /// Left out because too many waited.
+    /// Dropped because the queue was full.
     pub dropped: u64,
-    /// Requests without success.
+    /// Failed requests.
     pub failures: u64,
     /// Waiting now.
     pub pending: u64,
 }
 
 impl PeerNumbers {
-    /// Nothing yet.
+    /// All counters at 0.
     #[must_use]
     pub fn of(peer: &str) -> Self {
         Self { peer: peer.to_owned(), delivered: 0, rejected: 0, dropped: 0, failures: 0, pending: 0 }
@@ -59,7 +59,7 @@ impl PeerNumbers {
 }
 
 impl Numbers {
-    /// Adds the figures to a page. False where no rules are evaluated: there are none.
+    /// Adds the metrics to a page. Returns false if no rules are evaluated, so that there are none.
     pub fn add_to(&self, page: &mut Page) -> bool {
         for (severity, firing) in &self.firing {
             page.add(&ALERTS_FIRING, [severity.name()], Value::Integer(*firing));

@@ -1,15 +1,15 @@
-//! Latency distributions over a window: what was observed in it, and quantiles of that.
+//! Latency distributions over a time window, and their quantiles.
 
 use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SUM_CELL, ZERO_THRESHOLD_LOG2};
 
-/// The filled buckets of a cumulative histogram: a tenth of the memory of all its cells.
+/// The non-empty buckets of a cumulative histogram: a tenth of the memory of all its cells.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Buckets(Vec<(u8, u64)>);
 
 impl From<&Histogram> for Buckets {
     fn from(histogram: &Histogram) -> Self {
         let cells = histogram.cells[..SUM_CELL].iter().enumerate();
-        // SUM_CELL is the last that a byte can number.
+        // SUM_CELL is the largest cell number that fits a byte.
         Self(cells.filter(|&(_, &count)| count > 0).map(|(cell, &count)| (cell as u8, count)).collect())
     }
 }
@@ -21,7 +21,7 @@ impl Buckets {
     }
 }
 
-/// Observations, perhaps a fraction of one, in each bucket.
+/// Observations in each bucket, possibly fractional.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Distribution {
     /// By cell of [`Histogram`], without the sum.
@@ -33,7 +33,7 @@ impl Distribution {
         Self { counts: Box::new([0.0; SUM_CELL]) }
     }
 
-    /// Adds (or, with a negative factor, takes away) cumulative counts.
+    /// Adds (or, with a negative factor, subtracts) cumulative counts.
     pub(crate) fn add(&mut self, buckets: &Buckets, factor: f64) {
         for &(cell, count) in &buckets.0 {
             self.counts[usize::from(cell)] += count as f64 * factor;
@@ -52,7 +52,7 @@ impl Distribution {
         self.counts.iter().sum()
     }
 
-    /// Whether a bucket has less than none: the histogram began anew in between.
+    /// Whether a bucket is negative: the histogram was reset in between.
     pub(super) fn shrank(&self) -> bool {
         self.counts.iter().any(|&count| count < 0.0)
     }
@@ -70,7 +70,7 @@ impl Distribution {
                 let fraction = ((rank - below) / count).clamp(0.0, 1.0);
                 return match cell {
                     0 => fraction * f64::from(ZERO_THRESHOLD_LOG2).exp2(),
-                    // The upper bound of native index i is 2^(i/8), the lower one its eighth of an octave less.
+                    // The upper bound of native index i is 2^(i/8), the lower bound 2^((i-1)/8).
                     _ => ((f64::from(cell as u8) + f64::from(FIRST_INDEX) - 2.0 + fraction) / 8.0).exp2(),
                 };
             }

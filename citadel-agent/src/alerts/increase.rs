@@ -1,9 +1,9 @@
-//! How much counters grew, by what they count from. Pure.
+//! The increase of counters, depending on what they count from. Pure.
 //!
-//! PromQL's `increase` takes the first value in the window for the beginning, so it never sees the event with which a
-//! series appears. To take every series that appears for one that began at 0 is as wrong: a GPU's ECC errors since it was
-//! made appear when NVML opens. The catalogue says which is which ([`Since`]), and `prometheus.rs` writes the same cases
-//! as expressions.
+//! PromQL's `increase` treats the first value in the window as the baseline, so it never sees the event with which a
+//! series appears. Treating every new series as starting from 0 would be just as wrong: a GPU's lifetime ECC errors
+//! appear when NVML is opened. The catalogue records which is which ([`Since`]), and `prometheus.rs` writes the same
+//! cases as expressions.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::metrics::catalogue::agent::PROCESS_START;
 use crate::metrics::catalogue::{Desc, Since};
 use crate::metrics::family::{Page, Value};
 
-/// The pages that had the metric [`Desc::beside`] a counter: a page that has it and not the counter says that the counter
+/// The pages that had the metric in [`Desc::beside`] of a counter: if a page has it but not the counter, the counter
 /// was 0.
 #[derive(Debug)]
 pub(super) struct Beside {
@@ -20,7 +20,7 @@ pub(super) struct Beside {
     pub(super) metric: &'static Desc,
     /// Its series.
     pub(super) window: Window,
-    /// Where in the counter's labels those of the metric are.
+    /// Positions of the metric's labels among those of the counter.
     labels: Vec<usize>,
 }
 
@@ -33,7 +33,7 @@ impl Beside {
         Some(Self { metric, window: Window::new(metric, length), labels })
     }
 
-    /// Whether some page of the window has the metric, but not the counter of these labels.
+    /// Whether a page in the window has the metric but not the counter with these labels.
     fn counter_was_zero(&self, key: &Key, counter: &Series, now: Millis) -> bool {
         let own: Key = self.labels.iter().filter_map(|&place| key.get(place).cloned()).collect();
         let there = self.window.series(&own).map_or(0, |series| self.window.samples(series, now).count());
@@ -41,7 +41,7 @@ impl Beside {
     }
 }
 
-/// When the agent started, as its own page says.
+/// When the agent started, according to its own page.
 pub(super) fn agent_start(page: &Page) -> Option<Millis> {
     let family = page.families.iter().find(|family| family.desc.name == PROCESS_START.name)?;
     let seconds = match family.samples.first()?.value {
@@ -52,7 +52,7 @@ pub(super) fn agent_start(page: &Page) -> Option<Millis> {
     Some((seconds * 1e3) as Millis)
 }
 
-/// How much each series of a counter grew in the window. `started`: when the agent did, if that is known.
+/// The increase of each series of a counter in the window. `started`: when the agent started, if known.
 pub(super) fn increases<'a>(
     counter: &'static Desc,
     window: &'a Window,
@@ -60,7 +60,7 @@ pub(super) fn increases<'a>(
     started: Option<Millis>,
     now: Millis,
 ) -> impl Iterator<Item = (&'a Key, f64)> {
-    // All that such a counter has is of this window.
+    // Everything that such a counter has counted lies in this window.
     let from_start = counter.since == Some(Since::Start) && started.is_some_and(|started| started > window.start(now));
     window.all().filter_map(move |(key, series)| {
         let new = |beside: &&Beside| !window.was_there(series, now) && beside.counter_was_zero(key, series, now);

@@ -1,10 +1,10 @@
-//! Alerts: rules evaluated on the pages that the agent exports, and what is true sent to every Alertmanager.
+//! Alerts: evaluates rules on the pages that the agent exports, and sends alerts to every Alertmanager.
 //!
 //! ```text
-//! page --evaluate--> what is true --state--> pending, firing, resolved --engine--> what is due --outbox--> each peer
+//! page --evaluate--> results --state--> pending, firing, resolved --engine--> notifications --outbox--> each peer
 //! ```
 //!
-//! All but `command`, `delivery`, `saved` and `service` is pure: pages and times come in, alerts come out.
+//! All modules but `command`, `delivery`, `saved` and `service` are pure: pages and times go in, alerts come out.
 
 mod annotation;
 pub mod command;
@@ -37,12 +37,12 @@ pub use saved::{Saved, SavedError, parse_saved, read_saved, write_saved};
 pub use service::{PrepareError, Prepared, Running, differs, prepare};
 pub use state::{Alert, Phase, Texts};
 
-/// The labels that every alert gets, the same as those of the series that remote write sends.
+/// Labels added to every alert: the same as those of the series that remote write sends.
 fn identity(config: &Config) -> Texts {
     remote_write::identity(config).labels.into_iter().collect()
 }
 
-/// Where a person sees more of an alert: in Grafana, where it is configured, else on the agent's own page.
+/// Link to more details of an alert: Grafana where it is configured, else the agent's own page.
 fn generator_url(config: &Config) -> String {
     let grafana = config.remote.as_ref().and_then(|remote| remote.grafana_url.clone());
     grafana.unwrap_or_else(|| {

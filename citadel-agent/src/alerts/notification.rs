@@ -1,4 +1,4 @@
-//! What Alertmanager is told: its API v2, `postableAlerts` of
+//! The body that is sent to Alertmanager: API v2, `postableAlerts` of
 //! [openapi.yaml](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
 
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::window::Millis;
 /// One alert as it is sent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Notification {
-    /// What tells it from others.
+    /// The labels that identify it.
     pub labels: Texts,
-    /// What a person is told.
+    /// Its rendered annotations.
     pub annotations: Texts,
-    /// When it began to fire.
+    /// When it started firing.
     pub starts_at: Millis,
-    /// When it ended; while it fires, when it counts as ended if nothing more is heard.
+    /// When it was resolved; while it fires, when it expires unless it is sent again.
     pub ends_at: Millis,
-    /// Where a person sees more.
+    /// Link to more details.
     pub generator_url: String,
 }
 
@@ -37,17 +37,17 @@ impl Serialize for Notification {
     }
 }
 
-/// What the body of a request is.
+/// Headers of a request.
 pub(super) const HEADERS: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
 
 /// The body of `POST /api/v2/alerts`.
 pub(super) fn body(batch: &[Arc<Notification>]) -> Vec<u8> {
     let alerts: Vec<&Notification> = batch.iter().map(|notification| &**notification).collect();
-    // Strings and maps of strings: there is nothing that JSON could not say.
+    // Strings and maps of strings always serialise.
     serde_json::to_vec(&alerts).unwrap_or_default()
 }
 
-/// The last moment that four digits of a year can say.
+/// The last millisecond of the year 9999: years have four digits.
 const LAST: u64 = 253_402_300_799_999;
 
 fn rfc3339(at: Millis) -> String {

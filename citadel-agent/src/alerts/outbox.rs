@@ -1,4 +1,4 @@
-//! What one peer has not been told yet: bounded, and of each alert only the newest. Pure.
+//! Notifications waiting for one peer: bounded, and only the newest of each alert. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::notification::Notification;
 use super::state::Texts;
 
-/// Alerts of one request.
+/// Maximum number of alerts per request.
 const BATCH: usize = 64;
 
-/// Waiting notifications of one peer, by the labels of their alerts: what Alertmanager makes its fingerprint of.
+/// Waiting notifications of one peer, by the labels of the alert, from which Alertmanager computes its fingerprint.
 #[derive(Debug)]
 pub(super) struct Outbox {
     capacity: usize,
     waiting: BTreeMap<Texts, Entry>,
-    /// Numbers entries in the order in which they came.
+    /// Sequence number of the next entry.
     next: u64,
 }
 
@@ -24,14 +24,14 @@ struct Entry {
     notification: Arc<Notification>,
 }
 
-/// Notifications that were taken out to be sent.
+/// Notifications taken out to be sent.
 #[derive(Debug)]
 pub(super) struct Batch {
     entries: Vec<Entry>,
 }
 
 impl Batch {
-    /// What is in it, oldest first.
+    /// Its notifications, oldest first.
     pub(super) fn notifications(&self) -> Vec<Arc<Notification>> {
         self.entries.iter().map(|entry| Arc::clone(&entry.notification)).collect()
     }
@@ -46,20 +46,20 @@ impl Outbox {
         Self { capacity, waiting: BTreeMap::new(), next: 0 }
     }
 
-    /// Adds a notification, in the place of an older one of the same alert. Where there is no room, the oldest one of
-    /// another alert leaves; returns how many did.
+    /// Queues a notification, replacing an older one of the same alert. If the queue is full, the oldest notification
+    /// of another alert is dropped; returns how many were.
     pub(super) fn push(&mut self, notification: Arc<Notification>) -> u64 {
         let number = self.next;
         self.next += 1;
         match self.waiting.get_mut(&notification.labels) {
-            // It keeps its place, so that what is said again and again does not wait for ever.
+            // It keeps its position, so that an alert that is repeated often does not wait forever.
             Some(entry) => entry.notification = notification,
             None => _ = self.waiting.insert(notification.labels.clone(), Entry { number, notification }),
         }
         self.trim()
     }
 
-    /// Takes the oldest ones out to be sent; empty when nothing waits.
+    /// Takes the oldest notifications out; empty when nothing waits.
     pub(super) fn take(&mut self) -> Batch {
         let mut oldest: Vec<_> = self.waiting.iter().map(|(labels, entry)| (entry.number, labels)).collect();
         oldest.sort_unstable();
@@ -67,7 +67,7 @@ impl Outbox {
         Batch { entries: labels.iter().filter_map(|labels| self.waiting.remove(labels)).collect() }
     }
 
-    /// Puts back what could not be sent, but for what was replaced meanwhile. Returns how many found no room.
+    /// Puts back what could not be sent, except what has been replaced meanwhile. Returns how many did not fit.
     pub(super) fn put_back(&mut self, batch: Batch) -> u64 {
         for entry in batch.entries {
             let number = entry.number;
@@ -77,7 +77,7 @@ impl Outbox {
         self.trim()
     }
 
-    /// How many wait.
+    /// Number of waiting notifications.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

@@ -1,21 +1,21 @@
-//! Who is told: the Alertmanagers that the configuration names, each once. Pure.
+//! The receivers: the Alertmanagers in the configuration, without duplicates. Pure.
 
 use crate::config::resolved::Remote;
 
-/// Where API v2 takes alerts, and where v1 did until Alertmanager 0.27.
+/// Path of API v2, and of v1, which Alertmanager had until 0.27.
 const V2: &str = "/api/v2/alerts";
 const V1: &str = "/api/v1/alerts";
 
 /// One receiver of alerts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// Value of the label `peer`: the URL without what is the same for all.
+    /// Value of the label `peer`: the URL without the common path.
     pub name: String,
-    /// Where alerts are posted.
+    /// URL that alerts are posted to.
     pub url: String,
 }
 
-/// The peers, in the order of the configuration, and what there is to say about it.
+/// The peers, in the order of the configuration, and remarks about them.
 #[must_use]
 pub fn peers(remote: &Remote) -> (Vec<Peer>, Vec<String>) {
     let mut notes = Vec::new();
@@ -24,7 +24,7 @@ pub fn peers(remote: &Remote) -> (Vec<Peer>, Vec<String>) {
     for (url, manager) in managers.chain(remote.webhook_url.iter().map(|url| (url, false))) {
         let url = url.trim_end_matches('/');
         let target = if let Some(base) = url.strip_suffix(V1) {
-            notes.push(format!("{url} is API v1, which Alertmanager 0.27 removed: {base}{V2} is used"));
+            notes.push(format!("{url} is API v1, which Alertmanager 0.27 removed; using {base}{V2}"));
             format!("{base}{V2}")
         } else if manager && !url.ends_with(V2) {
             format!("{url}{V2}")

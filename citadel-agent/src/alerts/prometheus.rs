@@ -1,6 +1,6 @@
 //! The same rules as a Prometheus rule file. Pure.
 //!
-//! What an expression means here is what `evaluate` and `window` do; the test `alert_engines` holds the two together.
+//! The expressions correspond to `evaluate` and `window`; the test `alert_engines` verifies that both agree.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::config::resolved::alerts::{Condition, Format, Function, Operand, Part
 use crate::config::selector_text;
 use crate::metrics::catalogue::{Section, Since};
 
-/// The groups of the file: name and which metrics' rules are in it.
+/// The groups of the file: name, and the section whose metrics the rules are about.
 const GROUPS: [(&str, Section); 6] = [
     ("citadel-models", Section::Models),
     ("citadel-gpu", Section::Gpu),
@@ -20,7 +20,7 @@ const GROUPS: [(&str, Section); 6] = [
     ("citadel-agent", Section::Agent),
 ];
 
-/// The rule file's text.
+/// The text of the rule file.
 #[must_use]
 pub fn rule_file(rules: &[Rule]) -> String {
     let mut text = String::from("# Made by `citadel-agent alerts rules --prometheus`.\ngroups:\n");
@@ -68,8 +68,8 @@ fn compared(condition: &Condition, rule: &Rule) -> String {
     format!("{value} {} {}", condition.compare.operator(), condition.threshold)
 }
 
-/// An operand, summed over what the rule leaves out. `without` and not `by`, so that `instance`, `job` and whatever else
-/// Prometheus adds stays.
+/// An operand, summed over the labels that the rule drops. With `without` instead of `by`, so that `instance`, `job`
+/// and other labels added by Prometheus are kept.
 fn summed(operand: &Operand, rule: &Rule) -> String {
     let by = rule.by.as_deref();
     let left_out: Vec<_> =
@@ -98,13 +98,13 @@ fn summed(operand: &Operand, rule: &Rule) -> String {
             let of = |selector: &str| {
                 format!("histogram_quantile({quantile}, {})", sum(format!("rate({selector}[{}])", duration(window))))
             };
-            // The native histogram where Prometheus has it, else the classic one.
+            // The native histogram if Prometheus stores it, else the classic one.
             format!("({} or {})", of(&selector), of(&selector.replacen(name, &format!("{name}_bucket"), 1)))
         }
     }
 }
 
-/// `rate` or `increase`; not where a device's count dropped, because that is another device.
+/// `rate` or `increase`; no result if a device's counter decreased, because that is another device.
 fn grown(function: &str, operand: &Operand, window: Duration) -> String {
     let range = format!("{}[{}]", selector_text(&operand.selector), duration(window));
     match operand.selector.metric.since {
@@ -113,11 +113,11 @@ fn grown(function: &str, operand: &Operand, window: Duration) -> String {
     }
 }
 
-/// The growth of a counter, with the first event of one that began in the window: see `increase.rs`.
+/// The increase of a counter, including the first event of a series that appeared in the window: see `increase.rs`.
 fn increase(operand: &Operand, window: Duration) -> String {
     let (metric, selector) = (operand.selector.metric, selector_text(&operand.selector));
     let (seconds, window_text) = (window.as_secs_f64(), duration(window));
-    // Whatever labels Prometheus adds stay in the comparison.
+    // Labels added by Prometheus are kept in the comparison.
     let agent_began =
         format!("ignoring ({}) process_start_time_seconds > time() - {seconds}", metric.labels.join(", "));
     let from_start = metric.since == Some(Since::Start);
@@ -139,7 +139,7 @@ fn increase(operand: &Operand, window: Duration) -> String {
     cases.join("\n            or ")
 }
 
-/// As PromQL writes durations: whole numbers of the largest unit that fits.
+/// A duration in PromQL's syntax: a whole number of the largest unit that fits.
 fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];

@@ -1,4 +1,4 @@
-//! Alerts on disk, so that a restart forgets none: one file, replaced as a whole.
+//! Alerts on disk, so that they survive a restart: one file, always replaced as a whole.
 
 use std::io;
 use std::path::Path;
@@ -9,48 +9,48 @@ use super::state::Alert;
 use super::window::Millis;
 use crate::state_file;
 
-/// What the file must begin with to be read; another version's would be read wrongly.
+/// Version of the file format; files with another version are not read.
 const VERSION: u32 = 1;
 
-/// A file larger than this is none of ours.
+/// A larger file was not written by the agent.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The alerts at a moment.
+/// The alerts at a point in time.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Saved {
     version: u32,
-    /// When it was, in milliseconds since the epoch.
+    /// The time, in milliseconds since 1970.
     pub at: Millis,
-    /// All of them.
+    /// The alerts.
     pub alerts: Vec<Alert>,
 }
 
 impl Saved {
-    /// These alerts, now.
+    /// These alerts at `at`.
     #[must_use]
     pub fn new(alerts: Vec<Alert>, at: Millis) -> Self {
         Self { version: VERSION, at, alerts }
     }
 
-    /// Nothing.
+    /// No alerts.
     #[must_use]
     pub fn nothing() -> Self {
         Self::new(Vec::new(), 0)
     }
 }
 
-/// Why there is nothing to take up.
+/// Why the alerts could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum SavedError {
     /// The file cannot be read.
     #[error("cannot read: {0}")]
     Read(#[from] io::Error),
-    /// It is not what this version writes.
-    #[error("not a file of this version: {0}")]
+    /// The content is not in the format of this version.
+    #[error("not a state file of this version: {0}")]
     Format(String),
 }
 
-/// The alerts in a file's bytes.
+/// Parses the content of a file.
 ///
 /// # Errors
 /// See [`SavedError`].
@@ -62,7 +62,7 @@ pub fn parse_saved(bytes: &[u8]) -> Result<Saved, SavedError> {
     }
 }
 
-/// The alerts in the file at `path`; none where there is no file.
+/// Reads the file at `path`; no alerts if it does not exist.
 ///
 /// # Errors
 /// See [`SavedError`].
@@ -74,10 +74,10 @@ pub fn read_saved(path: &Path) -> Result<Saved, SavedError> {
     }
 }
 
-/// Replaces the file at `path`: after a crash it is the old one or the new one.
+/// Replaces the file at `path` atomically: after a crash it has the old or the new content.
 ///
 /// # Errors
-/// The disk is full, the folder is not there or not ours, and the like.
+/// The disk is full, the folder does not exist or is not writable, and so on.
 pub fn write_saved(path: &Path, saved: &Saved) -> io::Result<()> {
     state_file::replace(path, &serde_json::to_vec(saved)?)
 }

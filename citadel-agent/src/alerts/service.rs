@@ -1,4 +1,4 @@
-//! The running alerts: a page at each interval, the engine, the file, the peers.
+//! Runs the alerts: takes a page per interval, evaluates it, saves the state, and sends to the peers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
 use crate::state_file;
 
-/// The file in the state directory.
+/// Name of the file in the state directory.
 const FILE: &str = "alerts.json";
 
-/// How old the file may be while there are alerts; what was pending loses so much at most by a crash.
+/// Maximum age of the file while there are alerts: a crash loses at most this much of a pending alert's time.
 const SAVE_PERIOD: Duration = Duration::from_secs(60);
 
-/// A clock that moved against the monotonic one by more than this was set.
+/// The clock was set if it moved by more than this against the monotonic clock.
 const CLOCK_STEP: Millis = 1000;
 
 /// Why alerts cannot be sent.
@@ -39,17 +39,17 @@ pub struct PrepareError {
     error: UrlError,
 }
 
-/// What is evaluated, and who is told: all that can fail of a start.
+/// Rules and peers: everything about a start that can fail.
 pub struct Prepared {
     settings: Settings,
     peers: Vec<(Peer, Client)>,
     notes: Vec<String>,
 }
 
-/// What `config` asks for. `None`: nothing is to be evaluated, or nobody to be told.
+/// Prepares what `config` asks for; `None` if there are no rules or no peers.
 ///
 /// # Errors
-/// A peer cannot be spoken to.
+/// No client can be created for a peer.
 pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
     let Some(remote) = config.remote.as_ref().filter(|_| config.alerts.enabled) else { return Ok(None) };
     let (peers, notes) = peers(remote);
@@ -68,7 +68,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
     Ok((!peers.is_empty()).then_some(Prepared { settings, peers, notes }))
 }
 
-/// Alerts as the agent holds them: what runs, if anything does.
+/// The agent's alerts, running or not.
 #[derive(Debug)]
 pub struct Running {
     numbers: Slot<Numbers>,
@@ -77,20 +77,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// Nothing yet, and where its figures will be.
+    /// Not running yet; metrics will be stored in `numbers`.
     #[must_use]
     pub fn new(numbers: Slot<Numbers>) -> Self {
         Self { numbers, folder: state_file::folder(), task: None }
     }
 
-    /// Keeps state in this folder, instead of in the one that systemd gives the unit.
+    /// Keeps state in this folder instead of the unit's state directory.
     #[must_use]
     pub fn in_folder(self, folder: &Path) -> Self {
         Self { folder: folder.to_owned(), ..self }
     }
 
-    /// Ends what runs and starts what was prepared, if anything was; alerts go on where they were. `pages` subscribes to
-    /// pages at the interval that it gets.
+    /// Stops the running alerts and starts `prepared`, if any; existing alerts continue. `pages` subscribes to pages at
+    /// the given interval.
     pub async fn replace<P: Pages>(&mut self, prepared: Option<Prepared>, pages: impl FnOnce(Duration) -> P) {
         let before = self.end().await;
         let counted = self.numbers.newest().map(|newest| newest.value.peers.clone()).unwrap_or_default();
@@ -98,7 +98,7 @@ impl Running {
         let Some(Prepared { settings, peers, notes }) = prepared else { return };
         notes.iter().for_each(|note| info!("{note}"));
         let names: Vec<_> = peers.iter().map(|(peer, _)| peer.name.as_str()).collect();
-        info!(rules = settings.rules.len(), peers = names.join(", "), "alerts are evaluated");
+        info!(rules = settings.rules.len(), peers = names.join(", "), "evaluating alert rules");
         let path = self.folder.join(FILE);
         let before = before.unwrap_or_else(|| load(&path));
         let pages = pages(settings.interval);
@@ -113,7 +113,7 @@ impl Running {
         self.task = Some((stop, tokio::spawn(service.run(clients, pages, stopped))));
     }
 
-    /// Ends it. Nothing is resolved by that: what fires goes on after the restart.
+    /// Stops. This resolves nothing: firing alerts continue after the restart.
     pub async fn stop(mut self) {
         self.end().await;
     }
@@ -125,7 +125,7 @@ impl Running {
     }
 }
 
-/// Whether alerts have to be started anew to go from one configuration to the other.
+/// Whether alerts must be restarted to switch from one configuration to the other.
 #[must_use]
 pub fn differs(old: &Config, new: &Config) -> bool {
     old.alerts != new.alerts
@@ -139,7 +139,7 @@ struct Service {
     engine: Engine,
     peers: Vec<Arc<Delivery>>,
     path: PathBuf,
-    /// When the file was last written, and whether that worked; `None`: not yet.
+    /// When the file was last written, and whether that succeeded; `None`: not yet.
     saved: Option<(Instant, bool)>,
     numbers: Slot<Numbers>,
 }
@@ -165,10 +165,10 @@ impl Service {
         saved
     }
 
-    /// Moves all times along with a clock that was set.
+    /// Shifts all times if the clock was set.
     fn follow(&mut self, clock: &mut Clock) {
         if let Some(step) = clock.step() {
-            info!(milliseconds = step, "the clock was set; alerts move along");
+            info!(milliseconds = step, "the system clock was changed; adjusting the times of alerts");
             self.engine.clock_was_set(step);
         }
     }
@@ -192,20 +192,20 @@ impl Service {
         self.numbers.publish(Numbers { firing: self.engine.firing().into(), active, peers });
     }
 
-    /// Writes the file; that it cannot be written is said once.
+    /// Writes the file; a failure is logged once.
     fn save(&mut self, saved: &Saved) {
         let result = write_saved(&self.path, saved);
         if let Err(error) = &result
             && self.saved.is_none_or(|(_, well)| well)
         {
             let path = self.path.display();
-            warn!(%path, %error, "alerts cannot be saved: a restart would forget them");
+            warn!(%path, %error, "cannot save the state of alerts; it would be lost in a restart");
         }
         self.saved = Some((Instant::now(), result.is_ok()));
     }
 }
 
-/// What is shown of an alert that has not ended.
+/// The fields shown for a pending or firing alert.
 fn active(alert: &Alert) -> Option<Active> {
     let (state, since_ms) = match alert.phase {
         Phase::Pending { since } => ("pending", since),
@@ -215,19 +215,19 @@ fn active(alert: &Alert) -> Option<Active> {
     Some(Active { state, since_ms, labels: alert.labels.clone(), annotations: alert.annotations.clone() })
 }
 
-/// What an earlier run saved. A file that cannot be read is put aside, for whoever wants to see why.
+/// Loads what an earlier run saved. An unreadable file is renamed, so that it can be examined.
 fn load(path: &Path) -> Saved {
     match read_saved(path) {
         Ok(saved) => saved,
         Err(error) => {
             let kept = state_file::put_aside(path, "unreadable").is_ok();
-            warn!(path = %path.display(), %error, kept, "the alerts of before are forgotten");
+            warn!(path = %path.display(), %error, kept, "cannot read the saved state of alerts; starting without it");
             Saved::nothing()
         }
     }
 }
 
-/// What is logged of an alert's phase.
+/// The state of alerts as it is logged.
 fn phases(engine: &Engine) -> Vec<(super::Texts, bool)> {
     let firing = |alert: &Alert| (alert.labels.clone(), matches!(alert.phase, Phase::Firing { .. }));
     engine.alerts().map(firing).filter(|(_, firing)| *firing).collect()
@@ -238,14 +238,14 @@ fn log_changes(before: &[(super::Texts, bool)], engine: &Engine) {
     for alert in engine.alerts() {
         let (name, labels) = (alert.name(), serde_json::json!(alert.labels).to_string());
         match (alert.phase, fired_before(alert)) {
-            (Phase::Firing { .. }, false) => warn!(alert = name, labels, "alert fires"),
-            (Phase::Resolved { .. }, true) => info!(alert = name, labels, "alert is resolved"),
+            (Phase::Firing { .. }, false) => warn!(alert = name, labels, "alert firing"),
+            (Phase::Resolved { .. }, true) => info!(alert = name, labels, "alert resolved"),
             _ => {}
         }
     }
 }
 
-/// Sees when the wall clock is set, by the monotonic one.
+/// Detects when the wall clock is set, by comparison with the monotonic clock.
 struct Clock {
     wall: Millis,
     monotonic: Instant,

@@ -1,7 +1,7 @@
-//! The state of alerts: inactive, pending, firing, resolved. Pure: what is true and what time it is come in.
+//! The state of alerts: inactive, pending, firing, resolved. Pure: results and the time are passed in.
 //!
-//! The transitions are those of Prometheus' alerting rules (rules/alerting.go), with one more: until a rule has seen as
-//! much as it looks back over, an alert from before the restart stays what it was.
+//! The transitions are those of Prometheus' alerting rules (rules/alerting.go), with one addition: until a rule has
+//! seen its whole time range after a restart, an alert from before the restart keeps its state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,37 +10,37 @@ use serde::{Deserialize, Serialize};
 use super::window::{Millis, millis};
 use crate::config::resolved::alerts::{Rule, Severity};
 
-/// Names and values of an alert's labels, or of its annotations.
+/// Names and values of an alert's labels or annotations.
 pub type Texts = BTreeMap<String, String>;
 
-/// How long a resolved alert is repeated, so that a peer that was away still hears of it.
+/// How long a resolved alert is repeated, so that a peer that was down still receives it.
 pub(super) const RESOLVED_RETENTION: Millis = 15 * 60 * 1000;
 
-/// How long after the last save what was pending counts as pending still.
+/// How long after the last save a pending alert is still restored.
 const PENDING_RETENTION: Millis = 60 * 60 * 1000;
 
-/// The year 2020: a clock that says less has not been set since the host booted.
+/// The year 2020: a clock before that has not been set since the host booted.
 const CLOCK_IS_SET: Millis = 1_577_836_800_000;
 
-/// Alerts are not older than this, whatever a file says: a hundred years.
+/// Maximum age of an alert, whatever a file contains: a hundred years.
 const OLDEST: Millis = 100 * 366 * 24 * 60 * 60 * 1000;
 
-/// One label set of one rule that is, or was, true.
+/// One label set for which a rule is or was true.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Alert {
-    /// Everything that tells it from others, `alertname` and `severity` among them.
+    /// All identifying labels, including `alertname` and `severity`.
     pub labels: Texts,
-    /// What a person is told, with the values of when it was last true.
+    /// The annotations, rendered with the values from when it was last true.
     pub annotations: Texts,
-    /// Where it stands.
+    /// The current phase.
     pub phase: Phase,
 }
 
-/// Where an alert stands. Times are milliseconds since the epoch.
+/// The phase of an alert. Times are milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// True, but not yet for as long as the rule asks.
+    /// True, but not yet for the duration in the rule's `for`.
     Pending {
         /// Since when.
         since: Millis,
@@ -49,20 +49,20 @@ pub enum Phase {
     Firing {
         /// Since when.
         since: Millis,
-        /// When it was first found to be no longer true, while it is kept firing.
+        /// When it stopped being true, while the rule's `keep_firing_for` keeps it firing.
         untrue_since: Option<Millis>,
     },
-    /// It fired, and no longer does.
+    /// It was firing, and no longer is.
     Resolved {
-        /// When it began to fire.
+        /// When it started firing.
         since: Millis,
-        /// When it ended.
+        /// When it was resolved.
         at: Millis,
     },
 }
 
 impl Phase {
-    /// Its times: the first one, and the one after it.
+    /// Its first time, and the second one if there is one.
     fn times(&mut self) -> (&mut Millis, Option<&mut Millis>) {
         match self {
             Self::Pending { since } => (since, None),
@@ -71,14 +71,14 @@ impl Phase {
         }
     }
 
-    /// Moves its times along with a clock.
+    /// Shifts its times.
     fn move_by(&mut self, by: Millis) {
         let (since, later) = self.times();
         *since = since.saturating_add(by);
         later.into_iter().for_each(|at| *at = at.saturating_add(by));
     }
 
-    /// Makes its times such as an alert can have at `now`.
+    /// Limits its times to those that an alert can have at `now`.
     fn bound(&mut self, now: Millis) {
         let (since, later) = self.times();
         *since = (*since).clamp(now.saturating_sub(OLDEST), now);
@@ -94,7 +94,7 @@ impl Alert {
     }
 }
 
-/// What a rule found true.
+/// A result of a rule.
 pub(super) struct Found {
     pub(super) labels: Texts,
     pub(super) annotations: Texts,
@@ -104,16 +104,16 @@ pub(super) struct Found {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct State {
     alerts: BTreeMap<Texts, Alert>,
-    /// Alerts from before the restart that have not been found true since.
+    /// Alerts from before the restart that have not been true since.
     from_before: BTreeSet<Texts>,
 }
 
 impl State {
-    /// What was saved at `saved`, taken up at `now`. The time in between counts neither for nor against what was pending,
-    /// and after long enough it is forgotten.
+    /// Restores at `now` what was saved at `saved`. The time in between does not count toward a pending alert's `for`;
+    /// after a long time it is forgotten.
     ///
-    /// Where the clock was set back in between, or only now is set at all, nobody knows how long that was: all times move
-    /// along, as if it had been none. No time is after `now`, whatever was saved.
+    /// If the clock was set back in between, or is set for the first time only now, the length of that time is unknown:
+    /// all times are shifted as if it had been zero. No time is later than `now`, whatever was saved.
     pub(super) fn restored(alerts: Vec<Alert>, saved: Millis, now: Millis) -> Self {
         let step = now.saturating_sub(saved);
         let clock_was_set = step < 0 || (saved < CLOCK_IS_SET && now >= CLOCK_IS_SET);
@@ -139,16 +139,15 @@ impl State {
         self.alerts.values()
     }
 
-    /// How many fire, by severity.
+    /// Number of firing alerts with this severity.
     pub(super) fn firing(&self, severity: Severity) -> u64 {
         let of_severity = |alert: &&Alert| alert.labels.get("severity").is_some_and(|name| name == severity.name());
         let firing = |alert: &&Alert| matches!(alert.phase, Phase::Firing { .. });
         self.alerts().filter(firing).filter(of_severity).count() as u64
     }
 
-    /// Takes what `rule` found true at `now`. `settled`: the rule has seen enough since the restart to say that what was
-    /// true before is no longer.
-    /// Returns whether anything changed its phase.
+    /// Applies the results of `rule` at `now`. `settled`: the rule has seen enough since the restart to know that what
+    /// was true before no longer is. Returns whether anything changed its phase.
     pub(super) fn step(&mut self, rule: &Rule, found: Vec<Found>, now: Millis, settled: bool) -> bool {
         let (hold, keep_firing) = (millis(rule.hold), millis(rule.keep_firing));
         let mut changed = false;
@@ -185,7 +184,7 @@ impl State {
         changed
     }
 
-    /// Ends the alerts of rules that are no more. Returns whether there were any.
+    /// Resolves the alerts of rules that no longer exist. Returns whether there were any.
     pub(super) fn end_others(&mut self, is_rule: impl Fn(&str) -> bool, now: Millis) -> bool {
         let mut changed = false;
         self.alerts.retain(|_, alert| {
@@ -202,7 +201,7 @@ impl State {
         changed
     }
 
-    /// Moves all times along with a clock that was set.
+    /// Shifts all times after the clock was set by `by`.
     pub(super) fn clock_was_set(&mut self, by: Millis) {
         self.alerts.values_mut().for_each(|alert| alert.phase.move_by(by));
     }
@@ -219,7 +218,7 @@ fn when_true(phase: Phase, now: Millis, hold: Millis) -> Phase {
     }
 }
 
-/// `None`: it is forgotten.
+/// The next phase when the rule is not true; `None`: the alert is forgotten.
 fn when_untrue(phase: Phase, now: Millis, keep_firing: Millis) -> Option<Phase> {
     match phase {
         Phase::Pending { .. } => None,

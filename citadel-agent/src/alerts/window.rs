@@ -1,7 +1,9 @@
-//! What series were over a window of time, and PromQL's range functions of it. Pure: time comes in with each page.
+//! The samples of series over a time window, and PromQL's range functions over it. Pure: the time is passed in with
+//! each page.
 //!
-//! Rates and increases extrapolate as Prometheus' `extrapolatedRate` (promql/functions.go) of version 3 does, resets
-//! included. Before, a counter that began near zero less than a window ago was extrapolated up to 0.6 of an interval more.
+//! Rates and increases are extrapolated like `extrapolatedRate` (promql/functions.go) in version 3 of Prometheus does,
+//! including resets. Earlier versions extrapolated a counter that started near zero within the window by up to 0.6 of
+//! an interval more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,21 +12,21 @@ use super::histogram::{Buckets, Distribution};
 use crate::metrics::catalogue::{Desc, Since};
 use crate::metrics::family::LabelValues;
 
-/// What tells a series from the others of its metric.
+/// The label values that identify a series of a metric.
 pub(super) type Key = LabelValues;
 
-/// Milliseconds since the epoch.
+/// Milliseconds since 1970.
 pub(super) type Millis = i64;
 
-/// How long Prometheus takes a series' last sample for its value, when no newer one came.
+/// Prometheus' lookback delta: how long it uses the last sample of a series as its value.
 const LOOKBACK: Millis = 5 * 60 * 1000;
 
 /// One value of a series.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Reading {
-    /// Of a counter or a gauge.
+    /// Value of a counter or a gauge.
     Number(f64),
-    /// Of a histogram.
+    /// Value of a histogram.
     Buckets(Buckets),
 }
 
@@ -38,7 +40,7 @@ impl Reading {
     }
 }
 
-/// A duration in milliseconds; anything longer than time itself ends there.
+/// A duration in milliseconds, saturating.
 pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
@@ -47,25 +49,25 @@ pub(super) fn millis(duration: Duration) -> Millis {
 #[derive(Debug)]
 pub(super) struct Window {
     length: Millis,
-    /// Whether a counter that drops is another device's, and not one that began again at 0.
+    /// Whether a decrease of the counter means another device, instead of a reset to 0.
     of_devices: bool,
-    /// When the last page came.
+    /// Time of the newest page.
     newest: Option<Millis>,
     series: BTreeMap<Key, Series>,
 }
 
-/// One series: its readings in the window and the last one before it. `None`: it was on the page before, but not on this.
+/// One series: its readings in the window and the last one before it. `None`: it was on the previous page, but not on
+/// this one.
 pub(super) type Series = VecDeque<(Millis, Option<Reading>)>;
 
 impl Window {
-    /// Over so long, of series of this metric.
+    /// A window of this length over series of this metric.
     pub(super) fn new(metric: &Desc, length: Duration) -> Self {
         let of_devices = metric.since == Some(Since::Lifetime);
         Self { length: millis(length), of_devices, newest: None, series: BTreeMap::new() }
     }
 
-    /// Takes a page's readings at `now`. When the clock went back, what was seen before has no place in time, and is
-    /// forgotten.
+    /// Adds the readings of a page at `now`. If the clock went backwards, everything before is discarded.
     pub(super) fn push(&mut self, now: Millis, readings: BTreeMap<Key, Reading>) {
         if self.newest.replace(now).is_some_and(|last| last >= now) {
             self.series.clear();
@@ -81,18 +83,18 @@ impl Window {
         }
         self.series.retain(|_, series| {
             forget(series, start);
-            // Gone, and gone for the whole window.
+            // Absent for the whole window.
             !matches!(series.back(), Some((at, None)) if *at <= start)
         });
     }
 
-    /// The clock was set by so much: all times move along.
+    /// Shifts all times after the clock was set by `by`.
     pub(super) fn clock_was_set(&mut self, by: Millis) {
         self.newest = self.newest.map(|at| at.saturating_add(by));
         self.series.values_mut().flatten().for_each(|(at, _)| *at = at.saturating_add(by));
     }
 
-    /// Where the window begins.
+    /// Start of the window.
     pub(super) fn start(&self, now: Millis) -> Millis {
         now.saturating_sub(self.length)
     }
@@ -107,29 +109,29 @@ impl Window {
         self.series.get(key)
     }
 
-    /// A series' samples in the window.
+    /// The samples of a series in the window.
     pub(super) fn samples<'a>(&self, series: &'a Series, now: Millis) -> impl Iterator<Item = (Millis, &'a Reading)> {
         within(series, self.start(now))
     }
 
-    /// Whether a series was there when the window began, as PromQL's `offset` finds it.
+    /// Whether a series existed at the start of the window, as PromQL's `offset` finds it.
     pub(super) fn was_there(&self, series: &Series, now: Millis) -> bool {
         let start = self.start(now);
         let then = series.iter().rev().find(|(at, _)| *at <= start);
         then.is_some_and(|(at, reading)| reading.is_some() && *at > start.saturating_sub(LOOKBACK))
     }
 
-    /// A series' value on the newest page.
+    /// The value of a series on the newest page.
     pub(super) fn newest(&self, series: &Series) -> Option<f64> {
         series.back().and_then(|(_, reading)| reading.as_ref()?.number())
     }
 
-    /// A series' last value in the window, also if it has ended.
+    /// The last value of a series in the window, even if the series has ended.
     pub(super) fn last(&self, series: &Series, now: Millis) -> Option<f64> {
         self.samples(series, now).last().and_then(|(_, reading)| reading.number())
     }
 
-    /// PromQL's `increase`; nothing where a device's count dropped.
+    /// PromQL's `increase`; `None` if a device's counter decreased.
     pub(super) fn increase(&self, series: &Series, now: Millis) -> Option<f64> {
         self.growth(series, now, 1.0)
     }
@@ -147,13 +149,13 @@ impl Window {
         Some(growth * (extrapolation(&times, *first, growth, self.start(now), now) / seconds))
     }
 
-    /// Growth a second of each series that has two samples.
+    /// Growth per second of each series with at least two samples.
     pub(super) fn rates(&self, now: Millis) -> impl Iterator<Item = (&Key, f64)> {
         let seconds = self.length as f64 / 1e3;
         self.all().filter_map(move |(key, series)| Some((key, self.growth(series, now, seconds)?)))
     }
 
-    /// What each histogram observed a second.
+    /// Observations per second of each histogram.
     pub(super) fn distributions(&self, now: Millis) -> impl Iterator<Item = (&Key, Distribution)> {
         let (start, seconds) = (now.saturating_sub(self.length), self.length as f64 / 1e3);
         self.series.iter().filter_map(move |(key, series)| {
@@ -183,7 +185,7 @@ impl Window {
         })
     }
 
-    /// Where each series will be `ahead` from now.
+    /// The extrapolated value of each series `ahead` from now.
     pub(super) fn predictions(&self, now: Millis, ahead: Duration) -> impl Iterator<Item = (&Key, f64)> {
         let start = now.saturating_sub(self.length);
         self.series.iter().filter_map(move |(key, series)| {
@@ -193,14 +195,14 @@ impl Window {
     }
 }
 
-/// Drops what is older than `start`, but for the last of it.
+/// Drops readings before `start`, except the last of them.
 fn forget(series: &mut Series, start: Millis) {
     while series.get(1).is_some_and(|(second, _)| *second <= start) {
         series.pop_front();
     }
 }
 
-/// The samples from `start` on.
+/// The samples since `start`.
 fn within(series: &Series, start: Millis) -> impl Iterator<Item = (Millis, &Reading)> {
     series.iter().filter(move |(at, _)| *at >= start).filter_map(|(at, reading)| Some((*at, reading.as_ref()?)))
 }
@@ -209,14 +211,14 @@ fn numbers(series: &Series, start: Millis) -> Vec<(Millis, f64)> {
     within(series, start).filter_map(|(at, reading)| Some((at, reading.number()?))).collect()
 }
 
-/// By how much the growth between the first and the last sample is multiplied to stand for the whole window. `times` has
-/// two at least.
+/// The factor that extrapolates the growth between the first and the last sample to the whole window. `times` has at
+/// least two elements.
 fn extrapolation(times: &[Millis], first: f64, growth: f64, start: Millis, now: Millis) -> f64 {
     let seconds = |from: Millis, to: Millis| (to - from) as f64 / 1e3;
     let (Some(&begin), Some(&end)) = (times.first(), times.last()) else { return 0.0 };
     let sampled = seconds(begin, end);
     let between = sampled / (times.len() - 1) as f64;
-    // Samples that are missing at an end for longer than this: the series began or ended there.
+    // If samples are missing at an end for longer than this, the series started or ended there.
     let threshold = between * 1.1;
     let extended = |gap: f64| if gap < threshold { gap } else { between / 2.0 };
     let mut to_start = extended(seconds(start, begin));
@@ -227,7 +229,7 @@ fn extrapolation(times: &[Millis], first: f64, growth: f64, start: Millis, now: 
     (sampled + to_start + extended(seconds(end, now))) / sampled
 }
 
-/// Least squares; the value on the line `ahead` seconds after `now`.
+/// Linear regression by least squares; the value on the line `ahead` seconds after `now`.
 fn on_the_line(samples: &[(Millis, f64)], now: Millis, ahead: f64) -> f64 {
     let first = samples[0].1;
     if samples.iter().all(|&(_, value)| value.to_bits() == first.to_bits()) {
@@ -236,7 +238,7 @@ fn on_the_line(samples: &[(Millis, f64)], now: Millis, ahead: f64) -> f64 {
     let count = samples.len() as f64;
     let (mut x, mut y, mut xy, mut xx) = (0.0, 0.0, 0.0, 0.0);
     for &(at, value) in samples {
-        // Relative to now and to the first value, so that small slopes of large values keep their digits.
+        // Relative to now and to the first value, to keep the precision of small slopes of large values.
         let (time, value) = ((at - now) as f64 / 1e3, value - first);
         (x, y, xy, xx) = (x + time, y + value, xy + time * value, xx + time * time);
     }

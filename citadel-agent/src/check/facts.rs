@@ -1,4 +1,4 @@
-//! What the checks share: each fact is found out once, when the first check asks for it.
+//! Facts shared by the checks: each is determined once, when a check first needs it.
 
 use std::cell::OnceCell;
 
@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::ebpf::support::Support;
 use crate::host::Roots;
 
-/// This host under a configuration.
+/// The host under a configuration.
 pub(super) struct Facts<'a> {
     pub(super) config: &'a Config,
     pub(super) roots: Roots,
@@ -20,12 +20,12 @@ impl<'a> Facts<'a> {
         Self { config, roots: Roots::default(), support: OnceCell::new(), examined: OnceCell::new() }
     }
 
-    /// What the kernel can, and what this process may.
+    /// Features of the kernel, and permissions of this process.
     pub(super) fn support(&self) -> &Support {
         self.support.get_or_init(|| Support::gather(&self.roots))
     }
 
-    /// What an agent with this configuration measures here: everything is attached and read once.
+    /// A full reading with everything attached, as an agent with this configuration would do it.
     pub(super) fn examined(&self) -> Result<&Examined, &str> {
         let examined = self.examined.get_or_init(|| agent::examine(self.config).map_err(|error| format!("{error:#}")));
         examined.as_ref().map_err(String::as_str)

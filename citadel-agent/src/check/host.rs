@@ -1,4 +1,4 @@
-//! What can be known without measuring anything.
+//! Checks that need no measurement.
 
 use std::fs;
 use std::io;
@@ -16,37 +16,37 @@ use crate::http::{self, BindError};
 use crate::remote_write;
 use crate::state_file;
 
-/// A capability of the shipped unit, and what its absence costs.
+/// A capability of the shipped unit, and what does not work without it.
 struct Needed {
     capability: Capability,
     /// What cannot be measured without it.
     cost: &'static str,
-    /// Whether only a host with NVIDIA GPUs misses it.
+    /// Whether only hosts with NVIDIA GPUs need it.
     gpu: bool,
 }
 
 const NEEDED: [Needed; 6] = [
-    Needed { capability: Capability::Bpf, cost: "no kernel programs: no latency, no requests, no tokens", gpu: false },
-    Needed { capability: Capability::NetAdmin, cost: "no requests, tokens and connections of models", gpu: false },
+    Needed { capability: Capability::Bpf, cost: "no kernel programs, so no latency, requests or tokens", gpu: false },
+    Needed { capability: Capability::NetAdmin, cost: "no requests, tokens or connections of models", gpu: false },
     Needed {
         capability: Capability::Perfmon,
-        cost: "no receive queue, run queue, CPU time and system calls of models",
+        cost: "no receive queue, run queue, on-CPU time or system calls of models",
         gpu: false,
     },
     Needed {
         capability: Capability::SysPtrace,
-        cost: "no processes of models of other users: no unit, CPU time, memory, system calls and GPU share",
+        cost: "no processes of models that run as other users, so no unit, CPU time, memory, system calls or GPU share",
         gpu: false,
     },
     Needed {
         capability: Capability::DacReadSearch,
-        cost: "no root-only files of /proc and /sys, no configuration or secrets that only root may read",
+        cost: "no access to files in /proc and /sys, configuration files and secrets that only root can read",
         gpu: false,
     },
-    Needed { capability: Capability::Syslog, cost: "no Xid errors once NVML is silent", gpu: true },
+    Needed { capability: Capability::Syslog, cost: "no Xid errors once NVML has stopped answering", gpu: true },
 ];
 
-/// Kernel, its types, and the memory that its maps may lock.
+/// Kernel version, BTF, and the locked-memory limit for its maps.
 pub(super) fn kernel(facts: &Facts<'_>) -> Vec<Found> {
     let support = facts.support();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -58,11 +58,12 @@ pub(super) fn kernel(facts: &Facts<'_>) -> Vec<Found> {
 
 fn kernel_found(support: &Support, release: &str) -> Found {
     match (support.kernel, support.btf) {
-        (Some(kernel), _) if kernel < Kernel(5, 10) => {
-            error(format!("Linux {release} is older than 5.10: no kernel programs"), "boot Linux 5.10 or later")
-        }
+        (Some(kernel), _) if kernel < Kernel(5, 10) => error(
+            format!("Linux {release} is older than 5.10, so no kernel programs can run"),
+            "boot Linux 5.10 or later",
+        ),
         (_, Some(false)) => warning(
-            format!("Linux {release} describes no types (BTF): no receive queue, run queue and system calls of models"),
+            format!("Linux {release} has no BTF, so no receive queue, run queue or system calls of models"),
             "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
         ),
         _ => ok(format!("Linux {release}, {}, with BTF", support.architecture)),
@@ -74,13 +75,13 @@ fn memory_lock(support: &Support, limit: Option<u64>) -> Option<Found> {
     let charged = support.kernel.is_some_and(|kernel| kernel < Kernel(5, 11));
     let limit = limit.filter(|_| charged && !support.has(Capability::SysResource))?;
     Some(error(
-        format!("at most {} KiB may be locked, and maps count against that before Linux 5.11", limit / 1024),
+        format!("the locked-memory limit is {} KiB, and before Linux 5.11 BPF maps count against it", limit / 1024),
         "set LimitMEMLOCK=infinity in the unit, or run `ulimit -l unlimited` as root",
     ))
 }
 
-/// The capabilities of this process, which are those of the user who runs the check. The shipped unit has all that are needed,
-/// without being root.
+/// The capabilities of this process, which are those of the user who runs the check. The shipped unit has all that are
+/// needed, without being root.
 pub(super) fn capabilities(facts: &Facts<'_>) -> Vec<Found> {
     let gpus = facts.config.gpu.enabled && !gpu::pci::read_gpus(&facts.roots.sys).is_empty();
     capabilities_found(facts.support(), gpus)
@@ -88,9 +89,9 @@ pub(super) fn capabilities(facts: &Facts<'_>) -> Vec<Found> {
 
 fn capabilities_found(support: &Support, gpus: bool) -> Vec<Found> {
     if support.capabilities.is_none() {
-        return vec![warning("the capabilities of this process are not known", "mount /proc")];
+        return vec![warning("cannot read the capabilities of this process", "mount /proc")];
     }
-    // On kernels before 5.8, and where a person prefers it, CAP_SYS_ADMIN includes these.
+    // On kernels before 5.8, or if preferred, CAP_SYS_ADMIN includes these.
     let by_admin = |capability: Capability| {
         support.has(Capability::SysAdmin)
             && matches!(capability, Capability::Bpf | Capability::Perfmon | Capability::Syslog)
@@ -106,32 +107,32 @@ fn capabilities_found(support: &Support, gpus: bool) -> Vec<Found> {
             )
         })
         .collect();
-    if found.is_empty() { vec![ok("all that the agent needs")] } else { found }
+    if found.is_empty() { vec![ok("all capabilities that the agent needs")] } else { found }
 }
 
-/// Where the programs of `net` are attached.
+/// The cgroup that the `net` programs attach to.
 pub(super) fn cgroup(facts: &Facts<'_>) -> Vec<Found> {
     if !facts.config.ebpf.net {
-        return vec![ok("not needed: ebpf.net is off")];
+        return vec![ok("not needed, because ebpf.net is false")];
     }
     let mount = match mountinfo::read_cgroup2_mount(&facts.roots) {
         Ok(Some(mount)) => mount,
         Ok(None) => {
             return vec![error(
                 "no cgroup v2 file system is mounted",
-                "boot with systemd.unified_cgroup_hierarchy=1, or mount one: mount -t cgroup2 none /sys/fs/cgroup/unified",
+                "boot with systemd.unified_cgroup_hierarchy=1, or run `mount -t cgroup2 none /sys/fs/cgroup/unified`",
             )];
         }
-        Err(cause) => return vec![warning(format!("mounts cannot be read: {cause}"), "mount /proc")],
+        Err(cause) => return vec![warning(format!("cannot read the list of mounts: {cause}"), "mount /proc")],
     };
     let Some(cgroup) = &facts.config.ebpf.cgroup else {
-        return vec![ok(format!("the root of the hierarchy, {}", mount.display()))];
+        return vec![ok(format!("root of the hierarchy, {}", mount.display()))];
     };
     vec![configured_cgroup(cgroup, &mount)]
 }
 
 fn configured_cgroup(cgroup: &Path, mount: &Path) -> Found {
-    let fix = "set ebpf.cgroup to a directory of the cgroup v2 hierarchy, or leave it out";
+    let fix = "set ebpf.cgroup to a directory of the cgroup v2 hierarchy, or remove it";
     if !cgroup.starts_with(mount) {
         return error(
             format!("{} is not below {}, where cgroup v2 is mounted", cgroup.display(), mount.display()),
@@ -139,7 +140,7 @@ fn configured_cgroup(cgroup: &Path, mount: &Path) -> Found {
         );
     }
     match fs::metadata(cgroup) {
-        Ok(metadata) if metadata.is_dir() => ok(format!("{}: only what runs in it is measured", cgroup.display())),
+        Ok(metadata) if metadata.is_dir() => ok(format!("{}; only processes in it are measured", cgroup.display())),
         Ok(_) => error(format!("{} is not a directory", cgroup.display()), fix),
         Err(cause) => error(format!("{}: {cause}", cgroup.display()), fix),
     }
@@ -156,27 +157,27 @@ fn port_found(name: &str, port: u16, refused: Option<BindError>) -> Found {
     match refused {
         None => ok(format!("{port} ({name}) is free")),
         Some(BindError::InUse { holder: Some(holder), .. }) if holder.name == env!("CARGO_PKG_NAME") => {
-            ok(format!("{port} ({name}) has the running agent, pid {}", holder.pid))
+            ok(format!("{port} ({name}) is used by the running agent, PID {}", holder.pid))
         }
-        // The message has the remedy behind its colon.
+        // The message ends with the remedy, after a semicolon.
         Some(refused) => {
             let text = refused.to_string();
-            let (text, fix) = text.split_once(": ").unwrap_or((&text, "choose another port in local_collection"));
+            let (text, fix) = text.split_once("; ").unwrap_or((&text, "choose another port in local_collection"));
             error(format!("{text} ({name})"), fix)
         }
     }
 }
 
-/// Where samples and alerts are kept until they have arrived.
+/// The directory in which samples and alerts are kept until they are delivered.
 pub(super) fn state(facts: &Facts<'_>) -> Vec<Found> {
     let config = facts.config;
     let sends = !config.destinations().is_empty() || config.remote.is_some() && config.alerts.enabled;
     if !sends {
-        return vec![ok("not needed: nothing is sent")];
+        return vec![ok("not needed, because nothing is sent")];
     }
     let folder = remote_write::folder(config);
     let mut found = vec![writable(&folder)];
-    // What is measured is the file system that the folder will be on.
+    // The check is of the file system on which the directory will be created.
     let there = folder.ancestors().find(|path| path.is_dir());
     if let Some(Ok(disk)) = there.map(statvfs) {
         found.push(space(
@@ -190,17 +191,20 @@ pub(super) fn state(facts: &Facts<'_>) -> Vec<Found> {
 }
 
 fn writable(folder: &Path) -> Found {
-    let unit = "let systemd make it (StateDirectory= of the shipped unit), or set remote_write.directory";
+    let unit = "let systemd create it (StateDirectory= in the shipped unit), or set remote_write.directory";
     match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) => ok(format!("{} can be written", folder.display())),
+        Ok(()) => ok(format!("{} is writable", folder.display())),
         Err(rustix::io::Errno::NOENT) => match folder.ancestors().find(|path| path.is_dir()) {
             Some(parent) if access(parent, Access::WRITE_OK | Access::EXEC_OK).is_ok() => {
-                ok(format!("{} will be made", folder.display()))
+                ok(format!("{} will be created", folder.display()))
             }
             parent => {
                 let parent = parent.unwrap_or(Path::new("/"));
                 let own = if parent == state_file::folder() { "" } else { " by this user" };
-                error(format!("{} cannot be made{own}: {} cannot be written", folder.display(), parent.display()), unit)
+                error(
+                    format!("{} cannot be created{own}: {} is not writable", folder.display(), parent.display()),
+                    unit,
+                )
             }
         },
         Err(cause) => error(format!("{}: {}", folder.display(), io::Error::from(cause)), unit),
@@ -210,18 +214,19 @@ fn writable(folder: &Path) -> Found {
 fn space(free: u64, min_free: u64, max: u64) -> Found {
     const MIB: u64 = 1 << 20;
     if free < min_free {
-        let text = format!("{} MiB are free, and {} MiB must stay free: nothing is kept", free / MIB, min_free / MIB);
-        return error(text, "free disk space, or lower remote_write.min_free_bytes");
+        let text =
+            format!("{} MiB are free, but {} MiB must stay free, so nothing is spooled", free / MIB, min_free / MIB);
+        return error(text, "free up disk space, or lower remote_write.min_free_bytes");
     }
     let room = free - min_free;
     if room < max {
-        let text = format!("room for {} MiB of the {} MiB that remote_write.max_bytes allows", room / MIB, max / MIB);
-        return warning(text, "free disk space: in a long outage the oldest samples are dropped");
+        let text = format!("space for {} MiB of the {} MiB that remote_write.max_bytes allows", room / MIB, max / MIB);
+        return warning(text, "free up disk space, or the oldest samples are dropped in a long outage");
     }
     ok(format!("{} MiB are free", free / MIB))
 }
 
-/// What the running agent has not sent yet.
+/// Samples that the running agent has not sent yet.
 fn waiting(folder: &Path) -> Option<Found> {
     let bytes = |path: &Path| -> (u64, usize) {
         let entries = fs::read_dir(path).into_iter().flatten().flatten().take(10_000);
@@ -233,8 +238,8 @@ fn waiting(folder: &Path) -> Option<Found> {
     let (set_aside, letters) = bytes(&folder.join("dead-letter"));
     if letters > 0 {
         return Some(warning(
-            format!("{letters} batches ({} KiB) were set aside because a receiver failed on them", set_aside / 1024),
-            "see what the receiver says: citadel-agent remote-write replay",
+            format!("{letters} batches ({} KiB) are set aside because a receiver failed on them", set_aside / 1024),
+            "resend them and see the receiver's response: citadel-agent remote-write replay",
         ));
     }
     let (kept, _) = bytes(folder);
@@ -260,7 +265,7 @@ mod tests {
 
     #[test]
     fn each_capability_that_is_missing_is_an_error_that_names_its_cost() {
-        assert_eq!(capabilities_found(&able(), true), [ok("all that the agent needs")]);
+        assert_eq!(capabilities_found(&able(), true), [ok("all capabilities that the agent needs")]);
         for needed in &NEEDED {
             let name = needed.capability.name();
             let without = 1 << needed.capability.bit() | 1 << Capability::SysAdmin.bit();

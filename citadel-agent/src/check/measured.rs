@@ -1,4 +1,4 @@
-//! What comes of measuring once, with the kernel programs attached as `run` attaches them.
+//! Checks based on one reading, with the kernel programs attached as in `run`.
 
 use super::facts::Facts;
 use super::{Found, Severity, error, ok, warning};
@@ -8,7 +8,7 @@ use crate::ebpf::status::{FamilyStatus, Verdict};
 use crate::gpu::pci;
 use crate::metrics::catalogue::system::TIMEX_SYNC_STATUS;
 
-/// Each family of programs: attached for a moment, then taken back.
+/// Each family of programs: attached briefly, then detached.
 pub(super) fn probes(facts: &Facts<'_>) -> Vec<Found> {
     with(facts, |examined| examined.families.iter().map(family_found).collect())
 }
@@ -26,15 +26,15 @@ fn family_found(status: &FamilyStatus) -> Found {
     match status.status {
         Verdict::Ok => {
             let form = variant.as_ref().map_or(String::new(), |variant| format!(" by {}", variant.form.name()));
-            ok(format!("{family} attaches{form} ({})", names.join(", ")))
+            ok(format!("{family} can be attached{form} ({})", names.join(", ")))
         }
-        Verdict::Disabled => ok(format!("{family} is switched off")),
+        Verdict::Disabled => ok(format!("{family} is disabled")),
         Verdict::Unsupported => error(format!("{family} cannot run here: {reason}"), remedy),
-        Verdict::Broken => error(format!("{family} fails: {reason}"), remedy),
+        Verdict::Broken => error(format!("{family} failed: {reason}"), remedy),
     }
 }
 
-/// Which models are there, and whether their processes can be seen.
+/// Which models are running, and whether their processes are visible.
 pub(super) fn models(facts: &Facts<'_>) -> Vec<Found> {
     with(facts, |examined| models_found(&examined.models))
 }
@@ -45,23 +45,26 @@ fn models_found(models: &[Model]) -> Vec<Found> {
         models.iter().filter(|model| !model.listens).map(|model| format!("{} ({})", model.port, model.name)).collect();
     if !absent.is_empty() {
         found.push(warning(
-            format!("nothing listens on {}", absent.join(", ")),
+            format!("nothing is listening on {}", absent.join(", ")),
             "start the models, or remove them from model_monitoring.ports",
         ));
     } else if found.is_empty() {
-        found.push(warning("no model listens on any measured port", "start one, or set model_monitoring"));
+        found.push(warning(
+            "no model is listening on any measured port",
+            "start a model, or set model_monitoring.ports or model_monitoring.discover",
+        ));
     }
     found
 }
 
 fn model_found(Model { name, port, pids, unit, exe, dormant, .. }: &Model) -> Found {
     if *dormant {
-        return ok(format!("{name} on port {port}: systemd starts it with the first connection"));
+        return ok(format!("{name} on port {port}: not running; systemd starts it on the first connection"));
     }
     if pids.is_empty() {
         return warning(
-            format!("{name} on port {port}: its processes cannot be seen"),
-            "give the agent CAP_SYS_PTRACE; where the server is in a container of another PID namespace, run the agent on the host",
+            format!("{name} on port {port}: its processes are not visible"),
+            "give the agent CAP_SYS_PTRACE; if the server is in a container with another PID namespace, run the agent on the host",
         );
     }
     let unit = unit.as_deref().unwrap_or("no unit");
@@ -69,10 +72,10 @@ fn model_found(Model { name, port, pids, unit, exe, dormant, .. }: &Model) -> Fo
     ok(format!("{name} on port {port}: {unit}, {} processes{exe}", pids.len()))
 }
 
-/// The GPUs: what the PCI bus has, and what NVML says.
+/// GPUs on the PCI bus compared with those that NVML lists.
 pub(super) fn gpu(facts: &Facts<'_>) -> Vec<Found> {
     if !facts.config.gpu.enabled {
-        return vec![ok("switched off")];
+        return vec![ok("disabled")];
     }
     let on_bus = pci::read_gpus(&facts.roots.sys).len();
     let control = facts.roots.dev.join("nvidiactl");
@@ -81,28 +84,27 @@ pub(super) fn gpu(facts: &Facts<'_>) -> Vec<Found> {
         let mut found = vec![gpu_found(on_bus, &examined.gpu)];
         if let Some(cause) = refused.filter(|cause| on_bus > 0 && cause.kind() == std::io::ErrorKind::PermissionDenied)
         {
-            let fix =
-                "give the service DeviceAllow=char-nvidia* rw, as the shipped unit does, and the devices mode 0666";
+            let fix = "set DeviceAllow=char-nvidia* rw in the service, as the shipped unit does, and mode 0666 on the devices";
             found.push(error(format!("{}: {cause}", control.display()), fix));
         }
         found
     })
 }
 
-/// `status` is what `/status` serves.
+/// `status` is the GPU part of `/status`.
 fn gpu_found(on_bus: usize, status: &serde_json::Value) -> Found {
     let text = |key: &str| status[key].as_str().unwrap_or_default();
     let gpus = status["gpus"].as_u64().unwrap_or(0);
-    let load = "install the NVIDIA driver with its libnvidia-ml.so.1, or set gpu.nvml_library; `nvidia-smi` must work";
+    let load = "install the NVIDIA driver with libnvidia-ml.so.1, or set gpu.nvml_library; `nvidia-smi` must work";
     match text("status") {
         "ok" if usize::try_from(gpus).is_ok_and(|gpus| gpus < on_bus) => warning(
-            format!("NVML shows {gpus} of {on_bus} NVIDIA GPUs on the PCI bus"),
+            format!("NVML lists {gpus} of {on_bus} NVIDIA GPUs on the PCI bus"),
             "see dmesg and nvidia-smi for the others",
         ),
         "ok" => ok(format!("{gpus} GPUs, driver {}", text("driver"))),
         "partly" => warning(format!("{gpus} GPUs, driver {}: {}", text("driver"), text("reason")), "see nvidia-smi"),
         "absent" | "" if on_bus == 0 => ok("no NVIDIA GPU on the PCI bus"),
-        "released" => warning("NVML is released by order", "citadel-agent gpu resume"),
+        "released" => warning("NVML is released (citadel-agent gpu release)", "citadel-agent gpu resume"),
         _ => error(format!("{on_bus} NVIDIA GPUs on the PCI bus, and NVML does not answer: {}", text("reason")), load),
     }
 }
@@ -118,7 +120,7 @@ pub(super) fn sources(facts: &Facts<'_>) -> Vec<Found> {
             sources.iter().filter(|(name, good)| !**good && !ELSEWHERE.contains(name)).map(|(name, _)| *name).collect();
         let mut found: Vec<_> = failed.iter().map(|name| source_found(name)).collect();
         if found.is_empty() {
-            found.push(ok(format!("{} can be read", sources.len())));
+            found.push(ok(format!("{} is readable", sources.len())));
         }
         found
     })
@@ -127,29 +129,29 @@ pub(super) fn sources(facts: &Facts<'_>) -> Vec<Found> {
 fn source_found(name: &str) -> Found {
     let fix = match name {
         "smart" => {
-            "disks are asked with CAP_SYS_ADMIN and CAP_SYS_RAWIO: ln -s /usr/share/citadel-agent/smart.conf \
+            "reading disk health needs CAP_SYS_ADMIN and CAP_SYS_RAWIO: ln -s /usr/share/citadel-agent/smart.conf \
              /etc/systemd/system/citadel-agent.service.d/, or set storage.smartctl to a program that does not exist"
         }
-        _ => "see why with RUST_LOG=warn",
+        _ => "run with RUST_LOG=warn for the reason",
     };
-    warning(format!("{name} cannot be read as a whole"), fix)
+    warning(format!("{name} can be read only in part"), fix)
 }
 
-/// systemd's bus, by which units are followed.
+/// D-Bus access to systemd, by which units are monitored.
 pub(super) fn systemd(facts: &Facts<'_>) -> Vec<Found> {
     with(facts, |examined| {
         vec![match examined.sources().get("services") {
-            Some(true) => ok("its bus answers"),
-            None => ok("it does not run here: no units"),
+            Some(true) => ok("systemd answers on D-Bus"),
+            None => ok("systemd is not running, so there are no units"),
             Some(false) => warning(
-                "its bus does not answer: no states of units",
-                "install dbus, and make the agent's user with systemd-sysusers: the bus refuses users that exist only while they run",
+                "systemd does not answer on D-Bus, so there are no unit states",
+                "install dbus, and create the agent's user with systemd-sysusers: D-Bus refuses dynamic users",
             ),
         }]
     })
 }
 
-/// Whether the clock is kept: it is the time of what is sent, and a receiver refuses what is too old or too new.
+/// Whether the clock is synchronized: samples carry its time, and receivers reject samples that are too old or too new.
 pub(super) fn clock(facts: &Facts<'_>) -> Vec<Found> {
     with(facts, |examined| {
         let synchronised = examined.samples(&TIMEX_SYNC_STATUS).next().map(|(_, value)| value == 1.0);
@@ -161,12 +163,12 @@ pub(super) fn clock(facts: &Facts<'_>) -> Vec<Found> {
 fn clock_found(synchronised: Option<bool>, sends: bool) -> Found {
     match synchronised {
         Some(true) => ok("synchronised"),
-        Some(false) if !sends => ok("not synchronised; nothing is sent under its time"),
+        Some(false) if !sends => ok("not synchronized; no samples are sent with its time"),
         Some(false) => warning(
-            "not synchronised: samples are sent under a time that may be wrong",
-            "run a time service: systemd-timesyncd or chrony",
+            "not synchronized, so samples may be sent with wrong timestamps",
+            "run a time synchronization service such as systemd-timesyncd or chrony",
         ),
-        None => (Severity::Warning, "it is not known whether it is synchronised".to_owned(), String::new()),
+        None => (Severity::Warning, "cannot determine whether it is synchronized".to_owned(), String::new()),
     }
 }
 
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!((severity, text.as_str()), (Severity::Error, "sched cannot run here: missing CAP_PERFMON"));
         assert!(fix.contains("AmbientCapabilities=CAP_PERFMON"), "{fix}");
         let off = FamilyStatus::skipped(Family::Sched, &Reason::Disabled("sched"));
-        assert_eq!(family_found(&off), ok("sched is switched off"));
+        assert_eq!(family_found(&off), ok("sched is disabled"));
     }
 
     #[test]
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(severities(&[model(1, true, &[7, 8])]), [Severity::Ok]);
         assert_eq!(severities(&[model(1, true, &[])]), [Severity::Warning]);
         let found = models_found(&[model(1, true, &[7]), model(2, false, &[]), model(3, false, &[])]);
-        assert_eq!(found[1].1, "nothing listens on 2 (m2), 3 (m3)");
+        assert_eq!(found[1].1, "nothing is listening on 2 (m2), 3 (m3)");
         assert_eq!(found[0].1, "m1 on port 1: citadel-m.service, 1 processes");
     }
 

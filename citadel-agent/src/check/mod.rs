@@ -1,7 +1,7 @@
-//! `citadel-agent check`: will it work here?
+//! `citadel-agent check`: checks whether the agent works on this host.
 //!
-//! What can be tried is tried: the kernel programs are attached for a moment, the ports bound, every source read once, each
-//! destination sent an empty request. Nothing that is found is changed.
+//! Everything that can be tried is tried: kernel programs are attached briefly, ports are bound, every source is read
+//! once, each destination gets an empty request. Nothing is changed.
 
 mod facts;
 mod host;
@@ -16,13 +16,13 @@ use serde::Serialize;
 use self::facts::Facts;
 use crate::config::Config;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// As it should be, or not wanted.
+    /// As it should be, or not needed.
     Ok,
-    /// It works, with something missing.
+    /// Works, with something missing.
     Warning,
     /// Something that is configured does not work here.
     Error,
@@ -38,23 +38,23 @@ impl Severity {
     }
 }
 
-/// One line.
+/// A finding: one line of output.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
-    /// Which check found it.
+    /// The check that found it.
     pub check: &'static str,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
     /// What was found.
     pub text: String,
-    /// What a person can do about it; empty where there is nothing to do.
+    /// How to fix it; empty if there is nothing to do.
     pub fix: String,
 }
 
-/// What a check says, before it is known which check it was.
+/// A finding before its check is known.
 type Found = (Severity, String, String);
 
-/// All is well.
+/// Everything works.
 fn ok(text: impl Into<String>) -> Found {
     (Severity::Ok, text.into(), String::new())
 }
@@ -69,10 +69,10 @@ fn error(text: impl Into<String>, fix: impl Into<String>) -> Found {
     (Severity::Error, text.into(), fix.into())
 }
 
-/// A check: its name, and what it finds.
+/// A check: its name and function.
 type Check = (&'static str, fn(&Facts<'_>) -> Vec<Found>);
 
-/// All checks, in the order in which one thing needs another.
+/// All checks, ordered by their dependencies.
 const CHECKS: &[Check] = &[
     ("kernel", host::kernel),
     ("capabilities", host::capabilities),
@@ -96,16 +96,17 @@ pub fn names() -> Vec<&'static str> {
     CHECKS.iter().map(|(name, _)| *name).collect()
 }
 
-/// How the findings are printed.
+/// Output format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Format {
-    /// One line each.
+    /// One line per finding.
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
 }
 
-/// Checks this host under `config`: everything, or only the checks of these names. Prints what it finds, and gives the worst.
+/// Checks this host with `config`: runs all checks, or only those in `only`. Prints the findings and returns the worst
+/// severity.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -118,7 +119,7 @@ pub fn check(config: &Config, only: &[String], format: Format) -> io::Result<Sev
         for (severity, text, fix) in run(&facts) {
             let finding = Finding { check, severity, text, fix };
             if format == Format::Text {
-                // As it is found: some take seconds.
+                // Printed immediately, because some checks take seconds.
                 writeln!(out, "{}", line(&finding))?;
                 out.flush()?;
             }
@@ -134,10 +135,10 @@ pub fn check(config: &Config, only: &[String], format: Format) -> io::Result<Sev
     Ok(worst)
 }
 
-/// A finding for a person, in one line.
+/// A finding as one line of text.
 fn line(Finding { check, severity, text, fix }: &Finding) -> String {
     let mut line = format!("{:<8}{check}: ", severity.name());
-    // What a kernel, a server or a file calls something may have line ends.
+    // Names from a kernel, a server or a file can contain line breaks.
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.push_str(&flat(text));
     if !fix.is_empty() {

@@ -1,4 +1,4 @@
-//! The servers that samples and alerts go to. Each gets an empty request, which changes nothing there.
+//! Checks of the servers that samples and alerts are sent to. Each gets an empty request, which changes nothing.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use crate::remote_write::client::Client;
 use crate::remote_write::encode::Protocol;
 use crate::remote_write::sender::Answer;
 
-/// How long an answer may take here.
+/// Timeout of these requests.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An empty message of either protocol, which is no bytes at all, in snappy's block format: its length, zero.
+/// An empty message of either protocol (no bytes), compressed with snappy's block format: its length, zero.
 const NOTHING: Bytes = Bytes::from_static(&[0]);
 
 fn wait<T>(future: impl Future<Output = T>) -> Result<T, Found> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => Ok(runtime.block_on(future)),
-        Err(cause) => Err(error(format!("cannot ask anybody: {cause}"), "see the error")),
+        Err(cause) => Err(error(format!("cannot create an HTTP client: {cause}"), "see the error")),
     }
 }
 
-/// Each destination of remote write.
+/// Each remote-write destination.
 pub(super) fn remote_write(facts: &Facts<'_>) -> Vec<Found> {
     let destinations = facts.config.destinations();
     if destinations.is_empty() {
-        return vec![ok("no destination is configured: nothing is sent")];
+        return vec![ok("no destination is configured, so nothing is sent")];
     }
     destinations.into_iter().flat_map(|(name, destination)| destination_found(&name, destination)).collect()
 }
@@ -52,7 +52,7 @@ fn destination_found(name: &str, mut destination: Destination) -> Vec<Found> {
         let mut answers = Vec::new();
         for protocol in wanted {
             let answer = client.post(NOTHING, protocol).await;
-            // Only a receiver that knows 2.0 says how much it has written.
+            // Only a receiver that supports 2.0 reports the number of written samples.
             let certain = protocol == Protocol::V2 && answer.written.is_some();
             answers.push((protocol, answer));
             if certain {
@@ -71,14 +71,14 @@ fn destination_found(name: &str, mut destination: Destination) -> Vec<Found> {
     std::iter::once(found).chain(about).collect()
 }
 
-/// What a Prometheus says about itself.
+/// What Prometheus reports about itself.
 struct About {
     version: String,
     features: String,
     config: String,
 }
 
-/// Asked where the URL is Prometheus' own; another receiver that has this path answers nothing of it.
+/// Requested if the URL is that of Prometheus; other receivers with this path do not answer it.
 async fn about(client: &mut Client, url: &str) -> Option<About> {
     let (base, _) = url.split_once("/api/v1/write")?;
     let path = base.splitn(4, '/').nth(3).map_or(String::new(), |path| format!("/{path}"));
@@ -93,7 +93,7 @@ async fn about(client: &mut Client, url: &str) -> Option<About> {
     })
 }
 
-/// What becomes of histograms, and of what is sent late.
+/// Handling of histograms and of late samples.
 fn prometheus_found(name: &str, About { version, features, config }: &About) -> Found {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     let always = (numbers.next(), numbers.next()) >= (Some(3), Some(8));
@@ -101,28 +101,26 @@ fn prometheus_found(name: &str, About { version, features, config }: &About) -> 
     let native = if native { "stores native histograms" } else { "stores classic histograms only" };
     let window = config.lines().find_map(|line| line.trim().strip_prefix("out_of_order_time_window: "));
     match window.filter(|window| !window.starts_with('0')) {
-        Some(window) => {
-            ok(format!("{name}: Prometheus {version} {native}, and takes samples that are up to {window} late"))
-        }
+        Some(window) => ok(format!("{name}: Prometheus {version} {native} and accepts samples up to {window} late")),
         None => warning(
             format!(
-                "{name}: Prometheus {version} {native}, and refuses what is an hour late: an outage that is longer leaves a gap"
+                "{name}: Prometheus {version} {native} and rejects samples more than an hour late, so longer outages leave a gap"
             ),
-            "set storage.tsdb.out_of_order_time_window in prometheus.yml, to remote_write.max_age of the agents (7d)",
+            "set storage.tsdb.out_of_order_time_window in prometheus.yml to remote_write.max_age of the agents (7d)",
         ),
     }
 }
 
-/// What the answers to an empty request mean, in the order in which they came.
+/// The meaning of the responses to empty requests, in the order received.
 fn answers_found(name: &str, url: &str, answers: &[(Protocol, Answer)]) -> Found {
     let success = |answer: &Answer| answer.status.is_some_and(|status| (200..300).contains(&status));
     for (protocol, answer) in answers {
         match protocol {
             Protocol::V2 if success(answer) && answer.written.is_some() => {
-                return ok(format!("{name}: {url} takes remote write 2.0"));
+                return ok(format!("{name}: {url} accepts remote write 2.0"));
             }
             Protocol::V1 if success(answer) => {
-                return ok(format!("{name}: {url} takes remote write 1.0: classic histograms"));
+                return ok(format!("{name}: {url} accepts remote write 1.0, classic histograms only"));
             }
             _ => {}
         }
@@ -132,29 +130,29 @@ fn answers_found(name: &str, url: &str, answers: &[(Protocol, Answer)]) -> Found
     match last.and_then(|answer| answer.status) {
         None => error(
             format!("{name}: {url} does not answer: {words}"),
-            "see that it runs and that a firewall lets it through",
+            "check that it is running and that no firewall blocks it",
         ),
         Some(404 | 405) => error(
-            format!("{name}: {url} knows no remote write (status 404)"),
-            "start Prometheus with --web.enable-remote-write-receiver, and write /api/v1/write at the end of the URL",
+            format!("{name}: {url} does not support remote write (status 404)"),
+            "start Prometheus with --web.enable-remote-write-receiver, and end the URL with /api/v1/write",
         ),
         Some(status @ (401 | 403)) => error(
-            format!("{name}: {url} does not let the agent in (status {status}): {words}"),
+            format!("{name}: {url} denies access (status {status}): {words}"),
             "set username and password_file, bearer_token_file or cert_file of the destination",
         ),
         Some(status @ 200..300) => error(
-            format!("{name}: {url} answers {status} to remote write 2.0 and stores nothing: it knows 1.0 only"),
+            format!("{name}: {url} answers {status} to remote write 2.0 but stores nothing: it supports only 1.0"),
             "set the destination's protocol to auto or 1.0",
         ),
         Some(status @ (429 | 500..)) => warning(
             format!("{name}: {url} answers {status}: {words}"),
-            "it is overloaded or failing; samples are kept and sent later",
+            "the receiver is overloaded or failing; samples are kept and retried",
         ),
         Some(status) => error(format!("{name}: {url} answers {status}: {words}"), "see the receiver's log"),
     }
 }
 
-/// Each Alertmanager, and each other receiver of alerts.
+/// Each Alertmanager and other receiver of alerts.
 pub(super) fn alerts(facts: &Facts<'_>) -> Vec<Found> {
     let remote = facts.config.remote.as_ref().filter(|_| facts.config.alerts.enabled);
     let Some(remote) = remote else { return vec![ok("no alerts are sent")] };
@@ -162,33 +160,33 @@ pub(super) fn alerts(facts: &Facts<'_>) -> Vec<Found> {
         Ok(asked) => asked,
         Err(found) => return vec![found],
     };
-    let mut found: Vec<_> = notes.into_iter().map(|note| warning(note, "write its URL without a path")).collect();
+    let mut found: Vec<_> = notes.into_iter().map(|note| warning(note, "remove the path from the URL")).collect();
     found.extend(replies.iter().map(|(url, reply)| peer_found(url, reply)));
     if replies.is_empty() {
-        found.push(ok("no Alertmanager is configured: no rule is evaluated"));
+        found.push(ok("no Alertmanager is configured, so no rules are evaluated"));
     }
     found
 }
 
 fn peer_found(url: &str, reply: &Reply) -> Found {
     match reply.status {
-        Some(200..300) => ok(format!("{url} takes alerts")),
+        Some(200..300) => ok(format!("{url} accepts alerts")),
         None => error(
             format!("{url} does not answer: {}", reply.words),
-            "see that it runs and that a firewall lets it through",
+            "check that it is running and that no firewall blocks it",
         ),
         Some(status @ (401 | 403)) => error(
-            format!("{url} does not let the agent in (status {status})"),
+            format!("{url} denies access (status {status})"),
             "set username and password_file, or bearer_token_file, of remote_monitoring.alerting",
         ),
         Some(status) => error(
             format!("{url} answers {status} to an empty list of alerts: {}", reply.words),
-            "name an Alertmanager of 0.16 or later, or a receiver that takes its JSON",
+            "use Alertmanager 0.16 or later, or a receiver that accepts the JSON of its API v2",
         ),
     }
 }
 
-/// Grafana, to which alerts link.
+/// Grafana, which alerts link to.
 pub(super) fn grafana(facts: &Facts<'_>) -> Vec<Found> {
     let url = facts.config.remote.as_ref().and_then(|remote| remote.grafana_url.as_deref());
     let Some(url) = url else { return vec![ok("not configured")] };
@@ -200,10 +198,10 @@ pub(super) fn grafana(facts: &Facts<'_>) -> Vec<Found> {
         tokio::time::timeout(PATIENCE, connect).await.ok()?.ok()
     });
     vec![match reached {
-        Ok(Some(_)) => ok(format!("{url} can be reached")),
+        Ok(Some(_)) => ok(format!("{url} is reachable")),
         Ok(None) => warning(
-            format!("{url} cannot be reached from here"),
-            "only links in alerts need it; correct dashboard_url if it is wrong",
+            format!("{url} is not reachable from here"),
+            "it is used only for links in alerts; correct dashboard_url if it is wrong",
         ),
         Err(found) => found,
     }]
@@ -247,7 +245,7 @@ mod tests {
         assert!(two.0 == Severity::Ok && two.1.ends_with("2.0"), "{two:?}");
         // An old Prometheus answers 204 to what it does not understand.
         let one = found(&[(Protocol::V2, answer(Some(204), false)), (Protocol::V1, answer(Some(204), false))]);
-        assert!(one.0 == Severity::Ok && one.1.contains("1.0: classic"), "{one:?}");
+        assert!(one.0 == Severity::Ok && one.1.contains("1.0, classic"), "{one:?}");
         let nothing = found(&[(Protocol::V2, answer(Some(204), false))]);
         assert!(nothing.0 == Severity::Error && nothing.1.contains("stores nothing"), "{nothing:?}");
         let off = found(&[(Protocol::V2, answer(Some(404), false)), (Protocol::V1, answer(Some(404), false))]);

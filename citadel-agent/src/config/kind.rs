@@ -1,4 +1,4 @@
-//! What may be written as the value of a key: how it is documented, read and printed.
+//! Kinds of values: how a value is documented, read and printed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use super::tree::{Entry, Node, Value};
 use super::value::{self, expected, is_null};
 use super::yaml::Yaml;
 
-/// One written value, and where it is.
+/// A value in the file, and its position.
 pub(super) struct Written<'a> {
     pub(super) path: String,
-    /// Where a mistake is noted when the value is nothing to point at.
+    /// Position for errors if the value itself has none.
     pub(super) key_pos: Pos,
     pub(super) node: &'a Node,
 }
@@ -25,38 +25,38 @@ impl<'a> Written<'a> {
         Self { path: join(path, &entry.key), key_pos: entry.key_pos, node: &entry.value }
     }
 
-    /// The values of a mapping as they are in the file; of anything else, none.
+    /// The values of a mapping in file order; empty for anything else.
     pub(super) fn each(&self) -> impl Iterator<Item = Written<'a>> {
         let entries = if let Value::Map(entries) = &self.node.value { entries.as_slice() } else { &[] };
         entries.iter().map(|entry| Self::of(&self.path, entry))
     }
 
-    /// The value of `key`, if it is in this mapping.
+    /// The value of `key` in this mapping, if present.
     pub(super) fn entry(&self, key: &str) -> Option<Written<'a>> {
         let path = join(&self.path, key);
         self.each().find(|entry| entry.path == path)
     }
 
-    /// Notes a mistake about the value.
+    /// Reports an error about the value.
     pub(super) fn mistake(&self, message: impl Into<String>, mistakes: &mut Mistakes) {
         let pos = if is_null(self.node) { self.key_pos } else { self.node.pos };
         mistakes.push(pos, &self.path, message);
     }
 
-    /// Converts the value; what is wrong with it is noted.
+    /// Converts the value; an error is reported.
     pub(super) fn convert<T>(
         &self,
         convert: impl FnOnce(&Node) -> Result<T, String>,
         mistakes: &mut Mistakes,
     ) -> Option<T> {
-        // What is refused wherever it is has been reported.
+        // An unsupported value has already been reported.
         if matches!(self.node.value, Value::Refused) {
             return None;
         }
         convert(self.node).map_err(|message| self.mistake(message, mistakes)).ok()
     }
 
-    /// The items of a list, `most` at most; `what` a list it is, for the message.
+    /// The items of a list, at most `most`; `what` describes the list in errors.
     pub(super) fn items(&self, what: &str, most: usize, mistakes: &mut Mistakes) -> Option<Vec<Written<'a>>> {
         let message = match &self.node.value {
             Value::List(items) if items.len() <= most => {
@@ -66,7 +66,7 @@ impl<'a> Written<'a> {
                 };
                 return Some(items.iter().enumerate().map(item).collect());
             }
-            Value::List(items) => format!("{} items are more than {most}", items.len()),
+            Value::List(items) => format!("has {} items; the limit is {most}", items.len()),
             Value::Refused => return None,
             _ => expected(what, self.node),
         };
@@ -74,7 +74,7 @@ impl<'a> Written<'a> {
         None
     }
 
-    /// The entries of a mapping, each key once; `what` a mapping it is, for the message.
+    /// The entries of a mapping with unique keys; `what` describes the mapping in errors.
     pub(super) fn entries(&self, what: &str, mistakes: &mut Mistakes) -> Option<Vec<&'a Entry>> {
         let written = match &self.node.value {
             Value::Map(written) => written,
@@ -93,7 +93,7 @@ impl<'a> Written<'a> {
                     once.push(entry);
                 }
                 Some(line) => {
-                    let message = format!("duplicate key; it is on line {line} already");
+                    let message = format!("duplicate key; first defined on line {line}");
                     mistakes.push(entry.key_pos, join(&self.path, &entry.key), message);
                 }
             }
@@ -102,40 +102,40 @@ impl<'a> Written<'a> {
     }
 }
 
-/// One key of a section, as `section!` declares it.
+/// A key of a section, as declared with `section!`.
 pub(super) struct Item {
-    /// Its path in the section; empty: what it consists of is in the section itself.
+    /// Path within the section; empty if its keys are in the section itself.
     pub(super) name: &'static str,
-    /// Its documentation, lines as they are in a doc comment.
+    /// Documentation, with line breaks as in the doc comment.
     pub(super) doc: &'static str,
     pub(super) kind: &'static dyn Describe,
     pub(super) default: fn() -> Yaml,
 }
 
-/// A key that is read by hand.
+/// A key that is read manually.
 pub(super) const fn key(name: &'static str, doc: &'static str, kind: &'static dyn Describe) -> Item {
     Item { name, doc, kind, default: || Yaml::Null }
 }
 
-/// The keys that a value consists of.
+/// The keys within a value.
 pub(super) enum Inner {
-    /// It is a single value, a list or a mapping of such.
+    /// A scalar, or a list or mapping of scalars.
     None,
     /// A mapping with these keys.
     Part(&'static [Item]),
-    /// Many mappings with these keys: `.*`, below names, or `[]`, in a list.
+    /// Any number of mappings with these keys: `.*` under names, or `[]` in a list.
     Each(&'static str, &'static [Item]),
 }
 
 /// How values are documented.
 pub(super) trait Describe {
-    /// What may be written, for the table of keys. Empty: the key has no row, only those below it.
+    /// The syntax, for the table of keys. If empty, the key has no row, only the keys below it.
     fn text(&self) -> String;
 
-    /// The same as JSON Schema. It may accept more than the agent does, but never less.
+    /// The syntax as JSON Schema. It may accept more than the agent does, but never less.
     fn schema(&self) -> Json;
 
-    /// The keys that it consists of.
+    /// The keys within the value.
     fn inner(&self) -> Inner {
         Inner::None
     }
@@ -145,14 +145,14 @@ pub(super) trait Describe {
 pub(super) trait Kind: Describe {
     type Value;
 
-    /// The value. `None`: it is wrong, and that is noted.
+    /// Reads the value. `None` if it is invalid, which is reported.
     fn read(&self, written: &Written<'_>, mistakes: &mut Mistakes) -> Option<Self::Value>;
 
     /// The value as a person would write it. [`Yaml::Null`]: as if the key were absent.
     fn write(&self, value: &Self::Value) -> Yaml;
 }
 
-/// A kind of single values.
+/// A kind of scalar values.
 pub(super) struct Scalar<T> {
     pub(super) text: &'static str,
     pub(super) schema: fn() -> Json,
@@ -200,7 +200,7 @@ pub(super) const NUMBER: Scalar<f64> = Scalar {
 };
 
 pub(super) const COUNT: Scalar<u64> = Scalar {
-    text: "number from 0 on",
+    text: "integer, 0 or more",
     schema: || json!({"type": "integer", "minimum": 0}),
     read: value::count,
     write: |count| Yaml::Int(*count),
@@ -242,10 +242,10 @@ pub(super) fn string_like(pattern: &str) -> Json {
     json!({"type": "string", "minLength": 1, "pattern": pattern})
 }
 
-/// Durations from the first to the second: whole seconds, or numbers with units.
+/// Durations in a range: whole seconds, or numbers with units.
 pub(super) struct Span(pub(super) &'static str, pub(super) &'static str);
 
-/// What is done again and again. Less, and the agent would do little else; more is surely a slip of the unit.
+/// Intervals. The agent could not keep up with shorter ones, and longer ones are surely a wrong unit.
 pub(super) const INTERVAL: Span = Span("100ms", "24h");
 
 impl Describe for Span {
@@ -274,7 +274,7 @@ impl Kind for Span {
     }
 }
 
-/// One of a few words. A number that YAML sees in one (`1.0`) is taken as it is written.
+/// One of several words. A word that YAML reads as a number (`1.0`) is taken as written.
 pub(super) struct Words<T: 'static>(pub(super) &'static [(&'static str, T)]);
 
 impl<T> Describe for Words<T> {
@@ -303,7 +303,7 @@ impl<T: Copy + PartialEq> Kind for Words<T> {
     }
 }
 
-/// A value that may be left out or `null`.
+/// An optional value, which can be `null`.
 pub(super) struct Optional<K>(pub(super) K);
 
 impl<K: Describe> Describe for Optional<K> {
@@ -342,10 +342,10 @@ pub(super) fn or_null(mut schema: Json) -> Json {
     schema
 }
 
-/// A list of different values.
+/// A list of distinct values.
 pub(super) struct List<K> {
     pub(super) of: K,
-    /// What the items are, in the plural.
+    /// Name of the items, in the plural.
     pub(super) what: &'static str,
     pub(super) most: usize,
 }
@@ -373,7 +373,7 @@ impl<K: Kind<Value: PartialEq>> Kind for List<K> {
                     Value::Scalar { text, .. } => quoted(text),
                     _ => "it".to_owned(),
                 };
-                item.mistake(format!("{text} is in the list already"), mistakes);
+                item.mistake(format!("{text} is listed twice"), mistakes);
             } else {
                 values.push(value);
             }
@@ -386,14 +386,14 @@ impl<K: Kind<Value: PartialEq>> Kind for List<K> {
     }
 }
 
-/// A mapping of names, which a person gives, to values.
+/// A mapping of user-defined names to values.
 pub(super) struct Mapping<K> {
     pub(super) text: &'static str,
-    /// What is expected, for the message.
+    /// What is expected, for errors.
     pub(super) expected: &'static str,
-    /// Most entries that it may have.
+    /// Maximum number of entries.
     pub(super) most: usize,
-    /// The name as it is used, or what is wrong with it.
+    /// Validates and normalizes a name.
     pub(super) name: fn(&str) -> Result<String, String>,
     pub(super) value: K,
 }
@@ -429,7 +429,7 @@ impl<K: Kind> Kind for Mapping<K> {
         }
         let entries = written.entries(self.expected, mistakes)?;
         if entries.len() > self.most {
-            written.mistake(format!("{} entries are more than {}", entries.len(), self.most), mistakes);
+            written.mistake(format!("has {} entries; the limit is {}", entries.len(), self.most), mistakes);
             return None;
         }
         for entry in entries {

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration: every mistake, each with its place.
+//! Configuration errors: all errors of a file, each with its position.
 
 use std::fmt;
 
-/// Most mistakes that an error text lists; the rest is counted.
+/// Maximum number of errors listed in a message; the rest is counted.
 const MAX_LISTED: usize = 100;
 
-/// A place in the file.
+/// A position in the file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Pos {
     /// Line, from 1.
@@ -14,18 +14,18 @@ pub struct Pos {
     pub column: usize,
 }
 
-/// One mistake.
+/// An error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
-    /// Where it is; `None` when it is about the file as a whole.
+    /// Position; `None` for an error about the file as a whole.
     pub pos: Option<Pos>,
     /// YAML path of the key, such as `model_monitoring.ports.hermes`; empty for the file as a whole.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub message: String,
 }
 
-/// Every mistake of one file, in the order of the file. Displayed one line a mistake: `FILE:LINE:COLUMN: PATH: MESSAGE`.
+/// All errors of a file, in file order. Displayed as one line per error: `FILE:LINE:COLUMN: PATH: MESSAGE`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigErrors {
     file: String,
@@ -38,7 +38,7 @@ impl ConfigErrors {
         Self { file: file.to_owned(), mistakes }
     }
 
-    /// The mistakes, in the order of the file; at least one.
+    /// The errors in file order; at least one.
     #[must_use]
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
@@ -62,17 +62,17 @@ impl fmt::Display for ConfigErrors {
         }
         match self.mistakes.len().saturating_sub(MAX_LISTED) {
             0 => Ok(()),
-            more => write!(f, "\n{}: and {more} more mistakes", self.file),
+            more => write!(f, "\n{}: and {more} more errors", self.file),
         }
     }
 }
 
 impl std::error::Error for ConfigErrors {}
 
-/// Where the readers put mistakes while they go on reading.
+/// Collects errors while reading continues.
 pub(super) struct Mistakes {
     list: Vec<Mistake>,
-    /// Paths of all keys, for one that is in the wrong place.
+    /// Paths of all keys, for suggestions about misplaced keys.
     keys: fn() -> Vec<String>,
 }
 
@@ -85,7 +85,7 @@ impl Mistakes {
         self.list.push(Mistake { pos: pos.into(), path: path.into(), message: message.into() });
     }
 
-    /// Whether one is about the value at `path`, or about something in it.
+    /// Whether an error concerns the value at `path` or something within it.
     pub(super) fn concern(&self, path: &str) -> bool {
         self.list.iter().any(|mistake| {
             mistake.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -106,7 +106,7 @@ impl Mistakes {
     }
 }
 
-/// Text from the file as it may stand in a message: quoted, control characters escaped, cut when long.
+/// Quotes text from the file for a message: control characters are escaped, long text is truncated.
 pub(super) fn quoted(text: &str) -> String {
     const MAX: usize = 60;
     match text.char_indices().nth(MAX) {
@@ -115,7 +115,7 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-/// `path.key`, with the key in quotes when it is no plain word.
+/// `path.key`, with the key in quotes unless it is a plain word.
 pub(super) fn join(path: &str, key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-/:+@".contains(c);
     let key = match key {
@@ -125,9 +125,9 @@ pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
-/// The candidate nearest to what was written, when it is near enough to be what was meant.
+/// The candidate most similar to `written`, if it is similar enough.
 pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // The distance is quadratic in the lengths, and nothing that long is a typo of a key.
+    // The distance has quadratic cost, and a long text is not a typo of a key.
     const LONGEST: usize = 64;
     if written.len() > LONGEST {
         return None;

@@ -1,10 +1,10 @@
-//! Configuration: what was written -> a [`Config`], valid by construction.
+//! Configuration: parses a file into a [`Config`] that is valid by construction.
 //!
-//! `file` reads bytes, `tree` makes a marked tree of them (what was written, where), and the sections in [`resolved`] make a
-//! [`Config`] of that. A section is one file: its keys with their types (`kind`), defaults, bounds and documentation, declared
-//! with `section::section!`. Reading, printing (`yaml`), `docs/configuration.md` and the JSON Schema (`schema`) follow from the
-//! declaration. All but `file` and [`watch`] are pure. Every mistake of a file is reported at once, each with its YAML path, line
-//! and column.
+//! `file` reads bytes, `tree` turns them into a tree with positions, and the sections in [`resolved`] turn that into a
+//! [`Config`]. A section is one file: its keys with types (`kind`), defaults, bounds and documentation, declared with
+//! `section::section!`. Reading, printing (`yaml`), `docs/configuration.md` and the JSON Schema (`schema`) are derived
+//! from the declaration. Everything except `file` and [`watch`] is pure. All errors of a file are reported at once,
+//! each with its YAML path, line and column.
 
 mod file;
 mod kind;
@@ -30,18 +30,19 @@ pub use schema::Key;
 use mistakes::Mistakes;
 use section::{Part, Section};
 
-/// Loads and checks the file at `path`; without one, the built-in [`Config::default`].
+/// Loads and validates the file at `path`, or returns [`Config::default`] without one.
 ///
 /// # Errors
-/// The file cannot be read (missing, a directory, over [`MAX_FILE_BYTES`], not UTF-8), is not YAML, or holds mistakes.
+/// The file cannot be read (missing, a directory, larger than [`MAX_FILE_BYTES`], not UTF-8), is not YAML, or is
+/// invalid.
 pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
     load_as(path, Empty::Defaults)
 }
 
-/// Checks what `input` holds, which is called `name` in the error texts.
+/// Validates the content of `input`; `name` is its name in messages.
 ///
 /// # Errors
-/// As [`load`].
+/// See [`load`].
 pub fn load_from(name: &str, input: impl Read) -> Result<Config, ConfigErrors> {
     match file::read_from(input) {
         Ok(text) => parse(name, &text),
@@ -49,16 +50,16 @@ pub fn load_from(name: &str, input: impl Read) -> Result<Config, ConfigErrors> {
     }
 }
 
-/// As [`load`], for an agent that has a configuration already: a file with nothing in it is a mistake. It is what a full disk or an
-/// editor that is still writing leaves behind, and would take back every setting at once; `{}` says that it is meant.
+/// Like [`load`], for an agent that already has a configuration: an empty file is an error. A full disk or an editor
+/// that is still writing can leave an empty file behind, which would reset every setting; `{}` does so on purpose.
 ///
 /// # Errors
-/// As [`load`], or the file is empty.
+/// See [`load`], or the file is empty.
 pub fn reload(path: Option<&Path>) -> Result<Config, ConfigErrors> {
     load_as(path, Empty::Mistake)
 }
 
-/// What a text with nothing in it means.
+/// The meaning of an empty text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Empty {
     Defaults,
@@ -76,10 +77,10 @@ fn load_as(path: Option<&Path>, empty: Empty) -> Result<Config, ConfigErrors> {
     }
 }
 
-/// Checks `text`, which came from `name` (for the error texts). An empty text is [`Config::default`].
+/// Validates `text`; `name` is its name in messages. An empty text is [`Config::default`].
 ///
 /// # Errors
-/// The text is not YAML, or holds mistakes: all of them, in the order of the file.
+/// The text is not YAML or is invalid: all errors in file order.
 pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
     parse_as(name, text, Empty::Defaults)
 }
@@ -88,7 +89,7 @@ fn parse_as(name: &str, text: &str, empty: Empty) -> Result<Config, ConfigErrors
     let mut mistakes = Mistakes::new(|| keys().into_iter().map(|key| key.path).collect());
     let config = tree::parse(text, &mut mistakes).and_then(|root| {
         if empty == Empty::Mistake && root.as_ref().is_none_or(value::is_null) {
-            mistakes.push(None, "", "it is empty; write {} for a configuration in which everything has its default");
+            mistakes.push(None, "", "the file is empty; write {} to use the defaults for everything");
             return None;
         }
         let root = Section::root(root.as_ref(), Config::KEYS, &mut mistakes);
@@ -100,13 +101,13 @@ fn parse_as(name: &str, text: &str, empty: Empty) -> Result<Config, ConfigErrors
     }
 }
 
-/// The effective values as YAML, defaults included; [`parse`] of it gives an equal [`Config`].
+/// The effective configuration as YAML, including defaults; [`parse`] returns an equal [`Config`].
 #[must_use]
 pub fn print(config: &Config) -> String {
     config.write().block()
 }
 
-/// Only the section `alerts`, with all rules in force.
+/// Only the section `alerts`, with all active rules.
 #[must_use]
 pub fn print_alerts(config: &Config) -> String {
     let mut map = yaml::Yaml::empty_map();

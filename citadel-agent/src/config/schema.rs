@@ -1,19 +1,19 @@
-//! What follows from the declared keys: the rows of `docs/configuration.md`, and the JSON Schema that editors check files with.
+//! Derived from the declared keys: the rows of `docs/configuration.md`, and the JSON Schema for editors.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::kind::{Describe, Inner, Item};
 
-/// One key, as `docs/configuration.md` has it.
+/// A key, as in `docs/configuration.md`.
 #[derive(Debug)]
 pub struct Key {
     /// YAML path from the top of the file. `name[]` is an item of a list, `*` stands for any name.
     pub path: String,
-    /// What may be written.
+    /// Type.
     pub kind: String,
-    /// The default, as it would be written; empty: there is none.
+    /// Default as in the file; empty if there is none.
     pub default: String,
-    /// What it is for.
+    /// Documentation.
     pub meaning: String,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn names(items: &[Item]) -> Vec<String> {
     names
 }
 
-/// All keys, those in lists and below names included.
+/// All keys, including those in lists and below names.
 pub(super) fn keys(items: &[Item]) -> Vec<Key> {
     let mut keys = Vec::new();
     add_keys("", items, &mut keys);
@@ -63,7 +63,7 @@ fn below(path: &str, name: &str) -> String {
     }
 }
 
-/// A mapping with these keys, and no other.
+/// A mapping with only these keys.
 pub(super) fn object(items: &[Item]) -> Json {
     let mut schema = empty_object();
     for item in items {
@@ -85,7 +85,7 @@ fn add(object: &mut Json, name: &str, item: &Item) {
     }
     let mut schema = item.kind.schema();
     if name.is_empty() {
-        // What the part consists of is in this mapping.
+        // The keys of the part are in this mapping.
         properties.append(self::properties(&mut schema));
         return;
     }
@@ -106,7 +106,7 @@ fn properties(object: &mut Json) -> &mut Map<String, Json> {
     object["properties"].as_object_mut().expect("a mapping has properties")
 }
 
-/// A mapping with these keys, which are read by hand.
+/// A mapping with these keys, which are read manually.
 pub(super) struct Group {
     pub(super) text: &'static str,
     pub(super) items: &'static [Item],
@@ -126,7 +126,7 @@ impl Describe for Group {
     }
 }
 
-/// The schema of a whole file.
+/// The schema of a file.
 pub(super) fn document(items: &[Item]) -> Json {
     let mut schema = object(items);
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();

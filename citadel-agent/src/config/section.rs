@@ -1,7 +1,7 @@
 //! Sections: mappings with known keys.
 //!
-//! [`section!`] declares one: a struct whose fields are its keys, each with its type, default, kind and documentation. How it
-//! is read and printed, its rows in `docs/configuration.md`, and the JSON Schema follow from that.
+//! [`section!`] declares a section as a struct whose fields are its keys, each with type, default, kind and
+//! documentation. Reading and printing, the rows in `docs/configuration.md`, and the JSON Schema are derived from it.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -15,14 +15,14 @@ use super::tree::{Entry, Node};
 use super::value::is_null;
 use super::yaml::Yaml;
 
-/// A value that has keys of its own in a mapping: a section, or what several sections have in common.
+/// A value with keys in a mapping: a section, or a group of keys shared by several sections.
 pub(super) trait Part: Sized {
     const KEYS: &'static [Item];
 
-    /// What is wrong has its default in the value, and is among the mistakes.
+    /// Reads the value. Invalid keys get their default and are reported.
     fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> Self;
 
-    /// As a mapping.
+    /// The value as a mapping.
     fn write(&self) -> Yaml;
 }
 
@@ -30,18 +30,18 @@ pub(super) trait Part: Sized {
 ///
 /// ```text
 /// section! {
-///     /// What the struct is.
+///     /// Documentation of the struct.
 ///     pub struct Name [check further_check] {
-///         /// The documentation of the key.
+///         /// Documentation of the key.
 ///         #[key = "the_key"]
 ///         field: Type = default, KIND;
 ///     }
 /// }
 /// ```
 ///
-/// Without `#[key]`, the key is the field's name; `a.b` is the key `b` of the mapping `a`. A [`part`] is a struct whose keys are
-/// in the mapping of this name, or in this mapping if the name is empty. `check`, if there is one, is what the keys must fulfil
-/// together: `fn(&Name, &Section<'_>, &mut Mistakes)`.
+/// Without `#[key]`, the key is the field's name; `a.b` is the key `b` of the mapping `a`. A [`part`] is a struct whose
+/// keys are in the mapping with this name, or in this mapping if the name is empty. The optional `check` validates
+/// constraints between keys: `fn(&Name, &Section<'_>, &mut Mistakes)`.
 macro_rules! section {
     (
         $(#[doc = $about:literal])*
@@ -111,11 +111,11 @@ macro_rules! key_name {
 }
 pub(super) use key_name;
 
-/// What a field of a section is declared with: the kind of a value, or a [`part`].
+/// The declaration of a field: the kind of a value, or a [`part`].
 pub(super) trait Field {
     type Value;
 
-    /// The value in the file, else the default.
+    /// The value in the file, or else the default.
     fn get(
         &self,
         section: &Section<'_>,
@@ -145,10 +145,10 @@ impl<K: Kind> Field for K {
     }
 }
 
-/// A struct that has its own keys.
+/// A struct with its own keys.
 pub(super) struct PartOf<P>(PhantomData<P>);
 
-/// The keys of `P`, in the mapping that has the name of the field.
+/// The keys of `P`, in the mapping with the name of the field.
 pub(super) const fn part<P: Part>() -> PartOf<P> {
     PartOf(PhantomData)
 }
@@ -179,10 +179,10 @@ impl<P: Part> Field for PartOf<P> {
     }
 }
 
-/// The kind of values that are mappings with the keys of `P`, wherever such a mapping is.
+/// The kind of mappings with the keys of `P`.
 pub(super) struct Keys<P>(PhantomData<P>);
 
-/// Mappings with the keys of `P`: what a list or a mapping of names consists of.
+/// Mappings with the keys of `P`, as items of a list or values of a mapping.
 pub(super) const fn keys_of<P: Part>() -> Keys<P> {
     Keys(PhantomData)
 }
@@ -213,19 +213,19 @@ impl<P: Part> Kind for Keys<P> {
     }
 }
 
-/// What a file has in a section: the entries of its known keys. Unknown and duplicate ones have been noted.
+/// The content of a section in a file: the entries of its known keys. Unknown and duplicate ones have been reported.
 #[derive(Clone)]
 pub(super) struct Section<'a> {
-    /// Where it is in the file, such as `alerts.rules[2]`.
+    /// Path in the file, such as `alerts.rules[2]`.
     path: String,
-    /// Where it begins; `None`: it is not in the file.
+    /// Position; `None` if it is not in the file.
     pos: Option<Pos>,
-    /// By name, such as `prometheus.scrape_interval`, and the mappings on the way to one.
+    /// Entries by name, such as `prometheus.scrape_interval`, including the mappings in between.
     entries: HashMap<String, &'a Entry>,
 }
 
 impl<'a> Section<'a> {
-    /// The whole file; `None`: there is nothing in it.
+    /// The whole file; `None` if it is empty.
     pub(super) fn root(node: Option<&'a Node>, keys: &[Item], mistakes: &mut Mistakes) -> Self {
         match node {
             None => Self { path: String::new(), pos: None, entries: HashMap::new() },
@@ -233,14 +233,14 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A mapping with these keys. One that is empty, or whose keys are all commented out, has none.
+    /// A mapping with these keys. If it is empty or all keys are commented out, it has none.
     pub(super) fn open(written: &Written<'a>, keys: &[Item], mistakes: &mut Mistakes) -> Self {
         let mut entries = HashMap::new();
         collect("", written, &schema::names(keys), &mut entries, mistakes);
         Self { path: written.path.clone(), pos: Some(written.key_pos), entries }
     }
 
-    /// The mapping `name` in this one; this one if the name is empty.
+    /// The mapping `name` within this one, or this one if the name is empty.
     pub(super) fn below(&self, name: &str) -> Section<'a> {
         if name.is_empty() {
             return self.clone();
@@ -255,13 +255,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The value of `name`, if it is in the file.
+    /// The value of `name`, if present.
     pub(super) fn written(&self, name: &str) -> Option<Written<'a>> {
         let entry = self.entries.get(name)?;
         Some(Written { path: self.path_of(name), key_pos: entry.key_pos, node: &entry.value })
     }
 
-    /// The value of `name`, which must be in the file. `None`: it is not, or it is wrong, and that is noted.
+    /// The value of the required key `name`. `None` if it is missing or invalid, which is reported.
     pub(super) fn required<K: Kind>(&self, name: &str, kind: &K, mistakes: &mut Mistakes) -> Option<K::Value> {
         let Some(written) = self.written(name) else {
             mistakes.push(self.pos, self.path_of(name), "is missing");
@@ -270,7 +270,7 @@ impl<'a> Section<'a> {
         kind.read(&written, mistakes)
     }
 
-    /// The value of `name`, if it is in the file and not `null`. `None`: it is wrong, and that is noted.
+    /// The value of `name`, if present and not `null`. `None` also if it is invalid, which is reported.
     pub(super) fn optional<K: Kind>(&self, name: &str, kind: &K, mistakes: &mut Mistakes) -> Option<Option<K::Value>> {
         match self.written(name) {
             Some(written) if !is_null(written.node) => kind.read(&written, mistakes).map(Some),
@@ -278,7 +278,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Where the value of `name` is; `None`: it is not in the file.
+    /// Position of the value of `name`; `None` if it is not in the file.
     pub(super) fn pos_of(&self, name: &str) -> Option<Pos> {
         self.entries.get(name).map(|entry| entry.value.pos)
     }
@@ -293,12 +293,12 @@ impl<'a> Section<'a> {
         self.pos.is_some()
     }
 
-    /// Whether nothing is wrong with `name` so far: what it is compared with, then, is what the file says.
+    /// Whether no error has been reported for `name`, so that its value is the one in the file.
     pub(super) fn is_right(&self, name: &str, mistakes: &Mistakes) -> bool {
         !mistakes.concern(&self.path_of(name))
     }
 
-    /// Notes a mistake at the value of `name`, or about the section as a whole.
+    /// Reports an error at the value of `name`, or about the section as a whole.
     pub(super) fn mistake(&self, name: Option<&str>, message: impl Into<String>, mistakes: &mut Mistakes) {
         let path = name.map_or_else(|| self.path.clone(), |name| self.path_of(name));
         mistakes.push(name.and_then(|name| self.pos_of(name)).or(self.pos), path, message);
@@ -309,7 +309,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Puts the entries of the mapping `written`, whose keys begin with `prefix`, among `entries`.
+/// Adds the entries of the mapping `written`, with keys prefixed by `prefix`, to `entries`.
 fn collect<'a>(
     prefix: &str,
     written: &Written<'a>,
@@ -328,9 +328,9 @@ fn collect<'a>(
     for entry in written.entries("a mapping of keys to values", mistakes).unwrap_or_default() {
         if !known.contains(&entry.key.as_str()) {
             let hint = match (mistakes.home_of(&entry.key), nearest(&entry.key, known.iter().copied())) {
-                (Some(home), _) => format!("; it is a key of {home}"),
+                (Some(home), _) => format!("; it belongs in {home}"),
                 (None, Some(near)) => format!("; did you mean \"{near}\"?"),
-                (None, None) => format!("; known here: {}", known.join(", ")),
+                (None, None) => format!("; known keys: {}", known.join(", ")),
             };
             mistakes.push(entry.key_pos, &written.path, format!("unknown key {}{hint}", quoted(&entry.key)));
             continue;

@@ -1,35 +1,35 @@
-//! YAML text -> marked tree: what was written and where, before anything is checked against what is known.
+//! Parses YAML into a tree with positions, before anything is validated.
 //!
-//! Memory and stack are bounded by the text: nesting has a limit and aliases are refused rather than expanded.
+//! Memory and stack are bounded by the text: nesting is limited, and aliases are rejected instead of expanded.
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, options};
 
 use super::mistakes::{Mistakes, Pos, join, quoted};
 
-/// The known configuration nests four deep; what is deeper cannot be right.
+/// The configuration has four levels; deeper nesting is invalid.
 const MAX_NESTING: usize = 16;
 
-/// A value and where it begins.
+/// A value and its position.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) pos: Pos,
     pub(super) value: Value,
 }
 
-/// What was written.
+/// A value.
 #[derive(Debug)]
 pub(super) enum Value {
-    /// A scalar. Only a plain (unquoted) one can be anything but a string.
+    /// A scalar. Only a plain (unquoted) one can be something other than a string.
     Scalar { text: String, plain: bool },
     /// A sequence.
     List(Vec<Node>),
-    /// A mapping, in the order of the file, duplicates included.
+    /// A mapping in file order, including duplicates.
     Map(Vec<Entry>),
-    /// Something that is refused wherever it stands, and already reported.
+    /// An unsupported value, already reported.
     Refused,
 }
 
-/// One `key: value` of a mapping.
+/// A `key: value` entry of a mapping.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -37,20 +37,20 @@ pub(super) struct Entry {
     pub(super) value: Node,
 }
 
-/// Parses one document. `None`: not YAML, and reported; `Some(None)`: nothing but white space and comments.
+/// Parses one document. `None`: not YAML, and reported; `Some(None)`: only whitespace and comments.
 pub(super) fn parse(text: &str, mistakes: &mut Mistakes) -> Option<Option<Node>> {
     let mut builder = Builder { mistakes, root: None, documents: 0, open: Vec::new() };
     match builder.run(text) {
         Ok(()) => Some(builder.root),
         Err(Fatal { pos, message }) => {
-            // What was read so far may end in the middle of anything: only what stopped the reading is certain.
+            // The tree read so far may be incomplete, so only the syntax error is certain.
             mistakes.push(pos, "", message);
             None
         }
     }
 }
 
-/// What ends the reading: the rest has no certain meaning.
+/// Stops parsing: the meaning of the rest is uncertain.
 struct Fatal {
     pos: Pos,
     message: String,
@@ -63,7 +63,7 @@ impl From<ScanError> for Fatal {
     }
 }
 
-/// A collection whose end has not come yet.
+/// An open collection.
 enum Open {
     List { pos: Pos, items: Vec<Node> },
     Map { pos: Pos, entries: Vec<Entry>, key: Option<(String, Pos)> },
@@ -93,7 +93,7 @@ impl Builder<'_> {
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Fatal> {
         let pos = Pos { line: span.start.line(), column: span.start.col() + 1 };
         if let Some(tag) = event.tag() {
-            let message = format!("the tag {} is not supported; write the plain value", quoted(&tag.original()));
+            let message = format!("tag {} is not supported; write the plain value", quoted(&tag.original()));
             self.mistakes.push(pos, self.path(), message);
         }
         let tagged = event.tag().is_some();
@@ -101,7 +101,8 @@ impl Builder<'_> {
             Event::DocumentStart(..) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    let message = "a second YAML document begins here; the configuration is one document".to_owned();
+                    let message =
+                        "a second YAML document starts here; the configuration must be a single document".to_owned();
                     return Err(Fatal { pos, message });
                 }
                 Ok(())
@@ -112,7 +113,7 @@ impl Builder<'_> {
                 self.complete(Node { pos, value })
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                self.mistakes.push(pos, self.path(), "aliases (*name) are not supported; write the value out");
+                self.mistakes.push(pos, self.path(), "aliases (*name) are not supported; repeat the value");
                 self.complete(Node { pos, value: Value::Refused })
             }
             Event::SequenceStart(..) => {
@@ -128,12 +129,12 @@ impl Builder<'_> {
                 Some(Open::Map { pos, entries, .. }) => self.complete(Node { pos, value: Value::Map(entries) }),
                 None => Ok(()),
             },
-            // Stream marks, document ends, and events that the options leave off.
+            // Stream markers, document ends, and events that are disabled.
             _ => Ok(()),
         }
     }
 
-    /// Puts a complete node where it belongs: into the open collection, as a key or a value, or at the root.
+    /// Adds a complete node: to the open collection, as a key or a value, or as the root.
     fn complete(&mut self, node: Node) -> Result<(), Fatal> {
         match self.open.last_mut() {
             None => self.root = Some(node),
@@ -144,14 +145,14 @@ impl Builder<'_> {
                 }
                 (None, Value::Scalar { text, .. }) => *key = Some((text, node.pos)),
                 (None, _) => {
-                    return Err(Fatal { pos: node.pos, message: "a key must be a plain word".to_owned() });
+                    return Err(Fatal { pos: node.pos, message: "a key must be a plain scalar".to_owned() });
                 }
             },
         }
         Ok(())
     }
 
-    /// YAML path of what is being read.
+    /// YAML path of the current position.
     fn path(&self) -> String {
         self.open.iter().fold(String::new(), |path, open| match open {
             Open::List { items, .. } => format!("{path}[{}]", items.len()),

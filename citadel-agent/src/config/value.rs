@@ -1,4 +1,4 @@
-//! Converters: one written value -> its final type, or what is wrong with it.
+//! Converters from a value in the file to its final type, or an error.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -9,10 +9,10 @@ use super::mistakes::{nearest, quoted};
 use super::tree::{Node, Value};
 use super::yaml::Yaml;
 
-/// Longest path, URL and string that is taken.
+/// Maximum length of a path, URL or string.
 const MAX_LEN: usize = 2048;
 
-/// A scalar by the YAML 1.2 core schema, a collection by its kind.
+/// A scalar according to the YAML 1.2 core schema, or a collection.
 pub(super) enum Kind<'a> {
     Null,
     Bool(bool),
@@ -54,7 +54,7 @@ pub(super) fn is_null(node: &Node) -> bool {
 
 fn is_float(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    // Rust's own float syntax, less the words "inf" and "nan", which YAML writes with a dot.
+    // Rust's float syntax without the words "inf" and "nan", which YAML writes with a dot.
     let number = unsigned.starts_with(|c: char| c == '.' || c.is_ascii_digit()) && unsigned.parse::<f64>().is_ok();
     number || matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN")
 }
@@ -70,12 +70,12 @@ pub(super) fn expected(what: &str, node: &Node) -> String {
         Kind::Str(text) => format!("the string {}", quoted(text)),
         Kind::List => "a list".to_owned(),
         Kind::Map => "a mapping".to_owned(),
-        Kind::Refused => "what is not supported".to_owned(),
+        Kind::Refused => "an unsupported value".to_owned(),
     };
     format!("expected {what}, found {found}")
 }
 
-/// An integer of any size that a port or a number of seconds can have; larger ones saturate, so that they are out of range.
+/// An integer that covers ports and seconds; larger values saturate and are out of range.
 fn int(text: &str) -> i64 {
     let saturated = |text: &str, radix| {
         i64::from_str_radix(text, radix).unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX })
@@ -95,11 +95,11 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
 
 pub(super) fn string(node: &Node) -> Result<&str, String> {
     match kind(node) {
-        Kind::Str(text) if text.trim().is_empty() => Err("is empty; leave the key out for the default".to_owned()),
+        Kind::Str(text) if text.trim().is_empty() => Err("is empty; remove the key to use the default".to_owned()),
         Kind::Str(text) if text.len() > MAX_LEN => Err(format!("is longer than {MAX_LEN} bytes")),
         Kind::Str(text) => Ok(text),
         Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {
-            Err(format!("{}; put it in quotes if it is meant", expected("a string", node)))
+            Err(format!("{}; quote it if it is meant as a string", expected("a string", node)))
         }
         _ => Err(expected("a string", node)),
     }
@@ -108,7 +108,7 @@ pub(super) fn string(node: &Node) -> Result<&str, String> {
 pub(super) fn text(node: &Node) -> Result<String, String> {
     let text = string(node)?;
     if text.chars().any(char::is_control) {
-        return Err(format!("{} holds a control character", quoted(text)));
+        return Err(format!("{} contains a control character", quoted(text)));
     }
     Ok(text.to_owned())
 }
@@ -132,7 +132,7 @@ pub(super) fn number_to_port(text: &str) -> Result<u16, String> {
 pub(super) fn duration_within(node: &Node, range: RangeInclusive<Duration>, bounds: &str) -> Result<Duration, String> {
     let what = r#"a duration such as 60 (seconds), "15s", "500ms" or "5m""#;
     let (duration, written) = match kind(node) {
-        // A negative number of seconds is out of any range.
+        // A negative number of seconds is always out of range.
         Kind::Int(text) => {
             (Duration::from_secs(u64::try_from(int(text)).unwrap_or(u64::MAX)), text.chars().take(40).collect())
         }
@@ -148,7 +148,7 @@ pub(super) fn duration_within(node: &Node, range: RangeInclusive<Duration>, boun
     }
 }
 
-/// How old something may become: an hour to ten years.
+/// An age: one hour to ten years.
 pub(super) fn age(node: &Node) -> Result<Duration, String> {
     let Kind::Str(text) = kind(node) else {
         return Err(expected(r#"an age such as "12h" or "7d""#, node));
@@ -162,10 +162,10 @@ pub(super) fn age(node: &Node) -> Result<Duration, String> {
     }
 }
 
-/// Units of bytes and their powers of two.
+/// Units of bytes, as powers of two.
 const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
-/// As [`bytes()`] reads it.
+/// The inverse of [`bytes()`].
 pub(super) fn write_bytes(bytes: u64) -> Yaml {
     match UNITS.iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift) {
         Some((unit, shift)) if bytes > 0 && *shift > 0 => Yaml::Text(format!("{}{unit}", bytes >> shift)),
@@ -173,7 +173,7 @@ pub(super) fn write_bytes(bytes: u64) -> Yaml {
     }
 }
 
-/// A number of bytes, or a number with a unit of 1024: `1GiB`.
+/// A number of bytes, or a number with a binary unit: `1GiB`.
 pub(super) fn bytes(node: &Node) -> Result<u64, String> {
     let wrong = || expected(r#"a number of bytes such as 1048576, "512MiB" or "1GiB""#, node);
     match kind(node) {
@@ -189,7 +189,7 @@ pub(super) fn bytes(node: &Node) -> Result<u64, String> {
     }
 }
 
-/// One of a few words. A number that YAML sees in one (`1.0`) is taken as it is written.
+/// One of several words. A word that YAML reads as a number (`1.0`) is taken as written.
 pub(super) fn word<T: Copy>(node: &Node, words: &'static [(&'static str, T)]) -> Result<T, String> {
     let names = || words.iter().map(|(name, _)| *name);
     let what = names().collect::<Vec<_>>().join(", ");
@@ -202,18 +202,18 @@ pub(super) fn word<T: Copy>(node: &Node, words: &'static [(&'static str, T)]) ->
     })
 }
 
-/// A whole number, from 0.
+/// An integer, 0 or more.
 pub(super) fn count(node: &Node) -> Result<u64, String> {
     match kind(node) {
-        Kind::Int(text) => u64::try_from(int(text)).map_err(|_| expected("a number from 0 on", node)),
-        _ => Err(expected("a number from 0 on", node)),
+        Kind::Int(text) => u64::try_from(int(text)).map_err(|_| expected("an integer, 0 or more", node)),
+        _ => Err(expected("an integer, 0 or more", node)),
     }
 }
 
-/// A number, whole or not, but not infinite.
+/// A finite number.
 pub(super) fn number(node: &Node) -> Result<f64, String> {
     match kind(node) {
-        // Hexadecimal and octal ones are whole.
+        // Hexadecimal and octal numbers are integers.
         Kind::Int(text) => text.parse().or(Ok(int(text) as f64)),
         Kind::Float(text) => match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(value),
@@ -238,30 +238,30 @@ pub(super) fn url(node: &Node) -> Result<String, String> {
     let text = string(node)?;
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     if after_scheme.split(['/', '?']).next().is_some_and(|authority| authority.contains('@')) {
-        // The text is not repeated: the message goes to the log.
-        return Err("is not a URL: a user name or password in it would end up in logs".to_owned());
+        // The text is not repeated, because errors are logged.
+        return Err("must not contain a user name or password, because URLs are logged".to_owned());
     }
     let bad = |why: &str| Err(format!("{} is not a URL: {why}", quoted(text)));
-    // Before it is parsed: `HOST:PORT/PATH` is no URI at all, and what is missing is the scheme.
+    // Before parsing: `HOST:PORT/PATH` is not a URI, and the scheme is what is missing.
     let has_scheme = text
         .split_once("://")
         .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
     if !has_scheme {
-        return bad("it must begin with http:// or https://");
+        return bad("it must start with http:// or https://");
     }
     let uri: hyper::Uri = match text.parse() {
         Ok(uri) => uri,
         Err(error) => return bad(&error.to_string()),
     };
     let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
-        return bad("it names no host");
+        return bad("it has no host");
     };
     let after_host = &authority.as_str()[authority.host().len()..];
     if after_host.strip_prefix(':').is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
         return bad("its port is not a TCP port (1-65535)");
     }
     if text.contains('#') {
-        return bad("it holds a '#'");
+        return bad("it contains a '#'");
     }
     Ok(text.to_owned())
 }
@@ -276,11 +276,11 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     }
 }
 
-/// A name that a person gives to something in the file.
+/// A user-defined name.
 pub(super) fn plain_name(name: &str) -> Result<String, String> {
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     match first && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
         true => Ok(name.to_owned()),
-        false => Err(format!("{} is not a name: letters, digits, _ and -", quoted(name))),
+        false => Err(format!("{} is not a valid name: use letters, digits, _ and -", quoted(name))),
     }
 }

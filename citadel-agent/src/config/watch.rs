@@ -1,8 +1,8 @@
-//! Says when to load the configuration again: on SIGHUP, and when the file has changed.
+//! Triggers reloads of the configuration: on SIGHUP, and when the file has changed.
 //!
-//! The file is polled rather than watched through inotify: one `stat` in two seconds costs nothing, follows every symlink
-//! on the way (a ConfigMap swaps one two levels up), sees a rename over the file, and works on network and overlay
-//! filesystems, none of which a watch on an inode does by itself.
+//! The file is polled instead of watched with inotify: a `stat` every two seconds costs nothing, follows all symlinks
+//! (a ConfigMap swaps one two levels up), detects a rename over the file, and works on network and overlay file
+//! systems. An inode watch does none of this.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,21 +12,21 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// How often the file is looked at. A change is reported when two looks in a row agree.
+/// Polling interval. A change is reported when two consecutive polls agree.
 pub const POLL_PERIOD: Duration = Duration::from_secs(2);
 
-/// Why the configuration should be loaded again.
+/// Reason for a reload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
     /// SIGHUP.
     Signal,
-    /// An order from the command line.
+    /// A control command.
     Order,
-    /// The file is another than the one last reported, and has stayed so for one period.
+    /// The file has changed since the last report, and has been stable for one period.
     FileChanged,
 }
 
-/// Waits for reasons to load the configuration again.
+/// Waits for reasons to reload.
 #[derive(Debug)]
 pub struct Watch {
     hangup: Signal,
@@ -35,8 +35,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Takes over SIGHUP, which ends the process until then, and watches the file at `path`, if there is one.
-    /// Changes count from now on: a file that is loaded afterwards cannot be missed.
+    /// Installs a SIGHUP handler (until then the signal ends the process), and watches the file at `path`, if any.
+    /// Changes count from now on, so a file that is loaded afterwards cannot be missed.
     ///
     /// # Errors
     /// The signal handler cannot be installed.
@@ -47,10 +47,10 @@ impl Watch {
         Self::with_period(path, POLL_PERIOD)
     }
 
-    /// [`Watch::new`] with another polling period.
+    /// [`Watch::new`] with another polling interval.
     ///
     /// # Errors
-    /// As [`Watch::new`].
+    /// See [`Watch::new`].
     pub fn with_period(path: Option<&Path>, period: Duration) -> io::Result<Self> {
         let mut poll = interval(period);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,7 +58,7 @@ impl Watch {
         Ok(Self { hangup: signal(SignalKind::hangup())?, poll, file })
     }
 
-    /// The file is about to be loaded because somebody ordered it.
+    /// The file is about to be reloaded by a command.
     pub fn ordered(&mut self) -> Trigger {
         if let Some(file) = &mut self.file {
             file.seen();
@@ -66,11 +66,11 @@ impl Watch {
         Trigger::Order
     }
 
-    /// Waits for the next reason. Safe to cancel and call again: nothing is lost.
+    /// Waits for the next reason. Cancel safe.
     pub async fn next_reload(&mut self) -> Trigger {
         loop {
             tokio::select! {
-                // `None` only when the runtime's signal driver is gone; polling then goes on alone.
+                // `None` only if the runtime's signal driver is gone; polling continues.
                 Some(()) = self.hangup.recv() => {
                     if let Some(file) = &mut self.file {
                         file.seen();
@@ -87,8 +87,8 @@ impl Watch {
     }
 }
 
-/// What tells one state of a file from another. The change time moves with everything that can be done to a file, also
-/// where the modification time is set back (`cp -p`) or only the permissions were mended.
+/// Identifies a version of a file. The change time is updated by every operation on a file, even if the modification
+/// time is reset (`cp -p`) or only permissions change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stamp {
     device: u64,
@@ -98,9 +98,9 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// The stamp of the file behind `path`; `None`: it cannot be seen, which is a state like any other.
+/// The version of the file behind `path`; `None` if it is not accessible, which is a version too.
 fn stamp(path: &Path) -> Option<Stamp> {
-    // A blocking call, but one stat of a local file: shorter than handing it to another thread.
+    // A blocking call, but a stat of a local file takes less time than passing it to another thread.
     let metadata = std::fs::metadata(path).ok()?;
     Some(Stamp {
         device: metadata.dev(),
@@ -111,7 +111,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// A file, the state that was last reported, and the one that is waiting to settle.
+/// A file, its last reported version, and the version that is not stable yet.
 #[derive(Debug)]
 struct Watched {
     path: PathBuf,
@@ -125,8 +125,8 @@ impl Watched {
         Self { path: path.to_owned(), reported: now, last: now }
     }
 
-    /// One look. True once for each new state, when it has been the same twice: a file that is being written, or is away
-    /// for a moment between two renames, has not settled.
+    /// Polls. True once for each new version, when it has been seen twice: a file that is being written, or is absent
+    /// between two renames, is not stable.
     fn changed(&mut self) -> bool {
         let now = stamp(&self.path);
         let settled = self.last == now;
@@ -138,7 +138,7 @@ impl Watched {
         changed
     }
 
-    /// The present state is about to be loaded anyway.
+    /// The current version is about to be loaded anyway.
     fn seen(&mut self) {
         self.reported = stamp(&self.path);
         self.last = self.reported;

@@ -1,10 +1,10 @@
-//! A value on its way into YAML: block style for a file, flow style for the documentation, JSON for the schema.
+//! Writes values: YAML block style for a file, flow style for the documentation, JSON for the schema.
 
 use std::fmt::{Display, Write};
 
 use serde_json::Value as Json;
 
-/// A value as it is written.
+/// A value to write.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Yaml {
     Null,
@@ -13,7 +13,7 @@ pub(super) enum Yaml {
     Float(f64),
     Text(String),
     List(Vec<Yaml>),
-    /// In the order in which it is written.
+    /// In output order.
     Map(Vec<(String, Yaml)>),
 }
 
@@ -26,8 +26,8 @@ impl Yaml {
         Self::Map(Vec::new())
     }
 
-    /// Adds `value` to a mapping as `name`; `a.b` is `b` in the mapping `a`, and an empty name adds the entries of `value`. What
-    /// is a mapping already gets further entries.
+    /// Adds `value` to a mapping as `name`; `a.b` is `b` in the mapping `a`, and an empty name adds the entries of
+    /// `value`. An existing mapping is extended.
     pub(super) fn put(&mut self, name: &str, value: Yaml) {
         let Self::Map(entries) = self else { return };
         match (name, name.split_once('.'), value) {
@@ -47,7 +47,7 @@ impl Yaml {
         }
     }
 
-    /// A mapping as a file.
+    /// A mapping in block style.
     pub(super) fn block(&self) -> String {
         let mut text = String::new();
         self.lines(0, &mut text);
@@ -66,7 +66,7 @@ impl Yaml {
                 Self::List(items) if items.iter().any(|item| matches!(item, Self::Map(_))) => {
                     out.push('\n');
                     for item in items {
-                        // The dash takes the place of the first entry's indentation.
+                        // The dash replaces the first entry's indentation.
                         let start = out.len();
                         item.lines(depth + 2, out);
                         out.replace_range(start + (depth + 1) * 2..start + (depth + 2) * 2, "- ");
@@ -77,13 +77,13 @@ impl Yaml {
         }
     }
 
-    /// On one line.
+    /// The value in flow style, on one line.
     pub(super) fn flow(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
             Self::Bool(value) => value.to_string(),
             Self::Int(value) => value.to_string(),
-            // The shortest text that is this number again.
+            // The shortest text that parses to this number.
             Self::Float(value) => format!("{value:?}"),
             Self::Text(text) if is_plain(text) => text.clone(),
             Self::Text(text) => quote(text),
@@ -108,7 +108,7 @@ impl Yaml {
     }
 }
 
-/// Whether any reader, of YAML 1.1 too, takes the bare text for this string.
+/// Whether any parser, including YAML 1.1, reads the bare text as this string.
 fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
     text.starts_with(|c: char| c == '/' || c.is_ascii_alphabetic())
@@ -116,7 +116,7 @@ fn is_plain(text: &str) -> bool {
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// A key: bare where no reader could take it for anything else.
+/// A key: bare if it cannot be misread.
 fn key(name: &str) -> String {
     match !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c)) {
         true => name.to_owned(),

@@ -1,4 +1,4 @@
-//! The command line's end.
+//! The client side, used by the command line.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,36 +8,36 @@ use serde::de::DeserializeOwned;
 
 use super::{Answer, LONGEST_ANSWER, Order, Request, VERSION};
 
-/// Why a request did not get through.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody listens.
+    /// Nobody is listening.
     #[error(
-        "cannot reach the agent at {}: {error}; is it running, are you root or in the group citadel-agent, and does \
-         local_collection.control_socket of its configuration say so?", path.display()
+        "cannot connect to the agent at {}: {error}; check that it is running, that you are root or in the group \
+         citadel-agent, and local_collection.control_socket in its configuration", path.display()
     )]
     Unreachable {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// It did not answer as it should.
+    /// The connection failed before the answer.
     #[error("the agent did not answer: {0}")]
     NoAnswer(io::Error),
-    /// It answered that it could not.
+    /// The agent refused or failed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// A connection to the running agent, for as many requests as are wanted. The agent closes one that is silent for a minute.
+/// A connection to the running agent, for any number of requests. The agent closes it after a minute of silence.
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<UnixStream>,
 }
 
 impl Connection {
-    /// Connects to the agent that listens at `path`.
+    /// Connects to the agent at `path`.
     ///
     /// # Errors
     /// See [`ControlError::Unreachable`].
@@ -49,7 +49,7 @@ impl Connection {
     /// Sends an order and waits for the answer.
     ///
     /// # Errors
-    /// See [`ControlError`]; [`ControlError::Failed`] leaves the connection usable.
+    /// See [`ControlError`]; after [`ControlError::Failed`] the connection can still be used.
     pub fn ask(&mut self, order: &Order) -> Result<Answer, ControlError> {
         match self.exchange(order).map_err(ControlError::NoAnswer)? {
             Answer::Failed(text) => Err(ControlError::Failed(text)),
@@ -57,14 +57,14 @@ impl Connection {
         }
     }
 
-    /// Sends an order whose answer is data of this type.
+    /// Sends an order whose answer is data of type `T`.
     ///
     /// # Errors
     /// See [`ControlError`].
     pub fn data<T: DeserializeOwned>(&mut self, order: &Order) -> Result<T, ControlError> {
         match self.ask(order)? {
             Answer::Data(data) => serde_json::from_value(data).map_err(|error| ControlError::NoAnswer(error.into())),
-            answer => Err(ControlError::NoAnswer(io::Error::other(format!("no data, but {answer:?}")))),
+            answer => Err(ControlError::NoAnswer(io::Error::other(format!("unexpected answer {answer:?}")))),
         }
     }
 
@@ -72,20 +72,20 @@ impl Connection {
         self.stream.get_ref().set_read_timeout(Some(order.patience()))?;
         let mut line = serde_json::to_vec(&Request { version: VERSION, order: order.clone() })?;
         line.push(b'\n');
-        // Where the agent has no place for us it says so and closes, so that writing may fail while there is an answer.
+        // If the agent has too many clients it says so and closes, so writing may fail although there is an answer.
         let sent = self.stream.get_mut().write_all(&line);
         let mut answer = String::new();
         let read = (&mut self.stream).take(LONGEST_ANSWER as u64).read_line(&mut answer);
         if answer.is_empty() {
             sent?;
             read?;
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection without an answer"));
         }
         Ok(serde_json::from_str(&answer)?)
     }
 }
 
-/// Sends one order to the agent that listens at `path` and waits for the answer in words.
+/// Sends one order to the agent at `path` and waits for its message.
 ///
 /// # Errors
 /// See [`ControlError`].

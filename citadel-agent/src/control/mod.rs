@@ -1,9 +1,9 @@
-//! What the agent's own commands ask of the running agent, over a Unix socket: one JSON object each way, a line each, as often
-//! as the client likes.
+//! Requests to the running agent over a Unix socket: one line of JSON in each direction, any number of times.
 //!
-//! A client sends [`Request`]s, `{"version":1,"order":{"order":"history","from_ms":...}}`, and gets an [`Answer`] to each:
-//! `{"done":"text"}`, `{"data":...}` or `{"failed":"why"}`. Root and the agent's own user may ask anything, members of the
-//! group [`GROUP`] what changes nothing: the socket's mode says so, and the kernel tells who is at the other end.
+//! A client sends [`Request`]s, `{"version":1,"order":{"order":"history","from_ms":...}}`, and gets an [`Answer`] to
+//! each: `{"done":"text"}`, `{"data":...}` or `{"failed":"why"}`. Root and the agent's own user may send any order,
+//! members of the group [`GROUP`] only those that change nothing: this is enforced by the socket's mode and the
+//! kernel's peer credentials.
 
 mod client;
 mod peer;
@@ -16,22 +16,22 @@ use serde::{Deserialize, Serialize};
 pub use client::{Connection, ControlError, send};
 pub use server::{Control, serve};
 
-/// Version of the protocol: what a client sends and what it understands.
+/// Version of the protocol, for requests and answers.
 pub const VERSION: u32 = 1;
 
-/// The group whose members may ask for what the agent knows.
+/// The group whose members may query the agent.
 pub const GROUP: &str = "citadel-agent";
 
-/// Longest request.
+/// Maximum length of a request in bytes.
 const LONGEST_REQUEST: usize = 4096;
 
-/// Longest answer: a day of all models in minutes.
+/// Maximum length of an answer in bytes: a day of all models in minutes.
 const LONGEST_ANSWER: usize = 16 << 20;
 
-/// Most of a text that is put into an answer; the rest is in the agent's log.
+/// Maximum length of a text in an answer; the rest is in the agent's log.
 const LONGEST_TEXT: usize = 32 << 10;
 
-/// Longest time for which the GPUs can be released: a day, so that a slip does not end their measurement for good.
+/// Maximum time for which the GPUs can be released: a day, so that a typo does not stop measuring them for good.
 pub const LONGEST_RELEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A line from a client.
@@ -40,51 +40,53 @@ pub const LONGEST_RELEASE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Request {
     /// [`VERSION`].
     pub version: u32,
-    /// What is asked.
+    /// The order.
     pub order: Order,
 }
 
-/// What is asked.
+/// An order to the agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
-    /// Let go of the GPUs.
+    /// Release the GPUs.
     GpuRelease {
-        /// For so many seconds.
+        /// Duration in seconds.
         seconds: u64,
     },
-    /// Take the GPUs back.
+    /// Resume measuring the GPUs.
     GpuResume {},
-    /// Load the configuration again.
+    /// Reload the configuration.
     Reload {},
-    /// What happened: the data are a list of [`Series`](crate::history::window::Series).
+    /// Query the history: the data are a list of [`Series`](crate::history::window::Series).
     History {
-        /// `host`, a model's port or `gpu:UUID`; all where it is left out.
+        /// `host`, a model's port or `gpu:UUID`; all if it is missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subject: Option<String>,
-        /// From when, milliseconds since the epoch.
+        /// Start, in milliseconds since 1970.
         from_ms: i64,
-        /// Until when.
+        /// End, in milliseconds since 1970.
         to_ms: i64,
-        /// Length of a window; one window over all where it is left out. At least 5 s, and so much that there are 1500 at most.
+        /// Length of a window, in milliseconds; if it is missing, one window covers everything. At least 5 s, and large
+        /// enough for at most 1500 windows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step_ms: Option<i64>,
     },
 }
 
 impl Order {
-    /// How long the answer may take.
+    /// Timeout for the answer.
     const fn patience(&self) -> Duration {
         match self {
-            // Closing NVML waits for a call under way.
+            // Closing NVML waits for the current call.
             Self::GpuRelease { .. } | Self::GpuResume {} => Duration::from_secs(15),
             Self::History { .. } => Duration::from_secs(15),
-            // The kernel may have to verify programs again, and another reload may be under way. systemd waits for 90 s.
+            // The kernel may have to verify programs again, and another reload may be in progress. systemd waits for 90
+            // s.
             Self::Reload {} => Duration::from_secs(85),
         }
     }
 
-    /// Whether it changes what the agent does.
+    /// Whether the order changes what the agent does.
     const fn changes(&self) -> bool {
         match self {
             Self::GpuRelease { .. } | Self::GpuResume {} | Self::Reload {} => true,
@@ -93,20 +95,20 @@ impl Order {
     }
 }
 
-/// What became of it.
+/// The result of an order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// Done.
     Done(String),
-    /// What was asked for.
+    /// The requested data.
     Data(serde_json::Value),
-    /// Not done, and why.
+    /// Not done, with the reason.
     Failed(String),
 }
 
 impl Answer {
-    /// Not longer than a client reads.
+    /// Limits the length to what a client reads.
     fn bounded(self) -> Self {
         let cut = |mut text: String| {
             if text.len() > LONGEST_TEXT {
@@ -123,8 +125,8 @@ impl Answer {
     }
 }
 
-/// Carries out orders. May block: called on a thread that may.
+/// Executes orders. May block: called on a thread where that is allowed.
 pub trait Orders: Send + Sync + 'static {
-    /// Carries out one.
+    /// Executes one order.
     fn carry_out(&self, order: &Order) -> Answer;
 }

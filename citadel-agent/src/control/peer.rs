@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and what that one may ask.
+//! The peer of a connection, and what it is allowed to do.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -11,18 +11,19 @@ use tokio::net::UnixStream;
 
 use super::{GROUP, Order};
 
-/// Where groups are listed. Only those of this file: the package makes the group there, and to ask other sources may take long.
+/// The list of groups. No other source is used: the package creates the group in this file, and other sources may be
+/// slow.
 const GROUPS: &str = "/etc/group";
 
-/// Most groups of a process (`NGROUPS_MAX`).
+/// Maximum number of groups of a process (`NGROUPS_MAX`).
 const MAX_GROUPS: usize = 65536;
 
-/// What somebody may ask.
+/// What a peer is allowed to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rights {
-    /// Anything: root and the agent's own user.
+    /// Everything: root and the agent's own user.
     All,
-    /// What changes nothing: the members of the group.
+    /// Orders that change nothing: members of the group.
     Read,
 }
 
@@ -32,10 +33,10 @@ impl Rights {
     }
 }
 
-/// What the other end may ask.
+/// What the peer is allowed to do.
 ///
 /// # Errors
-/// Nothing (`PermissionDenied`), or the kernel does not say who it is.
+/// Nothing is allowed (`PermissionDenied`), or the kernel does not identify the peer.
 pub(super) fn rights(stream: &UnixStream, group: Option<u32>) -> io::Result<Rights> {
     let peer = stream.peer_cred()?;
     if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() {
@@ -43,17 +44,17 @@ pub(super) fn rights(stream: &UnixStream, group: Option<u32>) -> io::Result<Righ
     }
     match group {
         Some(group) if peer.gid() == group || groups(stream)?.contains(&group) => Ok(Rights::Read),
-        _ => Err(io::Error::new(ErrorKind::PermissionDenied, format!("user {} may not ask anything", peer.uid()))),
+        _ => Err(io::Error::new(ErrorKind::PermissionDenied, format!("permission denied for user {}", peer.uid()))),
     }
 }
 
-/// The other end's supplementary groups, as they were when it connected.
+/// The peer's supplementary groups at the time it connected.
 fn groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     let mut groups = vec![0u32; 64];
     loop {
         let mut bytes = (groups.len() * size_of::<u32>()) as libc::socklen_t;
-        // SAFETY: the kernel writes at most `bytes` bytes into the vector, which has so many, and their number into `bytes`; both
-        // outlive the call, and any bits are a number.
+        // SAFETY: the kernel writes at most `bytes` bytes into the vector, which has that size, and the number written
+        // into `bytes`; both outlive the call, and any bits are a valid number.
         let result = unsafe {
             libc::getsockopt(
                 stream.as_raw_fd(),
@@ -69,7 +70,7 @@ fn groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
             return Ok(groups);
         }
         let error = io::Error::last_os_error();
-        // Too many for the vector: the kernel has said how many.
+        // Too many for the vector: the kernel has returned their number.
         if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() || count > MAX_GROUPS {
             return Err(error);
         }
@@ -77,11 +78,11 @@ fn groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The number of the group, where this host has it.
+/// ID of the group, if this host has it.
 pub(super) fn group() -> Option<u32> {
     const MAX_BYTES: u64 = 16 << 20;
     let path = Path::new(GROUPS);
-    // A list of a size that no host has is left alone.
+    // A file of this size is not a list of groups.
     let listed = fs::metadata(path).is_ok_and(|file| file.size() <= MAX_BYTES);
     listed.then(|| fs::read_to_string(path).ok()).flatten().and_then(|text| number(&text))
 }

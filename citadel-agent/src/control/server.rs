@@ -1,4 +1,4 @@
-//! The agent's end.
+//! The server side, in the agent.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -18,19 +18,19 @@ use tracing::{debug, warn};
 use super::peer::{self, Rights};
 use super::{Answer, LONGEST_REQUEST, Orders, Request, VERSION};
 
-/// How long a client may be silent before it says what it wants (again).
+/// How long a client may be silent between requests.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// How long a client may take to read an answer.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
-/// Most clients at a time: an answer may take some megabytes.
+/// Maximum number of clients: an answer can take some megabytes.
 const MAX_CLIENTS: usize = 16;
 
-/// Most requests that are carried out at a time.
+/// Maximum number of requests executed at a time.
 const MAX_AT_WORK: usize = 4;
 
-/// A listening socket; gone with this.
+/// A listening socket, removed on drop.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
@@ -42,17 +42,17 @@ pub struct Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.task.abort();
-        // Somebody may have put something else there meanwhile.
+        // Another file may have replaced it.
         if identity(&self.path).is_ok_and(|file| file == self.file) {
             _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Takes orders at `path`, within a tokio runtime.
+/// Listens at `path`, within a tokio runtime.
 ///
 /// # Errors
-/// The socket cannot be made there, or another agent listens at it.
+/// The socket cannot be created, or another agent is listening on it.
 pub fn serve(path: &Path, orders: Arc<dyn Orders>) -> io::Result<Control> {
     let listener = bind(path)?;
     let group = allow_group(path)?;
@@ -69,13 +69,13 @@ pub fn serve(path: &Path, orders: Arc<dyn Orders>) -> io::Result<Control> {
                             Err(_) => refuse(stream).await,
                         };
                         if let Err(error) = served {
-                            debug!(%error, "a client of the control socket was dropped");
+                            debug!(%error, "a control connection was dropped");
                         }
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "a client of the control socket could not be taken");
-                    // Out of file descriptors, most likely: not in a circle.
+                    warn!(%error, "cannot accept a control connection");
+                    // Most likely out of file descriptors: do not spin.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -100,38 +100,39 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Refuses what is at `path` unless it is a socket that nobody listens on: an agent that was killed left it behind.
+/// Refuses an existing file at `path` unless it is a socket that nobody listens on, left behind by an agent that was
+/// killed.
 fn ensure_abandoned(path: &Path) -> io::Result<()> {
-    // Not through a symbolic link: that is none of ours.
+    // A symbolic link is not followed: it is not ours.
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(ErrorKind::AlreadyExists, "it exists and is not a socket: it is left as it is"));
+        return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists and is not a socket"));
     }
     match StdUnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-        Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another process listens on it")),
-        // A socket of another type, one whose queue is full, or one that is not for us to use.
-        Err(error) => Err(io::Error::new(error.kind(), format!("the socket there is another's: {error}"))),
+        Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another process is listening on it")),
+        // A socket of another type, one with a full queue, or one without permission.
+        Err(error) => Err(io::Error::new(error.kind(), format!("the existing socket is in use: {error}"))),
     }
 }
 
-/// Which file is at `path`, not followed if it is a link.
+/// Identity of the file at `path`; symbolic links are not followed.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let file = fs::symlink_metadata(path)?;
     Ok((file.dev(), file.ino()))
 }
 
-/// Lets the group connect, where this host has it and the agent may hand the socket to it; the group's number then.
+/// Lets the group connect, if this host has it and the agent may change the socket's group; returns the group's ID.
 fn allow_group(path: &Path) -> io::Result<Option<u32>> {
     let Some(group) = peer::group() else { return Ok(None) };
     if let Err(error) = chown(path, None, Some(group)) {
-        debug!(%error, "the control socket stays root's and the agent's");
+        debug!(%error, "cannot give the control socket to the group; only root and the agent's own user can use it");
         return Ok(None);
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(Some(group))
 }
 
-/// What serves clients.
+/// Serves clients.
 struct Desk {
     orders: Arc<dyn Orders>,
     group: Option<u32>,
@@ -139,9 +140,9 @@ struct Desk {
 }
 
 impl Desk {
-    /// Answers one client's requests until it goes, or is silent or slow for too long.
+    /// Answers a client's requests until it disconnects, or is silent or slow for too long.
     async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        // Between bind and chmod the socket had the mode that umask gave it.
+        // Between bind and chmod, the socket had a mode from the umask.
         let rights = peer::rights(&stream, self.group)?;
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
@@ -156,7 +157,7 @@ impl Desk {
             let answer = if whole {
                 self.answer(&line, rights).await?
             } else {
-                Answer::Failed(format!("a request is a line of at most {LONGEST_REQUEST} bytes"))
+                Answer::Failed(format!("a request must be a line of at most {LONGEST_REQUEST} bytes"))
             };
             say(&mut write, answer).await?;
             if !whole {
@@ -168,26 +169,26 @@ impl Desk {
     async fn answer(&self, line: &[u8], rights: Rights) -> io::Result<Answer> {
         let request = match serde_json::from_slice::<serde_json::Value>(line) {
             Ok(request) => request,
-            Err(error) => return Ok(Answer::Failed(format!("the request is no JSON: {error}"))),
+            Err(error) => return Ok(Answer::Failed(format!("the request is not valid JSON: {error}"))),
         };
         match request.get("version").and_then(serde_json::Value::as_u64) {
             Some(version) if version == u64::from(VERSION) => {}
             version => {
                 let version = version.map_or("none".to_owned(), |version| version.to_string());
                 return Ok(Answer::Failed(format!(
-                    "the agent speaks version {VERSION} of the control protocol, the request has {version}: use the \
-                     command of the agent that runs"
+                    "the agent uses version {VERSION} of the control protocol, the request version {version}: use the \
+                     command of the running agent's version"
                 )));
             }
         }
         let order = match serde_json::from_value::<Request>(request) {
             Ok(Request { order, .. }) => order,
-            Err(error) => return Ok(Answer::Failed(format!("the agent does not understand this: {error}"))),
+            Err(error) => return Ok(Answer::Failed(format!("invalid request: {error}"))),
         };
         if !rights.allow(&order) {
-            return Ok(Answer::Failed("only root and the agent's own user may do that".to_owned()));
+            return Ok(Answer::Failed("only root and the agent's own user are allowed to do this".to_owned()));
         }
-        // It is never closed.
+        // The semaphore is never closed.
         let _place = self.at_work.acquire().await;
         let orders = Arc::clone(&self.orders);
         Ok(task::spawn_blocking(move || orders.carry_out(&order)).await?)
@@ -196,10 +197,10 @@ impl Desk {
 
 async fn refuse(mut stream: UnixStream) -> io::Result<()> {
     let (_, mut write) = stream.split();
-    say(&mut write, Answer::Failed(format!("{MAX_CLIENTS} clients are connected, no more are taken"))).await
+    say(&mut write, Answer::Failed(format!("too many clients: {MAX_CLIENTS} are connected"))).await
 }
 
-/// Sends an answer, within the time that a client has for it.
+/// Sends an answer within the client's time limit.
 async fn say(write: &mut (impl AsyncWriteExt + Unpin), answer: Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(&answer.bounded())?;
     line.push(b'\n');
@@ -265,11 +266,11 @@ mod tests {
         let path = dir.path().join("socket");
         let _control = serve_at(&path).unwrap();
         for (request, part) in [
-            ("{\"order\":\"reload\"}\n", "has none"),
-            ("{\"version\":2,\"order\":{\"order\":\"reload\"}}\n", "speaks version 1"),
-            ("{\"version\":1,\"order\":{\"order\":\"dance\"}}\n", "does not understand"),
-            ("{\"version\":1,\"order\":{\"order\":\"reload\",\"x\":1}}\n", "does not understand"),
-            ("hello\n", "no JSON"),
+            ("{\"order\":\"reload\"}\n", "the request version none"),
+            ("{\"version\":2,\"order\":{\"order\":\"reload\"}}\n", "uses version 1"),
+            ("{\"version\":1,\"order\":{\"order\":\"dance\"}}\n", "invalid request"),
+            ("{\"version\":1,\"order\":{\"order\":\"reload\",\"x\":1}}\n", "invalid request"),
+            ("hello\n", "not valid JSON"),
             (&"x".repeat(5000), "at most 4096 bytes"),
         ] {
             let answer = answer_to(&path, request.as_bytes()).await;
@@ -293,7 +294,7 @@ mod tests {
             slow.push(stream);
         }
         let reload = b"{\"version\":1,\"order\":{\"order\":\"reload\"}}\n";
-        assert!(answer_to(&path, reload).await.contains("no more are taken"));
+        assert!(answer_to(&path, reload).await.contains("too many clients"));
         tokio::time::sleep(WRITE_TIME + IDLE_TIME).await;
         assert!(answer_to(&path, reload).await.contains("done"));
         drop(slow);

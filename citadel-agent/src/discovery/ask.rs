@@ -1,5 +1,5 @@
-//! The server's own answer to `/v1/models`: what it lists, and how often a server is asked that nothing else names. Pure; the
-//! health probes do the asking.
+//! The response to `/v1/models`: the listed model, and how often to ask an unnamed server. Pure; the health probes send
+//! the requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,14 +10,14 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::command::tidy;
 
-/// How often a server is asked that does not answer: a minute apart in the end, so for half an hour, which a large model
-/// may take to load.
+/// Maximum number of attempts for a server that does not answer: eventually a minute apart, so about half an hour, the
+/// time a large model may take to load.
 const MAX_TRIES: u32 = 36;
 
-/// Longest pause between two tries.
+/// Maximum pause between attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Whether a server has named its model. A restarted one gets a new value: it is asked again.
+/// Whether a server has named its model. A restarted server gets a new value and is asked again.
 #[derive(Debug, Default)]
 pub struct Naming {
     tries: u32,
@@ -25,25 +25,25 @@ pub struct Naming {
     done: bool,
 }
 
-/// What came of asking.
+/// Result of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
-    /// The first model of the list.
+    /// The first model in the list.
     Name(String),
-    /// An answer without a name, which asking again would not change.
+    /// A response without a name; another request would not change it.
     Nothing,
-    /// No answer, or one that says "not yet".
+    /// No response, or one that means "not yet".
     NotYet,
 }
 
 impl Naming {
-    /// When it is time to ask; `None`: never again.
+    /// When to ask next; `None`: never again.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Instant> {
         (!self.done).then(|| self.next.unwrap_or(now))
     }
 
-    /// Notes what came of asking.
+    /// Records the result of a request.
     pub fn note(&mut self, said: &Said, now: Instant) {
         self.tries += 1;
         self.done = *said != Said::NotYet || self.tries >= MAX_TRIES;
@@ -52,38 +52,38 @@ impl Naming {
 }
 
 impl Said {
-    /// What an answer says: its status and how its body begins.
+    /// The meaning of a response: its status and the beginning of its body.
     #[must_use]
     pub fn of(status: u16, body: &[u8]) -> Self {
         match status {
             200 => first_model(body).and_then(|model| tidy(&model.id)).map_or(Self::Nothing, Self::Name),
-            // llama.cpp answers 503 while it loads.
+            // llama.cpp answers 503 while loading.
             429 | 500..=599 => Self::NotYet,
             _ => Self::Nothing,
         }
     }
 }
 
-/// A model of a list.
+/// A model in a list.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Listed {
     /// Its name.
     pub id: String,
-    /// `owned_by`, where most engines say who they are.
+    /// `owned_by`, in which most engines identify themselves.
     pub owner: Option<String>,
 }
 
-/// The first model in a list, the body that `/v1/models` is answered with (OpenAI's API). It is read as far as that
-/// model: what follows may be missing, because a router's list is longer than what is read of an answer.
+/// The first model in the list that `/v1/models` returns (OpenAI's API). Parsed only up to that model: the rest may be
+/// missing, because a router's list can exceed the limit of a response.
 pub fn first_model(body: &[u8]) -> Option<Listed> {
     let mut found = None;
-    // It ends in an error where the body is cut off, and is then read as far as that.
+    // Parsing ends in an error where the body is truncated; what was read until then is used.
     let mut json = serde_json::Deserializer::from_slice(body);
     _ = json.deserialize_map(List(&mut found));
     found
 }
 
-/// The object with the list in it.
+/// The object that contains the list.
 struct List<'a>(&'a mut Option<Listed>);
 
 impl<'de> Visitor<'de> for List<'_> {

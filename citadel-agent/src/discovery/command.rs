@@ -1,21 +1,21 @@
-//! Command line -> the name under which the server serves its model. Pure.
+//! Extracts the name of the served model from a command line. Pure.
 
 use crate::printable::without_hidden;
 
-/// Options that name a model, the ones that say what clients call it first: vLLM's and SGLang's `--served-model-name`,
+/// Options that name a model, first those that set the name for clients: vLLM's and SGLang's `--served-model-name`,
 /// llama.cpp's `--alias` and `-a`, then `--model`, `--model-path` and llama.cpp's `-m`.
 const OPTIONS: [&[&str]; 3] = [&["--served-model-name"], &["--alias", "-a"], &["--model", "--model-path", "-m"]];
 
-/// How the Hugging Face cache calls the directory of a model: `models--ORG--NAME`.
+/// Prefix of a model's directory in the Hugging Face cache: `models--ORG--NAME`.
 const CACHED: &str = "models--";
 
-/// Most bytes of a name that came from outside.
+/// Maximum length of an external name in bytes.
 const MAX_NAME: usize = 128;
 
-/// The name of the model in these arguments, if they hold one.
+/// The name of the model in these arguments, if any.
 #[must_use]
 pub fn model(arguments: &[String]) -> Option<String> {
-    // `python -m module` and `sh -c` are not the server's own options: they come before the program's name.
+    // `python -m module` and `sh -c` are not options of the server: they come before the program's name.
     let own = match arguments.iter().position(|word| word == "-m") {
         Some(at) if is_python(arguments) && arguments[1..at].iter().all(|word| word.starts_with('-')) => {
             arguments.get(at + 2..)?
@@ -25,8 +25,8 @@ pub fn model(arguments: &[String]) -> Option<String> {
     OPTIONS.iter().find_map(|names| option(own, names)).or_else(|| positional(arguments)).and_then(|name| tidy(&name))
 }
 
-/// Names the model after the file, where it is one by its path; in the Hugging Face cache, where the last part of a path is a
-/// commit, after the model that the cache holds there. The rest is as it was written, without what no label should hold.
+/// Derives a name: for a path, the file name; for a path in the Hugging Face cache, whose last part is a commit, the
+/// name of the cached model. Characters that do not belong in a label are removed.
 #[must_use]
 pub fn tidy(name: &str) -> Option<String> {
     let path = name.strip_suffix('/').unwrap_or(name);
@@ -56,7 +56,7 @@ fn cached(path: &str) -> Option<String> {
     Some(model.replacen("--", "/", 1))
 }
 
-/// The value of the last of these options, as programs take it: `--name VALUE` or `--name=VALUE`.
+/// The value of the last of these options, as `--name VALUE` or `--name=VALUE`.
 fn option(arguments: &[String], names: &[&str]) -> Option<String> {
     let mut found = None;
     for (at, word) in arguments.iter().enumerate() {

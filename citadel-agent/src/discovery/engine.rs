@@ -1,9 +1,9 @@
-//! Which engine a server is. Pure.
+//! Identifies the engine of a server. Pure.
 //!
-//! Decided by what the server itself shows, the surest first: names on its metrics page, `owned_by` in `/v1/models`, the
-//! header `Server`, its command line.
+//! From, in order of reliability: names on its metrics page, `owned_by` in `/v1/models`, the `Server` header, its
+//! command line.
 
-/// A program that serves models and that the agent recognises.
+/// A known engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Engine {
     /// vLLM.
@@ -14,7 +14,7 @@ pub enum Engine {
     SgLang,
     /// Hugging Face's Text Generation Inference.
     Tgi,
-    /// NVIDIA Triton, also with its TensorRT-LLM backend.
+    /// NVIDIA Triton, including its TensorRT-LLM backend.
     Triton,
     /// TensorRT-LLM's own server, `trtllm-serve`.
     TensorRtLlm,
@@ -24,24 +24,24 @@ pub enum Engine {
     Transformers,
     /// LMDeploy.
     LmDeploy,
-    /// The proxy litellm, which passes requests on to others.
+    /// The proxy litellm, which forwards requests to other servers.
     LiteLlm,
 }
 
-/// How an engine is recognised.
+/// How to identify an engine.
 struct Marks {
     engine: Engine,
     /// Value of the label `engine`.
     name: &'static str,
-    /// How the names on its metrics page begin.
+    /// Prefixes of the names on its metrics page.
     metrics: &'static [&'static str],
     /// `owned_by` of its models.
     owners: &'static [&'static str],
-    /// What its programs and Python modules are called.
+    /// Names of its programs and Python modules.
     programs: &'static [&'static str],
 }
 
-/// Every engine, in the order in which a page that has names of two is decided: Triton with the backend of vLLM exports both.
+/// All engines, in the order of precedence for a page with names of two: Triton with the vLLM backend exports both.
 const MARKS: &[Marks] = &[
     Marks { engine: Engine::Vllm, name: "vllm", metrics: &["vllm:"], owners: &["vllm"], programs: &["vllm"] },
     Marks {
@@ -81,7 +81,7 @@ const MARKS: &[Marks] = &[
         owners: &[],
         programs: &["tritonserver"],
     },
-    // The namespace of the models in Ollama's own registry.
+    // The namespace of models in Ollama's registry.
     Marks { engine: Engine::Ollama, name: "ollama", metrics: &[], owners: &["library"], programs: &["ollama"] },
     Marks {
         engine: Engine::Transformers,
@@ -110,31 +110,31 @@ impl Engine {
         find(|marks| marks.metrics.iter().any(|prefix| name.starts_with(prefix)))
     }
 
-    /// Of two engines with names on one page, the one that the page is from.
+    /// Of two engines with names on one page, the one that serves the page.
     #[must_use]
     pub fn prefer(self, other: Self) -> Self {
         find(|marks| marks.engine == self || marks.engine == other).unwrap_or(self)
     }
 
-    /// The engine whose models are owned by this.
+    /// The engine whose models have this owner.
     #[must_use]
     pub fn of_owner(owner: &str) -> Option<Self> {
         find(|marks| marks.owners.contains(&owner))
     }
 
-    /// The engine that calls itself this in the header `Server`; most have that of their HTTP library.
+    /// The engine with this `Server` header; most have that of their HTTP library.
     #[must_use]
     pub fn of_header(server: &str) -> Option<Self> {
         (server == "llama.cpp").then_some(Self::LlamaCpp)
     }
 
-    /// The engine that was started with these arguments: the program, or what an interpreter runs.
+    /// The engine started with these arguments: the program, or the script of an interpreter.
     #[must_use]
     pub fn of_command(arguments: &[String]) -> Option<Self> {
         let (program, rest) = arguments.split_first()?;
         let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         let named = |name: &str| {
-            // A process that has set its own title ("vllm: worker") is its engine all the same.
+            // A process with its own title ("vllm: worker") is identified as well.
             let name = name.split([':', ' ']).next().unwrap_or(name);
             find(|marks| marks.programs.contains(&name))
         };

@@ -1,8 +1,8 @@
-//! Listening socket -> the processes that hold it, by the links in `/proc/PID/fd`.
+//! Finds the processes that hold a listening socket, by the links in `/proc/PID/fd`.
 //!
-//! The scan costs a system call for each open file of the host, so it is done for what can have changed: a process is
-//! looked at when it is new, all are when a socket is new or has lost its last holder, and what is known is checked by
-//! reading one link. What that misses: a socket that is handed to a process which has long been there, until its old
+//! The scan costs a system call per open file of the host, so it is limited to what can have changed: a process is
+//! examined when it is new, all are when a socket is new or has lost its last holder, and known results are verified by
+//! reading one link. This misses a socket that is passed to a process which has existed for some time, until its old
 //! holder closes it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,25 +13,26 @@ use super::table::Table;
 use crate::host::Roots;
 use crate::host::pid::{Pid, Process};
 
-/// Most links that one search reads: about half a second. The next search goes on where it stopped.
+/// Maximum number of links read in one search: about half a second. The next search continues where it stopped.
 const MAX_LINKS: usize = 300_000;
 
-/// Most links of one process. Listening sockets are opened early and so have low numbers; the kernel lists those first.
+/// Maximum number of links of one process. Listening sockets are opened early and so have low numbers; the kernel lists
+/// those first.
 const MAX_LINKS_OF_ONE: usize = 1 << 16;
 
-/// Most pairs of a socket and a process that are kept.
+/// Maximum number of (socket, process) pairs kept.
 const MAX_HOLDS: usize = 1 << 16;
 
-/// Who holds which socket; remembers what it has found.
+/// The known holders of each socket.
 #[derive(Debug, Default)]
 pub struct Holders {
     held: BTreeMap<u32, Vec<Hold>>,
     looked_at: BTreeSet<Process>,
-    /// The process that the last search did not come to.
+    /// Where the last search stopped.
     resume: Pid,
 }
 
-/// A process, and under which number it has the socket open.
+/// A process, and its file descriptor of the socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Hold {
     process: Process,
@@ -41,14 +42,14 @@ struct Hold {
 /// What a search could not see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Blind {
-    /// Processes whose files the agent may not see.
+    /// Processes whose files are not accessible.
     pub refused: usize,
-    /// More files are open on this host than one search looks at, or more processes hold the sockets than are kept.
+    /// The host has more open files than one search examines, or the sockets have more holders than are kept.
     pub too_many: bool,
 }
 
 impl Holders {
-    /// Finds the holders of these sockets, by inode number.
+    /// Finds the holders of these sockets, by inode.
     pub fn find(&mut self, roots: &Roots, table: &Table, inodes: &BTreeSet<u32>) -> Blind {
         let any_new = inodes.iter().any(|inode| !self.held.contains_key(inode));
         self.held.retain(|inode, _| inodes.contains(inode));
@@ -86,11 +87,11 @@ impl Holders {
     }
 }
 
-/// A search that is under way.
+/// A search in progress.
 struct Search<'a> {
     roots: &'a Roots,
     held: &'a mut BTreeMap<u32, Vec<Hold>>,
-    /// How many there are in all.
+    /// Total number of holds.
     holds: usize,
     links: usize,
     blind: Blind,
@@ -101,7 +102,7 @@ impl Search<'_> {
         let files = match fs::read_dir(self.roots.of(process.pid).join("fd")) {
             Ok(files) => files,
             Err(error) => {
-                // Any other error: it has ended.
+                // Any other error means that it has exited.
                 self.blind.refused += usize::from(error.kind() == io::ErrorKind::PermissionDenied);
                 return;
             }
@@ -122,10 +123,10 @@ impl Search<'_> {
         self.blind.refused += usize::from(refused);
     }
 
-    /// Notes a hold of a wanted socket; a process that has it open several times holds it once.
+    /// Records a hold of a wanted socket; duplicates within a process are ignored.
     fn found(&mut self, inode: Option<u32>, hold: Hold) {
         let Some(holds) = inode.and_then(|inode| self.held.get_mut(&inode)) else { return };
-        // Files of one process come one after the other, but an earlier search may have found it as well.
+        // Files of one process are consecutive, but an earlier search may have found it too.
         if holds.iter().rev().any(|known| known.process == hold.process) {
             return;
         }
@@ -138,7 +139,7 @@ impl Search<'_> {
     }
 }
 
-/// The inode of the socket that a process has open there now.
+/// The inode of the socket that the process has open there now.
 fn links_to(roots: &Roots, hold: &Hold) -> Option<u32> {
     socket(&fs::read_link(roots.of(hold.process.pid).join("fd").join(hold.fd.to_string())).ok()?)
 }

@@ -1,4 +1,4 @@
-//! What discovery found: the models of this host. Pure data, which joins and sources read.
+//! The result of discovery: the models of this host. Plain data, read by joins and sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,51 +9,51 @@ use super::server::Server;
 use crate::config::resolved::Models;
 pub use crate::host::pid::Pid;
 
-/// The models of this host, in the order of their ports. A configured model is in it whether or not it runs; any other
-/// is while it listens, and a little longer.
+/// The models of this host, sorted by port. Configured models are always included, others while they are listening, and
+/// for a short time afterwards.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inventory {
-    /// One entry a port.
+    /// One entry per port.
     pub models: Vec<Model>,
 }
 
-/// One model: a port, the name that its series carry, and, while a server listens, whose processes serve it.
+/// A model: a port, the name of its series, and the processes that serve it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Model {
     /// Value of the `model` label.
     pub name: String,
     /// The TCP port.
     pub port: u16,
-    /// A server listens on the port now.
+    /// Whether a server is listening on the port.
     pub listens: bool,
-    /// The listening processes and all processes of their unit or below them; empty while nothing listens, or where the
-    /// agent may not look.
+    /// The listening processes, and all processes of their unit or their descendants; empty while nothing is listening,
+    /// or if access is denied.
     pub pids: BTreeSet<Pid>,
-    /// The process that has listened longest.
+    /// The process that has been listening longest.
     pub main: Option<Pid>,
-    /// The file that the main process executes.
+    /// The executable of the main process.
     pub exe: Option<PathBuf>,
-    /// The systemd unit that the main process runs in, such as `citadel-phi3.service`.
+    /// The systemd unit of the main process, such as `citadel-phi3.service`.
     pub unit: Option<String>,
-    /// The cgroup that holds this model and nothing else, relative to the root of the cgroup2 mount.
+    /// The cgroup that contains only this model, relative to the root of the cgroup2 mount.
     pub cgroup: Option<PathBuf>,
-    /// What the server calls its model on its command line.
+    /// The model name on the server's command line.
     pub served: Option<String>,
-    /// Nothing but the server's own answer could name it.
+    /// Only the server's own answer could name it.
     pub unnamed: bool,
     /// systemd holds the socket, and a connection would start the service.
     pub dormant: bool,
-    /// Which engine it is, by its command line.
+    /// The engine, identified by the command line.
     pub engine: Option<Engine>,
 }
 
 impl Inventory {
-    /// Gives each server that was found, and each configured port, its name. `answered` is what the server on a port has
-    /// answered.
+    /// Names all discovered servers and configured ports. `answered` is the name that the server on a port has
+    /// returned.
     #[must_use]
     pub fn of(models: &Models, servers: &[Server], answered: impl Fn(u16) -> Option<String>) -> Self {
         let mut found: BTreeMap<u16, Option<&Server>> = models.ports.keys().map(|&port| (port, None)).collect();
-        // What was found under another configuration may be none of this one's models.
+        // Servers found with an earlier configuration may not be models in this one.
         let wanted = |server: &&Server| models.measures(server.port);
         found.extend(servers.iter().filter(wanted).map(|server| (server.port, Some(server))));
         let model = |(port, server): (u16, Option<&Server>)| Model {
@@ -81,7 +81,7 @@ impl Inventory {
         models
     }
 
-    /// The model that a process belongs to; the first by port where several share a process.
+    /// The model of a process; the first by port if several share it.
     #[must_use]
     pub fn model_of(&self, pid: Pid) -> Option<&Model> {
         self.models.iter().find(|model| model.pids.contains(&pid))

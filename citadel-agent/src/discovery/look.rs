@@ -1,4 +1,4 @@
-//! Listening sockets -> servers: goes the way from socket to process to unit, and remembers what ended a moment ago.
+//! Finds servers: from listening sockets to processes and units. Remembers servers that ended recently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,81 +19,81 @@ use crate::host::skipped::Skipped;
 use crate::host::sock_diag::{Listener, Listeners, MAX_LISTENERS};
 use crate::host::{Roots, cgroup, net_tcp};
 
-/// Programs that hold a listening socket for others: systemd until the service starts that it belongs to
-/// (`systemd.socket(5)`), Docker's proxy for as long as the container publishes the port.
+/// Programs that hold a listening socket for others: systemd until the service starts (`systemd.socket(5)`), Docker's
+/// proxy while a container publishes the port.
 const BROKERS: [&str; 2] = [SERVICE_MANAGER, "docker-proxy"];
 
-/// The broker that a connection makes start the service.
+/// The broker that starts a service on a connection.
 const SERVICE_MANAGER: &str = "systemd";
 
-/// Looks, and remembers.
+/// Finds and remembers servers.
 #[derive(Debug)]
 pub struct Looker {
     roots: Roots,
-    /// Where cgroup v2 is mounted, if it is.
+    /// The mount point of cgroup v2, if mounted.
     mount: Option<PathBuf>,
     holders: Holders,
     servers: BTreeMap<u16, Known>,
-    /// Units in which servers of several ports were seen side by side. Once is enough: after a restart they come up one by
-    /// one, and their names must not change meanwhile.
+    /// Units in which servers of several ports were seen. Remembered, because after a restart they start one by one,
+    /// and their names must not change meanwhile.
     shared: BTreeSet<String>,
 }
 
-/// A server that was found.
+/// A known server.
 #[derive(Debug)]
 struct Known {
     server: Server,
-    /// Since when it has neither listened nor had a connection open.
+    /// Since when it has neither listened nor had an open connection.
     gone: Option<Instant>,
 }
 
-/// Where to look, beside the listeners themselves.
+/// Inputs besides the listeners.
 pub struct Around<'a> {
-    /// Which ports can be models'.
+    /// Which ports can be models.
     pub wanted: &'a dyn Fn(u16) -> bool,
-    /// Which of these ports have connections open.
+    /// Which of these ports have open connections.
     pub open: &'a dyn Fn(&BTreeSet<u16>) -> BTreeSet<u16>,
-    /// Which processes have read requests.
+    /// The processes that have read requests.
     pub readers: &'a [Reader],
-    /// How long a server is kept when it is gone: what it counted last must be scraped, and if it is only being restarted,
-    /// its series go on.
+    /// How long an ended server is kept: its last counts must be scraped, and if it is only restarting, its series
+    /// continue.
     pub keep: Duration,
-    /// The time.
+    /// Current time.
     pub now: Instant,
 }
 
-/// What a look could not see.
+/// What could not be seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unseen {
-    /// Ports on which somebody listens whom the agent cannot see.
+    /// Ports whose listening process is not visible.
     pub ports: BTreeSet<u16>,
     /// Why.
     pub blind: Blind,
-    /// Readers that have ended: nothing is to be known of them any more.
+    /// Readers that have exited and can be removed.
     pub gone: Vec<Reader>,
-    /// What there is more of than the agent looks at, so that numbers of models may be too low.
+    /// Limits that were exceeded, so that values of models may be too low.
     pub more: BTreeSet<String>,
-    /// What is not as the kernel documents it.
+    /// Malformed input.
     pub skipped: Skipped,
 }
 
 impl Looker {
-    /// One that knows nothing yet. `mount` is where cgroup v2 is mounted.
+    /// Without any known servers. `mount` is the mount point of cgroup v2.
     #[must_use]
     pub fn new(roots: Roots, mount: Option<PathBuf>) -> Self {
         let (holders, servers, shared) = Default::default();
         Self { roots, mount, holders, servers, shared }
     }
 
-    /// All servers, in the order of their ports.
+    /// All servers, sorted by port.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
         self.servers.values().map(|known| &known.server)
     }
 
-    /// Looks who is behind these listeners, and behind those of other network namespaces.
+    /// Finds the servers of these listeners, and of those in other network namespaces.
     ///
     /// # Errors
-    /// When `/proc` cannot be listed.
+    /// `/proc` cannot be listed.
     pub fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
         let mut skipped = Skipped::default();
         let table = Table::read(&self.roots, &mut skipped)?;
@@ -129,7 +129,7 @@ impl Looker {
                 self.add_readers(server, readers, &trees, &table);
             }
             self.keep_members(server, &trees, &table);
-            // The cgroup holds the server as a whole only where no process of it is elsewhere.
+            // The cgroup represents the server only if no process of it is elsewhere.
             let mut others = server.processes.difference(&settled);
             if let Some(cgroup) = &server.cgroup
                 && others.any(|process| self.is_outside(process.pid, cgroup))
@@ -151,7 +151,7 @@ impl Looker {
         Ok(Unseen { ports: nobody.map(|(&port, _)| port).collect(), blind, gone, more, skipped })
     }
 
-    /// The processes that hold one of the sockets for themselves, the oldest first.
+    /// The processes that hold one of the sockets for themselves, oldest first.
     fn holders_of(&self, inodes: &BTreeSet<u32>) -> Vec<Process> {
         let all: BTreeSet<Process> = inodes.iter().flat_map(|&inode| self.holders.of(inode)).collect();
         let mut all: Vec<_> = all.into_iter().filter(|process| !self.is_broker(process.pid)).collect();
@@ -168,12 +168,12 @@ impl Looker {
         BROKERS.contains(&read_command_name(&self.roots, pid).unwrap_or_default().as_str())
     }
 
-    /// What can be said of a port's server without a look at the others.
+    /// The properties of a port's server that do not depend on other servers.
     fn server(&self, port: u16, holders: &[Process]) -> Server {
         let main = holders.first().copied();
         let mut server = Server { port, listens: true, main, ..Server::default() };
         if let Some(Process { pid, .. }) = main {
-            // What cannot be read stays unknown: it has ended, or the agent may not.
+            // What cannot be read stays unknown: the process has exited, or access is denied.
             server.exe = read_executable(&self.roots, pid).ok();
             if let Ok(line) = read_command_line(&self.roots, pid) {
                 (server.named, server.engine) = (command::model(&line), Engine::of_command(&line));
@@ -196,7 +196,7 @@ impl Looker {
         }
     }
 
-    /// Which processes are the server's.
+    /// Determines the server's processes.
     fn settle(&self, server: &mut Server, tree: &BTreeSet<Pid>, table: &Table, more: &mut BTreeSet<String>) {
         let mut pids = tree.clone();
         if let Some(unit) = &server.unit {
@@ -218,8 +218,8 @@ impl Looker {
         server.processes = pids.into_iter().filter_map(|pid| table.process(pid)).collect();
     }
 
-    /// Who reads the server's requests serves them, and so do all below it; but one that listens for another server is that
-    /// one's, and a broker only hands on. The server's cgroup holds it no longer as a whole if one is elsewhere.
+    /// Adds readers of the server's requests and their descendants, except those that listen for another server, and
+    /// brokers. If one is outside, the cgroup no longer represents the server.
     fn add_readers(
         &self,
         server: &mut Server,
@@ -233,19 +233,19 @@ impl Looker {
     }
 
     fn is_outside(&self, pid: Pid, group: &Path) -> bool {
-        // One that has ended meanwhile is nowhere.
+        // A process that has exited has no cgroup.
         matches!(cgroup::read_cgroup(&self.roots, pid), Ok(Some(own)) if !own.starts_with(group))
     }
 
-    /// A process that was the server's stays so, also when its parent has ended and another one's child it is now.
+    /// Keeps processes of the server, even if their parent has exited and they have been reparented.
     fn keep_members(&self, server: &mut Server, trees: &BTreeMap<u16, BTreeSet<Pid>>, table: &Table) {
         let Some(known) = self.servers.get(&server.port) else { return };
         let stays = |process: &&Process| table.lives(**process) && !is_anothers(process.pid, server.port, trees);
         server.processes.extend(known.server.processes.iter().filter(stays));
     }
 
-    /// What listens no longer keeps what lives of its processes for a while; but one that serves another port by now is that
-    /// one's.
+    /// Keeps a server that no longer listens for a while, with its remaining processes, except those that serve another
+    /// port by now.
     fn forget_the_gone(
         &mut self,
         found: &BTreeMap<u16, Server>,
@@ -279,10 +279,10 @@ fn is_anothers(pid: Pid, own: u16, trees: &BTreeMap<u16, BTreeSet<Pid>>) -> bool
     trees.iter().any(|(&port, tree)| port != own && tree.contains(&pid))
 }
 
-/// Most other network namespaces that are looked into: any user may have many.
+/// Maximum number of other network namespaces examined: a user can create many.
 const MAX_NAMESPACES: usize = 1024;
 
-/// The listeners of all other network namespaces that the agent can see.
+/// The listeners in all other visible network namespaces.
 fn elsewhere(
     roots: &Roots,
     table: &Table,
@@ -302,7 +302,7 @@ fn elsewhere(
             more.insert(format!("{MAX_NAMESPACES} network namespaces"));
             break;
         }
-        // A process that has ended meanwhile: another of its namespace will do.
+        // If the process has exited, another one in the same namespace is used.
         if net_tcp::read_listeners_of(roots, process.pid, wanted, skipped, &mut listeners).is_ok() {
             seen.insert(namespace);
         }

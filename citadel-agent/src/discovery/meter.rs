@@ -1,41 +1,41 @@
-//! CPU time of a model that only grows, whichever of its processes end. Pure.
+//! Monotonic CPU time of a model, whichever of its processes exit. Pure.
 //!
-//! A cgroup's own count keeps what ended processes used. Without one, the processes are summed up: a process that ends
-//! hands its time to the parent that waits for it, and takes it along if nobody does (`SIGCHLD` ignored, parent gone
-//! first). What was counted stays counted in both cases, and is counted once.
+//! A cgroup's count includes exited processes. Without one, the processes are summed: the time of an exiting process is
+//! added to the parent that waits for it, or is lost if none does (`SIGCHLD` ignored, parent exited first). In both
+//! cases, counted time stays counted, and is counted once.
 
 use std::collections::BTreeMap;
 
 use crate::host::cgroup::CpuTime;
 use crate::host::pid::{Pid, Process, Stat};
 
-/// One look at what has been used.
+/// A reading of used CPU time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reading {
-    /// By the model's own cgroup. `id` tells it from a later one of the same name.
+    /// From the model's own cgroup. `id` distinguishes it from a later one with the same name.
     Cgroup {
-        /// The cgroup's number.
+        /// ID of the cgroup.
         id: u64,
-        /// Its count.
+        /// Its CPU time.
         time: CpuTime,
     },
-    /// By its processes.
+    /// From its processes.
     Processes(BTreeMap<Process, Used>),
 }
 
-/// What one process has used.
+/// CPU time of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Used {
     /// Its parent.
     pub parent: Pid,
-    /// Itself.
+    /// Its own time.
     pub own: CpuTime,
-    /// Its children that it has waited for.
+    /// Time of its waited-for children.
     pub children: CpuTime,
 }
 
 impl Used {
-    /// From `stat`; `tick_us` is how long a clock tick is.
+    /// From `stat`; `tick_us` is the length of a clock tick.
     #[must_use]
     pub fn of(stat: &Stat, tick_us: u64) -> Self {
         let time = |ticks: crate::host::pid::Ticks| CpuTime {
@@ -46,7 +46,7 @@ impl Used {
     }
 }
 
-/// Counts one model's CPU time.
+/// Accumulates a model's CPU time.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     total: CpuTime,
@@ -54,17 +54,17 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Takes a reading; the total with it.
+    /// Adds a reading and returns the total.
     pub fn take(&mut self, reading: Reading) -> CpuTime {
         let more = match (&self.last, &reading) {
             (Some(Reading::Cgroup { id: last_id, time: last }), Reading::Cgroup { id, time }) if id == last_id => {
                 minus(*time, *last)
             }
-            // The first reading, or a cgroup that was made anew: since it began.
+            // The first reading, or a recreated cgroup: counts from its beginning.
             (None | Some(Reading::Cgroup { .. }), Reading::Cgroup { time, .. }) => *time,
             (None, Reading::Processes(now)) => growth(&BTreeMap::new(), now),
             (Some(Reading::Processes(before)), Reading::Processes(now)) => growth(before, now),
-            // The same time, told in another way: the two cannot be compared, so counting goes on from here.
+            // The kind of reading changed. The two cannot be compared, so counting continues from here.
             (Some(_), _) => CpuTime::default(),
         };
         self.total = plus(self.total, more);
@@ -73,11 +73,11 @@ impl Meter {
     }
 }
 
-/// What the processes have used since `before`.
+/// The growth since `before`.
 fn growth(before: &BTreeMap<Process, Used>, now: &BTreeMap<Process, Used>) -> CpuTime {
     let by_pid: BTreeMap<Pid, Process> = before.keys().map(|process| (process.pid, *process)).collect();
-    // What ended processes had used is counted. The parent has it now, if it waited for them; where the parent has ended as
-    // well, either its own parent or whoever adopts orphans has it.
+    // The time of exited processes has been counted. It is now in the parent, if that has waited for them; if the
+    // parent has exited too, in its parent or in the process that adopts orphans.
     let mut with_parent: BTreeMap<Process, CpuTime> = BTreeMap::new();
     let mut with_anyone = CpuTime::default();
     for (_, used) in before.iter().filter(|(process, _)| !now.contains_key(process)) {
@@ -88,7 +88,7 @@ fn growth(before: &BTreeMap<Process, Used>, now: &BTreeMap<Process, Used>) -> Cp
                 *sum = plus(*sum, time);
             }
             Some(_) => with_anyone = plus(with_anyone, time),
-            // One that is no process of the model.
+            // Not a process of the model.
             None => {}
         }
     }
@@ -106,7 +106,7 @@ fn plus(a: CpuTime, b: CpuTime) -> CpuTime {
     CpuTime { user_us: a.user_us + b.user_us, system_us: a.system_us + b.system_us }
 }
 
-/// Never below zero: the kernel's own counts go back by a tick now and then.
+/// Never negative: the kernel's counts sometimes go back by a tick.
 fn minus(a: CpuTime, b: CpuTime) -> CpuTime {
     CpuTime { user_us: a.user_us.saturating_sub(b.user_us), system_us: a.system_us.saturating_sub(b.system_us) }
 }

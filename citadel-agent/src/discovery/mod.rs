@@ -1,9 +1,10 @@
-//! Discovery: which model is behind a port, and which processes are its. One hop a file:
+//! Discovery: finds the model behind a port and its processes. One step per file:
 //!
-//! port -> listening socket (`host::sock_diag`, `host::net_tcp`) -> [`holders`] -> [`unit`](mod@unit) -> [`name`], by way of the
-//! process [`table`], the [`command`] line, which also shows the [`engine`](mod@engine), and what the server says when it is [`ask`](mod@ask)ed, which the health
-//! probes do. [`look`] goes the way, [`watch`] does so again and again on a thread of its own and keeps count of what the processes
-//! [`usage`] is; [`inventory`] is what the rest of the agent sees.
+//! port -> listening socket (`host::sock_diag`, `host::net_tcp`) -> [`holders`] -> [`unit`](mod@unit) -> [`name`],
+//! using the process [`table`], the [`command`] line, which also identifies the [`engine`](mod@engine), and the
+//! server's answer to the health probes ([`ask`](mod@ask)). [`look`] combines the steps, and [`watch`] runs them
+//! periodically on its own thread and accumulates the [`usage`] of the processes; [`inventory`] is the result for the
+//! rest of the agent.
 
 pub mod ask;
 pub mod command;

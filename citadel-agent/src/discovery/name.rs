@@ -1,8 +1,8 @@
-//! Which name a model's series carry. Pure.
+//! Chooses the name for a model's series. Pure.
 
 use super::server::Server;
 
-/// The configured name, else the one that its unit, its command line or its own answer gives, else the port's.
+/// The configured name, or else that of its unit, its command line or its own answer, or else its port.
 #[must_use]
 pub fn choose(configured: Option<&str>, server: Option<&Server>, answered: Option<String>, port: u16) -> String {
     let given = || server.and_then(|server| given(server).or(answered));

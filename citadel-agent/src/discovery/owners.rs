@@ -1,11 +1,11 @@
-//! Which model a process belongs to, made for asking often.
+//! Maps processes to models, for frequent lookups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::inventory::{Inventory, Pid};
 
-/// A model as its series name it. Ordered by port.
+/// The labels of a model. Ordered by port.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Owner {
     /// The TCP port.
@@ -21,7 +21,8 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// The processes of `inventory`; one that several models share is the first's by port, as [`Inventory::model_of`] says.
+    /// The processes of `inventory`; one that several models share belongs to the first by port, as in
+    /// [`Inventory::model_of`].
     #[must_use]
     pub fn new(inventory: &Inventory) -> Self {
         let mut by_pid = HashMap::new();
@@ -34,7 +35,7 @@ impl Owners {
         Self { by_pid }
     }
 
-    /// Whose process it is; `None`: no model's.
+    /// The model of a process; `None` if it belongs to no model.
     #[must_use]
     pub fn of(&self, pid: Pid) -> Option<&Arc<Owner>> {
         self.by_pid.get(&pid)

@@ -1,4 +1,4 @@
-//! All processes of a moment: who began whom.
+//! All processes at a point in time, with their parents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,23 +7,23 @@ use crate::host::Roots;
 use crate::host::pid::{MAX_PROCESSES, Pid, Process, Stat, read_pids, read_stat};
 use crate::host::skipped::Skipped;
 
-/// Most processes of one model; a server with its workers has a few hundred.
+/// Maximum number of processes of a model; a server with its workers has a few hundred.
 pub const MAX_TREE: usize = 2048;
 
-/// The processes that `/proc` shows.
+/// The processes in `/proc`.
 #[derive(Debug, Default)]
 pub struct Table {
     stats: BTreeMap<Pid, Stat>,
     children: BTreeMap<Pid, Vec<Pid>>,
-    /// The host has more processes than are looked at.
+    /// Whether the host has more processes than the limit.
     cut: bool,
 }
 
 impl Table {
-    /// Reads the table; a process that ends meanwhile is left out.
+    /// Reads the table; processes that exit meanwhile are omitted.
     ///
     /// # Errors
-    /// When `/proc` cannot be listed.
+    /// `/proc` cannot be listed.
     pub fn read(roots: &Roots, skipped: &mut Skipped) -> io::Result<Self> {
         let pids = read_pids(roots)?;
         let cut = pids.len() == MAX_PROCESSES;
@@ -32,43 +32,43 @@ impl Table {
         Ok(Self { cut, ..table })
     }
 
-    /// Whether the host has more processes than are looked at.
+    /// Whether the host has more processes than the limit.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// What `stat` said of a process.
+    /// The `stat` of a process.
     #[must_use]
     pub fn stat(&self, pid: Pid) -> Option<&Stat> {
         self.stats.get(&pid)
     }
 
-    /// The process that has this number now.
+    /// The process that has this PID now.
     #[must_use]
     pub fn process(&self, pid: Pid) -> Option<Process> {
         Some(Process { pid, start_ticks: self.stat(pid)?.start_ticks })
     }
 
-    /// Whether it is still the process that it was.
+    /// Whether the process still exists, and its PID was not reused.
     #[must_use]
     pub fn lives(&self, process: Process) -> bool {
         self.process(process.pid) == Some(process)
     }
 
-    /// All processes, from the number `first` on and then those below it.
+    /// All processes, starting with PID `first` and wrapping around.
     pub fn processes_from(&self, first: Pid) -> impl Iterator<Item = Process> {
         let stats = self.stats.range(first..).chain(self.stats.range(..first));
         stats.map(|(&pid, stat)| Process { pid, start_ticks: stat.start_ticks })
     }
 
-    /// These processes and all that descend from them; of more than [`MAX_TREE`], so many and one more.
+    /// These processes and their descendants; if there are more than [`MAX_TREE`], one more than that.
     #[must_use]
     pub fn trees_of(&self, roots: impl IntoIterator<Item = Pid>) -> BTreeSet<Pid> {
         let mut found = BTreeSet::new();
         let mut todo: Vec<Pid> = roots.into_iter().collect();
         while let Some(pid) = todo.pop() {
-            // Read over some milliseconds, the table may hold a ring.
+            // The table is read over some milliseconds, so it may contain a cycle.
             if found.len() > MAX_TREE {
                 break;
             }

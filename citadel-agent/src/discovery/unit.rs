@@ -1,28 +1,28 @@
-//! cgroup -> systemd unit, by the names that systemd gives its cgroups (systemd's `cg_path_get_unit`; `systemd.slice(5)`).
+//! Maps a cgroup to a systemd unit, by systemd's naming of cgroups (systemd's `cg_path_get_unit`; `systemd.slice(5)`).
 
 use std::path::{Path, PathBuf};
 
 use crate::printable::without_hidden;
 
-/// A unit and the cgroup that systemd made for it.
+/// A unit and its cgroup.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unit {
     /// Such as `citadel-phi3.service`.
     pub name: String,
-    /// Relative to the root of the v2 hierarchy. What the unit makes below it is the unit's.
+    /// Relative to the root of the v2 hierarchy. Everything below it belongs to the unit.
     pub cgroup: PathBuf,
 }
 
 impl Unit {
-    /// The unit that a cgroup belongs to: the first below the slices. A user's service manager is a unit, but what it
-    /// manages is nearer to what runs.
+    /// The unit of a cgroup: the first below the slices. A user's service manager is a unit too, but the units that it
+    /// manages are more specific.
     #[must_use]
     pub fn of(cgroup: &Path) -> Option<Self> {
         let mut unit: Option<Self> = None;
         let mut path = PathBuf::new();
         for part in cgroup {
             path.push(part);
-            // systemd puts an underscore before what the kernel could take for a file of its own.
+            // systemd prefixes names that could collide with kernel files with an underscore.
             let name = part.to_str()?;
             let name = name.strip_prefix('_').unwrap_or(name);
             if name.ends_with(".slice") {
@@ -39,8 +39,8 @@ impl Unit {
         unit
     }
 
-    /// Whether it was made for what runs in it. A login session and the service managers' own units hold whatever was
-    /// started there.
+    /// Whether the unit was created for the service in it. A login session and the service managers' own units contain
+    /// whatever was started there.
     #[must_use]
     pub fn is_dedicated(&self) -> bool {
         self.name != "init.scope" && !self.name.starts_with("session-") && !self.name.starts_with("user@")
@@ -59,8 +59,8 @@ impl Unit {
     }
 }
 
-/// Undoes `\xHH`, as which systemd writes each byte that a unit's name cannot hold, and each `-` that stands for itself
-/// (`systemd.unit(5)`, `systemd-escape(1)`). A `-` stays one: names of models are no paths.
+/// Unescapes `\xHH`, by which systemd encodes bytes that are not allowed in a unit name, and each literal `-`
+/// (`systemd.unit(5)`, `systemd-escape(1)`). A `-` is kept, because model names are not paths.
 fn unescape(name: &str) -> String {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();

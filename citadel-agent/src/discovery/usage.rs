@@ -1,4 +1,4 @@
-//! What the models' processes use: CPU time at each tick, memory at each look.
+//! Resource usage of the models' processes: CPU time at each tick, memory at each look.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -13,32 +13,32 @@ use crate::host::pid::{self, Process};
 use crate::host::process::ticks_per_second;
 use crate::host::skipped::Skipped;
 
-/// How much longer the pause before the next reading of proportional shares is than the reading took. The kernel walks all
-/// page tables for them, which takes a second for some hundred gigabytes.
+/// The pause between readings of proportional set sizes, as a multiple of the time that a reading takes. The kernel
+/// walks all page tables for it, about a second for some hundred gigabytes.
 const PSS_PAUSE: u32 = 100;
 
-/// What one model's processes use.
+/// Resource usage of a model's processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// CPU time since the agent first saw the model, and before that since its processes began.
+    /// CPU time since the agent first saw the model, plus the time its processes had used before.
     pub cpu: Option<CpuTime>,
-    /// Memory, all processes together.
+    /// Memory of all processes together.
     pub memory: Option<Memory>,
 }
 
-/// Memory in bytes. Counted by process and not by cgroup, because a cgroup is charged for the pages that it was the first to
-/// touch: a model file that an earlier run has read is in none of the later one's.
+/// Memory in bytes. Summed over processes instead of taken from the cgroup, because a cgroup is charged only for pages
+/// that it touched first: a model file that an earlier run has read is not charged to the later one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Memory {
-    /// In RAM; what n of its processes share counts n times.
+    /// In RAM; shared pages count once per process.
     pub rss: u64,
-    /// In RAM; what n processes of the host share counts 1/n to each. `None` where the agent may not look.
+    /// In RAM; a page shared by n processes counts 1/n to each. `None` if access is denied.
     pub pss: Option<u64>,
     /// Swapped out.
     pub swap: u64,
 }
 
-/// Keeps count for all models.
+/// Accumulates the usage of all models.
 #[derive(Debug)]
 pub struct Usages {
     roots: Roots,
@@ -55,13 +55,13 @@ struct One {
 }
 
 impl Usages {
-    /// Nothing counted yet. `mount` is where cgroup v2 is mounted.
+    /// Without any counts. `mount` is the mount point of cgroup v2.
     #[must_use]
     pub fn new(roots: Roots, mount: Option<PathBuf>) -> Self {
         Self { roots, mount, tick_us: (1e6 / ticks_per_second()) as u64, by_port: BTreeMap::new() }
     }
 
-    /// Reads CPU time, which takes little.
+    /// Reads CPU time, which is cheap.
     pub fn read_cpu<'a>(&mut self, servers: impl IntoIterator<Item = &'a Server>, skipped: &mut Skipped) {
         let mut ports = BTreeSet::new();
         for server in servers {
@@ -73,7 +73,7 @@ impl Usages {
         self.by_port.retain(|port, _| ports.contains(port));
     }
 
-    /// Reads memory: some files of each process.
+    /// Reads memory: several files per process.
     pub fn read_memory<'a>(
         &mut self,
         servers: impl IntoIterator<Item = &'a Server>,
@@ -94,13 +94,13 @@ impl Usages {
         }
     }
 
-    /// What each port's model uses.
+    /// The usage of each port's model.
     #[must_use]
     pub fn all(&self) -> BTreeMap<u16, Usage> {
         self.by_port.iter().map(|(&port, one)| (port, one.usage)).collect()
     }
 
-    /// By the cgroup where the model has one of its own, else by its processes; `None` once it has none.
+    /// From the cgroup if the model has its own, else from its processes; `None` if it has none left.
     fn reading(&self, server: &Server, skipped: &mut Skipped) -> Option<Reading> {
         if let (Some(mount), Some(path)) = (&self.mount, &server.cgroup) {
             return by_cgroup(mount, path, skipped);
@@ -115,15 +115,15 @@ impl Usages {
 }
 
 fn by_cgroup(mount: &Path, path: &Path, skipped: &mut Skipped) -> Option<Reading> {
-    // Between the two reads the cgroup may be made anew; then the next reading sets it right.
+    // If the cgroup is recreated between the two reads, the next reading corrects it.
     let id = cgroup::read_id(mount, path).ok()?;
     Some(Reading::Cgroup { id, time: skipped.unless_malformed(cgroup::read_cpu_time(mount, path), "cpu.stat")? })
 }
 
-/// The memory of a server's processes, and how long the proportional shares took if they were asked for; `None` once it has
-/// no process.
+/// The memory of a server's processes, and how long the proportional set sizes took, if requested; `None` if it has no
+/// process.
 ///
-/// A part of a sum would be a wrong number: where a process' memory cannot be read, there is none.
+/// A partial sum would be wrong: if one process cannot be read, there is no value.
 fn read_memory(
     roots: &Roots,
     server: &Server,
@@ -140,7 +140,7 @@ fn read_memory(
                 skipped.note("/proc/PID/status", error);
                 return None;
             }
-            // It has ended.
+            // It has exited.
             Err(_) => continue,
         };
         any = true;

@@ -1,4 +1,4 @@
-//! Discovery as it runs: on a thread of its own, because `/proc` may make a reader wait.
+//! Runs discovery on its own thread, because reading `/proc` can block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,24 +19,24 @@ use crate::host::sock_diag::{self, Listener, Listeners};
 use crate::host::{Roots, mountinfo, net_tcp};
 use crate::slot::Slot;
 
-/// How often listeners are listed and CPU time is read, where the collection interval is not shorter. It takes a fraction of
-/// a millisecond; the whole way is gone once an interval, and when a listener has come or gone.
+/// How often listeners are listed and CPU time is read, unless the collection interval is shorter. It takes a fraction
+/// of a millisecond; the full discovery runs once per interval, and when a listener appears or disappears.
 const TICK: Duration = Duration::from_secs(2);
 
-/// What discovery knows.
+/// The result of discovery.
 #[derive(Debug, Default)]
 pub struct Discovered {
-    /// The servers, in the order of their ports.
+    /// The servers, sorted by port.
     pub servers: Vec<Server>,
-    /// What the processes of each port's server use.
+    /// The resource usage of each port's server.
     pub usage: BTreeMap<u16, Usage>,
     /// Why something is missing, if it is.
     pub problem: Option<String>,
-    /// How much was skipped so far because it was not as the kernel documents it.
+    /// How much malformed input was skipped so far.
     pub skipped: u64,
 }
 
-/// The running discovery; ends with the value.
+/// The running discovery; dropping it stops it.
 #[derive(Debug)]
 pub struct Discovery {
     newest: Slot<Discovered>,
@@ -44,7 +44,7 @@ pub struct Discovery {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What of the configuration matters here.
+/// The relevant part of the configuration.
 #[derive(Clone, PartialEq, Debug)]
 struct Settings {
     models: Models,
@@ -58,10 +58,10 @@ impl Settings {
 }
 
 impl Discovery {
-    /// Looks once, then goes on looking on a thread. `readers` are the processes that read requests.
+    /// Runs discovery once, then continues on a thread. `readers` are the processes that read requests.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// The thread cannot be started.
     pub fn start(config: &Config, roots: &Roots, readers: RequestReaders) -> io::Result<Self> {
         let newest = Slot::default();
         let mut watcher = Watcher::new(Settings::of(config), roots, readers, newest.clone());
@@ -80,16 +80,16 @@ impl Discovery {
         Ok(Self { newest, settings: Some(settings), thread: Some(thread) })
     }
 
-    /// The newest that is known.
+    /// The newest result.
     #[must_use]
     pub fn newest(&self) -> Arc<Discovered> {
         self.newest.newest().map(|published| published.value).unwrap_or_default()
     }
 
-    /// Goes on with another configuration.
+    /// Applies another configuration.
     pub fn configure(&self, config: &Config) {
         if let Some(settings) = &self.settings {
-            // Without a receiver the thread has panicked, which its own message tells.
+            // Without a receiver the thread has panicked, which has been logged.
             _ = settings.send(Settings::of(config));
         }
     }
@@ -144,7 +144,7 @@ impl Watcher {
         self.looked = None;
     }
 
-    /// Lists the listeners; looks who they are if that can have changed; publishes.
+    /// Lists the listeners, runs the full discovery if something can have changed, and publishes.
     fn tick(&mut self) {
         match self.look() {
             Ok(Some(unseen)) => {
@@ -152,7 +152,7 @@ impl Watcher {
                 self.skipped.add("discovery", &unseen.skipped);
             }
             Ok(None) => {}
-            Err(error) => self.problem = Some(format!("listeners cannot be listed: {error}")),
+            Err(error) => self.problem = Some(format!("cannot list listening sockets: {error}")),
         }
         let mut skipped = Skipped::default();
         self.usages.read_cpu(self.looker.servers(), &mut skipped);
@@ -195,8 +195,8 @@ impl Watcher {
     }
 }
 
-/// The listeners of the agent's own network namespace: from the socket monitor, and where this kernel comes without it, from
-/// the table in `/proc`, which is slow where many sockets are.
+/// The listeners in the agent's network namespace: from sock_diag, or on a kernel without it from `/proc`, which is
+/// slow with many sockets.
 fn listeners(roots: &Roots, wanted: impl Fn(u16) -> bool, skipped: &mut Skipped) -> io::Result<Vec<Listener>> {
     sock_diag::read_listeners(&wanted).or_else(|error| {
         let mut found = Listeners::default();
@@ -205,7 +205,7 @@ fn listeners(roots: &Roots, wanted: impl Fn(u16) -> bool, skipped: &mut Skipped)
     })
 }
 
-/// Which of these ports have connections open, likewise.
+/// Which of these ports have open connections; also from sock_diag or `/proc`.
 fn open_among(roots: &Roots, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
     match sock_diag::read_open_connections(|port| ports.contains(&port)) {
         Ok(open) => open.into_iter().map(|socket| socket.local_port).collect(),
@@ -213,24 +213,24 @@ fn open_among(roots: &Roots, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
     }
 }
 
-/// What a person should know of what could not be seen.
+/// A message about what could not be seen.
 fn complaint(unseen: &Unseen) -> Option<String> {
     let Unseen { ports, blind, more, .. } = unseen;
     let mut complaints = Vec::new();
     if !ports.is_empty() && (blind.refused > 0 || blind.too_many) {
         let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
         let why = match blind.refused {
-            0 => "more files are open on this host than one search looks at".to_owned(),
+            0 => "the host has more open files than one search examines".to_owned(),
             refused => format!(
-                "the files of {refused} processes may not be seen; it takes CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which \
-                 the shipped unit gives"
+                "the open files of {refused} processes are not readable; this needs CAP_SYS_PTRACE and \
+                 CAP_DAC_READ_SEARCH, which the shipped unit grants"
             ),
         };
-        complaints.push(format!("whose listeners are on port {} is not known: {why}", ports.join(", ")));
+        complaints.push(format!("cannot determine which process owns port {}: {why}", ports.join(", ")));
     }
     if !more.is_empty() {
         let more: Vec<_> = more.iter().take(5).map(String::as_str).collect();
-        complaints.push(format!("some models' numbers may be too low: there are more than {}", more.join(", ")));
+        complaints.push(format!("values of some models may be too low: there are more than {}", more.join(", ")));
     }
     (!complaints.is_empty()).then(|| complaints.join("; "))
 }

@@ -49,7 +49,7 @@ pub enum ProbeError {
     #[error("{0}")]
     Types(String),
     /// Another family does not run.
-    #[error("needs the family {0}, which does not run")]
+    #[error("requires family {0}, which is not running")]
     Needs(&'static str),
     /// A family that would have to run fails.
     #[error("{family}: {reason}")]
@@ -63,7 +63,7 @@ pub enum ProbeError {
     #[error(transparent)]
     TooManyPorts(#[from] TooManyPorts),
     /// The object lacks something that it must have.
-    #[error("the embedded object has no {0}: this build is broken")]
+    #[error("the embedded eBPF object has no {0}; this build is broken")]
     Missing(&'static str),
 }
 
@@ -81,15 +81,15 @@ impl ProbeError {
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Cgroup { .. } => "set ebpf.cgroup to a directory of the cgroup v2 hierarchy, or leave it out",
+            Self::Cgroup { .. } => "set ebpf.cgroup to a directory of the cgroup v2 hierarchy, or remove it",
             Self::Maps(_) | Self::Mmap { .. } => "check LimitMEMLOCK (kernels before 5.11) and free memory",
             Self::Program { .. } => {
-                "run with RUST_LOG=debug for the verifier's log, and report it with the kernel's version"
+                "run with RUST_LOG=debug for the verifier log, and report it with the kernel version"
             }
-            Self::Needs(_) => "see what keeps the other family from running",
+            Self::Needs(_) => "fix the other family first",
             Self::TooManyPorts(_) => "restart the agent",
             Self::Map { .. } | Self::Family { .. } | Self::Missing(_) | Self::Types(_) => {
-                "report it with the kernel's version"
+                "report this with the kernel version"
             }
         }
     }

@@ -218,7 +218,7 @@ impl Families {
                 FamilyStatus::ok(Family::Recvq, decision)
             }
             (_, Some(Err(error))) => return Err(ProbeError::Types(error)),
-            (_, None) => return Err(ProbeError::Types("the kernel's types were not read".to_owned())),
+            (_, None) => return Err(ProbeError::Types("the kernel's BTF was not read".to_owned())),
         };
         give_memory_back();
         report(&status);
@@ -268,7 +268,7 @@ impl Families {
         let sched = self.sched.as_mut().map_or(Ok(()), |sched| sched.follow(&processes));
         let syscalls = self.syscalls.as_mut().map_or(Ok(()), |syscalls| syscalls.follow(&processes));
         if let Err(error) = sched.and(syscalls) {
-            warn!(%error, "cannot tell the kernel programs which processes are the models'");
+            warn!(%error, "cannot write the models' processes to the kernel maps");
         }
         self.note_what_found_no_room();
     }

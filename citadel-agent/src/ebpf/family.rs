@@ -153,8 +153,8 @@ impl fmt::Display for Hook {
             Self::SockOps => write!(f, "sock_ops"),
             Self::TailCall => write!(f, "tail call"),
             Self::Tracepoint(name) => write!(f, "tp_btf/{name}"),
-            Self::SystemCall(Moment::Begin) => write!(f, "where system calls begin"),
-            Self::SystemCall(Moment::End) => write!(f, "where system calls end"),
+            Self::SystemCall(Moment::Begin) => write!(f, "entry of all system calls"),
+            Self::SystemCall(Moment::End) => write!(f, "exit of all system calls"),
         }
     }
 }

@@ -29,7 +29,7 @@ enum ForwardError {
     Runtime(#[from] TryCurrentError),
     #[error(transparent)]
     Ring(#[from] aya_log::Error),
-    #[error("cannot wait for the ring buffer: {0}")]
+    #[error("cannot poll the ring buffer: {0}")]
     Wait(#[from] io::Error),
 }
 
@@ -37,7 +37,7 @@ enum ForwardError {
 /// one line says why.
 pub(super) fn forward(family: Family, ebpf: &mut Ebpf) -> Option<Forwarding> {
     start(ebpf)
-        .inspect_err(|error| warn!(family = family.name(), %error, "what the kernel programs log is not shown"))
+        .inspect_err(|error| warn!(family = family.name(), %error, "cannot read the log of the kernel programs"))
         .ok()
 }
 

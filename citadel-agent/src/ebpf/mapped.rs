@@ -59,7 +59,7 @@ impl<T: Words> Mapped<T> {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
         Ok(Self { start, entries, bytes, _entry: PhantomData })
     }
 

@@ -327,7 +327,7 @@ pub fn max_connections(configured: Option<u64>, memory: Option<u64>) -> u64 {
 /// The open connections on measured ports. Without them, older connections are missing from `connections_open`.
 fn open_connections(measured: impl Fn(u16) -> bool) -> Vec<Socket> {
     sock_diag::read_open_connections(measured).unwrap_or_else(|error| {
-        warn!(%error, "cannot list sockets: connections older than the agent are not in citadel_model_connections_open");
+        warn!(%error, "cannot list sockets; connections older than the agent are missing from citadel_model_connections_open");
         Vec::new()
     })
 }

@@ -74,17 +74,19 @@ impl Reason {
     pub fn remedy(&self) -> String {
         match self {
             Self::Disabled(family) => format!("set ebpf.{family} to true in the configuration"),
-            Self::Needs(family) => format!("see what keeps {family} from running"),
+            Self::Needs(family) => format!("fix family {family} first"),
             Self::Capabilities(missing) => format!(
                 "run as root, or give the service AmbientCapabilities={}",
                 missing.iter().map(|c| c.name()).collect::<Vec<_>>().join(" ")
             ),
             Self::KernelTooOld { need, .. } => format!("boot Linux {need} or later"),
             Self::NoCgroup2 => {
-                "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1"
+                "run `mount -t cgroup2 none /sys/fs/cgroup/unified`, or boot with systemd.unified_cgroup_hierarchy=1"
                     .to_owned()
             }
-            Self::NoFentry(_) => format!("boot a kernel that takes fentry, or set ebpf.syscall_form to raw_tp, which {RAW_TP_PRICE}"),
+            Self::NoFentry(_) => {
+                format!("boot a kernel that supports fentry, or set ebpf.syscall_form to raw_tp, which {RAW_TP_PRICE}")
+            }
             Self::Architecture(_) => "run the agent on x86-64".to_owned(),
             Self::NotBuiltIn(BTF) => "boot a kernel with CONFIG_DEBUG_INFO_BTF=y".to_owned(),
             Self::NotBuiltIn(_) => "boot a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_CGROUP_BPF=y".to_owned(),
@@ -95,8 +97,8 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disabled(_) => write!(f, "disabled by the configuration"),
-            Self::Needs(family) => write!(f, "needs the family {family}, which does not run"),
+            Self::Disabled(_) => write!(f, "disabled in the configuration"),
+            Self::Needs(family) => write!(f, "requires family {family}, which is not running"),
             Self::Capabilities(missing) => {
                 write!(f, "missing {}", missing.iter().map(|c| c.name()).collect::<Vec<_>>().join(", "))
             }
@@ -104,7 +106,7 @@ impl fmt::Display for Reason {
             Self::NoCgroup2 => write!(f, "no cgroup v2 file system is mounted"),
             Self::NoFentry(error) => write!(f, "{error}"),
             Self::Architecture(what) => {
-                write!(f, "the queue of requests relies on the order of stores of x86-64, and this is {what}")
+                write!(f, "the request queue relies on the store ordering of x86-64, and this is {what}")
             }
             Self::NotBuiltIn(what) => write!(f, "this kernel has no {what}"),
         }
@@ -116,7 +118,7 @@ const BTF: &str = "BTF";
 
 /// What the form raw_tp of `syscalls` costs (`docs/overhead.md`).
 const RAW_TP_PRICE: &str =
-    "slows every system call of the host: nginx keeps 0.89 of its throughput also on ports of no model";
+    "slows down every system call of the host: nginx keeps 0.89 of its throughput, including on ports of no model";
 
 /// The newest feature that `net` needs: sk_storage from cgroup_skb programs (5.9), and CAP_BPF (5.8). 5.10 is the oldest
 /// kernel that the project tests. BTF tracepoints are of 5.5.
@@ -192,9 +194,9 @@ fn system_calls(config: &Ebpf, support: &Support) -> Result<Decision, Reason> {
     built_in(Some(cfg!(target_arch = "x86_64")), "x86-64 system calls")?;
     let (form, reason) = match &support.fentry {
         _ if config.call_form == CallForm::RawTp => (Form::RawTp, RAW_TP_PRICE),
-        Some(Ok(())) => (Form::Fentry, "costs calls that are not measured nothing"),
+        Some(Ok(())) => (Form::Fentry, "adds no cost to calls that are not measured"),
         Some(Err(error)) => return Err(Reason::NoFentry(error.clone())),
-        None => return Err(Reason::NoFentry("it is not known whether this kernel takes fentry".to_owned())),
+        None => return Err(Reason::NoFentry("cannot determine whether this kernel supports fentry".to_owned())),
     };
     Ok(Decision::TraceCalls(Variant { form, reason: reason.to_owned() }))
 }

@@ -13,7 +13,7 @@ pub struct Slots {
 /// More ports were measured since the agent started than its maps have slots for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{ports} different ports since the agent started, but its kernel maps were made for {capacity}: restart the agent to \
+    "{ports} different ports since the agent started, but its kernel maps have room for {capacity}; restart the agent to \
      measure them"
 )]
 pub struct TooManyPorts {

@@ -104,7 +104,7 @@ impl FamilyStatus {
         let mut status = Self::of(family, Verdict::Broken, error.to_string(), error.remedy().to_owned());
         if let Some(failed) = error.program() {
             for other in status.programs.iter_mut().filter(|other| other.name != failed) {
-                other.reason = format!("given up because {failed} failed");
+                other.reason = format!("detached because {failed} failed");
             }
         }
         status
@@ -139,6 +139,6 @@ mod tests {
         let status = FamilyStatus::broken(Family::Net, &error);
         let reason = |name| status.programs.iter().find(|program| program.name == name).unwrap().reason.as_str();
         assert_eq!(reason("net_egress"), "the kernel refused net_egress: no");
-        assert_eq!(reason("net_ingress"), "given up because net_egress failed");
+        assert_eq!(reason("net_ingress"), "detached because net_egress failed");
     }
 }

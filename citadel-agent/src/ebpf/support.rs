@@ -128,7 +128,7 @@ fn try_fentry() -> Result<(), String> {
     match is_program_supported(ProgramType::Tracing) {
         Ok(true) => Ok(()),
         Ok(false) => Err("this kernel has no fentry".to_owned()),
-        Err(error) => Err(format!("this kernel refuses fentry: {}", chain(&error))),
+        Err(error) => Err(format!("this kernel rejects fentry: {}", chain(&error))),
     }
 }
 

@@ -84,7 +84,7 @@ impl Syscalls {
                     for call in calls {
                         let (name, function) = (at_function(moment, call), format!("__x64_sys_{}", call.name));
                         if !object::trace_function(&mut ebpf, &name, program.name, &function, btf)? {
-                            info!(call = call.name, "this kernel does not have it: not measured");
+                            info!(call = call.name, "this kernel does not have the system call; it is not measured");
                         }
                     }
                 }

@@ -1,12 +1,12 @@
-//! Whose energy it was: a GPU's counter, split among the models.
+//! Attributes a GPU's energy to the models.
 //!
-//! A GPU counts millijoules for the whole board. Between two readings each process had a part of the SMs' time; its model
-//! is charged that part of the interval's energy, rounded down to a microjoule, and nobody is charged the rest: idle time,
-//! other processes, intervals whose parts are not known, and all that was counted before the first reading.
+//! A GPU counts millijoules for the whole board. Between two readings, each process used a share of the SM time; its
+//! model is charged that share of the interval's energy, rounded down to a microjoule. The rest is charged to nobody:
+//! idle time, other processes, intervals with unknown shares, and everything counted before the first reading.
 //!
-//! Invariants, which the property test below holds:
-//! - the charges of a GPU add up to its counter, exactly, after every reading;
-//! - a charge never falls, unless the counter does (the driver was loaded anew): then all begin again.
+//! Invariants, verified by the property test below:
+//! - the charges of a GPU add up exactly to its counter, after every reading;
+//! - a charge never decreases, unless the counter does (the driver was reloaded): then all start again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use std::sync::Arc;
 use super::sample::Process;
 use crate::discovery::owners::{Owner, Owners};
 
-/// What one model was charged for one GPU.
+/// The charge of a model for a GPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Joules {
-    /// The model; `None`: nobody's.
+    /// The model; `None`: charged to nobody.
     pub owner: Option<Arc<Owner>>,
     /// Microjoules.
     pub microjoules: u64,
 }
 
-/// A model's part of a GPU's SM time over an interval, in percent.
+/// A model's share of a GPU's SM time in an interval, in percent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Part {
     /// The model; `None`: a process of no model.
@@ -32,7 +32,7 @@ pub struct Part {
     pub percent: f64,
 }
 
-/// How the SMs' time was split, `None` where the driver does not say (MIG, old hardware).
+/// The shares of SM time; `None` if the driver does not report them (MIG, old hardware).
 #[must_use]
 pub fn parts(processes: &[Process], owners: &Owners) -> Option<Vec<Part>> {
     let parts: Vec<Part> = (processes.iter())
@@ -41,7 +41,7 @@ pub fn parts(processes: &[Process], owners: &Owners) -> Option<Vec<Part>> {
     (!parts.is_empty() || processes.is_empty()).then_some(parts)
 }
 
-/// The charges of all GPUs, by UUID.
+/// The charges for all GPUs, by UUID.
 #[derive(Debug, Default)]
 pub struct Ledger {
     accounts: BTreeMap<String, Account>,
@@ -49,19 +49,19 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// The counter at the last reading, in microjoules.
+    /// Counter at the last reading, in microjoules.
     counter: u64,
     charges: BTreeMap<Option<Arc<Owner>>, u64>,
 }
 
 impl Ledger {
-    /// Charges what `gpu` used since its last reading. `parts` is how the SMs' time since then was split; `None`: not
-    /// known, so nobody's.
+    /// Charges the energy that `gpu` used since its last reading. `parts` are the shares of SM time since then; `None`:
+    /// unknown, so charged to nobody.
     pub fn charge(&mut self, gpu: &str, counter_mj: u64, parts: Option<&[Part]>) {
         let counter = counter_mj.saturating_mul(1000);
         let account = match self.accounts.get_mut(gpu) {
             Some(account) if account.counter <= counter => account,
-            // New, or counting anew: what is on the counter by now was before our time.
+            // New, or the counter restarted: everything on it was before our time.
             _ => {
                 let charges = BTreeMap::from([(None, counter)]);
                 self.accounts.insert(gpu.to_owned(), Account { counter, charges });
@@ -72,7 +72,7 @@ impl Ledger {
         account.counter = counter;
         let mut rest = used;
         let parts = parts.unwrap_or_default();
-        // The driver's samples of many processes do not add up to more than there is, except by rounding.
+        // Apart from rounding, the driver's samples of many processes add up to at most 100 %.
         let whole = parts.iter().map(|part| part.percent.max(0.0)).sum::<f64>().max(100.0);
         for part in parts.iter().filter(|part| part.owner.is_some()) {
             let charge = ((used as f64 * part.percent.max(0.0) / whole) as u64).min(rest);
@@ -82,7 +82,7 @@ impl Ledger {
         *account.charges.entry(None).or_default() += rest;
     }
 
-    /// The charges of a GPU so far; nobody's first. Empty for a GPU that was never read.
+    /// The charges for a GPU, nobody's first. Empty for a GPU that was never read.
     #[must_use]
     pub fn charges(&self, gpu: &str) -> Vec<Joules> {
         let charges = self.accounts.get(gpu).map(|account| &account.charges);

@@ -1,4 +1,4 @@
-//! NVML's events: Xid and ECC errors, as they happen. On a thread of its own, because waiting for them blocks.
+//! NVML events: Xid and ECC errors as they occur. On a separate thread, because waiting for them blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,23 +16,23 @@ use super::nvml::calls::Costs;
 use super::sample::Identity;
 use super::xid::{Reporter, UNKNOWN, Xids};
 
-/// How long one wait takes at most; so long may closing NVML take.
+/// Maximum time of a wait, which closing NVML may have to wait for.
 const WAIT_MS: u32 = 500;
 
-/// How long closing waits for the thread beyond that.
+/// Additional time that closing waits for the thread.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The thread that waits for events.
 #[derive(Debug)]
 pub(super) struct Events {
     stop: Arc<AtomicBool>,
-    /// Disconnected once the thread has let go of NVML.
+    /// Disconnected once the thread has released NVML.
     done: mpsc::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Events {
-    /// Waits for the events of `gpus`. `None` where none of them, or this library, has any.
+    /// Waits for events of `gpus`. `None` if neither they nor this library support any.
     pub(super) fn start(
         nvml: &Arc<Library>,
         gpus: Vec<Arc<Identity>>,
@@ -53,13 +53,13 @@ impl Events {
         match thread::Builder::new().name("gpu-events".to_owned()).spawn(body) {
             Ok(thread) => Some(Self { stop, done, thread: Some(thread) }),
             Err(error) => {
-                warn!(%error, "no thread for NVML's events: Xids come from the kernel's log alone");
+                warn!(%error, "cannot start the thread for NVML events; reading Xids only from the kernel log");
                 None
             }
         }
     }
 
-    /// Ends the thread. False: it is held up in NVML, and so NVML stays open.
+    /// Ends the thread. Returns false if it is blocked in NVML, which then stays open.
     pub(super) fn stop(mut self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
         let ended = matches!(
@@ -87,7 +87,9 @@ impl Watch {
             EventTypes::CRITICAL_XID_ERROR | EventTypes::SINGLE_BIT_ECC_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
         let mut set = match self.nvml.create_event_set() {
             Ok(set) => set,
-            Err(error) => return info!(%error, "NVML has no events here: Xids come from the kernel's log alone"),
+            Err(error) => {
+                return info!(%error, "NVML does not support events here; reading Xids only from the kernel log");
+            }
         };
         let mut handles = Vec::new();
         for id in &self.gpus {
@@ -99,10 +101,10 @@ impl Watch {
             set = match device.register_events(types, set) {
                 Ok(set) => set,
                 Err(error) => {
-                    return warn!(%error, gpu = id.uuid, "events cannot be registered: Xids come from the kernel's log alone");
+                    return warn!(%error, gpu = id.uuid, "cannot register for NVML events; reading Xids only from the kernel log");
                 }
             };
-            // SAFETY: only compared, never followed.
+            // SAFETY: only compared, never dereferenced.
             handles.push((unsafe { device.handle() }, Arc::clone(id)));
         }
         if handles.is_empty() {
@@ -115,10 +117,10 @@ impl Watch {
                 Err(NvmlError::Timeout) => continue,
                 Err(error) => {
                     self.costs.add("nvmlEventSetWait_v2", begin.elapsed(), true);
-                    return warn!(%error, "NVML's events have ended: Xids come from the kernel's log alone");
+                    return warn!(%error, "NVML events failed; reading Xids only from the kernel log");
                 }
             };
-            // SAFETY: only compared, never followed.
+            // SAFETY: only compared, never dereferenced.
             let handle = unsafe { event.device.handle() };
             let Some((_, id)) = handles.iter().find(|(other, _)| *other == handle) else { continue };
             if event.event_type.contains(EventTypes::CRITICAL_XID_ERROR) {
@@ -126,7 +128,7 @@ impl Watch {
                     Some(XidError::Value(xid)) => xid,
                     Some(XidError::Unknown) | None => UNKNOWN,
                 };
-                // A GPU in trouble may report thousands.
+                // A failing GPU can report thousands.
                 if let Ok(count) = self.xids.count(Reporter::Nvml, &id.pci, xid)
                     && count.is_power_of_two()
                 {

@@ -1,13 +1,12 @@
-//! GPUs through NVML.
+//! GPUs, read with NVML.
 //!
 //! ```text
 //! worker (a thread): nvml::Session::pass --> energy::Ledger --> Slot<Report> --> scrapes: sources::{gpu, gpu_models}
 //! events (a thread), kmsg (a task) --> Xids --------------------------------^
 //! ```
 //!
-//! Nothing on a scrape's way calls NVML, so a driver that hangs delays nobody: the report gets old, and [`Gpu::view`] says
-//! so. The order of files: `sample` (plain data) <- `energy` (pure) <- `nvml` (all calls) <-
-//! `events`, `worker` <- this.
+//! A scrape never calls NVML, so a hung driver delays nobody: the report becomes old, and [`Gpu::view`] shows that. The
+//! order of files: `sample` (plain data) <- `energy` (pure) <- `nvml` (all calls) <- `events`, `worker` <- this.
 
 pub mod energy;
 mod events;
@@ -41,19 +40,19 @@ use crate::discovery::owners::Owners;
 use crate::host::Roots;
 use crate::slot::Published;
 
-/// A report older than this is a sign of a driver that hangs; or than three intervals, if those are longer.
+/// A report older than this, or than three intervals if that is longer, indicates a hung driver.
 const STALE: Duration = Duration::from_secs(5);
 
-/// How long NVML may take to open: without persistence mode it has to start each GPU first.
+/// Time limit for opening NVML: without persistence mode it has to initialize each GPU first.
 const OPENING: Duration = Duration::from_secs(60);
 
-/// How long the end of the agent waits for NVML to be closed.
+/// How long the agent waits for NVML to be closed when it stops.
 const STOPPING: Duration = Duration::from_secs(2);
 
-/// How long an order to release waits until NVML is closed.
+/// How long a release command waits for NVML to be closed.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The GPUs of this host, sampled by a thread of their own for as long as this lives.
+/// The GPUs of this host, sampled by a separate thread until this is dropped.
 #[derive(Debug)]
 pub struct Gpu {
     config: resolved::Gpu,
@@ -67,26 +66,26 @@ pub struct Gpu {
     kmsg: Option<JoinHandle<()>>,
 }
 
-/// What is known of the GPUs at this moment.
+/// The current state of the GPUs.
 #[derive(Debug)]
 pub enum View {
-    /// This host has none, or they are not wanted, or nothing is known yet.
+    /// The host has none, they are disabled, or nothing is known yet.
     Absent,
-    /// NVML is closed by order.
+    /// NVML is closed by a command.
     Released,
-    /// They were sampled just now.
+    /// A recent sample.
     Fresh(Published<Report>),
     /// NVML does not answer.
     Lost {
-        /// Why, for a person.
+        /// Why.
         reason: String,
-        /// The report that has the GPUs that answered before.
+        /// The last report, with the GPUs that answered then.
         known: Option<Published<Report>>,
     },
 }
 
 impl View {
-    /// The pass over the GPUs in it, if one is.
+    /// The sample in it, if any.
     #[must_use]
     pub fn sample(&self) -> Option<&Sample> {
         let report = match self {
@@ -102,10 +101,10 @@ impl View {
 }
 
 impl Gpu {
-    /// Starts sampling. Within a tokio runtime, the kernel's log is followed too.
+    /// Starts sampling. Within a tokio runtime, the kernel log is read too.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// A thread cannot be started.
     pub fn start(config: &resolved::Gpu, roots: &Roots) -> io::Result<Self> {
         let shared = Shared::default();
         let (send, receive) = orders();
@@ -116,7 +115,7 @@ impl Gpu {
             let _alive = alive;
             worker.run();
         };
-        // Not joined: a thread that hangs in the driver must not hold up the agent's end.
+        // Not joined: a thread that hangs in the driver must not delay the agent's exit.
         thread::Builder::new().name("gpu-sampler".to_owned()).spawn(body)?;
         let mut gpu = Self {
             config: config.clone(),
@@ -132,7 +131,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Follows the kernel's log where there may be GPUs in it.
+    /// Reads the kernel log if it can contain messages about GPUs.
     fn follow_kmsg(&mut self) {
         let gpus = pci::read_gpus(&self.roots.sys);
         self.shared.xids.know(gpus.iter().map(String::as_str));
@@ -145,12 +144,12 @@ impl Gpu {
             Ok(log) => self.kmsg = Some(tokio::spawn(kmsg::follow(log, Arc::clone(&self.shared.xids)))),
             Err(error) => warn!(
                 %error, path = %path.display(),
-                "the kernel's log cannot be read (CAP_SYSLOG), so Xid errors after which NVML is silent (79, 119, 120) are missed"
+                "cannot read the kernel log (CAP_SYSLOG); Xid errors after which NVML stops answering (79, 119, 120) are missed"
             ),
         }
     }
 
-    /// Goes by a new configuration.
+    /// Applies a new configuration.
     pub fn configure(&mut self, config: &resolved::Gpu) {
         if self.config == *config {
             return;
@@ -165,7 +164,7 @@ impl Gpu {
         self.follow_kmsg();
     }
 
-    /// Takes the newest inventory, by which energy is charged from the next pass on.
+    /// Sets the newest inventory, used for attributing energy from the next pass on.
     pub fn know(&mut self, inventory: &Inventory) {
         if self.inventory.as_ref() != Some(inventory) {
             self.shared.owners.publish(Owners::new(inventory));
@@ -173,13 +172,13 @@ impl Gpu {
         }
     }
 
-    /// Whose processes are whose.
+    /// Which processes belong to which model.
     #[must_use]
     pub fn owners(&self) -> Arc<Owners> {
         self.shared.owners.newest().map(|newest| newest.value).unwrap_or_default()
     }
 
-    /// What is known now. Never waits.
+    /// The current state. Never blocks.
     #[must_use]
     pub fn view(&self) -> View {
         if !self.config.enabled {
@@ -209,13 +208,13 @@ impl Gpu {
     fn silence(&self, age: Duration) -> String {
         match self.shared.running.now() {
             Some((call, running)) => {
-                format!("{call} has not returned for {} s: the driver hangs (see the kernel's log)", running.as_secs())
+                format!("{call} has not returned for {} s: the driver hangs (see the kernel log)", running.as_secs())
             }
             None => format!("no sample of the GPUs for {} s", age.as_secs()),
         }
     }
 
-    /// For `/status`: how the GPUs are read, and how many there are.
+    /// For `/status`: how the GPUs are read, and their number.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
         let view = self.view();
@@ -239,20 +238,20 @@ impl Gpu {
         &self.shared.xids
     }
 
-    /// What NVML's calls cost, by function.
+    /// Statistics of NVML calls, by function.
     #[must_use]
     pub fn costs(&self) -> BTreeMap<&'static str, Cost> {
         self.shared.costs.all()
     }
 
-    /// Passes over the GPUs so far, and the CPU seconds that the sampling thread used for them.
+    /// Number of passes over the GPUs so far, and the CPU seconds of the sampling thread.
     #[must_use]
     pub fn work(&self) -> (u64, f64) {
         let work = &self.shared.work;
         (work.passes.load(Ordering::Relaxed), work.cpu_ns.load(Ordering::Relaxed) as f64 * 1e-9)
     }
 
-    /// Whoever gives orders without holding the rest.
+    /// A handle for sending commands.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { orders: self.orders.clone(), shared: self.shared.clone() }
@@ -262,7 +261,7 @@ impl Gpu {
 impl Drop for Gpu {
     fn drop(&mut self) {
         _ = self.orders.send(Order::Stop);
-        // A library is better not unloaded at the process's end while one of its calls runs.
+        // It is better not to unload a library at exit while one of its calls is running.
         _ = self.ended.recv_timeout(STOPPING);
         if let Some(kmsg) = &self.kmsg {
             kmsg.abort();
@@ -274,22 +273,22 @@ impl Orders for Handle {
     fn carry_out(&self, order: &control::Order) -> Answer {
         match *order {
             control::Order::GpuRelease { seconds } if seconds > LONGEST_RELEASE.as_secs() => {
-                Answer::Failed(format!("not released: {seconds} s is more than a day"))
+                Answer::Failed(format!("not released: {seconds} s is more than 24h"))
             }
             control::Order::GpuRelease { seconds } => match self.release(Duration::from_secs(seconds)) {
-                Ok(()) => Answer::Done(format!("NVML is released for {seconds} s; the GPUs can be reset now")),
+                Ok(()) => Answer::Done(format!("NVML released for {seconds} s; the GPUs can be reset now")),
                 Err(reason) => Answer::Failed(format!("not released: {reason}")),
             },
             control::Order::GpuResume {} => {
                 self.resume();
                 Answer::Done("resuming NVML".to_owned())
             }
-            _ => Answer::Failed("the sampling thread has nothing to do with that".to_owned()),
+            _ => Answer::Failed("the sampling thread does not handle this order".to_owned()),
         }
     }
 }
 
-/// Gives orders to the sampling thread.
+/// Sends commands to the sampling thread.
 #[derive(Clone, Debug)]
 pub struct Handle {
     orders: Sender<Order>,
@@ -297,10 +296,10 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Lets go of NVML, so that a GPU can be reset, for `time`. Blocks until it is done, some seconds at most.
+    /// Releases NVML for `time`, so that a GPU can be reset. Blocks until that is done, at most some seconds.
     ///
     /// # Errors
-    /// It is not done: a call of NVML hangs. It will be once the call comes back.
+    /// It is not done yet, because an NVML call hangs. It will be done when the call returns.
     pub fn release(&self, time: Duration) -> Result<(), String> {
         let (send, done) = mpsc::channel();
         let ended = || "the sampling thread has ended; see the agent's log".to_owned();
@@ -310,14 +309,17 @@ impl Handle {
             Err(RecvTimeoutError::Disconnected) => Err(ended()),
             Err(RecvTimeoutError::Timeout) => Err(match self.shared.running.now() {
                 Some((call, running)) => {
-                    format!("{call} has not come back for {} s; NVML is released as soon as it does", running.as_secs())
+                    format!(
+                        "{call} has not returned for {} s; NVML will be released as soon as it does",
+                        running.as_secs()
+                    )
                 }
-                None => "NVML is not released yet; it will be as soon as the running pass ends".to_owned(),
+                None => "NVML is not released yet; it will be released after the current sampling pass".to_owned(),
             }),
         }
     }
 
-    /// Takes NVML back before the time.
+    /// Ends the release early.
     pub fn resume(&self) {
         info!("resuming NVML");
         _ = self.orders.send(Order::Resume);

@@ -1,5 +1,5 @@
-//! The NVIDIA GPUs on the PCI bus, from sysfs: to know that there is one before NVML is asked, and not to wake one that
-//! sleeps.
+//! The NVIDIA GPUs on the PCI bus, from sysfs: to know that there are any before calling NVML, and to avoid waking
+//! suspended ones.
 
 use std::fs;
 use std::path::Path;
@@ -11,13 +11,13 @@ const NVIDIA: u32 = 0x10de;
 /// Base class of display controllers; data centre GPUs are "3D controllers" (0x0302) of it.
 const DISPLAY: u32 = 0x03;
 
-/// The PCI address in sysfs' spelling, `0000:3b:00.0`. GPUs are function 0.
+/// The PCI address as in sysfs, `0000:3b:00.0`. GPUs are function 0.
 #[must_use]
 pub fn address(domain: u32, bus: u32, device: u32) -> String {
     format!("{domain:04x}:{bus:02x}:{device:02x}.0")
 }
 
-/// Addresses of the NVIDIA GPUs of this host; empty where sysfs cannot be read.
+/// Addresses of the NVIDIA GPUs of this host; empty if sysfs cannot be read.
 #[must_use]
 pub fn read_gpus(sys: &Path) -> Vec<String> {
     let Ok(devices) = fs::read_dir(sys.join("bus/pci/devices")) else { return Vec::new() };
@@ -33,15 +33,15 @@ pub fn read_gpus(sys: &Path) -> Vec<String> {
     gpus
 }
 
-/// Whether a GPU sleeps (`Documentation/ABI/testing/sysfs-devices-power`): any call of NVML would wake it.
+/// Whether a GPU is suspended (`Documentation/ABI/testing/sysfs-devices-power`): any NVML call would wake it.
 #[must_use]
 pub fn is_suspended(sys: &Path, address: &str) -> bool {
     let status = sys.join("bus/pci/devices").join(address).join("power/runtime_status");
     read_value(&status).is_some_and(|status| matches!(status.as_str(), "suspended" | "suspending"))
 }
 
-/// Whether a GPU is meant for NVIDIA's driver: it has it, or none (which is how one looks that the driver could not
-/// start). One that is passed on to a virtual machine has another, or no place in NVML by intent.
+/// Whether a GPU is intended for NVIDIA's driver: bound to it, or to none (as after a failed initialization). One that
+/// is passed through to a virtual machine is bound to another driver, or absent from NVML on purpose.
 #[must_use]
 pub fn is_nvidias(sys: &Path, address: &str) -> bool {
     let driver = fs::read_link(sys.join("bus/pci/devices").join(address).join("driver"));

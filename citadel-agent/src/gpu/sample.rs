@@ -1,5 +1,5 @@
-//! What one pass over the GPUs found. Plain data in NVML's own units; what a GPU does not say is `None`. What only the
-//! page needs is a [`Measured`]: value and place in the catalogue together.
+//! The result of one pass over the GPUs. Plain data in NVML's units; missing values are `None`. Values that only the
+//! page needs are [`Measured`]: the value with its catalogue entry.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::metrics::catalogue::Desc;
 pub struct Sample {
     /// The driver.
     pub driver: Driver,
-    /// The GPUs, by index; also those that are lost.
+    /// The GPUs by index, including lost ones.
     pub gpus: Vec<Gpu>,
-    /// PCI addresses of GPUs that sleep and were left alone.
+    /// PCI addresses of suspended GPUs, which are not woken.
     pub suspended: Vec<String>,
-    /// PCI addresses of GPUs that are on the bus, for NVIDIA's driver or for none, and that NVML does not list.
+    /// PCI addresses of GPUs on the bus that are not bound to another driver and that NVML does not list.
     pub missing: Vec<String>,
 }
 
 impl Sample {
-    /// The GPUs that do not answer, for a person; `None` where all do.
+    /// A message about GPUs that do not answer; `None` if all do.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let lost: Vec<_> = self.gpus.iter().filter_map(|gpu| Some((gpu, gpu.reading.as_ref().err()?))).collect();
@@ -31,12 +31,12 @@ impl Sample {
             said.push(format!("{of}, first {} (index {}): {reason}", gpu.id.pci, gpu.id.index));
         }
         if !self.missing.is_empty() {
-            said.push(format!("on the PCI bus and not in NVML: {}", self.missing.join(", ")));
+            said.push(format!("on the PCI bus but not listed by NVML: {}", self.missing.join(", ")));
         }
         (!said.is_empty()).then(|| said.join("; "))
     }
 
-    /// Whether there are GPUs, and none of them answers.
+    /// Whether there are GPUs and none of them answers.
     #[must_use]
     pub fn all_lost(&self) -> bool {
         let known = self.gpus.len() + self.missing.len();
@@ -44,38 +44,38 @@ impl Sample {
     }
 }
 
-/// A value that only the page needs, and what it is of.
+/// A value that only the page needs, with its metric.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The metric.
     pub desc: &'static Desc,
-    /// Its labels after those that every GPU's metric has.
+    /// Labels in addition to those of every GPU metric.
     pub labels: Labels,
     /// The value, in the metric's unit.
     pub value: Number,
 }
 
-/// Labels after those that every GPU's metric has.
+/// Labels in addition to those of every GPU metric.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Labels {
-    /// No more.
+    /// None.
     None,
-    /// One of a few.
+    /// A constant.
     One(&'static str),
     /// A link.
     Link(u32),
-    /// A link, and one of a few.
+    /// A link, and a constant.
     LinkAnd(u32, &'static str),
-    /// What a driver says.
+    /// Texts from the driver.
     Texts(Vec<String>),
 }
 
 /// A number.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Number {
-    /// Whole and not negative.
+    /// A non-negative integer.
     Integer(u64),
-    /// Any other.
+    /// Any other number.
     Float(f64),
 }
 
@@ -84,50 +84,50 @@ pub enum Number {
 pub struct Driver {
     /// Such as `550.54.15`.
     pub version: String,
-    /// Newest CUDA that it takes, such as `12.4`.
+    /// Newest supported CUDA version, such as `12.4`.
     pub cuda: String,
 }
 
-/// Who a GPU is; does not change while the driver is loaded.
+/// The identity of a GPU; constant while the driver is loaded.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Identity {
-    /// `GPU-...`: the key of everything, because indices and PCI addresses move.
+    /// `GPU-...`: the key of everything, because indices and PCI addresses can change.
     pub uuid: String,
     /// NVML's index.
     pub index: u32,
     /// Product name.
     pub name: String,
-    /// Board serial number; empty where there is none.
+    /// Board serial number; empty if there is none.
     pub serial: String,
-    /// VBIOS version; empty where there is none.
+    /// VBIOS version; empty if there is none.
     pub vbios: String,
-    /// PCI address as sysfs spells it, `0000:3b:00.0`.
+    /// PCI address as in sysfs, `0000:3b:00.0`.
     pub pci: String,
 }
 
-/// One GPU in one pass.
+/// A GPU in a pass.
 #[derive(Clone, Debug)]
 pub struct Gpu {
-    /// Who it is.
+    /// Its identity.
     pub id: Arc<Identity>,
-    /// What it answered, or why it did not.
+    /// Its values, or why it does not answer.
     pub reading: Result<Box<Reading>, String>,
-    /// Its energy so far, split among the models; empty where it counts none.
+    /// Its energy so far, attributed to models; empty if it does not count energy.
     pub energy: Vec<Joules>,
 }
 
-/// What a GPU answered.
+/// The values of a GPU.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// Device memory.
     pub memory: Option<Memory>,
-    /// Percent of time in which a kernel ran, and in which memory was used.
+    /// Percent of time in which a kernel ran, and in which memory was accessed.
     pub utilization: Option<(u32, u32)>,
-    /// What only dcgm-exporter's names need; empty unless they are wanted.
+    /// Values needed only for dcgm-exporter's names; empty unless enabled.
     pub compat: Compat,
-    /// Milliwatts, as the driver averages them or not.
+    /// Power in milliwatts, averaged or not, depending on the driver.
     pub power_mw: Option<u32>,
-    /// Milliwatts at this moment.
+    /// Instantaneous power in milliwatts.
     pub power_instant_mw: Option<u64>,
     /// Milliwatts.
     pub power_limit_mw: Option<u32>,
@@ -141,7 +141,7 @@ pub struct Reading {
     pub clocks: Vec<(&'static str, u32)>,
     /// Clock event reasons, a bit mask.
     pub throttle: Option<u64>,
-    /// Nanoseconds of slowdown for heat, by software.
+    /// Nanoseconds of slowdown because of heat, by software.
     pub sw_thermal_ns: Option<u64>,
     /// ECC errors.
     pub ecc: Arc<Vec<EccCount>>,
@@ -153,34 +153,35 @@ pub struct Reading {
     pub pcie_replays: Option<u64>,
     /// KiB over each active NVLink, by its number and the direction.
     pub links_kib: Vec<(u32, &'static str, u64)>,
-    /// KiB a second over all of them since the last pass.
+    /// KiB per second over all links since the last pass.
     pub links_kib_per_second: Option<f64>,
     /// Rates between the last two samples, on Hopper and newer.
     pub gpm: Gpm,
-    /// MIG devices; empty out of MIG mode.
+    /// MIG devices; empty outside of MIG mode.
     pub mig: Vec<Mig>,
-    /// Processes that hold the GPU, each once for a MIG device.
+    /// Processes on the GPU, once per MIG device.
     pub processes: Vec<Process>,
-    /// How processes share it.
+    /// How the GPU is shared.
     pub sharing: Option<Sharing>,
-    /// Whether its memory is the operating system's (Grace), so that what processes hold need not add up to what is used.
+    /// Whether the operating system manages its memory (Grace), so that the memory of processes need not add up to used
+    /// memory.
     pub unified: bool,
-    /// What only the page needs: of this pass.
+    /// Values of this pass that only the page needs.
     pub measured: Vec<Measured>,
-    /// Likewise, of the last time that what seldom changes was read.
+    /// Slowly changing values that only the page needs, as last read.
     pub seldom: Arc<Vec<Measured>>,
 }
 
 /// How processes share a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
-    /// No more than one process computes.
+    /// At most one compute process.
     None,
-    /// Several take turns.
+    /// Several processes take turns.
     TimeSlicing,
-    /// Some are clients of the Multi-Process Service.
+    /// Some processes are clients of the Multi-Process Service.
     Mps,
-    /// Each has a part of the hardware.
+    /// Each process has a partition of the hardware.
     Mig,
 }
 
@@ -204,33 +205,33 @@ pub struct Memory {
     pub total: u64,
     /// Allocated.
     pub used: u64,
-    /// Kept by the driver; `None` where it is part of `used` (before R510).
+    /// Reserved by the driver; `None` if it is included in `used` (before R510).
     pub reserved: Option<u64>,
 }
 
-/// Errors of a kind at a place, over the board's lifetime.
+/// Number of errors by kind and location, over the board's lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EccCount {
     /// `corrected` or `uncorrected`.
     pub kind: &'static str,
-    /// Where, such as `dram`.
+    /// Location, such as `dram`.
     pub location: &'static str,
     /// How many.
     pub count: u64,
 }
 
-/// What only dcgm-exporter's names need.
+/// Values needed only for dcgm-exporter's names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Compat {
-    /// Percent of time in which the encoder worked.
+    /// Percent of time in which the encoder was active.
     pub encoder: Option<u32>,
-    /// Percent of time in which the decoder worked.
+    /// Percent of time in which the decoder was active.
     pub decoder: Option<u32>,
     /// Whether there is a vGPU licence.
     pub licensed: Option<bool>,
 }
 
-/// GPM rates: parts of one, and bytes a second.
+/// GPM rates: fractions, and bytes per second.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Gpm {
     /// Graphics engine active.
@@ -239,7 +240,7 @@ pub struct Gpm {
     pub tensor: Option<f64>,
     /// DRAM interface active.
     pub dram: Option<f64>,
-    /// PCIe bytes a second, transmitted and received.
+    /// PCIe bytes per second, transmitted and received.
     pub pcie: Option<[f64; 2]>,
 }
 
@@ -256,20 +257,20 @@ pub struct Mig {
     pub ci: u32,
     /// Its memory.
     pub memory: Option<Memory>,
-    /// Part of its SMs' time with a kernel, on Hopper and newer.
+    /// Fraction of its SM time with a kernel, on Hopper and newer.
     pub utilization: Option<f64>,
 }
 
 /// A process on a GPU.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Process {
-    /// Process id, in the agent's own pid namespace.
+    /// PID in the agent's PID namespace.
     pub pid: Pid,
-    /// Bytes of device memory, where the driver knows.
+    /// Bytes of device memory, if the driver reports it.
     pub memory: Option<u64>,
-    /// Percent of the SMs' time since the last pass, where the driver has samples.
+    /// Percent of SM time since the last pass, if the driver has samples.
     pub sm: Option<f64>,
-    /// Percent of the encoders' and of the decoders' time, likewise.
+    /// Percent of the encoders' and of the decoders' time since the last pass.
     pub codecs: Option<[f64; 2]>,
     /// GPU and compute instance, in MIG mode.
     pub mig: Option<(u32, u32)>,

@@ -1,4 +1,4 @@
-//! The sampling thread: opens NVML, samples, publishes, lets go when told to, and tries again when the driver is gone.
+//! The sampling thread: opens NVML, samples, publishes, releases NVML on command, and retries when the driver is gone.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -18,40 +18,40 @@ use crate::discovery::owners::Owners;
 use crate::host::Roots;
 use crate::slot::Slot;
 
-/// How often NVML is tried where it cannot be opened.
+/// Interval at which opening NVML is retried.
 const REOPEN: Duration = Duration::from_secs(30);
 
-/// What the thread found.
+/// Result of the thread.
 #[derive(Debug)]
 pub enum Report {
     /// A pass over the GPUs.
     Sample(Sample),
-    /// NVML is closed by order.
+    /// NVML is closed by a command.
     Released,
     /// This host has no NVIDIA GPU.
     Absent,
-    /// There should be GPUs, and NVML does not answer; all that are known are in the sample as lost.
+    /// There should be GPUs, but NVML does not answer; all known GPUs are in the sample as lost.
     Failed {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
         /// The GPUs that answered before.
         known: Sample,
     },
 }
 
-/// What the thread is told.
+/// A command for the thread.
 pub(super) enum Order {
-    /// Let go of NVML for so long, and say when that is done.
+    /// Release NVML for this long, and report when that is done.
     Release(Duration, Sender<Result<(), String>>),
-    /// Take NVML back at once.
+    /// Resume NVML immediately.
     Resume,
-    /// Go by this from now on.
+    /// Apply this configuration.
     Configure(Box<resolved::Gpu>),
     /// End.
     Stop,
 }
 
-/// What the thread shares with the scrapes.
+/// State shared with the scrapes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
     pub(super) report: Slot<Report>,
@@ -62,7 +62,7 @@ pub(super) struct Shared {
     pub(super) work: Arc<Work>,
 }
 
-/// What sampling cost.
+/// Work of the sampling thread.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) passes: std::sync::atomic::AtomicU64,
@@ -79,15 +79,15 @@ pub(super) struct Worker {
 
 /// Why a session or a wait ended.
 enum Next {
-    /// Open NVML (again).
+    /// Open NVML again.
     Open,
-    /// Stay closed until then.
+    /// Stay closed until this time.
     Closed(Instant),
     End,
 }
 
 impl Worker {
-    /// Runs until told to stop.
+    /// Runs until stopped.
     pub(super) fn run(mut self) {
         let mut kept = Kept::default();
         let mut next = Next::Open;
@@ -112,8 +112,8 @@ impl Worker {
                         let report = self.no_nvml(&error, &kept);
                         if !std::mem::replace(&mut complained, true) {
                             match &report {
-                                Report::Failed { reason, .. } => warn!(reason, "GPUs are not measured"),
-                                _ => info!("no NVIDIA GPU here"),
+                                Report::Failed { reason, .. } => warn!(reason, "GPUs are not monitored"),
+                                _ => info!("no NVIDIA GPU found"),
                             }
                         }
                         self.shared.report.publish(report);
@@ -124,22 +124,22 @@ impl Worker {
         }
     }
 
-    /// What it means that NVML cannot be opened: nothing on a host without a GPU, a failure on one with.
+    /// What a failure to open NVML means: nothing on a host without a GPU, an error on one with.
     fn no_nvml(&self, error: &OpenError, kept: &Kept) -> Report {
         let gpus = pci::read_gpus(&self.roots.sys);
         self.shared.xids.know(gpus.iter().map(String::as_str));
         let reason = match error {
             OpenError::Failed(_) => error.to_string(),
-            // The operator says that there is one.
+            // The operator has configured it, so there should be a GPU.
             _ if self.config.nvml_library.is_some() => error.to_string(),
             _ if gpus.is_empty() => return Report::Absent,
-            _ => format!("{error}; the host has NVIDIA GPUs ({}): install the driver's libraries", gpus.join(", ")),
+            _ => format!("{error}; the host has NVIDIA GPUs ({}); install the driver's libraries", gpus.join(", ")),
         };
         let known = kept.lost(&reason);
         Report::Failed { reason, known }
     }
 
-    /// Samples until an order or the driver ends it. NVML is closed afterwards, unless it hangs.
+    /// Samples until a command or the driver ends it. NVML is then closed, unless it hangs.
     fn session(&mut self, nvml: Arc<Library>, kept: &mut Kept) -> Next {
         let sys: PathBuf = self.roots.sys.clone();
         let mut events: Option<Events> = None;
@@ -166,7 +166,7 @@ impl Worker {
                         break Next::Open;
                     }
                 }
-                // One more GPU, or one that came back, needs to be registered too.
+                // A GPU that was added or came back must be registered too.
                 let gpus: Vec<_> = session.devices().map(|(id, _)| Arc::clone(id)).collect();
                 if watched != gpus {
                     if let Some(old) = events.take() {
@@ -176,7 +176,7 @@ impl Worker {
                     events = Events::start(&nvml, gpus.clone(), xids, costs);
                     watched = gpus;
                 }
-                // Steady; but what was missed is not made up for.
+                // A steady rhythm, without catching up on missed passes.
                 due = (due + self.config.sampling_interval).max(Instant::now());
                 match self.orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) | Ok(Order::Resume) => {}
@@ -198,16 +198,16 @@ impl Worker {
             }
         };
         let ended = events.is_none_or(Events::stop);
-        // Closes NVML: the events' thread has let go of it.
+        // Closes NVML, which the event thread has released.
         drop(nvml);
         if let Some((time, done)) = released {
             let result = if ended {
                 info!(seconds = time.as_secs(), "NVML released");
-                // Before the order is answered.
+                // Before the command is answered.
                 self.shared.report.publish(Report::Released);
                 Ok(())
             } else {
-                Err("waiting for NVML's events does not come back, so NVML stays open".to_owned())
+                Err("the wait for NVML events has not returned, so NVML stays open".to_owned())
             };
             _ = done.send(result);
         }
@@ -226,7 +226,7 @@ impl Worker {
         self.shared.report.publish(Report::Sample(sample));
     }
 
-    /// Waits, with NVML closed. `released`: by order, so that only an order or the time ends it.
+    /// Waits with NVML closed. If `released` by a command, only a command or the timeout ends it.
     fn wait(&mut self, until: Instant, released: bool) -> Next {
         match self.orders.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) | Ok(Order::Resume) => {
@@ -249,10 +249,10 @@ impl Worker {
     }
 }
 
-/// CPU time of the calling thread, in nanoseconds; 0 where the kernel does not say.
+/// CPU time of the calling thread in nanoseconds; 0 if unknown.
 fn thread_cpu_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the argument is a valid place for the answer.
+    // SAFETY: the argument points to a valid struct.
     if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
         return 0;
     }

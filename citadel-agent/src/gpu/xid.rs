@@ -1,54 +1,54 @@
-//! Xid errors, counted once although two report them. Pure.
+//! Xid errors, counted once although two sources report them. Pure.
 //!
-//! NVML delivers most of them as events, but not those after which it cannot answer (79, 119, 120: the GPU is off the bus,
-//! its firmware is silent); the kernel's log has those too, but may not be readable, or lose lines. Each of the two
-//! reports an error at most once, so of a GPU's errors with one number there were at least as many as the one that
-//! reported more: that is the count. It never falls, whichever of the two fails for a while.
+//! NVML delivers most of them as events, but not those after which it cannot answer (79, 119, 120: the GPU is off the
+//! bus, its firmware is silent). The kernel log has those too, but may be unreadable or lose lines. Each source reports
+//! an error at most once, so for each GPU and Xid number there were at least as many errors as the source with the
+//! higher count reported: that is the count. It never decreases, whichever source fails for a while.
 //!
-//! Users other than root can make the kernel log text of theirs (a file system's mount option, say), so a line counts only
-//! where it is the driver's: it begins as the driver's lines do, and names a GPU of this host. Series are bounded by the
+//! Non-root users can make the kernel log text of theirs (such as a mount option), so a line counts only if it is from
+//! the driver: it starts like the driver's lines, and names a GPU of this host. The number of series is bounded by the
 //! host's GPUs and `MOST`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-/// Greatest Xid that has a series of its own. The driver's list (`nverror.h`, R580) ends at 172; newer drivers add some.
+/// The highest Xid with its own series. The driver's list (`nverror.h`, R580) ends at 172; newer drivers add more.
 const MOST: u64 = 255;
 
-/// What NVML calls an Xid that it cannot name (nvml.h).
+/// NVML's number for an unknown Xid (nvml.h).
 pub const UNKNOWN: u64 = 999;
 
-/// Most GPUs that are remembered: the addresses of a host change only where hardware is exchanged while it runs.
+/// Maximum number of remembered GPUs: addresses change only when hardware is exchanged at run time.
 const MOST_GPUS: usize = 256;
 
-/// Xids after which ECC counters have moved: 48 double bit, 63 and 64 row remapping, 92 high single bit rate, 94 contained,
-/// 95 uncontained, 140 unrecovered (NVIDIA's catalogue of Xid errors).
+/// Xids that indicate changed ECC counters: 48 double bit, 63 and 64 row remapping, 92 high single bit rate, 94
+/// contained, 95 uncontained, 140 unrecovered (NVIDIA's catalogue of Xid errors).
 const ECC: [u64; 7] = [48, 63, 64, 92, 94, 95, 140];
 
-/// How the driver's lines about Xids begin.
+/// Start of the driver's lines about Xids.
 const XID: &str = "NVRM: Xid (PCI:";
 
-/// Who reported.
+/// The source of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reporter {
     /// An NVML event.
     Nvml,
-    /// A line of the kernel's log.
+    /// A kernel log line.
     Kernel,
 }
 
-/// Which error: the driver's number, or any that the driver does not have.
+/// An error number of the driver, or any unknown one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Xid(u64);
 
 impl Xid {
-    /// The number as the driver gives it; those out of its range are one.
+    /// An error number; all numbers outside of the driver's range are the same.
     #[must_use]
     pub fn new(number: u64) -> Self {
         Self(if (1..=MOST).contains(&number) || number == UNKNOWN { number } else { 0 })
     }
 
-    /// The number, unless it is out of the driver's range.
+    /// The number, if it is in the driver's range.
     #[must_use]
     pub fn number(self) -> Option<u64> {
         (self.0 != 0).then_some(self.0)
@@ -61,16 +61,16 @@ impl Xid {
     }
 }
 
-/// Why a line of the log that speaks of an Xid did not count.
+/// Why a log line that mentions an Xid was not counted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Refusal {
     /// A program wrote it.
     NotKernel,
-    /// It is the rest of another line.
+    /// It is the continuation of another line.
     Fragment,
-    /// The driver's words are in it, but it does not begin with them.
+    /// It contains the driver's text, but does not start with it.
     NotAtStart,
-    /// It begins as the driver's lines do, but does not go on so.
+    /// It starts like the driver's lines, but is malformed.
     Malformed,
     /// It names no GPU of this host.
     NotAGpu,
@@ -98,18 +98,18 @@ pub struct Xids {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Addresses of this host's GPUs, as sysfs or NVML had them at any time.
+    /// Addresses of this host's GPUs, according to sysfs or NVML at any time.
     gpus: BTreeSet<String>,
-    /// By PCI address and Xid: how often NVML reported it, and how often the kernel.
+    /// By PCI address and Xid: the number of reports by NVML, and by the kernel.
     counts: BTreeMap<(String, Xid), (u64, u64)>,
     /// The newest Xid by PCI address.
     last: BTreeMap<String, Xid>,
-    /// By PCI address: how often the kernel logged that it has fallen off the bus.
+    /// By PCI address: how often the kernel logged that it fell off the bus.
     fallen: BTreeMap<String, u64>,
     refused: BTreeMap<Refusal, u64>,
-    /// An Xid after which ECC counters have moved, since that was last asked.
+    /// Whether an Xid has indicated changed ECC counters since the last query.
     ecc: bool,
-    /// Lines of the kernel's log that were overwritten before they were read.
+    /// Kernel log lines that were overwritten before they were read.
     lines_lost: u64,
 }
 
@@ -118,7 +118,7 @@ impl Xids {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes note of GPUs of this host; errors of others do not count.
+    /// Adds GPUs of this host; errors of other GPUs are not counted.
     pub fn know<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) {
         self.with(|state| {
             for address in addresses {
@@ -129,10 +129,10 @@ impl Xids {
         });
     }
 
-    /// Counts one, and gives how many of its kind there are by now. `pci` is the GPU's address as sysfs spells it.
+    /// Counts an error and returns the count of its kind. `pci` is the GPU's address as in sysfs.
     ///
     /// # Errors
-    /// There is no such GPU; that is counted.
+    /// There is no such GPU; this is counted.
     pub fn count(&self, reporter: Reporter, pci: &str, number: u64) -> Result<u64, Refusal> {
         let xid = Xid::new(number);
         self.with(|state| {
@@ -153,10 +153,10 @@ impl Xids {
         })
     }
 
-    /// Counts a line that says that a GPU has fallen off the bus.
+    /// Counts a line that reports that a GPU fell off the bus.
     ///
     /// # Errors
-    /// There is no such GPU; that is counted.
+    /// There is no such GPU; this is counted.
     pub fn count_fallen(&self, pci: &str) -> Result<u64, Refusal> {
         self.with(|state| {
             if !state.gpus.contains(pci) {
@@ -169,7 +169,7 @@ impl Xids {
         })
     }
 
-    /// Counts a line that did not count as an Xid, and gives how many there are of this kind.
+    /// Counts a refused line, and returns the count of its kind.
     pub fn refuse(&self, refusal: Refusal) -> u64 {
         self.with(|state| {
             let refused = state.refused.entry(refusal).or_default();
@@ -178,7 +178,7 @@ impl Xids {
         })
     }
 
-    /// All counts: PCI address, Xid, how many.
+    /// All counts: PCI address, Xid, count.
     #[must_use]
     pub fn all(&self) -> Vec<(String, Xid, u64)> {
         let count =
@@ -186,13 +186,13 @@ impl Xids {
         self.with(|state| state.counts.iter().map(count).collect())
     }
 
-    /// PCI addresses of GPUs of which the kernel logged that they have fallen off the bus, and how often.
+    /// PCI addresses of GPUs that fell off the bus according to the kernel log, with counts.
     #[must_use]
     pub fn fallen(&self) -> BTreeMap<String, u64> {
         self.with(|state| state.fallen.clone())
     }
 
-    /// The lines that did not count, by reason.
+    /// Refused lines, by reason.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<Refusal, u64> {
         self.with(|state| state.refused.clone())
@@ -204,12 +204,12 @@ impl Xids {
         self.with(|state| state.last.get(pci).copied())
     }
 
-    /// Whether an Xid came since the last call after which ECC counters have moved.
+    /// Whether an Xid has indicated changed ECC counters since the last call.
     pub fn take_ecc(&self) -> bool {
         self.with(|state| std::mem::take(&mut state.ecc))
     }
 
-    /// Has [`Self::take_ecc`] say so: an ECC error was reported otherwise.
+    /// Makes [`Self::take_ecc`] return true, because an ECC error was reported otherwise.
     pub fn expect_ecc(&self) {
         self.with(|state| state.ecc = true);
     }
@@ -219,49 +219,49 @@ impl Xids {
         self.with(|state| state.lines_lost += lines);
     }
 
-    /// How many such lines there were.
+    /// The number of such lines.
     #[must_use]
     pub fn lines_lost(&self) -> u64 {
         self.with(|state| state.lines_lost)
     }
 }
 
-/// One record of `/dev/kmsg` (`Documentation/ABI/testing/dev-kmsg`).
+/// A record of `/dev/kmsg` (`Documentation/ABI/testing/dev-kmsg`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
-    /// Sequence number; one that is left out was lost.
+    /// Sequence number; missing numbers were lost.
     pub sequence: u64,
-    /// What it says of a GPU.
+    /// What it reports about a GPU.
     pub news: News,
     /// The message.
     pub message: &'a str,
 }
 
-/// What a record says of a GPU.
+/// A report about a GPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum News {
     /// Nothing.
     None,
     /// An Xid of the GPU at a PCI address.
     Xid(String, u64),
-    /// The GPU at a PCI address is no longer there.
+    /// The GPU at a PCI address fell off the bus.
     Fallen(String),
-    /// It has the driver's words for an Xid, and is not the driver's.
+    /// It contains the driver's text for an Xid, but is not from the driver.
     Refused(Refusal),
 }
 
-/// Parses a record. `None`: it is none.
+/// Parses a record; `None` if it is invalid.
 #[must_use]
 pub fn parse_record(record: &str) -> Option<Record<'_>> {
     let (prefix, message) = record.split_once(';')?;
-    // Further lines are the record's own fields; line ends within a message are escaped.
+    // Further lines are fields of the record; line ends within a message are escaped.
     let message = message.lines().next().unwrap_or_default();
     let mut prefix = prefix.split(',');
     let priority: u32 = prefix.next()?.parse().ok()?;
     let sequence = prefix.next()?.parse().ok()?;
-    // `c`: printed as the continuation of a line, so its beginning may be another's text.
+    // `c`: printed as the continuation of a line, whose beginning may be another's text.
     let fragment = prefix.nth(1).is_some_and(|flags| flags.contains('c'));
-    // The facility is above the three bits of the level; the kernel's own is 0, and a program cannot write as it.
+    // The facility is above the three bits of the level; 0 is the kernel, and programs cannot use it.
     let kernel = priority >> 3 == 0;
     let news = match parse_message(message) {
         News::Xid(..) | News::Fallen(_) if !kernel => News::Refused(Refusal::NotKernel),
@@ -281,8 +281,8 @@ fn parse_message(message: &str) -> News {
     if message.contains(XID) { News::Refused(Refusal::NotAtStart) } else { News::None }
 }
 
-/// `0000:3b:00): 79, pid=...` or, of a MIG instance, `0000:3b:00 GPU-I:05 GPU-CI:00): 31, ...` -> address and Xid. The
-/// driver writes no function; GPUs are function 0.
+/// Parses `0000:3b:00): 79, pid=...` or, for a MIG instance, `0000:3b:00 GPU-I:05 GPU-CI:00): 31, ...` into address and
+/// Xid. The driver omits the function; GPUs are function 0.
 fn parse_xid(rest: &str) -> Option<(String, u64)> {
     let (place, rest) = rest.split_once("): ")?;
     let mut place = place.split(' ');
@@ -304,9 +304,9 @@ fn parse_xid(rest: &str) -> Option<(String, u64)> {
     Some((parse_address(address)?, xid))
 }
 
-/// The lines without an Xid that say that a GPU is gone: `NVRM: GPU 0000:3b:00.0: GPU has fallen off the bus.` while it
-/// runs, `NVRM: The NVIDIA GPU 0000:3b:00.0\x0aNVRM: ... fallen off the bus and is not responding to commands.` when the
-/// driver starts it.
+/// Parses lines without an Xid that report a lost GPU: `NVRM: GPU 0000:3b:00.0: GPU has fallen off the bus.` at run
+/// time, `NVRM: The NVIDIA GPU 0000:3b:00.0\x0aNVRM: ... fallen off the bus and is not responding to commands.` when
+/// the driver initializes it.
 fn parse_fallen(message: &str) -> Option<String> {
     let (address, rest) = if let Some(rest) = message.strip_prefix("NVRM: GPU ") {
         rest.split_once(": ").filter(|(_, rest)| rest.starts_with("GPU has fallen off the bus"))?
@@ -319,7 +319,7 @@ fn parse_fallen(message: &str) -> Option<String> {
 
 fn parse_address(address: &str) -> Option<String> {
     let mut parts = address.split(':').map(|part| {
-        // Not more digits than the driver writes, and no sign.
+        // At most as many digits as the driver writes, and no sign.
         let plain = (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
         plain.then(|| u32::from_str_radix(part, 16).ok()).flatten()
     });

@@ -1,5 +1,5 @@
-//! The history on disk: one file, written whole. A line of JSON that says what is in it, then all blocks one after the other
-//! as they are in memory.
+//! The history on disk: one file, always written as a whole. A line of JSON describes the content; all blocks follow in
+//! the same format as in memory.
 
 use std::io::{self, BufRead as _, ErrorKind};
 use std::path::Path;
@@ -12,19 +12,19 @@ use super::store::{Block, Kept, MAX_BYTES, Store, Tier};
 use super::{Millis, Subject};
 use crate::state_file;
 
-/// Of this file's form.
+/// Version of the file format.
 const VERSION: u32 = 1;
 
-/// Longest first line: keys and blocks.
+/// Maximum length of the first line: keys and blocks.
 const MAX_HEADER: usize = 4 << 20;
 
-/// Most intervals in a block; more would be another's file.
+/// Maximum number of intervals in a block; a larger number means that the file is not ours.
 const MAX_INTERVALS: u32 = 10_000;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     version: u32,
-    /// Of everything behind this line.
+    /// Checksum of everything after this line.
     crc32: u32,
     keys: Vec<(String, Kind)>,
     subjects: Vec<OfSubject>,
@@ -67,7 +67,7 @@ pub(super) fn encode(store: &Store) -> Vec<u8> {
     let subjects = subjects.collect();
     let keys = store.keys.names.iter().map(|(name, kind)| (name.to_string(), *kind)).collect();
     let header = Header { version: VERSION, crc32: crc32fast::hash(&body), keys, subjects };
-    // Strings and numbers: that cannot fail.
+    // Strings and numbers always serialise.
     let mut content = serde_json::to_vec(&header).unwrap_or_default();
     content.push(b'\n');
     content.extend(body);
@@ -81,7 +81,7 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     state_file::replace(path, content)
 }
 
-/// What is in the file; `None` if there is none.
+/// Reads the file; `None` if it does not exist.
 pub(super) fn read(path: &Path) -> io::Result<Option<Store>> {
     let content = match state_file::read(path, (MAX_BYTES + MAX_HEADER) as u64) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -96,10 +96,10 @@ fn decode(mut content: &[u8]) -> io::Result<Store> {
     content.read_until(b'\n', &mut line)?;
     let header: Header = serde_json::from_slice(&line)?;
     if header.version != VERSION || header.crc32 != crc32fast::hash(content) {
-        return Err(damaged("it is damaged, or of another version"));
+        return Err(damaged("the file is damaged or has another version"));
     }
     let keys = header.keys.into_iter().map(|(name, kind)| (SmolStr::from(name), kind)).collect();
-    let keys = Keys::of(keys).ok_or_else(|| damaged("it has too many keys"))?;
+    let keys = Keys::of(keys).ok_or_else(|| damaged("the file has too many keys"))?;
     let mut store = Store { keys, ..Store::default() };
     let mut tier = |blocks: Vec<OfBlock>| -> Option<Tier> {
         let mut tier = Tier::default();
@@ -107,7 +107,7 @@ fn decode(mut content: &[u8]) -> io::Result<Store> {
             let (own, rest) = content.split_at_checked(bytes)?;
             content = rest;
             let block = Block { from_ms, to_ms, intervals, sealed, bytes: own.to_vec() };
-            // Each interval is read once, so that what is kept can be read.
+            // Decodes each interval once, so that everything kept is readable.
             let mut end = from_ms;
             block.each(&store.keys, |_, to, _| end = to)?;
             if intervals > MAX_INTERVALS || end != to_ms {
@@ -119,9 +119,9 @@ fn decode(mut content: &[u8]) -> io::Result<Store> {
     };
     let mut subjects = Vec::new();
     for OfSubject { id, name, fine, coarse } in header.subjects {
-        let subject = Subject::parse(&id).ok_or_else(|| damaged("a subject is none"))?;
+        let subject = Subject::parse(&id).ok_or_else(|| damaged("the file has an invalid subject"))?;
         let (Some(fine), Some(coarse)) = (tier(fine), tier(coarse)) else {
-            return Err(damaged("its blocks are not those that it names"));
+            return Err(damaged("the file's blocks do not match its header"));
         };
         subjects.push((subject, Kept { name: name.into(), fine, coarse, ..Kept::default() }));
     }

@@ -1,6 +1,7 @@
-//! One interval of one subject: cells by their key's number, and how they are encoded.
+//! One interval of one subject: cells by the number of their key, and their encoding.
 //!
-//! A cell is its key as a varint and a payload by the key's kind. Sums are whole numbers (seconds and joules in millionths).
+//! A cell is its key as a varint, then a payload that depends on the key's kind. Sums are integers (seconds and joules
+//! in millionths).
 
 use std::collections::BTreeMap;
 
@@ -10,24 +11,25 @@ use smol_str::SmolStr;
 
 use super::window::{self, Distribution, Window};
 
-/// What a key's cells are.
+/// The type of a key's cells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// Growth of a counter.
+    /// Increase of a counter.
     Count,
-    /// Growth of a counter, in millionths of its unit.
+    /// Increase of a counter, in millionths of its unit.
     Micro,
-    /// A level.
+    /// A gauge.
     Gauge,
-    /// A distribution.
+    /// A histogram.
     Histogram,
 }
 
-/// Number of a key, by [`Keys`].
+/// Number of a key in [`Keys`].
 pub(super) type Key = u16;
 
-/// Most keys. What comes on top is not kept: labels are bounded at their sources, so this is never reached in earnest.
+/// Maximum number of keys. Others are not stored: labels are bounded at their sources, so the limit is not reached in
+/// practice.
 const MAX_KEYS: usize = 8192;
 
 /// Names of keys, in the order in which they were first seen.
@@ -38,16 +40,16 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Those of a file; `None` where there are too many.
+    /// The keys of a file; `None` if there are too many.
     pub(super) fn of(names: Vec<(SmolStr, Kind)>) -> Option<Self> {
         let numbers = names.iter().enumerate().map(|(number, (name, _))| (name.clone(), number as Key)).collect();
         (names.len() <= MAX_KEYS).then_some(Self { names, numbers })
     }
 
-    /// The number of a name, which may be new; `None` where there are too many.
+    /// The number of a name, which may be new; `None` if there are too many.
     pub(super) fn number(&mut self, name: &str, kind: Kind) -> Option<Key> {
         if let Some(&number) = self.numbers.get(name) {
-            // A file of an older version may have it as something else.
+            // A file of an older version may have it with another kind.
             return (self.names[usize::from(number)].1 == kind).then_some(number);
         }
         let number = Key::try_from(self.names.len()).ok().filter(|&number| usize::from(number) < MAX_KEYS)?;
@@ -57,14 +59,14 @@ impl Keys {
     }
 }
 
-/// A level: the mean by time, the extremes and the newest.
+/// A gauge over an interval: time-weighted mean, extremes and last value.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Level {
     pub(super) mean: f32,
     pub(super) min: f32,
     pub(super) max: f32,
     pub(super) last: f32,
-    /// For how long, in milliseconds: the interval's time once it is stored.
+    /// Weight in milliseconds: the length of the interval once it is stored.
     pub(super) weight: f64,
 }
 
@@ -87,12 +89,12 @@ impl Level {
     }
 }
 
-/// Cells of a distribution that hold something, in their order, and the sum in nanoseconds.
+/// The non-empty cells of a histogram in order, and the sum in nanoseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Sparse {
     pub(super) cells: Vec<(u8, u64)>,
     pub(super) sum_ns: u64,
-    /// So many cells are in the last one of each group together.
+    /// Number of cells that were merged into the last one of each group.
     pub(super) width: u8,
 }
 
@@ -103,7 +105,7 @@ impl Default for Sparse {
 }
 
 impl Sparse {
-    /// The growth from one state of a histogram to a later one; one that has begun anew has grown from nothing.
+    /// The increase from one state of a histogram to a later one; after a reset, the later state.
     pub(super) fn growth(before: &[u64; CELLS], now: &[u64; CELLS]) -> Self {
         let shrunk = now.iter().zip(before).any(|(now, before)| now < before);
         let before = |cell: usize| if shrunk { 0 } else { before[cell] };
@@ -111,7 +113,8 @@ impl Sparse {
         Self { cells: cells.collect(), sum_ns: now[SUM_CELL] - before(SUM_CELL), width: 1 }
     }
 
-    /// Puts groups of `width` cells together, a power of two; bounds of schema 3 that are bounds of a coarser schema stay.
+    /// Merges groups of `width` cells, a power of two; bounds of schema 3 that are also bounds of the coarser schema
+    /// are kept.
     fn coarsen(&mut self, width: u8) {
         self.width = self.width.max(width);
         let cells = std::mem::take(&mut self.cells);
@@ -146,7 +149,8 @@ impl Sparse {
     }
 }
 
-/// The cell that ends a group of `width` buckets. Cell 0 is below all of them, and the last one takes what is above.
+/// The cell that ends a group of `width` buckets. Cell 0 is below all groups, and the last cell contains everything
+/// above.
 fn last_of_group(cell: u8, width: u8) -> u8 {
     if cell == 0 {
         return 0;
@@ -164,12 +168,12 @@ pub(super) enum Cell {
     Histogram(Sparse),
 }
 
-/// What one interval has.
+/// The cells of one interval.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Interval(pub(super) BTreeMap<Key, Cell>);
 
 impl Interval {
-    /// Adds a later interval.
+    /// Merges a later interval.
     pub(super) fn merge(&mut self, later: Self) {
         for (key, cell) in later.0 {
             match (self.0.get_mut(&key), cell) {
@@ -182,7 +186,8 @@ impl Interval {
         }
     }
 
-    /// As minutes are kept: distributions with fewer buckets and whole microseconds, and no longest calls.
+    /// Reduces it to the resolution of minutes: histograms with fewer buckets and whole microseconds, and no longest
+    /// calls.
     pub(super) fn coarsen(&mut self, keys: &Keys) {
         let name = |key: &Key| keys.names.get(usize::from(*key)).map_or("", |(name, _)| name.as_str());
         self.0.retain(|key, _| !name(key).starts_with("syscall_longest."));
@@ -190,7 +195,7 @@ impl Interval {
             if let Cell::Histogram(histogram) = cell {
                 histogram.coarsen(match name(key) {
                     "first_token" | "inter_token" => 2,
-                    // The widest by far: from less than a microsecond to seconds.
+                    // By far the widest range: from less than a microsecond to seconds.
                     "run_queue" => 8,
                     _ => 4,
                 });
@@ -199,7 +204,7 @@ impl Interval {
         }
     }
 
-    /// Gives each level this weight.
+    /// Sets the weight of each gauge.
     pub(super) fn weigh(&mut self, weight: f64) {
         for cell in self.0.values_mut() {
             if let Cell::Level(level) = cell {
@@ -241,7 +246,7 @@ impl Interval {
         }
     }
 
-    /// Reads one; `None` where the bytes are none.
+    /// Decodes one; `None` if the bytes are invalid.
     pub(super) fn decode(bytes: &mut &[u8], keys: &Keys) -> Option<Self> {
         let mut cells = BTreeMap::new();
         let mut key: Key = 0;
@@ -277,7 +282,7 @@ impl Interval {
         Some(Self(cells))
     }
 
-    /// As readers get it.
+    /// The form that readers get.
     pub(super) fn window(&self, keys: &Keys, from_ms: i64, to_ms: i64, covered_ms: i64) -> Window {
         let mut window = Window { from_ms, to_ms, covered_seconds: covered_ms as f64 / 1000.0, ..Window::default() };
         for (&key, cell) in &self.0 {
@@ -299,7 +304,7 @@ impl Interval {
     }
 }
 
-/// Writes a number, seven bits a byte (LEB128).
+/// Writes a number with seven bits per byte (LEB128).
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

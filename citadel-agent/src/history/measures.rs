@@ -1,4 +1,4 @@
-//! What of a page is kept, and under which key: one row a metric. And the growth from one page to the next.
+//! Which metrics are stored, and under which key: one row per metric. Also the increase from one page to the next.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,42 +11,43 @@ use super::window::upper_bound;
 use crate::metrics::catalogue::{self, Desc, Since, engine, gpu, log_events, models, storage, system};
 use crate::metrics::family::{Family, Page, Sample, Value};
 
-/// Whose a metric is: which labels say so.
+/// The subject of a metric, and the labels that identify it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Of {
-    /// `model` and `port` come first. Without a model it is the GPU's that the label `gpu` names, under a key of its own.
+    /// `model` and `port` are the first labels. Samples without a model belong to the GPU in the label `gpu`, under a
+    /// different key.
     Model,
-    /// `gpu` and `index` come first.
+    /// `gpu` and `index` are the first labels.
     Gpu,
-    /// The host's.
+    /// The host.
     Host,
 }
 
-/// How a metric becomes cells.
+/// How a metric is converted to cells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum How {
-    /// Growth, over all labels that the key does not have together.
+    /// Increase, summed over all labels that are not part of the key.
     Count,
-    /// Likewise, in millionths.
+    /// The same, in millionths.
     Micro,
-    /// A level, likewise together.
+    /// A gauge, summed in the same way.
     Gauge,
-    /// The distribution.
+    /// The histogram.
     Histogram,
-    /// Of a distribution: `KEY_seconds`, `KEY_calls` and `KEY_longest`, by the label.
+    /// From a histogram: `KEY_seconds`, `KEY_calls` and `KEY_longest`, by label.
     Calls,
-    /// A label's value as a level.
+    /// The value of a label, as a gauge.
     Label,
 }
 
-/// A row.
+/// A row of the table.
 #[derive(Debug)]
 struct Row {
     desc: &'static Desc,
     of: Of,
     how: How,
     key: &'static str,
-    /// Labels whose values the key has behind it.
+    /// Labels whose values are appended to the key.
     by: &'static [&'static str],
 }
 
@@ -54,7 +55,7 @@ const fn row(of: Of, how: How, key: &'static str, by: &'static [&'static str], d
     Row { desc, of, how, key, by }
 }
 
-/// What is kept.
+/// The stored metrics.
 const ROWS: &[Row] = &[
     row(Of::Model, How::Count, "requests", &["endpoint", "code"], &models::REQUESTS),
     row(Of::Model, How::Gauge, "in_flight", &[], &models::REQUESTS_IN_FLIGHT),
@@ -120,10 +121,11 @@ const ROWS: &[Row] = &[
     row(Of::Host, How::Micro, "pressure_seconds.memory_stalled", &[], &system::PRESSURE_MEMORY_STALLED),
 ];
 
-/// Of a table of fields: the table, how, the source's own name, the key, the labels behind it.
+/// A metric from a table of fields: the table, the conversion, the name in the source, the key, the labels appended to
+/// it.
 type OfField = (&'static [catalogue::Field], How, &'static str, &'static str, &'static [&'static str]);
 
-/// What is kept of the tables of fields.
+/// The stored metrics from tables of fields.
 const FIELDS: &[OfField] = &[
     (system::MEMINFO, How::Gauge, "MemAvailable", "memory_available_bytes", &[]),
     (system::MEMINFO, How::Gauge, "MemTotal", "memory_total_bytes", &[]),
@@ -138,7 +140,7 @@ const FIELDS: &[OfField] = &[
     (storage::DISKSTATS, How::Micro, "io_time_seconds_total", "disk_busy_seconds", &["device"]),
 ];
 
-/// For the documentation: whose, the keys, their labels, and the metrics that they are made of.
+/// For the documentation: subject, keys, labels, and the metrics that they come from.
 #[cfg(test)]
 pub(super) fn documented() -> impl Iterator<Item = (&'static str, String, String, &'static str)> {
     let all = rows().into_values().flatten().map(|row| {
@@ -159,19 +161,19 @@ pub(super) fn documented() -> impl Iterator<Item = (&'static str, String, String
     all.into_iter().map(|(_, row)| row)
 }
 
-/// What was read, of each subject: its name and an interval.
+/// The intervals of a page by subject, with the subject's name.
 pub(super) type Intervals = BTreeMap<Subject, (SmolStr, Interval)>;
 
-/// The last state of everything that grows.
+/// The last state of all counters and histograms.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// Rows by the address of their metric; made with the first page.
+    /// Rows by the address of their metric; filled with the first page.
     rows: HashMap<usize, Vec<Row>>,
     counters: HashMap<(Subject, Key), f64>,
     histograms: HashMap<(Subject, Key), Box<[u64; CELLS]>>,
 }
 
-/// A page's values, series of one key added up.
+/// A page's values, with the series of one key summed.
 #[derive(Default)]
 struct Values {
     names: BTreeMap<Subject, SmolStr>,
@@ -182,7 +184,7 @@ struct Values {
 }
 
 impl Reader {
-    /// What grew since the last page, and how high the levels are.
+    /// The increases since the last page, and the current gauges.
     pub(super) fn read(&mut self, page: &Page, keys: &mut Keys) -> Intervals {
         if self.rows.is_empty() {
             self.rows = rows();
@@ -209,7 +211,7 @@ impl Reader {
             let last = self.counters.get(&(subject.clone(), key)).copied();
             let growth = growth(last, now, since);
             let growth = if kind == Kind::Micro { growth * 1e6 } else { growth };
-            // Above this, f64 has no whole numbers.
+            // Above this, not every integer is an f64.
             if (1.0..9e15).contains(&growth.round()) {
                 add(&subject, key, Cell::Sum(growth.round() as u64));
             }
@@ -248,7 +250,7 @@ impl Reader {
             }
             histograms.insert((subject, key), now);
         }
-        // What is no longer on the page counts anew when it comes back.
+        // A series that disappeared starts from scratch when it returns.
         (self.counters, self.histograms) = (counters, histograms);
         intervals
     }
@@ -258,7 +260,7 @@ impl Values {
     fn take(&mut self, row: &Row, family: &Family, keys: &mut Keys) {
         for sample in &family.samples {
             let Some((subject, name, foreign)) = subject(row.of, family.desc, sample) else { continue };
-            // What a GPU has of no model.
+            // The part of a GPU that belongs to no model.
             let mut key = if foreign { format!("other_{}", row.key) } else { row.key.to_owned() };
             for label in row.by.iter().filter(|label| !foreign || **label != "gpu") {
                 if row.how == How::Label {
@@ -311,20 +313,20 @@ impl Values {
     }
 }
 
-/// How much a counter grew; see [`Since`].
+/// The increase of a counter; see [`Since`].
 fn growth(last: Option<f64>, now: f64, since: Option<Since>) -> f64 {
     match (last, since) {
         (Some(last), _) if now >= last => now - last,
         (Some(_), Some(Since::Lifetime)) => 0.0,
-        // It began anew.
+        // It was reset.
         (Some(_), _) => now,
-        // It appeared: all of it is growth only if it counts from the agent's start.
+        // It appeared: its whole value is an increase only if it counts from the agent's start.
         (None, Some(Since::Start)) => now,
         (None, _) => 0.0,
     }
 }
 
-/// Whose a sample is, what that is called, and whether it is what a GPU has of no model.
+/// The subject of a sample, its name, and whether it is the part of a GPU that belongs to no model.
 fn subject(of: Of, desc: &Desc, sample: &Sample) -> Option<(Subject, SmolStr, bool)> {
     let label = |at: usize| sample.labels.get(at).map(SmolStr::as_str);
     match of {

@@ -1,10 +1,10 @@
-//! What happened on this host in the last day: for each model, each GPU and the host, how much everything that matters grew
-//! in each interval of 5 s (15 minutes) and of 1 minute (24 hours).
+//! The last day of measurements on this host: for each model, each GPU and the host, the increase of all relevant
+//! counters in each interval of 5 s (for 15 minutes) and of 1 minute (for 24 hours).
 //!
-//! One owner, [`History`], which one task feeds with the collector's pages. Everything else reads: `explain`, the alerts, the
-//! control socket, the page. Intervals are kept encoded and compressed, 4 MB at most over all; where that is not enough, the
-//! oldest minutes go first. `measures` says what is kept, `interval` how one interval is encoded, `store` for how long,
-//! `disk` writes it, `window` is what readers get.
+//! Its only owner is [`History`], which one task feeds with the collector's pages. Everything else only reads:
+//! `explain`, the alerts, the control socket, the page. Intervals are stored encoded and compressed, with at most 4 MB
+//! in total; beyond that, the oldest minutes are dropped first. `measures` lists what is stored, `interval` encodes one
+//! interval, `store` implements retention, `disk` the file, `window` the types that readers get.
 
 mod disk;
 mod interval;
@@ -29,13 +29,13 @@ pub use self::store::{COARSE_MS, FINE_MS, FINE_SPAN_MS, MAX_BYTES, SPAN_MS};
 use self::window::{Series, Window};
 use crate::metrics::family::Page;
 
-/// Milliseconds since the epoch.
+/// Milliseconds since 1970.
 pub type Millis = i64;
 
-/// Most windows that one request can have.
+/// Maximum number of windows per request.
 pub const MAX_WINDOWS: i64 = 1500;
 
-/// Whose numbers they are.
+/// The subject of measurements.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Subject {
     /// The host.
@@ -47,7 +47,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// As it is written in files and answers: `host`, the port, or `gpu:UUID`.
+    /// Its form in files and answers: `host`, the port, or `gpu:UUID`.
     #[must_use]
     pub fn id(&self) -> SmolStr {
         match self {
@@ -83,7 +83,7 @@ struct Inner {
 }
 
 impl History {
-    /// Takes a page that was collected at `at_ms`: what grew since the last one becomes an interval.
+    /// Adds a page collected at `at_ms`: the increase since the previous page becomes an interval.
     pub fn take(&self, page: &Page, at_ms: Millis) {
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -95,31 +95,31 @@ impl History {
                 }
                 inner.store.forget_before(at_ms);
             }
-            // The clock was set back: times of before would be in the future.
+            // The clock was set back: earlier intervals would be in the future.
             Some(from_ms) if from_ms > at_ms => inner.store.forget_after(at_ms),
             _ => {}
         }
     }
 
-    /// What is known: names by subject.
+    /// Names of all known subjects.
     #[must_use]
     pub fn subjects(&self) -> BTreeMap<Subject, SmolStr> {
         self.inner().store.names()
     }
 
-    /// When the last page was taken.
+    /// When the last page was added.
     #[must_use]
     pub fn newest_ms(&self) -> Option<Millis> {
         self.inner().store.newest_ms()
     }
 
-    /// What happened to a subject between two times, as far as that is known; an interval counts where its middle lies.
+    /// The measurements of a subject between two times; an interval counts if its middle is in between.
     #[must_use]
     pub fn window(&self, subject: &Subject, from_ms: Millis, to_ms: Millis) -> Window {
         self.inner().store.windows(subject, from_ms, to_ms, (to_ms - from_ms).max(1)).pop().unwrap_or_default()
     }
 
-    /// Windows of `step_ms` one after the other. More than [`MAX_WINDOWS`] are made longer, so that they are not more. `None` as
+    /// Consecutive windows of `step_ms`, which is increased if there would be more than [`MAX_WINDOWS`]. `None` as
     /// subject: all.
     #[must_use]
     pub fn series(&self, subject: Option<&Subject>, from_ms: Millis, to_ms: Millis, step_ms: Millis) -> Vec<Series> {
@@ -138,29 +138,29 @@ impl History {
             .collect()
     }
 
-    /// Bytes that the intervals take.
+    /// Size of all intervals in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.inner().store.bytes()
     }
 
-    /// The newest end of what a restart would lose; to be compared with an earlier one.
+    /// Increases whenever a restart would lose data; compare it with an earlier value.
     #[must_use]
     pub fn sealed(&self) -> u64 {
         self.inner().store.sealed()
     }
 
-    /// Writes it all to a file.
+    /// Writes everything to a file.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The file cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let bytes = disk::encode(&self.inner().store);
         disk::write(path, &bytes)
     }
 
-    /// Takes what an earlier run saved, unless there is a history already; `now_ms` says what of it is too old. No file is no
-    /// error.
+    /// Loads what an earlier run saved, unless there is a history already; `now_ms` determines what is too old. A
+    /// missing file is not an error.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
@@ -170,7 +170,7 @@ impl History {
         store.forget_before(now_ms);
         let mut inner = self.inner();
         if inner.store.newest_ms().is_none() {
-            // Its keys are numbered in another way.
+            // Its keys have other numbers.
             inner.reader = Reader::default();
             inner.last_ms = None;
             inner.store = store;
@@ -179,7 +179,7 @@ impl History {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Whole between statements; at worst an interval is missing.
+        // No operation leaves it inconsistent, so a poisoned lock is safe to use; at worst an interval is missing.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The running history: a page every 5 s, the file whenever a block is full and at the end.
+//! Runs the history: adds a page every 5 s, and writes the file whenever enough blocks are full and at the end.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use super::History;
 use crate::collector::{Pages, wall_ms};
 use crate::state_file;
 
-/// The file in the state directory.
+/// Name of the file in the state directory.
 const FILE: &str = "history";
 
-/// Blocks that have to be full before the file is written again: half an hour of eight subjects.
+/// Number of full blocks after which the file is written again: half an hour of eight subjects.
 const BLOCKS: u64 = 100;
 
-/// What runs.
+/// The running task.
 #[derive(Debug)]
 pub struct Running {
     stop: oneshot::Sender<()>,
@@ -24,14 +24,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Reads what was saved, and takes pages from then on.
+    /// Loads what was saved, then adds pages.
     #[must_use]
     pub fn start(history: History, pages: impl Pages) -> Self {
         let (stop, stopped) = oneshot::channel();
         Self { stop, task: tokio::spawn(run(history, pages, state_file::folder().join(FILE), stopped)) }
     }
 
-    /// Writes the file and ends.
+    /// Writes the file and stops.
     pub async fn stop(self) {
         drop(self.stop);
         _ = self.task.await;
@@ -61,20 +61,20 @@ async fn load(history: &History, path: &Path) {
     _ = task::spawn_blocking(move || {
         if let Err(error) = history.load(&path, wall_ms()) {
             let kept = state_file::put_aside(&path, "unreadable").is_ok();
-            warn!(path = %path.display(), %error, kept, "the history of before cannot be read");
+            warn!(path = %path.display(), %error, kept, "cannot read the saved history; starting with an empty one");
         }
     })
     .await;
 }
 
-/// Writes the file; that it cannot be written is logged once.
+/// Writes the file; a failure is logged once.
 async fn save(history: &History, path: &Path, well: bool) -> bool {
     let (history, file) = (history.clone(), path.to_owned());
     let saved = task::spawn_blocking(move || history.save(&file)).await;
     match saved {
         Ok(Err(error)) => {
             if well {
-                warn!(path = %path.display(), %error, "the history cannot be saved: a restart would forget it");
+                warn!(path = %path.display(), %error, "cannot save the history; it would be lost by a restart");
             }
             false
         }

@@ -1,7 +1,7 @@
-//! For how long intervals are kept, and in how many bytes.
+//! Retention of intervals, by age and by size.
 //!
-//! A subject has two tiers: short intervals for 15 minutes, and minutes for a day. A tier is a row of blocks; the last one is
-//! open and grows, the others are sealed: compressed, and dropped as a whole once all of a block is too old.
+//! A subject has two tiers: short intervals for 15 minutes, and minutes for a day. A tier is a list of blocks; the last
+//! one is open and grows, the others are sealed: compressed, and dropped as a whole once all of the block is too old.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read as _, Write as _};
@@ -17,23 +17,24 @@ use super::{Millis, Subject};
 
 /// Length of the short intervals.
 pub const FINE_MS: Millis = 5000;
-/// For how long the short intervals are kept.
+/// How long the short intervals are kept.
 pub const FINE_SPAN_MS: Millis = 15 * 60 * 1000;
 /// Length of the long intervals.
 pub const COARSE_MS: Millis = 60 * 1000;
-/// For how long the long intervals are kept.
+/// How long the long intervals are kept.
 pub const SPAN_MS: Millis = 24 * 60 * 60 * 1000;
-/// Most bytes of all intervals.
+/// Maximum size of all intervals in bytes.
 pub const MAX_BYTES: usize = 3_900_000;
 
-/// Intervals in a block of each tier: 2.5 minutes and half an hour.
+/// Intervals per block of each tier: 2.5 minutes and half an hour.
 const FINE_BLOCK: u32 = 30;
 const COARSE_BLOCK: u32 = 30;
 
-/// Most subjects. A port comes once, and a host has few GPUs; of more, those without numbers for longest go.
+/// Maximum number of subjects. Each port counts once, and a host has few GPUs; beyond that, those without data for the
+/// longest time are dropped.
 const MAX_SUBJECTS: usize = 256;
 
-/// Longest block once it is unpacked: far more than an interval can have.
+/// Maximum size of an unpacked block: far more than an interval can have.
 pub(super) const MAX_BLOCK: u64 = 4 << 20;
 
 /// All intervals.
@@ -41,17 +42,17 @@ pub(super) const MAX_BLOCK: u64 = 4 << 20;
 pub(super) struct Store {
     pub(super) keys: Keys,
     pub(super) subjects: BTreeMap<Subject, Kept>,
-    /// Blocks that were sealed so far.
+    /// Number of blocks sealed so far.
     pub(super) sealed: u64,
 }
 
-/// What is kept of one subject.
+/// The data of one subject.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) name: SmolStr,
     pub(super) fine: Tier,
     pub(super) coarse: Tier,
-    /// The minute that is not over.
+    /// The current, incomplete minute.
     pub(super) minute: Option<Minute>,
 }
 
@@ -68,13 +69,13 @@ pub(super) struct Tier {
     pub(super) blocks: VecDeque<Block>,
 }
 
-/// Intervals one after the other: for each the pause since the one before, its length (both in milliseconds), its cells.
+/// Consecutive intervals: for each the gap since the previous one, its length (both in milliseconds), its cells.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) from_ms: Millis,
     pub(super) to_ms: Millis,
     pub(super) intervals: u32,
-    /// Whether `bytes` are compressed.
+    /// Whether `bytes` is compressed.
     pub(super) sealed: bool,
     pub(super) bytes: Vec<u8>,
 }
@@ -82,7 +83,7 @@ pub(super) struct Block {
 impl Block {
     fn seal(&mut self) {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-        // Writing into memory does not fail.
+        // Writing to memory cannot fail.
         let packed = encoder.write_all(&self.bytes).and_then(|()| encoder.finish());
         if let Ok(packed) = packed {
             self.bytes = packed;
@@ -91,7 +92,7 @@ impl Block {
         }
     }
 
-    /// Hands over each interval with its begin and end. What is damaged is left out.
+    /// Calls `take` with each interval and its start and end. Damaged intervals are skipped.
     pub(super) fn each(&self, keys: &Keys, mut take: impl FnMut(Millis, Millis, Interval)) -> Option<()> {
         let mut unpacked = Vec::new();
         let mut bytes = self.bytes.as_slice();
@@ -112,7 +113,7 @@ impl Block {
 }
 
 impl Tier {
-    /// Adds an interval; true where that has sealed a block.
+    /// Adds an interval; returns true if this sealed a block.
     fn add(&mut self, from_ms: Millis, to_ms: Millis, interval: &Interval, block: u32) -> bool {
         let mut sealed = false;
         match self.blocks.back_mut() {
@@ -153,7 +154,7 @@ impl Kept {
         ends.max()
     }
 
-    /// Takes what is kept in minutes.
+    /// Completes the current minute.
     fn close_minute(&mut self, keys: &Keys) -> bool {
         let Some(mut minute) = self.minute.take() else { return false };
         minute.sum.coarsen(keys);
@@ -189,7 +190,7 @@ impl Store {
         self.sealed += sealed;
     }
 
-    /// Drops what is too old at `now`, and what is too much.
+    /// Drops what is too old at `now`, and what exceeds the size limit.
     pub(super) fn forget_before(&mut self, now: Millis) {
         for kept in self.subjects.values_mut() {
             if kept.minute.as_ref().is_some_and(|minute| minute.to_ms < now - COARSE_MS) {
@@ -205,7 +206,7 @@ impl Store {
             oldest.map(|oldest| self.subjects.remove(&oldest));
         }
         while self.bytes() > MAX_BYTES {
-            // The oldest block of minutes of all; the short intervals only once there are no minutes.
+            // The oldest block of minutes of all subjects; short intervals only when there are no minutes left.
             let first = |tier: &Tier| tier.blocks.front().map_or(Millis::MAX, |block| block.from_ms);
             let oldest = self.subjects.values_mut().min_by_key(|kept| (first(&kept.coarse), first(&kept.fine)));
             let Some(oldest) = oldest else { break };
@@ -241,7 +242,7 @@ impl Store {
         self.sealed
     }
 
-    /// Windows of `step_ms` from `from_ms` to `to_ms`, those without numbers left out.
+    /// Windows of `step_ms` from `from_ms` to `to_ms`, without empty ones.
     pub(super) fn windows(&self, subject: &Subject, from_ms: Millis, to_ms: Millis, step_ms: Millis) -> Vec<Window> {
         let Some(kept) = self.subjects.get(subject) else { return Vec::new() };
         let mut sums: BTreeMap<i64, (Millis, Millis, Millis, Interval)> = BTreeMap::new();
@@ -256,7 +257,7 @@ impl Store {
             *covered += to - from;
             sum.merge(interval);
         };
-        // Short intervals as far back as there are any; before that, minutes, the last of which may reach into them.
+        // Short intervals as far back as they exist; before that, minutes, the last of which may overlap with them.
         let fine_from = kept.fine.blocks.front().map_or(Millis::MAX, |block| block.from_ms);
         let mut minutes_to = Millis::MIN;
         let mut add_minute = |from: Millis, to: Millis, interval: Interval| {

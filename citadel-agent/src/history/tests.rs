@@ -264,7 +264,7 @@ fn the_documentation_lists_every_key() {
     let begin = "UPDATE_DOCS=1 cargo test -p citadel-agent history -->\n";
     let (head, rest) = text.split_once(begin).unwrap();
     let (listed, tail) = rest.split_once("<!-- end -->").unwrap();
-    let mut table = "| of | key | labels in it | from |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| subject | key | labels | metric |\n|---|---|---|---|\n".to_owned();
     for (of, key, labels, metric) in measures::documented() {
         table.push_str(&format!("| {of} | `{key}` | {labels} | `{metric}` |\n"));
     }

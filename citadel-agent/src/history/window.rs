@@ -1,5 +1,5 @@
-//! What readers get: sums, levels and distributions between two times. The answers of the control socket have these types as
-//! JSON.
+//! What readers get: sums, gauges and histograms between two times. The answers of the control socket are these types
+//! as JSON.
 
 use std::collections::BTreeMap;
 
@@ -11,61 +11,62 @@ use serde::{Deserialize, Serialize};
 pub struct Series {
     /// `host`, a model's port, or `gpu:UUID`.
     pub subject: String,
-    /// The model's name; of a GPU its index.
+    /// The model's name; for a GPU, its index.
     pub name: String,
-    /// One after the other; none where nothing is known.
+    /// Consecutive windows; empty if nothing is known.
     pub windows: Vec<Window>,
 }
 
-/// What happened between two times.
+/// The measurements between two times.
 ///
-/// Keys are names, with label values behind dots where there are several: `requests.chat_completions.200`, `syscall_seconds.fsync`.
-/// `docs/explain.md` lists them. What is not there was not measured, or, of a sum, did not grow.
+/// Keys are names, with label values appended after dots if there are several: `requests.chat_completions.200`,
+/// `syscall_seconds.fsync`. They are listed in `docs/history.md`. A missing key was not measured or, for a sum, did not
+/// increase.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Window {
-    /// Begin of its first interval, milliseconds since the epoch; 0 in an empty window.
+    /// Start of its first interval, in milliseconds since 1970; 0 in an empty window.
     pub from_ms: i64,
     /// End of its last interval; 0 in an empty window.
     pub to_ms: i64,
-    /// For how long numbers exist in it, in seconds: less than from begin to end where the agent or the model was not there.
+    /// Seconds for which there are measurements: less than from start to end if the agent or the model was not running.
     pub covered_seconds: f64,
-    /// How much counters grew, in their unit.
+    /// Increase of counters, in their unit.
     pub sums: BTreeMap<String, f64>,
-    /// Levels.
+    /// Gauges.
     pub gauges: BTreeMap<String, Gauge>,
-    /// Distributions.
+    /// Histograms.
     pub histograms: BTreeMap<String, Distribution>,
 }
 
-/// A level over some time.
+/// A gauge over a period.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Gauge {
     /// Mean over the time in which there was a value.
     pub mean: f64,
-    /// Lowest.
+    /// Minimum.
     pub min: f64,
-    /// Highest.
+    /// Maximum.
     pub max: f64,
-    /// Newest.
+    /// Last value.
     pub last: f64,
 }
 
-/// Durations that were observed, in native buckets (schema 3: eight an octave).
+/// Observed durations, in native buckets (schema 3: eight per power of two).
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Distribution {
-    /// How many.
+    /// Number of observations.
     pub count: u64,
-    /// All together, in seconds.
+    /// Sum in seconds.
     pub sum: f64,
-    /// How wide buckets are, in eighths of an octave: 1 in the short intervals; in minutes 2 (first_token, inter_token), 8 (run_queue)
-    /// or 4.
+    /// Width of the buckets, in eighths of a power of two: 1 in the short intervals; in minutes 2 (first_token,
+    /// inter_token), 8 (run_queue) or 4.
     pub width: u8,
-    /// Buckets that hold something, by their native index: bucket `i` goes from `2^((i-width)/8)` s to `2^(i/8)` s, and the lowest
-    /// takes everything shorter.
+    /// Non-empty buckets by native index: bucket `i` covers `2^((i-width)/8)` s to `2^(i/8)` s, and the lowest one
+    /// everything shorter.
     pub buckets: Vec<(i16, u64)>,
 }
 
-/// Index of the bucket of everything that is shorter than a microsecond.
+/// Index of the bucket of everything shorter than a microsecond.
 pub const ZERO_BUCKET: i16 = (FIRST_INDEX - 1) as i16;
 
 /// Upper bound of a native bucket, in seconds.
@@ -81,7 +82,7 @@ impl Distribution {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
-    /// A quantile in seconds, interpolated within its bucket as Prometheus does; `None` without observations.
+    /// A quantile in seconds, interpolated within its bucket like Prometheus does; `None` without observations.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
         let wanted = quantile * self.count as f64;
@@ -101,7 +102,7 @@ impl Distribution {
         self.buckets.last().map(|&(index, _)| upper_bound(index))
     }
 
-    /// Upper bound of the longest, in seconds.
+    /// Upper bound of the longest observation, in seconds.
     #[must_use]
     pub fn longest(&self) -> Option<f64> {
         self.buckets.last().map(|&(index, _)| upper_bound(index))
@@ -109,37 +110,37 @@ impl Distribution {
 }
 
 impl Window {
-    /// A sum; 0 where it did not grow or is not measured.
+    /// A sum; 0 if it did not increase or is not measured.
     #[must_use]
     pub fn sum(&self, key: &str) -> f64 {
         self.sums.get(key).copied().unwrap_or(0.0)
     }
 
-    /// Sums whose key begins with `prefix` and a dot, with the rest of the key.
+    /// Sums whose key starts with `prefix` and a dot, with the rest of the key.
     pub fn sums_of<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         let begin = format!("{prefix}.");
         self.sums.range(begin.clone()..).map_while(move |(key, value)| Some((key.strip_prefix(&begin)?, *value)))
     }
 
-    /// All sums whose key begins with `prefix` and a dot, together.
+    /// Total of all sums whose key starts with `prefix` and a dot.
     #[must_use]
     pub fn total_of(&self, prefix: &str) -> f64 {
         self.sums_of(prefix).map(|(_, value)| value).sum()
     }
 
-    /// A level.
+    /// A gauge.
     #[must_use]
     pub fn gauge(&self, key: &str) -> Option<Gauge> {
         self.gauges.get(key).copied()
     }
 
-    /// Levels whose key begins with `prefix` and a dot, with the rest of the key.
+    /// Gauges whose key starts with `prefix` and a dot, with the rest of the key.
     pub fn gauges_of<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, Gauge)> {
         let begin = format!("{prefix}.");
         self.gauges.range(begin.clone()..).map_while(move |(key, value)| Some((key.strip_prefix(&begin)?, *value)))
     }
 
-    /// A distribution; `None` without observations.
+    /// A histogram; `None` without observations.
     #[must_use]
     pub fn histogram(&self, key: &str) -> Option<&Distribution> {
         self.histograms.get(key).filter(|histogram| histogram.count > 0)

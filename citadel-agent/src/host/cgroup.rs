@@ -1,4 +1,4 @@
-//! cgroup v2: which one a process is in, which processes are in one, what they used
+//! cgroup v2: the cgroup of a process, the processes of a cgroup, and their CPU time
 //! (`Documentation/admin-guide/cgroup-v2.rst`).
 
 use std::fs;
@@ -10,46 +10,46 @@ use super::files::{read_value, read_whole_text};
 use super::pid::Pid;
 use super::{Roots, mountinfo};
 
-/// Most cgroups of one tree that are looked at.
+/// Maximum number of cgroups read in a tree.
 const MAX_CGROUPS: usize = 1024;
 
-/// Longest `/proc/PID/cgroup` and `cpu.stat`: a path has 4096 bytes, of some ten hierarchies.
+/// Maximum size of `/proc/PID/cgroup` and `cpu.stat`: a path has up to 4096 bytes, in about ten hierarchies.
 const MAX_TEXT: usize = 64 << 10;
 
-/// Longest `cgroup.procs`: some 130,000 processes.
+/// Maximum size of `cgroup.procs`: about 130,000 processes.
 const MAX_MEMBERS: usize = 1 << 20;
 
-/// CPU time of a cgroup and all below it, of ended processes too, in microseconds.
+/// CPU time of a cgroup and its descendants, including exited processes, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CpuTime {
-    /// In programs' own code.
+    /// User mode.
     pub user_us: u64,
-    /// In the kernel on their behalf.
+    /// Kernel mode.
     pub system_us: u64,
 }
 
-/// Reads which cgroup a process is in, relative to the root of the v2 hierarchy.
+/// Reads the cgroup of a process, relative to the root of the v2 hierarchy.
 ///
 /// # Errors
-/// When there is no such process.
+/// The process does not exist.
 pub fn read_cgroup(roots: &Roots, pid: Pid) -> io::Result<Option<PathBuf>> {
     Ok(parse_cgroup(&read_whole_text(&roots.of(pid).join("cgroup"), MAX_TEXT)?))
 }
 
-/// Parses `/proc/PID/cgroup` (`cgroups(7)`): hierarchy number 0 is v2, also on hybrid hosts. `None`: not in it, or outside of
-/// what the agent's own cgroup namespace shows.
+/// Parses `/proc/PID/cgroup` (`cgroups(7)`): hierarchy 0 is v2, also on hybrid hosts. `None`: not in it, or not visible
+/// in the agent's cgroup namespace.
 #[must_use]
 pub fn parse_cgroup(text: &str) -> Option<PathBuf> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    // A removed cgroup, of processes that have ended.
+    // A removed cgroup, whose processes have exited.
     let path = Path::new(path.strip_suffix(" (deleted)").unwrap_or(path));
     path.components().all(|part| matches!(part, Component::Normal(_))).then(|| path.to_owned())
 }
 
-/// Reads the processes of a cgroup and of all below it, without those that the agent's pid namespace does not show.
+/// Reads the processes of a cgroup and its descendants that are visible in the agent's PID namespace.
 ///
 /// # Errors
-/// When the cgroup is gone, or has more processes or more cgroups below it than are looked at (`FileTooLarge`).
+/// The cgroup does not exist, or exceeds a limit (`FileTooLarge`).
 pub fn read_processes(mount: &Path, cgroup: &Path) -> io::Result<Vec<Pid>> {
     let mut pids = Vec::new();
     let mut folders = vec![mount.join(cgroup)];
@@ -59,7 +59,7 @@ pub fn read_processes(mount: &Path, cgroup: &Path) -> io::Result<Vec<Pid>> {
         match read_whole_text(&folder.join("cgroup.procs"), MAX_MEMBERS) {
             Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid: &Pid| pid != 0)),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
-            // One below the first that has just gone, or a threaded one, whose processes are listed above it.
+            // A descendant that has just been removed, or a threaded one, whose processes are listed in its parent.
             Err(_) if seen > 1 => continue,
             Err(error) => return Err(error),
         }
@@ -77,21 +77,21 @@ pub fn read_processes(mount: &Path, cgroup: &Path) -> io::Result<Vec<Pid>> {
 /// Reads a cgroup's CPU time.
 ///
 /// # Errors
-/// When the cgroup is gone, or `cpu.stat` is not as documented.
+/// The cgroup does not exist, or `cpu.stat` is malformed.
 pub fn read_cpu_time(mount: &Path, cgroup: &Path) -> io::Result<CpuTime> {
     let text = read_whole_text(&mount.join(cgroup).join("cpu.stat"), MAX_TEXT)?;
-    parse_cpu_time(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cpu.stat is not as documented"))
+    parse_cpu_time(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cpu.stat has an unexpected format"))
 }
 
-/// Parses `cpu.stat`, which every cgroup but the root has, whatever controllers are on.
+/// Parses `cpu.stat`, which every cgroup except the root has, regardless of enabled controllers.
 #[must_use]
 pub fn parse_cpu_time(text: &str) -> Option<CpuTime> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     Some(CpuTime { user_us: field("user_usec")?, system_us: field("system_usec")? })
 }
 
-/// Reads how much memory this process's cgroup may take: the least of the limits of it and of those above it, by whichever version
-/// limits memory. `None`: nothing does, or it cannot be read.
+/// Reads the memory limit of this process's cgroup: the lowest limit of it and its ancestors, in cgroup v1 or v2. `None`: there is
+/// no limit, or it cannot be read.
 #[must_use]
 pub fn read_memory_limit(roots: &Roots) -> Option<u64> {
     let text = read_whole_text(&roots.proc.join("self/cgroup"), MAX_TEXT).ok()?;
@@ -103,16 +103,16 @@ pub fn read_memory_limit(roots: &Roots) -> Option<u64> {
     v2.chain(v1).min()
 }
 
-/// The limits of a cgroup and of those above it. Version 2 calls none `max`, version 1 writes a number near 2^63.
+/// The limits of a cgroup and its ancestors. No limit is `max` in v2, and a number near 2^63 in v1.
 fn limits(mount: &Path, path: &Path, file: &str) -> Vec<u64> {
     let limit = |above: &Path| read_value(&mount.join(above).join(file))?.parse().ok();
     path.ancestors().filter_map(limit).filter(|&limit: &u64| limit < 1 << 62).collect()
 }
 
-/// Reads the number that tells a cgroup from a later one of the same name.
+/// Reads the ID that distinguishes a cgroup from a later one with the same name.
 ///
 /// # Errors
-/// When the cgroup is gone.
+/// The cgroup does not exist.
 pub fn read_id(mount: &Path, cgroup: &Path) -> io::Result<u64> {
     Ok(fs::metadata(mount.join(cgroup))?.ino())
 }

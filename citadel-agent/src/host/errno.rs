@@ -13,7 +13,7 @@ macro_rules! names {
     };
 }
 
-// Those of `errno(3)` that a system call of today's kernel may return.
+// Those in `errno(3)` that a system call of a current kernel can return.
 names! {
     EPERM, ENOENT, ESRCH, EINTR, EIO, ENXIO, E2BIG, ENOEXEC, EBADF, ECHILD, EAGAIN, ENOMEM, EACCES, EFAULT, ENOTBLK,
     EBUSY, EEXIST, EXDEV, ENODEV, ENOTDIR, EISDIR, EINVAL, ENFILE, EMFILE, ENOTTY, ETXTBSY, EFBIG, ENOSPC, ESPIPE,
@@ -25,8 +25,8 @@ names! {
     EOWNERDEAD, ENOTRECOVERABLE, EHWPOISON,
 }
 
-/// What an error is called; a number that has no name stands for itself. Also those that the kernel keeps to itself
-/// (`<linux/errno.h>`) and makes something else of before a process sees them.
+/// The name of an error number, or the number itself. Includes errors that the kernel uses internally
+/// (`<linux/errno.h>`) and converts before a process sees them.
 #[must_use]
 pub fn name(number: u16) -> Cow<'static, str> {
     let internal = match number {

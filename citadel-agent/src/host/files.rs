@@ -1,30 +1,30 @@
-//! Small files of the kernel, read whole: `/proc`, `/sys`, and what looks like them.
+//! Reads small kernel files as a whole: `/proc`, `/sys`, and similar.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-/// Larger than any file that is read here: `/proc/stat` of 8,192 CPUs has 1 MB.
+/// Limit for all files read here: `/proc/stat` with 8,192 CPUs has 1 MB.
 pub const MAX_TEXT: usize = 8 << 20;
 
-/// Most names that are taken from one directory.
+/// Maximum number of names read from a directory.
 const MAX_NAMES: usize = 1 << 16;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The kernel refused.
+    /// An I/O error.
     #[error("cannot read {}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error.
         #[source]
         cause: io::Error,
     },
-    /// It has something else than is documented.
-    #[error("{} is not as the kernel documents it: {what}", path.display())]
+    /// The content is malformed.
+    #[error("{} has an unexpected format: {what}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -43,16 +43,16 @@ impl ReadError {
     }
 }
 
-/// Reads a file of lines as it is. `None`: this host has no such file.
+/// Reads a file of lines unchanged. `None` if the host does not have it.
 ///
 /// # Errors
-/// When it is there and cannot be read, or is larger than any such file.
+/// It exists and cannot be read, or exceeds the limit.
 pub(super) fn read_lines(path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
     read_bytes(path, MAX_TEXT)
 }
 
-/// Reads a file that holds one value, as in sysfs, without the white space around it. `None`: there is none, or the driver
-/// cannot say it now; sensors that are switched off answer with all kinds of errors.
+/// Reads a file with a single value, as in sysfs, and trims it. `None` if it does not exist or the driver cannot
+/// provide it now; disabled sensors return various errors.
 #[must_use]
 pub fn read_value(path: &Path) -> Option<String> {
     let bytes = read_bytes(path, 4096).ok()??;
@@ -61,10 +61,10 @@ pub fn read_value(path: &Path) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Names in a directory, in order. `None`: there is no such directory.
+/// Sorted names in a directory. `None` if it does not exist.
 ///
 /// # Errors
-/// When it is there and cannot be listed.
+/// It exists and cannot be listed.
 pub(super) fn list(path: &Path) -> Result<Option<Vec<OsString>>, ReadError> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
@@ -75,7 +75,7 @@ pub(super) fn list(path: &Path) -> Result<Option<Vec<OsString>>, ReadError> {
     for entry in entries {
         let entry = entry.map_err(|cause| ReadError::io(path, cause))?;
         if names.len() == MAX_NAMES {
-            return Err(ReadError::malformed(path, "it has more entries than any directory of the kernel"));
+            return Err(ReadError::malformed(path, "too many directory entries"));
         }
         names.push(entry.file_name());
     }
@@ -90,13 +90,13 @@ fn is_absent(error: &io::Error) -> bool {
 fn read_bytes(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, ReadError> {
     match read_head(path, limit) {
         Ok((bytes, true)) => Ok(Some(bytes)),
-        Ok((_, false)) => Err(ReadError::malformed(path, "it has no end")),
+        Ok((_, false)) => Err(ReadError::malformed(path, "the file does not end")),
         Err(error) if is_absent(&error) => Ok(None),
         Err(cause) => Err(ReadError::io(path, cause)),
     }
 }
 
-/// Reads the first `limit` bytes of a file whose length another user decides, and whether that is all of it.
+/// Reads the first `limit` bytes of a file whose length another user controls; returns whether that is all.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -112,22 +112,22 @@ pub fn read_head(path: &Path, limit: usize) -> io::Result<(Vec<u8>, bool)> {
 /// Reads a file of at most `limit` bytes.
 ///
 /// # Errors
-/// The file cannot be read, or is larger (`FileTooLarge`): the beginning of it would be a wrong answer.
+/// The file cannot be read, or is larger (`FileTooLarge`): a truncated file would be wrong.
 pub fn read_whole(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let (bytes, whole) = read_head(path, limit)?;
-    let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"));
+    let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("the file is larger than {limit} bytes"));
     whole.then_some(bytes).ok_or_else(too_large)
 }
 
 /// Reads a text file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`read_whole`], or it is not UTF-8.
+/// See [`read_whole`], or it is not UTF-8.
 pub fn read_whole_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read_whole(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
-/// Names that come from outside may hold any bytes; what is no UTF-8 is marked, not refused.
+/// External names can contain any bytes; invalid UTF-8 is replaced, not rejected.
 pub(super) fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }

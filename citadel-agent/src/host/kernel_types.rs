@@ -1,8 +1,7 @@
-//! Where members lie in the running kernel's structs: from its BTF, the kernel's own description of its types
-//! (`Documentation/bpf/btf.rst`).
+//! Offsets of members in the running kernel's structs, from its BTF (`Documentation/bpf/btf.rst`).
 //!
-//! Read here, because aya keeps members to itself, and the readers of BTF that there are (btf-rs, libbpf) are under the LGPL
-//! and build a model of all of the kernel's 150,000 types in memory, for some offsets.
+//! Parsed here because aya does not expose members, and the existing BTF parsers (btf-rs, libbpf) are under the LGPL
+//! and build a model of all 150,000 types of the kernel in memory.
 
 use std::io;
 use std::ops::Range;
@@ -11,7 +10,7 @@ use std::path::PathBuf;
 use super::Roots;
 use super::files::read_whole;
 
-/// The running kernel's BTF.
+/// Path of the running kernel's BTF.
 #[must_use]
 pub fn path(roots: &Roots) -> PathBuf {
     roots.sys.join("kernel/btf/vmlinux")
@@ -34,21 +33,21 @@ pub struct Layout {
     pub task_on_cpu: u32,
 }
 
-/// Why a layout is not known.
+/// Why a layout is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The BTF cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// Why.
         error: io::Error,
     },
-    /// It is not as documented.
-    #[error("this kernel's BTF is not as documented, at byte {0} of its types")]
+    /// The BTF is malformed, at this offset.
+    #[error("this kernel's BTF has an unexpected format at byte {0} of its types")]
     Malformed(usize),
-    /// A member is not where it was in all kernels that were looked at.
+    /// A member is not where it was in all tested kernels.
     #[error("this kernel's struct {name} has no member {member}")]
     Missing {
         /// The struct.
@@ -58,22 +57,22 @@ pub enum LayoutError {
     },
 }
 
-/// Ten times the BTF of a distribution's kernel.
+/// Ten times the size of a distribution kernel's BTF.
 const MAX_BTF: usize = 64 << 20;
 
-/// What programs are loaded with.
+/// The types needed to load programs.
 #[derive(Clone, Debug)]
 pub struct Types {
-    /// Where the members lie.
+    /// Offsets of the members.
     pub layout: Layout,
     /// [`outline`] of the BTF.
     pub outline: Vec<u8>,
 }
 
-/// Reads the running kernel's types: some 6 MB for as long as it takes.
+/// Reads the running kernel's types; temporarily uses about 6 MB.
 ///
 /// # Errors
-/// There is no BTF, or a member is not there.
+/// There is no BTF, or a member is missing.
 pub fn read(roots: &Roots) -> Result<Types, LayoutError> {
     let path = path(roots);
     let bytes =
@@ -81,12 +80,11 @@ pub fn read(roots: &Roots) -> Result<Types, LayoutError> {
     Ok(Types { layout: parse(&bytes)?, outline: outline(&bytes)? })
 }
 
-/// The BTF of a little-endian kernel with nothing in it but what programs attach to: functions and typedefs as they are, and an
-/// empty type in place of each other one, so that all keep their numbers. Whoever builds a model of it needs half of the
-/// memory.
+/// Reduces the BTF of a little-endian kernel to what programs attach to: functions and typedefs are kept, and every
+/// other type becomes an empty one, so that type IDs stay the same. A parser then needs half of the memory.
 ///
 /// # Errors
-/// It is not as documented.
+/// The BTF is malformed.
 pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
     let Sections { strings, .. } = Sections::of(btf)?;
     let mut types = Vec::new();
@@ -104,12 +102,12 @@ pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
 /// Parses the BTF of a little-endian kernel.
 ///
 /// # Errors
-/// It is not as documented, or a member is not there.
+/// The BTF is malformed, or a member is missing.
 pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     let mut places = [
         Place::of("tcp_sock", "copied_seq"),
         Place::of("sock", "sk_lock"),
-        // After a spinlock, which is longer with PREEMPT_RT and with lock debugging, or before it, as Linux 7.x has it.
+        // After a spinlock, whose size depends on PREEMPT_RT and lock debugging, or before it, as in Linux 7.x.
         Place::of("socket_lock_t", "owned"),
         Place::of("task_struct", "pid"),
         Place::of("task_struct", "tgid"),
@@ -130,11 +128,12 @@ pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     })
 }
 
-/// A member of a struct, and its offset once it is found.
+/// A member of a struct, and its offset once found.
 struct Place {
-    /// The struct's, or that of a typedef of one.
+    /// Name of the struct, or of a typedef of one.
     name: &'static str,
-    /// Also one of a struct or union in it that is no named member itself (C11, section 6.7.2.1, paragraph 13).
+    /// Name of the member, which can also be in an anonymous struct or union within it (C11, section 6.7.2.1, paragraph
+    /// 13).
     member: &'static str,
     offset: Option<u32>,
 }
@@ -153,7 +152,7 @@ impl Place {
 const STRUCT: u32 = 4;
 /// `BTF_KIND_UNION`.
 const UNION: u32 = 5;
-/// `BTF_KIND_FWD`: a struct that is declared only. Nothing follows it.
+/// `BTF_KIND_FWD`: a forward declaration. No data follows.
 const FORWARD: u32 = 7;
 /// `BTF_KIND_TYPEDEF`.
 const TYPEDEF: u32 = 8;
@@ -163,14 +162,14 @@ const FUNCTION: u32 = 12;
 /// Length of a `struct btf_type`: name, then kind, number of members and a flag, then size or type.
 const HEAD: usize = 12;
 
-/// Where types and strings lie.
+/// Offsets of types and strings.
 struct Sections {
     types: Range<usize>,
     strings: Range<usize>,
 }
 
 impl Sections {
-    /// Reads the header (`struct btf_header`): magic and version, then its own length, then offset and length of types and of
+    /// Reads the header (`struct btf_header`): magic and version, its length, then offset and length of types and of
     /// strings.
     fn of(btf: &[u8]) -> Result<Self, LayoutError> {
         let read = || {
@@ -196,7 +195,7 @@ struct Type {
 }
 
 impl Type {
-    /// The type that lies here.
+    /// The type at this offset.
     fn at(btf: &[u8], at: usize) -> Option<Self> {
         let [name, info, _] = [word(btf, at)?, word(btf, at + 4)?, word(btf, at + 8)?];
         let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
@@ -208,7 +207,7 @@ fn word(btf: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(btf.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Goes through all types.
+/// Iterates over all types.
 fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
     let Range { start, end } = Sections::of(btf)?.types;
     let mut at = start;
@@ -217,7 +216,7 @@ fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
         let Some(found) = Type::at(btf, at) else { return Err(malformed) };
         each(&found);
         let Type { kind, members, .. } = found;
-        // What follows each kind, in the order of their numbers from `BTF_KIND_INT` on.
+        // The size of the data after each kind, in the order of kinds starting with `BTF_KIND_INT`.
         at += HEAD
             + match kind {
                 1 | 14 | 17 => 4,
@@ -231,7 +230,7 @@ fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
     Ok(())
 }
 
-/// Finds members of structs; where several structs have the name, in the first that has the member.
+/// Finds members of structs; if several structs have the same name, in the first one that has the member.
 fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
     let mut types = Vec::new();
     walk(btf, |found| types.push(*found))?;
@@ -245,30 +244,30 @@ fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
     Ok(())
 }
 
-/// How deep structs and unions without a member's name may lie in each other; in the kernel, a few do.
+/// Maximum nesting of anonymous structs and unions; the kernel has a few levels.
 const NESTED: u32 = 8;
 
-/// All types of a BTF, by which one can find another.
+/// All types of a BTF, for looking up types by ID.
 struct All<'a> {
     btf: &'a [u8],
-    /// Where the strings begin.
+    /// Start of the strings.
     strings: usize,
     types: Vec<Type>,
 }
 
 impl All<'_> {
-    /// Whether this is the string at this offset.
+    /// Whether the string at this offset is `name`.
     fn is(&self, offset: u32, name: &str) -> bool {
         let text = self.btf.get(self.strings + offset as usize..).unwrap_or_default();
         text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
-    /// The type to which others refer by this number: types count from 1, in the order in which they lie.
+    /// The type with this ID: IDs count from 1, in file order.
     fn numbered(&self, number: Option<u32>) -> Option<&Type> {
         self.types.get(number?.checked_sub(1)? as usize)
     }
 
-    /// A member's offset in a struct or union, in bits.
+    /// The offset of a member in a struct or union, in bits.
     fn member(&self, holder: &Type, member: &str, depth: u32) -> Option<u32> {
         if !matches!(holder.kind, STRUCT | UNION) {
             return None;

@@ -1,4 +1,4 @@
-//! Facts about the host that need no privilege. Roots are injected; `read_*` does I/O and `parse_*` is pure.
+//! Facts about the host that need no privileges. Roots are injected; `read_*` does I/O and `parse_*` is pure.
 
 pub mod cgroup;
 pub mod errno;
@@ -13,7 +13,7 @@ pub mod sock_diag;
 
 use std::path::{Path, PathBuf};
 
-/// Where the kernel's file systems are; tests put a fixture tree here.
+/// Paths of the kernel's file systems; tests use a fixture tree.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// `/proc`.
@@ -24,7 +24,7 @@ pub struct Roots {
     pub dev: PathBuf,
     /// `/etc`.
     pub etc: PathBuf,
-    /// `/run/udev/data`: what udev knows of devices.
+    /// `/run/udev/data`: udev's device database.
     pub udev: PathBuf,
 }
 
@@ -47,7 +47,7 @@ impl Roots {
         }
     }
 
-    /// The host's name (`proc_sys_kernel(5)`); empty where it cannot be read.
+    /// The host name (`proc_sys_kernel(5)`); empty if it cannot be read.
     #[must_use]
     pub fn host_name(&self) -> String {
         files::read_value(&self.proc.join("sys/kernel/hostname")).unwrap_or_default()

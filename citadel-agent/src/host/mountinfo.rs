@@ -1,4 +1,4 @@
-//! Where cgroup v2 is mounted, from `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
+//! Finds the mount point of cgroup v2 in `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
 
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use super::Roots;
 use super::files::{MAX_TEXT, read_whole};
 
-/// Reads where the cgroup v2 hierarchy is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hybrid hosts.
+/// Reads the mount point of the cgroup v2 hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hybrid hosts.
 ///
 /// # Errors
-/// When `/proc/self/mountinfo` cannot be read.
+/// `/proc/self/mountinfo` cannot be read.
 pub fn read_cgroup2_mount(roots: &Roots) -> io::Result<Option<PathBuf>> {
     Ok(parse_cgroup2_mount(&read_whole(&roots.proc.join("self/mountinfo"), MAX_TEXT)?))
 }
 
-/// The mount point of the first file system of type `cgroup2` whose root is the hierarchy's root, else of any.
+/// The mount point of the first `cgroup2` file system whose root is the root of the hierarchy, or else of any.
 ///
 /// A container may see only a part of the hierarchy; a mount of the whole is better.
 #[must_use]
@@ -37,7 +37,7 @@ pub fn parse_cgroup2_mount(mountinfo: &[u8]) -> Option<PathBuf> {
     partial
 }
 
-/// Undoes the kernel's escapes: space, tab, newline and backslash as three octal digits.
+/// Unescapes space, tab, newline and backslash, which the kernel writes as three octal digits.
 #[must_use]
 pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());

@@ -1,6 +1,6 @@
-//! TCP sockets of any process's network namespace, from `/proc/PID/net/tcp` and `tcp6` (`proc_pid_net(5)`): the kernel's
-//! socket monitor tells of the caller's namespace only, and entering another takes `CAP_SYS_ADMIN`. Some kernels come without
-//! the monitor, too.
+//! TCP sockets in the network namespace of any process, from `/proc/PID/net/tcp` and `tcp6` (`proc_pid_net(5)`):
+//! sock_diag covers only the caller's namespace, and entering another one needs `CAP_SYS_ADMIN`. Some kernels also lack
+//! sock_diag.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,13 +18,14 @@ const LISTEN: &str = "0A";
 /// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT`: a local application has the connection open.
 const OPEN: [&str; 2] = ["01", "08"];
 
-/// What is read of one table, some 200,000 sockets: any user can have a namespace and fill it. Listening sockets come first.
+/// Maximum size read of a table, about 200,000 sockets: any user can create a namespace and fill it. Listening sockets
+/// come first.
 const MAX_TABLE: u64 = 32 << 20;
 
-/// Reads the listening sockets, on ports that `wanted` takes, of the network namespace that a process is in.
+/// Reads the listening sockets on ports accepted by `wanted`, in the network namespace of a process.
 ///
 /// # Errors
-/// When there is no such process or the agent may not look.
+/// The process does not exist, or access is denied.
 pub fn read_listeners_of(
     roots: &Roots,
     pid: Pid,
@@ -39,10 +40,10 @@ pub fn read_listeners_of(
     })
 }
 
-/// Reads which local ports have a connection open, in the network namespace that a process is in.
+/// Reads which local ports have an open connection, in the network namespace of a process.
 ///
 /// # Errors
-/// When there is no such process or the agent may not look.
+/// The process does not exist, or access is denied.
 pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
     let mut ports = BTreeSet::new();
     read_rows(roots, pid, u64::MAX, &mut Skipped::default(), |row| {
@@ -53,7 +54,7 @@ pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> 
     Ok(ports)
 }
 
-/// Reads both tables line by line, `limit` bytes of each at most: they may be far larger than the agent's memory.
+/// Reads both tables line by line, at most `limit` bytes of each: they can be far larger than the agent's memory.
 fn read_rows(
     roots: &Roots,
     pid: Pid,
@@ -79,10 +80,10 @@ fn read_rows(
     Ok(())
 }
 
-/// Reads which network namespace a process is in, as `net:[NUMBER]`.
+/// Reads the network namespace of a process, as `net:[NUMBER]`.
 ///
 /// # Errors
-/// When there is no such process or the agent may not look (it takes `CAP_SYS_PTRACE`).
+/// The process does not exist, or access is denied (needs `CAP_SYS_PTRACE`).
 pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
     fs::read_link(roots.of(pid).join("ns/net"))
 }
@@ -93,7 +94,7 @@ pub fn parse_listeners(table: &str, skipped: &mut Skipped) -> impl Iterator<Item
     listening.map(|Row { address, port, inode, .. }| Listener { port, address, inode, reachable: false })
 }
 
-/// A socket's line.
+/// A line of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Row<'a> {
     address: IpAddr,
@@ -102,12 +103,12 @@ struct Row<'a> {
     inode: u32,
 }
 
-/// The lines of a table; what is not as documented is noted, headings are left out.
+/// The lines of a table; malformed ones are recorded as skipped, headings are ignored.
 fn parse_rows<'a>(table: &'a str, skipped: &mut Skipped) -> impl Iterator<Item = Row<'a>> {
     table.lines().filter_map(|line| row(line, skipped))
 }
 
-/// A line of a table. `None`: the heading, or it is not as documented, which is noted.
+/// A line of a table. `None` for the heading, or if it is malformed, which is recorded.
 fn row<'a>(line: &'a str, skipped: &mut Skipped) -> Option<Row<'a>> {
     if line.trim_start().starts_with("sl ") {
         return None;
@@ -127,7 +128,7 @@ fn parse_row(line: &str) -> Option<Row<'_>> {
     })
 }
 
-/// An address as the kernel prints it: words of 32 bits in network byte order, read as if in the host's.
+/// An address as printed by the kernel: 32-bit words in network byte order, read in host byte order.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     match text.len() {

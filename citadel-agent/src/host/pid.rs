@@ -1,4 +1,4 @@
-//! What `/proc/PID` says of any process (`proc_pid_stat(5)`, `proc_pid_status(5)`, `proc_pid_smaps(5)`).
+//! Information about any process from `/proc/PID` (`proc_pid_stat(5)`, `proc_pid_status(5)`, `proc_pid_smaps(5)`).
 
 use std::fs;
 use std::io;
@@ -7,50 +7,50 @@ use std::path::PathBuf;
 use super::Roots;
 use super::files::{read_head, read_whole};
 
-/// Most processes that are looked at: a hundred times what such a host usually has. Beyond it the agent would grow by as much
-/// as any user likes.
+/// Maximum number of processes examined: a hundred times the usual number. Without a limit, any user could make the
+/// agent grow.
 pub const MAX_PROCESSES: usize = 100_000;
 
-/// Longest `stat`, `comm` and other files of one line.
+/// Maximum size of `stat`, `comm` and other single-line files.
 const MAX_LINE: usize = 4096;
 
-/// Longest `status`: it lists up to 65,536 groups.
+/// Maximum size of `status`: it lists up to 65,536 groups.
 const MAX_STATUS: usize = 1 << 20;
 
-/// What is read of `cmdline`, which a process can make as long as it likes. No server's own options are further behind.
+/// Maximum size read of `cmdline`, whose length the process controls. Options of servers are within it.
 const MAX_COMMAND_LINE: usize = 64 << 10;
 
-/// A process id in the agent's own pid namespace.
+/// A PID in the agent's PID namespace.
 pub type Pid = u32;
 
-/// A process, told from a later one under the same number by when it began.
+/// A process, distinguished by its start time from a later one with the same PID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Process {
-    /// Its number.
+    /// PID.
     pub pid: Pid,
-    /// When it began, in clock ticks since boot.
+    /// Start time in clock ticks since boot.
     pub start_ticks: u64,
 }
 
 /// CPU time in clock ticks, by mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Ticks {
-    /// In the program's own code.
+    /// User mode.
     pub user: u64,
-    /// In the kernel on its behalf.
+    /// Kernel mode.
     pub system: u64,
 }
 
 /// The fields of `/proc/PID/stat` that the agent needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stat {
-    /// Its parent; 0 for none.
+    /// Parent PID; 0 if none.
     pub parent: Pid,
-    /// When it began, in clock ticks since boot.
+    /// Start time in clock ticks since boot.
     pub start_ticks: u64,
-    /// What all its threads have used, ended ones included.
+    /// CPU time of all its threads, including exited ones.
     pub used: Ticks,
-    /// What its children had used, and theirs, when it waited for their end.
+    /// CPU time of its waited-for children and their descendants.
     pub used_by_children: Ticks,
     /// Virtual memory in bytes.
     pub virtual_bytes: u64,
@@ -61,21 +61,21 @@ pub struct Stat {
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Resident {
-    /// Pages in RAM, each counted whole however many processes share it.
+    /// Resident pages, each counted fully even if shared.
     pub rss: u64,
-    /// Pages of its own that are swapped out.
+    /// Swapped-out private pages.
     pub swap: u64,
 }
 
-/// Reads the numbers of the host's processes, at most [`MAX_PROCESSES`]: those with the lowest numbers.
+/// Reads the PIDs of the host, at most [`MAX_PROCESSES`]: the lowest ones.
 ///
 /// # Errors
-/// When `/proc` cannot be listed.
+/// `/proc` cannot be listed.
 pub fn read_pids(roots: &Roots) -> io::Result<Vec<Pid>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir(&roots.proc)? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<Pid>().ok()));
-        // The kernel lists them in the order of their numbers.
+        // The kernel lists them in order.
         if pids.len() == MAX_PROCESSES {
             break;
         }
@@ -86,7 +86,7 @@ pub fn read_pids(roots: &Roots) -> io::Result<Vec<Pid>> {
 /// Reads a process's `stat`.
 ///
 /// # Errors
-/// When there is no such process, or its `stat` is not as documented.
+/// The process does not exist, or its `stat` is malformed.
 pub fn read_stat(roots: &Roots, pid: Pid) -> io::Result<Stat> {
     let stat = read_whole(&roots.of(pid).join("stat"), MAX_LINE)?;
     parse_stat(&stat).ok_or_else(|| malformed(pid, "stat"))
@@ -95,10 +95,10 @@ pub fn read_stat(roots: &Roots, pid: Pid) -> io::Result<Stat> {
 /// Parses `stat`.
 #[must_use]
 pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
-    // The command name may hold anything, also parentheses and spaces; it ends with the last ')'.
+    // The command name can contain anything, including parentheses and spaces; it ends with the last ')'.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
-    // The first field here is number 3 of the manual page.
+    // The first field here is number 3 in the manual page.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
@@ -110,15 +110,15 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     })
 }
 
-/// Reads how much memory a process has.
+/// Reads the memory of a process.
 ///
 /// # Errors
-/// When there is no such process, or its `status` is not as documented.
+/// The process does not exist, or its `status` is malformed.
 pub fn read_resident(roots: &Roots, pid: Pid) -> io::Result<Resident> {
     parse_resident(&read_whole(&roots.of(pid).join("status"), MAX_STATUS)?).ok_or_else(|| malformed(pid, "status"))
 }
 
-/// Parses `status`; all zero for a process without memory of its own: a kernel thread, or one that has ended.
+/// Parses `status`; all zero for a process without memory: a kernel thread, or an exited process.
 #[must_use]
 pub fn parse_resident(status: &[u8]) -> Option<Resident> {
     let mut resident = Resident::default();
@@ -132,16 +132,16 @@ pub fn parse_resident(status: &[u8]) -> Option<Resident> {
     Some(resident)
 }
 
-/// Reads a process's proportional share of memory, in bytes: a page that n processes map counts 1/n to each. The kernel
-/// walks all its page tables for it.
+/// Reads the proportional set size of a process in bytes: each shared page is divided by the number of processes that
+/// map it. The kernel walks all of its page tables for this.
 ///
 /// # Errors
-/// When there is no such process, or the agent may not look (it takes `CAP_SYS_PTRACE`).
+/// The process does not exist, or access is denied (needs `CAP_SYS_PTRACE`).
 pub fn read_pss(roots: &Roots, pid: Pid) -> io::Result<u64> {
     parse_pss(&read_whole(&roots.of(pid).join("smaps_rollup"), MAX_LINE)?).ok_or_else(|| malformed(pid, "smaps_rollup"))
 }
 
-/// Parses `smaps_rollup`; it is empty for a process that has ended.
+/// Parses `smaps_rollup`; it is empty for an exited process.
 #[must_use]
 pub fn parse_pss(rollup: &[u8]) -> Option<u64> {
     match rollup.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pss:")) {
@@ -150,20 +150,20 @@ pub fn parse_pss(rollup: &[u8]) -> Option<u64> {
     }
 }
 
-/// Reads the arguments that a process was started with, or has set since: as many whole ones as 64 KiB hold.
+/// Reads the command line of a process, which it can change: as many complete arguments as fit into 64 KiB.
 ///
 /// # Errors
-/// When there is no such process.
+/// The process does not exist.
 pub fn read_command_line(roots: &Roots, pid: Pid) -> io::Result<Vec<String>> {
     let (mut bytes, whole) = read_head(&roots.of(pid).join("cmdline"), MAX_COMMAND_LINE)?;
     if !whole {
-        // The last one may be cut off, and half a name is another's.
+        // The last argument may be truncated, and a truncated name would be wrong.
         bytes.truncate(bytes.iter().rposition(|&byte| byte == 0).unwrap_or(0));
     }
     Ok(parse_command_line(&bytes))
 }
 
-/// Parses `cmdline`: arguments that each end with a zero.
+/// Parses `cmdline`: arguments terminated by zero bytes.
 #[must_use]
 pub fn parse_command_line(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
@@ -173,19 +173,19 @@ pub fn parse_command_line(bytes: &[u8]) -> Vec<String> {
     bytes.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// Reads the short name of a process (`proc_pid_comm(5)`), which it may have set itself.
+/// Reads the command name of a process (`proc_pid_comm(5)`), which it can change.
 ///
 /// # Errors
-/// When there is no such process.
+/// The process does not exist.
 pub fn read_command_name(roots: &Roots, pid: Pid) -> io::Result<String> {
     let (name, _) = read_head(&roots.of(pid).join("comm"), MAX_LINE)?;
     Ok(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
-/// Reads which file a process executes.
+/// Reads the path of a process's executable.
 ///
 /// # Errors
-/// When there is no such process, or the agent may not look (it takes `CAP_SYS_PTRACE`).
+/// The process does not exist, or access is denied (needs `CAP_SYS_PTRACE`).
 pub fn read_executable(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
     fs::read_link(roots.of(pid).join("exe"))
 }
@@ -197,7 +197,7 @@ fn kibibytes(text: &[u8]) -> Option<u64> {
 }
 
 fn malformed(pid: Pid, file: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/{file} is not as documented"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/{file} has an unexpected format"))
 }
 
 #[cfg(test)]

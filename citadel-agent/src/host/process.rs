@@ -7,7 +7,7 @@ use super::Roots;
 use super::files::{MAX_TEXT, read_whole, read_whole_text};
 use super::pid::parse_stat;
 
-/// What a process uses.
+/// Resource usage of a process.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Usage {
     /// User and system CPU time in seconds.
@@ -23,11 +23,11 @@ pub struct Usage {
 /// Reads the agent's own usage.
 ///
 /// # Errors
-/// When `/proc/self/stat` cannot be read or is not what the kernel documents.
+/// `/proc/self/stat` cannot be read or is malformed.
 pub fn read_own_usage(roots: &Roots) -> io::Result<Usage> {
     let stat = read_whole(&roots.proc.join("self/stat"), 4096)?;
     let stat = parse_stat(&stat)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat is not as documented"))?;
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat has an unexpected format"))?;
     Ok(Usage {
         cpu_seconds: (stat.used.user + stat.used.system) as f64 / ticks_per_second(),
         resident_bytes: stat.resident_pages * page_size(),
@@ -36,27 +36,27 @@ pub fn read_own_usage(roots: &Roots) -> io::Result<Usage> {
     })
 }
 
-/// Reads how many file descriptors the agent has open.
+/// Reads the number of open file descriptors of the agent.
 ///
 /// # Errors
-/// When `/proc/self/fd` cannot be listed.
+/// `/proc/self/fd` cannot be listed.
 pub fn read_open_fds(roots: &Roots) -> io::Result<u64> {
-    // One of them is the listing's own.
+    // One of them belongs to the directory listing.
     Ok((fs::read_dir(roots.proc.join("self/fd"))?.count() as u64).saturating_sub(1))
 }
 
-/// The limit on open file descriptors: the soft one, which is what fails.
+/// The soft limit of open file descriptors.
 #[must_use]
 pub fn max_fds() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the argument is a valid place for the answer.
+    // SAFETY: the argument points to a valid struct.
     (unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0).then_some(limit.rlim_cur)
 }
 
-/// Reads when the host booted, in seconds since the epoch (`btime` of `proc_stat(5)`).
+/// Reads the boot time of the host, in seconds since the epoch (`btime` in `proc_stat(5)`).
 ///
 /// # Errors
-/// When `/proc/stat` cannot be read or has no such line.
+/// `/proc/stat` cannot be read or has no such line.
 pub fn read_boot_time(roots: &Roots) -> io::Result<u64> {
     read_whole_text(&roots.proc.join("stat"), MAX_TEXT)?
         .lines()
@@ -64,7 +64,7 @@ pub fn read_boot_time(roots: &Roots) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat has no btime"))
 }
 
-/// Clock ticks a second (`USER_HZ`).
+/// Clock ticks per second (`USER_HZ`).
 #[must_use]
 pub fn ticks_per_second() -> f64 {
     // SAFETY: no pointers are involved.

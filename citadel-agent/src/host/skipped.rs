@@ -1,8 +1,7 @@
-//! What cannot be read of a source's input: it is skipped, counted and logged once, and the rest is exported.
+//! Unreadable input of a source is skipped, counted and logged once, and the rest is exported.
 //!
-//! A reader is handed a [`Skipped`] and notes in it each line, field or file that is not as documented. Whoever runs the reader
-//! keeps a [`Tally`] for the source, which adds up over reads. The kinds are names in the code, so both are bounded whatever
-//! the input is.
+//! A reader records each malformed line, field or file in a [`Skipped`]. The caller keeps a [`Tally`] per source, which
+//! adds up over reads. Kinds are names in the code, so both are bounded regardless of the input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -14,10 +13,10 @@ use tracing::warn;
 
 use super::files::{self, ReadError};
 
-/// Longest example that is kept of what was skipped, in characters.
+/// Maximum length of an example, in characters.
 const MAX_EXAMPLE: usize = 120;
 
-/// What one read, or one parse, has skipped, by kind.
+/// What one read or parse has skipped, by kind.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Skipped {
     kinds: BTreeMap<&'static str, Kind>,
@@ -27,12 +26,12 @@ pub struct Skipped {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Kind {
     count: u64,
-    /// The first one, escaped and shortened.
+    /// The first one, escaped and truncated.
     example: String,
 }
 
 impl Skipped {
-    /// Notes something that is skipped. `what` is the file or the field, `found` what was in its place.
+    /// Records that something is skipped. `what` is the file or field, `found` the invalid content.
     pub fn note(&mut self, what: &'static str, found: impl Display) {
         let kind = self.kinds.entry(what).or_insert_with(|| {
             let found = found.to_string();
@@ -41,7 +40,7 @@ impl Skipped {
         kind.count += 1;
     }
 
-    /// Passes on what was parsed, and notes `found` where nothing could be.
+    /// Returns `parsed`, and records `found` if it is `None`.
     pub fn or_note<T>(&mut self, parsed: Option<T>, what: &'static str, found: impl Display) -> Option<T> {
         if parsed.is_none() {
             self.note(what, found);
@@ -49,7 +48,7 @@ impl Skipped {
         parsed
     }
 
-    /// Passes on what was read of a file that may be gone; one that is not as documented is noted.
+    /// Returns the result of reading a file that may have disappeared; a malformed one is recorded.
     pub fn unless_malformed<T>(&mut self, read: io::Result<T>, what: &'static str) -> Option<T> {
         match read {
             Ok(value) => Some(value),
@@ -62,10 +61,10 @@ impl Skipped {
         }
     }
 
-    /// Reads a file of lines. `None`: this host has no such file, hides it (a container's masked file is empty), has the feature
-    /// switched off, or it cannot be read, which is noted.
+    /// Reads a file of lines. `None` if the host does not have it, hides it (a masked file in a container is empty),
+    /// has the feature disabled, or if it cannot be read, which is recorded.
     ///
-    /// A last line that does not end is left out: a number that is cut off is a wrong one.
+    /// An incomplete last line is ignored: a truncated number would be wrong.
     pub fn bytes(&mut self, what: &'static str, path: &Path) -> Option<Vec<u8>> {
         let mut bytes = match files::read_lines(path) {
             Ok(bytes) => bytes?,
@@ -83,17 +82,18 @@ impl Skipped {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// As [`Skipped::bytes`]. Names that come from outside may hold any bytes; what is no UTF-8 is marked, not refused.
+    /// Like [`Skipped::bytes`]. External names can contain any bytes; invalid UTF-8 is replaced, not rejected.
     pub fn text(&mut self, what: &'static str, path: &Path) -> Option<String> {
         Some(files::text(self.bytes(what, path)?))
     }
 
-    /// Reads a file that holds one number. `None`: there is none, the driver cannot say it now, or it is no number, which is noted.
+    /// Reads a file with a single number. `None` if it does not exist, if the driver cannot provide it now, or if it is
+    /// not a number, which is recorded.
     pub fn number<T: FromStr>(&mut self, what: &'static str, path: &Path) -> Option<T> {
         self.value(what, path, |text| text.parse().ok())
     }
 
-    /// Reads a file that holds one value, as [`Skipped::number`] does.
+    /// Reads a file with a single value, like [`Skipped::number`].
     pub fn value<T>(&mut self, what: &'static str, path: &Path, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let text = files::read_value(path)?;
         if is_unknown(&text) {
@@ -102,7 +102,7 @@ impl Skipped {
         self.or_note(parse(&text), what, &text)
     }
 
-    /// Names in a directory, in order. `None`: there is no such directory, or it cannot be listed, which is noted.
+    /// Sorted names in a directory. `None` if it does not exist or cannot be listed, which is recorded.
     pub fn list(&mut self, what: &'static str, path: &Path) -> Option<Vec<String>> {
         let names = match files::list(path) {
             Ok(names) => names?,
@@ -111,14 +111,14 @@ impl Skipped {
                 return None;
             }
         };
-        // The kernel's own names are ASCII, those of users may be anything.
+        // Names from the kernel are ASCII, those of users can be anything.
         let names = names
             .into_iter()
             .filter_map(|name| name.into_string().map_err(|name| self.note(what, name.display())).ok());
         Some(names.collect())
     }
 
-    /// Takes over how much another thread, which logs it itself, has skipped since it began.
+    /// Sets how much another thread, which logs by itself, has skipped in total.
     pub fn count_elsewhere(&mut self, total: u64) {
         self.elsewhere = total;
     }
@@ -132,19 +132,19 @@ impl Skipped {
         self.elsewhere += other.elsewhere;
     }
 
-    /// Whether everything could be read.
+    /// Whether everything was readable.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
 
-    /// How much was skipped.
+    /// The number of skipped items.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.kinds.values().map(|kind| kind.count).sum()
     }
 
-    /// What was skipped, for people: an example of each kind.
+    /// A summary: an example of each kind.
     #[must_use]
     pub fn summary(&self) -> String {
         let examples = self.kinds.iter().map(|(what, kind)| format!("{what}: {}", kind.example));
@@ -152,7 +152,7 @@ impl Skipped {
     }
 }
 
-/// Whether this is how drivers write that they do not know a value: `<unknown>`, `<unsupported>`, `unknown`.
+/// Whether a driver marks the value as unknown: `<unknown>`, `<unsupported>`, `unknown`.
 #[must_use]
 pub fn is_unknown(text: &str) -> bool {
     text.starts_with('<') || text == "unknown"
@@ -167,19 +167,19 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds what a read has skipped; a kind that is new is logged.
+    /// Adds the result of a read; new kinds are logged.
     pub fn add(&mut self, source: &str, skipped: &Skipped) {
         for (what, kind) in &skipped.kinds {
             self.total += kind.count;
             if self.logged.insert(what) {
                 let example = kind.example.as_str();
-                warn!(source, what, example, "skipped what cannot be read; the rest of the source is exported");
+                warn!(source, what, example, "skipped unreadable input; the rest of the source is exported");
             }
         }
         self.elsewhere = self.elsewhere.max(skipped.elsewhere);
     }
 
-    /// How much was skipped in all reads.
+    /// The total of all reads.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total + self.elsewhere

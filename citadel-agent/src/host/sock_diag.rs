@@ -1,4 +1,4 @@
-//! TCP sockets of the agent's network namespace, from the kernel's socket monitor (`sock_diag(7)`).
+//! TCP sockets in the agent's network namespace, from the kernel's sock_diag interface (`sock_diag(7)`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -14,27 +14,27 @@ use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
 /// An open connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Socket {
-    /// The server's port.
+    /// Port of the server.
     pub local_port: u16,
-    /// The kernel's own name for the socket, never used twice.
+    /// The kernel's unique ID of the socket, never reused.
     cookie: [u8; 8],
 }
 
-/// A socket that waits for connections.
+/// A listening socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Listener {
-    /// The port that it listens on.
+    /// Port.
     pub port: u16,
-    /// The address that it listens on; unspecified: on all of the family's, and IPv6's on IPv4's too unless told otherwise.
+    /// Address; unspecified means all addresses of the family, and for IPv6 also IPv4 unless disabled.
     pub address: IpAddr,
-    /// The number under which `/proc/PID/fd` shows it, as `socket:[INODE]`. The kernel hands out 32 bits.
+    /// The inode in `/proc/PID/fd`, shown as `socket:[INODE]`. The kernel uses 32 bits.
     pub inode: u32,
-    /// It is in the agent's own network namespace, so that the agent can connect to it.
+    /// Whether it is in the agent's network namespace, so that the agent can connect to it.
     pub reachable: bool,
 }
 
 impl Listener {
-    /// Where to connect to: its own address, or loopback where it listens on all.
+    /// The address to connect to: its own, or loopback if it listens on all addresses.
     #[must_use]
     pub fn server(&self) -> SocketAddr {
         let address = match self.address {
@@ -46,15 +46,16 @@ impl Listener {
     }
 }
 
-/// Most listening sockets of one port that are looked at: a server has one, or one a worker.
+/// Maximum number of listening sockets per port: a server has one, or one per worker.
 pub const MAX_LISTENERS: usize = 256;
 
-/// Listening sockets by port, each once, [`MAX_LISTENERS`] a port at most: the oldest, as far as their numbers say.
+/// Listening sockets by port, without duplicates, at most [`MAX_LISTENERS`] per port: the oldest, judging by their
+/// inodes.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners(BTreeMap<u16, BTreeMap<u32, Listener>>);
 
 impl Listeners {
-    /// Takes one.
+    /// Adds a socket.
     pub fn add(&mut self, listener: Listener) {
         let of_port = self.0.entry(listener.port).or_default();
         of_port.insert(listener.inode, listener);
@@ -63,20 +64,20 @@ impl Listeners {
         }
     }
 
-    /// All of them, in the order of ports and numbers.
+    /// All sockets, sorted by port and inode.
     #[must_use]
     pub fn into_vec(self) -> Vec<Listener> {
         self.0.into_values().flat_map(BTreeMap::into_values).collect()
     }
 }
 
-/// Reads the listening sockets on ports that `wanted` takes, in the agent's own network namespace; [`MAX_LISTENERS`] a port at
-/// most.
+/// Reads the listening sockets on ports accepted by `wanted`, in the agent's network namespace; at most
+/// [`MAX_LISTENERS`] per port.
 ///
 /// # Errors
-/// When the kernel does not answer as `sock_diag(7)` says it does.
+/// The kernel's answer does not match `sock_diag(7)`.
 pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
-    // A dump that runs while sockets come and go may name one twice.
+    // A dump can contain a socket twice if sockets change meanwhile.
     let mut listeners = Listeners::default();
     dump(&StateFlags::LISTEN, |header| {
         let id = &header.socket_id;
@@ -88,10 +89,10 @@ pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>>
     Ok(listeners.into_vec())
 }
 
-/// Reads the connections that a local application has open (`ESTABLISHED` or `CLOSE_WAIT`) on ports that `wanted` takes.
+/// Reads connections that a local application has open (`ESTABLISHED` or `CLOSE_WAIT`) on ports accepted by `wanted`.
 ///
 /// # Errors
-/// When the kernel does not answer as `sock_diag(7)` says it does.
+/// The kernel's answer does not match `sock_diag(7)`.
 pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
     let mut sockets = HashSet::new();
     dump(&(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT), |header| {
@@ -103,7 +104,7 @@ pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Soc
     Ok(sockets.into_iter().collect())
 }
 
-/// All TCP sockets in these states, of IPv4 and IPv6.
+/// All TCP sockets in these states, IPv4 and IPv6.
 fn dump(states: &StateFlags, mut take: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
     for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         dump_family(family, id, states.clone(), &mut take)?;
@@ -129,7 +130,7 @@ fn dump_family(
     message.serialize(&mut bytes);
     netlink.send(&bytes, 0)?;
 
-    // The kernel fills datagrams of at most 32 KiB.
+    // The kernel's datagrams have at most 32 KiB.
     let mut buffer = vec![0; 1 << 16];
     loop {
         let length = netlink.recv(&mut &mut buffer[..], 0)?;
@@ -147,7 +148,7 @@ fn dump_family(
             // Messages are aligned to four bytes.
             let used = (answer.header.length as usize).next_multiple_of(4);
             if used == 0 {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of no length"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of length 0"));
             }
             rest = rest.get(used..).unwrap_or(&[]);
         }

@@ -1,4 +1,4 @@
-//! What a connection is doing, and since when: all that the limits need to know about it.
+//! The state of a connection and since when: the input of the limits.
 
 use std::io;
 use std::pin::Pin;
@@ -12,36 +12,36 @@ use tokio::time::Instant;
 /// What a connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
-    /// No request under way.
+    /// No request in progress.
     Idle,
-    /// A request has begun to arrive.
+    /// A request is arriving.
     Reading,
-    /// A whole request is here, and its response is being made.
+    /// The request is complete, and its response is being created.
     Making,
     /// The response is being sent.
     Sending,
 }
 
-/// What a connection is doing at a moment.
+/// The state of a connection at a point in time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State {
-    /// What it is doing.
+    /// Current phase.
     pub(super) phase: Phase,
-    /// Since when, for its time limit. Making and sending a response share one limit.
+    /// Start of the phase, for its time limit. Creating and sending a response share one limit.
     pub(super) since: Instant,
-    /// When it last got further: opened, a whole request received, a part of the response taken, or all of it. Parts of a
-    /// request are no progress: a client could send them one by one.
+    /// Last progress: the connection opened, a complete request received, a part of the response or all of it read.
+    /// Parts of a request do not count, because a client could send them one by one.
     pub(super) progress: Instant,
 }
 
 impl State {
-    /// Whether a whole request has come that is not answered yet.
+    /// Whether a complete request has not been answered yet.
     pub(super) fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Making | Phase::Sending)
     }
 }
 
-/// Shared by a connection, which changes it, and the accept loop, which judges by it.
+/// Shared by a connection, which updates it, and the accept loop, which evaluates it.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 
@@ -55,12 +55,12 @@ impl Activity {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A whole request is here.
+    /// A request is complete.
     pub(super) fn requested(&self) {
         self.change(|state, now| *state = State { phase: Phase::Making, since: now, progress: now });
     }
 
-    /// The response is made.
+    /// The response is created.
     pub(super) fn responded(&self) {
         self.change(|state, now| *state = State { phase: Phase::Sending, progress: now, ..*state });
     }
@@ -81,7 +81,7 @@ impl Activity {
         });
     }
 
-    /// hyper also flushes while a response is being made: then nothing has been sent.
+    /// hyper also flushes while a response is being created, when nothing has been sent.
     fn sent_all(&self) {
         self.change(|state, now| {
             if state.phase == Phase::Sending {
@@ -95,12 +95,12 @@ impl Activity {
     }
 }
 
-/// A connection that notes its own activity.
+/// A stream that records its own activity.
 #[derive(Debug)]
 pub(super) struct Watched<A> {
     /// The connection.
     pub(super) stream: TcpStream,
-    /// Where it notes.
+    /// Where it is recorded.
     pub(super) activity: A,
 }
 
@@ -130,7 +130,7 @@ impl<A: AsRef<Activity> + Unpin> AsyncWrite for Watched<A> {
         self.note_sent(written)
     }
 
-    /// hyper flushes once its own buffer is empty, so this is when a response is out.
+    /// hyper flushes once its own buffer is empty, so the response has then been sent.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.activity.as_ref().sent_all();

@@ -1,4 +1,4 @@
-//! Binds a listener, and says what to do when that fails.
+//! Binds a listener; errors say what to do.
 
 use std::fmt;
 use std::fs;
@@ -12,49 +12,49 @@ use crate::host::skipped::Skipped;
 use crate::host::sock_diag::Listeners;
 use crate::host::{Roots, net_tcp, pid};
 
-/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// Number of connections that can wait to be accepted; limited by `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Another process listens on the port.
-    #[error("port {} is taken by {}: stop it, or choose another port in local_collection", addr.port(), Holder::or_unknown(holder.as_ref()))]
+    /// Another process is listening on the port.
+    #[error("port {} is already used by {}; stop it, or choose another port in local_collection", addr.port(), Holder::or_unknown(holder.as_ref()))]
     InUse {
-        /// What was to be bound.
+        /// Requested address.
         addr: SocketAddr,
-        /// Who has it, where that could be found out.
+        /// The process, if known.
         holder: Option<Holder>,
     },
     /// Ports below 1024 need a privilege.
-    #[error("no permission to listen on port {}: choose one above 1023, or grant CAP_NET_BIND_SERVICE", addr.port())]
+    #[error("no permission to listen on port {}; choose a port above 1023, or grant CAP_NET_BIND_SERVICE", addr.port())]
     Denied {
-        /// What was to be bound.
+        /// Requested address.
         addr: SocketAddr,
     },
-    /// The address is none of this host's.
-    #[error("{} is not an address of this host: correct local_collection.listen_address", addr.ip())]
+    /// The host does not have this address.
+    #[error("{} is not an address of this host; correct local_collection.listen_address", addr.ip())]
     NotLocal {
-        /// What was to be bound.
+        /// Requested address.
         addr: SocketAddr,
     },
     /// Anything else.
     #[error("cannot listen on {addr}")]
     Other {
-        /// What was to be bound.
+        /// Requested address.
         addr: SocketAddr,
-        /// The kernel's reason.
+        /// Reason from the kernel.
         #[source]
         cause: io::Error,
     },
 }
 
-/// A process that listens on a port.
+/// A process that is listening on a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
-    /// Its process id.
+    /// PID.
     pub pid: u32,
-    /// Its name, as in `ps`.
+    /// Name, as in `ps`.
     pub name: String,
 }
 
@@ -70,8 +70,8 @@ impl Holder {
     }
 }
 
-/// A listener on `addr` and `port` that is ready for connections. `::` takes IPv4 as well, and is `0.0.0.0` on a host
-/// without IPv6. Port 0 lets the kernel choose one.
+/// Opens a listener on `addr` and `port`. `::` also accepts IPv4, and falls back to `0.0.0.0` on a host without IPv6.
+/// With port 0 the kernel chooses a port.
 ///
 /// # Errors
 /// See [`BindError`].
@@ -79,10 +79,10 @@ pub fn bind(addr: IpAddr, port: u16) -> Result<TcpListener, BindError> {
     bind_with(addr, port, false)
 }
 
-/// As [`bind`], where listeners of this process have the port on other addresses and one of the addresses includes the other,
-/// as `0.0.0.0` includes `127.0.0.1`. The kernel gives such a port twice only to sockets that all ask for it
-/// (`SO_REUSEPORT`, socket(7)), which these do for the moment of binding. One that does not ask for it, as a second agent, is
-/// refused as ever; so are processes of other users.
+/// Like [`bind`], if listeners of this process have the port on other addresses and one address includes the other, as
+/// `0.0.0.0` includes `127.0.0.1`. The kernel allows this only if all sockets set `SO_REUSEPORT` (socket(7)), which
+/// they do while binding. A process that does not set it, such as a second agent, is refused as usual, and so are
+/// processes of other users.
 ///
 /// # Errors
 /// See [`BindError`].
@@ -116,7 +116,7 @@ fn listen(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // A restart must not wait for connections of the last run that are in TIME_WAIT.
+    // A restart must not wait for connections of the previous run in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&addr.into())?;
@@ -124,7 +124,7 @@ fn listen(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Whether the kernel knows no IPv6 at all, or has it turned off on every interface.
+/// Whether the kernel has no IPv6 at all, or has it disabled on every interface.
 fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
@@ -138,10 +138,10 @@ fn explain(addr: SocketAddr, cause: io::Error) -> BindError {
     }
 }
 
-/// Most links to open files that are read for a message: a tenth of a second.
+/// Maximum number of open-file links read for an error message: a tenth of a second.
 const MAX_LINKS: usize = 50_000;
 
-/// The process that listens on `port`, as far as this process may see it.
+/// The process that is listening on `port`, if it is visible to this process.
 fn holder(port: u16) -> Option<Holder> {
     let roots = Roots::default();
     let mut listeners = Listeners::default();

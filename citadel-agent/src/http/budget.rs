@@ -1,5 +1,5 @@
-//! Memory of the responses under way: each buffer counts from when it is made until the last connection that sends it is
-//! done with it, once however many share it.
+//! Memory of responses in progress: a buffer counts from its creation until the last connection has finished sending
+//! it, once however many share it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Bytes;
 use tokio::sync::Notify;
 
-/// How many bytes the responses of a listener may hold, and how many they do.
+/// The limit of a listener, and the current use, in bytes.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -20,9 +20,9 @@ impl Budget {
         Arc::new(Self { limit, used: AtomicUsize::new(0), exceeded: Notify::new() })
     }
 
-    /// A body that counts for as long as there is a copy of what this returns. It is never refused: who is slow makes room.
+    /// Returns a body that counts as long as a clone exists. Never refuses: slow clients are closed instead.
     pub(super) fn hold(self: &Arc<Self>, body: Vec<u8>) -> Bytes {
-        // Its length: what a buffer has besides was never written, so it is not resident; to give it back costs more than it holds.
+        // The length, not the capacity: memory that was never written is not resident.
         self.used.fetch_add(body.len(), Ordering::Relaxed);
         if self.is_exceeded() {
             self.exceeded.notify_one();
@@ -34,7 +34,7 @@ impl Budget {
         self.used.load(Ordering::Relaxed) > self.limit
     }
 
-    /// Waits until a body exceeds the limit.
+    /// Waits until the limit is exceeded.
     pub(super) async fn exceeded(&self) {
         self.exceeded.notified().await;
     }

@@ -1,4 +1,5 @@
-//! Content coding: gzip for clients that ask for it, [RFC 9110, section 12.5.3](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3).
+//! Content coding: gzip for clients that accept it, [RFC 9110, section
+//! 12.5.3](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3).
 
 use std::io::{self, Write as _};
 
@@ -7,21 +8,21 @@ use axum::http::header::ACCEPT_ENCODING;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// How a body is coded.
+/// Content coding of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Coding {
-    /// As it is.
+    /// Uncompressed.
     Identity,
     /// gzip.
     Gzip,
 }
 
-/// The lowest level: metrics pages repeat themselves so much that it takes them to a tenth or less, and any further level costs
-/// the host more CPU than it saves anybody.
+/// The lowest level: metrics pages are so repetitive that it shrinks them to a tenth or less, and higher levels are not
+/// worth their CPU time.
 const LEVEL: Compression = Compression::fast();
 
 impl Coding {
-    /// gzip where the client names it, and does not like the body as it is better.
+    /// gzip if the client accepts it and does not prefer identity.
     pub(super) fn negotiate(headers: &HeaderMap) -> Self {
         let (mut gzip, mut identity) = (0.0, 0.0);
         for value in headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()) {
@@ -38,7 +39,7 @@ impl Coding {
         if gzip > 0.0 && gzip >= identity { Self::Gzip } else { Self::Identity }
     }
 
-    /// Value of `Content-Encoding`, where there is one.
+    /// Value of `Content-Encoding`, if any.
     pub(super) const fn name(self) -> Option<&'static str> {
         match self {
             Self::Identity => None,
@@ -46,7 +47,7 @@ impl Coding {
         }
     }
 
-    /// The body in this coding.
+    /// Encodes a body.
     pub(super) fn encode(self, body: Vec<u8>) -> io::Result<Vec<u8>> {
         match self {
             Self::Identity => Ok(body),

@@ -1,4 +1,4 @@
-//! The open connections of a listener, and which of them goes when there are too many or they take too much.
+//! The open connections of a listener, and which one to close if there are too many or they take too much memory.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,7 +17,7 @@ use super::dropped::{Dropped, Reason};
 use super::router::Site;
 use super::server::{self, Limits};
 
-/// A reason is logged again once no connection has been dropped for it for so long.
+/// A reason is logged again after no connection has been dropped for it for this long.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// The open connections of a listener.
@@ -30,7 +30,7 @@ pub(super) struct Connections {
     last_dropped: [Option<Instant>; Reason::ALL.len()],
     tasks: JoinSet<()>,
     open: HashMap<Id, Connection>,
-    /// Set once the listener is closed: each connection then ends after the response under way.
+    /// Set when the listener is closed: each connection then ends after its current response.
     closing: watch::Sender<bool>,
 }
 
@@ -76,7 +76,7 @@ impl Connections {
         self.open.insert(task.id(), Connection { client: client_network(client), activity, task });
     }
 
-    /// Ends the connection that can best be missed.
+    /// Closes the most dispensable connection.
     pub(super) fn make_room(&mut self) {
         let connections = self.open.iter().map(|(id, open)| (*id, open.client, open.activity.state()));
         if let Some(victim) = most_dispensable(&connections.collect::<Vec<_>>()) {
@@ -84,8 +84,8 @@ impl Connections {
         }
     }
 
-    /// Ends slow readers until the responses under way take no more memory than they may, the one that has got no further for
-    /// longest first. The last one stays, however long its response is.
+    /// Closes slow readers until responses in progress are within the memory limit, starting with the one without
+    /// progress for the longest time. The last one is kept, however long its response is.
     pub(super) async fn free_memory(&mut self) {
         self.site.forget_shared();
         while self.budget.is_exceeded() {
@@ -94,7 +94,7 @@ impl Connections {
             readers.sort_by_key(|(_, state)| state.progress);
             let [(slowest, _), _, ..] = readers[..] else { return };
             self.drop(slowest, Reason::MemoryLimit);
-            // Its memory is free once its task is gone.
+            // Memory is released when the task has ended.
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 if self.forget(ended) == slowest {
                     break;
@@ -103,14 +103,14 @@ impl Connections {
         }
     }
 
-    /// Ends the connections whose time is up.
+    /// Closes connections that exceeded their time limit.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
         let states = self.open.iter().map(|(id, open)| (*id, open.activity.state()));
         let late = states.filter(|(_, state)| now - state.since > self.limits.of(state.phase));
         for (id, state) in late.collect::<Vec<_>>() {
             match state.phase {
-                // It was kept for another request, and none came.
+                // It was kept alive for another request, but none came.
                 Phase::Idle => self.end(id),
                 Phase::Reading => self.drop(id, Reason::RequestTimeout),
                 Phase::Making | Phase::Sending => self.drop(id, Reason::ResponseTimeout),
@@ -118,7 +118,7 @@ impl Connections {
         }
     }
 
-    /// Waits for a connection to end; for ever, where there is none.
+    /// Waits for a connection to end; forever if there are none.
     pub(super) async fn next_ended(&mut self) {
         match self.tasks.join_next_with_id().await {
             Some(ended) => _ = self.forget(ended),
@@ -126,12 +126,12 @@ impl Connections {
         }
     }
 
-    /// Waits for the responses under way, but not for longer than the grace time.
+    /// Waits for responses in progress, at most for the grace time.
     pub(super) async fn drain(mut self) {
         self.closing.send_replace(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if time::timeout(self.limits.grace, all).await.is_err() {
-            tracing::info!("closed connections whose response was not taken within the grace time");
+            tracing::info!("closed connections that did not read their response within the grace period");
         }
     }
 
@@ -141,7 +141,7 @@ impl Connections {
         id
     }
 
-    /// Ends a connection whose client was not done.
+    /// Closes a connection early.
     fn drop(&mut self, id: Id, reason: Reason) {
         self.dropped.count(self.content, reason);
         let now = Instant::now();
@@ -151,7 +151,7 @@ impl Connections {
         {
             tracing::warn!(
                 listener = self.content.name(), reason = reason.name(), client = %connection.client,
-                "closed a connection before its client was done; further ones are only counted, until there are none for a minute"
+                "closed a connection early; further ones are only counted until there have been none for a minute"
             );
         }
         self.end(id);
@@ -164,7 +164,7 @@ impl Connections {
     }
 }
 
-/// What clients are told apart by: an IPv4 address, or the /64 of an IPv6 address, all of which one host may use.
+/// Identifies a client: an IPv4 address, or the /64 of an IPv6 address, which a single host can use entirely.
 fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -172,13 +172,13 @@ fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The connection that can best be missed.
+/// The connection to close.
 ///
-/// Those without a whole request go before those that are being answered. Of each client, the best connection is kept while
-/// another one has more than that: being answered is better than not, and recent progress better than old. So a client that
-/// sends its request at once is answered whatever clients of other addresses do, as long as there are fewer of these than
-/// connections; and it is also answered beside a flood from its own address (or from more addresses than connections) if its
-/// request comes before as many new connections as there may be.
+/// Connections without a complete request are closed before those being answered. The best connection of each client is
+/// kept while another client has more than one: being answered is better than not, and recent progress is better than
+/// old. A client that sends its request immediately is therefore answered whatever clients with other addresses do, as
+/// long as there are fewer of them than connections. During a flood from its own address (or from more addresses than
+/// connections) it is answered if its request arrives before as many new connections as the limit.
 fn most_dispensable<K: Copy>(connections: &[(K, IpAddr, State)]) -> Option<K> {
     let rank = |state: &State| (state.is_answering(), state.progress);
     let mut best = HashMap::new();

@@ -1,4 +1,4 @@
-//! Connections that the listeners closed before their clients were done.
+//! Counts connections that the listeners closed early.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +9,11 @@ use super::Content;
 pub(super) enum Reason {
     /// There were too many connections.
     ConnectionLimit,
-    /// The responses under way took too much memory.
+    /// Responses in progress took too much memory.
     MemoryLimit,
-    /// Its request did not come in time.
+    /// The request did not arrive in time.
     RequestTimeout,
-    /// Its response was not taken in time.
+    /// The response was not read in time.
     ResponseTimeout,
 }
 
@@ -32,7 +32,7 @@ impl Reason {
     }
 }
 
-/// How many connections each listener closed before their clients were done, by reason.
+/// Connections that each listener closed early, by reason.
 #[derive(Debug, Default)]
 pub struct Dropped {
     metrics: [AtomicU64; Reason::ALL.len()],
@@ -44,7 +44,7 @@ impl Dropped {
         self.of(content)[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Listener, reason and number, also of those of which there were none.
+    /// Listener, reason and count, including zeros.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         [Content::Metrics, Content::Health].into_iter().flat_map(move |content| {
             let counts = self.of(content);

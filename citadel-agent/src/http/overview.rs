@@ -1,7 +1,7 @@
-//! The page at `/`: one file with its styles and its script, which asks the same address again for numbers alone.
+//! The overview page at `/`: one HTML file with inline styles and a script that polls the same URL for JSON.
 //!
-//! What it shows is put together here from a metrics page, so that it shows nothing that is not exported; rates and quantiles are
-//! made in the browser, from what two moments differ in.
+//! The JSON is built from a metrics page, so the overview shows only exported values. The browser computes rates and quantiles from
+//! the difference between two readings.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,28 @@ use serde_json::{Map, Value as Json, json};
 use crate::config::resolved::Config;
 use crate::metrics::family::{Page, Sample, Value};
 
-/// The file; the numbers of the moment go where [`PLACE`] stands, so that there is something to read at once.
+/// The HTML; [`PLACE`] is replaced by the current values so that the page has content when it loads.
 const HTML: &str = include_str!("overview.html");
 
-/// Where they go.
+/// Placeholder for the values in [`HTML`].
 const PLACE: &str = "\"OVERVIEW\"";
 
-/// A page of the listener.
+/// A link to another page of the listener.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
-    /// Its path, without a query.
+    /// Path without query.
     pub(super) path: String,
-    /// What it is, for a person.
+    /// Human-readable title.
     pub(super) title: &'static str,
 }
 
-/// The page with the numbers of `overview` in it.
+/// The HTML page with the values of `overview` filled in.
 pub(super) fn html(overview: &Json) -> String {
-    // Inside of a script element nothing but its end means anything to HTML.
+    // In a script element, `<` is the only character that HTML interprets: it could begin the end tag.
     HTML.replacen(PLACE, &overview.to_string().replace('<', "\\u003c"), 1)
 }
 
-/// What the page shows; `page` is what `/metrics` would carry.
+/// The values that the page shows; `page` has the content of `/metrics`.
 pub(super) fn overview(config: &Config, links: &[Link], page: &Page) -> Json {
     let pages: Vec<Json> = (links.iter().filter(|link| link.path != "/"))
         .map(|link| json!({ "path": link.path, "title": link.title }))
@@ -73,7 +73,7 @@ impl<'a> Series<'a> {
     }
 }
 
-/// The series of a metric; none where it is not on the page.
+/// The series of a metric; empty if it is not on the page.
 fn series<'a>(page: &'a Page, name: &str) -> impl Iterator<Item = Series<'a>> {
     let family = page.families.iter().find(|family| family.desc.name == name);
     family
@@ -81,12 +81,12 @@ fn series<'a>(page: &'a Page, name: &str) -> impl Iterator<Item = Series<'a>> {
         .flat_map(|family| family.samples.iter().map(|sample| Series { labels: family.desc.labels, sample }))
 }
 
-/// What is shown of things that series tell apart by a label: an object each, in the order of what tells them apart.
+/// JSON objects keyed and ordered by label values, such as one per model.
 #[derive(Default)]
 struct Things(BTreeMap<Vec<String>, Map<String, Json>>);
 
 impl Things {
-    /// The object of a series, made of these labels if it is new.
+    /// The object for a series; a new one starts with these labels.
     fn of(&mut self, series: Series<'_>, labels: &[&str]) -> &mut Map<String, Json> {
         let key = labels.iter().map(|label| series.label(label).to_owned()).collect();
         self.0
@@ -94,7 +94,7 @@ impl Things {
             .or_insert_with(|| labels.iter().map(|label| ((*label).to_owned(), json!(series.label(label)))).collect())
     }
 
-    /// Takes over values as they are.
+    /// Copies the values of metrics into fields.
     fn values(&mut self, page: &Page, labels: &[&str], metrics: &[(&str, &str)]) {
         for (field, metric) in metrics {
             for series in series(page, metric) {
@@ -103,7 +103,7 @@ impl Things {
         }
     }
 
-    /// Adds to a field what counts for it.
+    /// Adds the value of a series to a field.
     fn add(&mut self, series: Series<'_>, labels: &[&str], field: &str) {
         let thing = self.of(series, labels);
         let sum = thing.get(field).and_then(Json::as_f64).unwrap_or_default() + series.number();
@@ -139,7 +139,7 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
     for series in series(page, "citadel_engine_kv_cache_usage_ratio") {
         models.of(series, &LABELS).insert("kv_cache".to_owned(), json!(series.number()));
     }
-    // What no program can read into: who looks for latency here must be told why there is none.
+    // Encrypted or HTTP/2 connections have no latency: the page must say why.
     let unread =
         series(page, "citadel_model_connections_total").filter(|series| !series.label("protocol").starts_with("http1"));
     for series in unread.filter(|series| series.number() > 0.0 && series.label("protocol") != "other") {
@@ -147,7 +147,7 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
     }
     for series in series(page, "citadel_model_requests_total") {
         models.add(series, &LABELS, "requests");
-        // What is no status at all ("invalid") is an error as well.
+        // An invalid status ("invalid") counts as an error too.
         if !series.label("code").starts_with(['1', '2', '3']) {
             models.add(series, &LABELS, "errors");
         }
@@ -164,7 +164,7 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
     ] {
         for series in series(page, metric) {
             if let Value::Histogram(histogram) = &series.sample.value {
-                // The last cell is the sum.
+                // The last cell holds the sum.
                 let cells = &histogram.cells[..histogram.cells.len() - 1];
                 add_cells(models.of(series, &LABELS), field, cells);
             }
@@ -173,7 +173,7 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
     models.list()
 }
 
-/// Adds up histograms of several endpoints, as cells by number; empty ones are left out.
+/// Adds a histogram to a field, as counts by cell number; empty cells are omitted.
 fn add_cells(model: &mut Map<String, Json>, field: &str, cells: &[u64]) {
     let sums = model.entry(field).or_insert_with(|| json!({}));
     for (number, count) in cells.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -197,7 +197,7 @@ fn gpus(page: &Page) -> Vec<Json> {
             ("power", "citadel_gpu_power_watts"),
         ],
     );
-    // Of several sensors the hottest.
+    // The hottest of several sensors.
     for series in series(page, "citadel_gpu_temperature_celsius") {
         let gpu = gpus.of(series, &LABELS);
         let hottest = gpu.get("temperature").and_then(Json::as_f64).map_or(series.number(), |t| t.max(series.number()));
@@ -264,14 +264,14 @@ fn arrays(page: &Page) -> Vec<Json> {
     arrays.list()
 }
 
-/// Kernel programs that do not measure, and sources that cannot be read.
+/// Kernel programs that are not measuring, and sources whose last read failed.
 fn not_measured(page: &Page) -> Vec<Json> {
     let programs = series(page, "citadel_probe_status").filter(|series| series.label("status") != "ok").map(|series| {
         let what = format!("{}/{}", series.label("family"), series.label("program"));
         json!({ "what": what, "why": format!("{}: {}", series.label("status"), series.label("reason")) })
     });
     let sources = series(page, "citadel_source_success").filter(|series| series.number() == 0.0).map(
-        |series| json!({ "what": series.label("source"), "why": "cannot be read, or not in time; the log says why" }),
+        |series| json!({ "what": series.label("source"), "why": "the last read failed or timed out; see the agent's log" }),
     );
     programs.chain(sources).collect()
 }
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!((&phi3["requests"], &phi3["errors"]), (&json!(9.0), &json!(2.0)));
         let cells: Vec<_> = phi3["first_token"].as_object().unwrap().values().collect();
         assert_eq!(cells, [&json!(2)]);
-        // The configured ones are there before anybody asked them anything.
+        // Configured models are listed before their first request.
         assert_eq!(models.len(), 7);
     }
 

@@ -1,4 +1,4 @@
-//! Metrics pages as bytes. Requests that wait for the same reading share one encoding of it.
+//! Encoded metrics pages. Requests that wait for the same reading share one encoding.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::metrics::catalogue::Section;
 use crate::metrics::family::PageError;
 use crate::metrics::{self, format::Format};
 
-/// Which page a client wants, and how.
+/// A page, format and coding that a client asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Wanted {
     pub(super) section: Option<Section>,
@@ -20,38 +20,38 @@ pub(super) struct Wanted {
     pub(super) coding: Coding,
 }
 
-/// Why there is no page. (The texts name their causes.)
+/// Why there is no page. (Messages include the cause.)
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoPage {
     #[error("{0}")]
     Collect(#[from] CollectError),
     #[error("{0}")]
     Encode(#[from] PageError),
-    #[error("cannot compress it: {0}")]
+    #[error("cannot compress the page: {0}")]
     Compress(#[from] std::io::Error),
 }
 
-/// Makes the pages of a listener.
+/// Creates the pages of a listener.
 pub(super) struct Pages {
     budget: Arc<Budget>,
     requests: Mutex<Requests>,
 }
 
-/// Who waits for a page, and what has been made since.
+/// Waiting requests, and pages created since.
 #[derive(Default)]
 struct Requests {
-    /// The number of the newest request.
+    /// Number of the newest request.
     newest: u64,
     waiting: Vec<(u64, Wanted)>,
     made: Vec<Made>,
 }
 
-/// An encoded page. It is kept only while a request waits that may have it.
+/// An encoded page, kept only while a waiting request can use it.
 struct Made {
     wanted: Wanted,
-    /// The newest request when the page was collected: it is not older than any request up to this.
+    /// Newest request when the page was collected: the page is not older than any request up to this one.
     newest: u64,
-    /// What [`App::refresh`] called the reading of the sources.
+    /// Number of the reading from [`App::refresh`].
     reading: u64,
     body: Bytes,
 }
@@ -61,7 +61,7 @@ impl Pages {
         Self { budget, requests: Mutex::default() }
     }
 
-    /// A page that was collected after this was called, once its sources have been read or `within` is over.
+    /// A page collected after this call, once its sources have been read or `within` has passed.
     pub(super) async fn page(&self, app: &dyn App, wanted: Wanted, within: Duration) -> Result<Bytes, NoPage> {
         let request = Request::new(self, wanted);
         let reading = app.refresh(wanted.section, within).await;
@@ -74,12 +74,12 @@ impl Pages {
         Ok(body)
     }
 
-    /// A body in a coding, which counts among the responses under way.
+    /// An encoded body that counts toward the memory of responses.
     pub(super) fn body(&self, body: Vec<u8>, coding: Coding) -> std::io::Result<Bytes> {
         Ok(self.budget.hold(coding.encode(body)?))
     }
 
-    /// Gives up what is kept for requests that wait; they make their own.
+    /// Drops pages kept for waiting requests, which then create their own.
     pub(super) fn forget_shared(&self) {
         self.requests().made.clear();
     }

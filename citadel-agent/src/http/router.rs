@@ -88,7 +88,7 @@ fn router(content: Content, endpoints: &Endpoints, app: &Arc<dyn App>, pages: &A
 
 fn metrics(endpoints: &Endpoints) -> Vec<Route> {
     vec![
-        route("/", "This overview", get(overview)),
+        route("/", "Overview", get(overview)),
         route("/metrics", "All metrics", page(None)),
         route(&endpoints.models, "Models", page(Some(Section::Models))),
         route(&endpoints.gpu, "GPUs", page(Some(Section::Gpu))),
@@ -101,7 +101,7 @@ fn metrics(endpoints: &Endpoints) -> Vec<Route> {
 fn health() -> Vec<Route> {
     vec![
         route("/health", "Alive", get("alive\n")),
-        route("/ready", "Ready, or why not", get(ready)),
+        route("/ready", "Readiness, with the reason if not ready", get(ready)),
         route("/status", "What is measured, what is not and why", get(status)),
     ]
 }
@@ -150,7 +150,7 @@ async fn status(State(served): State<Served>) -> Response {
 }
 
 async fn not_found(State(served): State<Served>) -> Response {
-    let mut body = String::from("not found; there is:\n");
+    let mut body = String::from("not found; available paths:\n");
     for link in &*served.links {
         _ = writeln!(body, "{}  {}", link.path, link.title);
     }
@@ -179,8 +179,8 @@ impl From<NoPage> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(error) = self;
-        tracing::error!(%error, "no page can be made");
-        (StatusCode::INTERNAL_SERVER_ERROR, format!("no page can be made: {error}\n")).into_response()
+        tracing::error!(%error, "cannot create the page");
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot create the page: {error}\n")).into_response()
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn connection(
     // Answers go out whole, so that waiting for more to send only delays them.
     let options = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
     if let Err(error) = options {
-        tracing::debug!(%error, "cannot set the options of a connection");
+        tracing::debug!(%error, "cannot set socket options of a connection");
     }
     let service = service_fn(|request| {
         activity.requested();

@@ -1,4 +1,4 @@
-//! How a GPU's memory and SM time are split among the models.
+//! Splits a GPU's memory and SM time among the models.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 use crate::discovery::owners::{Owner, Owners};
 use crate::gpu::sample::Reading;
 
-/// What one model has of one GPU.
+/// A model's share of a GPU.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Share {
-    /// The model; `None`: what is no model's.
+    /// The model; `None` for everything that belongs to no model.
     pub owner: Option<Arc<Owner>>,
-    /// Bytes of device memory, where the driver knows.
+    /// Device memory in bytes, if the driver reports it.
     pub memory: Option<u64>,
-    /// Percent of the SMs' time, where the driver has it.
+    /// Percent of SM time, if the driver reports it.
     pub sm: Option<f64>,
 }
 
-/// Splits a GPU among the models that have processes on it. The memory of all shares adds up to what the GPU has
-/// allocated: what no model's process holds (other processes, the driver's own) is in the share without an owner. Where the
-/// operating system manages the memory (Grace), that share is what other processes hold, as it is read: what is allocated
-/// then has pages in it that nobody holds any more.
+/// Splits a GPU among the models that have processes on it. The memory of all shares adds up to the GPU's allocated
+/// memory: memory of other processes and of the driver is in the share without an owner. If the operating system
+/// manages the memory (Grace), that share is the memory of other processes as reported, because the allocated memory
+/// then includes pages that no process holds.
 #[must_use]
 pub fn split(reading: &Reading, owners: &Owners) -> Vec<Share> {
     let mut shares: BTreeMap<Option<&Arc<Owner>>, Share> = BTreeMap::new();
     for process in &reading.processes {
         let owner = owners.of(process.pid);
         match shares.get_mut(&owner) {
-            // A sum of which one part is not known is not known.
+            // A sum with an unknown part is unknown.
             Some(share) => {
                 share.memory = share.memory.zip(process.memory).map(|(sum, memory)| sum + memory);
                 share.sm = share.sm.zip(process.sm).map(|(sum, sm)| sum + sm);
@@ -43,7 +43,7 @@ pub fn split(reading: &Reading, owners: &Owners) -> Vec<Share> {
     {
         let models: Option<u64> = models().sum();
         let rest = shares.entry(None).or_insert(Share { owner: None, memory: None, sm: None });
-        // The lists of processes and the GPU's total are two readings: processes may come and go between them.
+        // Processes and total are two separate readings, between which processes can start or exit.
         rest.memory = models.map(|models| memory.used.saturating_sub(models).max(rest.memory.unwrap_or(0)));
     }
     shares.into_values().collect()

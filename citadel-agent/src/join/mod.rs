@@ -1,3 +1,3 @@
-//! Join: inventory x samples -> what each model has. Pure: no I/O, no clocks, no threads.
+//! Joins inventory and samples: the resources of each model. Pure: no I/O, clocks or threads.
 
 pub mod gpu;

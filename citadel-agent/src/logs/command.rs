@@ -18,7 +18,7 @@ use crate::outbound::Client;
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// There is nobody to send to.
-    #[error("no destination is configured: set logs.destinations")]
+    #[error("no destination is configured; set logs.destinations")]
     NoDestination,
     /// The line cannot be encoded, or there is no runtime.
     #[error("{0}")]
@@ -39,9 +39,9 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
     match tokio::task::LocalSet::new().block_on(&runtime, journal.last()) {
         Ok(Some(entry)) => {
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_micros(entry.time_us);
-            say(&format!("journal: its last entry is of {}", humantime::format_rfc3339_seconds(time)));
+            say(&format!("journal: last entry at {}", humantime::format_rfc3339_seconds(time)));
         }
-        Ok(None) => say("journal: empty, or none that may be read"),
+        Ok(None) => say("journal: empty or not readable"),
         Err(error) => {
             say(&format!("journal: {error}"));
             all = false;
@@ -81,7 +81,7 @@ fn line() -> Record {
         ("_BOOT_ID", &boot_id),
         ("SYSLOG_IDENTIFIER", "citadel-agent"),
         ("PRIORITY", "6"),
-        ("MESSAGE", "A test: `citadel-agent logs test` was run."),
+        ("MESSAGE", "Test entry sent by `citadel-agent logs test`."),
     ] {
         fields.push(name, value.as_bytes());
     }

@@ -153,7 +153,7 @@ impl Destination {
             let body = match body(&self.batch[..piece], self.format, &self.identity) {
                 Ok(body) => body,
                 Err(error) => {
-                    error!(destination = self.name, %error, "entries cannot be encoded: rejected");
+                    error!(destination = self.name, %error, "cannot encode entries; they are rejected");
                     self.settle(piece, 0);
                     continue;
                 }
@@ -206,7 +206,7 @@ impl Destination {
         if let Err(error) = &result
             && !self.save_fails
         {
-            warn!(file = %self.path.display(), %error, "cannot write how far logs were sent: after a restart some are sent again");
+            warn!(file = %self.path.display(), %error, "cannot save the journal cursor; some entries will be sent again after a restart");
         }
         self.save_fails = result.is_err();
         self.saved = (Some(self.account.clone()), Instant::now());
@@ -239,27 +239,19 @@ impl Destination {
             Some(News::Closed) => {
                 warn!(
                     destination,
-                    status,
-                    words,
-                    "the receiver lets no logs in: they stay in the journal, and it is tried once a minute"
+                    status, words, "the receiver denies access; logs stay in the journal, retrying once a minute"
                 );
             }
             Some(News::Failing) => {
-                warn!(
-                    destination,
-                    status,
-                    words,
-                    ?wait,
-                    "logs cannot be sent: they stay in the journal until it works again"
-                );
+                warn!(destination, status, words, ?wait, "cannot send logs; they stay in the journal, retrying");
             }
-            Some(News::Recovered) => info!(destination, "the receiver takes logs again"),
+            Some(News::Recovered) => info!(destination, "the receiver accepts logs again"),
             Some(News::Rejects) => {
                 let (last, entries) = self.rejections;
                 let entries = entries + outcome.settled.map_or(0, |(sent, acknowledged)| sent as u64 - acknowledged);
                 if last.is_none_or(|last| last.elapsed() >= LOGGED_REJECTIONS) {
                     let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(256)]);
-                    warn!(destination, status, answer = %text.escape_debug(), entries, "the receiver rejects entries");
+                    warn!(destination, status, answer = %text.escape_debug(), entries, "the receiver rejected entries");
                     // What is settled next is counted once.
                     self.rejections = (Some(Instant::now()), 0);
                 }
@@ -282,9 +274,9 @@ pub(super) async fn begin(
         Ok(Some(account)) => return Ok(account),
         Ok(None) => {}
         Err(error) => {
-            warn!(destination = name, file = %path.display(), %error, "this file cannot be trusted: put aside, and the last day's logs are sent again");
+            warn!(destination = name, file = %path.display(), %error, "the state file is damaged and was set aside; logs of the last day are sent again");
             if let Err(error) = crate::state_file::put_aside(path, "damaged") {
-                error!(file = %path.display(), %error, "it cannot be put aside: remove it");
+                error!(file = %path.display(), %error, "cannot set the file aside; remove it");
             }
             let now_us = crate::collector::wall_ms().max(0).unsigned_abs() * 1000;
             return Ok(Account::new(Place::Since(now_us.saturating_sub(24 * 60 * 60 * 1_000_000))));

@@ -88,7 +88,7 @@ impl Fields {
 
 /// The stream is not what the format says, so it cannot be known where the next entry begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("this is not systemd's journal export format")]
+#[error("not in systemd's journal export format")]
 pub struct Damaged;
 
 /// Reads a stream piece by piece.

@@ -147,7 +147,7 @@ impl Running {
         self.numbers.publish(Numbers::default());
         self.handle = prepared.and_then(|prepared| {
             let started = start(prepared, self.numbers.clone(), self.known.clone(), counts);
-            started.map_err(|error| error!(%error, "logs are not read")).ok()
+            started.map_err(|error| error!(%error, "cannot start reading logs")).ok()
         });
     }
 
@@ -163,7 +163,7 @@ impl Handle {
     async fn stop(mut self) {
         drop(self.stop.take());
         if !threads::ends(&self.thread).await {
-            warn!("the disk with the logs' cursors hangs: left behind");
+            warn!("the disk with the journal cursors hangs; leaving its thread behind");
         }
     }
 }
@@ -199,11 +199,11 @@ async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: C
         _ if clients.is_empty() => None,
         Ok(Some(lock)) => Some(lock),
         Ok(None) => {
-            error!(folder = %folder.display(), "another agent sends the logs of this folder: this one sends none");
+            error!(folder = %folder.display(), "another agent uses this directory; no logs are sent");
             None
         }
         Err(error) => {
-            error!(folder = %folder.display(), %error, "cursors cannot be kept: no logs are sent");
+            error!(folder = %folder.display(), %error, "cannot store journal cursors; no logs are sent");
             None
         }
     };
@@ -221,7 +221,7 @@ async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: C
                 let begun = begun(&name, &path, &journal, &numbers);
                 let account = tokio::select! { account = begun => account, _ = stopping.changed() => return };
                 let follower = Follower::new(journal, account.place());
-                info!(destination = name, "logs to");
+                info!(destination = name, "sending logs");
                 let parts = Parts { name, format, identity, client, follower, selector, account, path, numbers };
                 Destination::new(parts).run(stopping).await;
             });
@@ -261,7 +261,7 @@ async fn begun(
             }
             Err(problem) => {
                 if numbers.borrow_mut().problem.replace(problem.clone()).is_none() {
-                    warn!(destination = name, error = problem, "the journal cannot be read: it is tried again");
+                    warn!(destination = name, error = problem, "cannot read the journal, retrying");
                 }
                 sleep(AGAIN).await;
             }

@@ -80,7 +80,7 @@ enum ReadError {
     Start { program: PathBuf, error: io::Error },
     #[error("{program} ended: {words}", program = program.display())]
     Ended { program: PathBuf, words: String },
-    #[error("cannot read what journalctl writes: {0}")]
+    #[error("cannot read the output of journalctl: {0}")]
     Read(#[from] io::Error),
     #[error(transparent)]
     Damaged(#[from] super::export::Damaged),
@@ -161,7 +161,7 @@ impl Journal {
             Ok(Ok(entry)) => Ok(Some(entry)),
             Ok(Err(ReadError::Ended { words, .. })) if words.is_empty() => Ok(None),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("{} has said nothing for 30 s", self.journalctl.display())),
+            Err(_) => Err(format!("no output from {} for 30 s", self.journalctl.display())),
         }
     }
 }
@@ -273,7 +273,7 @@ impl Follower {
                 Err(error) => self.failed(&error),
                 Ok(entry) => {
                     if self.problem.take().is_some() {
-                        info!("the journal can be read again");
+                        info!("reading the journal again");
                     }
                     self.pause = FIRST_PAUSE;
                     if std::mem::take(&mut self.first) && self.is_known(&entry) {
@@ -302,7 +302,7 @@ impl Follower {
             warn!(
                 lost,
                 entries = between,
-                "the journal no longer has what comes after the last entry that was read: keep more of it (journald.conf, SystemMaxUse)"
+                "the journal deleted entries before they were read; raise SystemMaxUse in journald.conf"
             );
             self.lost.us += us;
             self.lost.entries += between.unwrap_or(0);
@@ -320,7 +320,7 @@ impl Follower {
             self.place = Place::Since(*time_us);
         }
         if self.problem.replace(words.clone()).is_none() {
-            warn!(error = words, "the journal cannot be read: it is tried again");
+            warn!(error = words, "cannot read the journal, retrying");
         }
         self.again = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(LAST_PAUSE);

@@ -1,4 +1,4 @@
-//! A latency distribution as Prometheus wants it: classic buckets and native spans, both out of the same cells.
+//! Latency distributions in Prometheus' form: classic buckets and native spans, both computed from the same cells.
 
 use std::f64::consts::SQRT_2;
 use std::ops::RangeInclusive;
@@ -8,31 +8,31 @@ use citadel_agent_common::hist::{BUCKETS, FIRST_INDEX, Histogram, SUM_CELL};
 
 use super::catalogue::Desc;
 
-/// Which classic buckets a histogram has: where its values can be. Native ones are the same for all.
+/// The classic buckets of a histogram, chosen by the range of its values. Native buckets are the same for all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Buckets {
-    /// Requests and parts of them: half octaves from 1 ms to 64 s, within which people set limits.
+    /// Requests and parts of them: two per power of two from 1 ms to 64 s, the range in which limits are set.
     Requests,
-    /// Waits in the kernel, of which most are shorter than a millisecond.
+    /// Waits in the kernel, mostly shorter than a millisecond.
     Queues,
-    /// Round trips: TCP gives up long before 16 s.
+    /// TCP round trips, always well below 16 s.
     RoundTrips,
-    /// Calls, of which a host has many families: an octave each.
+    /// Calls, with many series per host: one per power of two.
     Calls,
 }
 
-/// Bounds as native indices (eighths of an octave, from 1 s): a range, and how far apart they are in it.
+/// Bounds as native indices (eighths of a power of two, 0 is 1 s): a range and the step within it.
 type Part = (RangeInclusive<i32>, usize);
 
-/// An octave, and half of one.
+/// Steps of a factor of 2, and of the square root of 2.
 const OCTAVE: usize = 8;
 const HALF: usize = 4;
 
 impl Buckets {
-    /// All of them, in the order of their numbers.
+    /// All variants, in the order of their discriminants.
     pub(crate) const ALL: [Self; 4] = [Self::Requests, Self::Queues, Self::RoundTrips, Self::Calls];
 
-    /// The bounds below +Inf. The comments say them in seconds.
+    /// The finite bounds; in comments, in seconds.
     const fn parts(self) -> [Part; 3] {
         match self {
             // 61 us and 244 us; 0.98 ms to 64 s; 256 s and 1024 s.
@@ -46,17 +46,17 @@ impl Buckets {
         }
     }
 
-    /// The bounds in words.
+    /// The bounds, for the documents.
     pub(crate) const fn about(self) -> &'static str {
         match self {
-            Self::Requests => "61 us, 244 us; half an octave each from 0.98 ms (2^-10 s) to 64 s; 256 s, 1024 s",
+            Self::Requests => "61 us, 244 us; two per power of two from 0.98 ms (2^-10 s) to 64 s; 256 s, 1024 s",
             Self::Queues => {
-                "an octave each from 0.95 us (2^-20 s), half an octave each from 0.98 ms (2^-10 s) to 64 s; 256 s, 1024 s"
+                "powers of two from 0.95 us (2^-20 s), two per power of two from 0.98 ms (2^-10 s) to 64 s; 256 s, 1024 s"
             }
             Self::RoundTrips => {
-                "an octave each from 15 us (2^-16 s), half an octave each from 0.98 ms (2^-10 s) to 1 s, an octave each to 8 s"
+                "powers of two from 15 us (2^-16 s), two per power of two from 0.98 ms (2^-10 s) to 1 s, powers of two to 8 s"
             }
-            Self::Calls => "an octave each from 0.95 us (2^-20 s) to 64 s; 256 s, 1024 s",
+            Self::Calls => "powers of two from 0.95 us (2^-20 s) to 64 s; 256 s, 1024 s",
         }
     }
 
@@ -66,30 +66,30 @@ impl Buckets {
         &self.classic().bounds
     }
 
-    /// The buckets with what the encoders need of them.
+    /// The buckets in the form that the encoders need.
     pub(crate) fn classic(self) -> &'static Classic {
         static CLASSIC: LazyLock<[Classic; Buckets::ALL.len()]> = LazyLock::new(|| Buckets::ALL.map(Classic::new));
         &CLASSIC[self as usize]
     }
 }
 
-/// The classic buckets of a metric; of one that is no histogram, or of which nothing is known, those of requests.
+/// The classic buckets of a metric; those of requests if it is unknown or not a histogram.
 pub(crate) fn classic(desc: Option<&Desc>) -> &'static Classic {
     desc.and_then(|desc| desc.buckets).unwrap_or(Buckets::Requests).classic()
 }
 
-/// Classic buckets, the last of them for the rest.
+/// Classic buckets, including +Inf.
 #[derive(Debug)]
 pub(crate) struct Classic {
     /// Upper bounds in seconds, inclusive; the last one is infinite.
     pub(crate) bounds: Vec<f64>,
-    /// The bounds as label values of `le`.
+    /// The bounds as values of the label `le`.
     ///
-    /// Prometheus makes the label out of the number when it reads protobuf, with Go's `%g` and `.0` after whole numbers
-    /// (also the canonical form of OpenMetrics), but up to version 2 takes it as written from a text page. Only if all
-    /// formats say the same, a series stays the same when a Prometheus turns native histograms on or off.
+    /// Reading protobuf, Prometheus formats the number with Go's `%g` and `.0` after whole numbers (also the canonical
+    /// form of OpenMetrics), but up to version 2 it takes the label from a text page as written. Only if all formats
+    /// agree does a series stay the same when native histograms are enabled or disabled in Prometheus.
     pub(crate) le: Vec<String>,
-    /// The cell after the last that belongs to each bucket.
+    /// For each bucket, the index after its last cell.
     ends: Vec<usize>,
 }
 
@@ -104,12 +104,12 @@ impl Classic {
         Self { le: bounds.iter().copied().map(canonical).collect(), bounds, ends }
     }
 
-    /// How many series a histogram is: buckets, sum and count.
+    /// Number of series of a histogram: buckets, sum and count.
     pub(crate) fn series(&self) -> usize {
         self.ends.len() + 2
     }
 
-    /// Observations up to each bound: exact, since each bound is a native one.
+    /// Observations up to each bound; exact, because each bound is also a native one.
     pub(crate) fn cumulative(&self, histogram: &Histogram) -> impl Iterator<Item = u64> {
         let (mut next, mut count) = (0, 0);
         self.ends.iter().map(move |&end| {
@@ -120,7 +120,7 @@ impl Classic {
     }
 }
 
-/// `2^(index/8)`, for whole and half octaves.
+/// `2^(index/8)`, for multiples of 4.
 fn bound(index: i32) -> f64 {
     let octave = f64::from(index.div_euclid(8)).exp2();
     if index.rem_euclid(8) == 4 { octave * SQRT_2 } else { octave }
@@ -150,7 +150,7 @@ pub(crate) fn sum_seconds(histogram: &Histogram) -> f64 {
 /// A run of native buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Span {
-    /// Buckets left out since the last span; the first span's is the index of its first bucket.
+    /// Empty buckets since the last span; for the first span, the index of its first bucket.
     pub(crate) offset: i32,
     /// Buckets in the run.
     pub(crate) length: u32,
@@ -159,7 +159,7 @@ pub(crate) struct Span {
 /// Gaps of up to this many empty buckets are written out, because a new span costs more bytes.
 const MAX_GAP: usize = 2;
 
-/// The native buckets that hold something, each count as the difference to the one before it.
+/// The non-empty native buckets, each count as the difference to the previous one.
 ///
 /// See [the specification](https://prometheus.io/docs/specs/native_histograms/#buckets).
 pub(crate) fn native(histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {

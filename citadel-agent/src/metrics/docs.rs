@@ -1,4 +1,4 @@
-//! `docs/metrics.md`, made from the catalogue.
+//! Generates `docs/metrics.md` from the catalogue.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::buckets::Buckets;
 use super::catalogue::omitted::OMITTED;
 use super::catalogue::{self, Desc, Kind, Section, Since};
 
-/// The sections of the document: which, its heading, and what there is to say about it.
+/// The sections of the document: section, heading, introduction.
 const SECTIONS: [(Section, &str, &str); 6] = [
     (
         Section::Models,
@@ -18,30 +18,30 @@ const SECTIONS: [(Section, &str, &str); 6] = [
     (
         Section::Gpu,
         "GPUs: `/metrics/gpu`",
-        "`gpu` is the UUID, `index` NVML's index, `name` the product's name. What the GPU itself counts (energy, throttling, ECC, \
-         NVLink, replays) began with its driver or its board, not with the agent. See [gpu.md](gpu.md).",
+        "`gpu` is the UUID, `index` the NVML index, `name` the product name. Counters kept by the GPU itself (energy, throttling, \
+         ECC, NVLink, replays) started with its driver or its board, not with the agent. See [gpu.md](gpu.md).",
     ),
     (
         Section::System,
         "The host: `/metrics/system`",
-        "node_exporter's names, labels, types and values, as Debian's version 1.5.0 has them with its collector `meminfo_numa` and \
-         all network devices, so that dashboards and rules work unchanged. A test holds each of them against it.",
+        "Names, labels, types and values are those of node_exporter 1.5.0 (Debian) with the `meminfo_numa` collector enabled and \
+         all network devices, so that dashboards and rules work unchanged. A test compares each metric with node_exporter.",
     ),
     (
         Section::Storage,
         "Storage: `/metrics/storage`",
-        "`node_*` as above, for every mount point but those below /dev, /proc and /sys. Disks' health (`citadel_smart_*`) and \
-         directories (`citadel_directory_*`) are read at their own intervals; a disk's time and bytes are its own counters.",
+        "`node_*` as above, for every mount point except those below /dev, /proc and /sys. Disk health (`citadel_smart_*`) and \
+         directories (`citadel_directory_*`) are read at intervals of their own. Counters marked *lifetime* are kept by the disk.",
     ),
     (
         Section::Services,
         "Services: `/metrics/services`",
-        "systemd's units: those that serve models and those of `services.units`. States follow systemd's own signals.",
+        "systemd units: those that serve models, and those in `services.units`. States are updated by systemd's D-Bus signals.",
     ),
     (
         Section::Agent,
         "The agent itself: on every page",
-        "What is measured, what is not and why, and what the agent costs.",
+        "What is measured, what is not and why, and what the agent itself uses.",
     ),
 ];
 
@@ -51,12 +51,12 @@ pub fn markdown() -> String {
     let mut text = String::from(
         "<!-- Made from citadel-agent/src/metrics/catalogue: UPDATE_DOCS=1 cargo test -p citadel-agent docs -->\n\
          # Metrics\n\n\
-         `/metrics` carries all of them. The format follows `Accept`: Prometheus text 0.0.4, OpenMetrics 1.0, or Prometheus'\n\
-         delimited protobuf.\n\n\
-         Histograms count into native buckets, schema 3 (8 an octave, 9 % wide); durations of 0.95 us or less are in the zero\n\
-         bucket. Only protobuf carries native histograms. The classic buckets `le` are sums of the native ones, the same in\n\
-         every format:\n\n\
-         | families | classic bounds | series a histogram, with sum and count |\n|---|---|---|\n",
+         `/metrics` has all metrics. The `Accept` header selects the format: Prometheus text 0.0.4, OpenMetrics 1.0, or the\n\
+         delimited Prometheus protobuf format.\n\n\
+         Histograms use native buckets with schema 3 (8 buckets per power of two, each 9 % wide); durations up to 0.95 us are\n\
+         in the zero bucket. Only protobuf carries native histograms. The classic buckets (`le`) are sums of native buckets\n\
+         and the same in every format:\n\n\
+         | families | classic bounds | series per histogram, with sum and count |\n|---|---|---|\n",
     );
     for buckets in Buckets::ALL {
         let families = catalogue::all().filter(|desc| desc.buckets == Some(buckets));
@@ -64,11 +64,12 @@ pub fn markdown() -> String {
         _ = writeln!(text, "| {} | {} | {} |", families.join(", "), buckets.about(), buckets.classic().series());
     }
     text.push_str(
-        "\nHalf an octave is a factor of 1.41: a quantile that is computed from such buckets is at most that far off.\n\n\
-         A counter *since the start* is 0 when the agent starts (`process_start_time_seconds`), as histograms are: OpenMetrics has\n\
-         that time as `_created` beside each, protobuf and remote write 2.0 as the start time. One *of a lifetime* is kept by a\n\
-         device. Any other goes on from before: from the boot of the host, the load of a driver, the start of a process; and remote\n\
-         write's counts are kept over restarts. What is not measured is absent, never 0.\n",
+        "\nTwo buckets per power of two are a factor of 1.41 wide: a quantile computed from them is off by at most that factor.\n\n\
+         Histograms, and counters marked *since start*, start at 0 when the agent starts (`process_start_time_seconds`).\n\
+         OpenMetrics exposes that time as `_created`, protobuf and remote write 2.0 as the start timestamp. Counters marked\n\
+         *lifetime* are kept by a device. All other counters started earlier: when the host booted, a driver was loaded or a\n\
+         process started. Counters of what remote write and logs sent are kept across restarts of the agent. What cannot be\n\
+         measured is absent, never 0.\n",
     );
     for (section, heading, about) in SECTIONS {
         let mut entries = catalogue::all().filter(|desc| desc.section == section).peekable();
@@ -82,8 +83,8 @@ pub fn markdown() -> String {
         entries.for_each(|desc| row(&mut text, desc));
     }
     text.push_str(
-        "\n## What node_exporter has and the agent has not\nOf the families that node_exporter exports by default. \
-         `*` is any ending.\n\n| family | why it is left out |\n|---|---|\n",
+        "\n## node_exporter metrics that the agent omits\nOf the families that node_exporter exports by default. \
+         `*` matches any suffix.\n\n| family | reason |\n|---|---|\n",
     );
     for (family, why) in OMITTED {
         _ = writeln!(text, "| `{family}` | {why} |");
@@ -94,8 +95,8 @@ pub fn markdown() -> String {
 fn row(text: &mut String, desc: &Desc) {
     let kind = match desc.kind {
         Kind::Counter => match desc.since {
-            Some(Since::Start) => "counter, since the start",
-            Some(Since::Lifetime) => "counter, of a lifetime",
+            Some(Since::Start) => "counter, since start",
+            Some(Since::Lifetime) => "counter, lifetime",
             Some(Since::Before) | None => "counter",
         },
         Kind::Gauge => "gauge",

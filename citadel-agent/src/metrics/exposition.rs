@@ -1,22 +1,22 @@
-//! Reads Prometheus' text format 0.0.4 line by line, and OpenMetrics as far as it is the same. Pure, and keeps nothing: who
-//! reads decides what is worth memory.
+//! Parses Prometheus' text format 0.0.4 line by line, and the common subset of OpenMetrics. Pure and stateless: the
+//! caller decides what to keep.
 
 use std::borrow::Cow;
 
 /// A line of a page.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Line<'a> {
-    /// `# HELP`: a family's name, and the text as it is written, escapes included.
+    /// `# HELP`: a family's name, and the text with escapes as written.
     Help(&'a str, &'a str),
     /// `# TYPE`: a family's name and type.
     Type(&'a str, &'a str),
     /// A sample.
     Sample(Sample<'a>),
-    /// An empty line or another comment.
+    /// An empty line or any other comment.
     Nothing,
 }
 
-/// A sample. Timestamps and exemplars are left out: what counts is what is true now.
+/// A sample. Timestamps and exemplars are ignored, because only the current value matters.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Sample<'a> {
     /// Its name.
@@ -28,7 +28,7 @@ pub struct Sample<'a> {
 }
 
 impl Sample<'_> {
-    /// The value of a label; empty where there is none, which means the same in Prometheus.
+    /// The value of a label; empty if absent, which is equivalent in Prometheus.
     #[must_use]
     pub fn label(&self, name: &str) -> &str {
         self.labels.iter().find(|(label, _)| *label == name).map_or("", |(_, value)| value)
@@ -40,14 +40,14 @@ pub fn lines(page: &str) -> impl Iterator<Item = (usize, &str)> {
     page.lines().enumerate().map(|(index, line)| (index + 1, line.trim_end_matches('\r')))
 }
 
-/// The name of the sample on a line, unchecked; empty for other lines. It costs a fraction of [`read`].
+/// The name of the sample on a line, unchecked; empty for other lines. Much cheaper than [`read`].
 #[must_use]
 pub fn name(line: &str) -> &str {
     let end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
     if line.starts_with('#') { "" } else { &line[..end] }
 }
 
-/// Reads a line; `None`: it is no line of the format.
+/// Parses a line; `None` if it is invalid.
 #[must_use]
 pub fn read(line: &str) -> Option<Line<'_>> {
     if let Some(comment) = line.strip_prefix('#') {
@@ -59,7 +59,7 @@ pub fn read(line: &str) -> Option<Line<'_>> {
     sample(line).map(Line::Sample)
 }
 
-/// Whether this can be a metric's name.
+/// Whether `name` is a valid metric name.
 #[must_use]
 pub fn is_metric_name(name: &str) -> bool {
     is_name(name, true)
@@ -108,17 +108,17 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     }
     let mut words = rest.split_ascii_whitespace();
     let value = words.next()?.parse().ok()?;
-    // A timestamp, and behind `#` an exemplar.
+    // A timestamp, and after `#` an exemplar.
     if words.next().is_some_and(|word| !word.starts_with('#') && word.parse::<f64>().is_err()) {
         return None;
     }
     Some(Sample { name, labels, value })
 }
 
-/// Beyond this a line is nonsense: comparing each label with each must stay cheap.
+/// A line with more labels is invalid: comparing each label with each other one must stay cheap.
 const MAX_LABELS: usize = 512;
 
-/// A value in quotes, unescaped, and what follows it.
+/// Parses a quoted value; returns it unescaped, and the rest of the text.
 fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let inner = text.strip_prefix('"')?;
     let mut escaped = false;
@@ -130,7 +130,7 @@ fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     Some((unescape(&inner[..end])?, &inner[end + 1..]))
 }
 
-/// Replaces the escapes of a label value or HELP; `None`: it ends in the middle of one.
+/// Unescapes a label value or HELP; `None` if it ends within an escape.
 #[must_use]
 pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('\\') {
@@ -143,7 +143,7 @@ pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
             '\\' => match chars.next()? {
                 'n' => plain.push('\n'),
                 c @ ('\\' | '"') => plain.push(c),
-                // What is no escape is kept as it is.
+                // Unknown escapes are kept as they are.
                 c => plain.extend(['\\', c]),
             },
             c => plain.push(c),

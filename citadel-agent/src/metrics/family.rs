@@ -1,6 +1,6 @@
-//! What a source hands to the exposition: families of samples, each tied to its entry in the catalogue.
+//! The output of a source: families of samples, each tied to its entry in the catalogue.
 //!
-//! Plain data, without locks or registries: a scrape builds a [`Page`], encodes it and drops it.
+//! Plain data without locks or registries: a scrape builds a [`Page`], encodes it and drops it.
 
 use citadel_agent_common::hist::Histogram;
 use smol_str::SmolStr;
@@ -13,32 +13,32 @@ use super::foreign::{self, Families};
 pub struct Family {
     /// Name, type, unit, labels and help.
     pub desc: &'static Desc,
-    /// One sample a label set; never two with the same labels.
+    /// One sample per label set; label sets are unique.
     pub samples: Vec<Sample>,
-    /// When the values were 0, in seconds since the epoch, where that was after the agent's start.
+    /// When the values were 0, in seconds since 1970, if later than the agent's start.
     pub began: Option<f64>,
 }
 
 /// Label values of a series, in the order of [`Desc::labels`].
 pub type LabelValues = Vec<SmolStr>;
 
-/// One value and the labels that tell it from its siblings.
+/// A value and the labels that distinguish it from the others.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The labels' values.
+    /// Label values.
     pub labels: LabelValues,
-    /// The value now.
+    /// Current value.
     pub value: Value,
 }
 
 /// A sample's value.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// A whole number: counts and bytes stay exact up to the format's own limit (float64 in every Prometheus format).
+    /// A whole number. Counts and bytes are exact up to the limit of the format (float64 in every Prometheus format).
     Integer(u64),
-    /// Anything else, in the unit that the catalogue names.
+    /// Any other number, in the unit given in the catalogue.
     Float(f64),
-    /// A latency distribution, in the cells that kernel programs count into.
+    /// A latency distribution, with the cells of the kernel programs.
     Histogram(Box<Histogram>),
 }
 
@@ -52,24 +52,24 @@ impl Value {
     }
 }
 
-/// Everything that one scrape answers with, in catalogue order once [`Page::sort`] has run.
+/// The content of a response to one scrape, in catalogue order after [`Page::sort`].
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The families that have at least one sample.
     pub families: Vec<Family>,
-    /// What is passed on of others' metrics.
+    /// Relayed metrics of other programs.
     pub foreign: Families,
-    /// [`Family::began`] of what is added now.
+    /// [`Family::began`] of families added from now on.
     pub began: Option<f64>,
 }
 
 impl Page {
-    /// Adds one sample to the family of `desc`, which must have as many labels as `labels` has values.
+    /// Adds a sample to the family of `desc`; `labels` must have one value per label of `desc`.
     pub fn add<const N: usize>(&mut self, desc: &'static Desc, labels: [&str; N], value: Value) {
         self.push(desc, labels.map(SmolStr::new).into(), value);
     }
 
-    /// Likewise, where the number of labels is known only when it runs.
+    /// Like [`Page::add`], for a number of labels known only at run time.
     pub fn push(&mut self, desc: &'static Desc, labels: LabelValues, value: Value) {
         debug_assert_eq!(desc.labels.len(), labels.len(), "{}: label count", desc.name);
         let sample = Sample { labels, value };
@@ -79,8 +79,8 @@ impl Page {
         }
     }
 
-    /// Removes series that are there twice, and names them: the first stays if both have the same value, else none can be
-    /// trusted. For pages of what others call their things; the agent's own names are never the same twice.
+    /// Removes duplicate series and returns their names: the first is kept if the values are equal, else neither can be
+    /// trusted. For pages with external names; the agent's own series are never duplicated.
     pub fn remove_doubles(&mut self) -> Vec<String> {
         let mut doubles = Vec::new();
         for Family { desc, samples, .. } in &mut self.families {
@@ -102,22 +102,21 @@ impl Page {
         doubles
     }
 
-    /// Adds another page's families, none of which this one has.
+    /// Adds the families of another page, which must not be on this one.
     pub fn append(&mut self, other: Self) {
         self.families.extend(other.families);
         foreign::merge(&mut self.foreign, other.foreign);
     }
 
-    /// Brings the page into the order in which it is exposed (families as in the catalogue, samples by their labels)
-    /// and checks that it can be.
+    /// Sorts the page (families as in the catalogue, samples by labels) and validates it.
     ///
     /// # Errors
-    /// When two samples of a family have the same labels, or when a sample does not fit its entry in the catalogue.
-    /// Prometheus would refuse such a page, or worse, keep one of the two values.
+    /// If two samples of a family have the same labels, or a sample does not match its entry in the catalogue.
+    /// Prometheus would reject such a page, or worse, keep one of the two values.
     pub fn sort(&mut self) -> Result<(), PageError> {
         self.families.sort_by_cached_key(|family| catalogue::position(family.desc));
         for Family { desc, samples, .. } in &mut self.families {
-            // Stable, because that takes what is sorted already as it is: most sources add in this order.
+            // A stable sort is fast on sorted input, and most sources add in this order.
             samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             if let Some(twice) = samples.windows(2).find(|pair| pair[0].labels == pair[1].labels) {
                 return Err(PageError::Duplicate { name: desc.name, labels: twice[0].labels.join(", ") });
@@ -135,19 +134,19 @@ impl Page {
     }
 }
 
-/// Why a page cannot be exposed: always a defect of the agent, never of what it measures.
+/// Why a page cannot be exposed. Always a bug in the agent.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PageError {
-    /// Two samples would be the same series.
-    #[error("{name} has two samples with the labels ({labels}): one source counted the same thing twice")]
+    /// Two samples with the same labels.
+    #[error("{name} has two samples with the labels ({labels})")]
     Duplicate {
         /// The family.
         name: &'static str,
-        /// Label values that occur twice.
+        /// Duplicated label values.
         labels: String,
     },
-    /// A sample has more or fewer label values than the catalogue has label names.
-    #[error("{name} has a sample with {got} label values, the catalogue names {want} labels")]
+    /// A sample whose number of label values differs from the catalogue.
+    #[error("{name} has a sample with {got} label values but {want} labels")]
     LabelCount {
         /// The family.
         name: &'static str,
@@ -156,12 +155,12 @@ pub enum PageError {
         /// Values in the sample.
         got: usize,
     },
-    /// A histogram where a number belongs, or the other way round.
-    #[error("{name} is a {kind:?} in the catalogue but has a sample of another type")]
+    /// A histogram in a family of numbers, or the reverse.
+    #[error("{name} is a {kind:?} but has a sample of another type")]
     Kind {
         /// The family.
         name: &'static str,
-        /// What it should be.
+        /// Expected type.
         kind: Kind,
     },
 }

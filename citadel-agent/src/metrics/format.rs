@@ -1,14 +1,14 @@
-//! Which format a client gets: proactive negotiation by `Accept`,
-//! [RFC 9110, section 12.5.1](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1).
+//! Selects the format of a response: proactive negotiation with `Accept`, [RFC 9110, section
+//! 12.5.1](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1).
 
 /// A format of a metrics page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// Prometheus text 0.0.4: what a client gets that asks for nothing in particular.
+    /// Prometheus text 0.0.4: the default.
     Text,
     /// OpenMetrics text 1.0.0.
     OpenMetrics,
-    /// Prometheus' delimited protobuf.
+    /// Prometheus' delimited protobuf format.
     Protobuf,
 }
 
@@ -16,7 +16,7 @@ impl Format {
     /// All formats, the default first.
     pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
 
-    /// `Content-Type` of a page. Metric and label names are plain ASCII, which is what `escaping=underscores` promises.
+    /// `Content-Type` of a page. Metric and label names are ASCII, as `escaping=underscores` requires.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -28,10 +28,10 @@ impl Format {
         }
     }
 
-    /// The format that the `Accept` header field likes best; of several liked the same, the one that it names more
-    /// specifically, then the one that it names first, then the default.
+    /// The format with the highest weight in the `Accept` header field; among equals, the one named more specifically,
+    /// then the one named first, then the default.
     ///
-    /// Where it accepts none of them it gets the default: a scraper can do more with that than with a 406.
+    /// If none is acceptable, the default: a scraper can do more with it than with a 406.
     #[must_use]
     pub fn negotiate(accept: &str) -> Self {
         let ranges: Vec<Range<'_>> = split(accept, ',').filter_map(Range::parse).collect();
@@ -51,7 +51,7 @@ impl Format {
         best.0
     }
 
-    /// Type and subtype, and the parameters that tell this format from others of the same type.
+    /// Type and subtype, and the parameters that distinguish this format from others of the same type.
     const fn media_type(self) -> (&'static str, &'static str, &'static [(&'static str, &'static str)]) {
         match self {
             Self::Text => ("text", "plain", &[("version", "0.0.4")]),
@@ -75,7 +75,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// `None` for what is no media range.
+    /// `None` if it is not a media range.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = split(text, ';');
         let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -93,7 +93,7 @@ impl<'a> Range<'a> {
         Some(Self { kind, subtype, parameters, weight })
     }
 
-    /// How specifically this range means `format`; `None` if it does not.
+    /// How specifically this range matches `format`; `None` if it does not match.
     fn specificity(&self, format: Format) -> Option<usize> {
         let (kind, subtype, ours) = format.media_type();
         if self.kind == "*" && self.subtype == "*" {
@@ -120,7 +120,7 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Splits at `separator` outside of quotes and trims; empty parts are left out, as the RFC allows them in lists.
+/// Splits at `separator` outside of quotes and trims; empty parts, which the RFC allows in lists, are skipped.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |c| {

@@ -1,7 +1,7 @@
-//! Metrics: the catalogue, the families that sources fill, and their encodings.
+//! Metrics: the catalogue, the families filled by sources, and their encodings.
 //!
-//! A scrape is a [`Page`] in, bytes out: [`encode`] sorts and checks it and writes it in the
-//! [`Format`] that the client asked for. Nothing is kept between scrapes.
+//! [`encode`] turns a [`Page`] into bytes: it sorts and validates the page and writes it in the [`Format`] that the
+//! client asked for. No state is kept between scrapes.
 
 pub(crate) mod buckets;
 pub mod catalogue;
@@ -18,7 +18,7 @@ use catalogue::agent::PROCESS_START;
 use family::{Family, Page, PageError, Value};
 use format::Format;
 
-/// When the agent began to count, in seconds since the epoch, as the page says itself.
+/// The agent's start, from the page itself, in seconds since the epoch.
 pub(crate) fn start_seconds(page: &Page) -> Option<f64> {
     let family = page.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
     match family.samples.first()?.value {
@@ -28,7 +28,7 @@ pub(crate) fn start_seconds(page: &Page) -> Option<f64> {
     }
 }
 
-/// When a family's values were 0, if they count from the agent's start (`start`, of [`start_seconds`]) or later on.
+/// When a family's values were 0, if they count from the agent's start (`start`, from [`start_seconds`]) or later.
 pub(crate) fn began(family: &Family, start: Option<f64>) -> Option<f64> {
     if !family.desc.counts_since_start() {
         return None;
@@ -39,7 +39,7 @@ pub(crate) fn began(family: &Family, start: Option<f64>) -> Option<f64> {
     }
 }
 
-/// The whole page in `format`, in memory, so that an error never leaves half a page behind.
+/// Encodes the whole page in memory, so that an error never leaves a partial page.
 ///
 /// # Errors
 /// See [`Page::sort`].

@@ -1,12 +1,12 @@
-//! Prometheus' protobuf format: length-delimited [`MetricFamily`] messages, the only one that carries native histograms.
+//! Prometheus' protobuf format: length-delimited [`MetricFamily`] messages, the only format with native histograms.
 //!
-//! The messages are the part that the agent sends of
+//! The messages are a subset of
 //! [`io.prometheus.client`](https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto),
-//! written by hand so that the build needs no `protoc`. Fields are `required` here, which prost takes to mean that
-//! zeros are written too: readers of proto2 tell an absent field from 0.
+//! written by hand so that the build does not need `protoc`. Fields are `required` here, so that prost writes zeros
+//! too: proto2 readers distinguish an absent field from 0.
 //!
-//! Histograms carry both forms. Prometheus keeps the native one, and the classic one as well where the scrape
-//! configuration says `always_scrape_classic_histograms` (version 2: `scrape_classic_histograms`).
+//! Histograms have both forms. Prometheus keeps the native one, and also the classic one if the scrape configuration
+//! has `always_scrape_classic_histograms` (version 2: `scrape_classic_histograms`).
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ pub struct Counter {
     /// The value.
     #[prost(double, required, tag = "1")]
     pub value: f64,
-    /// Since when it counts.
+    /// Start of counting.
     #[prost(message, optional, tag = "3")]
     pub created_timestamp: Option<Timestamp>,
 }
@@ -76,7 +76,7 @@ pub struct Timestamp {
     /// Whole seconds since the epoch.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
-    /// And nanoseconds.
+    /// Nanoseconds within the second.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }
@@ -87,13 +87,13 @@ pub struct Histogram {
     /// Number of observations.
     #[prost(uint64, required, tag = "1")]
     pub sample_count: u64,
-    /// Their sum, in the unit of the family.
+    /// Sum of the observations, in the unit of the family.
     #[prost(double, required, tag = "2")]
     pub sample_sum: f64,
-    /// Classic buckets, by rising bound.
+    /// Classic buckets, by increasing bound.
     #[prost(message, repeated, tag = "3")]
     pub bucket: Vec<Bucket>,
-    /// Native form: buckets an octave, as a power of two.
+    /// Native form: log2 of the number of buckets per power of two.
     #[prost(sint32, required, tag = "5")]
     pub schema: i32,
     /// Native form: the widest value in the zero bucket.
@@ -105,10 +105,10 @@ pub struct Histogram {
     /// Native form: runs of buckets.
     #[prost(message, repeated, tag = "12")]
     pub positive_span: Vec<BucketSpan>,
-    /// Native form: each bucket's count, as the difference to the bucket before. Not packed, as in proto2.
+    /// Native form: each bucket's count as the difference to the previous one. Not packed, as in proto2.
     #[prost(sint64, repeated, packed = "false", tag = "13")]
     pub positive_delta: Vec<i64>,
-    /// Since when it counts.
+    /// Start of counting.
     #[prost(message, optional, tag = "15")]
     pub created_timestamp: Option<Timestamp>,
 }
@@ -127,7 +127,7 @@ pub struct Bucket {
 /// A run of native buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct BucketSpan {
-    /// Buckets left out since the last run; the first run's is the index of its first bucket.
+    /// Empty buckets since the last span; for the first span, the index of its first bucket.
     #[prost(sint32, required, tag = "1")]
     pub offset: i32,
     /// Buckets in the run.
@@ -155,7 +155,7 @@ pub struct Metric {
     pub histogram: Option<Histogram>,
 }
 
-/// A family: what one delimited message of a page holds.
+/// A family: one delimited message of a page.
 #[derive(Clone, PartialEq, Message)]
 pub struct MetricFamily {
     /// Full name, counters with `_total`.
@@ -175,7 +175,7 @@ pub struct MetricFamily {
     pub unit: Option<String>,
 }
 
-/// A sorted page as delimited messages. One family at a time, so that only one is held twice.
+/// Encodes a sorted page as delimited messages, one family at a time, so that at most one is in memory twice.
 pub(super) fn encode(page: &Page) -> Vec<u8> {
     let start = super::start_seconds(page);
     let mut out = Vec::new();
@@ -211,7 +211,7 @@ fn message(family: &family::Family, created: Option<Timestamp>) -> MetricFamily 
     }
 }
 
-/// Others' samples by their own names: a bucket is a series like any other for who scrapes, so that it goes without the type.
+/// Relayed samples by their own names: scraped without a type, a bucket is a series like any other.
 fn foreign_names(families: &Families) -> BTreeMap<&str, Vec<&ForeignSample>> {
     let mut names: BTreeMap<&str, Vec<&ForeignSample>> = BTreeMap::new();
     for sample in families.values().flat_map(|family| &family.samples) {
@@ -269,7 +269,7 @@ fn histogram(histogram: &hist::Histogram, classic: &Classic, created_timestamp: 
     }
 }
 
-/// A number as every Prometheus format has it. [`Page::sort`] lets no histogram through to here.
+/// A number as in all Prometheus formats. [`Page::sort`] has rejected histograms.
 fn number(value: &Value) -> f64 {
     match value {
         Value::Integer(value) => *value as f64,

@@ -1,9 +1,9 @@
-//! Both text formats: [OpenMetrics 1.0](https://prometheus.io/docs/specs/om/open_metrics_spec/) and
-//! [Prometheus 0.0.4](https://prometheus.io/docs/instrumenting/exposition_formats/).
+//! Both text formats: [OpenMetrics 1.0](https://prometheus.io/docs/specs/om/open_metrics_spec/) and [Prometheus
+//! 0.0.4](https://prometheus.io/docs/instrumenting/exposition_formats/).
 //!
-//! A page of many models is nearly all lines of histograms, so it is they that a scrape waits for: everything goes straight
-//! into one buffer, a sample's labels are put together once, and bounds are text to begin with. The tests compare with
-//! prometheus-client's encoder, which is at a trait object's mercy for every piece of a line.
+//! Nearly all lines of a page with many models belong to histograms, so they dominate the time of a scrape: everything
+//! is written directly into one buffer, the labels of a sample are formatted once, and bounds are stored as text. The
+//! tests compare with prometheus-client's encoder, which calls a trait object for every part of a line.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use super::catalogue::{Desc, Kind, Unit};
 use super::family::{Family, Page, Sample, Value};
 use super::foreign;
 
-/// Which text format.
+/// A text format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Dialect {
     /// Prometheus 0.0.4.
@@ -24,7 +24,7 @@ pub(super) enum Dialect {
     OpenMetrics,
 }
 
-/// A sorted page as text.
+/// Encodes a sorted page as text.
 pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     let mut text = String::with_capacity(page.families.iter().map(expected_size).sum());
     let mut labels = String::new();
@@ -57,7 +57,7 @@ pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     text
 }
 
-/// When the agent began to count, as text.
+/// The agent's start as text.
 struct Start(String);
 
 impl Start {
@@ -66,8 +66,8 @@ impl Start {
     }
 }
 
-/// What OpenMetrics calls a family that has a `_created`: a counter's name has no suffix there, and one by another name (of
-/// another exporter) cannot be a counter.
+/// The name of a family with `_created` in OpenMetrics: a counter's name without its suffix. A counter with another
+/// name (of another exporter) cannot be a counter there.
 fn base(desc: &Desc) -> Option<&'static str> {
     match desc.kind {
         Kind::Counter => desc.name.strip_suffix("_total"),
@@ -76,7 +76,7 @@ fn base(desc: &Desc) -> Option<&'static str> {
     }
 }
 
-/// About as many bytes as a family takes, so that the buffer is not copied while it grows.
+/// Approximate size of a family in bytes, to avoid reallocating the buffer.
 fn expected_size(Family { desc, samples, .. }: &Family) -> usize {
     let lines = desc.buckets.map_or(1, |buckets| buckets.classic().series()) + usize::from(desc.counts_since_start());
     let names: usize = desc.labels.iter().map(|name| name.len() + r#"="","#.len()).sum();
@@ -102,7 +102,7 @@ fn write_head(text: &mut String, desc: &Desc, dialect: Dialect) {
     }
 }
 
-/// Replaces `joined` by a sample's labels as they stand between braces.
+/// Replaces `joined` with the labels of a sample, as between braces.
 fn join_labels(joined: &mut String, desc: &Desc, sample: &Sample) {
     joined.clear();
     for (name, value) in desc.labels.iter().zip(&sample.labels) {
@@ -111,13 +111,13 @@ fn join_labels(joined: &mut String, desc: &Desc, sample: &Sample) {
     }
 }
 
-/// One line; its name in two parts.
+/// Writes one line; the name is in two parts.
 fn write_line(text: &mut String, [name, suffix]: [&str; 2], labels: &str, value: &str) {
     let (open, close) = if labels.is_empty() { ("", " ") } else { ("{", "} ") };
     text.extend([name, suffix, open, labels, close, value, "\n"]);
 }
 
-/// The sum, the count and the buckets, which are cumulative.
+/// Writes the sum, the count and the cumulative buckets.
 fn write_histogram(text: &mut String, name: &str, labels: &str, histogram: &Histogram, classic: &Classic) {
     let sum = buckets::sum_seconds(histogram);
     write_line(text, [name, "_sum"], labels, dtoa::Buffer::new().format(sum));
@@ -129,8 +129,8 @@ fn write_histogram(text: &mut String, name: &str, labels: &str, histogram: &Hist
     }
 }
 
-/// Escapes backslashes, newlines and, where `quotes`, quotes: so in label values and in OpenMetrics' HELP, but in 0.0.4's
-/// HELP `\"` would stay as it is.
+/// Escapes backslashes, newlines and, if `quotes`, quotes: for label values and OpenMetrics' HELP. In 0.0.4's HELP,
+/// `\"` is not an escape.
 pub(super) fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
     if !text.contains(['\\', '\n', '"']) {
         return Cow::Borrowed(text);

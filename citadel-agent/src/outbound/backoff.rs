@@ -1,21 +1,21 @@
-//! How long a client waits after a receiver failed: the same for everything that posts.
+//! Backoff after failures, shared by all clients that send.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-/// The first wait after a failure; each further one is twice as long.
+/// First wait after a failure; each further one doubles.
 pub const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// The longest wait that the agent chooses by itself.
+/// Maximum wait chosen by the agent.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The longest wait that a receiver may ask for.
+/// Maximum wait that a receiver can request.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// How long a wait differs by chance, so that many agents do not come back together.
+/// Relative random variation of a wait, so that many agents do not retry at the same time.
 pub const JITTER: f64 = 0.1;
 
-/// Retry interval while a receiver lets nothing in.
+/// Retry interval while parked.
 pub const PROBE: Duration = Duration::from_secs(60);
 
 /// Failures in a row.
@@ -25,32 +25,33 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure and gives the wait after it. `jitter` is by chance, from -1 to 1; `asked` is what the receiver asked for.
+    /// Counts a failure and returns the wait after it. `jitter` is random, from -1 to 1; `asked` is the wait requested
+    /// by the receiver.
     pub fn failed(&mut self, jitter: f64, asked: Option<Duration>) -> Duration {
         let doubled = FIRST_WAIT.saturating_mul(1u32 << self.failures.min(16)).min(LONGEST_WAIT);
         self.failures = self.failures.saturating_add(1);
         jittered(doubled, jitter).max(asked.unwrap_or_default().min(LONGEST_RETRY_AFTER))
     }
 
-    /// Counts a success; whether there were failures before it.
+    /// Counts a success; returns whether there were failures before it.
     pub fn succeeded(&mut self) -> bool {
         std::mem::take(&mut self.failures) > 0
     }
 
-    /// Failures since the last success.
+    /// Number of failures since the last success.
     #[must_use]
     pub fn failures(self) -> u32 {
         self.failures
     }
 }
 
-/// A wait that differs by chance.
+/// Varies a wait randomly.
 #[must_use]
 pub fn jittered(wait: Duration, jitter: f64) -> Duration {
     wait.mul_f64(1.0 + JITTER * jitter.clamp(-1.0, 1.0))
 }
 
-/// Chance, for [`jittered`].
+/// A random generator for [`jittered`].
 #[derive(Debug, Default)]
 pub struct Chance {
     random: RandomState,
@@ -58,7 +59,7 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// A number from -1 to 1.
+    /// A random number from -1 to 1.
     pub fn draw(&mut self) -> f64 {
         self.draws += 1;
         self.random.hash_one(self.draws) as f64 / u64::MAX as f64 * 2.0 - 1.0

@@ -1,8 +1,9 @@
-//! What the agent posts: remote write, alerts and logs, each destination through a client of its own.
+//! HTTP clients for everything that the agent sends: remote write, alerts and logs, one client per destination.
 //!
-//! reqwest on rustls: HTTP/2 where the server offers it in TLS, one kept connection, addresses of both families tried beside each
-//! other ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305)) and names looked up for each connection. No redirect is followed.
-//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count as they do for curl, but never for this host itself.
+//! reqwest with rustls: HTTP/2 if the server offers it over TLS, one connection kept alive, IPv6 and IPv4 addresses
+//! tried in parallel ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305)), names resolved for each connection.
+//! Redirects are not followed. `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply as for curl, but never for
+//! this host itself.
 
 pub mod backoff;
 mod files;
@@ -24,30 +25,30 @@ use tracing::{info, warn};
 use crate::config::resolved::Access;
 use files::Stamp;
 
-/// How long a connection may take to come about, all addresses together.
+/// Connect timeout, for all addresses together.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept without a request.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// After a failure, a client of this age is made again: the host's CAs may have changed.
+/// After a failure, a client older than this is recreated, because the host's CAs may have changed.
 const OLD: Duration = Duration::from_secs(600);
 
-/// So much of what a receiver says is logged: the beginning says what is wrong.
+/// Maximum length of a receiver's message in the log.
 const WORDS: usize = 1024;
 
-/// So much of it is read and kept; a longer answer ends its connection.
+/// Maximum length of a response that is read; a longer one closes the connection.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// A URL that no request can be sent to. The configuration takes none of these.
+/// A URL that requests cannot be sent to. The configuration rejects these.
 #[derive(Debug, thiserror::Error)]
-#[error("{url} is not a URL that anything can be sent to")]
+#[error("cannot send to URL {url}")]
 pub struct UrlError {
-    /// It.
+    /// The URL.
     pub url: String,
 }
 
-/// A receiver.
+/// A client for one receiver.
 pub struct Client {
     url: Url,
     access: Access,
@@ -57,32 +58,32 @@ pub struct Client {
     resolver: Option<std::sync::Arc<tests::Names>>,
 }
 
-/// The client as it was made, and of which files.
+/// A client, and the versions of the files that it was created from.
 struct Made {
     client: reqwest::Client,
     at: Instant,
     stamps: [Stamp; 3],
 }
 
-/// What came back for a request; that nothing did is an answer too.
+/// The outcome of a request, including failures.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The status; `None` when there was none: no connection, time over, an answer cut off.
+    /// The status; `None` if there was no response: connection failed, timeout, truncated response.
     pub status: Option<u16>,
-    /// What it said when it was no success, or what went wrong.
+    /// The response text if it was not a success, or the error.
     pub words: String,
     /// `Retry-After`.
     pub retry_after: Option<Duration>,
     /// The header fields.
     pub headers: HeaderMap,
-    /// The beginning of what it said, as it came.
+    /// The beginning of the response body, unmodified.
     pub body: Vec<u8>,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl Client {
-    /// A client for the receiver at `url`; a request may take so long.
+    /// A client for the receiver at `url`, with a timeout per request.
     ///
     /// # Errors
     /// See [`UrlError`].
@@ -102,7 +103,7 @@ impl Client {
         })
     }
 
-    /// Posts `body` under these header fields, besides those that every request has, and gives what came back.
+    /// Posts `body` with these header fields in addition to the common ones.
     pub async fn post(&mut self, own: &[(HeaderName, &'static str)], body: impl Into<Bytes>) -> Reply {
         match self.exchange(own, body.into()).await {
             Ok(reply) => reply,
@@ -119,7 +120,8 @@ impl Client {
         }
     }
 
-    /// What the same server answers at another path, with these credentials; `None` where it is no success or longer than `limit` bytes.
+    /// Gets another path on the same server with the same credentials; `None` if it fails or is longer than `limit`
+    /// bytes.
     pub async fn get(&mut self, path: &str, limit: usize) -> Option<Vec<u8>> {
         let headers = self.headers(&[]).ok()?;
         let url = self.url.join(path).ok()?;
@@ -141,8 +143,8 @@ impl Client {
         let request = self.client()?.post(url).headers(headers).body(body);
         let failed = |error: reqwest::Error| -> Error {
             match error.is_timeout() && !error.is_connect() {
-                true => format!("no answer within {}", humantime::format_duration(limit)).into(),
-                // The URL may hold what is nobody else's business.
+                true => format!("no response within {}", humantime::format_duration(limit)).into(),
+                // The URL may contain confidential parts.
                 false => error.without_url().into(),
             }
         };
@@ -155,14 +157,14 @@ impl Client {
             headers: std::mem::take(response.headers_mut()),
             body: Vec::new(),
         };
-        // With a 2xx what was sent is there, whatever becomes of the rest.
+        // With a 2xx the data has been stored, even if the rest of the response fails.
         let body = &mut reply.body;
         while body.len() < MAX_ANSWER {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - body.len())]),
                 Ok(None) => break,
                 Err(error) if !status.is_success() => {
-                    reply.words = format!("{} (its words were cut off: {})", words_of(body), error.without_url());
+                    reply.words = format!("{} (body truncated: {})", words_of(body), error.without_url());
                     return Ok(reply);
                 }
                 Err(_) => break,
@@ -174,8 +176,8 @@ impl Client {
         Ok(reply)
     }
 
-    /// The client, made again where a file that it was made of has changed. While that fails the one before goes on: a renewal may
-    /// be under way.
+    /// The client, recreated if one of its files has changed. If that fails, the previous one is kept, because a
+    /// renewal may be in progress.
     fn client(&mut self) -> Result<&reqwest::Client, Error> {
         let Access { ca_file, cert_file, key_file, .. } = &self.access;
         let stamps = [ca_file, cert_file, key_file].map(|file| file.as_deref().and_then(files::stamp));
@@ -184,19 +186,22 @@ impl Client {
             match (self.make(), self.made.take()) {
                 (Ok(client), before) => {
                     if before.is_some() {
-                        info!(host = self.url.host_str(), "CAs or certificates have changed: they were read again");
+                        info!(host = self.url.host_str(), "reloaded changed CA or client certificates");
                     }
                     self.made = Some(Made { client, at: Instant::now(), stamps });
                 }
                 (Err(error), Some(before)) => {
                     let error = chain(error.as_ref());
-                    warn!(host = self.url.host_str(), error, "using the CAs and certificates of before");
+                    warn!(
+                        host = self.url.host_str(),
+                        error, "cannot reload CA or client certificates, using the previous ones"
+                    );
                     self.made = Some(Made { stamps, ..before });
                 }
                 (Err(error), None) => return Err(error),
             }
         }
-        self.made.as_ref().map(|made| &made.client).ok_or_else(|| "no client".into())
+        self.made.as_ref().map(|made| &made.client).ok_or_else(|| "no HTTP client".into())
     }
 
     fn make(&self) -> Result<reqwest::Client, Error> {
@@ -236,8 +241,9 @@ impl Client {
             (_, _, Some(file)) => format!("Bearer {}", secret(file)?.trim()),
             _ => return Ok(headers),
         };
-        let mut value = HeaderValue::from_str(&authorization)
-            .map_err(|_| io::Error::other("the credentials hold what no header can"))?;
+        let mut value = HeaderValue::from_str(&authorization).map_err(|_| {
+            io::Error::other("the credentials contain characters that are not allowed in a header field")
+        })?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
         Ok(headers)
@@ -259,13 +265,13 @@ fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// What a receiver said, on one line and not too long.
+/// The response text as one line of limited length.
 fn words_of(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(WORDS)]);
     text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// An error and what caused it.
+/// An error with its causes.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

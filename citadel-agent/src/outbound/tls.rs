@@ -1,4 +1,4 @@
-//! TLS to receivers: which CAs are trusted, and who the agent says that it is.
+//! TLS to receivers: trusted CAs, and the client certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use rustls::{ClientConfig, RootCertStore};
 use super::files::{self, FileError};
 use crate::config::resolved::Access;
 
-/// Why there is no TLS: an outage like any other, because the file may come yet.
+/// Why TLS cannot be set up. Treated like any outage, because a missing file may appear later.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The host has no CAs.
-    #[error("cannot read CA certificates from this host's store: {0}")]
+    /// The host has no CA certificates.
+    #[error("cannot read the host's CA certificates: {0}")]
     Store(String),
-    /// A file does not hold what it should.
-    #[error("{} holds no {what}: {error}", path.display())]
+    /// A file has invalid content.
+    #[error("{} contains no {what}: {error}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// Expected content.
         what: &'static str,
-        /// What is wrong.
+        /// The error.
         error: String,
     },
     /// TLS cannot be set up.
@@ -34,7 +34,7 @@ pub(super) enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// TLS as `access` says; `encrypted`: whether it will be needed at all, which keeps the host's CAs out of memory where not.
+/// TLS configuration of `access`. If `encrypted` is false, TLS is not needed and the host's CAs are not loaded.
 pub(super) fn config(access: &Access, encrypted: bool) -> Result<ClientConfig, TlsError> {
     let roots = match (&access.ca_file, encrypted) {
         (_, false) => RootCertStore::empty(),
@@ -68,10 +68,10 @@ fn from_file(file: &Path) -> Result<RootCertStore, TlsError> {
 fn from_host() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
-    // Stores hold certificates that no library takes; what matters is that there are any.
+    // Stores can contain certificates that the library does not support; it is enough that some are valid.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let error = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        let error = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
         return Err(TlsError::Store(error));
     }
     Ok(roots)

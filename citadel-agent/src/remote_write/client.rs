@@ -1,4 +1,4 @@
-//! A receiver of remote write: what its requests say besides the samples, and what its answers do.
+//! A remote-write receiver: headers of requests, and interpretation of responses.
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
@@ -9,10 +9,10 @@ use crate::config::resolved::remote_write::Destination;
 use crate::outbound;
 pub use crate::outbound::UrlError;
 
-/// Which protocol the body is.
+/// Protocol version of the body.
 const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
 
-/// Most of what a server says about itself: Prometheus' configuration, with thousands of targets.
+/// Maximum size of a JSON response: Prometheus' configuration with thousands of targets.
 const LONGEST_JSON: usize = 4 << 20;
 
 /// A receiver.
@@ -28,7 +28,7 @@ impl Client {
         outbound::Client::new(url, &destination.access, destination.timeout).map(Self)
     }
 
-    /// Posts `body` and gives what came back; that nothing came back is an answer too.
+    /// Posts `body` and returns the outcome, including failures.
     pub async fn post(&mut self, body: Bytes, protocol: Protocol) -> Answer {
         let headers =
             [(CONTENT_ENCODING, "snappy"), (CONTENT_TYPE, protocol.content_type()), (VERSION, protocol.version())];
@@ -39,13 +39,13 @@ impl Client {
 }
 
 impl Client {
-    /// What the same server answers at another path, as JSON; `None` where it does not.
+    /// Gets another path on the same server as JSON; `None` if that fails.
     pub async fn get_json(&mut self, path: &str) -> Option<serde_json::Value> {
         serde_json::from_slice(&self.0.get(path, LONGEST_JSON).await?).ok()
     }
 }
 
-/// How many samples and histograms a 2.0 receiver says that it wrote; `None` when it says nothing.
+/// The number of samples and histograms that a 2.0 receiver reports as written; `None` if it reports none.
 fn written(headers: &HeaderMap) -> Option<Written> {
     let count = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     let samples = count("x-prometheus-remote-write-samples-written");
@@ -55,8 +55,8 @@ fn written(headers: &HeaderMap) -> Option<Written> {
     Some(Written { samples, histograms })
 }
 
-/// Whether the receiver says that it is one that makes something else of native histograms: VictoriaMetrics stores them as
-/// its own `vmrange` buckets, under the same name, and InfluxDB has none.
+/// Whether the receiver identifies itself as one that converts native histograms: VictoriaMetrics stores them as its
+/// own `vmrange` buckets with the same name, and InfluxDB does not support them.
 fn classic_only(headers: &HeaderMap) -> bool {
     headers.contains_key("x-server-hostname") || headers.contains_key("x-influxdb-version")
 }

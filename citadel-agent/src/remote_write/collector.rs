@@ -1,4 +1,4 @@
-//! Pages become records: when, with which time, and which series ended.
+//! Turns pages into records: their timestamps, and which series ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::collector::Collected;
 use crate::metrics;
 use crate::metrics::family::Page;
 
-/// A clock that goes back by less than this is waited for; by more, it was wrong before, and is believed now. Receivers
-/// take no sample that is further than this in the future (Prometheus: 10 minutes).
+/// If the clock goes back by less than this, it is waited for; if by more, the earlier time was wrong. Receivers reject
+/// samples further in the future than this (Prometheus: 10 minutes).
 const PATIENCE_MS: i64 = 10 * 60 * 1000;
 
-/// State carried across a reload: what was collected last, and under which labels.
+/// State carried across a reload: the last collection and its labels.
 #[derive(Debug)]
 pub struct Told {
     identity: Identity,
@@ -31,15 +31,16 @@ pub(super) struct Collector {
     identity: Identity,
     last_ms: Option<i64>,
     before: Option<Arc<Collected>>,
-    /// The shape of the record that was made of `before`, if no series had ended then.
+    /// The shape of the record made from `before`, if no series had ended then.
     shape: Option<Arc<Shape>>,
-    /// Series under another identity, which have ended with it.
+    /// Series with a previous identity, which have ended.
     renamed: Option<(Identity, Vec<Gone>)>,
     waiting: bool,
 }
 
 impl Collector {
-    /// `told` is what was collected before a reload: under the same labels the series go on, under others they have ended.
+    /// `told` is the last collection before a reload: with the same labels its series continue, with others they have
+    /// ended.
     pub(super) fn new(identity: Identity, told: Option<Told>) -> Self {
         let mut collector = Self { identity, last_ms: None, before: None, shape: None, renamed: None, waiting: false };
         let Some(told) = told else { return collector };
@@ -53,12 +54,12 @@ impl Collector {
         collector
     }
 
-    /// Ends it.
+    /// Stops, and returns the state for a reload.
     pub(super) fn told(self) -> Told {
         Told { identity: self.identity, last_ms: self.last_ms, before: self.before }
     }
 
-    /// Puts a page into the spool; returns how many samples it had, and the record, if the spool has it.
+    /// Adds a page to the spool; returns its number of samples, and the record, if it was spooled.
     pub(super) fn take(&mut self, collected: &Arc<Collected>, spool: &mut Spool) -> (u32, Option<Loaded>) {
         let Collected { at_ms: now_ms, page } = &**collected;
         let (now_ms, start_ms) = (*now_ms, start_ms(page));
@@ -72,9 +73,9 @@ impl Collector {
         let samples = record.len();
         let Some(time_ms) = stamp(self.last_ms, now_ms) else {
             if !std::mem::replace(&mut self.waiting, true) {
-                warn!("the clock went back: samples are dropped until it has caught up");
+                warn!("the system clock went backwards; dropping samples until it has caught up");
             }
-            // What ended stays to be told.
+            // Stale markers are still to be sent.
             spool.lose(samples, Reason::Clock);
             return (samples, None);
         };
@@ -97,13 +98,13 @@ fn append(record: Record, spool: &mut Spool) -> Option<Loaded> {
             Some(Loaded { first, record })
         }
         Err(error) => {
-            error!(%error, "a page is too large to be kept");
+            error!(%error, "a page is too large to spool");
             None
         }
     }
 }
 
-/// The time of a collection: later than the last one, or there is none.
+/// Timestamp of a collection: later than the last one, or `None`.
 fn stamp(last_ms: Option<i64>, now_ms: i64) -> Option<i64> {
     match last_ms {
         Some(last) if now_ms <= last && last - now_ms < PATIENCE_MS => None,
@@ -111,7 +112,7 @@ fn stamp(last_ms: Option<i64>, now_ms: i64) -> Option<i64> {
     }
 }
 
-/// When the agent began to count, in milliseconds since the epoch; 0 where the page does not say.
+/// The agent's start in milliseconds since the epoch; 0 if the page does not have it.
 fn start_ms(page: &Page) -> i64 {
     let since = metrics::start_seconds(page).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     since.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)

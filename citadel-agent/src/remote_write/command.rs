@@ -23,8 +23,8 @@ use crate::state_file;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The page is none that can be sent.
-    #[error("the page cannot be sent: {0}")]
+    /// The page is invalid.
+    #[error("cannot send the page: {0}")]
     Page(#[from] crate::metrics::family::PageError),
     /// It is too large.
     #[error("the page is too large: {0}")]
@@ -37,24 +37,24 @@ pub enum CommandError {
         /// Why.
         error: io::Error,
     },
-    /// There is nothing to test.
+    /// There are no destinations.
     #[error(
         "no destination is configured: set remote_monitoring.enabled and remote_monitoring.prometheus.remote_write_url, \
          or remote_write.destinations"
     )]
     NoDestination,
-    /// There is no such destination.
-    #[error("no destination is called {name}")]
+    /// The destination does not exist.
+    #[error("no destination is named {name}")]
     UnknownDestination {
         /// Its name.
         name: String,
     },
-    /// No runtime, or files that cannot be read or removed.
+    /// I/O errors.
     #[error("{0}")]
     Runtime(#[from] io::Error),
 }
 
-/// Writes `page` as one request, in `protocol`, to `output` or to standard output; says what it wrote.
+/// Writes `page` as one request in `protocol` to `output` or standard output; returns a message about it.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -82,7 +82,7 @@ pub fn export(
     let warning = match protocol {
         Protocol::V1 => "",
         Protocol::V2 => {
-            "a receiver that knows only 1.0 (Prometheus before 2.54) answers 204 to this and stores nothing; \
+            "a receiver that supports only 1.0 (Prometheus before 2.54) answers 204 to this but stores nothing; \
              `citadel-agent check --only remote-write` says what the configured ones take, --protocol 1 writes the other\n"
         }
     };
@@ -96,10 +96,11 @@ pub fn export(
     ))
 }
 
-/// Sends one sample of a metric of its own to each destination, and says what came back; false when any was not taken.
+/// Sends one sample of a test metric to each destination and reports the responses; returns false if any was not
+/// accepted.
 ///
-/// A metric of its own, because a receiver takes the samples of a series in order only: the page of the running agent, sent
-/// by somebody else, would make it refuse what the running agent has still to send.
+/// A separate metric is used because receivers accept the samples of a series only in order: samples of the running
+/// agent's series, sent by another process, would make the receiver reject what the agent still has to send.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -126,7 +127,7 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
         let settings = Settings::of(&destination);
         let mut sender = Sender::new(settings, super::ledger::Receiver::default());
         sender.load(0..1);
-        // In 2.0 first, and in 1.0 where the receiver may know no other, as the running agent does.
+        // First with 2.0, and with 1.0 if the receiver may support only that, as the running agent does.
         let mut taken = false;
         while let Next::Send(_) = sender.next(Duration::ZERO) {
             let form = sender.form();
@@ -141,8 +142,8 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
     Ok(all)
 }
 
-/// Sends what was set aside because a receiver failed on it, to the destination of that name or to all, oldest first; what is
-/// taken is removed. False when anything stays. The agent's counts do not change: these samples were counted as dropped.
+/// Resends batches that were set aside, to the given destination or to all, oldest first, and deletes those that are
+/// accepted. Returns false if any remain. The agent's counts do not change: these samples have been counted as dropped.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -165,7 +166,7 @@ pub fn replay(config: &Config, only: Option<&str>, say: &mut dyn FnMut(&str)) ->
     for DeadLetter { path, destination, protocol, samples } in letters {
         let file = path.display();
         let Some(configured) = destinations.get(&destination) else {
-            say(&format!("{file}: no destination is called {destination}; left"));
+            say(&format!("{file}: no destination is named {destination}; kept"));
             all = false;
             continue;
         };
@@ -174,7 +175,7 @@ pub fn replay(config: &Config, only: Option<&str>, say: &mut dyn FnMut(&str)) ->
             Entry::Vacant(entry) => match Client::new(configured) {
                 Ok(client) => entry.insert(client),
                 Err(error) => {
-                    say(&format!("{file}: {error}; left"));
+                    say(&format!("{file}: {error}; kept"));
                     all = false;
                     continue;
                 }
@@ -185,7 +186,7 @@ pub fn replay(config: &Config, only: Option<&str>, say: &mut dyn FnMut(&str)) ->
         let kept = protocol == Protocol::V1
             || answer.written.is_some_and(|written| written.samples.or(written.histograms).is_some_and(|n| n > 0));
         let taken = kept && answer.status.is_some_and(|status| (200..300).contains(&status));
-        let what = if taken { "sent and removed" } else { "left" };
+        let what = if taken { "sent and deleted" } else { "left" };
         say(&format!("{file}: {samples} samples, remote write {}: {}; {what}", protocol.name(), told(&answer)));
         if taken {
             fs::remove_file(&path)?;

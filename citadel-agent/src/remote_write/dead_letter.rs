@@ -1,4 +1,4 @@
-//! Requests that a receiver fails on while it takes others: kept as they were, for `remote-write replay` to post again.
+//! Requests on which a receiver fails while accepting others: kept unchanged for `remote-write replay`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use super::encode::Protocol;
 use crate::state_file;
 
-/// Most files; the oldest goes first.
+/// Maximum number of files; the oldest is deleted first.
 const FILES: usize = 32;
 
-/// Most bytes of them together.
+/// Maximum total size in bytes.
 pub(super) const BYTES: u64 = 16 << 20;
 
-/// How their names end.
+/// Suffix of their names.
 const SUFFIX: &str = ".pb.snappy";
 
 /// A request that was set aside.
@@ -22,18 +22,18 @@ const SUFFIX: &str = ".pb.snappy";
 pub(super) struct DeadLetter {
     /// Its file.
     pub(super) path: PathBuf,
-    /// Who failed on it.
+    /// The destination that failed on it.
     pub(super) destination: String,
-    /// In which protocol it is.
+    /// Its protocol.
     pub(super) protocol: Protocol,
-    /// How many samples it was meant for.
+    /// Number of its samples.
     pub(super) samples: u64,
 }
 
-/// What is in `folder`, oldest first; nothing where there is no such folder.
+/// The files in `folder`, oldest first; empty if it does not exist.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The directory cannot be read.
 pub(super) fn list(folder: &Path) -> io::Result<Vec<DeadLetter>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -45,7 +45,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<DeadLetter>> {
     Ok(letters)
 }
 
-/// What a file's name says; `None` where it is none of ours.
+/// Parses a file's name; `None` if it is another file.
 fn parse(path: PathBuf) -> Option<DeadLetter> {
     let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
     let (_, rest) = name.split_once('-')?;
@@ -55,10 +55,10 @@ fn parse(path: PathBuf) -> Option<DeadLetter> {
     Some(DeadLetter { destination, protocol, samples: samples.parse().ok()?, path })
 }
 
-/// Writes `body`, the request for `range`, into `folder`, and gives the file's name.
+/// Writes `body`, the request for `range`, to `folder`, and returns the file's name.
 ///
 /// # Errors
-/// The disk refuses.
+/// I/O errors.
 pub(super) fn write(
     folder: &Path,
     destination: &str,
@@ -78,13 +78,13 @@ fn keep_bounds(folder: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Of a link it is the link's own. What is no file is none of ours.
+        // For a link, the metadata of the link itself. Only regular files are ours.
         let found = entry.metadata()?;
         if found.is_file() {
             files.push((entry.path(), found.len()));
         }
     }
-    // Names begin with the number of the first sample: this is their age.
+    // Names start with the number of the first sample, so they sort by age.
     files.sort_unstable();
     let (mut count, mut bytes) = (files.len(), files.iter().map(|(_, length)| length).sum::<u64>());
     for (path, length) in files {

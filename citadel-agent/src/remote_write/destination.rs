@@ -1,4 +1,4 @@
-//! One destination at work: the machine of `sender.rs` with a clock, the spool and a connection.
+//! A running destination: drives the state machine in `sender.rs` with a clock, the spool and a connection.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,42 +22,42 @@ use super::spool::{Reason, Spool};
 use crate::collector::wall_ms;
 use crate::outbound::backoff::Chance;
 
-/// So many refused series are logged a minute; all are counted.
+/// Maximum number of refused series logged per minute; all are counted.
 const LOGGED_SERIES: u32 = 10;
 
-/// How often rejections are logged while they go on.
+/// Interval at which continuing rejections are logged.
 const LOGGED_REJECTIONS: Duration = Duration::from_secs(600);
 
-/// How long to wait with a disk that cannot be read.
+/// Pause after a failure to read the disk.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the collector and all destinations share. One thread has it.
+/// State shared by the collector and all destinations, on one thread.
 pub(super) struct Shared {
-    /// What waits.
+    /// Spooled samples.
     pub(super) spool: RefCell<Spool>,
-    /// The record that was collected last.
+    /// The newest record.
     pub(super) newest: RefCell<Option<Rc<Loaded>>>,
-    /// Samples a second, as they are collected now.
+    /// Current rate of collected samples per second.
     pub(super) live: Cell<f64>,
-    /// Told whenever something was collected.
+    /// Notified after each collection.
     pub(super) collected: Notify,
-    /// Told whenever something was settled.
+    /// Notified after samples were settled.
     pub(super) settled: Notify,
-    /// Where what fails alone is put.
+    /// Directory of dead letters.
     pub(super) dead_letters: PathBuf,
 }
 
-/// What there is to know of a destination while it works.
+/// State of a destination.
 pub(super) struct Account {
     /// The destination's name.
     pub(super) name: String,
-    /// What became of the samples.
+    /// Outcomes of its samples.
     pub(super) ledger: Ledger,
     /// Requests by status, or `none`.
     pub(super) requests: BTreeMap<String, u64>,
-    /// When the oldest pending sample was collected, in milliseconds since the epoch.
+    /// Time of the oldest pending sample, in milliseconds since the epoch.
     pub(super) oldest_ms: Option<i64>,
-    /// Whether the receiver lets nothing in.
+    /// Whether the destination is parked.
     pub(super) parked: bool,
 }
 
@@ -69,25 +69,25 @@ pub(super) struct Destination {
     sender: Sender,
     queue: Queue,
     refused: Refused,
-    /// The number of the front's first sample.
+    /// Number of the first sample of the front.
     front: u64,
-    /// The request that went out last: it goes out again as it is, unless something about it has changed.
+    /// The last request: it is resent unchanged unless something about it has changed.
     load: Option<Rc<Load>>,
     begin: Instant,
     chance: Chance,
-    /// Whether an outage was logged that is not over.
+    /// Whether an outage has been logged and is not over.
     failing: bool,
-    /// When this minute of refused series began, and how many were logged in it.
+    /// Start of the current minute, and how many refused series were logged in it.
     series: (Instant, u32),
-    /// When rejections were logged last, and how many samples were rejected since.
+    /// When rejections were last logged, and how many samples were rejected since.
     rejections: (Option<Instant>, u64),
 }
 
-/// Samples on their way.
+/// Samples in flight.
 struct Load {
     range: Range<u64>,
     form: Form,
-    /// Of what was left out.
+    /// Version of the refused series.
     version: u64,
     body: Body,
 }
@@ -112,14 +112,14 @@ impl Destination {
         }
     }
 
-    /// Sends what there is, for ever. It may be dropped at any moment: what was not answered for goes out again.
+    /// Sends samples forever. Cancel safe: unacknowledged samples are sent again.
     pub(super) async fn run(mut self) {
         loop {
             let now = self.begin.elapsed();
             match self.sender.next(now) {
                 Next::Wait(until) => {
                     let collected = self.shared.collected.notified();
-                    // Also while waiting, what the spool's bounds have dropped has to be noticed.
+                    // Samples dropped by the spool's limits must be noticed while waiting too.
                     if timeout(until - now, collected).await.is_ok() && self.front_is_gone() {
                         self.sender.abandon();
                         if let Ok(Some(batch)) = self.load_front() {
@@ -133,7 +133,7 @@ impl Destination {
                         Ok(Some(batch)) => self.sender.load(batch),
                         Ok(None) => self.shared.collected.notified().await,
                         Err(error) => {
-                            error!(destination = self.name(), %error, "the spool cannot be read");
+                            error!(destination = self.name(), %error, "cannot read the spool");
                             sleep(DISK_PAUSE).await;
                         }
                     }
@@ -156,7 +156,7 @@ impl Destination {
         self.shared.spool.borrow().begin() > self.seq()
     }
 
-    /// The batch at the cursor, over gaps and what is damaged, which are settled; `None` when there is none yet.
+    /// The batch at the cursor. Gaps and damaged records before it are settled. `None` if there is none yet.
     fn load_front(&mut self) -> std::io::Result<Option<Range<u64>>> {
         let begin = self.shared.spool.borrow().begin();
         self.queue.forget(begin);
@@ -174,7 +174,7 @@ impl Destination {
                 }
                 Place::Lost(until, reason) => {
                     let samples = until - seq;
-                    warn!(destination = self.name(), samples, reason = reason.label(), "samples are lost");
+                    warn!(destination = self.name(), samples, reason = reason.label(), "dropped samples");
                     self.settle(|ledger| ledger.settle(seq..until, Outcome::Dropped(reason)));
                 }
             }
@@ -187,7 +187,7 @@ impl Destination {
         self.queue.batch(Source { spool, newest: newest.as_ref() }, seq, room, self.sender.form())
     }
 
-    /// The samples at `range` as a request; `None` when they are not there, or too much for one.
+    /// The request for the samples at `range`; `None` if they are missing or exceed a request.
     fn prepare(&mut self, range: &Range<u64>) -> Option<Rc<Load>> {
         let (form, version) = (self.sender.form(), self.refused.version());
         let same = |load: &&Rc<Load>| load.range == *range && load.form == form && load.version == version;
@@ -225,7 +225,7 @@ impl Destination {
         }
     }
 
-    /// Sends the batch after the front, to see whether the receiver fails on everything.
+    /// Sends the batch after the front, to find out whether the receiver fails on everything.
     async fn scout(&mut self, from: u64) {
         let batch = match self.batch(from) {
             Ok(Place::Batch(batch)) => Some(batch),
@@ -244,8 +244,8 @@ impl Destination {
         }
     }
 
-    /// Where a series of the batch has been left out for long enough, sends its sample by itself. If it is taken, it goes out
-    /// once more with all others: a receiver takes the same sample twice.
+    /// Sends a sample of a series of the batch on its own, if the series has been omitted for long enough. If it is
+    /// accepted, it is sent once more with the others: receivers accept duplicates.
     async fn try_refused(&mut self, range: &Range<u64>) {
         let now = self.begin.elapsed();
         if !self.refused.any_due(now) {
@@ -261,7 +261,7 @@ impl Destination {
         match answer.status {
             Some(200..=299) if !silent && answer.missing(&load.body.sent) == 0 => {
                 self.refused.taken(key);
-                info!(destination = self.name(), series = self.display(seq), "the receiver takes this series again");
+                info!(destination = self.name(), series = self.display(seq), "the receiver accepts this series again");
             }
             status => self.refused.tried(key, matches!(status, Some(200..=299 | 400 | 413 | 422)), now),
         }
@@ -317,60 +317,57 @@ impl Destination {
                 match dead_letter::write(&self.shared.dead_letters, &name, &range, load.form.protocol, body) {
                     Ok(file) => warn!(
                         destination = name, file = %file.display(), status, words,
-                        "the receiver fails on this batch alone: set aside; citadel-agent remote-write replay sends it"
+                        "the receiver fails on this batch only; it was set aside, run `citadel-agent remote-write replay` to send it"
                     ),
-                    Err(error) => error!(destination = name, %error, "a dead letter cannot be kept"),
+                    Err(error) => error!(destination = name, %error, "cannot set the batch aside"),
                 }
                 let dropped = Outcome::Dropped(Reason::DeadLetter);
                 self.settle(|ledger| ledger.settle_some(range, rejected, Outcome::Rejected, dropped));
             }
             Event::OnlyV1 => {
-                info!(destination = name, status, "the receiver knows only remote write 1.0: it is used for a day");
+                info!(destination = name, status, "the receiver supports only remote write 1.0, using it for a day");
             }
             Event::NoNative => {
-                warn!(destination = name, words, "the receiver takes no native histograms: classic ones are sent");
+                warn!(
+                    destination = name,
+                    words, "the receiver does not accept native histograms, sending classic ones"
+                );
             }
             Event::Parked => warn!(
                 destination = name,
-                status, words, "the receiver lets nothing in: samples are kept, and it is tried once a minute"
+                status, words, "the receiver denies access; samples are kept, retrying once a minute"
             ),
             Event::Retry(wait) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    warn!(
-                        destination = name,
-                        status,
-                        words,
-                        ?wait,
-                        "cannot send: samples are kept until it works again"
-                    );
+                    warn!(destination = name, status, words, ?wait, "cannot send samples; they are kept, retrying");
                 }
             }
             Event::Recovered => {
                 self.failing = false;
                 let pending = self.account.borrow().ledger.pending(self.shared.spool.borrow().end());
-                info!(destination = name, pending, "the receiver takes samples again");
+                info!(destination = name, pending, "the receiver accepts samples again");
             }
             Event::Short(missing) => warn!(
                 destination = name,
                 status,
                 missing,
                 sent = load.body.sent.series,
-                "the receiver writes less than was sent: the rest is rejected"
+                "the receiver wrote fewer samples than were sent; counting the rest as rejected"
             ),
-            Event::RefusesAll => warn!(destination = name, status, words, "the receiver refuses everything"),
+            Event::RefusesAll => warn!(destination = name, status, words, "the receiver refuses all samples"),
         }
         let mut account = self.account.borrow_mut();
         account.parked = self.sender.parked();
         account.ledger.receiver = self.sender.receiver().clone();
     }
 
-    /// What was taken is no bad series.
+    /// Accepted series are no longer suspects.
     fn clear_suspects(&mut self, range: &Range<u64>) {
         let taken: Vec<Key> = self.keys(range).map(|(_, key)| key).filter(|key| self.refused.suspects(*key)).collect();
         taken.into_iter().for_each(|key| _ = self.refused.taken(key));
     }
 
-    /// The one sample of `range` that went out was refused by itself.
+    /// The only sample of `range` that was sent was refused.
     fn strike(&mut self, range: &Range<u64>, status: &str, words: &str) {
         let Some((seq, key)) = self.keys(range).find(|(_, key)| !self.refused.skips(*key)) else { return };
         if !self.refused.strike(key, self.front, self.begin.elapsed()) {
@@ -384,7 +381,7 @@ impl Destination {
             let series = self.display(seq);
             warn!(
                 destination = self.name(),
-                status, words, series, "the receiver refuses this series: it is left out, and tried once in a while"
+                status, words, series, "the receiver refuses this series; it is omitted and retried occasionally"
             );
         }
     }
@@ -396,7 +393,7 @@ impl Destination {
         }
         let (samples, series) = (self.rejections.1, self.display(range.start));
         self.rejections = (Some(Instant::now()), 0);
-        warn!(destination = self.name(), status, words, samples, series, "the receiver rejects samples");
+        warn!(destination = self.name(), status, words, samples, series, "the receiver rejected samples");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Samples of a record -> the body of a request, in either protocol. Pure.
+//! Encodes samples of records as the body of a request, in both protocols. Pure.
 
 mod message;
 #[cfg(test)]
@@ -17,19 +17,19 @@ use crate::metrics::buckets::{self, Classic};
 use crate::metrics::catalogue::{self, Desc};
 use message::Message;
 
-/// Most series in a request: 2000, as Prometheus' own sender, unless a single histogram has more.
+/// Maximum number of series in a request: 2000, as in Prometheus, unless a single histogram has more.
 pub const MAX_SERIES: usize = 2000;
 
-/// Most bytes of a request before it is compressed, as far as they can be known before: what the smallest usual limit of a
-/// proxy (nginx: 1 MiB) lets through.
+/// Maximum size of a request before compression, as estimated: the smallest usual limit of a proxy (nginx: 1 MiB).
 const MAX_BYTES: usize = 1 << 20;
 
-/// Bytes that a label takes besides its text, a number with its time and what is around it, and a native histogram.
+/// Overhead in bytes of a label besides its text; of a number with its timestamp and framing; and of a native
+/// histogram.
 const LABEL: usize = 4;
 const SAMPLE: usize = 48;
 const NATIVE: usize = 1024;
 
-/// Which protocol.
+/// Protocol version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     /// Remote write 1.0.
@@ -39,7 +39,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As people call it, and files are named.
+    /// Version number, also used in file names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl Protocol {
         }
     }
 
-    /// The header `Content-Type`. Without a space: Prometheus compares the parameter as it stands.
+    /// The `Content-Type` header. Without a space, because Prometheus compares the parameter literally.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -67,44 +67,44 @@ impl Protocol {
     }
 }
 
-/// How samples go out.
+/// Encoding of samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
-    /// The message.
+    /// Protocol version.
     pub protocol: Protocol,
-    /// Histograms as native ones.
+    /// Whether to send native histograms.
     pub native: bool,
-    /// Histograms as classic ones: `_bucket`, `_sum` and `_count`.
+    /// Whether to send classic histograms: `_bucket`, `_sum` and `_count`.
     pub classic: bool,
 }
 
-/// What a request had.
+/// Content of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sent {
-    /// Samples, as the ledger counts them: a histogram is one.
+    /// Samples as counted by the ledger: a histogram is one.
     pub samples: u64,
-    /// What became of them, as a receiver counts: numbers and native histograms.
+    /// Series as counted by a receiver: numbers and native histograms.
     pub series: u64,
-    /// The native histograms among these.
+    /// Native histograms among these.
     pub histograms: u64,
-    /// Samples of the range that were left out, because the receiver refuses their series.
+    /// Samples that were omitted because the receiver refuses their series.
     pub skipped: u64,
 }
 
-/// The body of a request.
+/// Body of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Body {
-    /// Compressed, as it goes out.
+    /// Compressed bytes.
     pub bytes: Bytes,
-    /// What is in it.
+    /// Content.
     pub sent: Sent,
 }
 
-/// What the catalogue says of each metric that a record can hold: it was perhaps written by another version.
+/// The catalogue by name. A record may have been written by another version.
 static CATALOGUE: LazyLock<HashMap<&str, &Desc>> =
     LazyLock::new(|| catalogue::all().map(|desc| (desc.name, desc)).collect());
 
-/// What still fits into a request: some series, and bytes before they are compressed.
+/// Remaining space in a request: number of series, and bytes before compression.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     samples: u64,
@@ -114,7 +114,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// An empty request of at most so many samples, where the receiver has asked for less than [`MAX_SERIES`].
+    /// An empty request of at most `samples` samples, if the receiver has asked for less than [`MAX_SERIES`].
     #[must_use]
     pub fn new(samples: Option<u64>) -> Self {
         Self { samples: samples.unwrap_or(u64::MAX), series: MAX_SERIES, bytes: MAX_BYTES, empty: true }
@@ -126,8 +126,8 @@ impl Room {
         self.samples == 0 || self.series == 0 || self.bytes == 0
     }
 
-    /// Takes the samples of `record` from `from` on, as many as fit, and says where the first one is that does not. One
-    /// always fits.
+    /// Adds samples of `record` starting at `from`, as many as fit, and returns the index of the first that does not.
+    /// At least one is added.
     pub fn take(&mut self, record: &Record, from: u32, form: Form) -> u32 {
         let length = |position: &u32| record.shape.symbol(*position).len() + LABEL;
         let identity: usize = record.shape.identity.iter().map(length).sum();
@@ -147,7 +147,7 @@ impl Room {
         record.len()
     }
 
-    /// Takes one sample if it fits.
+    /// Adds one sample if it fits.
     fn fits(&mut self, series: usize, bytes: usize) -> bool {
         if !self.empty && (self.samples == 0 || series > self.series || bytes > self.bytes) {
             return false;
@@ -160,10 +160,10 @@ impl Room {
     }
 }
 
-/// The samples of these runs, each of one record, as a request; without those of series that are `refused`.
+/// Encodes the samples of these runs, each of one record, except those of `refused` series.
 ///
 /// # Errors
-/// When it is too large for snappy (4 GiB), which [`Room`] does not let happen.
+/// It is too large for snappy (4 GiB), which [`Room`] prevents.
 pub fn request<'a>(
     runs: impl Iterator<Item = (&'a Record, Range<u32>)>,
     form: Form,
@@ -177,7 +177,7 @@ pub fn request<'a>(
     Ok(Body { bytes: snap::raw::Encoder::new().compress_vec(&message)?.into(), sent })
 }
 
-/// The samples at `range`, as a request.
+/// Encodes the samples at `range`.
 ///
 /// # Errors
 /// See [`request`].
@@ -185,14 +185,14 @@ pub fn body(record: &Record, range: Range<u32>, form: Form) -> Result<Body, snap
     request(std::iter::once((record, range)), form, &Refused::default())
 }
 
-/// Which series a sample is of, for [`Refused`].
+/// The series of a sample, for [`Refused`].
 #[must_use]
 pub fn key(record: &Record, sample: &Sample<'_>, refused: &Refused) -> Key {
     let own = [&sample.family.name].into_iter().chain(sample.values);
     refused.key(own.chain(&record.shape.identity).map(|&position| record.shape.symbol(position)))
 }
 
-/// A sample as the log names it.
+/// A sample's series, for the log.
 #[must_use]
 pub fn display(record: &Record, sample: &Sample<'_>) -> String {
     let symbol = |&position: &u32| record.shape.symbol(position);
@@ -200,13 +200,13 @@ pub fn display(record: &Record, sample: &Sample<'_>) -> String {
     series::display(&series::labels(&record.shape.identity(), symbol(&sample.family.name), own))
 }
 
-/// The classic buckets of a family of histograms.
+/// The classic buckets of a histogram family.
 fn classic(record: &Record, family: &Family) -> &'static Classic {
     buckets::classic(CATALOGUE.get(record.shape.symbol(family.name)).copied())
 }
 
 impl Form {
-    /// How many series a sample becomes.
+    /// The number of series that a sample becomes.
     fn series(self, record: &Record, family: &Family) -> usize {
         match family.histogram {
             true => usize::from(self.native) + if self.classic { classic(record, family).series() } else { 0 },
@@ -214,13 +214,14 @@ impl Form {
         }
     }
 
-    /// At most so many bytes, roughly, a sample adds to the message whose labels have so many, as all have.
+    /// Approximate maximum size that a sample of `series` series adds to the message; `own` and `identity` are the sizes of
+    /// its labels and of the common ones.
     fn bytes(self, family: &Family, series: usize, own: usize, identity: usize) -> usize {
         let native = if family.histogram && self.native { NATIVE } else { 0 };
         native
             + match self.protocol {
                 Protocol::V1 => series * (own + identity + SAMPLE),
-                // Strings stand once.
+                // Strings are stored once.
                 Protocol::V2 => own + series * SAMPLE,
             }
     }

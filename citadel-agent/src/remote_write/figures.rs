@@ -1,5 +1,5 @@
-//! What remote write exports of itself: what was collected for each destination, and what became of it. The source
-//! `remote_write` puts it on the page.
+//! Metrics of remote write itself: samples collected for each destination, and their outcomes. Exported by the source
+//! `remote_write`.
 
 use std::time::Duration;
 
@@ -9,38 +9,38 @@ use crate::metrics::catalogue::agent::{
 };
 use crate::metrics::family::{Page, Value};
 
-/// One destination's figures, all of one moment: collected = acknowledged + rejected + dropped + pending.
+/// Consistent counts of a destination: collected = acknowledged + rejected + dropped + pending.
 #[derive(Clone, PartialEq, Debug, Default, serde::Serialize)]
 pub struct Numbers {
     /// The destination's name.
     pub destination: String,
     /// Samples collected for it since it was first configured.
     pub collected: u64,
-    /// Samples that it acknowledged.
+    /// Acknowledged samples.
     pub acknowledged: u64,
-    /// Samples that it refused for good.
+    /// Permanently refused samples.
     pub rejected: u64,
-    /// Samples that were lost, by reason.
+    /// Dropped samples by reason.
     pub dropped: Vec<(&'static str, u64)>,
-    /// Samples that wait.
+    /// Pending samples.
     pub pending: u64,
-    /// Bytes of the files that hold them.
+    /// Size of the files that contain them.
     pub pending_bytes: u64,
-    /// Bytes in memory because the disk refuses them.
+    /// Size in memory because writing to disk failed.
     pub memory_bytes: u64,
-    /// Age of the oldest sample that waits, in seconds.
+    /// Age of the oldest pending sample, in seconds.
     pub oldest_seconds: f64,
-    /// Requests of this process, by status.
+    /// Requests of this process by status.
     pub requests: Vec<(String, u64)>,
-    /// Whether the receiver lets nothing in.
+    /// Whether the destination is parked.
     pub parked: bool,
 }
 
-/// The thread publishes each second; figures that are older than this are no longer true.
+/// The thread publishes every second; older figures are invalid.
 pub const SILENT: Duration = Duration::from_secs(30);
 
 impl Numbers {
-    /// Adds the figures to a page.
+    /// Adds the metrics to a page.
     pub fn add_to(&self, page: &mut Page) {
         let name = self.destination.as_str();
         let integer = Value::Integer;

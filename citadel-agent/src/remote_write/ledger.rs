@@ -1,9 +1,9 @@
-//! What became of each sample, for one destination.
+//! The outcome of each sample for one destination.
 //!
 //! # Invariant
-//! `seq - begin = acknowledged + rejected + dropped`: the cursor moves only in [`Ledger::settle`], which adds what it moved
-//! over to exactly one of the three. What is collected and not settled is pending. Hence
-//! `collected = acknowledged + rejected + dropped + pending`, at every moment and over restarts, for the cursor and the
+//! `seq - begin = acknowledged + rejected + dropped`: the cursor moves only in [`Ledger::settle`], which adds the
+//! samples it passed to exactly one of the three. Collected samples that are not settled are pending. Therefore
+//! `collected = acknowledged + rejected + dropped + pending`, at all times and across restarts, because cursor and
 //! counts are written together.
 
 use std::collections::BTreeMap;
@@ -18,66 +18,66 @@ use serde::{Deserialize, Serialize};
 use super::spool::Reason;
 use crate::state_file;
 
-/// What became of samples.
+/// Outcome of samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The receiver has them.
+    /// Stored by the receiver.
     Acknowledged,
-    /// The receiver does not want them.
+    /// Permanently refused by the receiver.
     Rejected,
-    /// They were lost.
+    /// Lost.
     Dropped(Reason),
 }
 
-/// One destination's account.
+/// The account of a destination.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ledger {
-    /// The number of the first sample that this destination was meant to get.
+    /// Number of the first sample collected for this destination.
     pub begin: u64,
-    /// The number of the first sample that is not settled: the cursor.
+    /// Number of the first sample that is not settled: the cursor.
     pub seq: u64,
-    /// The end of the spool when this was written: what was collected until then, even if the disk lost it.
+    /// End of the spool when this was written: samples collected until then, even if the disk lost them.
     pub end: u64,
-    /// Samples that the receiver acknowledged.
+    /// Acknowledged samples.
     pub acknowledged: u64,
-    /// Samples that the receiver refused for good.
+    /// Rejected samples.
     pub rejected: u64,
-    /// Samples that were lost, by reason.
+    /// Dropped samples by reason.
     pub dropped: BTreeMap<Reason, u64>,
-    /// What the receiver was found not to understand.
+    /// Detected limitations of the receiver.
     pub receiver: Receiver,
 }
 
-/// What is remembered of a receiver.
+/// What is remembered about a receiver.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Receiver {
-    /// Its URL: another one may understand more.
+    /// Its URL: another receiver may support more.
     pub url: String,
-    /// When it was found to know only 1.0, in milliseconds since the epoch.
+    /// When it was found to support only 1.0, in milliseconds since the epoch.
     pub only_v1_ms: Option<i64>,
-    /// When it was found to take no native histograms.
+    /// When it was found not to accept native histograms.
     pub no_native_ms: Option<i64>,
-    /// Whether it has confirmed 2.0. Absent where it has not, so that ledgers of before keep their checksum.
+    /// Whether it has confirmed 2.0. Omitted if false, so that older ledgers keep their checksum.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub knows_v2: bool,
 }
 
 impl Ledger {
-    /// An account that begins with the sample `seq`.
+    /// An account that starts at sample `seq`.
     #[must_use]
     pub fn new(seq: u64) -> Self {
         let (begin, receiver) = (seq, Receiver::default());
         Self { begin, seq, end: seq, acknowledged: 0, rejected: 0, dropped: BTreeMap::new(), receiver }
     }
 
-    /// Moves the cursor over `range`, which begins where it is. What the cursor has passed already counts once.
+    /// Moves the cursor over `range`, which starts at it. Samples before the cursor are not counted again.
     pub fn settle(&mut self, range: Range<u64>, outcome: Outcome) {
         self.settle_some(range, 0, outcome, outcome);
     }
 
-    /// The same for a range of which `some` samples have one outcome, and all others another.
+    /// The same, for a range of which `some` samples have one outcome and the others another.
     pub fn settle_some(&mut self, range: Range<u64>, some: u64, outcome: Outcome, others: Outcome) {
-        debug_assert!(range.start <= self.seq, "samples are settled in order");
+        debug_assert!(range.start <= self.seq, "samples must be settled in order");
         let count = range.end.saturating_sub(self.seq);
         let some = some.min(count);
         self.seq += count;
@@ -87,7 +87,7 @@ impl Ledger {
 
     fn add(&mut self, count: u64, outcome: Outcome) {
         match outcome {
-            // A reason without samples is no reason.
+            // Reasons without samples are not stored.
             _ if count == 0 => {}
             Outcome::Acknowledged => self.acknowledged += count,
             Outcome::Rejected => self.rejected += count,
@@ -95,13 +95,13 @@ impl Ledger {
         }
     }
 
-    /// Samples that were collected before the spool's `end` and are not settled.
+    /// Samples collected before the spool's `end` that are not settled.
     #[must_use]
     pub fn pending(&self, end: u64) -> u64 {
         end.saturating_sub(self.seq)
     }
 
-    /// Samples that were collected for this destination.
+    /// Samples collected for this destination.
     #[must_use]
     pub fn collected(&self, end: u64) -> u64 {
         end.max(self.seq) - self.begin
@@ -115,16 +115,16 @@ impl Ledger {
     }
 }
 
-/// Bytes of a slot: a ledger has some hundred, and a URL at most 2048.
+/// Size of a slot: a ledger takes some hundred bytes, and a URL at most 2048.
 const SLOT: usize = 8 << 10;
 
-/// A file larger than this is none of ours.
+/// A larger file is not a ledger.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A ledger in its slot: a checksum keeps a flipped digit from moving the cursor.
+/// A ledger in its slot: the checksum protects the cursor from a flipped digit.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
-    /// Which of the two slots is newer.
+    /// Identifies the newer of the two slots.
     generation: u64,
     ledger: Ledger,
     crc32: u32,
@@ -139,7 +139,7 @@ impl Sealed {
         Ok(crc32fast::hash(&serde_json::to_vec(&(generation, ledger))?))
     }
 
-    /// The newest good one of a file's slots, and which slot it is in.
+    /// The newest valid slot of a file, and its index.
     fn newest(bytes: &[u8]) -> Option<(usize, Self)> {
         let good = |slot: &[u8]| {
             let sealed: Self = serde_json::from_slice(slot).ok()?;
@@ -151,10 +151,10 @@ impl Sealed {
     }
 }
 
-/// Reads the ledger at `path`; `None` when there is none.
+/// Reads the ledger at `path`; `None` if it does not exist.
 ///
 /// # Errors
-/// The file cannot be read, or what it says is not to be trusted.
+/// The file cannot be read, or is damaged.
 pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
     let bytes = match state_file::read(path, MAX_BYTES) {
         Ok(bytes) => bytes,
@@ -165,11 +165,11 @@ pub fn read(path: &Path) -> io::Result<Option<Ledger>> {
     Sealed::newest(&bytes).map(|(_, sealed)| Some(sealed.ledger)).ok_or_else(untrusted)
 }
 
-/// Writes the ledger at `path`, so that a crash leaves the old or the new one: the file has two slots, and the older one is
-/// overwritten. That takes no new space, so that a full disk does not keep the ledger from letting go of what fills it.
+/// Writes the ledger at `path`; a crash leaves the old or the new one. The file has two slots, of which the older one
+/// is overwritten. This needs no new space, so a full disk does not prevent the ledger from releasing what fills it.
 ///
 /// # Errors
-/// The disk refuses.
+/// I/O errors.
 pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let mut file = match state_file::open(path, true, MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return create(path, ledger),
@@ -188,22 +188,21 @@ pub fn write(path: &Path, ledger: &Ledger) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Makes the file, under another name first: so that a crash, or a disk that is full, leaves it whole or leaves none. Both slots
-/// get their place on the disk now, while there is some.
+/// Creates the file, first under another name, so that a crash or a full disk leaves a complete file or none. Space for
+/// both slots is allocated now.
 fn create(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let new = path.with_extension("new");
     let file = state_file::create(&new)?;
     let made = file.write_all_at(&text(0, ledger, 2 * SLOT)?, 0).and_then(|()| file.sync_data());
     if let Err(error) = made.and_then(|()| fs::rename(&new, path)) {
-        // What it takes is better left to the spool.
+        // Free its space for the spool.
         _ = fs::remove_file(&new);
         return Err(error);
     }
     path.parent().map_or(Ok(()), state_file::sync_folder)
 }
 
-/// A ledger as a slot has it, and spaces: so that the file can be read by a person, and a longer ledger that was there before
-/// is gone.
+/// A ledger as stored in a slot, padded with spaces: readable, and overwriting a longer previous one.
 fn text(generation: u64, ledger: &Ledger, size: usize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(&Sealed::new(generation, ledger)?)?;
     text.resize(size, b' ');

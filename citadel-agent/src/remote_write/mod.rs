@@ -1,13 +1,15 @@
-//! Remote write: what the pages hold goes to every destination, once, in order, and waits on disk until it has arrived.
+//! Remote write: sends the samples of all pages to every destination, once and in order, and keeps them on disk until
+//! they are acknowledged.
 //!
 //! ```text
-//! page -> collector (time, what ended) -> spool (disk) -> a destination each: sender (pure) + client (HTTP) -> ledger
+//! page -> collector (timestamps, ended series) -> spool (disk) -> per destination: sender (pure) + client (HTTP) -> ledger
 //! ```
 //!
-//! A record is neither protocol's: `encode` makes a request of it when it goes out. One thread does all of it, apart from
-//! the one that answers scrapes, because disks hang. What remote write exports of itself is in `figures`.
+//! Records are independent of the protocol: `encode` turns them into requests when they are sent. Everything runs on
+//! one thread, separate from the one that answers scrapes, because disks hang. Metrics of remote write itself are in
+//! `figures`.
 //!
-//! At every moment, for each destination: collected = acknowledged + rejected + dropped + pending (see `ledger.rs`).
+//! At all times, for each destination: collected = acknowledged + rejected + dropped + pending (see `ledger.rs`).
 
 pub mod client;
 mod collector;
@@ -46,10 +48,10 @@ pub use figures::{Numbers, SILENT};
 use record::Identity;
 use sender::Settings;
 
-/// Why samples cannot be sent.
+/// Why remote write cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A destination cannot be spoken to.
+    /// A destination is invalid.
     #[error("remote write to {name}: {error}")]
     Destination {
         /// Its name.
@@ -62,14 +64,14 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// The running remote write. Dropping it without [`Handle::stop`] ends it as well, at some time.
+/// The running remote write. Dropping it without [`Handle::stop`] ends it eventually.
 #[derive(Debug)]
 pub struct Handle {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Option<Told>>>,
 }
 
-/// What must be configured for remote write to run, and the clients for it.
+/// Configured remote write, ready to start, with its clients.
 pub struct Prepared {
     config: Config,
     clients: Vec<(String, Client, Settings)>,
@@ -77,15 +79,15 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Goes on from what another one, which has ended, told: series that are gone since, or that have other labels from now
-    /// on, are marked as ended.
+    /// Continues from the state of a previous instance: series that have ended since, or that now have other labels,
+    /// get stale markers.
     #[must_use]
     pub fn following(self, told: Option<Told>) -> Self {
         Self { told, ..self }
     }
 }
 
-/// All that can fail of a start. `None`: there is no destination.
+/// Does everything that can fail at a start. `None` if there is no destination.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -100,7 +102,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
     Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients, told: None }))
 }
 
-/// Starts sending. `pages` subscribes to pages at the interval that it gets; `numbers` is where the figures are published.
+/// Starts sending. `pages` subscribes to pages at the given interval; figures are published to `numbers`.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -114,7 +116,7 @@ pub fn start<P: Pages>(
     let thread = thread::Builder::new().name("remote-write".to_owned()).spawn(move || {
         let run = service::run(prepared, numbers, pages, stopped);
         let told = LocalSet::new().block_on(&runtime, run);
-        // Look-ups of names have threads of their own, which may hang.
+        // Name resolution uses separate threads, which can hang.
         runtime.shutdown_background();
         told
     })?;
@@ -122,20 +124,20 @@ pub fn start<P: Pages>(
 }
 
 impl Handle {
-    /// Ends it: what is in flight goes out again at the next start, and no series is marked as ended. Says what was told last,
-    /// for [`Prepared::following`].
+    /// Stops: requests in flight are resent at the next start, and no stale markers are sent. Returns the state for
+    /// [`Prepared::following`].
     pub async fn stop(mut self) -> Option<Told> {
         drop(self.stop.take());
         let thread = self.thread.take()?;
         if threads::ends(&thread).await {
             return thread.join().ok().flatten();
         }
-        warn!("the disk of the spool hangs: left behind");
+        warn!("the disk of the spool hangs; leaving its thread behind");
         None
     }
 }
 
-/// Remote write as the agent holds it: what runs, if anything does.
+/// Remote write as held by the agent; it may not be running.
 #[derive(Debug, Default)]
 pub struct Running {
     numbers: Slot<Vec<Numbers>>,
@@ -143,13 +145,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// Nothing yet, and where its figures will be.
+    /// Not running; figures will be published to `numbers`.
     #[must_use]
     pub fn new(numbers: Slot<Vec<Numbers>>) -> Self {
         Self { numbers, handle: None }
     }
 
-    /// Ends what runs and starts what was prepared, if anything was; it goes on from there, see [`Prepared::following`].
+    /// Stops the running instance and starts the prepared one, if any, with its state; see [`Prepared::following`].
     pub async fn replace<P: Pages>(
         &mut self,
         prepared: Option<Prepared>,
@@ -162,11 +164,11 @@ impl Running {
         self.numbers.publish(Vec::new());
         self.handle = prepared.and_then(|prepared| {
             let started = start(prepared.following(told), self.numbers.clone(), pages);
-            started.map_err(|error| error!(%error, "nothing is sent")).ok()
+            started.map_err(|error| error!(%error, "cannot start remote write; nothing is sent")).ok()
         });
     }
 
-    /// Ends it.
+    /// Stops it.
     pub async fn stop(self) {
         if let Some(handle) = self.handle {
             handle.stop().await;
@@ -174,7 +176,7 @@ impl Running {
     }
 }
 
-/// Whether remote write has to be started anew to go from one configuration to the other.
+/// Whether remote write must be restarted to apply a new configuration.
 #[must_use]
 pub fn differs(old: &Config, new: &Config) -> bool {
     old.remote_write != new.remote_write
@@ -182,18 +184,18 @@ pub fn differs(old: &Config, new: &Config) -> bool {
         || old.write_interval() != new.write_interval()
 }
 
-/// Where the spool is.
+/// Directory of the spool.
 #[must_use]
 pub fn folder(config: &Config) -> PathBuf {
     config.remote_write.directory.clone().unwrap_or_else(|| state_file::folder().join("remote-write"))
 }
 
-/// This host's name.
+/// Name of this host.
 pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The labels that every series gets.
+/// The labels added to every series.
 #[must_use]
 pub fn identity(config: &Config) -> Identity {
     let remote_write = &config.remote_write;

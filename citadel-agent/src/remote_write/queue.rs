@@ -1,6 +1,6 @@
-//! What one destination has read of the spool and not settled yet: each record is read and decoded once, however many
-//! requests it takes, and a request takes as many records as fit. The newest record is not read at all: it is still there as
-//! it was made.
+//! Records that a destination has read from the spool and not settled yet. Each record is read and decoded once,
+//! however many requests it takes, and a request contains as many records as fit. The newest record is not read back:
+//! it is still in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,17 +11,17 @@ use super::encode::{Form, Room};
 use super::record::Record;
 use super::spool::{Found, Reason, Spool};
 
-/// What is at a number.
+/// What is at a sequence number.
 pub(super) enum Place {
     /// A batch.
     Batch(Range<u64>),
-    /// Nothing until then.
+    /// Nothing before this number.
     Lost(u64, Reason),
-    /// It is not collected yet.
+    /// Not collected yet.
     End,
 }
 
-/// A record and its first number.
+/// A record and the number of its first sample.
 #[derive(Debug)]
 pub(super) struct Loaded {
     /// The number of its first sample.
@@ -40,7 +40,7 @@ impl Loaded {
     }
 }
 
-/// Records in the order of their numbers.
+/// Records ordered by number.
 #[derive(Default)]
 pub(super) struct Queue {
     records: VecDeque<Rc<Loaded>>,
@@ -48,14 +48,14 @@ pub(super) struct Queue {
 
 /// Where records come from.
 pub(super) struct Source<'a> {
-    /// All of them.
+    /// All records.
     pub(super) spool: &'a mut Spool,
-    /// The one that was appended last, as it was made.
+    /// The most recently appended record.
     pub(super) newest: Option<&'a Rc<Loaded>>,
 }
 
 impl Queue {
-    /// The batch at `seq`: what has been collected from there on, as much as there is room for.
+    /// The batch at `seq`: collected samples from there on, as many as fit.
     ///
     /// # Errors
     /// The disk cannot be read.
@@ -64,7 +64,7 @@ impl Queue {
         loop {
             let loaded = match self.record(&mut from, at) {
                 Ok(Ok(loaded)) => loaded,
-                // What there is goes out first.
+                // Available samples are sent first.
                 Ok(Err(_)) | Err(_) if at > seq => return Ok(Place::Batch(seq..at)),
                 Ok(Err(place)) => return Ok(place),
                 Err(error) => return Err(error),
@@ -80,12 +80,12 @@ impl Queue {
         }
     }
 
-    /// The record that holds the number `seq`.
+    /// The record that contains sample `seq`.
     fn record(&mut self, from: &mut Source<'_>, seq: u64) -> io::Result<Result<&Loaded, Place>> {
         if let Some(i) = self.records.iter().position(|loaded| loaded.holds(seq)) {
             return Ok(Ok(&self.records[i]));
         }
-        // What a bound has dropped is dropped.
+        // Samples dropped by a limit must not be sent.
         if let Some(newest) = from.newest.filter(|newest| newest.holds(seq) && from.spool.begin() <= newest.first) {
             return Ok(Ok(self.insert(Rc::clone(newest))));
         }
@@ -96,7 +96,7 @@ impl Queue {
         };
         match Record::from_bytes(&body) {
             Ok(record) if record.len() == samples => Ok(Ok(self.insert(Rc::new(Loaded { first, record })))),
-            // Its checksum was right: written by a version that this one does not understand.
+            // The checksum is correct, so it was written by a version that this one does not understand.
             _ => Ok(Err(Place::Lost(first + u64::from(samples), Reason::Damaged))),
         }
     }
@@ -117,12 +117,12 @@ impl Queue {
         })
     }
 
-    /// When the sample `seq` was collected.
+    /// When sample `seq` was collected.
     pub(super) fn time_ms(&self, seq: u64) -> Option<i64> {
         self.records.iter().find(|loaded| loaded.holds(seq)).map(|loaded| loaded.record.time_ms)
     }
 
-    /// Lets go of all before `seq`.
+    /// Releases everything before `seq`.
     pub(super) fn forget(&mut self, seq: u64) {
         while self.records.front().is_some_and(|loaded| loaded.end() <= seq) {
             self.records.pop_front();

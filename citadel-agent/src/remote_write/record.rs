@@ -1,11 +1,11 @@
-//! One collection as the spool keeps it: every sample of a page at one time, whole in itself. Pure.
+//! One collection as stored in the spool: all samples of a page at one time, self-contained. Pure.
 //!
-//! Neither protocol's form, because which one a receiver takes shows only when it is sent, perhaps a night later. A string
-//! stands once in a table, samples refer to it, and values stand in columns: with snappy above it that is a few bytes a
-//! sample. A *sample* here is one value of one series, a whole histogram being one.
+//! Independent of the protocol, because which one a receiver supports is known only when it is sent, perhaps a night
+//! later. Strings are stored once in a table that samples refer to, and values are stored in columns: compressed with
+//! snappy, a sample takes a few bytes. A *sample* here is one value of one series; a whole histogram is one.
 //!
-//! In memory a record is in two parts: which series there are, its [`Shape`], and their values. Most collections have the
-//! series of the one before and share its shape, so that labels are looked at when they change and not for each sample.
+//! In memory a record has two parts: its series, the [`Shape`], and their values. Most collections have the same series
+//! as the previous one and share its shape, so labels are processed only when they change and not for each sample.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,42 +21,42 @@ use super::stale::Gone;
 use crate::metrics::catalogue::Kind;
 use crate::metrics::family::{self, Page, Value};
 
-/// What every series of a collection carries besides its own labels.
+/// Labels added to every series of a collection.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Identity {
     /// Label names and values: job, instance and the configured external labels.
     pub labels: Vec<(String, String)>,
 }
 
-/// One collection.
+/// A collection.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Record {
-    /// When it was collected, in milliseconds since the epoch.
+    /// Time of the collection, in milliseconds since the epoch.
     pub time_ms: i64,
-    /// When the agent that collected it began to count, likewise; 0: unknown.
+    /// Start of the agent that collected it, in milliseconds since the epoch; 0: unknown.
     pub start_ms: i64,
     /// Its series.
     pub shape: Arc<Shape>,
-    /// Their values, family by family.
+    /// Values, family by family.
     values: Vec<Values>,
 }
 
 /// The series of a collection.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Shape {
-    /// The [`Identity`]: names and values in turn, as positions in the symbols.
+    /// The [`Identity`]: names and values alternating, as positions in the symbols.
     pub identity: Vec<u32>,
-    /// Every string, once.
+    /// The unique strings.
     pub symbols: Vec<String>,
     /// The families.
     pub families: Vec<Family>,
     /// Number of samples.
     samples: u32,
-    /// The shape as the spool has it: identity and symbols, then each family.
+    /// The encoded shape: identity and symbols, then each family.
     encoded: (Vec<u8>, Vec<Vec<u8>>),
 }
 
-/// A record on disk. Each of the families is a [`Family`] and [`Values`] in one message.
+/// A record on disk. Each of the families is a [`Family`] and its [`Values`] in one message.
 #[derive(Clone, PartialEq, Message)]
 struct Stored {
     #[prost(sint64, tag = "1")]
@@ -77,7 +77,7 @@ const FAMILIES: u32 = 5;
 /// The series of one metric.
 #[derive(Clone, PartialEq, Message)]
 pub struct Family {
-    /// The catalogued name, as a position in the symbols.
+    /// Name in the catalogue, as a position in the symbols.
     #[prost(uint32, tag = "1")]
     pub name: u32,
     /// Number of samples.
@@ -86,32 +86,31 @@ pub struct Family {
     /// Label names, as positions in the symbols.
     #[prost(uint32, repeated, tag = "3")]
     pub label_names: Vec<u32>,
-    /// Label values, likewise: as many a sample as there are names.
+    /// Label values as positions in the symbols: one per label name and sample.
     #[prost(uint32, repeated, tag = "4")]
     pub label_values: Vec<u32>,
-    /// Whether these are histograms; says what a stale marker must look like.
+    /// Whether these are histograms, which determines the form of a stale marker.
     #[prost(bool, tag = "5")]
     pub histogram: bool,
     /// Whether the values count since [`Record::start_ms`].
     #[prost(bool, tag = "6")]
     pub since_start: bool,
-    /// If they do: the later time that they count since, in milliseconds since the epoch; 0 where it is that one.
+    /// If they do: when they started to count, in milliseconds since 1970, if later than that; else 0.
     #[prost(sint64, tag = "11")]
     pub began_ms: i64,
-    /// Of a metric that is not in the catalogue: its type as the text formats call it and its HELP, as positions in the
-    /// symbols.
+    /// For a metric that is not in the catalogue: type as in the text formats, and HELP, as positions in the symbols.
     #[prost(uint32, repeated, tag = "10")]
     pub relayed: Vec<u32>,
 }
 
-/// The values of one metric, all of the same sort: of the three columns one is as long as there are samples, or none, and
-/// then the samples are stale markers.
+/// The values of a metric, all of one type: one of the three columns has an entry per sample, or none has, and then the
+/// samples are stale markers.
 #[derive(Clone, PartialEq, Message)]
 struct Values {
-    /// Whole numbers.
+    /// Integers.
     #[prost(uint64, repeated, tag = "7")]
     integers: Vec<u64>,
-    /// Any numbers.
+    /// Floats.
     #[prost(double, repeated, tag = "8")]
     floats: Vec<f64>,
     /// Histograms.
@@ -119,10 +118,10 @@ struct Values {
     histograms: Vec<Cells>,
 }
 
-/// A histogram's cells that are not empty.
+/// The non-empty cells of a histogram.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Cells {
-    /// In turn: empty cells skipped, and the count of the next one.
+    /// Alternating: number of empty cells skipped, and count of the next cell.
     #[prost(uint64, repeated, tag = "1")]
     runs: Vec<u64>,
 }
@@ -149,21 +148,21 @@ pub struct Sample<'a> {
     pub point: Point<'a>,
 }
 
-/// Why bytes are no record.
+/// Why a record cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Not snappy.
     #[error("cannot be decompressed: {0}")]
     Snappy(#[from] snap::Error),
-    /// Not the message.
+    /// Not the protobuf message.
     #[error("cannot be decoded: {0}")]
     Decode(#[from] prost::DecodeError),
-    /// The message contradicts itself.
+    /// The message is inconsistent.
     #[error("is inconsistent: {0}")]
     Inconsistent(&'static str),
 }
 
-/// Strings, each once, in the order of their first use.
+/// Unique strings in the order of first use.
 #[derive(Default)]
 struct Symbols<'a> {
     positions: HashMap<&'a str, u32>,
@@ -171,7 +170,7 @@ struct Symbols<'a> {
 }
 
 impl<'a> Symbols<'a> {
-    /// The position of `text`, which is added unless it is there.
+    /// The position of `text`, which is added if necessary.
     fn position(&mut self, text: &'a str) -> u32 {
         *self.positions.entry(text).or_insert_with(|| {
             self.strings.push(text.to_owned());
@@ -181,7 +180,7 @@ impl<'a> Symbols<'a> {
 }
 
 impl Shape {
-    /// The series of a sorted page, and what has gone since the page before it.
+    /// The series of a sorted page, and those that ended since the previous page.
     fn of(page: &Page, gone: &[Gone], identity: &Identity) -> Self {
         let mut symbols = Symbols::default();
         let identity = (identity.labels.iter())
@@ -232,7 +231,7 @@ impl Shape {
             if samples.checked_mul(family.label_names.len()) != Some(family.label_values.len()) {
                 return Err("the number of label values");
             }
-            // Which also keeps the number of samples below that of the bytes.
+            // This also limits the number of samples to the number of bytes.
             if family.label_names.is_empty() && samples > 1 {
                 return Err("two samples with the same labels");
             }
@@ -240,7 +239,7 @@ impl Shape {
         Ok(())
     }
 
-    /// Names and values of the labels that every series gets.
+    /// The labels added to every series.
     #[must_use]
     pub fn identity(&self) -> Vec<(&str, &str)> {
         self.identity.chunks(2).map(|pair| (self.symbol(pair[0]), self.symbol(pair[1]))).collect()
@@ -259,13 +258,13 @@ fn present(page: &Page) -> impl Iterator<Item = &family::Family> {
 }
 
 impl Record {
-    /// A sorted page, and what has gone since the page before it.
+    /// The record of a sorted page, and of the series that ended since the previous page.
     #[must_use]
     pub fn new(page: &Page, gone: &[Gone], identity: &Identity, time_ms: i64, start_ms: i64) -> Self {
         Self::of(Arc::new(Shape::of(page, gone, identity)), page, time_ms, start_ms)
     }
 
-    /// A page that has the series of `shape` in their order; families of the shape that the page lacks have ended.
+    /// The record of a page that has the series of `shape` in the same order; families that the page lacks have ended.
     #[must_use]
     pub fn of(shape: Arc<Shape>, page: &Page, time_ms: i64, start_ms: i64) -> Self {
         let mut values: Vec<_> = present(page).map(Values::new).collect();
@@ -282,22 +281,21 @@ impl Record {
         self.shape.samples
     }
 
-    /// Whether it holds nothing.
+    /// Whether it has no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// As bytes for the spool.
+    /// Encodes the record for the spool.
     ///
     /// # Errors
-    /// When it is too large for snappy (4 GiB), which no page is.
+    /// It is too large for snappy (4 GiB), which no page is.
     pub fn to_bytes(&self) -> Result<Vec<u8>, snap::Error> {
         snap::raw::Encoder::new().compress_vec(&self.encode())
     }
 
-    /// [`Stored`], whose parts that do not change are encoded already: of messages that stand one after the other protobuf
-    /// makes one.
+    /// Encodes a [`Stored`]; its constant parts are already encoded, because concatenated protobuf messages are merged.
     pub(super) fn encode(&self) -> Vec<u8> {
         let (head, families) = &self.shape.encoded;
         let times = Stored { time_ms: self.time_ms, start_ms: self.start_ms, ..Stored::default() };
@@ -312,7 +310,7 @@ impl Record {
         out
     }
 
-    /// The record that `bytes` hold, consistent in itself.
+    /// Decodes a record and checks its consistency.
     ///
     /// # Errors
     /// See [`RecordError`].
@@ -323,7 +321,7 @@ impl Record {
         let values = both.iter().map(|bytes| Values::decode(&**bytes)).collect::<Result<Vec<_>, _>>()?;
         let samples = families.iter().try_fold(0u32, |sum, family| sum.checked_add(family.samples));
         let samples = samples.ok_or(RecordError::Inconsistent("the number of samples"))?;
-        // It is not written again.
+        // A decoded record is not written again.
         let shape = Shape { identity, symbols, families, samples, encoded: Default::default() };
         shape.check().map_err(RecordError::Inconsistent)?;
         for (family, values) in shape.families.iter().zip(&values) {
@@ -332,7 +330,7 @@ impl Record {
         Ok(Self { time_ms, start_ms, shape: Arc::new(shape), values })
     }
 
-    /// The samples at `range`, counted over all families.
+    /// The samples at `range`, an index over all families.
     pub fn samples(&self, range: Range<u32>) -> impl Iterator<Item = Sample<'_>> {
         self.runs(range).flat_map(Run::samples)
     }
@@ -349,7 +347,7 @@ impl Record {
     }
 }
 
-/// Samples of one family that stand one after the other.
+/// Consecutive samples of one family.
 #[derive(Clone)]
 pub struct Run<'a> {
     /// Their family.
@@ -370,7 +368,7 @@ impl<'a> Run<'a> {
 }
 
 impl Family {
-    /// The series of a metric; `values` are those of all labels, series by series.
+    /// The series of a metric; `values` are the values of all labels, series by series.
     fn new<'a>(
         symbols: &mut Symbols<'a>,
         name: &'a str,
@@ -410,7 +408,7 @@ impl Values {
         }
         let [integers, floats, histograms] = columns.map(|length| length != 0);
         if if family.histogram { integers || floats } else { histograms } {
-            return Err("the kind of values");
+            return Err("values of another type than the family");
         }
         if self.histograms.iter().any(|cells| !cells.check()) {
             return Err("a histogram with too many cells, or too many observations");
@@ -448,7 +446,7 @@ impl Cells {
         Self { runs }
     }
 
-    /// Whether there are no more cells than a histogram has, and their sum is a number.
+    /// Whether it has at most as many cells as a histogram, and their sum does not overflow.
     fn check(&self) -> bool {
         let (mut next, mut total) = (0u64, 0u64);
         self.runs.chunks(2).all(|run| {
@@ -468,7 +466,7 @@ impl Cells {
         for run in self.runs.chunks(2) {
             let &[skipped, count] = run else { break };
             next += skipped as usize;
-            // A record is checked when it is read.
+            // Records are checked when they are decoded.
             let Some(cell) = histogram.cells.get_mut(next) else { break };
             *cell = count;
             next += 1;

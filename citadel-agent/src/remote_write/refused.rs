@@ -1,51 +1,51 @@
-//! Which series a receiver refuses, so that one bad sample is not looked for again in each collection. Pure.
+//! The series that a receiver refuses, so that a bad sample is not searched for in every collection. Pure.
 //!
-//! A series is left out once samples of it were refused by themselves in three batches in a row; then one sample of it is
-//! tried by itself after five minutes, and after twice as long each time, up to an hour. As soon as one is taken the series is
-//! sent again.
+//! A series is omitted after its samples were refused individually in three batches in a row. One of its samples is
+//! then tried on its own after five minutes, and at doubling intervals up to one hour. Once one is accepted, the series
+//! is sent again.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::time::Duration;
 
-/// So many batches in a row must show that a series is refused: one bad sample makes no bad series.
+/// Number of consecutive batches in which a series must be refused: a single bad sample is not enough.
 const STRIKES: u32 = 3;
 
-/// The first wait until a series is tried, and the longest.
+/// First and maximum wait until a series is tried again.
 const FIRST_TRY: Duration = Duration::from_secs(300);
 const LAST_TRY: Duration = Duration::from_secs(3600);
 
-/// How long to wait where the receiver answered nothing about the series.
+/// Wait if the receiver did not respond about the series.
 const UNANSWERED: Duration = Duration::from_secs(60);
 
-/// Most series that are remembered; the one that was refused longest ago goes first.
+/// Maximum number of remembered series; the one refused longest ago is forgotten first.
 const MOST: usize = 4096;
 
-/// A series, by a hash of its labels.
+/// A series, identified by a hash of its labels.
 pub type Key = u64;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     strikes: u32,
-    /// The batch of the last strike, by its first sample.
+    /// The batch of the last strike, identified by its first sample.
     batch: u64,
     at: Duration,
     next: Duration,
     pause: Duration,
 }
 
-/// The refused series of one destination.
+/// The refused series of a destination.
 #[derive(Clone, Debug, Default)]
 pub struct Refused {
     series: HashMap<Key, Entry>,
-    /// Grows with each change of what is left out.
+    /// Incremented with each change of the omitted series.
     version: u64,
-    /// By chance, so that nobody can give a model a name whose series has another's hash.
+    /// Randomly seeded, so that nobody can choose a model name whose series collides with another one.
     hasher: RandomState,
 }
 
 impl Refused {
-    /// The key of a series, by its name and label values.
+    /// The key of a series, from its name and label values.
     #[must_use]
     pub fn key<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Key {
         let mut hasher = self.hasher.build_hasher();
@@ -59,44 +59,44 @@ impl Refused {
         self.series.is_empty()
     }
 
-    /// How many series are left out.
+    /// Number of omitted series.
     #[must_use]
     pub fn len(&self) -> usize {
         self.series.values().filter(|entry| entry.strikes >= STRIKES).count()
     }
 
-    /// Differs after each change of what is left out.
+    /// Changes with the omitted series.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Whether this series is left out.
+    /// Whether this series is omitted.
     #[must_use]
     pub fn skips(&self, key: Key) -> bool {
         self.series.get(&key).is_some_and(|entry| entry.strikes >= STRIKES)
     }
 
-    /// Whether this series was refused and is not left out yet.
+    /// Whether this series was refused but is not omitted yet.
     #[must_use]
     pub fn suspects(&self, key: Key) -> bool {
         self.series.get(&key).is_some_and(|entry| entry.strikes < STRIKES)
     }
 
-    /// Whether any series has to be tried.
+    /// Whether any series is due for a try.
     #[must_use]
     pub fn any_due(&self, now: Duration) -> bool {
         self.series.values().any(|entry| entry.strikes >= STRIKES && now >= entry.next)
     }
 
-    /// Whether this series has to be tried.
+    /// Whether this series is due for a try.
     #[must_use]
     pub fn due(&self, key: Key, now: Duration) -> bool {
         self.series.get(&key).is_some_and(|entry| entry.strikes >= STRIKES && now >= entry.next)
     }
 
-    /// A sample of this series, in the batch that begins with the sample `batch`, was refused by itself. True when the series
-    /// is left out from now on.
+    /// A sample of this series, in the batch that starts at sample `batch`, was refused individually. Returns true if
+    /// the series is omitted from now on.
     pub fn strike(&mut self, key: Key, batch: u64, now: Duration) -> bool {
         if !self.series.contains_key(&key) && self.series.len() >= MOST {
             let oldest = self.series.iter().min_by_key(|(_, entry)| entry.at).map(|(&key, _)| key);
@@ -114,13 +114,13 @@ impl Refused {
         entry.strikes == STRIKES
     }
 
-    /// A sample of this series was taken. True when it had been left out.
+    /// A sample of this series was accepted. Returns true if the series had been omitted.
     pub fn taken(&mut self, key: Key) -> bool {
         self.version += 1;
         self.series.remove(&key).is_some_and(|entry| entry.strikes >= STRIKES)
     }
 
-    /// This series was tried, and is still refused (`answered`), or the receiver said nothing about it.
+    /// A try of this series was refused (`answered`), or there was no response.
     pub fn tried(&mut self, key: Key, answered: bool, now: Duration) {
         if let Some(entry) = self.series.get_mut(&key) {
             if answered {

@@ -1,27 +1,27 @@
-//! The models' own metrics, as a record keeps them: series of one name with the same labels stand together. Pure.
+//! The models' own metrics in a record: series with the same name and label names are contiguous. Pure.
 //!
-//! A histogram or summary of theirs is what its page says: a series for each bucket or quantile, its sum and its count.
+//! A histogram or summary consists of the series on its page: one per bucket or quantile, its sum and its count.
 
 use std::collections::BTreeMap;
 
 use crate::metrics::foreign::{Families, ForeignSample};
 
-/// Series of one name whose labels have the same names.
+/// Series with the same name and the same label names.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
-    /// The name, of a bucket with `_bucket`.
+    /// The name, for a bucket with the suffix `_bucket`.
     pub(super) name: &'a str,
-    /// What kind of metric they are of, as the text formats call it.
+    /// Type of the metric, as in the text formats.
     pub(super) kind: &'a str,
     /// Its HELP.
     pub(super) help: &'a str,
     /// Names of the labels.
     pub(super) label_names: Vec<&'a str>,
-    /// The labels' values and the value of each.
+    /// Label values and value of each series.
     pub(super) samples: Vec<(Vec<&'a str>, f64)>,
 }
 
-/// All series of these families, in an order that depends on the order in which they stand there and on nothing else.
+/// Groups the series of these families. The order depends only on the order in the page.
 pub(super) fn groups(families: &Families) -> Vec<Group<'_>> {
     let mut groups = Vec::new();
     for family in families.values() {

@@ -1,18 +1,18 @@
-//! What to send next, and what an answer means: a state machine without clock, network or disk.
+//! Decides what to send next and what a response means: a state machine without clock, network or disk.
 //!
-//! One batch is under way at a time, the *front*: samples from the cursor on. An answer settles it, or a piece of it, or
-//! nothing. Whatever is settled begins at the cursor, so the cursor never jumps.
+//! One batch is processed at a time, the *front*: samples starting at the cursor. A response settles it, a piece of it,
+//! or nothing. Settled samples always start at the cursor, so the cursor never skips any.
 //!
-//! | answer | meaning |
+//! | response | action |
 //! |---|---|
-//! | 2xx | the receiver has what it says that it wrote; in 1.0 all of it |
-//! | 2xx to 2.0 without a `-Written` header | it kept nothing, and knows only 1.0: the same samples again in 1.0, remembered for a day |
-//! | 415, and 400 from a receiver that never confirmed 2.0 | the same samples once in 1.0; only if these are understood does it know only 1.0 |
-//! | 400, 413, 422 | some of it is not wanted: what the receiver says that it wrote counts, or else halves are sent |
-//! | 401, 403, 404, 407, 415 to both protocols, redirects | nothing gets in at all: parked, probed once a minute (or rejected, as configured) |
+//! | 2xx | acknowledged: what the receiver reports as written; in 1.0 everything |
+//! | 2xx to 2.0 without a `-Written` header | it stored nothing and supports only 1.0: resend with 1.0, remembered for a day |
+//! | 415, and 400 from a receiver that never confirmed 2.0 | resend once with 1.0; only if that is understood does it support only 1.0 |
+//! | 400, 413, 422 | some of it is refused: use the reported number of written samples, or else send halves |
+//! | 401, 403, 404, 407, 415 to both protocols, redirects | access denied: parked, retried once a minute (or rejected, as configured) |
 //! | other 4xx | rejected; the same body is not sent again |
-//! | 429, 502, 503, 504, no answer | temporary: again, for ever, after 0.5 s, 1 s, ... 30 s, give or take a tenth, or after `Retry-After` |
-//! | 500, other 5xx | the same; but a batch that meets it for minutes, while later ones pass, is put aside |
+//! | 429, 502, 503, 504, no response | temporary: retried forever, after 0.5 s, 1 s, ... 30 s (± 10 %), or after `Retry-After` |
+//! | 500, other 5xx | the same; but a batch that fails for minutes while later ones succeed is set aside |
 
 mod answer;
 mod front;
@@ -27,54 +27,56 @@ use crate::outbound::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT, PROBE, jittere
 pub use answer::{Answer, Event, Next, Written};
 use front::{Front, Trial};
 
-/// So many waits between requests that are refused grow, where nothing was ever wanted; then a batch is searched at an even pace.
+/// Number of increasing waits between refused requests if nothing was ever accepted; then a batch is searched at a
+/// constant rate.
 const SLOW_REFUSALS: u32 = 4;
 
-/// The wait between two requests that are refused, once the search was in vain.
+/// Wait between two refused requests after a search without success.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// How often a batch of which nothing was wanted yet may be cut in two: enough to reach a single one of 2,000 samples.
+/// Maximum number of bisections of a batch of which nothing was accepted yet: enough to isolate one of 2,000 samples.
 const BLIND_CUTS: u32 = 16;
 
-/// How often a batch may be cut in two where some of it was wanted.
+/// Maximum number of bisections of a batch of which something was accepted.
 const CUTS: u32 = 1024;
 
-/// How often a receiver that refuses everything is searched for something that it wants.
+/// Interval at which a receiver that refuses everything is searched for something that it accepts.
 const SEARCH: Duration = Duration::from_secs(600);
 
-/// So many 5xx for the same batch, over so long, make it suspect.
+/// Number and duration of 5xx responses for the same batch that make it suspect.
 const SUSPECT: u32 = 5;
 const SUSPECT_FOR: Duration = Duration::from_secs(120);
 
-/// So many later batches in a row must pass, and the suspect fail after each, before it is put aside.
+/// Number of consecutive later batches that must succeed, with the suspect failing after each, before it is set aside.
 const SCOUTS: u32 = 3;
 
-/// How much faster than samples come in a backlog may go out, and what is always allowed, in samples a second.
+/// Rate of a backlog relative to the rate of collected samples, and the rate that is always allowed, in samples per
+/// second.
 const CATCH_UP: f64 = 10.0;
 const ALWAYS: f64 = 10_000.0;
 
-/// How long it is remembered what a receiver does not understand.
+/// How long limitations of a receiver are remembered.
 const MEMORY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// How long requests stay as small as the receiver wants them (413).
+/// How long requests are limited after a 413.
 const SMALL_FOR: Duration = Duration::from_secs(3600);
 
-/// What Prometheus answers to a native histogram, with 500, while its feature is off.
+/// Prometheus' response to a native histogram, with 500, while the feature is disabled.
 const NATIVE_OFF: &str = "native histograms are disabled";
 
-/// How a destination is spoken to.
+/// Settings of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// The protocol.
+    /// Protocol version.
     pub protocol: remote_write::Protocol,
     /// Histograms.
     pub histograms: Histograms,
-    /// 401, 403, 404.
+    /// What to do on 401, 403, 404.
     pub denied: Denied,
 }
 
 impl Settings {
-    /// Those of `destination`.
+    /// The settings of `destination`.
     #[must_use]
     pub fn of(destination: &remote_write::Destination) -> Self {
         let remote_write::Destination { protocol, denied, .. } = *destination;
@@ -82,32 +84,32 @@ impl Settings {
     }
 }
 
-/// The machine of one destination.
+/// The state machine of a destination.
 #[derive(Clone, Debug)]
 pub struct Sender {
     settings: Settings,
     receiver: Receiver,
     front: Option<Front>,
-    /// When the last answer came.
+    /// Time of the last response.
     now: Duration,
     backoff: Backoff,
-    /// Refusals in a row.
+    /// Consecutive refusals.
     refusals: u32,
     parked: bool,
-    /// Nothing is sent before.
+    /// Nothing is sent before this time.
     wait: Duration,
-    /// Since when everything is refused, or when that was last doubted.
+    /// Since when everything is refused, or when that was last re-checked.
     refusing: Option<Duration>,
-    /// Whether it took something of the last batch.
+    /// Whether it accepted something of the last batch.
     takes: bool,
-    /// Whether the last 2xx said that less was written than was sent.
+    /// Whether the last 2xx reported less written than sent.
     short: bool,
-    /// Most samples of a request, and until when.
+    /// Maximum number of samples per request, and until when.
     small: Option<(u64, Duration)>,
 }
 
 impl Sender {
-    /// A machine for a receiver of which `receiver` is remembered.
+    /// A state machine for a receiver with remembered limitations.
     #[must_use]
     pub fn new(settings: Settings, receiver: Receiver) -> Self {
         Self {
@@ -126,7 +128,7 @@ impl Sender {
         }
     }
 
-    /// How samples go out now.
+    /// Current encoding of samples.
     #[must_use]
     pub fn form(&self) -> Form {
         let trial = self.front.as_ref().is_some_and(|front| front.trial.is_some());
@@ -137,7 +139,7 @@ impl Sender {
         };
         let refused = self.receiver.no_native_ms.is_some();
         let native = match self.settings.histograms {
-            // The specification of 1.0 has none, and who has not confirmed 2.0 may take them for something else.
+            // The specification of 1.0 has none, and a receiver that has not confirmed 2.0 may convert them.
             Histograms::Auto => protocol == Protocol::V2 && self.receiver.knows_v2,
             Histograms::Both | Histograms::Native => true,
             Histograms::Classic => false,
@@ -146,32 +148,32 @@ impl Sender {
         Form { protocol, native, classic: self.settings.histograms != Histograms::Native || refused }
     }
 
-    /// What is remembered of the receiver.
+    /// The remembered limitations.
     #[must_use]
     pub fn receiver(&self) -> &Receiver {
         &self.receiver
     }
 
-    /// Whether nothing gets in.
+    /// Whether the destination is parked.
     #[must_use]
     pub fn parked(&self) -> bool {
         self.parked
     }
 
-    /// Most samples of a batch, where the receiver has found one too large.
+    /// Maximum number of samples per batch, if the receiver has found one too large.
     #[must_use]
     pub fn most_samples(&self, now: Duration) -> Option<u64> {
         self.small.filter(|(_, until)| now < *until).map(|(samples, _)| samples)
     }
 
-    /// Forgets what was remembered for long enough: receivers are upgraded.
+    /// Forgets limitations that are old enough, because receivers are upgraded.
     pub fn forget(&mut self, now_ms: i64) {
         let old = |at: &i64| now_ms - at > MEMORY_MS || *at > now_ms;
         self.receiver.only_v1_ms = self.receiver.only_v1_ms.filter(|at| !old(at));
         self.receiver.no_native_ms = self.receiver.no_native_ms.filter(|at| !old(at));
     }
 
-    /// What to do at `now`, a time on any clock that never goes back.
+    /// What to do at `now`, the time of any monotonic clock.
     #[must_use]
     pub fn next(&self, now: Duration) -> Next {
         match &self.front {
@@ -182,31 +184,31 @@ impl Sender {
         }
     }
 
-    /// Takes the batch at the cursor as the front.
+    /// Sets the batch at the cursor as the front.
     pub fn load(&mut self, batch: Range<u64>) {
         self.front = Some(Front::new(batch));
     }
 
-    /// Lets the front go, because what it was is no longer in the spool.
+    /// Drops the front, because it is no longer in the spool.
     pub fn abandon(&mut self) {
         self.front = None;
     }
 
-    /// Holds the next request back, so that a backlog goes out at no more than ten times `live` samples a second.
+    /// Delays the next request so that a backlog is sent at no more than ten times `live` samples per second.
     pub fn pace(&mut self, sent_at: Duration, samples: u64, live: f64) {
         let pause = samples as f64 / (CATCH_UP * live).max(ALWAYS);
         self.wait =
             self.wait.max(sent_at + Duration::try_from_secs_f64(pause).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
     }
 
-    /// Settles the piece at the front without a request: all of it was left out.
+    /// Settles the piece at the front without a request, because all of it is omitted.
     pub fn skipped(&mut self) -> Vec<Event> {
         let Some(front) = &self.front else { return vec![] };
         let piece = front.piece();
         [Event::Settled(piece.clone(), 0)].into_iter().chain(self.advance(piece.end)).collect()
     }
 
-    /// Takes the answer to [`Next::Send`]. `jitter` is by chance, from -1 to 1; `now_ms` is the wall clock's time.
+    /// Processes the response to [`Next::Send`]. `jitter` is random, from -1 to 1; `now_ms` is the wall-clock time.
     pub fn answered(&mut self, now: Duration, now_ms: i64, jitter: f64, sent: &Sent, answer: &Answer) -> Vec<Event> {
         let Some(front) = &self.front else { return vec![] };
         let (piece, trial) = (front.piece(), front.trial);
@@ -226,7 +228,7 @@ impl Sender {
                 [Event::OnlyV1].into_iter().chain(self.understood(now_ms, sent, answer, piece)).collect()
             }
             (Some(400 | 413 | 415 | 422), Some(Trial::Samples)) => {
-                // Not a matter of the protocol: it does not want the samples.
+                // Not a matter of the protocol: the samples are refused.
                 self.end_trial();
                 self.refused(sent, 400, piece)
             }
@@ -238,7 +240,7 @@ impl Sender {
                 self.only_v1(now_ms);
                 vec![Event::OnlyV1]
             }
-            // It keeps nothing; where 2.0 is demanded, somebody has to upgrade it.
+            // It stores nothing; if 2.0 is configured, the receiver must be upgraded.
             (Some(200..=299), None) if silent => self.park(jitter),
             (Some(415), None) if doubtful => self.begin_trial(Trial::Type),
             (Some(400), None) if doubtful && self.may_be_protocol() => self.begin_trial(Trial::Samples),
@@ -253,7 +255,7 @@ impl Sender {
         events
     }
 
-    /// Takes the answer to [`Next::Scout`]; `batch` is what was sent, `None` when there was nothing to send.
+    /// Processes the response to [`Next::Scout`]; `batch` is what was sent, `None` if there was nothing to send.
     pub fn scouted(
         &mut self,
         now: Duration,
@@ -271,15 +273,15 @@ impl Sender {
                 front.passed.push((range, sent.samples.saturating_sub(written.missing(&sent))));
                 front.streak += 1;
             }
-            // Nothing else to send: nothing is known.
+            // There was nothing else to send, so nothing is known.
             (None, _) | (Some(_), Some(400..=499)) => {}
-            // The receiver fails on others as well.
+            // The receiver fails on other batches too.
             (Some(_), _) => front.trust(),
         }
         vec![Event::Retry(self.back_off(jitter, answer.retry_after))]
     }
 
-    /// What each answer says about the receiver.
+    /// What each response reveals about the receiver.
     fn learn(&mut self, now_ms: i64, answer: &Answer) -> Vec<Event> {
         self.receiver.knows_v2 |= self.form().protocol == Protocol::V2 && answer.written.is_some();
         if !answer.classic_only || self.settings.histograms != Histograms::Auto {
@@ -291,7 +293,8 @@ impl Sender {
         }
     }
 
-    /// Whether a 400 can mean that the receiver knows only 1.0: nothing of 2.0 was ever confirmed, nor 1.0 found no better.
+    /// Whether a 400 can mean that the receiver supports only 1.0: 2.0 was never confirmed, and 1.0 did not fare
+    /// better.
     fn may_be_protocol(&self) -> bool {
         !self.receiver.knows_v2 && self.front.as_ref().is_some_and(|front| !front.tried) && self.refusing.is_none()
     }
@@ -311,7 +314,7 @@ impl Sender {
         self.end_trial();
     }
 
-    /// An answer about the samples.
+    /// A response about the samples.
     fn understood(&mut self, now_ms: i64, sent: &Sent, answer: &Answer, piece: Range<u64>) -> Vec<Event> {
         let form = self.form();
         let status = answer.status.unwrap_or(0);
@@ -326,7 +329,7 @@ impl Sender {
         let mut events = Vec::new();
         let mut written = written.unwrap_or_default();
         if sent.histograms > 0 && written.histograms == Some(0) && written.samples.is_some_and(|samples| samples > 0) {
-            // It has numbers and no native histogram: where these went out as classic ones too, nothing is lost.
+            // It wrote numbers but no native histograms: if these were also sent as classic ones, nothing is lost.
             self.receiver.no_native_ms = Some(now_ms);
             events.push(Event::NoNative);
             if form.classic {
@@ -351,12 +354,12 @@ impl Sender {
         front.refused = true;
         front.too_large |= status == 413;
         if !front.passed.is_empty() {
-            // It came back just when a later batch was tried first, and now this one is out of order: our doing, not its.
+            // It recovered just when a later batch was tried first, so this one is now out of order: caused by us.
             return self.put_aside(piece, sent.skipped);
         }
         let doubted = self.refusing.is_none_or(|since| now.saturating_sub(since) >= SEARCH);
         if !front.wanted && !self.takes {
-            // A receiver of which nobody knows that it takes anything is not asked again and again.
+            // A receiver that may accept nothing is not sent requests continuously.
             let pause = match self.refusals {
                 few @ ..SLOW_REFUSALS => FIRST_WAIT * (1 << few),
                 _ if doubted => FIRST_WAIT,
@@ -397,7 +400,7 @@ impl Sender {
         }
     }
 
-    /// `its_own`: the receiver met an error of its own, rather than being away or busy.
+    /// `its_own`: an internal error of the receiver, which is not just down or busy.
     fn failed(&mut self, jitter: f64, retry_after: Option<Duration>, its_own: bool, skipped: u64) -> Vec<Event> {
         let now = self.now;
         let Some(front) = &mut self.front else { return vec![] };
@@ -420,13 +423,13 @@ impl Sender {
         wait
     }
 
-    /// Gives the piece at the front up, for a person to look at.
+    /// Gives up the piece at the front and sets it aside.
     fn put_aside(&mut self, piece: Range<u64>, skipped: u64) -> Vec<Event> {
         let end = piece.end;
         [Event::DeadLetter(piece, skipped)].into_iter().chain(self.advance(end)).collect()
     }
 
-    /// Settles the piece at the front, of which so many samples are acknowledged.
+    /// Settles the piece at the front, of which `acknowledged` samples are acknowledged.
     fn settle(&mut self, piece: Range<u64>, acknowledged: u64) -> Vec<Event> {
         let mut events = Vec::new();
         let was_closed = std::mem::take(&mut self.parked);
@@ -446,7 +449,7 @@ impl Sender {
         events
     }
 
-    /// Goes on behind a piece that is done with; with the last one the front is over.
+    /// Continues after a finished piece; after the last one the front is finished.
     fn advance(&mut self, end: u64) -> Vec<Event> {
         let Some(front) = &mut self.front else { return vec![] };
         if front.advance(end) {

@@ -1,29 +1,29 @@
-//! The labels of a series as receivers want them: sorted by name, each name once, no empty value. Pure.
+//! The labels of a series as required by receivers: sorted by name, unique names, no empty values. Pure.
 
 use std::borrow::Cow;
 
-/// Names and values of one series' labels.
+/// Label names and values of a series.
 pub type Labels<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
-/// The label that holds the metric's name.
+/// The label with the metric's name.
 pub const NAME: &str = "__name__";
 
-/// Where a label's value comes from.
+/// The source of a label's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
     /// The metric's name.
     Name,
-    /// The label of the identity at this position.
+    /// A label of the identity.
     Identity(usize),
-    /// The sample's own label at this position.
+    /// A label of the sample.
     Own(usize),
 }
 
-/// The labels of a series, by name and sorted by it, and where their values are. The iterators give positions and names, and
-/// leave out what has no value: to a receiver an empty value is no label.
+/// The labels of a series, sorted by name, and the sources of their values. The iterators yield positions and names
+/// without empty values, because to a receiver an empty value means no label.
 ///
-/// Where a sample has a label of the identity itself (`job`, `instance`), its own is renamed to `exported_NAME`, as a
-/// Prometheus does that scrapes.
+/// As in a Prometheus scrape, a sample's label that has the name of one in the identity (`job`, `instance`) is renamed
+/// to `exported_NAME`.
 #[must_use]
 pub fn layout<'a>(
     identity: impl Iterator<Item = (usize, &'a str)>,
@@ -43,7 +43,7 @@ pub fn layout<'a>(
     slots
 }
 
-/// Puts a series' labels together, see [`layout`].
+/// Assembles the labels of a series, see [`layout`].
 #[must_use]
 pub fn labels<'a>(
     identity: &[(&'a str, &'a str)],
@@ -61,7 +61,7 @@ pub fn labels<'a>(
     slots.into_iter().map(|(name, slot)| (name, value(slot))).collect()
 }
 
-/// A series as PromQL writes it, for the log.
+/// A series in PromQL syntax, for the log.
 #[must_use]
 pub fn display(labels: &Labels<'_>) -> String {
     let mut name = "";

@@ -1,4 +1,4 @@
-//! The thread of remote write: it collects, keeps, and lets go of what is answered for.
+//! The remote-write thread: collects and spools samples, and releases acknowledged ones.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,13 +25,13 @@ use crate::config::Config;
 use crate::slot::Slot;
 use crate::state_file;
 
-/// How often what was collected and what was answered is written through to the disk.
+/// Interval at which collected samples and ledgers are synced to disk.
 const SYNC: Duration = Duration::from_secs(1);
 
-/// Bytes of samples in memory while the disk refuses.
+/// Maximum size of samples in memory while writing to disk fails.
 const RING: usize = 4 << 20;
 
-/// Collects and sends until `stopped` is dropped or told; gives what it told last.
+/// Collects and sends until `stopped` is triggered or dropped; returns the state for a reload.
 pub(super) async fn run<P: Pages>(
     prepared: Prepared,
     numbers: Slot<Vec<Numbers>>,
@@ -46,7 +46,7 @@ pub(super) async fn run<P: Pages>(
     let mut pages = pages(config.write_interval());
     let mut sync = interval(SYNC);
     sync.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    info!(folder = %folder.display(), interval = ?config.write_interval(), "remote write begins");
+    info!(folder = %folder.display(), interval = ?config.write_interval(), "remote write started");
     loop {
         tokio::select! {
             _ = &mut stopped => break,
@@ -59,17 +59,17 @@ pub(super) async fn run<P: Pages>(
     Some(service.collector.told())
 }
 
-/// Two agents in one spool would give the same numbers twice. The lock goes with the process; on a disk that takes no
-/// file there is nothing to share either.
+/// Two agents with the same spool would assign the same numbers twice. The lock is released when the process ends; on a
+/// disk without space for the file there is nothing to share either.
 fn lock(folder: &Path) -> Option<Option<File>> {
     match state_file::lock(folder) {
         Ok(Some(lock)) => Some(Some(lock)),
         Ok(None) => {
-            error!(folder = %folder.display(), "another agent uses this spool: nothing is sent by this one");
+            error!(folder = %folder.display(), "another agent uses this spool; nothing is sent");
             None
         }
         Err(error) => {
-            warn!(folder = %folder.display(), %error, "the spool's disk refuses: samples are kept in memory alone");
+            warn!(folder = %folder.display(), %error, "cannot write to the spool; samples are kept only in memory");
             Some(None)
         }
     }
@@ -79,22 +79,22 @@ fn lock(folder: &Path) -> Option<Option<File>> {
 struct Kept {
     account: Rc<RefCell<Account>>,
     path: PathBuf,
-    /// What the file says; `None`: nothing yet.
+    /// Content of the file; `None`: not written yet.
     saved: Option<Ledger>,
 }
 
-/// What one thread keeps of it.
+/// State of the thread.
 struct Service {
     shared: Rc<Shared>,
     accounts: Vec<Kept>,
     collector: Collector,
     numbers: Slot<Vec<Numbers>>,
-    /// Whether an error of the disk was logged that is not over.
+    /// Whether a disk error has been logged and is not over.
     failing: bool,
 }
 
 impl Service {
-    /// Opens the spool and the ledgers, and sets every destination to work.
+    /// Opens the spool and the ledgers, and starts all destinations.
     fn open(
         config: &Config,
         folder: &Path,
@@ -128,7 +128,7 @@ impl Service {
             let path = path(&name);
             let saved = if let Past::Known(ledger) = &past { Some(ledger.clone()) } else { None };
             let ledger = past.ledger(&shared.spool.borrow(), all_new, url);
-            info!(destination = name, pending = ledger.pending(shared.spool.borrow().end()), "remote write to");
+            info!(destination = name, pending = ledger.pending(shared.spool.borrow().end()), "sending samples");
             let account = Account { name, ledger, requests: BTreeMap::new(), oldest_ms: None, parked: false };
             let account = Rc::new(RefCell::new(account));
             let destination = Destination::new(Rc::clone(&shared), Rc::clone(&account), client, settings);
@@ -136,12 +136,12 @@ impl Service {
             accounts.push(Kept { account, path, saved });
         }
         let mut service = Self { shared, accounts, collector, numbers, failing: false };
-        // A ledger is there before the first sample that it is about, or a crash would make that one's destination new.
+        // A ledger must exist before its first sample, or after a crash the destination would be new.
         service.save();
         service
     }
 
-    /// Takes a page that was just collected.
+    /// Adds a collected page.
     fn take(&mut self, collected: &Arc<Collected>, every: Duration) {
         let (samples, newest) = self.collector.take(collected, &mut self.shared.spool.borrow_mut());
         *self.shared.newest.borrow_mut() = newest.map(Rc::new);
@@ -150,13 +150,13 @@ impl Service {
         self.publish();
     }
 
-    /// Writes everything through to the disk, and then lets go of what every destination has answered for.
+    /// Syncs everything to disk, then releases what all destinations have acknowledged.
     fn save(&mut self) {
         let result = self.try_save();
         if let Err(error) = &result
             && !self.failing
         {
-            warn!(%error, "the spool cannot be written through to its disk");
+            warn!(%error, "cannot sync the spool to disk");
         }
         self.failing = result.is_err();
         self.publish();
@@ -208,33 +208,33 @@ impl Service {
     }
 }
 
-/// What an earlier run left of a destination's account.
+/// State of a destination from a previous run.
 enum Past {
-    /// Nothing: it is new. Beside others it gets what is collected from now on; where nobody has a ledger, what is in the
-    /// spool waits for whoever comes first.
+    /// None: it is new. If other destinations have ledgers, it gets samples collected from now on; otherwise the
+    /// spool's samples are kept for the first destination.
     New,
-    /// It goes on.
+    /// A valid ledger.
     Known(Ledger),
-    /// It is not to be trusted: everything that waits is sent again, which receivers take without harm.
+    /// A damaged ledger: all pending samples are sent again, which receivers tolerate.
     Damaged,
 }
 
 impl Past {
-    /// Reads the ledger at `path`; a damaged one is put aside.
+    /// Reads the ledger at `path`; a damaged one is set aside.
     fn read(path: &Path) -> Self {
         match ledger::read(path) {
             Ok(ledger) => ledger.map_or(Self::New, Self::Known),
             Err(error) => {
-                warn!(file = %path.display(), %error, "this ledger cannot be trusted: put aside, and what waits is sent again");
+                warn!(file = %path.display(), %error, "the ledger is damaged and was set aside; pending samples are sent again");
                 if let Err(error) = state_file::put_aside(path, "damaged") {
-                    error!(file = %path.display(), %error, "it cannot be put aside: remove it, nothing is released until then");
+                    error!(file = %path.display(), %error, "cannot set the file aside; remove it, or the spool is never freed");
                 }
                 Self::Damaged
             }
         }
     }
 
-    /// The highest number that it knows.
+    /// The highest sequence number in it.
     fn known(&self) -> u64 {
         match self {
             Self::Known(ledger) => ledger.end.max(ledger.seq),
@@ -242,7 +242,7 @@ impl Past {
         }
     }
 
-    /// The account to go on with, for the receiver at `url`.
+    /// The ledger to continue with, for the receiver at `url`.
     fn ledger(self, spool: &Spool, all_new: bool, url: String) -> Ledger {
         let mut ledger = match self {
             Self::New if !all_new => Ledger::new(spool.end()),

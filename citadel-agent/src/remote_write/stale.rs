@@ -1,4 +1,4 @@
-//! Which series ended between two collections. Pure.
+//! Finds the series that ended between two collections. Pure.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -10,16 +10,16 @@ use crate::metrics::catalogue::{self, Desc, Kind};
 use crate::metrics::family::{Family, LabelValues, Page, Sample};
 use crate::metrics::foreign::Families;
 
-/// Series of one metric that the newer page lacks.
+/// Series of a metric that are missing on the newer page.
 #[derive(Clone, Debug)]
 pub struct Gone {
     /// The metric.
     pub name: Cow<'static, str>,
     /// Names of its labels.
     pub label_names: Vec<Cow<'static, str>>,
-    /// Whether it is a histogram of ours; says what its marker must look like.
+    /// Whether it is one of the agent's histograms, which determines the form of the marker.
     pub histogram: bool,
-    /// The label values of each.
+    /// Label values of each series.
     pub labels: Vec<LabelValues>,
 }
 
@@ -30,13 +30,12 @@ impl Gone {
     }
 }
 
-/// What differs between the series of two sorted pages.
+/// The difference between the series of two sorted pages.
 #[derive(Debug, Default)]
 pub struct Change {
-    /// The series of the older page that the newer one lacks.
+    /// Series of the older page that the newer one lacks.
     pub gone: Vec<Gone>,
-    /// Whether the newer page has series that the older one lacks, or that count from another time, or relayed ones in another
-    /// order.
+    /// Whether the newer page has additional series, series that count from another time, or relayed ones in another order.
     pub new: bool,
 }
 
@@ -47,7 +46,7 @@ impl Change {
         let mut change = Self::default();
         let mut families = newer.families.iter().peekable();
         for Family { desc, samples, began } in &older.families {
-            // Both are in the order of the catalogue.
+            // Both are in catalogue order.
             let passed = |family: &&Family| catalogue::position(family.desc) < catalogue::position(desc);
             while let Some(family) = families.next_if(passed) {
                 change.new |= !family.samples.is_empty();
@@ -64,7 +63,7 @@ impl Change {
         change
     }
 
-    /// What is left of the models' own series.
+    /// Compares the relayed series.
     fn compare_relayed(&mut self, older: &Families, newer: &Families) {
         let newer = relayed::groups(newer);
         let mut there: HashMap<(&str, &[&str]), HashSet<&[&str]>> = HashMap::new();
@@ -88,7 +87,7 @@ impl Change {
         self.gone.is_empty() && !self.new
     }
 
-    /// Both are sorted by labels, so one walk over both finds what differs.
+    /// Both are sorted by labels, so a merge finds the differences.
     fn compare(&mut self, desc: &'static Desc, older: &[Sample], newer: &[Sample]) {
         let mut left = newer.iter().map(|sample| &sample.labels).peekable();
         let mut labels = Vec::new();

@@ -1,18 +1,18 @@
-//! The messages of both protocols, as far as the agent sends them, written by hand so that the build needs no `protoc`:
-//! [`prometheus.WriteRequest`](https://prometheus.io/docs/specs/prw/remote_write_spec/) and
+//! The protobuf messages of both protocols, as far as the agent sends them, written by hand so that the build does not
+//! need `protoc`: [`prometheus.WriteRequest`](https://prometheus.io/docs/specs/prw/remote_write_spec/) and
 //! [`io.prometheus.write.v2.Request`](https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/).
 //!
-//! Samples and histograms have the same fields in both; what 1.0 lacks is 0 there, and then protobuf leaves it out.
+//! Samples and histograms have the same fields in both; fields that 1.0 lacks are 0 there, which protobuf omits.
 
 use prost::Message;
 
-/// The bits that mean "this series ended": a NaN of its own, which receivers tell from every other.
+/// The bits of the stale marker: a special NaN.
 pub const STALE: u64 = 0x7ff0_0000_0000_0002;
 
-/// The one NaN that stands for all others.
+/// The NaN for all other cases.
 pub const NAN: u64 = 0x7ff8_0000_0000_0001;
 
-/// A number at a time.
+/// A number with a timestamp.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct Sample {
     /// The number.
@@ -21,50 +21,50 @@ pub struct Sample {
     /// Milliseconds since the epoch.
     #[prost(int64, tag = "2")]
     pub timestamp: i64,
-    /// 2.0: since when it counts, in milliseconds since the epoch; 0 where nobody knows.
+    /// 2.0: start timestamp, in milliseconds since the epoch; 0 if unknown.
     #[prost(int64, tag = "3")]
     pub start_timestamp: i64,
 }
 
-/// A native histogram at a time.
+/// A native histogram with a timestamp.
 #[derive(Clone, PartialEq, Message)]
 pub struct Histogram {
-    /// Number of observations (the first of a oneof, hence written even when it is 0).
+    /// Number of observations (a oneof member, so it is written even if 0).
     #[prost(uint64, optional, tag = "1")]
     pub count_int: Option<u64>,
-    /// Their sum; [`STALE`] in the marker.
+    /// Sum of the observations; [`STALE`] in a stale marker.
     #[prost(double, tag = "3")]
     pub sum: f64,
-    /// Buckets an octave, as a power of two.
+    /// log2 of the number of buckets per power of two.
     #[prost(sint32, tag = "4")]
     pub schema: i32,
-    /// The widest value in the zero bucket.
+    /// Upper bound of the zero bucket.
     #[prost(double, tag = "5")]
     pub zero_threshold: f64,
-    /// Observations in the zero bucket (of a oneof as well).
+    /// Observations in the zero bucket (also a oneof member).
     #[prost(uint64, optional, tag = "6")]
     pub zero_count_int: Option<u64>,
-    /// Runs of buckets.
+    /// Spans of buckets.
     #[prost(message, repeated, tag = "11")]
     pub positive_spans: Vec<BucketSpan>,
-    /// Each bucket's count, as the difference to the bucket before.
+    /// Each bucket's count as the difference to the previous one.
     #[prost(sint64, repeated, tag = "12")]
     pub positive_deltas: Vec<i64>,
     /// Milliseconds since the epoch.
     #[prost(int64, tag = "15")]
     pub timestamp: i64,
-    /// 2.0: since when it counts; 0 where nobody knows.
+    /// 2.0: start timestamp; 0 if unknown.
     #[prost(int64, tag = "17")]
     pub start_timestamp: i64,
 }
 
-/// A run of native buckets.
+/// A span of native buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct BucketSpan {
-    /// Buckets left out since the last run; the first run's is the index of its first bucket.
+    /// Empty buckets since the last span; for the first span, the index of its first bucket.
     #[prost(sint32, tag = "1")]
     pub offset: i32,
-    /// Buckets in the run.
+    /// Number of buckets in the span.
     #[prost(uint32, tag = "2")]
     pub length: u32,
 }
@@ -86,13 +86,13 @@ pub mod v1 {
     /// `prometheus.TimeSeries`.
     #[derive(Clone, PartialEq, Message)]
     pub struct TimeSeries {
-        /// Sorted by name, `__name__` among them.
+        /// Sorted by name, including `__name__`.
         #[prost(message, repeated, tag = "1")]
         pub labels: Vec<Label>,
         /// The series' numbers.
         #[prost(message, repeated, tag = "2")]
         pub samples: Vec<Sample>,
-        /// Or its histograms: Prometheus takes these in 1.0 as well, since version 2.40.
+        /// Its histograms, which Prometheus accepts in 1.0 too, since version 2.40.
         #[prost(message, repeated, tag = "4")]
         pub histograms: Vec<Histogram>,
     }
@@ -118,7 +118,7 @@ pub mod v2 {
     /// `io.prometheus.write.v2.Request`.
     #[derive(Clone, PartialEq, Message)]
     pub struct Request {
-        /// Every string of the request, once; the first is empty.
+        /// The unique strings of the request; the first is empty.
         #[prost(string, repeated, tag = "4")]
         pub symbols: Vec<String>,
         /// The series.
@@ -129,20 +129,20 @@ pub mod v2 {
     /// `io.prometheus.write.v2.TimeSeries`.
     #[derive(Clone, PartialEq, Message)]
     pub struct TimeSeries {
-        /// Names and values in turn, as positions in the symbols, sorted by name.
+        /// Names and values alternating, as positions in the symbols, sorted by name.
         #[prost(uint32, repeated, tag = "1")]
         pub labels_refs: Vec<u32>,
         /// The series' numbers.
         #[prost(message, repeated, tag = "2")]
         pub samples: Vec<Sample>,
-        /// Or its histograms.
+        /// Its histograms.
         #[prost(message, repeated, tag = "3")]
         pub histograms: Vec<Histogram>,
-        /// What the metric is.
+        /// Metadata of the metric.
         #[prost(message, optional, tag = "5")]
         pub metadata: Option<Metadata>,
-        /// Since when the series counts, where release candidates of 2.0 had it; receivers of the final protocol skip it
-        /// and read it in each sample.
+        /// Start timestamp of the series, at the position of release candidates of 2.0; receivers of the final version
+        /// ignore it and use that of each sample.
         #[prost(int64, tag = "6")]
         pub created_timestamp: i64,
     }
@@ -156,7 +156,7 @@ pub mod v2 {
         /// HELP, as a position in the symbols.
         #[prost(uint32, tag = "3")]
         pub help_ref: u32,
-        /// The unit, likewise; 0 for none.
+        /// Unit, as a position in the symbols; 0 for none.
         #[prost(uint32, tag = "4")]
         pub unit_ref: u32,
     }
@@ -165,15 +165,15 @@ pub mod v2 {
     #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
     #[repr(i32)]
     pub enum MetricType {
-        /// Nobody knows.
+        /// Unknown.
         Unspecified = 0,
-        /// Only grows.
+        /// Monotonic.
         Counter = 1,
-        /// Goes up and down.
+        /// Can increase and decrease.
         Gauge = 2,
-        /// A distribution.
+        /// A histogram.
         Histogram = 3,
-        /// Quantiles that the source has computed.
+        /// Quantiles computed by the source.
         Summary = 5,
     }
 }

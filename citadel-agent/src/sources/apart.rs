@@ -1,8 +1,8 @@
-//! Sources that may take long: each is read on a thread of its own, and gives way where it does.
+//! Slow sources: each is read on its own thread, so that it cannot delay others.
 //!
-//! A scrape first asks for a refresh, which begins the reads that are due and waits for them until the scrape's time is over;
-//! then it takes what there is. So a sensor that hangs costs its own series and nothing else, and a scrape's values are those
-//! of the scrape. Threads live for one read: the machine is asked for them only when somebody scrapes.
+//! A scrape first requests a refresh, which starts the reads that are due and waits for them up to the scrape's time
+//! limit; then it takes the available readings. A sensor that hangs therefore costs only its own series, and the values
+//! of a scrape are current. Threads exist only for one read: nothing is read unless there is a scrape.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,19 +19,19 @@ use crate::host::skipped::{Skipped, Tally};
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 
-/// What these sources read from; shared with their threads.
+/// Inputs of these sources; shared with their threads.
 #[derive(Clone)]
 pub struct Context {
-    /// The configuration in force.
+    /// The current configuration.
     pub config: Arc<Config>,
-    /// Where the kernel's file systems are.
+    /// Paths of the kernel's file systems.
     pub roots: Roots,
     pub(super) hung_mounts: filesystems::HungMounts,
     pub(super) disks: smart::Disks,
 }
 
 impl Context {
-    /// What the sources read from, without a memory of earlier reads.
+    /// Inputs without state from earlier reads.
     #[must_use]
     pub fn new(config: Arc<Config>, roots: Roots) -> Self {
         Self { config, roots, hung_mounts: filesystems::HungMounts::default(), disks: smart::Disks::default() }
@@ -43,28 +43,28 @@ impl Context {
 enum Pace {
     /// At each scrape, which waits for it.
     Scrape,
-    /// At the first scrape after this time has passed since the last read; no scrape waits for it.
+    /// At the first scrape after this time since the last read; scrapes do not wait for it.
     Spaced(fn(&Config) -> Duration),
 }
 
-/// One source.
+/// A source.
 pub(super) struct Source {
     /// Value of the `source` label.
     pub(super) name: &'static str,
-    /// The section whose page carries it.
+    /// The section whose page has it.
     pub(super) section: Section,
     pace: Pace,
     read: fn(&Context, &mut Page, &mut Skipped) -> Reading,
 }
 
-/// All of them.
+/// All slow sources.
 pub(super) const SOURCES: &[Source] = &[
     system("netclass", |context, page, skipped| network::read_attributes(&context.roots, page, skipped)),
     system("hwmon", |context, page, skipped| sensors::read_hwmon(&context.roots, page, skipped)),
     system("thermal_zone", |context, page, skipped| sensors::read_thermal(&context.roots, page, skipped)),
     system("cpufreq", |context, page, skipped| sensors::read_cpufreq(&context.roots, page, skipped)),
     storage("filesystem", Pace::Scrape, filesystems::read),
-    // The file waits for an array that is being reconfigured.
+    // Reading the file blocks while an array is being reconfigured.
     storage("mdadm", Pace::Scrape, |context, page, skipped| raid::read(&context.roots, page, skipped)),
     storage("nvme", Pace::Scrape, |context, page, skipped| disks::read_nvme(&context.roots, page, skipped)),
     storage("smart", Pace::Spaced(|config| config.storage.smart_interval), smart::read),
@@ -84,27 +84,27 @@ const fn storage(name: &'static str, pace: Pace, read: fn(&Context, &mut Page, &
 /// A read that takes longer than this is no longer waited for.
 pub const HOPELESS: Duration = Duration::from_secs(10);
 
-/// How old a reading may be that a scrape gets while the next read is under way: two scrapers that come at the same time share
-/// a read.
+/// Maximum age of a reading that a scrape gets while the next read is in progress: two simultaneous scrapes share a
+/// read.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a source that no scrape waits for may take.
+/// Time limit for a source that scrapes do not wait for.
 const SPACED_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The sources' state. Clones share it.
+/// State of the sources. Clones share it.
 #[derive(Clone)]
 pub struct Readers {
     states: Arc<[Mutex<State>]>,
-    /// Counts finished reads, of all sources together.
+    /// Counts finished reads of all sources.
     finished: watch::Sender<u64>,
-    /// Which reading may be used while the next read is under way.
+    /// Which reading may be used while the next read is in progress.
     previous: Previous,
 }
 
-/// Which reading may be used while the next read is under way.
+/// Which reading may be used while the next read is in progress.
 #[derive(Clone, Copy, Debug)]
 enum Previous {
-    /// One that is not older than [`FRESH`].
+    /// One not older than [`FRESH`].
     Fresh,
     /// Any, until the read has taken [`HOPELESS`].
     WhileHopeful,
@@ -112,13 +112,13 @@ enum Previous {
 
 #[derive(Default)]
 struct State {
-    /// Since when a read is under way.
+    /// Start of the current read.
     busy: Option<Instant>,
     newest: Option<Sample>,
     skipped: Tally,
 }
 
-/// What a read gave.
+/// Result of a read.
 struct Sample {
     at: Instant,
     took: Duration,
@@ -136,15 +136,15 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// The same, for pages that are collected at an interval. A source that takes longer than a collection waits keeps its
-    /// last reading, so that its series do not come and go; it is missing only once its read seems to hang.
+    /// The same, for pages collected at an interval. A source that takes longer than a collection waits keeps its last
+    /// reading, so that its series do not come and go; it is missing only when its read seems to hang.
     #[must_use]
     pub fn steady(&self) -> Self {
         Self { previous: Previous::WhileHopeful, ..self.clone() }
     }
 
-    /// Begins the reads of a section, or of all, that are due; the future is done when those are that a scrape waits for, at the
-    /// latest after `within`. It gives how many reads had finished by then.
+    /// Starts the reads of a section, or of all, that are due. The future completes when those that a scrape waits for
+    /// are done, at the latest after `within`, and returns the number of finished reads.
     pub fn refresh(
         &self,
         section: Option<Section>,
@@ -159,17 +159,17 @@ impl Readers {
         async move {
             let all_read = async {
                 while awaited.iter().any(|&index| readers.state(index).busy.is_some()) {
-                    // The sender is one of `readers`, so that it is there.
+                    // The sender is one of `readers`, so it exists.
                     _ = finished.changed().await;
                 }
             };
-            // Whoever is late gives way.
+            // Late sources are skipped.
             _ = tokio::time::timeout(within, all_read).await;
             *readers.finished.borrow()
         }
     }
 
-    /// Begins a read if it is due. Whether a scrape should wait for it.
+    /// Starts a read if it is due. Returns whether a scrape should wait for it.
     fn begin(&self, index: usize, context: &Context) -> bool {
         let source = &SOURCES[index];
         let mut state = self.state(index);
@@ -186,8 +186,8 @@ impl Readers {
         drop(state);
         let (readers, context) = (self.clone(), context.clone());
         let read = move || {
-            // However the read ends, also by a panic, it is no longer under way.
-            let panicked = Taken::Failed(Page::default(), "its read ended in a panic".to_owned());
+            // However the read ends, even with a panic, it is no longer in progress.
+            let panicked = Taken::Failed(Page::default(), "the read panicked".to_owned());
             let mut done = Done { readers, index, began, taken: panicked, skipped: Skipped::default() };
             let mut page = Page::default();
             let answer = (source.read)(&context, &mut page, &mut done.skipped);
@@ -195,7 +195,7 @@ impl Readers {
         };
         let spawned = thread::Builder::new().name(source.name.to_owned()).stack_size(256 << 10).spawn(read);
         if let Err(error) = spawned {
-            let failed = Taken::Failed(Page::default(), format!("no thread to read it: {error}"));
+            let failed = Taken::Failed(Page::default(), format!("cannot start a thread to read it: {error}"));
             self.finish(index, began, failed, &Skipped::default());
         }
         matches!(source.pace, Pace::Scrape)
@@ -212,13 +212,13 @@ impl Readers {
         self.finished.send_modify(|count| *count += 1);
     }
 
-    /// Whether no read is under way.
+    /// Whether no read is in progress.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         (0..SOURCES.len()).all(|index| self.state(index).busy.is_none())
     }
 
-    /// What there is of a source now, how long reading it took, and how much was skipped so far.
+    /// The current reading of a source, its duration, and how much was skipped so far.
     pub(super) fn take(&self, index: usize) -> (Taken, Duration, u64) {
         let state = self.state(index);
         let skipped = state.skipped.total();
@@ -232,7 +232,7 @@ impl Readers {
                 (Pace::Spaced(_), _) => waited < SPACED_PATIENCE,
             };
             if !usable {
-                let why = format!("reading it has taken {:.1} s so far", waited.as_secs_f64());
+                let why = format!("the current read has taken {:.1} s so far", waited.as_secs_f64());
                 return (Taken::Failed(Page::default(), why), waited, skipped);
             }
         }
@@ -247,7 +247,7 @@ impl Readers {
     }
 }
 
-/// Says at its end how a read went.
+/// Records the result of a read when dropped.
 struct Done {
     readers: Readers,
     index: usize,

@@ -1,4 +1,4 @@
-//! Whether discovery sees all that listens. It has no metrics of its own: the models' sources carry what it finds.
+//! Whether discovery sees all listeners. It has no metrics of its own; its results are in those of the models.
 
 use super::{Origin, Outcome, Reading};
 use crate::host::skipped::Skipped;

@@ -1,4 +1,4 @@
-//! Logs: what models have logged, and what became of entries on their way.
+//! Logs: messages of models, and entries being sent.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::metrics::catalogue::logs::{
 };
 use crate::metrics::family::{Page, Value};
 
-/// The thread publishes each second; after so long without a word its figures are no longer true.
+/// The thread publishes every second; after this time without an update its figures are invalid.
 const SILENT: Duration = Duration::from_secs(30);
 
-/// What models have logged since the agent's start.
+/// Messages and events logged by models since the agent's start.
 pub(super) fn read_events(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(newest) = origin.logs.newest().filter(|_| origin.config.logs.enabled) else { return Ok(Outcome::Absent) };
     let Numbers { counts, problem, destinations } = &*newest.value;
@@ -46,7 +46,7 @@ pub(super) fn read_events(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         page.add(&LOG_EVENTS, ["", "", event], Value::Integer(count));
     }
     match problem {
-        // A host without a journal, where nobody asks for it.
+        // A host without a journal, if it is not needed.
         Some(_) if destinations.is_empty() && counts.messages.is_empty() => {
             page.families.clear();
             Ok(Outcome::Absent)
@@ -56,16 +56,14 @@ pub(super) fn read_events(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     }
 }
 
-/// What became of entries on their way.
+/// Outcomes of entries being sent.
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(newest) = origin.logs.newest().filter(|newest| !newest.value.destinations.is_empty()) else {
         return Ok(Outcome::Absent);
     };
     if newest.age() > SILENT {
         let seconds = newest.age().as_secs();
-        return Err(
-            format!("the thread of the logs has said nothing for {seconds} s: its disk hangs, or it ended").into()
-        );
+        return Err(format!("the log thread has not reported for {seconds} s: its disk hangs, or it ended").into());
     }
     let mut problem = None;
     for numbers in &newest.value.destinations {

@@ -1,5 +1,5 @@
-//! Sources: where samples come from. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a
-//! fixture; one that may take long belongs into the table of [`apart`].
+//! Sources of samples. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a fixture; a slow
+//! one belongs in the table of [`apart`].
 
 pub mod apart;
 mod discovery;
@@ -41,76 +41,75 @@ use crate::metrics::family::{Page, PageError, Value};
 use crate::remote_write;
 use crate::slot::Slot;
 
-/// What sources read from.
+/// Inputs of sources.
 pub struct Origin<'a> {
-    /// The configuration in force.
+    /// The current configuration.
     pub config: &'a Config,
-    /// Where the kernel's file systems are.
+    /// Paths of the kernel's file systems.
     pub roots: &'a Roots,
     /// The models of this host.
     pub inventory: &'a Inventory,
-    /// What discovery knows besides.
+    /// Further results of discovery.
     pub discovered: &'a Discovered,
-    /// The alerts' figures, once there are any.
+    /// Figures of alerts, once available.
     pub alerts: &'a Slot<crate::alerts::Numbers>,
-    /// What the HTTP listeners dropped.
+    /// Connections dropped by the HTTP listeners.
     pub http_dropped: &'a Dropped,
-    /// The logs' figures, once there are any.
+    /// Figures of logs, once available.
     pub logs: &'a Slot<crate::logs::numbers::Numbers>,
-    /// Remote write's figures, once there are any.
+    /// Figures of remote write, once available.
     pub remote_write: &'a Slot<Vec<remote_write::Numbers>>,
-    /// The kernel probes.
+    /// The kernel programs.
     pub families: &'a mut Families,
-    /// The GPUs, where they are wanted.
+    /// The GPUs, if enabled.
     pub gpu: Option<&'a Gpu>,
-    /// The sources that are read apart from the scrape.
+    /// The sources that are read on their own threads.
     pub readers: &'a Readers,
-    /// systemd's units, where they are followed.
+    /// systemd units, if monitored.
     pub services: Option<&'a Services>,
-    /// The probes of models, where they are asked.
+    /// The probes of models, if enabled.
     pub probes: Option<&'a Probes>,
-    /// What the host's sources keep from one read to the next.
+    /// State that the host's sources keep between reads.
     pub memory: &'a mut Memory,
 }
 
-/// What sources keep from one read to the next.
+/// State that sources keep between reads.
 #[derive(Debug, Default)]
 pub struct Memory {
     cpu: system::cpu::Highest,
 }
 
-/// How a read went.
+/// Outcome of a read.
 pub enum Outcome {
-    /// The page has what there is.
+    /// Everything is on the page.
     Read,
-    /// The page has what there is, but something that should be there is missing, and this is why: exported, and counted
-    /// as a failure.
+    /// Some of it is on the page; this is what is missing. Exported, and counted as a failure.
     Partly(Box<dyn Error + Send + Sync>),
-    /// This host or this configuration has no such source: nothing is exported, not even a failure.
+    /// This host or configuration does not have the source: nothing is exported, not even a failure.
     Absent,
 }
 
-/// What a source answers.
+/// Result of a source.
 type Reading = Result<Outcome, Box<dyn Error + Send + Sync>>;
 
-/// One source.
+/// A source.
 pub struct Source {
     /// Value of the `source` label.
     pub name: &'static str,
-    /// The section whose page carries it.
+    /// The section whose page has it.
     pub section: Section,
-    /// Reads it. What it cannot read it skips and notes; an error keeps the whole of it off the page.
+    /// Reads it. Unreadable parts are skipped and recorded; an error removes all of it from the page.
     read: fn(&mut Origin<'_>, &mut Page, &mut Skipped) -> Reading,
 }
 
-/// What the alerts say of themselves.
+/// Metrics of alerts.
 fn alerts(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let numbers = origin.alerts.newest();
     let added = numbers.is_some_and(|newest| newest.value.add_to(page));
     Ok(if added { Outcome::Read } else { Outcome::Absent })
 }
 
-/// What remote write says of itself.
+/// Metrics of remote write.
 fn remote_write(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let Some(newest) = origin.remote_write.newest().filter(|newest| !newest.value.is_empty()) else {
         return Ok(Outcome::Absent);
@@ -118,14 +117,14 @@ fn remote_write(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     if newest.age() > remote_write::SILENT {
         let seconds = newest.age().as_secs();
         return Err(
-            format!("no figures from the remote-write thread for {seconds} s: its disk hangs, or it ended").into()
+            format!("the remote-write thread has not reported for {seconds} s: its disk hangs, or it ended").into()
         );
     }
     newest.value.iter().for_each(|numbers| numbers.add_to(page));
     Ok(Outcome::Read)
 }
 
-/// All sources that the scrape reads itself.
+/// All sources that a scrape reads directly.
 pub const SOURCES: &[Source] = &[
     Source { name: "gpu", section: Section::Gpu, read: |origin, page, _| gpu::read(origin, page) },
     Source { name: "gpu_models", section: Section::Models, read: |origin, page, _| gpu::read_models(origin, page) },
@@ -178,7 +177,7 @@ const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page, &mut Sk
     Source { name, section: Section::System, read }
 }
 
-/// Which sources fail, so that each failure and each recovery is logged once, and how much they have skipped.
+/// Failing sources, so that each failure and each recovery is logged once, and how much they have skipped.
 #[derive(Debug)]
 pub struct Health {
     sources: [Trouble; SOURCES.len()],
@@ -193,18 +192,18 @@ impl Default for Health {
     }
 }
 
-/// Whether one source fails.
+/// Whether a source is failing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trouble {
-    /// Its last failure; `None` once the recovery was logged.
+    /// Its last failure; `None` after the recovery was logged.
     last: Option<Instant>,
 }
 
-/// A source has recovered when it has not failed for this long. One that fails now and then is logged as one failure.
+/// A source has recovered if it has not failed for this time. A flapping source is logged as one failure.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 
 impl Trouble {
-    /// Takes the outcome of a read, and logs it if it is news.
+    /// Records the outcome of a read, and logs changes.
     fn note(&mut self, name: &str, failure: Option<&str>, now: Instant) {
         match (failure, self.last) {
             (Some(error), last) => {
@@ -212,34 +211,34 @@ impl Trouble {
                 if last.is_none() {
                     warn!(
                         source = name,
-                        error, "cannot read a source; its metrics are missing until it can be read again"
+                        error, "cannot read a source; its metrics are missing until reads succeed again"
                     );
                 }
             }
             (None, Some(last)) if now.duration_since(last) >= RECOVERED_AFTER => {
                 self.last = None;
-                info!(source = name, "the source can be read again");
+                info!(source = name, "reading the source again");
             }
             (None, _) => {}
         }
     }
 }
 
-/// What came of a read.
+/// Result of a read.
 #[derive(Clone)]
 enum Taken {
-    /// There is no such source here.
+    /// The source does not exist here.
     Nothing,
     /// Its page.
     Page(Page),
-    /// It failed: what there is all the same, and why, for people.
+    /// It failed: what is available nevertheless, and why.
     Failed(Page, String),
 }
 
 impl Taken {
-    /// Of what a source answered, what it put on its page and what it skipped: if it skipped all that there is, it failed.
+    /// Combines the result of a source with what it skipped: if it skipped everything, it failed.
     fn of(answer: Reading, mut page: Page, skipped: &mut Skipped) -> Self {
-        // Prometheus refuses a page on which a series is twice, so that a host with two devices of one name would have no
+        // Prometheus rejects a page with duplicate series, so a host with two devices of the same name would have no
         // metrics at all.
         if let Err(PageError::Duplicate { .. }) = page.sort() {
             page.remove_doubles().iter().for_each(|double| skipped.note("series that is there twice", double));
@@ -259,9 +258,9 @@ impl Taken {
     }
 }
 
-/// Reads the sources of a section and of the agent itself, or all of them. A source that fails is omitted and logged.
+/// Reads the sources of a section and of the agent itself, or all. A failing source is omitted and logged.
 ///
-/// Of the sources that are read apart it takes what there is: [`Readers::refresh`] comes first.
+/// For sources with their own threads it takes the available reading; call [`Readers::refresh`] first.
 pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut Health) -> Page {
     let mut page = Page::default();
     let wanted = |own: Section| section.is_none_or(|section| own == section || own == Section::Agent);
@@ -285,7 +284,7 @@ pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut H
     page
 }
 
-/// Adds what a source has read to the page, and how that went.
+/// Adds the result of a source and its status to the page.
 fn include(page: &mut Page, name: &'static str, taken: Taken, took: Duration, skipped: u64, trouble: &mut Trouble) {
     let (own, failure) = match taken {
         Taken::Nothing => return,

@@ -1,4 +1,4 @@
-//! The models: what the `net` probes counted per port, under the models' names.
+//! Models: counts of the `net` programs per port, with the models' names.
 
 use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
 
@@ -48,10 +48,10 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     Ok(Outcome::Read)
 }
 
-/// What a model has whether or not anyone asked it anything.
+/// Metrics that a model has even without requests.
 fn add_model(page: &mut Page, labels: [&str; 2], stats: Entry<'_, ModelStats>, older_connections: u64) {
     let count = |index: usize| stats.counter(index);
-    // The two ends are read one after the other while both grow: never below zero.
+    // The two numbers are read one after the other while both grow: never negative.
     let difference = |more: usize, less: usize| count(more).saturating_sub(count(less));
     page.add(&REQUESTS_IN_FLIGHT, labels, Value::Integer(difference(counter::BEGUN, counter::ENDED)));
     page.add(&REQUEST_BYTES, labels, Value::Integer(count(counter::REQUEST_BYTES)));
@@ -68,7 +68,7 @@ fn add_model(page: &mut Page, labels: [&str; 2], stats: Entry<'_, ModelStats>, o
     }
 }
 
-/// What an endpoint has once it was asked.
+/// Metrics of an endpoint after its first request.
 fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: Entry<'_, EndpointStats>) {
     let [model, port, endpoint] = labels;
     for code in EndpointStats::CODES {

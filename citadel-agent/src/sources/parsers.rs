@@ -1,5 +1,5 @@
-//! The parsers of what the host says, as one table: bytes in, samples out. The fuzz targets and the tests hand each of them what
-//! no kernel writes.
+//! A table of the parsers of host data: bytes in, samples out. The fuzz targets and the tests feed them data that no
+//! kernel writes.
 
 use crate::host::skipped::Skipped;
 use crate::host::{cgroup, mountinfo, net_tcp, pid};
@@ -11,25 +11,25 @@ use crate::metrics::family::Page;
 use crate::sources::storage::{disks, filesystems, raid, smart_report};
 use crate::sources::system::{cpu, kernel, load, memory, network, protocols, sensors};
 
-/// One parser.
+/// A parser.
 pub struct Parser {
     /// What it parses.
     pub name: &'static str,
-    /// Examples: a file of the hosts in `tests/fixtures`, or all files there whose paths begin so.
+    /// Examples: a file of the hosts in `tests/fixtures`, or all files there with this prefix.
     pub seeds: &'static str,
     parse: Parse,
 }
 
-/// What cannot be read is noted.
+/// Unreadable parts are recorded.
 enum Parse {
-    /// Of lines, or of a value.
+    /// For lines, or a value.
     Text(fn(&str, &mut Page, &mut Skipped)),
-    /// Of what has no encoding.
+    /// For data without an encoding.
     Bytes(fn(&[u8], &mut Page, &mut Skipped)),
 }
 
 impl Parser {
-    /// Parses what a file holds, to its end.
+    /// Parses the content of a file.
     pub fn parse(&self, bytes: &[u8], page: &mut Page, skipped: &mut Skipped) {
         match self.parse {
             Parse::Text(parse) => parse(&String::from_utf8_lossy(bytes), page, skipped),
@@ -38,7 +38,7 @@ impl Parser {
     }
 }
 
-/// All of them.
+/// All parsers.
 pub const PARSERS: &[Parser] = &[
     text("stat-cpu", "proc/stat", |text, page, skipped| {
         cpu::add_stat(page, &mut cpu::Highest::default(), text, skipped);
@@ -114,7 +114,7 @@ const fn bytes(name: &'static str, seeds: &'static str, parse: fn(&[u8], &mut Pa
     Parser { name, seeds, parse: Parse::Bytes(parse) }
 }
 
-/// Lines as `temp1_input 42000`: a file of a chip, and what it holds.
+/// Lines such as `temp1_input 42000`: a file of a chip, and its content.
 fn add_hwmon(text: &str, page: &mut Page, skipped: &mut Skipped) {
     let mut sensors = sensors::Sensors::new();
     for (file, value) in text.lines().filter_map(|line| line.split_once(' ')) {

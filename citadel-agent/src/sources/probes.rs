@@ -1,4 +1,4 @@
-//! The kernel probes themselves: verdicts, cost, fill, loss.
+//! The kernel programs: status, cost, map usage, lost events.
 
 use std::collections::BTreeMap;
 

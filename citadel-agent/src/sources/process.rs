@@ -1,4 +1,4 @@
-//! The agent's own process, under the names that every Prometheus client uses.
+//! The agent's own process, with the metric names of all Prometheus clients.
 
 use super::{Origin, Outcome, Reading};
 use crate::host::process::{max_fds, read_boot_time, read_open_fds, read_own_usage, ticks_per_second};

@@ -1,4 +1,4 @@
-//! The models' processes: who they are, and what they use.
+//! The models' processes: identity and resource usage.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
         if model.listens {
-            // What the server itself says, before its command line.
+            // The server's own answer takes precedence over its command line.
             let served =
                 origin.probes.and_then(|probes| probes.served_model(model.port)).or_else(|| model.served.clone());
             add_info(page, labels, model, &served.unwrap_or_default(), protocol(origin.families, model.port));
@@ -34,12 +34,12 @@ fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, served: &str,
     let pid = of.main.map(|pid| pid.to_string()).unwrap_or_default();
     let exe = of.exe.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let unit = of.unit.as_deref().unwrap_or_default();
-    // Any user names files and cgroups as they like.
+    // Users control the names of files and cgroups.
     let (exe, unit) = (escaped(&exe), escaped(unit));
     page.add(&INFO, [model, port, &unit, &pid, &exe, served, protocol.unwrap_or_default()], Value::Integer(1));
 }
 
-/// The ports with connections of TLS or HTTP/2, of which requests and latency are not measured, and how many there were.
+/// Ports with TLS or HTTP/2 connections, whose requests and latency are not measured, with their number.
 #[must_use]
 pub fn unread(inventory: &Inventory, families: &Families) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
     let of_port = |port: u16| {
@@ -52,7 +52,7 @@ pub fn unread(inventory: &Inventory, families: &Families) -> BTreeMap<String, BT
     inventory.models.iter().filter_map(|model| Some((model.port.to_string(), of_port(model.port)?))).collect()
 }
 
-/// What most of a port's connections speak, once there was one.
+/// The most common protocol of a port's connections, once there was one.
 fn protocol(families: &Families, port: u16) -> Option<&'static str> {
     let stats = families.net.as_ref()?.model(families.slots.get(port)?)?;
     let count = |&(protocol, _): &(_, _)| stats.counter(counter::PROTOCOLS + protocol as usize);

@@ -1,4 +1,4 @@
-//! What the `sched` probes counted per model.
+//! Counts of the `sched` programs per model.
 
 use super::{Origin, Outcome, Reading};
 use crate::ebpf::family::Family;
@@ -12,7 +12,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         let Some(slot) = origin.families.slots.get(model.port) else { continue };
         let port = model.port.to_string();
         let labels = [model.name.as_str(), &port];
-        // A model without processes that are known has no threads that could have waited.
+        // A model without known processes has no threads that could have waited.
         match sched.on_cpu_ns(slot) {
             Some(ns) if ns > 0 || !model.pids.is_empty() => {
                 page.add(&ON_CPU, labels, Value::Float(ns as f64 * 1e-9));

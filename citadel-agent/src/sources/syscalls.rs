@@ -1,4 +1,4 @@
-//! What the `syscalls` probes counted per model and system call.
+//! Counts of the `syscalls` programs per model and system call.
 
 use super::{Origin, Outcome, Reading};
 use crate::ebpf::family::Family;

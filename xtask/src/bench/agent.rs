@@ -15,10 +15,10 @@ use crate::scrape::{self, Page};
 /// The programs whose time is measured.
 pub(super) const PROGRAMS: [&str; 3] = ["net_ingress", "net_egress", "net_sockops"];
 
-/// How long the agent may take to be ready, and to find a process: in an emulated machine, the verifier is slow.
+/// How long the agent may take to become ready, and to discover a process: in an emulated machine the verifier is slow.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// The agent's default: seven models by name.
+/// The agent's default configuration: seven models, by name.
 pub(super) const MODELS: [(&str, u16); 7] = [
     ("mixtral", 11400),
     ("hermes", 11401),
@@ -29,7 +29,7 @@ pub(super) const MODELS: [(&str, u16); 7] = [
     ("vision", 11500),
 ];
 
-/// A running agent, ready; ends when dropped.
+/// A running agent that is ready; stopped on drop.
 pub(super) struct Agent {
     group: Group,
     port: u16,
@@ -42,7 +42,7 @@ impl Agent {
         Self::start_with(stage, discover, "")
     }
 
-    /// Likewise, with these further lines of configuration.
+    /// Like `start`, with these additional lines of configuration.
     pub(super) fn start_with(stage: &Stage, discover: &str, more: &str) -> Result<Self> {
         let (port, health) = (free_port()?, free_port()?);
         let models: Vec<_> = MODELS.iter().map(|(name, port)| format!("{name}: {port}")).collect();
@@ -59,13 +59,13 @@ impl Agent {
         Ok(Self { group, port, health })
     }
 
-    /// In which form system calls are seen.
+    /// The attach form that the `syscalls` family uses.
     pub(super) fn form(&self) -> Result<String> {
         let status = scrape::get(self.health, "/status").context("asking for the agent's status")?;
-        form(&status).map(str::to_owned).with_context(|| format!("no family is attached in a form: {status}"))
+        form(&status).map(str::to_owned).with_context(|| format!("the status names no attach form: {status}"))
     }
 
-    /// Waits until discovery has found that a process is a model's.
+    /// Waits until discovery has attributed `pid` to a model.
     pub(super) fn wait_until_known(&mut self, pid: u32) -> Result<()> {
         let (port, pid) = (self.port, pid.to_string());
         self.group.wait_until(READY_WITHIN, || {
@@ -84,53 +84,53 @@ impl Agent {
         Ok(Page::parse(&self.text()?))
     }
 
-    /// What each of [`PROGRAMS`] has cost since BPF statistics are on.
+    /// Runs and run time of each of [`PROGRAMS`] since BPF statistics were switched on.
     pub(super) fn runs(&self) -> Result<[Runs; 3]> {
         let page = self.page()?;
         Ok(PROGRAMS.map(|program| {
             let sum = |name| page.sum(name, &[("program", program)]).unwrap_or(0.0);
-            // Absent until it has run with statistics on.
+            // The series are absent until the program has run with statistics on.
             Runs { count: sum("citadel_probe_runs_total"), ns: sum("citadel_probe_seconds_total") * 1e9 }
         }))
     }
 
-    /// CPU time used so far by all its threads, user and system.
+    /// CPU time used so far by all threads, user and system.
     pub(super) fn cpu(&self) -> Result<Duration> {
         let path = format!("/proc/{}/stat", self.group.child.id());
         let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let ticks = cpu_ticks(&stat).with_context(|| format!("no CPU times in {path}"))?;
+        let ticks = cpu_ticks(&stat).with_context(|| format!("{path} has no CPU times"))?;
         // SAFETY: sysconf reads a constant.
         let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 
-    /// Resident memory in bytes: now, and at its highest.
+    /// Resident memory in bytes: now, and the peak.
     pub(super) fn memory(&self) -> Result<(f64, f64)> {
         let path = format!("/proc/{}/status", self.group.child.id());
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let field = |name| bytes(&status, name).with_context(|| format!("no {name} in {path}"));
+        let field = |name| bytes(&status, name).with_context(|| format!("{path} has no {name}"));
         Ok((field("VmRSS:")?, field("VmHWM:")?))
     }
 }
 
-/// The value of the only member `form` of the status.
+/// The value of the only `form` member in the status.
 fn form(status: &str) -> Option<&str> {
     status.split_once("\"form\"")?.1.split('"').nth(1)
 }
 
-/// User and system time of `/proc/PID/stat` (fields 14 and 15; the second, the name, may contain anything).
+/// User plus system time from `/proc/PID/stat` (fields 14 and 15; field 2, the name, may contain anything).
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// A field of `/proc/PID/status` that is in kB.
+/// A field of `/proc/PID/status` given in kB, as bytes.
 pub(super) fn bytes(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
-/// A port on which nothing listens, from the range that the kernel gives away.
+/// A free port from the kernel's ephemeral range.
 pub(super) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?.port())

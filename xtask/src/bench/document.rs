@@ -1,4 +1,4 @@
-//! `docs/overhead.md`: each benchmark writes its own sections of it and leaves the others' as they are.
+//! `docs/overhead.md`: each benchmark writes its own sections and leaves the others alone.
 
 use std::fs;
 
@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace::Workspace;
 
-/// The document, from the root of the workspace.
+/// The document, relative to the workspace root.
 const FILE: &str = "docs/overhead.md";
 
-/// Puts a section, which begins with its `## ` heading, in the place of the one of that name, or at the end.
+/// Replaces the section with the same heading, or appends it. A section begins with its `## ` heading.
 pub(super) fn write_section(workspace: &Workspace, section: &str) -> Result<()> {
     change(workspace, |old| with_section(old, section))
 }
 
-/// Writes the document anew; sections that the new one lacks are taken from the old one.
+/// Rewrites the document; sections that the new text lacks are kept from the old one.
 pub(super) fn write_anew(workspace: &Workspace, new: &str) -> Result<()> {
     change(workspace, |old| renewed(old, new))
 }
@@ -39,12 +39,12 @@ fn with_section(document: &str, section: &str) -> String {
 fn renewed(old: &str, new: &str) -> String {
     let mut document = parts(new);
     let known: Vec<_> = document.iter().map(|part| heading(part)).collect();
-    // The first part is what stands before all headings.
+    // The first part is the text before the first heading.
     document.extend(parts(old).into_iter().skip(1).filter(|part| !known.contains(&heading(part))));
     joined(&document)
 }
 
-/// What stands before the first section, then the sections.
+/// The text before the first section, then the sections.
 fn parts(document: &str) -> Vec<&str> {
     let starts = document.match_indices("\n## ").map(|(at, _)| at + 1);
     let bounds: Vec<_> = std::iter::once(0).chain(starts).chain([document.len()]).collect();

@@ -1,4 +1,4 @@
-//! A pair of cgroup_skb programs that only return: the least that any probe at these hooks can cost.
+//! A pair of cgroup_skb programs that only return: the lower bound of the cost of any probe at these hooks.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result};
 
 use super::stats::Runs;
 
-// Of <linux/bpf.h>.
+// From <linux/bpf.h>.
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
 const BPF_CGROUP_INET_INGRESS: u32 = 0;
 const BPF_CGROUP_INET_EGRESS: u32 = 1;
 
-/// `r0 = 1` (BPF_ALU64 | BPF_MOV | BPF_K) and `exit` (BPF_JMP | BPF_EXIT), as `struct bpf_insn` in little endian.
+/// `r0 = 1` (BPF_ALU64 | BPF_MOV | BPF_K) and `exit` (BPF_JMP | BPF_EXIT), as little-endian `struct bpf_insn`.
 const PASS: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
 
 /// The part of `union bpf_attr` that `BPF_PROG_LOAD` reads.
@@ -46,14 +46,14 @@ struct Link {
     flags: u32,
 }
 
-/// The attached pair; detached when dropped.
+/// The attached pair; detached on drop.
 pub(super) struct EmptyPair {
     ingress: (OwnedFd, OwnedFd),
     egress: (OwnedFd, OwnedFd),
 }
 
 impl EmptyPair {
-    /// Attaches the pair at the root of the cgroup2 mount, beside whatever is there.
+    /// Attaches the pair at the root of the cgroup2 mount, next to whatever is attached there.
     pub(super) fn attach() -> Result<Self> {
         let root = cgroup_root()?;
         let cgroup = File::open(&root).with_context(|| format!("cannot open {}", root.display()))?;
@@ -82,7 +82,7 @@ impl EmptyPair {
         Ok(Self { ingress: one(BPF_CGROUP_INET_INGRESS)?, egress: one(BPF_CGROUP_INET_EGRESS)? })
     }
 
-    /// What ingress and egress have cost since BPF statistics are on.
+    /// Runs and run time of ingress and egress since BPF statistics were switched on.
     pub(super) fn runs(&self) -> Result<[Runs; 2]> {
         let runs = |program: &OwnedFd| {
             let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
@@ -93,15 +93,15 @@ impl EmptyPair {
     }
 }
 
-/// The system call; both commands return a new descriptor.
+/// The `bpf` system call; both commands return a new file descriptor.
 fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes are a prefix of `union bpf_attr` of the size that is passed, and what they point to outlives
+    // SAFETY: the attributes are a prefix of `union bpf_attr` of the size passed, and everything they point to outlives
     // the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that the kernel has just given to us alone.
+    // SAFETY: the kernel has just returned this file descriptor, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench families`: what each family of probes costs by itself, and all of them together.
+//! `cargo xtask bench families`: what each probe family costs alone, and what all of them cost together.
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,15 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask bench families`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Rounds, each with every set of families in turn.
+    /// Rounds; each runs every set of families once.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of load on each port, each time.
+    /// Seconds of load on each port in each run.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
 
-/// The sets, each by its line of configuration. The first is what the others are compared with.
+/// The sets, each with its line of configuration. The others are compared with the first.
 const SETS: [(&str, &str); 6] = [
     ("none", "ebpf: { net: false, recvq: false, sched: false, syscalls: false }\n"),
     ("net", NET_ALONE),
@@ -31,10 +31,10 @@ const SETS: [(&str, &str); 6] = [
     ("all", ""),
 ];
 
-/// Only what counts requests, tokens and TCP.
+/// Only the probes that count requests, tokens and TCP.
 pub(super) const NET_ALONE: &str = "ebpf: { recvq: false, sched: false, syscalls: false }\n";
 
-/// The ports under load, a model's and another.
+/// The ports under load: a model port and one that belongs to no model.
 const PORTS: [u16; 2] = [MODEL_PORT, OTHER_PORT];
 
 /// The section's heading.
@@ -47,7 +47,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let mut rates: [[Vec<f64>; 2]; SETS.len()] = Default::default();
     let mut form = String::new();
     for round in 0..args.rounds as usize {
-        // Each round begins with another set, so that what drifts favours none.
+        // Each round starts with another set, so that drift favours none.
         for place in 0..SETS.len() {
             let set = (round + place) % SETS.len();
             let agent = Agent::start_with(stage, "11400-11500", SETS[set].1)?;
@@ -66,7 +66,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     document::write_section(workspace, &section)
 }
 
-/// Nanoseconds in all of the agent's programs for one request, on each of [`PORTS`].
+/// Nanoseconds spent in all of the agent's programs per request, on each of [`PORTS`].
 fn costs(stage: &Stage, ebpf: &str, seconds: u64) -> Result<[f64; 2]> {
     let agent = Agent::start_with(stage, "11400-11500", ebpf)?;
     let _on = StatsOn::new()?;
@@ -80,7 +80,7 @@ fn costs(stage: &Stage, ebpf: &str, seconds: u64) -> Result<[f64; 2]> {
     Ok(all)
 }
 
-/// Nanoseconds in all programs so far.
+/// Nanoseconds spent in all programs so far.
 fn total(agent: &Agent) -> Result<f64> {
     Ok(agent.page()?.sum("citadel_probe_seconds_total", &[]).unwrap_or(0.0) * 1e9)
 }
@@ -89,11 +89,12 @@ fn section(rates: &[[Vec<f64>; 2]; SETS.len()], costs: &[[f64; 2]], form: &str, 
     let mut text = format!("{HEADING}\nWritten by `cargo xtask bench families`. {}.\n\n", report::environment()?);
     writeln!(
         text,
-        "nginx, a model by its port, and wrk as in \"Throughput at saturation\", {}; {} s each time, {} rounds, in each of \
-         which the agent runs with every set of families in turn. Throughput is beside that of the same round with every \
-         family off: the median, and the least and the most. Time is that of all programs together for one request, from the \
-         kernel's statistics, in a run of its own. Here `syscalls` has the form {form}. The other port is nginx's as well, so \
-         its processes are a model's, and their system calls and threads are measured on either port.\n",
+        "nginx, a model by its port, and wrk as in \"Throughput at saturation\", {}; {} s each time, {} rounds, in \
+         each of which the agent runs with every set of families in turn. Throughput is relative to the same round \
+         with all families disabled: median, minimum and maximum. Time is that of all programs for one request, from \
+         the kernel's statistics, in a separate run. The form of `syscalls` is {form}. The other port is served by \
+         nginx too, so the system calls and threads of its processes, which belong to a model, are measured on \
+         both ports.\n",
         nginx::PLACES,
         args.seconds,
         args.rounds

@@ -1,5 +1,5 @@
-//! What sampling GPUs costs, against the fake driver: CPU of a pass, the share of each NVML call in it, memory. Into
-//! `docs/gpu.md`, between two marks; a real driver's own time comes on top, and `cargo xtask test --gpu` measures it.
+//! What sampling GPUs costs with the fake driver: CPU time of a pass, the share of each NVML call, memory. Writes
+//! `docs/gpu.md` between two marks; a real driver's own time comes on top, and `cargo xtask test --gpu` measures it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,14 +21,14 @@ use crate::scrape::{self, Page};
 use crate::workspace::Workspace;
 
 const DOCUMENT: &str = "docs/gpu.md";
-const BEGIN: &str = "<!-- cargo xtask bench gpu: from here -->\n";
-const END: &str = "<!-- to here -->\n";
+const BEGIN: &str = "<!-- cargo xtask bench gpu: begin -->\n";
+const END: &str = "<!-- end -->\n";
 
-/// The most that a pass over eight GPUs with everything on may take of the CPU.
+/// Upper limit of the CPU time of a pass over eight GPUs with everything switched on.
 const TARGET_MS: f64 = 1.0;
 
-/// The host by which the target is held: 18 NVLinks a GPU, every field that the agent knows, and all keys that add metrics
-/// without blocking.
+/// The host for which the target must be met: 18 NVLinks per GPU, every field that the agent knows, and all keys that
+/// add metrics without blocking.
 const EVERYTHING: &str = "8 GPUs with 18 NVLinks, 2 processes each, everything on";
 
 /// Arguments of `cargo xtask bench gpu`.
@@ -39,10 +39,10 @@ pub(super) struct Args {
     quick: bool,
 }
 
-/// One host's figures.
+/// The figures of one host.
 struct Figures {
     what: &'static str,
-    /// Milliseconds of CPU a pass; `None` where there is nothing to sample.
+    /// Milliseconds of CPU per pass; `None` where there is nothing to sample.
     pass_ms: Option<f64>,
     resident: f64,
     page: Page,
@@ -72,7 +72,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     Ok(())
 }
 
-/// The fake driver, optimised: its own time counts too.
+/// The fake driver, optimised, because its own time counts too.
 fn library(workspace: &Workspace) -> Result<PathBuf> {
     process::run(workspace.cargo("build").args(["--locked", "--release", "--package", "fake-nvml"]))?;
     Ok(workspace.target().join("release/libfake_nvml.so"))
@@ -99,7 +99,7 @@ fn figures(stage: &Stage, what: &'static str, driver: Option<(&Scenario, &Path)>
     );
     let config = folder.join("agent.yaml");
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-    // Not as root: neither probes nor the kernel's log are measured here.
+    // Not as root: neither probes nor the kernel log are measured here.
     let mut command = Command::new(&stage.agent);
     command.arg("run").arg("--config").arg(&config);
     let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "gpu-agent"), false)?;
@@ -109,26 +109,26 @@ fn figures(stage: &Stage, what: &'static str, driver: Option<(&Scenario, &Path)>
     if driver.is_some() {
         group.wait_until(Duration::from_secs(20), || scrape().is_ok_and(|page| passes(&page) >= 3.0))?;
     }
-    // What opening NVML costs once, and the first reading of everything, is not a pass.
+    // Opening NVML and the first read of everything are not part of a pass.
     let before = scrape()?;
     thread::sleep(Duration::from_secs(seconds));
     let page = scrape()?;
     let cpu = |page: &Page| page.sum("citadel_gpu_sampler_cpu_seconds_total", &[]).unwrap_or(0.0);
     let done = passes(&page) - passes(&before);
     let pass_ms = (done > 0.0).then(|| (cpu(&page) - cpu(&before)) * 1e3 / done);
-    let resident = page.sum("process_resident_memory_bytes", &[]).context("the agent does not tell its memory")?;
+    let resident = page.sum("process_resident_memory_bytes", &[]).context("the agent does not report its memory")?;
     Ok(Figures { what, pass_ms, resident, page })
 }
 
 fn markdown(measured: &[Figures]) -> Result<String> {
-    let mut text = format!("{} Agent and fake driver; nothing else runs in the agent.\n\n", environment()?);
-    text += "| host | CPU of a pass | resident memory |\n| --- | ---: | ---: |\n";
+    let mut text = format!("{}. The agent with the fake driver; the agent does nothing else.\n\n", environment()?);
+    text += "| host | CPU per pass | resident memory |\n| --- | ---: | ---: |\n";
     for Figures { what, pass_ms, resident, .. } in measured {
         let pass = pass_ms.map_or("-".to_owned(), |ms| format!("{ms:.2} ms"));
         writeln!(text, "| {what} | {pass} | {:.1} MB |", resident / 1e6)?;
     }
     let eight = &measured[2].page;
-    text += "\nCalls of NVML for 8 GPUs with everything on, mean time against the fake driver:\n\n\
+    text += "\nNVML calls for 8 GPUs with everything on, mean time with the fake driver:\n\n\
              | call | calls | mean |\n| --- | ---: | ---: |\n";
     for call in eight.values("citadel_gpu_nvml_call_seconds_count", "call") {
         let labels = [("call", call)];

@@ -1,4 +1,4 @@
-//! The host's metrics, beside node_exporter on the same host with the same families: CPU a scrape, memory.
+//! Host metrics compared with node_exporter on the same host with the same families: CPU per scrape, memory.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,21 +18,21 @@ use crate::{run, scrape};
 /// Arguments of `cargo xtask bench host`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Rounds; in each both are scraped in turn.
+    /// Rounds; both are scraped in each.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Scrapes of each in a round.
+    /// Scrapes of each per round.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     scrapes: u32,
-    /// Only prints, and does not write docs/overhead.md.
+    /// Print the figures only; docs/overhead.md stays as it is.
     #[arg(long)]
     quick: bool,
 }
 
-/// The part of docs/overhead.md that this writes.
-const HEADING: &str = "## The host, beside node_exporter";
+/// The section of docs/overhead.md that this benchmark writes.
+const HEADING: &str = "## The host, compared with node_exporter";
 
-/// The collectors whose families the agent has.
+/// The collectors whose families the agent has too.
 const COLLECTORS: [&str; 31] = [
     "arp",
     "bonding",
@@ -67,7 +67,7 @@ const COLLECTORS: [&str; 31] = [
     "vmstat",
 ];
 
-/// The agent's pages that have them.
+/// The agent's pages with these families.
 const PAGES: [&str; 2] = ["/metrics/system", "/metrics/storage"];
 
 /// Runs `cargo xtask bench host`.
@@ -75,12 +75,12 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let rounds = if args.quick { 2 } else { args.rounds };
     let subjects = [agent(stage)?, node_exporter(stage)?];
     for subject in &subjects {
-        // Both read some things only once.
+        // Both read some things only once, at the start.
         subject.scrape(20)?;
     }
     let mut costs: [Vec<f64>; 2] = Default::default();
     for round in 0..rounds {
-        // Every other time in the reverse order, so that none always goes first.
+        // The order alternates, so that neither always goes first.
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for index in order {
             go_on()?;
@@ -97,7 +97,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     Ok(())
 }
 
-/// Somebody who is scraped.
+/// A process that is scraped.
 struct Subject {
     group: Group,
     port: u16,
@@ -106,7 +106,7 @@ struct Subject {
 
 fn agent(stage: &Stage) -> Result<Subject> {
     let (port, health) = (free_port()?, free_port()?);
-    // Without what node_exporter has no like of: kernel programs, models.
+    // Without what node_exporter has no equivalent of: eBPF programs and models.
     let text = format!(
         "local_collection:\n  listen_address: \"127.0.0.1\"\n  metrics_port: {port}\n  health_check_port: {health}\n  \
          log_level: WARN\nmodel_monitoring:\n  ports: {{}}\n  discover: none\n  health_endpoints: []\nebpf:\n  net: false\n\
@@ -137,7 +137,7 @@ fn node_exporter(stage: &Stage) -> Result<Subject> {
 }
 
 impl Subject {
-    /// Scrapes so many times, and gives the CPU time of one scrape in seconds.
+    /// Scrapes `times` times and returns the CPU time per scrape in seconds.
     fn scrape(&self, times: u32) -> Result<f64> {
         let before = cpu(self.group.child.id())?;
         for _ in 0..times {
@@ -152,10 +152,10 @@ impl Subject {
     fn memory(&self) -> Result<f64> {
         let path = format!("/proc/{}/status", self.group.child.id());
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        bytes(&status, "VmRSS:").with_context(|| format!("no VmRSS in {path}"))
+        bytes(&status, "VmRSS:").with_context(|| format!("{path} has no VmRSS"))
     }
 
-    /// Series of the host on its pages.
+    /// Number of host series on its pages.
     fn series(&self) -> Result<usize> {
         let mut count = 0;
         for page in self.pages {
@@ -166,23 +166,23 @@ impl Subject {
     }
 }
 
-/// CPU time of a process in seconds, to the nanosecond, with its threads that have ended.
+/// CPU time of a process in seconds with nanosecond resolution, including threads that have exited.
 fn cpu(pid: u32) -> Result<f64> {
     let pid = libc::pid_t::try_from(pid).context("no process id")?;
     let (mut clock, mut time) = (0, MaybeUninit::<libc::timespec>::uninit());
-    // SAFETY: the second argument is a valid place for the answer.
+    // SAFETY: the second argument is a valid place for the result.
     let found = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
     ensure!(found == 0, "no CPU clock of process {pid}");
-    // SAFETY: the second argument is a valid place for the answer.
+    // SAFETY: the second argument is a valid place for the result.
     if unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) } != 0 {
-        bail!("process {pid} has ended");
+        bail!("process {pid} has exited");
     }
-    // SAFETY: the call has written it.
+    // SAFETY: the call has succeeded and initialised it.
     let time = unsafe { time.assume_init() };
     Ok(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
 }
 
-/// The section's text.
+/// The text of the section.
 fn section(costs: &[Vec<f64>; 2], memory: [f64; 2], series: [usize; 2], scrapes: u32) -> Result<String> {
     let [ours, theirs] = costs.each_ref().map(|costs| Spread::of(costs.iter().map(|cost| cost * 1e3)));
     let ratios = Spread::of(costs[0].iter().zip(&costs[1]).map(|(ours, theirs)| ours / theirs));
@@ -190,15 +190,15 @@ fn section(costs: &[Vec<f64>; 2], memory: [f64; 2], series: [usize; 2], scrapes:
     let mut text = format!("{HEADING}\n\nWritten by `cargo xtask bench host`. {}\n\n", report::environment()?);
     writeln!(
         text,
-        "Debian's node_exporter with the collectors whose families the agent has, and the agent with no models and no kernel \
-         programs, scraped in turn over loopback, {scrapes} times in each of {} rounds; CPU is the process's own clock, to the \
-         nanosecond, threads that have ended included.\n",
+        "Debian's node_exporter with the collectors whose families the agent has, and the agent without models and \
+         kernel programs, scraped in turn over loopback, {scrapes} times in each of {} rounds; CPU is from the \
+         process's CPU clock, in nanoseconds, including exited threads.\n",
         costs[0].len()
     )?;
     text += "| what | agent | node_exporter | agent / node_exporter | target | |\n| --- | ---: | ---: | ---: | --- | --- |\n";
     writeln!(
         text,
-        "| CPU a scrape, ms | {:.2} | {:.2} | {:.2} ({:.2} - {:.2}) | below 1 | {} |",
+        "| CPU per scrape, ms | {:.2} | {:.2} | {:.2} ({:.2} - {:.2}) | below 1 | {} |",
         ours.median(),
         theirs.median(),
         ratios.median(),

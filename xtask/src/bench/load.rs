@@ -1,4 +1,4 @@
-//! Loads that wrk cannot make: a steady rate, and one stream of many chunks.
+//! Loads that wrk cannot generate: a steady rate, and one stream with many chunks.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ impl Client {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// One request and its whole answer.
+    /// Sends one request and reads the whole response.
     fn ask(&mut self) -> io::Result<()> {
         write!(self.0.get_mut(), "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", nginx::PATH)?;
         let mut length = 0;
@@ -40,12 +40,12 @@ impl Client {
     }
 }
 
-/// One request on `port`.
+/// Sends one request to `port`.
 pub(super) fn ask_once(port: u16) -> Result<()> {
     Client::connect(port).and_then(|mut client| client.ask()).with_context(|| format!("asking port {port}"))
 }
 
-/// Asks `ports` at `rate` requests a second together, evenly, for `time`; returns how many were answered.
+/// Sends `rate` requests per second in total, evenly spaced over `ports`, for `time`; returns how many were answered.
 pub(super) fn steady(ports: &[u16], rate: f64, time: Duration) -> Result<u64> {
     let gap = Duration::from_secs_f64(ports.len() as f64 / rate);
     let client = |port: u16| -> io::Result<u64> {
@@ -55,7 +55,7 @@ pub(super) fn steady(ports: &[u16], rate: f64, time: Duration) -> Result<u64> {
         while begin.elapsed() < time && !crate::group::stopping() {
             client.ask()?;
             count += 1;
-            // By the plan, not by the last answer: a late one does not lower the rate.
+            // Scheduled by the plan, not by the last response: a late one does not lower the rate.
             thread::sleep((gap * count).saturating_sub(begin.elapsed()));
         }
         Ok(u64::from(count))
@@ -69,18 +69,19 @@ pub(super) fn steady(ports: &[u16], rate: f64, time: Duration) -> Result<u64> {
     })
 }
 
-/// Time between two chunks: long enough for each to be a segment of its own (at 10 us the socket gathers them to 64 KiB);
-/// the busy wait keeps the CPU awake.
+/// Time between two chunks: long enough for each to be a segment of its own (at 10 us the socket coalesces them to 64
+/// KiB); busy-waiting keeps the CPU awake.
 const CHUNK_GAP: Duration = Duration::from_micros(50);
 
-/// An event as OpenAI-compatible servers send it for one token.
+/// An event as OpenAI-compatible servers send it for each token.
 const EVENT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\
                      \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n";
 
-/// Streams one answer of `chunks` chunks on `port`, each written by itself, to a client that reads it to its end.
+/// Streams one response of `chunks` chunks on `port`, each in its own write, to a client that reads it to the end.
 pub(super) fn stream(port: u16, chunks: u64) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .with_context(|| format!("port {port} is needed for a stream; end what listens there (`ss -ltnp`)"))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
+        format!("port {port}, needed for a stream, is in use; stop the process that listens on it (`ss -ltnp`)")
+    })?;
     // Before the server waits for it, so that a failure here leaves no thread behind.
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to the stream")?;
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what the agent costs, and whether it counts exactly. Traffic stays on loopback; everything started
-//! ends with it.
+//! `cargo xtask bench`: what the agent costs, and whether it counts exactly. Traffic stays on loopback; everything that
+//! is started stops with the benchmark.
 
 mod agent;
 mod document;
@@ -29,9 +29,9 @@ use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 use crate::{build, group, process};
 
-/// The first of the model ports, which takes the load where one port is enough.
+/// The first model port, which takes the load where one port is enough.
 const MODEL_PORT: u16 = 11400;
-/// A port that is no model's.
+/// A port that belongs to no model.
 const OTHER_PORT: u16 = 18080;
 
 /// Arguments of `cargo xtask bench`.
@@ -46,22 +46,22 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Throughput with and without the agent, time in its programs, its memory and CPU; writes docs/overhead.md.
+    /// Throughput with and without the agent, time in its programs, memory and CPU; writes docs/overhead.md.
     Overhead(overhead::Args),
-    /// What each family of probes costs alone, and all together; writes that section of docs/overhead.md.
+    /// What each probe family costs alone, and what all cost together; writes its section of docs/overhead.md.
     Families(families::Args),
-    /// What sampling GPUs costs, against the fake driver; writes docs/gpu.md.
+    /// What sampling GPUs costs, with the fake driver; writes docs/gpu.md.
     Gpu(gpu::Args),
-    /// Many requests from wrk against nginx: wrk, nginx and the agent must agree about their number.
+    /// Many requests from wrk to nginx: wrk, nginx and the agent must count the same number.
     Requests(requests::Args),
-    /// Remote write through an outage, beside Prometheus in agent mode; writes its section of docs/overhead.md.
+    /// Remote write through an outage, compared with Prometheus in agent mode; writes its section of docs/overhead.md.
     RemoteWrite(remote_write::Args),
-    /// What the `syscalls` family makes a system call cost; writes that section of docs/overhead.md.
+    /// What the `syscalls` family adds to a system call; writes its section of docs/overhead.md.
     Syscalls(syscalls::Args),
-    /// nginx at saturation in an emulated machine, with all families and either form of `syscalls`; writes that section of
-    /// docs/overhead.md.
+    /// nginx at saturation in an emulated machine, with all families and either form of `syscalls`; writes its section
+    /// of docs/overhead.md.
     Machine(machine::Args),
-    /// The host's metrics beside node_exporter: CPU a scrape and memory; writes its part of docs/overhead.md.
+    /// Host metrics compared with node_exporter: CPU per scrape and memory; writes its section of docs/overhead.md.
     Host(host::Args),
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
             build::agent(workspace, true)?
         }
     };
-    // GPUs are read, and machines emulated, by anybody.
+    // Reading GPUs and emulating machines need no root.
     if !matches!(args.what, What::Gpu(_) | What::Machine(_)) && !process::is_root() {
         return again_as_root(&agent);
     }
@@ -97,11 +97,11 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     }
 }
 
-/// Becomes this program as root, with the agent already built: cargo itself is never root.
+/// Re-executes this program as root with the agent already built: cargo itself never runs as root.
 fn again_as_root(agent: &Path) -> Result<()> {
     let own = env::current_exe().context("cannot find this program")?;
     let mut command = process::as_root(&own, &["PATH", "CARGO_MANIFEST_DIR", "CARGO_TARGET_DIR"])?;
-    // A second `--agent` would be refused, and is not needed: this one was asked for, or was just built.
+    // A second `--agent` would be refused, and is not needed: the path is already given or was just built.
     let words = env::args_os().skip(1);
     command.args(words);
     if !env::args_os().any(|word| word.to_string_lossy().starts_with("--agent")) {
@@ -110,15 +110,15 @@ fn again_as_root(agent: &Path) -> Result<()> {
     Err(command.exec()).with_context(|| format!("cannot run {} as root", own.display()))
 }
 
-/// What every measurement needs.
+/// What every benchmark needs.
 struct Stage {
     /// The agent's binary.
     agent: PathBuf,
-    /// Where configurations and logs go.
+    /// Folder for configuration files and logs.
     folder: PathBuf,
 }
 
-/// Fails when the user wants everything to end.
+/// Fails when the user has asked to stop.
 fn go_on() -> Result<()> {
     if group::stopping() {
         bail!("interrupted");

@@ -1,4 +1,4 @@
-//! The server under load.
+//! nginx, the server under load.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,23 +11,23 @@ use super::{OTHER_PORT, Stage};
 use crate::group::{self, Group};
 use crate::{process, scrape};
 
-/// Serves nginx's own counters.
+/// Serves nginx's own counters (`stub_status`).
 const STATUS_PORT: u16 = 18081;
 
-/// Size of the file that it serves: that of a short answer of a model.
+/// Size of the served file in bytes: that of a short model response.
 const FILE_SIZE: usize = 600;
 
-/// How nginx and the load share the machine. Where the scheduler moves them about, its choices move the throughput by a third
-/// from one run to the next.
+/// How nginx and the load generator share the machine. When the scheduler places them freely, throughput varies by a
+/// third between runs.
 pub(super) const PLACES: &str = "one process on a CPU each";
 
-/// A running nginx; ends when dropped.
+/// A running nginx; stopped on drop.
 pub(super) struct Nginx {
     group: Group,
 }
 
 impl Nginx {
-    /// Starts nginx on these model ports, and on `OTHER_PORT`.
+    /// Starts nginx on these model ports and on `OTHER_PORT`.
     pub(super) fn start(stage: &Stage, models: impl IntoIterator<Item = u16>) -> Result<Self> {
         let folder = &stage.folder;
         let config = folder.join("nginx.conf");
@@ -55,40 +55,40 @@ impl Nginx {
         command.arg("-c").arg(&config).arg("-e").arg("stderr");
         let mut group = Group::spawn("nginx", &mut command, group::log(folder, "nginx"), false)?;
         group.wait_until(Duration::from_secs(10), || TcpStream::connect((Ipv4Addr::LOCALHOST, STATUS_PORT)).is_ok())?;
-        // Another server on these ports would have answered as well.
+        // Another server on these ports would have answered too.
         std::thread::sleep(Duration::from_millis(100));
         group.check()?;
         Ok(Self { group })
     }
 
-    /// The number of its first process.
+    /// PID of the master process.
     pub(super) fn pid(&self) -> u32 {
         self.group.child.id()
     }
 
-    /// The numbers of the processes that its first one has started: those that serve.
+    /// PIDs of the worker processes.
     pub(super) fn workers(&self) -> Result<Vec<u32>> {
         let path = format!("/proc/{0}/task/{0}/children", self.pid());
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         let workers = text.split_whitespace().map(|pid| pid.parse().with_context(|| format!("{path}: {text:?}")));
         let workers: Vec<u32> = workers.collect::<Result<_>>()?;
-        ensure!(!workers.is_empty(), "{path} names no process: nginx has not started one that serves");
+        ensure!(!workers.is_empty(), "{path} is empty: nginx has no worker process");
         Ok(workers)
     }
 
-    /// Requests that it has handled so far, this question included.
+    /// Requests handled so far, this query included.
     pub(super) fn requests(&self) -> Result<u64> {
         let text = scrape::get(STATUS_PORT, "/")?;
         parse_requests(&text).with_context(|| format!("nginx's status is {text:?}"))
     }
 }
 
-/// The third number of the third line of `stub_status`.
+/// The third number on the third line of `stub_status`.
 fn parse_requests(status: &str) -> Option<u64> {
     status.lines().nth(2)?.split_whitespace().nth(2)?.parse().ok()
 }
 
-/// Where the file is, on `port`.
+/// URL of the file on `port`.
 pub(super) fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}{PATH}")
 }

@@ -17,25 +17,25 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask bench overhead`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Throughput pairs on each port.
+    /// Throughput pairs per port.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
     /// Seconds of each half of a pair.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Two short pairs of everything, printed and not written: to see that the bench works.
+    /// Two short pairs of everything, printed but not written: a smoke test of the benchmark.
     #[arg(long)]
     quick: bool,
 }
 
-/// Last model port, and the range of the 101.
+/// The last model port, and the last one of the range with 101 models.
 const LAST_PORT: u16 = 11500;
 const RANGE: &str = "11400-11500";
 
-/// How long the agent is left alone once it is ready, so that what it does once is no part of what it costs.
+/// How long the agent is left alone once ready, so that one-time work is not measured.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Requests a second of the steady load.
+/// Requests per second of the steady load.
 const STEADY_RATE: f64 = 1000.0;
 
 /// Runs `cargo xtask bench overhead`.
@@ -73,7 +73,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     Ok(())
 }
 
-/// What is attached in a part of a pair.
+/// What is attached during a part of a pair.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attached {
     Nothing,
@@ -81,7 +81,7 @@ enum Attached {
     Agent,
 }
 
-/// Requests a second on one port, in each part of one pair.
+/// Requests per second on one port in each part of one pair.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rates {
     pub(super) nothing: f64,
@@ -89,14 +89,14 @@ pub(super) struct Rates {
     pub(super) agent: f64,
 }
 
-/// The rates of all pairs on the model port and on the other.
+/// The rates of all pairs, on the model port and on the other one.
 pub(super) struct Throughput {
     pub(super) model: Vec<Rates>,
     pub(super) other: Vec<Rates>,
 }
 
-/// Saturates both ports with nothing, the empty pair and the agent attached in turn; every other time in the reverse
-/// order, so that what drifts slowly favours none.
+/// Saturates both ports with nothing, the empty pair and the agent attached in turn; the order alternates, so that slow
+/// drift favours none.
 fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
     let mut all = Throughput { model: Vec::new(), other: Vec::new() };
     for pair in 0..pairs {
@@ -137,24 +137,24 @@ fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
     Ok(all)
 }
 
-/// Time in the programs while something happened some number of times.
+/// Time spent in the programs while an event happened a number of times.
 pub(super) struct Costs {
-    /// How often it happened, in all rounds.
+    /// How often the event happened, over all rounds.
     pub(super) units: f64,
-    /// Runs of each of [`PROGRAMS`], in all rounds.
+    /// Runs of each of [`PROGRAMS`], over all rounds.
     pub(super) programs: [Runs; PROGRAMS.len()],
-    /// Runs of the empty pair, likewise.
+    /// Runs of the empty pair, over all rounds.
     pub(super) empty: [Runs; 2],
-    /// Nanoseconds of the agent's programs for one time, by round.
+    /// Nanoseconds of the agent's programs per event, by round.
     pub(super) each: Spread,
-    /// Nanoseconds of one run of the agent's programs, by round.
+    /// Nanoseconds per run of the agent's programs, by round.
     pub(super) run: Spread,
-    /// Nanoseconds of one run of the empty pair, by round.
+    /// Nanoseconds per run of the empty pair, by round.
     pub(super) empty_run: Spread,
 }
 
-/// Times the agent's programs and an empty pair beside them while `work` runs, `rounds` times; `work` says how often that
-/// happened which is measured.
+/// Measures the agent's programs and an empty pair next to them while `work` runs, `rounds` times; `work` returns how
+/// often the measured event happened.
 pub(super) fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result<f64>) -> Result<Costs> {
     let empty = EmptyPair::attach()?;
     let _on = StatsOn::new()?;
@@ -183,13 +183,13 @@ pub(super) fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result
     Ok(Costs { units, programs, empty: pair, each, run, empty_run })
 }
 
-/// Likewise while `chunks` chunks are streamed on `port`, which nobody has.
+/// The same while `chunks` chunks are streamed on `port`, which must be free.
 pub(super) fn chunk_costs(agent: &Agent, port: u16, rounds: u32, chunks: u64) -> Result<Costs> {
     costs(agent, rounds, || {
         let seen = chunks_seen(agent)?;
         load::stream(port, chunks)?;
         let seen = chunks_seen(agent)? - seen;
-        ensure!(seen == chunks as f64, "the agent counted {seen} chunks of {chunks}");
+        ensure!(seen == chunks as f64, "the agent counted {seen} of {chunks} chunks");
         Ok(seen)
     })
 }
@@ -198,21 +198,21 @@ fn chunks_seen(agent: &Agent) -> Result<f64> {
     Ok(agent.page()?.sum("citadel_model_stream_chunks_total", &[]).unwrap_or(0.0))
 }
 
-/// The agent's own use of the machine under a steady load.
+/// The agent's own resource usage under a steady load.
 pub(super) struct Steady {
-    /// Seconds that it was watched.
+    /// Length of the measurement in seconds.
     pub(super) seconds: f64,
-    /// Requests a second that were answered.
+    /// Requests answered per second.
     pub(super) rate: f64,
-    /// Seconds of CPU a second.
+    /// CPU seconds per second.
     pub(super) cpu: f64,
     /// Resident bytes at the end.
     pub(super) resident: f64,
-    /// Resident bytes at their highest, start-up included.
+    /// Peak resident bytes, start-up included.
     pub(super) peak: f64,
 }
 
-/// Seven models, a steady load and a scrape a second.
+/// Seven models, a steady load and one scrape per second.
 fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
     let agent = Agent::start(stage, RANGE)?;
     let ports = MODELS.map(|(_, port)| port);
@@ -226,7 +226,7 @@ fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
         Ok(())
     };
     thread::scope(|scope| {
-        // Begins before and ends after what is measured.
+        // Starts before and ends after the measurement.
         let load = scope.spawn(|| load::steady(&ports, STEADY_RATE, time + Duration::from_secs(2)));
         thread::sleep(Duration::from_secs(1));
         let (begin, before) = (Instant::now(), agent.cpu()?);
@@ -243,15 +243,15 @@ fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
 pub(super) struct Scrape {
     /// Models on the page.
     pub(super) models: usize,
-    /// Bytes of the page.
+    /// Size of the page in bytes.
     pub(super) bytes: usize,
-    /// Seconds, connection included.
+    /// Seconds per scrape, connection included.
     pub(super) seconds: Spread,
     /// The agent's resident bytes afterwards.
     pub(super) resident: f64,
 }
 
-/// How often the page is read.
+/// Number of scrapes.
 const SCRAPES: u32 = 50;
 
 fn scrape(stage: &Stage) -> Result<Scrape> {

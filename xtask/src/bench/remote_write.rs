@@ -1,4 +1,5 @@
-//! `cargo xtask bench remote-write`: what remote write costs, in an outage and after it, and beside Prometheus and vmagent.
+//! `cargo xtask bench remote-write`: what remote write costs, during an outage, after it, and compared with Prometheus
+//! and vmagent.
 
 use anyhow::Result;
 
@@ -7,21 +8,21 @@ use crate::process;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
-/// How long the costs of all are compared, in seconds.
+/// Duration of the cost comparison, in seconds.
 const COST: &str = "120";
 
 /// Arguments of `cargo xtask bench remote-write`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// How long the receiver is away; 0 leaves the outage out.
+    /// Length of the receiver's outage in seconds; 0 skips the outage.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Only print.
+    /// Print the figures only; docs/overhead.md stays as it is.
     #[arg(long)]
     quick: bool,
 }
 
-/// Runs it: as whoever calls, for nothing here needs root.
+/// Runs `cargo xtask bench remote-write`, without root: nothing here needs it.
 pub(super) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Bench])?;
     let outage = args.seconds.to_string();

@@ -1,4 +1,4 @@
-//! `docs/overhead.md`: figures beside targets, and how they came about.
+//! `docs/overhead.md`: figures and targets, and how they were measured.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,11 +20,11 @@ pub(super) struct Report {
     pub(super) others: Costs,
     pub(super) steady: Steady,
     pub(super) scrape: Scrape,
-    /// Of each half of a pair.
+    /// Seconds of each half of a pair.
     pub(super) seconds: u64,
 }
 
-/// What a figure should be.
+/// The target of a figure.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
     AtLeast(f64),
@@ -41,7 +41,7 @@ impl Target {
         }
     }
 
-    /// Whether it is met, as the documents say it.
+    /// Whether the target is met, in the words of the documents.
     pub(super) fn verdict(self, value: f64) -> &'static str {
         if self.is_met(value) { "met" } else { "**not met**" }
     }
@@ -60,8 +60,7 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     let mut text = String::new();
     let Report { throughput, requests, chunks, others, steady, scrape, seconds } = report;
     let pairs = throughput.model.len();
-    text +=
-        "# Overhead\n\nWritten by `cargo xtask bench overhead`, which measures everything here anew; do not edit.\n\n";
+    text += "# Overhead\n\nWritten by `cargo xtask bench overhead`, which repeats all measurements. Do not edit.\n\n";
     writeln!(text, "{}; release build.\n\n## Figures\n", environment()?)?;
     text += "| what | measured | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n";
     for (port, rates, target) in [("a model port", &throughput.model, 0.9), ("another port", &throughput.other, 0.97)] {
@@ -77,30 +76,31 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     row(&mut text, "agent's CPU, % of a core", &one(steady.cpu), 100.0, 2, Target::Below(0.5))?;
     row(&mut text, "a scrape of 101 models, ms", &scrape.seconds, 1e3, 2, Target::Below(5.0))?;
 
-    text += "\nMeasured is the median, the spread from the least to the most; of throughput, whose single pairs tell \
-             little on a host that others share, it is where the median of all such pairs lies with 95 % confidence.\n\n## Throughput at saturation\n\n";
+    text += "\nValues are medians, the spread is minimum to maximum. For throughput, whose single pairs are noisy on \
+             a shared host, the spread is the 95 % confidence interval of the median.\n\n## Throughput at saturation\n\n";
     writeln!(
         text,
-        "nginx (a 600-byte file) and wrk ({} connections), {}, {seconds} s each time, {pairs} pairs. In each pair nothing, the \
-         empty pair and the agent are attached in turn, every other time in the reverse order; BPF statistics are off. The \
-         agent has the `net` family alone; what the others cost is in \"Each family\". Both CPUs are busy and both ends of a \
-         connection run the programs, so this is the worst case: each nanosecond in a program is one that the server or the \
-         client lacks. The same without the host's noise, in instructions instead of time, is in \"In instructions\". Medians of \
-         the pairs; in brackets, where the median of all such pairs lies with 95 % confidence.\n",
+        "nginx (a 600-byte file) and wrk ({} connections), {}, {seconds} s each time, {pairs} pairs. In each pair, \
+         nothing, the empty programs and the agent are attached in turn, with the order reversed every other time; \
+         BPF statistics are off. The agent runs only the `net` family; see \"Each family\" for the others. Both CPUs are busy and both ends of a \
+         connection run the programs, so this is the worst case: each nanosecond in a program is taken from the \
+         server or the client. See \"In instructions\" for the same measurement without the noise of the host. \
+         Values are medians of the pairs, with the 95 % confidence interval of the median in brackets.\n",
         wrk::CONNECTIONS,
         nginx::PLACES
     )?;
     throughput_table(&mut text, throughput)?;
 
-    text += "## Time in the programs\n\nFrom the kernel's own statistics (`kernel.bpf_stats_enabled`), which take the clock \
-             twice a run: that is inside each figure. An empty pair - two cgroup_skb programs that only return - is attached \
-             beside the agent's and runs for the same packets: what it shows is the least that any program can show here. \
+    text += "## Time in the programs\n\nFrom the kernel's statistics (`kernel.bpf_stats_enabled`), which read the \
+             clock twice per run; this is included in each figure. An empty pair (two cgroup_skb programs that only \
+             return) is attached next to the agent's programs and runs for the same packets: it shows the minimum that \
+             any program can reach here. \
              Nothing is subtracted.\n\n";
-    text += "Both ends of a loopback connection run the programs, so a request's total includes what its client's end \
-             costs: on a host with remote clients that part is absent.\n\n";
+    text += "Both ends of a loopback connection run the programs, so the total of a request includes the client's \
+             end. With remote clients this part does not exist.\n\n";
     for (name, unit, costs) in [
         ("A small request on a model port", "request", requests),
-        ("A chunk of a streamed answer", "chunk", chunks),
+        ("A chunk of a streamed response", "chunk", chunks),
         ("A request on another port", "request", others),
     ] {
         costs_table(&mut text, name, unit, costs)?;
@@ -110,7 +110,8 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     writeln!(
         text,
         "Seven models, {:.0} requests a second together, a scrape a second, over {:.0} s: {:.2} % of a core, {:.1} MB \
-         resident ({:.1} MB at its highest, start-up included). CPU is the process's own, from `/proc/PID/stat`, in steps of \
+         resident ({:.1} MB peak, including startup). CPU is the process's own, from `/proc/PID/stat`, with a \
+         resolution of \
          10 ms; time in the kernel programs is charged to whoever sends or receives, and is measured above.\n",
         steady.rate,
         steady.seconds,
@@ -127,12 +128,14 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
         scrape.seconds.median() * 1e3,
         scrape.resident * 1e-6
     )?;
-    text += "\n## Again\n\n```sh\ncargo xtask bench overhead            # all of it, some minutes, on an idle machine\n\
-             cargo xtask bench overhead --quick    # only prints, to see that it works\ncargo xtask bench families            # that section alone\ncargo xtask bench syscalls            # likewise\n```\n";
+    text += "\n## Repeating the measurements\n\n```sh\ncargo xtask bench overhead            # all measurements; \
+             takes some minutes, on an idle machine\n\
+             cargo xtask bench overhead --quick    # a short run that only prints\ncargo xtask bench families            \
+             # only this section\ncargo xtask bench syscalls            # only this section\n```\n";
     Ok(text)
 }
 
-/// A line of the table of figures; values are shown times `scale`, and that is what the target is about.
+/// A row of the table of figures; values are multiplied by `scale`, and the target applies to the result.
 fn row(text: &mut String, what: &str, values: &Spread, scale: f64, digits: usize, target: Target) -> Result<()> {
     let (value, within) = (values.median() * scale, (values.min() * scale, values.max() * scale));
     row_within(text, what, value, within, digits, target)
@@ -151,7 +154,7 @@ fn row_within(
     Ok(())
 }
 
-/// What each port let through: medians, of the ratios also within what they lie.
+/// The throughput on each port: medians, and confidence intervals of the ratios.
 fn throughput_table(text: &mut String, throughput: &Throughput) -> Result<()> {
     *text +=
         "| port | nothing, requests/s | empty pair | agent | empty / nothing | agent / nothing | agent / empty |\n";
@@ -192,7 +195,7 @@ fn costs_table(text: &mut String, name: &str, unit: &str, costs: &Costs) -> Resu
     }
     writeln!(
         text,
-        "\nThe agent's programs together: {:.0} ns a {unit}, {:.1} ns a run; the empty pair: {:.1} ns a run (medians of the \
+        "\nAll of the agent's programs: {:.0} ns a {unit}, {:.1} ns a run; the empty pair: {:.1} ns a run (medians of the \
          rounds).\n",
         costs.each.median(),
         costs.run.median(),
@@ -201,7 +204,7 @@ fn costs_table(text: &mut String, name: &str, unit: &str, costs: &Costs) -> Resu
     Ok(())
 }
 
-/// Where and when.
+/// The machine and the date.
 pub(super) fn environment() -> Result<String> {
     let output = |program: &str, args: &[&str]| process::output(Command::new(program).args(args));
     let (date, kernel) = (output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?, output("uname", &["-srm"])?);

@@ -1,4 +1,4 @@
-//! `cargo xtask bench requests`: wrk, nginx and the agent must agree about the number of requests.
+//! `cargo xtask bench requests`: wrk, nginx and the agent must count the same number of requests.
 
 use std::fs;
 use std::thread;
@@ -14,21 +14,21 @@ use crate::group::{self, Group};
 /// Arguments of `cargo xtask bench requests`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// How many requests; a multiple of 16, the number of connections.
+    /// Number of requests; a multiple of 16, the number of connections.
     #[arg(long, default_value_t = 200_000)]
     count: u64,
 }
 
-/// Connections, one a thread: a thread of wrk that stops forgets what its other connections have under way.
+/// Connections, one per thread: a wrk thread that stops forgets the requests in flight on its other connections.
 const CONNECTIONS: u64 = 16;
 
-/// How long all requests may take.
+/// Time limit for all requests.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs `cargo xtask bench requests`.
 ///
 /// # Errors
-/// The three counts differ; the message has them all.
+/// The three counts differ; the message contains all of them.
 pub(super) fn main(stage: &Stage, args: &Args) -> Result<()> {
     if args.count == 0 || !args.count.is_multiple_of(CONNECTIONS) {
         bail!("--count must be a multiple of {CONNECTIONS}");
@@ -42,7 +42,8 @@ pub(super) fn main(stage: &Stage, args: &Args) -> Result<()> {
     };
     handled()?;
 
-    // Each connection ends by itself, after its last answer: so nothing is under way that wrk would not count.
+    // Each connection stops by itself after its last response, so that no request is in flight that wrk would not
+    // count.
     let script = stage.folder.join("exactly.lua");
     let each = args.count / CONNECTIONS;
     let text = format!(
@@ -62,7 +63,7 @@ pub(super) fn main(stage: &Stage, args: &Args) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(200));
     }
-    // Answers may still be on their way; then wrk only sleeps out its duration, and SIGINT makes it report.
+    // Responses may still be on their way; after that wrk only sleeps out its duration, and SIGINT makes it report.
     thread::sleep(Duration::from_millis(500));
     let report = load.interrupt_for_output()?;
     let by_wrk = wrk::parse(&report)?.requests;
@@ -74,16 +75,16 @@ pub(super) fn main(stage: &Stage, args: &Args) -> Result<()> {
     let by_agent = sum("citadel_model_requests_total");
     let (aborted, in_flight) = (sum("citadel_model_requests_aborted_total"), sum("citadel_model_requests_in_flight"));
 
-    println!("{by_wrk} requests answered, says wrk");
-    println!("{by_nginx} requests handled, says nginx");
-    println!("{by_agent} requests ended, says the agent; {aborted} aborted, {in_flight} in flight");
+    println!("wrk: {by_wrk} requests answered");
+    println!("nginx: {by_nginx} requests handled");
+    println!("the agent: {by_agent} requests completed, {aborted} aborted, {in_flight} in flight");
     let exact = by_wrk == args.count
         && by_nginx == args.count
         && by_agent == args.count as f64
         && aborted == 0.0
         && in_flight == 0.0;
     if !exact {
-        bail!("the counts differ: {} were asked for", args.count);
+        bail!("the counts differ: {} requests were sent", args.count);
     }
     println!("exact");
     Ok(())

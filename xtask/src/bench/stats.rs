@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// While it lives, the kernel times each run of each BPF program; then the switch is as it was.
+/// While it lives, the kernel times each run of each BPF program; dropping it restores the previous setting.
 pub(super) struct StatsOn {
     before: String,
 }
@@ -28,30 +28,30 @@ impl Drop for StatsOn {
     }
 }
 
-/// Fails when statistics are on already: throughput would be measured with them.
+/// Fails when statistics are already on: throughput would be measured with them.
 pub(super) fn must_be_off() -> Result<()> {
     let now = fs::read_to_string(SWITCH).with_context(|| format!("cannot read {SWITCH} (Linux 5.1)"))?;
-    anyhow::ensure!(now.trim() == "0", "{SWITCH} is on, which slows every BPF program down: write 0 to it first");
+    anyhow::ensure!(now.trim() == "0", "{SWITCH} is on, which slows down every BPF program: write 0 to it first");
     Ok(())
 }
 
 /// Runs of a program.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(super) struct Runs {
-    /// How many.
+    /// Number of runs.
     pub(super) count: f64,
-    /// Nanoseconds in all of them.
+    /// Nanoseconds spent in all of them.
     pub(super) ns: f64,
 }
 
 impl Runs {
-    /// From a program's `fdinfo` (`bpf_prog_show_fdinfo`).
+    /// Parses a program's `fdinfo` (`bpf_prog_show_fdinfo`).
     pub(super) fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name| fdinfo.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         Some(Self { count: field("run_cnt:")?, ns: field("run_time_ns:")? })
     }
 
-    /// Nanoseconds of one run; zero when there was none.
+    /// Nanoseconds per run; zero when there were none.
     pub(super) fn each(self) -> f64 {
         if self.count > 0.0 { self.ns / self.count } else { 0.0 }
     }
@@ -71,16 +71,16 @@ impl AddAssign for Runs {
     }
 }
 
-/// Several measurements of one thing.
+/// Repeated measurements of one quantity.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Spread(Vec<f64>);
 
 impl Spread {
-    /// Of at least one value.
+    /// From at least one value.
     pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
-        assert!(!values.is_empty(), "a spread of nothing");
+        assert!(!values.is_empty(), "a spread of no values");
         Self(values)
     }
 
@@ -89,12 +89,11 @@ impl Spread {
         f64::midpoint(low, high)
     }
 
-    /// Between which two values the median of all such measurements lies, with at least 95 % confidence and whatever their
-    /// distribution: each is as likely above it as below, so by the binomial distribution. Fewer than six are too few for that:
-    /// then it is the least and the most.
+    /// The 95 % confidence interval of the median, whatever the distribution: each value is as likely above the true
+    /// median as below, so the binomial distribution applies. With fewer than six values, the minimum and the maximum.
     pub(super) fn median_within(&self) -> (f64, f64) {
         let count = self.0.len();
-        // That exactly `below` of them lie below the median, and that so many or fewer do.
+        // Probability that exactly `below` values lie below the median, and that at most so many do.
         let (mut below, mut exactly) = (0, 0.5f64.powi(count as i32));
         let mut at_most = exactly;
         while at_most <= 0.025 && below < count / 2 {

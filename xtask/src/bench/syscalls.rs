@@ -1,4 +1,4 @@
-//! `cargo xtask bench syscalls`: what the `syscalls` family makes a system call cost, alone and by each form.
+//! `cargo xtask bench syscalls`: what the `syscalls` family adds to a system call, alone and in each form.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -22,7 +22,8 @@ pub(super) struct Args {
     rounds: u32,
 }
 
-/// Calls of each kind a round, in slices of which the median counts: what else the machine does hits some of them only.
+/// Calls of each kind per round, split into slices whose median counts: other load on the machine affects only some of
+/// them.
 const CALLS: u32 = 200_000;
 const SLICES: u32 = 20;
 
@@ -41,7 +42,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     document::write_section(workspace, &section)
 }
 
-/// Measures, and tells.
+/// Measures and returns the section.
 pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
     let mut text = format!("{HEADING}\n{}.\n\n", report::environment()?);
     writeln!(
@@ -70,7 +71,7 @@ pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
             )?;
         }
         if form == RAW_TP {
-            // Where fentry is refused, the other form is what `auto` comes to.
+            // Where fentry is refused, `auto` falls back to the other form.
             break;
         }
     }
@@ -78,14 +79,14 @@ pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
     Ok(text)
 }
 
-/// Nanoseconds of a `read` and a `getppid`.
+/// Nanoseconds of a `read` and of a `getppid`.
 struct Round {
     without: [f64; 2],
     other: [f64; 2],
     model: [f64; 2],
 }
 
-/// Measures a form: its name, and what each round gave.
+/// Measures a form: its name, and the result of each round.
 fn measure(stage: &Stage, configured: &str, rounds: u32) -> Result<(String, Vec<Round>)> {
     let mut form = String::new();
     let mut all = Vec::new();
@@ -101,19 +102,19 @@ fn measure(stage: &Stage, configured: &str, rounds: u32) -> Result<(String, Vec<
         let before = agent.page()?.sum(COUNT, READS).unwrap_or(0.0);
         let model = each()?;
         let counted = agent.page()?.sum(COUNT, READS).unwrap_or(0.0) - before;
-        // This process reads the agent's pages as well.
-        ensure!(counted >= f64::from(CALLS), "the agent counted {counted} reads of {CALLS} and more");
+        // This process also reads the agent's pages.
+        ensure!(counted >= f64::from(CALLS), "the agent counted {counted} reads instead of at least {CALLS}");
         drop(listener);
         all.push(Round { without, other, model });
     }
     Ok((form, all))
 }
 
-/// The number of reads that the agent has counted.
+/// The series that counts the reads.
 const COUNT: &str = "citadel_model_syscall_duration_seconds_count";
 const READS: &[(&str, &str)] = &[("syscall", "read")];
 
-/// Nanoseconds of one `read` and one `getppid`.
+/// Nanoseconds of one `read` and of one `getppid`.
 fn each() -> Result<[f64; 2]> {
     let null = File::open("/dev/null").context("/dev/null")?;
     let descriptor = null.as_raw_fd();
@@ -125,7 +126,7 @@ fn each() -> Result<[f64; 2]> {
         };
         Spread::of((0..SLICES).map(|_| slice())).median()
     };
-    // SAFETY: a read of nothing, and a call without arguments.
+    // SAFETY: a read of zero bytes, and a call without arguments.
     unsafe {
         Ok([
             median(&|| _ = libc::syscall(libc::SYS_read, descriptor, std::ptr::null_mut::<u8>(), 0)),

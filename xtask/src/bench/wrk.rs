@@ -1,4 +1,4 @@
-//! The load.
+//! wrk, the load generator.
 
 use std::process::Command;
 use std::thread;
@@ -14,13 +14,13 @@ pub(super) const CONNECTIONS: usize = 32;
 /// What wrk reports.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Outcome {
-    /// Requests that were answered while wrk counted.
+    /// Requests answered while wrk counted.
     pub(super) requests: u64,
-    /// Per second.
+    /// Requests per second.
     pub(super) rate: f64,
 }
 
-/// Saturates `port` for some seconds, from the second CPU if there is one: nginx has the first.
+/// Saturates `port` for some seconds, from the second CPU if there is one: nginx runs on the first.
 pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
     go_on()?;
     let mut wrk = command()?;
@@ -36,22 +36,25 @@ pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
     parse(&text)
 }
 
-/// wrk, wherever it is.
+/// A command that runs wrk.
 pub(super) fn command() -> Result<Command> {
     Ok(Command::new(process::find("wrk").context("no wrk: `cargo xtask setup bench`")?))
 }
 
-/// Reads wrk's report.
+/// Parses wrk's report.
 ///
 /// # Errors
-/// It reports errors or refusals: then its numbers say nothing.
+/// The report contains errors or non-2xx responses, so that its numbers mean nothing.
 pub(super) fn parse(text: &str) -> Result<Outcome> {
     if let Some(line) = text.lines().find(|line| line.contains("Socket errors") || line.contains("Non-2xx")) {
-        bail!("wrk saw errors: {}", line.trim());
+        bail!("wrk reported errors: {}", line.trim());
     }
     let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
     let rate = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
-    requests.zip(rate).map(|(requests, rate)| Outcome { requests, rate }).with_context(|| format!("wrk said {text:?}"))
+    requests
+        .zip(rate)
+        .map(|(requests, rate)| Outcome { requests, rate })
+        .with_context(|| format!("unexpected output of wrk: {text:?}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A small load of chat completions, as clients of a model would make.
+//! A small load of chat completions, like that of a model's clients.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Clients that ask until told to stop.
+/// Clients that send requests until told to stop.
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts `clients` for each port; each asks for one completion after the other.
+    /// Starts `clients` clients per port; each sends one completion request after the other.
     pub(super) fn start(ports: impl Iterator<Item = u16>, clients: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |port| {
@@ -25,7 +25,7 @@ impl Load {
                         return;
                     }
                     if complete(port, Manner::of(number)).is_err() {
-                        // The model is gone or slow; the demo sees that itself, and a client just tries again.
+                        // The model is gone or slow; the demo notices that itself, and the client just retries.
                         thread::sleep(Duration::from_millis(200));
                     }
                 }
@@ -35,7 +35,7 @@ impl Load {
         Self { stop, clients }
     }
 
-    /// Lets every client finish what it has asked for.
+    /// Lets every client finish its current request.
     pub(super) fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
@@ -45,12 +45,12 @@ impl Load {
     }
 }
 
-/// How a client asks for a completion.
+/// How a client requests a completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Manner {
     Streamed,
     Whole,
-    /// Streamed, and the client goes away in the middle.
+    /// Streamed, and the client disconnects in the middle.
     Aborted,
 }
 

@@ -1,5 +1,5 @@
-//! `cargo xtask run --demo`: stand-in models that know their own timing, a small load, and the agent's numbers beside
-//! theirs. Everything started ends with it: each process is a [`Group`], which ends when dropped.
+//! `cargo xtask run --demo`: stand-in models that know their own timing, a small load, and the agent's numbers next to
+//! theirs. Everything that is started stops with the demo: each process is a [`Group`], which ends on drop.
 
 mod load;
 mod table;
@@ -23,17 +23,17 @@ use crate::scrape::{self, Page};
 use crate::workspace::Workspace;
 use crate::{process, run};
 
-/// The agent's ports: metrics, and health.
+/// The agent's ports: metrics and health.
 const METRICS_PORT: u16 = 8000;
 const HEALTH_PORT: u16 = 8001;
 
-/// How often the table is shown.
+/// Refresh interval of the table.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the stand-ins are made of, from PyPI.
+/// The stand-ins' dependencies, from PyPI.
 const PYTHON_PACKAGES: [&str; 2] = ["fastapi==0.165.0", "uvicorn==0.54.0"];
 
-/// A stand-in model, and how fast it is.
+/// A stand-in model and its speed.
 struct Model {
     name: &'static str,
     port: u16,
@@ -53,13 +53,14 @@ const MODELS: [Model; 3] = [
 /// Clients of each model.
 const CLIENTS: usize = 2;
 
-/// Fails, naming it, when a port of the demo is taken.
+/// Fails, naming the port, when a port of the demo is in use.
 pub(crate) fn check_ports() -> Result<()> {
     let models = MODELS.iter().map(|model| (model.port, "a stand-in model"));
     let agent = [(METRICS_PORT, "the agent's metrics"), (HEALTH_PORT, "the agent's health")];
     for (port, what) in models.chain(agent) {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-            .with_context(|| format!("port {port} is needed for {what}; end what listens there (`ss -ltnp`)"))?;
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| {
+            format!("port {port}, needed for {what}, is in use; stop the process that listens on it (`ss -ltnp`)")
+        })?;
     }
     Ok(())
 }
@@ -67,7 +68,7 @@ pub(crate) fn check_ports() -> Result<()> {
 /// Runs the demo with the agent `binary`, for some seconds or until Ctrl-C.
 ///
 /// # Errors
-/// Something did not start or has ended, or the agent and the models disagree about what happened.
+/// Something did not start or has exited, or the agent and the models disagree.
 pub(crate) fn main(workspace: &Workspace, binary: &Path, seconds: Option<u64>, rest: &[OsString]) -> Result<()> {
     let folder = workspace.root.join("target/demo");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -89,7 +90,7 @@ pub(crate) fn main(workspace: &Workspace, binary: &Path, seconds: Option<u64>, r
     let mut agent = Group::spawn("the agent", command.args(rest), group::log(&folder, "agent"), false)?;
     agent.wait_until(Duration::from_secs(20), || scrape::get(HEALTH_PORT, "/ready").is_ok())?;
 
-    eprintln!("demo: {CLIENTS} clients ask each model; of ten requests one is aborted and two are not streamed");
+    eprintln!("demo: {CLIENTS} clients per model; of ten requests, one is aborted and two are not streamed");
     let load = Load::start(MODELS.iter().map(|model| model.port), CLIENTS);
     let begin = Instant::now();
     let over = || group::stopping() || seconds.is_some_and(|seconds| begin.elapsed().as_secs() >= seconds);
@@ -102,17 +103,17 @@ pub(crate) fn main(workspace: &Workspace, binary: &Path, seconds: Option<u64>, r
         table::show(&rows(&mut models)?);
     }
 
-    eprintln!("demo: letting the clients finish");
+    eprintln!("demo: waiting for the clients to finish");
     load.finish();
-    // The end of an aborted stream reaches a model only when it next writes.
+    // A model notices an aborted stream only on its next write.
     thread::sleep(Duration::from_secs(1));
     let rows = rows(&mut models)?;
     table::show(&rows);
     let wrong: Vec<&str> = rows.iter().filter(|row| !row.agrees()).map(|row| row.name).collect();
     if !wrong.is_empty() {
-        bail!("agent and model disagree about the requests of {}", wrong.join(", "));
+        bail!("the agent and the model counted different requests for {}", wrong.join(", "));
     }
-    eprintln!("demo: agent and models agree about every request");
+    eprintln!("demo: the agent and the models counted the same requests");
     Ok(())
 }
 
@@ -133,7 +134,7 @@ impl StandIn {
         Ok(Self { model, group, answers: BufReader::new(answers) })
     }
 
-    /// What the model itself has counted and timed, now.
+    /// What the model itself has counted and timed so far.
     fn truth(&mut self) -> Result<Truth> {
         self.group.check()?;
         let mut ask = self.group.child.stdin.as_ref().context("no pipe to the model")?;
@@ -148,7 +149,7 @@ fn rows(models: &mut [StandIn]) -> Result<Vec<Row>> {
     models.iter_mut().map(|model| Ok(Row::new(model.model.name, &page, model.truth()?))).collect()
 }
 
-/// The Python that has what the stand-ins need, in a virtual environment under `folder`.
+/// A Python with the stand-ins' dependencies, in a virtual environment under `folder`.
 fn python(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
     let venv = folder.join("venv");
     let python = venv.join("bin/python");
@@ -162,14 +163,14 @@ fn python(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// A configuration in the operator's form, for the demo's models alone; nothing leaves this host.
+/// A configuration as an operator would write it, for the demo's models only; nothing leaves this host.
 fn config_text() -> String {
     let mut text = format!(
         "remote_monitoring:\n  enabled: false\nlocal_collection:\n  metrics_port: {METRICS_PORT}\n  \
          health_check_port: {HEALTH_PORT}\nmodel_monitoring:\n  ports:\n"
     );
     for model in &MODELS {
-        // Writing to a String cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "    {}: {}", model.name, model.port);
     }
     text

@@ -1,10 +1,10 @@
-//! The agent's numbers beside the models' own.
+//! The agent's numbers next to the models' own.
 
 use anyhow::{Context as _, Result};
 
 use crate::scrape::Page;
 
-/// What a stand-in model knows about itself, since it began; times are in seconds.
+/// What a stand-in model knows about itself since it started; times in seconds.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(super) struct Truth {
     requests: f64,
@@ -17,11 +17,11 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    /// Reads `key=value` words.
+    /// Parses `key=value` words.
     pub(super) fn parse(line: &str) -> Result<Self> {
         let mut truth = Self::default();
         for word in line.split_whitespace() {
-            let (key, value) = word.split_once('=').context("a word without a value")?;
+            let (key, value) = word.split_once('=').context("a word without `=`")?;
             let field = match key {
                 "requests" => &mut truth.requests,
                 "in_flight" => &mut truth.in_flight,
@@ -32,7 +32,7 @@ impl Truth {
                 "between_count" => &mut truth.between_count,
                 _ => continue,
             };
-            *field = value.parse().with_context(|| format!("{key} is no number"))?;
+            *field = value.parse().with_context(|| format!("{key} is not a number"))?;
         }
         Ok(truth)
     }
@@ -49,7 +49,7 @@ pub(super) struct Row {
     between_tokens: Pair,
 }
 
-/// The agent's number, and the truth.
+/// The agent's number and the true one.
 #[derive(Clone, Copy)]
 struct Pair(Option<f64>, Option<f64>);
 
@@ -71,7 +71,8 @@ impl Row {
         }
     }
 
-    /// Whether both counted the same. Only true at rest: while requests run, one side is always asked a little later.
+    /// Whether both counted the same. Only meaningful at rest: while requests run, one side is always read a little
+    /// later.
     pub(super) fn agrees(&self) -> bool {
         self.requests.0 == self.requests.1 && self.aborted.0 == self.aborted.1
     }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// An architecture, as Debian calls it.
+/// An architecture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Arch {
     /// x86-64.
@@ -25,7 +25,7 @@ impl fmt::Display for Arch {
 }
 
 impl Arch {
-    /// Debian's name.
+    /// Debian's name of it.
     pub(super) const fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -33,7 +33,7 @@ impl Arch {
         }
     }
 
-    /// Rust's.
+    /// Rust's target triple.
     pub(super) const fn triple(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
@@ -41,7 +41,7 @@ impl Arch {
         }
     }
 
-    /// What GNU tools for it begin with.
+    /// Prefix of the GNU tools for it.
     const fn gnu(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-linux-gnu",
@@ -49,21 +49,21 @@ impl Arch {
         }
     }
 
-    /// Whether it is this machine's.
+    /// Whether it is this machine's architecture.
     pub(super) fn is_native(self) -> bool {
         self.triple().starts_with(std::env::consts::ARCH)
     }
 
-    /// Where cargo puts the program.
+    /// Where cargo puts the binary.
     pub(super) fn program(self, workspace: &Workspace) -> PathBuf {
         match self.is_native() {
-            // The folder of every other build, so that it is built once.
+            // The same folder as every other build, so that it is built once.
             true => workspace.agent(true),
             false => workspace.target().join(self.triple()).join("release/citadel-agent"),
         }
     }
 
-    /// `strip` for its programs.
+    /// The `strip` that handles its binaries.
     pub(super) fn strip(self) -> String {
         if self.is_native() { "strip".to_owned() } else { format!("{}-strip", self.gnu()) }
     }

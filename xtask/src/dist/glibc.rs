@@ -1,4 +1,4 @@
-//! Which glibc a program needs: the newest version among the symbols that it takes from shared libraries.
+//! The glibc that a program needs: the newest symbol version that it imports from shared libraries.
 
 use std::fmt;
 use std::path::Path;
@@ -18,20 +18,21 @@ impl fmt::Display for Glibc {
     }
 }
 
-/// That of the oldest distribution that the package is for, Ubuntu 22.04; Debian 12 has 2.36. It is in the package's `depends` too.
+/// The glibc of the oldest supported distribution, Ubuntu 22.04; Debian 12 has 2.36. The package's `depends` has it
+/// too.
 pub(super) const OLDEST: Glibc = Glibc(2, 35);
 
 /// The version that `program` needs.
 ///
 /// # Errors
-/// It cannot be read, or is linked to no glibc.
+/// The program cannot be read, or is not linked against glibc.
 pub(super) fn needed_by(program: &Path) -> Result<Glibc> {
     let text = process::output(Command::new("readelf").args(["--wide", "--version-info"]).arg(program))?;
-    newest(&text).with_context(|| format!("{} takes nothing from glibc", program.display()))
+    newest(&text).with_context(|| format!("{} is not linked against glibc", program.display()))
 }
 
-/// The newest `GLIBC_X.Y` that `readelf --version-info` names. Weak symbols count: the loader refuses a version that is missing
-/// whatever is bound to it, unless the version itself is marked weak.
+/// The newest `GLIBC_X.Y` in the output of `readelf --version-info`. Weak symbols count: the loader refuses a missing
+/// version whatever is bound to it, unless the version itself is marked weak.
 fn newest(text: &str) -> Option<Glibc> {
     let needed = text.split_once(".gnu.version_r")?.1;
     let versions = needed.lines().filter(|line| !line.contains("Flags: WEAK"));

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: a Debian package and an archive with an installer, of each architecture.
+//! `cargo xtask dist`: a Debian package and an archive with an installer, for each architecture.
 
 mod arch;
 mod glibc;
@@ -19,13 +19,13 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// For which architectures; arm64 is cross-built.
+    /// Architectures to build for; arm64 is cross-compiled.
     #[arg(value_enum, default_value = "amd64")]
     arches: Vec<Arch>,
-    /// Take the programs that are built already.
+    /// Use the binaries that are already built.
     #[arg(long)]
     no_build: bool,
-    /// Run lintian on the packages, and install, use and purge this machine's in fresh Debian systems.
+    /// Run lintian on the packages, and install, use and purge this machine's package in fresh Debian systems.
     #[arg(long)]
     test: bool,
 }
@@ -52,17 +52,17 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Where packages are put.
+/// Output folder for packages.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root.join("target/dist")
 }
 
-/// What is released.
+/// The version that is released.
 struct Release {
     version: &'static str,
-    /// Seconds since 1970 at which its commit was made: the time of everything in the package.
+    /// Unix time of its commit: the time stamp of everything in the package.
     epoch: String,
-    /// That time as Debian's changelog has it.
+    /// The same time in the format of Debian's changelog.
     date: String,
 }
 
@@ -74,7 +74,7 @@ impl Release {
     }
 }
 
-/// What was made.
+/// The files that were built.
 struct Made {
     package: PathBuf,
     archive: PathBuf,
@@ -88,7 +88,7 @@ fn make(workspace: &Workspace, arch: Arch, release: &Release, no_build: bool) ->
     let needs = glibc::needed_by(&program)?;
     if needs > glibc::OLDEST {
         bail!(
-            "{} needs glibc {needs}, and the oldest supported distribution has {}: build on Debian 12",
+            "{} needs glibc {needs}, but the oldest supported distribution has {}: build on Debian 12",
             program.display(),
             glibc::OLDEST
         );
@@ -108,7 +108,7 @@ fn make(workspace: &Workspace, arch: Arch, release: &Release, no_build: bool) ->
     Ok(Made { package, archive })
 }
 
-/// The package, from the staged root, as `[package.metadata.deb]` of the agent's Cargo.toml says.
+/// Builds the package from the staged root, as `[package.metadata.deb]` in the agent's Cargo.toml describes it.
 fn debian_package(workspace: &Workspace, arch: Arch, release: &Release) -> Result<PathBuf> {
     let package = folder(workspace).join(format!("citadel-agent_{}-1_{}.deb", release.version, arch.debian()));
     process::run(
@@ -122,7 +122,7 @@ fn debian_package(workspace: &Workspace, arch: Arch, release: &Release) -> Resul
     Ok(package)
 }
 
-/// The archive for hosts without Debian's tools.
+/// Builds the archive for hosts without Debian's tools.
 fn archive(workspace: &Workspace, root: &Path, arch: Arch, release: &Release) -> Result<PathBuf> {
     let name = format!("citadel-agent-{}-linux-{}", release.version, arch.debian());
     let folder = folder(workspace);
@@ -130,7 +130,7 @@ fn archive(workspace: &Workspace, root: &Path, arch: Arch, release: &Release) ->
     _ = fs::remove_dir_all(&content);
     fs::create_dir_all(&content)?;
     process::run(Command::new("cp").arg("--archive").arg(root).arg(content.join("root")))?;
-    // For Debian's tools alone.
+    // Only Debian's tools use it.
     fs::remove_dir_all(content.join("root/usr/share/lintian"))?;
     let installer = fs::read_to_string(workspace.root.join("package/install.sh"))?;
     let script = content.join("install.sh");

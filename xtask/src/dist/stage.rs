@@ -1,4 +1,4 @@
-//! The files of a package where they will be on a host.
+//! The files of a package, laid out as on a host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use super::{Release, folder};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// What is in the tree as it is shipped, and where it goes.
+/// Files shipped as they are in the tree, and their destinations.
 const SHIPPED: [(&str, &str); 5] = [
     ("systemd/citadel-agent.service", "usr/lib/systemd/system/citadel-agent.service"),
     ("systemd/sysusers.conf", "usr/lib/sysusers.d/citadel-agent.conf"),
     ("systemd/tmpfiles.conf", "usr/lib/tmpfiles.d/citadel-agent.conf"),
     ("package/debian/lintian-overrides", "usr/share/lintian/overrides/citadel-agent"),
-    // An option: linked or copied into the unit's folder of drop-ins.
+    // Optional: linked or copied into the unit's drop-in folder.
     ("systemd/smart.conf", "usr/share/citadel-agent/smart.conf"),
 ];
 
 /// Where documents are.
 const DOC: &str = "usr/share/doc/citadel-agent";
 
-/// Makes the tree in place of the one before, and returns it. The agent must have been built.
+/// Builds the tree, replacing the previous one, and returns its path. The agent must have been built.
 pub(super) fn root(workspace: &Workspace, arch: Arch, release: &Release) -> Result<PathBuf> {
     let root = folder(workspace).join("root");
     _ = fs::remove_dir_all(&root);
@@ -38,7 +38,7 @@ pub(super) fn root(workspace: &Workspace, arch: Arch, release: &Release) -> Resu
     for (from, to) in SHIPPED {
         fs::copy(workspace.root.join(from), place(to)?).with_context(|| format!("copying {from}"))?;
     }
-    // The debug build is there anyway, and what it prints is the same for each architecture.
+    // The debug build exists anyway, and prints the same on every architecture.
     process::run(
         workspace.cargo("run").args(["--locked", "--quiet", "--package", "citadel-agent-package", "--"]).arg(&root),
     )?;
@@ -49,7 +49,7 @@ pub(super) fn root(workspace: &Workspace, arch: Arch, release: &Release) -> Resu
     Ok(root)
 }
 
-/// Debian's changelog: what changed is in the project's own, beside it.
+/// Debian's changelog, which refers to the project's own next to it.
 fn changelog(Release { version, date, .. }: &Release) -> String {
     format!(
         "citadel-agent ({version}-1) unstable; urgency=medium\n\n  * Release {version}: see changelog.gz in this folder.\n\n -- {MAINTAINER}  {date}\n"
@@ -59,7 +59,7 @@ fn changelog(Release { version, date, .. }: &Release) -> String {
 /// As in the agent's Cargo.toml.
 const MAINTAINER: &str = "citadel-agent maintainers <citadel-agent@users.noreply.github.com>";
 
-/// The agent's own licence and those of all that is linked into it.
+/// The agent's own licence and those of everything linked into it.
 fn copyright(workspace: &Workspace, release: &Release) -> Result<String> {
     let year = release.date.split_whitespace().nth(3).context("a date has a year")?;
     let host = licences(workspace, &workspace.root.join("citadel-agent/Cargo.toml"))?;
@@ -71,8 +71,8 @@ fn copyright(workspace: &Workspace, release: &Release) -> Result<String> {
     ))
 }
 
-/// The licences of what the package of this manifest is linked to. Comparing texts takes a minute, so the last outcome is kept with
-/// what it was made of.
+/// The licences of everything that the package of this manifest links to. Comparing texts takes a minute, so the last
+/// result is cached together with its inputs.
 fn licences(workspace: &Workspace, manifest: &Path) -> Result<String> {
     let package = workspace.root.join("package");
     let lock = manifest.ancestors().map(|folder| folder.join("Cargo.lock")).find(|lock| lock.is_file());

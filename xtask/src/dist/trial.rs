@@ -1,4 +1,4 @@
-//! What a stranger would do with the packages: look at them with Debian's own eyes, install, use, purge.
+//! Tests the packages as a user would: lintian, install, use, purge.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::kernels::packages::Apt;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The releases of Debian in which it is installed.
+/// The Debian releases in which it is installed.
 const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 
-/// Files of dpkg's, apt's and the loader's own, which change with every package.
+/// Files of dpkg, apt and the loader, which change with every package.
 const BOOKKEEPING: [&str; 9] = [
     "var/lib/dpkg",
     "var/log",
@@ -25,23 +25,23 @@ const BOOKKEEPING: [&str; 9] = [
     "proc",
     "sys",
     "dev",
-    // systemd-sysusers writes these again, backups included; the user itself is looked for.
+    // systemd-sysusers rewrites these, backups included; the user itself is checked.
     "etc/.pwd.lock",
 ];
 
-/// lintian: no error, and no warning that is not explained in `package/debian/lintian-overrides`.
+/// Runs lintian: no error, and no warning that is not explained in `package/debian/lintian-overrides`.
 pub(super) fn lintian(package: &Path) -> Result<()> {
     process::run(Command::new("lintian").args(["--fail-on", "error,warning", "--allow-root"]).arg(package))
 }
 
-/// Installs and purges the package in a fresh system of each release, and the archive as well.
+/// Installs and purges the package, and the archive, in a fresh system of each release.
 pub(super) fn install(workspace: &Workspace, package: &Path, archive: &Path) -> Result<()> {
     for release in RELEASES {
         let fresh = Fresh::make(workspace, release).with_context(|| format!("a fresh {release}"))?;
         package_in(&fresh, package).with_context(|| format!("{} in {release}", package.display()))?;
         archive_in(&fresh, archive).with_context(|| format!("{} in {release}", archive.display()))?;
         if release == RELEASES[0] {
-            dev_ops_in(&fresh, workspace).context("the server that watches")?;
+            dev_ops_in(&fresh, workspace).context("the monitoring server")?;
         }
         eprintln!("xtask: {release}: installed, used and purged without a trace");
     }
@@ -54,7 +54,7 @@ struct Fresh {
 }
 
 impl Fresh {
-    /// Made once; remove the folder to get what Debian has today.
+    /// Created once; remove the folder to get today's Debian.
     fn make(workspace: &Workspace, release: &str) -> Result<Self> {
         let folder = folder(workspace).join("trial");
         let root = folder.join(release);
@@ -74,7 +74,7 @@ impl Fresh {
         Ok(Self { root })
     }
 
-    /// A command in it.
+    /// A command that runs inside it.
     fn command(&self, words: &[&str]) -> Result<Command> {
         let mut command = process::as_root(Path::new("chroot"), &[])?;
         command.arg(&self.root).args([
@@ -94,7 +94,7 @@ impl Fresh {
         process::output(&mut self.command(words)?)
     }
 
-    /// Every file, without what is changed by any package.
+    /// Every file except those that any package changes.
     fn files(&self) -> Result<BTreeSet<String>> {
         let listed =
             process::output(process::as_root(Path::new("find"), &[])?.arg(&self.root).args(["-printf", "%P\\n"]))?;
@@ -110,26 +110,26 @@ impl Fresh {
         Ok((self.output(&["getent", "passwd"])?, self.output(&["getent", "group"])?))
     }
 
-    /// Copies a file into `/tmp`, and gives its path there.
+    /// Copies a file into its `/tmp` and returns the path there.
     fn carry(&self, file: &Path) -> Result<String> {
         let name = file.file_name().context("a file has a name")?.to_string_lossy().into_owned();
         process::run(process::as_root(Path::new("cp"), &[])?.arg(file).arg(self.root.join("tmp")))?;
         Ok(format!("/tmp/{name}"))
     }
 
-    /// What must work once it is there, however it came.
+    /// What must work after an installation of either kind.
     fn works(&self) -> Result<()> {
         let version = self.output(&["citadel-agent", "version"])?;
-        ensure!(version.contains(env!("CARGO_PKG_VERSION")), "it calls itself {version:?}");
+        ensure!(version.contains(env!("CARGO_PKG_VERSION")), "unexpected version {version:?}");
         self.run(&["citadel-agent", "config", "check", CONFIG])?;
         self.run(&["systemd-analyze", "verify", "/usr/lib/systemd/system/citadel-agent.service"])?;
         let user = self.output(&["getent", "passwd", "citadel-agent"])?;
-        ensure!(user.starts_with("citadel-agent:"), "there is no user");
+        ensure!(user.starts_with("citadel-agent:"), "the user does not exist");
         for page in ["citadel-agent.1", "citadel-agent-run.1", "citadel-agent.yaml.5"] {
             let section = &page[page.len() - 1..];
             let folder = self.root.join(format!("usr/share/man/man{section}"));
             let there = [page.to_owned(), format!("{page}.gz")].iter().any(|name| folder.join(name).is_file());
-            ensure!(there, "there is no page {page}");
+            ensure!(there, "the manual page {page} is missing");
         }
         let copyright = fs::read_to_string(self.root.join("usr/share/doc/citadel-agent/copyright"))?;
         for linked in ["  aya ", "  aya-ebpf ", "  tokio ", "Apache-2.0"] {
@@ -150,7 +150,7 @@ impl Fresh {
 const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
 
 fn package_in(fresh: &Fresh, package: &Path) -> Result<()> {
-    // What a trial that failed has left.
+    // Remains of a failed run.
     fresh.run(&["dpkg", "--purge", "citadel-agent"])?;
     let (before, users) = (fresh.files()?, fresh.users()?);
     let carried = fresh.carry(package)?;
@@ -158,7 +158,7 @@ fn package_in(fresh: &Fresh, package: &Path) -> Result<()> {
     fresh.works()?;
     let enabled = fresh.output(&["systemctl", "is-enabled", "citadel-agent.service"])?;
     ensure!(enabled == "enabled", "the unit is {enabled}");
-    // An administrator's change outlives the next version, and removal.
+    // An administrator's change survives upgrades and removal.
     let changed = "# changed\nlocal_collection: {metrics_port: 8123}\n";
     let config = fresh.root.join(CONFIG.trim_start_matches('/'));
     process::run(
@@ -191,9 +191,9 @@ fn archive_in(fresh: &Fresh, archive: &Path) -> Result<()> {
     nothing_is_left(fresh, &before, &users)
 }
 
-/// Sets up the server that watches, twice: the second time there is nothing to do.
+/// Runs the monitoring server's set-up twice: the second run must have nothing to do.
 fn dev_ops_in(fresh: &Fresh, workspace: &Workspace) -> Result<()> {
-    // Packages come from where the system itself came from, whose name this machine can look up.
+    // Packages come from the same mirror as the system itself, whose name this machine can resolve.
     let resolver = Path::new("/etc/resolv.conf");
     process::run(
         process::as_root(Path::new("cp"), &[])?
@@ -209,11 +209,11 @@ fn dev_ops_in(fresh: &Fresh, workspace: &Workspace) -> Result<()> {
     let setup = ["/tmp/deploy/dev-ops/setup.sh", "--scrape", "gpu-host-1", "--scrape", "gpu-host-2:8123"];
     fresh.run(&setup)?;
     let again = fresh.output(&setup)?;
-    ensure!(again.starts_with("nothing to do"), "the second run is not idle: {again}");
+    ensure!(again.starts_with("nothing to do"), "the second run changed something: {again}");
     fresh.run(&["promtool", "check", "config", "/etc/prometheus/prometheus.yml"])?;
     let hosts = fs::read_to_string(fresh.root.join("etc/prometheus/citadel-agents/hosts.yml"))?;
     ensure!(hosts.contains("\"gpu-host-1:8000\"") && hosts.contains("\"gpu-host-2:8123\""), "{hosts}");
-    // Its own flags and files: it starts, and takes remote write.
+    // Its own flags and files: it starts and accepts remote write.
     let script = "set -e; . /etc/prometheus/citadel.env; cd /tmp; rm -rf data; \
         prometheus $ARGS --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/tmp/data \
         --web.listen-address=127.0.0.1:19090 >/tmp/log 2>&1 & \
@@ -233,6 +233,6 @@ fn nothing_is_left(fresh: &Fresh, before: &BTreeSet<String>, users: &(String, St
     if !left.is_empty() || !gone.is_empty() {
         bail!("left behind: {left:?}; gone: {gone:?}");
     }
-    ensure!(fresh.users()? == *users, "a user is left behind");
+    ensure!(fresh.users()? == *users, "the user was not removed");
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! System calls in the machine: a process makes a known number of them, of each call that the agent knows, the agent must
-//! count as many, by either form; and what the agent makes a call cost, as a ratio, since an emulated machine's nanoseconds are nobody's.
+//! System calls in the emulated machine: a process makes a known number of each call that the agent knows, and the
+//! agent must count exactly as many, in either form. Also measures what the agent adds to a call, as a ratio, since the
+//! nanoseconds of an emulated machine mean nothing.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -16,34 +17,34 @@ use super::image::{AGENT, GUEST};
 use super::support::COST;
 use crate::scrape::{self, Page};
 
-/// Where the process listens, by which it is a model.
+/// The process listens here, which makes it a model.
 const PORT: u16 = 11300;
 
-/// What it says when it does.
+/// What it prints once it listens.
 const LISTENING: &str = "listening";
 
-/// What it does of each: opens of a missing file, polls that take [`POLL`], reads that are timed.
+/// Number of calls of each kind: opens of a missing file, polls that take [`POLL`], timed reads.
 const OPENS: u32 = 7;
 const POLLS: u32 = 3;
 const POLL: Duration = Duration::from_millis(40);
 const READS: u32 = 10_000;
 const ROUNDS: u32 = 10;
 
-/// The forms, as configured, and as `/status` must name them: every kernel of the matrix takes fentry.
+/// The forms, as configured and as `/status` must name them: every kernel of the matrix supports fentry.
 const FORMS: [(&str, &str); 2] = [("auto", FENTRY), ("raw_tp", "raw_tp")];
 const FENTRY: &str = "fentry";
 
-/// Nanoseconds a call: one that is measured (`read`), and one that is not (`getppid`).
+/// Nanoseconds per call: one that is measured (`read`) and one that is not (`getppid`).
 #[derive(Clone, Copy)]
 struct Cost {
     read: f64,
     getppid: f64,
 }
 
-/// Sees whether both forms measure, and what they cost; a summary.
+/// Checks that both forms measure, and what they cost; returns a summary.
 ///
 /// # Errors
-/// A form is not there, or counts what is not true.
+/// A form is unavailable, or counts wrongly.
 pub(super) fn run() -> Result<String> {
     let mut summary = Vec::new();
     let nothing = Cost::measure();
@@ -62,7 +63,7 @@ pub(super) fn run() -> Result<String> {
     Ok(summary.join("; "))
 }
 
-/// Runs the agent with this form and compares; costs to the model and to others.
+/// Runs the agent with this form and compares; returns the cost to the model and to other processes.
 fn measured(configured: &str, form: &str) -> Result<(Cost, Cost)> {
     let mut caller = Caller::start()?;
     let config = format!("/tmp/{configured}.yaml");
@@ -82,7 +83,7 @@ fn measured(configured: &str, form: &str) -> Result<(Cost, Cost)> {
         page().is_ok_and(|page| page.sum("citadel_model_info", &[("pid", &pid)]) == Some(1.0))
     })?;
     let status = scrape::get(HEALTH, "/status")?;
-    ensure!(status.replace(' ', "").contains(&format!("\"form\":\"{form}\"")), "it is another form: {status}");
+    ensure!(status.replace(' ', "").contains(&format!("\"form\":\"{form}\"")), "another form is in use: {status}");
 
     let others = Cost::measure();
     let (own, lacking) = caller.go()?;
@@ -91,7 +92,7 @@ fn measured(configured: &str, form: &str) -> Result<(Cost, Cost)> {
     Ok((own, others))
 }
 
-/// Every number that the caller's steps fix; `lacking` are the calls that the kernel said it does not have.
+/// Checks every number that the caller's steps determine; `lacking` are the calls that the kernel does not have.
 fn compare(page: &Page, form: &str, lacking: &[String]) -> Result<()> {
     let count = |call| page.sum("citadel_model_syscall_duration_seconds_count", &[("syscall", call)]).unwrap_or(0.0);
     let failed = |call, errno| {
@@ -107,11 +108,11 @@ fn compare(page: &Page, form: &str, lacking: &[String]) -> Result<()> {
     for (call, errno) in every_call::failing() {
         let (errno, times) = match lacking.iter().any(|name| name == call.name) {
             false => (errno, 1),
-            // A call without a function is seen only where all calls are.
+            // A call without a kernel function is seen only by the form that sees all calls.
             true => ("ENOSYS", u32::from(form != FENTRY)),
         };
         counts.push((call.name, failed(call.name, errno), times));
-        // The caller's library makes some of the others, too.
+        // The caller's libraries make some of the others, too.
         if !call.is_default {
             counts.push((call.name, count(call.name), times));
         }
@@ -122,7 +123,7 @@ fn compare(page: &Page, form: &str, lacking: &[String]) -> Result<()> {
         .map(|(what, value, truth)| format!("{what} is {value}, not {truth}"))
         .collect();
     let mean = page.mean("citadel_model_syscall_duration_seconds", &[("syscall", "poll")]);
-    // Nothing bounds how late an emulated machine wakes a process, but twice is too much.
+    // There is no upper bound on wake-up latency in an emulated machine, but twice is too much.
     if !mean.is_some_and(|mean| (POLL.as_secs_f64()..2.0 * POLL.as_secs_f64()).contains(&mean)) {
         wrong.push(format!("the mean of poll is {mean:?}, not {}", POLL.as_secs_f64()));
     }
@@ -133,16 +134,16 @@ fn compare(page: &Page, form: &str, lacking: &[String]) -> Result<()> {
 }
 
 impl Cost {
-    /// Of the process that asks.
+    /// Measures the calling process.
     fn measure() -> Self {
-        // The least of some rounds: the emulator translates code as it comes to it.
+        // The minimum of some rounds: the emulator translates code when it first runs.
         let round = |call: &dyn Fn()| {
             let begun = Instant::now();
             (0..READS / ROUNDS).for_each(|_| call());
             begun.elapsed().as_nanos() as f64 / f64::from(READS / ROUNDS)
         };
         let each = |call: &dyn Fn()| (0..ROUNDS).map(|_| round(call)).fold(f64::INFINITY, f64::min);
-        // SAFETY: a read of nothing from no file, which fails, and a call without arguments.
+        // SAFETY: a read of zero bytes from no file, which fails, and a call without arguments.
         unsafe {
             Self {
                 read: each(&|| _ = libc::syscall(libc::SYS_read, -1, std::ptr::null_mut::<u8>(), 0)),
@@ -152,8 +153,7 @@ impl Cost {
     }
 }
 
-/// The process that makes the calls: waits for a signal, which is no call that is measured, and says on its output what
-/// they cost it.
+/// The process that makes the calls: waits for a signal, which is not a measured call, and prints what they cost.
 struct Caller {
     process: Running,
     said: BufReader<ChildStdout>,
@@ -168,19 +168,20 @@ impl Caller {
             .context("starting the caller")?;
         let said = BufReader::new(child.stdout.take().context("no output")?);
         let mut caller = Self { process: Running(child), said };
-        ensure!(caller.line()? == LISTENING, "the caller does not listen");
+        ensure!(caller.line()? == LISTENING, "the caller is not listening");
         Ok(caller)
     }
 
-    /// Lets it make its calls; what they cost it, and which of them the kernel lacks.
+    /// Lets it make its calls; returns what they cost it, and which of them the kernel lacks.
     fn go(&mut self) -> Result<(Cost, Vec<String>)> {
-        // SAFETY: the process is a child that nobody has waited for.
+        // SAFETY: the process is a child that has not been reaped.
         unsafe { libc::kill(self.process.0.id().cast_signed(), libc::SIGUSR1) };
         let line = self.line()?;
         let mut words = line.split(' ').map(str::to_owned);
         let mut cost = || -> Result<f64> { Ok(words.next().unwrap_or_default().parse()?) };
-        let (read, getppid) =
-            cost().and_then(|read| Ok((read, cost()?))).with_context(|| format!("the caller says {line:?}"))?;
+        let (read, getppid) = cost()
+            .and_then(|read| Ok((read, cost()?)))
+            .with_context(|| format!("unexpected output of the caller: {line:?}"))?;
         Ok((Cost { read, getppid }, words.collect()))
     }
 
@@ -191,19 +192,20 @@ impl Caller {
     }
 }
 
-/// The caller, as a process of its own.
+/// Runs the caller, in its own process.
 pub(super) fn call() -> ! {
     if let Err(error) = make_calls() {
         println!("{error:#}");
     }
-    // Its numbers are read while it lives.
+    // Its counters are read while it lives.
     loop {
         thread::park();
     }
 }
 
 fn make_calls() -> Result<()> {
-    // SAFETY: all zero is an empty set, the signal exists, and blocking it concerns this thread, the only one.
+    // SAFETY: all zero is an empty set, the signal exists, and blocking it affects only this thread, which is the only
+    // one.
     let signal = unsafe {
         let mut signal: libc::sigset_t = std::mem::zeroed();
         libc::sigaddset(&raw mut signal, libc::SIGUSR1);
@@ -213,11 +215,11 @@ fn make_calls() -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
     println!("{LISTENING}");
     let mut came = 0;
-    // SAFETY: a set, and a place for the number.
+    // SAFETY: a valid set, and a place for the number.
     unsafe { libc::sigwait(&raw const signal, &raw mut came) };
     let cost = Cost::measure();
     for _ in 0..OPENS {
-        // SAFETY: a path that ends with zero.
+        // SAFETY: a path that ends with NUL.
         unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/nonexistent".as_ptr(), libc::O_RDONLY) };
     }
     for _ in 0..POLLS {
@@ -226,17 +228,17 @@ fn make_calls() -> Result<()> {
     }
     let lacking = every_call::make()?.iter().map(|name| format!(" {name}")).collect::<String>();
     println!("{} {}{lacking}", cost.read, cost.getppid);
-    // It listens for as long as the process lives.
+    // The listener stays open for as long as the process lives.
     std::mem::forget(listener);
     Ok(())
 }
 
-/// A process that ends with the value.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Nothing is left to do about a process that is gone.
+        // There is nothing to do about a process that is already gone.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -245,7 +247,7 @@ impl Drop for Running {
 fn wait_for(what: &str, there: impl Fn() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !there() {
-        ensure!(begun.elapsed() < READY_WITHIN, "{what} is not there after {} s", READY_WITHIN.as_secs());
+        ensure!(begun.elapsed() < READY_WITHIN, "{what} is missing after {} s", READY_WITHIN.as_secs());
         thread::sleep(Duration::from_millis(100));
     }
     Ok(())

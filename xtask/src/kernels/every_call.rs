@@ -1,24 +1,24 @@
-//! Every system call that the agent can measure, made once and so that it fails: what it does to nobody, and which error it
-//! gives, is the same on every kernel.
+//! Makes every system call that the agent can measure once, with arguments that make it fail: it has no effect, and the
+//! error is the same on every kernel.
 
 use std::io;
 
 use citadel_agent_common::calls::{CALLS, Call};
 
-/// A file descriptor that nobody has.
+/// An invalid file descriptor.
 const NONE: i64 = -1;
-/// An address at which nothing can begin.
+/// An unaligned address.
 const ODD: i64 = 1;
 /// A page.
 const PAGE: i64 = 4096;
-/// More descriptors than a process may have.
+/// More file descriptors than a process may have.
 const TOO_MANY: i64 = i32::MAX as i64;
 const PRIVATE: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 
-/// The calls, how they are made, and the error that they give.
+/// The calls, their arguments, and the resulting error.
 const FAILING: [(&str, [i64; 6], &str); 28] = [
     ("write", [NONE, 0, 0, 0, 0, 0], "EBADF"),
-    // Of no bytes.
+    // Zero bytes.
     ("mmap", [0, 0, 0, PRIVATE, NONE, 0], "EINVAL"),
     ("munmap", [ODD, PAGE, 0, 0, 0, 0], "EINVAL"),
     ("ioctl", [NONE, 0, 0, 0, 0, 0], "EBADF"),
@@ -26,7 +26,7 @@ const FAILING: [(&str, [i64; 6], &str); 28] = [
     ("pwrite64", [NONE, 0, 0, 0, 0, 0], "EBADF"),
     ("readv", [NONE, 0, 0, 0, 0, 0], "EBADF"),
     ("writev", [NONE, 0, 0, 0, 0, 0], "EBADF"),
-    // Of fewer descriptors than none.
+    // A negative number of file descriptors.
     ("select", [NONE, 0, 0, 0, 0, 0], "EINVAL"),
     ("madvise", [ODD, PAGE, 0, 0, 0, 0], "EINVAL"),
     ("connect", [NONE, 0, 0, 0, 0, 0], "EBADF"),
@@ -40,7 +40,7 @@ const FAILING: [(&str, [i64; 6], &str); 28] = [
     ("futex", [ODD, libc::FUTEX_WAIT as i64, 0, 0, 0, 0], "EINVAL"),
     ("epoll_wait", [NONE, 0, 1, 0, 0, 0], "EBADF"),
     ("ppoll", [0, TOO_MANY, 0, 0, 0, 0], "EINVAL"),
-    // One byte: of none, it succeeds.
+    // One byte: with zero, it succeeds.
     ("splice", [NONE, 0, NONE, 0, 1, 0], "EBADF"),
     ("epoll_pwait", [NONE, 0, 1, 0, 0, 0], "EBADF"),
     ("accept4", [NONE, 0, 0, 0, 0, 0], "EBADF"),
@@ -50,27 +50,27 @@ const FAILING: [(&str, [i64; 6], &str); 28] = [
     ("epoll_pwait2", [NONE, 0, 1, 0, 0, 0], "EBADF"),
 ];
 
-/// The calls of the catalogue that are made here, with the errors that they give.
+/// The calls of the catalogue that are made here, with their errors.
 pub(super) fn failing() -> impl Iterator<Item = (&'static Call, &'static str)> {
     CALLS.iter().filter_map(|call| FAILING.iter().find(|row| row.0 == call.name).map(|row| (call, row.2)))
 }
 
-/// Names of all calls of the catalogue, as a list of the configuration.
+/// Names of all calls of the catalogue, as a YAML list.
 pub(super) fn names() -> String {
     CALLS.iter().map(|call| call.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Makes each call once; those that this kernel does not have.
+/// Makes each call once; returns those that this kernel lacks.
 ///
 /// # Errors
-/// A call that succeeds.
+/// A call succeeds.
 pub(super) fn make() -> io::Result<Vec<&'static str>> {
     let mut lacking = Vec::new();
     for (name, [a, b, c, d, e, f], _) in FAILING {
         let Some(call) = CALLS.iter().find(|call| call.name == name) else { continue };
-        // SAFETY: with these arguments the kernel reads and writes no memory of ours, and changes nothing.
+        // SAFETY: with these arguments the kernel accesses no memory of ours and changes nothing.
         if unsafe { libc::syscall(i64::from(call.number), a, b, c, d, e, f) } >= 0 {
-            return Err(io::Error::other(format!("{name} has succeeded")));
+            return Err(io::Error::other(format!("{name} succeeded unexpectedly")));
         }
         if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
             lacking.push(name);

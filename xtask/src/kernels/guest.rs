@@ -1,4 +1,4 @@
-//! Inside the machine, as its first process: mounts, starts the agent, makes traffic, compares, prints a verdict, powers off.
+//! PID 1 of the emulated machine: mounts, starts the agent, generates traffic, compares, prints a verdict, powers off.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -16,30 +16,30 @@ use super::traffic::{self, CHUNKS, Client, FIRST, GAP};
 use super::{calls, support};
 use crate::scrape::{self, Page};
 
-/// Begins the line of the verdict.
+/// Prefix of the line with a passing verdict.
 pub(super) const PASSED: &str = "GUEST PASSED:";
-/// Likewise.
+/// Prefix of the line with a failing verdict.
 pub(super) const FAILED: &str = "GUEST FAILED:";
 
-/// The agent's configuration. No health probes: the server's connections are counted.
+/// The agent's configuration. Without health probes, because the server's connections are counted.
 pub(super) const CONFIG_TEXT: &str = "model_monitoring:\n  ports:\n    guest: 11400\n  health_endpoints: []\n";
 
 /// The agent's ports.
 pub(super) const METRICS: u16 = 8000;
 pub(super) const HEALTH: u16 = 8001;
 
-/// How long the agent may take to be ready: under emulation the verifier takes seconds a program.
+/// How long the agent may take to become ready: under emulation the verifier takes seconds per program.
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// What each of the two clients asks for.
+/// Requests of each kind by each of the two clients.
 const LISTS: u32 = 5;
 const CHATS: u32 = 3;
 
-/// Type and place of what is mounted.
+/// Type and mount point of the file systems.
 const MOUNTS: [(&str, &str); 5] =
     [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("cgroup2", "/sys/fs/cgroup"), ("bpf", "/sys/fs/bpf")];
 
-/// Runs everything, and never returns.
+/// Runs everything; never returns.
 pub(crate) fn main() -> ! {
     conclude(run())
 }
@@ -50,12 +50,13 @@ pub(super) fn conclude(verdict: Result<String>) -> ! {
         Ok(summary) => println!("{PASSED} {summary}"),
         Err(error) => println!("{FAILED} {error:#}"),
     }
-    // SAFETY: no arguments but a number; only the first process of a machine comes here, and if it does not, it may not.
+    // SAFETY: only a number is passed; only PID 1 of a machine gets here, and any other process would lack the
+    // permission.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
     std::process::exit(1);
 }
 
-/// What a first process does before all else.
+/// What PID 1 must do first.
 pub(super) fn prepare() -> Result<()> {
     for (kind, place) in MOUNTS {
         mount(kind, place).with_context(|| format!("mounting {kind} on {place}"))?;
@@ -70,7 +71,8 @@ fn run() -> Result<String> {
     prepare()?;
     println!("{}", fs::read_to_string("/proc/version")?.trim());
 
-    // Without what attaches programs: the agent itself does, and the verifier takes most of this machine's time.
+    // Without the checks that attach programs: the agent attaches them anyway, and the verifier takes most of this
+    // machine's time.
     let quick = "kernel,capabilities,cgroup,ports";
     let checked = Command::new(AGENT)
         .args(["check", "--only", quick, "--config", CONFIG])
@@ -95,7 +97,7 @@ fn run() -> Result<String> {
     Ok(format!("{}; {calls}", summary?))
 }
 
-/// Waits for the agent, makes traffic, and compares what the agent says of it with the truth.
+/// Waits for the agent, generates traffic, and compares the agent's numbers with the true ones.
 fn measure(agent: &mut Child, begun: Instant) -> Result<String> {
     while scrape::get(HEALTH, "/ready").is_err() {
         if let Some(status) = agent.try_wait()? {
@@ -134,10 +136,11 @@ fn measure(agent: &mut Child, begun: Instant) -> Result<String> {
     ))
 }
 
-/// Some of a series' labels.
+/// A subset of a series' labels.
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Every number that the traffic fixes. `first` is the mean time to the first token that the clients saw, in seconds.
+/// Checks every number that the traffic determines. `first` is the mean time to first token that the clients saw, in
+/// seconds.
 fn compare(page: &Page, first: f64) -> Result<()> {
     let chat = [("endpoint", "chat_completions")];
     let models = [("endpoint", "models")];
@@ -160,21 +163,21 @@ fn compare(page: &Page, first: f64) -> Result<()> {
             wrong.push(format!("{name}{labels:?} is {value:?}, not {truth}"));
         }
     }
-    // On kernels that have it: which those are, is looked at elsewhere.
+    // Only on kernels that have the probe, which is checked elsewhere.
     let reads = page.sum("citadel_probe_status", &[("family", "recvq"), ("status", "ok")]).map(|_| lists + chats);
     let read = page.sum("citadel_model_receive_queue_seconds_count", &[]);
     if read != reads {
-        wrong.push(format!("of {reads:?} requests {read:?} were seen to be read"));
+        wrong.push(format!("only {read:?} of {reads:?} requests were seen to be read"));
     }
-    // The server is one process, this one. Who reads is noted only where the socket's lock was found.
+    // The server is one process, this one. The reader is recorded only where the socket lock was found.
     let readers = page.sum("citadel_map_entries", &[("map", "readers")]);
     if readers != Some(if reads.is_some() { 1.0 } else { 0.0 }) {
-        wrong.push(format!("{readers:?} processes were noted to read requests"));
+        wrong.push(format!("{readers:?} processes were recorded as reading requests"));
     }
     let means = [
         // The client's clock starts earlier and stops later.
         ("citadel_model_time_to_first_token_seconds", FIRST.as_secs_f64(), first),
-        // Nothing bounds how late an emulated machine wakes the server, but twice is too much.
+        // There is no upper bound on wake-up latency in an emulated machine, but twice is too much.
         ("citadel_model_inter_token_latency_seconds", GAP.as_secs_f64(), 2.0 * GAP.as_secs_f64()),
     ];
     for (name, low, high) in means {
@@ -191,7 +194,7 @@ fn compare(page: &Page, first: f64) -> Result<()> {
 
 pub(super) fn mount(kind: &str, place: &str) -> Result<()> {
     let (kind, place) = (CString::new(kind)?, CString::new(place)?);
-    // SAFETY: strings that end with zero; no data.
+    // SAFETY: strings that end with NUL; no data.
     let result = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
     if result != 0 {
         return Err(io::Error::last_os_error().into());
@@ -199,7 +202,7 @@ pub(super) fn mount(kind: &str, place: &str) -> Result<()> {
     Ok(())
 }
 
-/// Without a `/dev/console` in the image, the kernel starts its first process without input and output.
+/// Without a `/dev/console` in the image, the kernel starts PID 1 without standard input and output.
 pub(super) fn take_console() -> Result<()> {
     let console = OpenOptions::new().read(true).write(true).open("/dev/console")?;
     for number in 0..=2 {
@@ -216,12 +219,12 @@ pub(super) fn take_console() -> Result<()> {
 }
 
 fn raise_loopback() -> Result<()> {
-    // SAFETY: only numbers; the answer is a new file descriptor or an error.
+    // SAFETY: only numbers are passed; the result is a new file descriptor or an error.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
     if socket < 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // SAFETY: open, and nobody else's.
+    // SAFETY: open, and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // SAFETY: all zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -1,5 +1,5 @@
-//! The file system that the kernels boot with: the agent, this program and what else is asked for, and the libraries that
-//! they are linked to.
+//! The initramfs that the kernels boot with: the agent, this program, additional programs, and the libraries that they
+//! are linked against.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -11,24 +11,24 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-/// Where the agent is in the image.
+/// Path of the agent in the image.
 pub(super) const AGENT: &str = "/bin/citadel-agent";
-/// Where this program is.
+/// Path of this program.
 pub(super) const GUEST: &str = "/bin/xtask";
-/// Where the agent's configuration is.
+/// Path of the agent's configuration.
 pub(super) const CONFIG: &str = "/etc/config.yaml";
 
-/// Folders that the guest mounts something on, or writes to.
+/// Folders that the guest mounts file systems on or writes to.
 const FOLDERS: [&str; 6] = ["dev", "etc", "proc", "sys", "run", "tmp"];
 
-/// Packs the image under `folder`, with these programs in /sbin besides, and returns it.
+/// Builds the image under `folder`, with the programs in `more` in /sbin, and returns its path.
 pub(super) fn build(folder: &Path, agent: &Path, more: &[PathBuf]) -> Result<PathBuf> {
     let root = folder.join("root");
     let _ = fs::remove_dir_all(&root);
     for name in FOLDERS {
         fs::create_dir_all(root.join(name))?;
     }
-    let own = env::current_exe().context("where am I?")?;
+    let own = env::current_exe().context("cannot find this program")?;
     let mut libraries = BTreeSet::new();
     for (program, place) in [(agent, AGENT), (&own, GUEST)] {
         let place = within(&root, Path::new(place))?;
@@ -37,7 +37,7 @@ pub(super) fn build(folder: &Path, agent: &Path, more: &[PathBuf]) -> Result<Pat
         libraries.extend(linked(program)?);
     }
     for program in more {
-        let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
+        let name = program.file_name().with_context(|| format!("{} is not a file", program.display()))?;
         fs::copy(program, within(&root, &Path::new("/sbin").join(name))?)
             .with_context(|| format!("copying {}", program.display()))?;
         libraries.extend(linked(program)?);
@@ -51,7 +51,7 @@ pub(super) fn build(folder: &Path, agent: &Path, more: &[PathBuf]) -> Result<Pat
     pack(&root, &folder.join("image.cpio"))
 }
 
-/// The place of `path` in the image; its folder is made.
+/// The location of `path` in the image; creates its folder.
 pub(super) fn within(root: &Path, path: &Path) -> Result<PathBuf> {
     let place = root.join(path.strip_prefix("/").unwrap_or(path));
     if let Some(parent) = place.parent() {
@@ -60,15 +60,15 @@ pub(super) fn within(root: &Path, path: &Path) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// The libraries of a program, its loader among them.
+/// The shared libraries of a program, including its loader.
 pub(super) fn linked(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = process::output(Command::new("ldd").arg(program))?;
-    // `name => /path (0x...)`, `/path (0x...)`, or the kernel's own, which has no path.
+    // `name => /path (0x...)`, `/path (0x...)`, or the vDSO, which has no path.
     let paths = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
     Ok(paths.collect())
 }
 
-/// Packs a folder as the kernel wants it (Documentation/driver-api/early-userspace/buffer-format.rst).
+/// Packs a folder in the initramfs format (Documentation/driver-api/early-userspace/buffer-format.rst).
 pub(super) fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
     let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn().context("find")?;
     let names = find.stdout.take().context("find has no output")?;

@@ -1,4 +1,4 @@
-//! One emulated machine: boots a kernel, keeps its console, reads the verdict.
+//! One emulated machine: boots a kernel, records its console, reads the verdict.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,19 +16,19 @@ use crate::workspace::Workspace;
 /// What runs in a machine.
 #[derive(Clone, Copy)]
 pub(super) struct Guest<'a> {
-    /// The first process, with its arguments.
+    /// PID 1, with its arguments.
     pub(super) init: &'a str,
-    /// More words for the kernel's command line.
+    /// More parameters for the kernel command line.
     pub(super) words: &'a str,
-    /// Longest run.
+    /// Time limit.
     pub(super) limit: Duration,
 }
 
 impl Guest<'static> {
-    /// This program alone: 15 to 40 seconds, most of them the verifier's.
+    /// This program alone: 15 to 40 seconds, most of it in the verifier.
     pub(super) const OWN: Self = Self { init: "guest", words: "", limit: Duration::from_secs(240) };
 
-    /// systemd: a minute or two.
+    /// systemd: one or two minutes.
     pub(super) const SYSTEMD: Self = Self {
         init: "guest systemd",
         words: "systemd.unit=guest.target systemd.show_status=0 systemd.journald.forward_to_console",
@@ -36,10 +36,10 @@ impl Guest<'static> {
     };
 }
 
-/// Runs the guest under `kernel`; its summary, if all is well. `console` keeps what the machine printed.
+/// Runs the guest under `kernel` and returns its summary; `console` keeps the machine's output.
 ///
 /// # Errors
-/// The guest's complaint, or that it never came to a verdict.
+/// The guest's failure, or that it never reached a verdict.
 pub(super) fn run(
     workspace: &Workspace,
     kernel: &Path,
@@ -52,11 +52,11 @@ pub(super) fn run(
     let machine = Machine(
         workspace
             .command(QEMU)
-            // Emulated, because not every machine that builds this can virtualise.
-            // One CPU: with two, a kernel that patches its own code meets stale breakpoints now and then (6.12, QEMU 7.2).
+            // Emulated, because not every build machine can virtualise. One CPU: with two, a kernel that patches its
+            // own code hits stale breakpoints now and then (6.12, QEMU 7.2).
             .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024"])
-            // The machine's clocks count its instructions, one a nanosecond, and leap over idle times: so what is measured in
-            // it neither depends on what else this host does nor differs between runs.
+            // The machine's clocks count its instructions, one per nanosecond, and skip idle time: so measurements
+            // neither depend on the host's load nor differ between runs.
             .args(["-icount", "shift=0,sleep=off"])
             .args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .arg("-kernel")
@@ -84,11 +84,11 @@ pub(super) fn run(
     }
 }
 
-/// A running QEMU; dropped, it ends.
+/// A running QEMU; killed on drop.
 struct Machine(Child);
 
 impl Machine {
-    /// Whether it powers off in time.
+    /// Whether it powers off within `limit`.
     fn ends_within(mut self, limit: Duration) -> Result<bool> {
         let begun = Instant::now();
         while begun.elapsed() < limit {

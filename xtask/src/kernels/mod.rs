@@ -1,6 +1,6 @@
-//! `cargo xtask kernels`: boots Debian's kernels in emulated machines and sees that the agent loads, attaches and measures
-//! on each. The machine's only process is this very program (`xtask guest`) and what it starts; in one more machine it is
-//! systemd, with models and the agent as its units.
+//! `cargo xtask kernels`: boots Debian's kernels in emulated machines and checks that the agent loads, attaches and
+//! measures on each. PID 1 is this very program (`xtask guest`), which starts everything else; in one further machine
+//! it is systemd, with models and the agent as units.
 
 mod calls;
 mod every_call;
@@ -23,13 +23,13 @@ use crate::build;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
-/// A kernel, and the Debian release whose kernel it is.
+/// A kernel and the Debian release that it comes from.
 struct Kernel {
     version: &'static str,
-    /// What the versions in the names of its packages begin with, up to a point.
+    /// Prefix of the versions in its package names, up to a dot.
     series: &'static str,
     release: &'static str,
-    /// Depends on the newest of that release.
+    /// Metapackage that depends on the newest kernel of that release.
     package: &'static str,
 }
 
@@ -38,26 +38,26 @@ const CLOUD: &str = "linux-image-cloud-amd64";
 /// Kernels with PREEMPT_RT, where softirqs are preempted and most spin locks sleep.
 const REAL_TIME: &str = "linux-image-rt-amd64";
 
-/// All kernels, the oldest that the agent supports first.
+/// All kernels, starting with the oldest that the agent supports.
 const KERNELS: [Kernel; 5] = [
     Kernel { version: "5.10", series: "5.10", release: "bullseye", package: CLOUD },
     Kernel { version: "6.1", series: "6.1", release: "bookworm", package: CLOUD },
     Kernel { version: "6.12", series: "6.12", release: "trixie", package: CLOUD },
     Kernel { version: "6.12-rt", series: "6.12", release: "trixie", package: REAL_TIME },
-    // The newest that there is.
+    // The newest available.
     Kernel { version: "7.x", series: "7", release: "sid", package: CLOUD },
 ];
 
-/// The machine that systemd runs.
+/// The machine that runs systemd.
 const SYSTEMD: &str = "systemd";
 
-/// The kernel that it has: the newest of a stable release.
+/// Its kernel: the newest of a stable release.
 const SYSTEMD_KERNEL: &Kernel = &KERNELS[2];
 
-/// That of the machine in which a benchmark measures.
+/// The kernel of the machine in which a benchmark measures.
 const MEASURED_KERNEL: &Kernel = SYSTEMD_KERNEL;
 
-/// All that can be asked for.
+/// All machines that can be selected.
 fn machines() -> [&'static str; KERNELS.len() + 1] {
     let [a, b, c, d, e] = KERNELS.each_ref().map(|kernel| kernel.version);
     [a, b, c, d, e, SYSTEMD]
@@ -66,33 +66,33 @@ fn machines() -> [&'static str; KERNELS.len() + 1] {
 /// Arguments of `cargo xtask kernels`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these.
+    /// Only these machines.
     #[arg(value_parser = machines())]
     versions: Vec<String>,
-    /// Show what the machines print.
+    /// Show the machines' consoles.
     #[arg(long)]
     console: bool,
 }
 
-/// What this program is inside a machine, beside its first process.
+/// The role of this program inside a machine.
 #[derive(clap::Subcommand)]
 pub(crate) enum Role {
-    /// Its first process, until systemd is that.
+    /// PID 1 until it executes systemd.
     Systemd,
-    /// Its first process, which measures nginx under load.
+    /// PID 1 that measures nginx under load.
     Saturate {
-        /// Rounds of it.
+        /// Number of rounds.
         rounds: u32,
         /// Seconds of each part of a round.
         seconds: u64,
     },
-    /// A process whose system calls are known.
+    /// A process that makes known system calls.
     Call,
-    /// A unit: compares what the agent says with the truth.
+    /// A unit that compares the agent's numbers with the true ones.
     Check,
-    /// A unit: a model's server.
+    /// A unit: a model server.
     Serve {
-        /// Where it listens, unless systemd listens for it.
+        /// The port, unless systemd passes the socket.
         port: u16,
     },
 }
@@ -117,13 +117,14 @@ fn saturated(rounds: u32, seconds: u64) -> Result<String> {
 /// Runs `cargo xtask kernels`.
 ///
 /// # Errors
-/// When a kernel cannot be had, or the agent fails on one: all are tried first.
+/// A kernel is unavailable, or the agent fails on one; all are tried before that.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("only x86-64 kernels are emulated so far");
     }
     setup::ensure(workspace, &[Purpose::Kernels])?;
-    // As it is shipped, and as `cargo xtask test` has built it: how soon it tells of a unit is measured.
+    // The release build, which is shipped and which `cargo xtask test` has built already: how soon it reports a unit is
+    // measured.
     let agent = build::agent(workspace, true)?;
     let folder = folder(workspace);
     let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
@@ -144,17 +145,17 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         support::write(workspace, &consoles.each_ref().map(PathBuf::as_path))?;
     }
     if !failed.is_empty() {
-        bail!("the agent fails on {}", failed.join(", "));
+        bail!("the agent failed on {}", failed.join(", "));
     }
     Ok(())
 }
 
-/// Where the machines' kernels, file systems and consoles are.
+/// Folder of the machines' kernels, images and consoles.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target().join("kernels")
 }
 
-/// Runs one machine; its summary, if all is well.
+/// Runs one machine and returns its summary.
 fn boot(
     workspace: &Workspace,
     kernel: &Kernel,
@@ -164,7 +165,7 @@ fn boot(
 ) -> Result<String> {
     let linux =
         packages::kernel(&folder(workspace), kernel).with_context(|| format!("getting Linux {}", kernel.version))?;
-    let image = image().context("building the file system")?;
+    let image = image().context("building the image")?;
     machine::run(workspace, &linux, &image, console, guest)
 }
 

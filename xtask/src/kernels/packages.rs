@@ -1,4 +1,4 @@
-//! Kernels of any Debian release, from wherever this machine gets its own packages, by a private apt configuration.
+//! Kernels of any Debian release, from the mirror of this machine's own packages, with a private apt configuration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use super::Kernel;
 use crate::{debian, process};
 
-/// Signs the index of every release.
+/// Verifies the index of every release.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The image of `kernel`, downloaded under `folder` unless it is there; remove it to get a newer one.
+/// The image of `kernel`, downloaded into `folder` unless it exists; remove it to get a newer one.
 pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
     let folder = folder.join(kernel.version);
     let image = folder.join("vmlinuz");
@@ -20,10 +20,14 @@ pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
         return Ok(image);
     }
     let apt = Apt::of(&folder.join("apt"), Some(kernel.release))?;
-    let image_package = apt
-        .dependency(kernel.package, &format!("linux-image-{}.", kernel.series))?
-        .with_context(|| format!("{} of {} is no longer {}", kernel.package, kernel.release, kernel.version))?;
-    // From 7.x on, the kernel is in a package of its own.
+    let image_package =
+        apt.dependency(kernel.package, &format!("linux-image-{}.", kernel.series))?.with_context(|| {
+            format!(
+                "{} of {} no longer has a version that starts with {}",
+                kernel.package, kernel.release, kernel.version
+            )
+        })?;
+    // Since 7.x, the kernel is in a package of its own.
     let package = apt.dependency(&image_package, "linux-binary-")?.unwrap_or(image_package);
 
     let unpacked = folder.join("package");
@@ -41,13 +45,12 @@ pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Unpacks packages of the machine's own release, and all that they depend on, into `root`, where links such as `/bin` are
-/// kept.
+/// Unpacks packages of the machine's own release and all their dependencies into `root`, keeping links such as `/bin`.
 pub(super) fn unpack(folder: &Path, packages: &[&str], root: &Path) -> Result<()> {
     let apt = Apt::of(&folder.join("apt"), None)?;
     let _ = fs::remove_dir_all(folder.join("apt/cache"));
     fs::create_dir_all(folder.join("apt/cache/archives/partial"))?;
-    // To an apt that knows of nothing installed, everything is missing.
+    // With an empty status file, apt considers everything missing.
     let nothing = folder.join("apt/nothing-installed");
     fs::write(&nothing, "")?;
     process::run(
@@ -66,7 +69,7 @@ pub(super) fn unpack(folder: &Path, packages: &[&str], root: &Path) -> Result<()
     Ok(())
 }
 
-/// Unpacks an archive where `/bin` and the like are links, which have to stay so.
+/// Unpacks an archive into a tree in which `/bin` and similar are links, and keeps the links.
 fn unpack_one(archive: &Path, root: &Path) -> Result<()> {
     let mut tar = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
     let files = tar.stdout.take().context("dpkg-deb has no output")?;
@@ -81,7 +84,7 @@ fn unpack_one(archive: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The one file in `folder` whose name contains `part`.
+/// The only file in `folder` whose name contains `part`.
 pub(crate) fn only(folder: &Path, part: &str) -> Result<PathBuf> {
     let mut found = None;
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
@@ -93,17 +96,17 @@ pub(crate) fn only(folder: &Path, part: &str) -> Result<PathBuf> {
     found.with_context(|| format!("no {part} in {}", folder.display()))
 }
 
-/// An apt that knows one release and touches nothing of the machine's own.
+/// An apt that knows one release and leaves the machine's own configuration alone.
 pub(crate) struct Apt {
     options: Vec<String>,
     sources: PathBuf,
 }
 
 impl Apt {
-    /// One whose lists and sources are kept under `folder`, that knows `release`, else the machine's own; with what the release holds today.
+    /// An apt with its lists and sources under `folder`, for `release` or else the machine's own, updated.
     ///
     /// # Errors
-    /// When this machine is no Debian whose apt knows where its own packages come from.
+    /// This machine is not a Debian whose apt knows its own package sources.
     pub(crate) fn of(folder: &Path, release: Option<&str>) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "sources"] {
             fs::create_dir_all(folder.join(part))?;
@@ -112,7 +115,7 @@ impl Apt {
         let own = os
             .lines()
             .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-            .context("/etc/os-release names no VERSION_CODENAME: kernels come from Debian")?;
+            .context("/etc/os-release has no VERSION_CODENAME: kernels are only available on Debian")?;
         let release = release.unwrap_or(own);
         let mut sources = sources(&targets()?, own, release);
         if sources.is_empty() {
@@ -132,7 +135,7 @@ impl Apt {
                 format!("Dir::Etc::SourceParts={}", at("sources")),
                 format!("Dir::State::Lists={}", at("lists")),
                 format!("Dir::Cache={}", at("cache")),
-                // Nothing is installed, so whoever calls may write everything.
+                // Nothing is installed, so the caller's permissions are enough.
                 "APT::Sandbox::User=".to_owned(),
                 "Acquire::Languages=none".to_owned(),
             ],
@@ -142,19 +145,19 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The package that `package` depends on and whose name begins so.
+    /// The dependency of `package` whose name has this prefix.
     fn dependency(&self, package: &str, prefix: &str) -> Result<Option<String>> {
         let depends = process::output(self.command("apt-cache").args(["depends", package]))?;
         let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         Ok(names.find(|name| name.starts_with(prefix)).map(str::to_owned))
     }
 
-    /// The list of where that release comes from, as sources.list(5).
+    /// The sources of that release, as sources.list(5).
     pub(crate) fn sources(&self) -> &Path {
         &self.sources
     }
 
-    /// `apt-get` or `apt-cache` for that release alone.
+    /// `apt-get` or `apt-cache` for that release only.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for option in &self.options {
@@ -164,14 +167,14 @@ impl Apt {
     }
 }
 
-/// What the machine's own apt knows: a line `Packages URI RELEASE COMPONENT` for each index of packages.
+/// What the machine's own apt knows: a line `Packages URI RELEASE COMPONENT` for each package index.
 fn targets() -> Result<String> {
     let format = "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)";
     process::output(Command::new("apt-get").args(["indextargets", "--format", format]))
 }
 
-/// The machine's sources of its own release and of that one's security updates, turned into those of `release`.
-/// sid has no security updates of its own.
+/// The machine's sources of its own release and that release's security updates, rewritten for `release`. sid has no
+/// security updates.
 fn sources(targets: &str, own: &str, release: &str) -> String {
     let signed = if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
     let mut lines = Vec::new();

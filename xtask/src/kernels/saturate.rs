@@ -1,4 +1,4 @@
-//! One machine with nginx and wrk, in which `cargo xtask bench machine` measures.
+//! A machine with nginx and wrk, in which `cargo xtask bench machine` measures.
 
 use std::fs;
 use std::path::Path;
@@ -11,18 +11,18 @@ use crate::process;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
-/// What the machine has beside the agent and this program.
+/// Programs in the image besides the agent and this one.
 const PROGRAMS: [&str; 2] = ["nginx", "wrk"];
 
-/// What precedes a load takes this long at most: the verifier's work, where the agent is started.
+/// Upper limit of the time before a load: the verifier's work, when the agent starts.
 const START: Duration = Duration::from_secs(60);
-/// A second by the machine's clock, which counts instructions, takes this many at most.
+/// Upper limit of the real seconds per second of the machine's clock, which counts instructions.
 const SLOWDOWN: u64 = 30;
 
-/// Boots the machine and has this program measure in it, `loads` in each round; what the console said.
+/// Boots the machine and measures inside it, with `loads` loads per round; returns the console output.
 ///
 /// # Errors
-/// When the kernel or a program cannot be had, or the guest fails.
+/// The kernel or a program is unavailable, or the guest fails.
 pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u64, loads: u32) -> Result<String> {
     setup::ensure(workspace, &[Purpose::Kernels])?;
     let folder = super::folder(workspace);
@@ -32,7 +32,7 @@ pub(crate) fn boot(workspace: &Workspace, agent: &Path, rounds: u32, seconds: u6
     let programs =
         PROGRAMS.map(|name| process::find(name).with_context(|| format!("no {name}: `cargo xtask setup bench`")));
     let programs = programs.into_iter().collect::<Result<Vec<_>>>()?;
-    let image = image::build(&folder, agent, &programs).context("building the file system")?;
+    let image = image::build(&folder, agent, &programs).context("building the image")?;
     let console = folder.join("console.log");
     let limit = (rounds + 1) * loads * (START + Duration::from_secs(SLOWDOWN * seconds));
     let guest = machine::Guest { init: &format!("guest saturate {rounds} {seconds}"), words: "", limit };

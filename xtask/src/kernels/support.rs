@@ -1,4 +1,4 @@
-//! Which kernel takes which program: seen in the machines, compared with what is expected, written to
+//! Which kernel supports which program: observed in the machines, compared with what is expected, written to
 //! `docs/kernel-support.md`.
 
 use std::collections::BTreeMap;
@@ -10,18 +10,18 @@ use anyhow::{Context as _, Result, bail};
 use crate::scrape::Page;
 use crate::workspace::Workspace;
 
-/// What a kernel lacks: what its release begins with, the family, and what the agent's reason says. Everything else must run.
+/// What a kernel lacks: prefix of its release, the family, and a part of the agent's reason. Everything else must run.
 const LACKS: [(&str, &str, &str); 1] = [("5.10.", "recvq", "is older than 5.11")];
 
-/// Begins a program's line on the console; its fields are separated by tabs.
+/// Prefix of a program's line on the console; fields are separated by tabs.
 const ROW: &str = "GUEST PROGRAM\t";
-/// Begins the line with the kernel's release.
+/// Prefix of the line with the kernel release.
 const RELEASE: &str = "GUEST RELEASE\t";
 
-/// Begins the line of what system calls cost in one form; its fields are separated by tabs.
+/// Prefix of the line with the cost of system calls in one form; fields are separated by tabs.
 pub(super) const COST: &str = "GUEST COST\t";
 
-/// What a machine has told.
+/// What a machine has reported.
 struct Seen {
     release: String,
     programs: Vec<Program>,
@@ -29,7 +29,7 @@ struct Seen {
     costs: Vec<Vec<String>>,
 }
 
-/// What became of a program.
+/// The state of a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Program {
     family: String,
@@ -38,7 +38,7 @@ struct Program {
     reason: String,
 }
 
-/// Inside a machine: prints what became of each program, and fails where that is not as expected.
+/// Inside a machine: prints the state of each program, and fails where it is not as expected.
 pub(super) fn tell(page: &Page) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
     println!("{RELEASE}{}", release.trim());
@@ -60,7 +60,7 @@ pub(super) fn tell(page: &Page) -> Result<()> {
     Ok(())
 }
 
-/// What is not as expected.
+/// Deviations from what is expected.
 fn unexpected(release: &str, programs: &[Program]) -> Vec<String> {
     let mut wrong = Vec::new();
     for Program { family, name, status, reason } in programs {
@@ -76,7 +76,7 @@ fn unexpected(release: &str, programs: &[Program]) -> Vec<String> {
     wrong
 }
 
-/// From what the machine printed.
+/// Parses a machine's console.
 fn parse(console: &str) -> Option<Seen> {
     let release = console.lines().find_map(|line| line.strip_prefix(RELEASE))?.trim().to_owned();
     let rows = console.lines().filter_map(|line| line.strip_prefix(ROW));
@@ -96,7 +96,7 @@ pub(super) fn write(workspace: &Workspace, consoles: &[&Path]) -> Result<()> {
     let mut kernels = Vec::new();
     for console in consoles {
         let text = String::from_utf8_lossy(&fs::read(console)?).into_owned();
-        kernels.push(parse(&text).with_context(|| format!("{} tells of no program", console.display()))?);
+        kernels.push(parse(&text).with_context(|| format!("{} mentions no program", console.display()))?);
     }
     Ok(fs::write(workspace.root.join("docs/kernel-support.md"), document(&kernels))?)
 }
@@ -114,9 +114,9 @@ fn document(kernels: &[Seen]) -> String {
             }
         }
     }
-    let mut text = "# Kernel support\n\nWritten by `cargo xtask kernels`, which boots Debian's kernels under QEMU, loads and \
-                    attaches every program on each, and compares what the agent measures with what a client and a server \
-                    know. Do not edit.\n\n"
+    let mut text = "# Kernel support\n\nWritten by `cargo xtask kernels`, which boots Debian's kernels in QEMU, loads \
+         and attaches every program on each, and compares the agent's values with the ground truth of a client and a \
+         server. Do not edit.\n\n"
         .to_owned();
     text += &format!(
         "| family | program |{}\n",
@@ -132,17 +132,17 @@ fn document(kernels: &[Seen]) -> String {
         text += &format!("| {family} | `{name}` |{cells}\n");
     }
     if !reasons.is_empty() {
-        text += "\nWhere it says no, the agent runs on, leaves the family out and says why:\n\n";
+        text += "\nWhere the table says no, the agent runs without this family and reports the reason:\n\n";
         for ((family, release), reason) in reasons {
             text += &format!("- {family} on {release}: {reason}.\n");
         }
     }
-    text += "\n## What system calls cost\n\nThe `syscalls` family alone, by either of its forms: the time of a short call (a `read` \
-             that fails) as a multiple of its time without the agent. The emulated machine's clock counts instructions, each \
-             as one nanosecond, so the figures are ratios of instructions and come out the same each time; what a processor \
-             makes of them it does not say. Each is the least of ten rounds. Both forms have counted \
-             every call and error of a known number on each kernel: each call of the catalogue, also those that are off by \
-             default, attached, made by a model's process, and counted with its error. (Linux 5.10 has no epoll_pwait2.)\n\n\
+    text += "\n## What system calls cost\n\nOnly the `syscalls` family, in both forms: the time of a short call (a \
+         `read` that fails) relative to its time without the agent. The clock of the emulated machine counts each \
+         instruction as one nanosecond, so the figures are ratios of instructions and are reproducible, but differ \
+         from those of a real processor. Each is the minimum of ten rounds. On each kernel, both forms counted every \
+         call and error of a known number: each supported call, including those that are disabled by default, was \
+         attached, made by a model's process, and counted with its error. (Linux 5.10 has no epoll_pwait2.)\n\n\
              | kernel | form | measured call of a model | of another process | call that is not measured |\n\
              | --- | --- | ---: | ---: | ---: |\n";
     for Seen { release, costs, .. } in kernels {

@@ -1,4 +1,4 @@
-//! Traffic whose truth is known: a server that answers in JSON and as an event stream, and clients that ask it.
+//! Traffic with known properties: a server that answers with JSON and event streams, and its clients.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
@@ -9,15 +9,15 @@ use anyhow::{Context as _, Result, bail};
 
 /// The server's port, the first of the models'.
 pub(super) const PORT: u16 = 11400;
-/// What the server waits before the first chunk, and between chunks.
+/// The server's delay before the first chunk, and between chunks.
 pub(super) const FIRST: Duration = Duration::from_millis(100);
 pub(super) const GAP: Duration = Duration::from_millis(50);
-/// Chunks of a stream, the empty last one excluded.
+/// Chunks of a stream, without the empty last one.
 pub(super) const CHUNKS: u32 = 8;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Answers connections on [`PORT`], of IPv4 and IPv6, for as long as the process lives.
+/// Accepts connections on [`PORT`], IPv4 and IPv6, for as long as the process lives.
 pub(super) fn serve() -> Result<()> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("binding the model's port")?;
     thread::spawn(move || {
@@ -32,7 +32,7 @@ pub(super) fn serve() -> Result<()> {
     Ok(())
 }
 
-/// Answers requests until the client closes.
+/// Answers requests until the client closes the connection.
 fn answer(stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut out = stream.try_clone()?;
@@ -45,7 +45,8 @@ fn answer(stream: TcpStream) -> Result<()> {
             for number in 0..CHUNKS {
                 thread::sleep(if number == 0 { FIRST } else { GAP });
                 let event = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{number}\"}}}}]}}\n\n");
-                // In one piece: the client looks at the clock when it has the size, the agent when the first byte after it left.
+                // In one write: the client looks at the clock when it has the size, the agent when the first byte after
+                // it has left.
                 out.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
             }
             out.write_all(b"0\r\n\r\n")?;
@@ -58,12 +59,12 @@ fn answer(stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// A message's head with the empty line; `None` at the end of the stream.
+/// A message head with the empty line; `None` at the end of the stream.
 fn read_head(reader: &mut impl std::io::BufRead) -> Result<Option<String>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head)? == 0 {
-            return if head.is_empty() { Ok(None) } else { bail!("the stream ends inside a head") };
+            return if head.is_empty() { Ok(None) } else { bail!("the stream ended inside a message head") };
         }
     }
     Ok(Some(head))
@@ -80,7 +81,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects to the server at an address of loopback.
+    /// Connects to the server at a loopback address.
     pub(super) fn connect(address: impl Into<IpAddr>) -> Result<Self> {
         let stream = TcpStream::connect((address.into(), PORT)).context("connecting to the model's port")?;
         stream.set_nodelay(true)?;
@@ -88,7 +89,7 @@ impl Client {
         Ok(Self { reader: BufReader::new(stream.try_clone()?), stream })
     }
 
-    /// Asks for the list of models.
+    /// Requests the list of models.
     pub(super) fn list(&mut self) -> Result<()> {
         self.stream.write_all(b"GET /v1/models HTTP/1.1\r\nHost: guest\r\n\r\n")?;
         let head = read_head(&mut self.reader)?.context("no answer")?;
@@ -96,7 +97,7 @@ impl Client {
         Ok(self.reader.read_exact(&mut body)?)
     }
 
-    /// Asks for a stream; the time to its first chunk.
+    /// Requests a stream; returns the time to its first chunk.
     pub(super) fn chat(&mut self) -> Result<Duration> {
         let body = r#"{"model":"guest","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#;
         let (begun, length) = (Instant::now(), body.len());

@@ -1,4 +1,4 @@
-//! How a connection ends, and what becomes of the requests that are still under way.
+//! The end of a connection, and what happens to its outstanding requests.
 
 use super::{Conn, Sink};
 use crate::abi::{Phase, Side};
@@ -6,8 +6,9 @@ use crate::http::framer::{event, flag, state};
 use crate::http::request::{COMPLETE, PIPELINE};
 
 impl Conn {
-    /// The connection ends: by the server's FIN (`orderly`), which is the end of a body that lasts until then, or in any
-    /// other way. Whatever is still under way is aborted, by the client if it ended first, else by `otherwise`.
+    /// Closes the connection: by the server's FIN (`orderly`), which also ends a body that extends to the end of the
+    /// connection, or in any other way. Outstanding requests are aborted, by the client if it closed first, else by
+    /// `otherwise`.
     #[inline(always)]
     pub fn close<S: Sink>(&mut self, orderly: bool, otherwise: Side, sink: &mut S) {
         if orderly && self.tx.state() == state::UNTIL_CLOSE && self.awaits_response() {
@@ -30,12 +31,12 @@ impl Conn {
         if aborted > 0 {
             sink.left(aborted);
         }
-        // Whatever still comes is no answer.
+        // Whatever follows is not a response.
         self.tx.enter(state::OPAQUE);
         self.tx_opaque = 1;
     }
 
-    /// How far the response under way has come; `None` before its first byte.
+    /// The phase of the current response; `None` before its first byte.
     #[inline(always)]
     fn response_phase(&self) -> Option<Phase> {
         match self.tx.state() {

@@ -1,4 +1,4 @@
-//! What is observed when a message begins, goes on and ends.
+//! The observations made at the start, during and at the end of a message.
 
 use super::Conn;
 use crate::abi::{Latency, Lost, Protocol};
@@ -6,9 +6,9 @@ use crate::http::Sink;
 use crate::http::framer::{event, flag};
 use crate::http::request::COMPLETE;
 
-// Functions of their own, not inlined: what a function spills to the stack is gone when it returns. Otherwise the verifier
-// keeps such leftovers apart, and follows all that comes later once for each way that led here. (Before 6.19 a slot that is
-// overwritten by half counts as still in use: `check_stack_write_fixed_off` in `kernel/bpf/verifier.c`.)
+// Separate functions that are not inlined: their stack spills are gone when they return. Otherwise the verifier treats
+// leftover stack slots as different states, and follows all later code once for each path that led here. (Before 6.19 a
+// partially overwritten slot counts as still in use: `check_stack_write_fixed_off` in `kernel/bpf/verifier.c`.)
 
 impl Conn {
     #[inline(never)]
@@ -40,7 +40,7 @@ impl Conn {
         }
     }
 
-    /// Puts the request that has begun into the queue, with these flags.
+    /// Adds the request to the queue, with these flags.
     #[inline(always)]
     fn push<S: Sink>(&mut self, flags: u32, now: u64, sink: &mut S) {
         if self.overflown != 0 || self.is_full() {
@@ -50,9 +50,8 @@ impl Conn {
         }
         let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.message.subject));
         let place = self.next_place();
-        // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before it
-        // is written: it lies in the other CPU's cache.
-        // SAFETY: the place is behind `self`.
+        // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before
+        // it is written: it is in the other CPU's cache. SAFETY: the place is behind `self`.
         unsafe {
             (&raw mut (*place).first_ns).write_volatile(self.rx_first_ns);
             (&raw mut (*place).last_ns).write_volatile(now);

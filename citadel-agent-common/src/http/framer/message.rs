@@ -1,19 +1,19 @@
-//! A message: what its lines mean, and what they say of its body (RFC 9112, sections 3 to 7).
+//! A message: the meaning of its lines, and what they determine about its body (RFC 9112, sections 3 to 7).
 
 use super::{event, flag, state};
 use crate::http::line::{Tail, ends_with_version};
 use crate::http::start_line::endpoint;
 use crate::http::text::{Decimal, Text, keep, lower, prefix, status_code, trails, within};
 
-/// The message under way in one direction.
+/// The current message of one direction.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message {
-    /// Bytes of the body or the chunk that have not come.
+    /// Bytes of the body or the chunk still to come.
     remaining: u64,
     /// `Content-Length`.
     length: u64,
-    /// Where in it the next byte is, see [`state`].
+    /// Position of the next byte, see [`state`].
     state: u32,
     /// See [`flag`].
     pub flags: u32,
@@ -23,14 +23,14 @@ pub struct Message {
 }
 
 impl Message {
-    /// None yet. All zero, as new kernel memory is.
+    /// No message. All zero, like new kernel memory.
     pub const NONE: Self = Self { remaining: 0, length: 0, state: state::START, flags: 0, subject: 0, _reserved: 0 };
 
-    /// Where the next byte is: see [`state`].
+    /// Position of the next byte: see [`state`].
     #[inline(always)]
     #[must_use]
     pub fn state(&self) -> u32 {
-        // SAFETY: a reference is always readable. Volatile for the verifier's sake, see `Line::len`.
+        // SAFETY: a reference is always readable. Volatile because of the verifier, see `Line::len`.
         unsafe { core::ptr::read_volatile(&raw const self.state) }
     }
 
@@ -40,7 +40,7 @@ impl Message {
         self.state = state;
     }
 
-    /// Body bytes that can be skipped without a look at them: `0` where a line is to come.
+    /// Body bytes that can be skipped without parsing; 0 if a line follows.
     #[inline(always)]
     #[must_use]
     pub fn skippable(&self) -> u64 {
@@ -52,7 +52,7 @@ impl Message {
         }
     }
 
-    /// Skips `count` of them; what that was is returned.
+    /// Skips `count` of them; returns the event.
     #[inline(always)]
     pub fn skip(&mut self, count: u32) -> u32 {
         let mut event = if self.flags & flag::DATA_BEGINS != 0 { event::DATA } else { event::NONE };
@@ -70,7 +70,7 @@ impl Message {
         event
     }
 
-    /// What cannot be followed: not HTTP if the connection's first bytes show it, else lost.
+    /// Something that cannot be followed: not HTTP if these are the connection's first bytes, else lost.
     #[inline(always)]
     pub const fn unintelligible(&mut self) -> u32 {
         if self.flags & flag::RESYNCING != 0 {
@@ -84,17 +84,17 @@ impl Message {
         self.lose()
     }
 
-    /// Gives up on the message. In a connection that was open before anyone looked, what was never known to be HTTP is no
-    /// loss.
+    /// Gives up on the message. On a connection that was open before the programs were attached, this is not a loss if
+    /// it was never known to be HTTP.
     #[inline(always)]
     pub const fn lose(&mut self) -> u32 {
         self.state = state::RESYNC;
-        // What kind of request it was is still asked for, if it began in the same step.
+        // The kind of request is still needed, if it started in the same step.
         self.flags = (self.flags & (flag::CONNECTION | flag::ASKED)) | flag::RESYNCING;
         if self.flags & flag::CONNECTION == flag::JOINED { event::NONE } else { event::LOST }
     }
 
-    /// A complete line: its beginning and, of a client's, its end.
+    /// Handles a complete line: its first bytes and, of a client's line, its last bytes.
     #[inline(always)]
     pub fn line<const RESPONSE: bool>(&mut self, text: &Text, tail: Tail, is_blank: bool) -> u32 {
         match self.state() {
@@ -144,11 +144,12 @@ impl Message {
         self.flags = (self.flags & !flag::RESYNCING) | flag::SPEAKS_HTTP;
         self.subject = code;
         self.state = state::FIELDS;
-        // Interim responses announce themselves only by their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
+        // Interim responses are reported only at their end; 101 is final for HTTP/1.1 (RFC 9110, section 15.2.2).
         if is_interim(self.subject) { event::NONE } else { event::START }
     }
 
-    /// A field line for which [`begins_framing_field`] is true. Not inlined, for the reason in `conn/observe.rs`.
+    /// Handles a field line for which [`begins_framing_field`] is true. Not inlined, for the reason given in
+    /// `conn/observe.rs`.
     #[inline(never)]
     pub fn field(&mut self, text: &Text) -> u32 {
         let rest = lower(text.at::<8>());
@@ -170,7 +171,8 @@ impl Message {
         let at = text.skip_blanks(15);
         let Decimal { value, digits } = text.decimal(at);
         let ends = matches!(text.word(at + digits) as u8, b'\r' | b'\n' | b' ' | b'\t');
-        // Differing lengths, or one that is no number, make the message's end unknowable (RFC 9112, section 6.3, rule 5).
+        // With different lengths, or one that is not a number, the end of the message is unknown (RFC 9112, section
+        // 6.3, rule 5).
         let repeated = self.flags & flag::LENGTH != 0 && self.length != value;
         if digits == 0 || digits > 16 || !ends || repeated {
             return self.lose();
@@ -187,7 +189,7 @@ impl Message {
         if length == 0 {
             return self.lose();
         }
-        // The value ends before CR LF and blanks.
+        // The value ends before CR LF and whitespace.
         let mut end = within(length - 1);
         for _ in 0..4 {
             end = within(end - trails(text.word(end - 1)));
@@ -200,13 +202,13 @@ impl Message {
         event::NONE
     }
 
-    /// The empty line after the fields or the trailers.
+    /// Handles the empty line after the fields or the trailers.
     #[inline(always)]
     pub fn section_end<const RESPONSE: bool>(&mut self) -> u32 {
         if self.state() == state::FIELDS { self.fields_end::<RESPONSE>() } else { event::END }
     }
 
-    /// The empty line after the fields: what follows is decided by RFC 9112, section 6.3.
+    /// Handles the empty line after the fields: what follows is defined by RFC 9112, section 6.3.
     #[inline(always)]
     fn fields_end<const RESPONSE: bool>(&mut self) -> u32 {
         if RESPONSE {
@@ -240,7 +242,7 @@ impl Message {
                 return event::END;
             }
         } else if !RESPONSE {
-            // A server answers 400 and closes: the end of such a request cannot be known (rule 4).
+            // A server answers 400 and closes: the end of such a request is unknown (rule 4).
             return self.lose();
         }
         self.flags |= flag::DATA_BEGINS;
@@ -257,8 +259,8 @@ impl Message {
                 event::NONE
             }
             Some(size) => {
-                // The CR LF after the data goes with it: chunk-data is not a line, so no bare LF will do (section 7.1). If
-                // it is not there, the next chunk size is no number.
+                // The CR LF after the data is included: chunk-data is not a line, so a bare LF is not allowed (section
+                // 7.1). If it is missing, the next chunk size is not a number.
                 self.remaining = size + 2;
                 self.flags |= flag::DATA_BEGINS;
                 self.state = state::DATA;
@@ -268,14 +270,14 @@ impl Message {
     }
 }
 
-/// Whether a field line can frame the message or say that it is streamed.
+/// Whether a field line can affect the framing or mark the message as streamed.
 #[inline(always)]
 pub(super) fn begins_framing_field(text: &Text) -> bool {
     let name = lower(text.at::<0>());
     name == prefix(b"content-") || name == prefix(b"transfer")
 }
 
-/// Whether a `Content-Type` is one of those that are streamed event by event.
+/// Whether a `Content-Type` is one of the streaming ones.
 #[inline(always)]
 fn is_event_by_event(text: &Text) -> bool {
     let at = text.skip_blanks(13);
@@ -291,12 +293,12 @@ fn is_event_by_event(text: &Text) -> bool {
     event_stream || ndjson
 }
 
-/// 1xx, without 101.
+/// 1xx, except 101.
 const fn is_interim(code: u32) -> bool {
     code / 100 == 1 && code != 101
 }
 
-/// What may follow a media type without parameters changing it.
+/// Whether a byte ends a media type without changing it.
 const fn ends_media_type(byte: u8) -> bool {
     matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')
 }

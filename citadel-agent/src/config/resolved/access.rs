@@ -1,4 +1,4 @@
-//! How a receiver lets the agent in, in every section that names one.
+//! Credentials and TLS settings for receivers, in every section that has one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,21 +12,21 @@ use crate::config::tree::Node;
 use crate::config::value;
 
 section! {
-    /// Credentials and trust; all `None`: none, and the CAs of the host.
+    /// Credentials and trust. If all are `None`: no credentials, and the host's CA certificates.
     pub struct Access [check complete] {
         /// User name of basic authentication.
         username: Option<String> = None, Optional(TEXT);
-        /// File that holds its password, read for each request.
+        /// File with the password of basic authentication, read for each request.
         password_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// File that holds a bearer token, read for each request.
+        /// File with a bearer token, read for each request.
         bearer_token_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// CA certificates to trust, PEM, instead of the host's own; read again when the file changes.
+        /// PEM file of CA certificates to trust instead of the host's; reloaded when it changes.
         ca_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// The agent's own certificate (mutual TLS), PEM, with those between it and its CA; read again when the file changes.
+        /// PEM file of the client certificate (mutual TLS) and its intermediates; reloaded when it changes.
         cert_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// Its private key, PEM.
+        /// PEM file of the private key of `cert_file`.
         key_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// Further header fields of each request, a tenant's for example. Names are in lower case.
+        /// Additional header fields of each request, for example for a tenant. Names are converted to lower case.
         headers: BTreeMap<String, String> = BTreeMap::new(), HEADERS;
     }
 }
@@ -41,7 +41,7 @@ fn complete(access: &Access, section: &Section<'_>, mistakes: &mut Mistakes) {
         section.mistake(None, "needs both cert_file and key_file, or neither", mistakes);
     }
     if access.username.is_some() && access.bearer_token_file.is_some() {
-        section.mistake(None, "has both username and bearer_token_file; a request carries one of them", mistakes);
+        section.mistake(None, "has both username and bearer_token_file; use only one of them", mistakes);
     }
 }
 
@@ -53,7 +53,7 @@ const HEADERS: Mapping<Scalar<String>> = Mapping {
     value: Scalar { read: header_value, ..TEXT },
 };
 
-/// Header fields that the agent sets itself, or HTTP does.
+/// Header fields that are set by the agent or by HTTP.
 const RESERVED: [&str; 10] = [
     "authorization",
     "connection",
@@ -72,7 +72,7 @@ fn header_name(written: &str) -> Result<String, String> {
     if RESERVED.contains(&name.as_str()) {
         Err(format!("{name} is set by the agent"))
     } else if HeaderName::try_from(&name).is_err() {
-        Err(format!("{} is not the name of a header field", quoted(written)))
+        Err(format!("{} is not a valid header field name", quoted(written)))
     } else {
         Ok(name)
     }
@@ -82,6 +82,6 @@ fn header_value(node: &Node) -> Result<String, String> {
     let text = value::text(node)?;
     match HeaderValue::from_str(&text) {
         Ok(_) => Ok(text),
-        Err(_) => Err("holds what no header field can".to_owned()),
+        Err(_) => Err("contains characters that are not allowed in a header field".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! `ebpf`: the kernel probes.
+//! `ebpf`: the kernel programs.
 
 use std::path::PathBuf;
 
@@ -13,49 +13,49 @@ use crate::config::value::{self, expected};
 use crate::config::yaml::Yaml;
 
 section! {
-    /// Which kernel probes run, and where.
+    /// Which kernel programs to load, and where to attach them.
     pub struct Ebpf {
-        /// Whether the `net` probes run: requests, tokens, TCP.
+        /// Whether to load the `net` programs: requests, tokens, TCP.
         net: bool = true, BOOLEAN;
-        /// Whether the `recvq` probe runs: how long requests wait in the receive queue. Needs `net`.
+        /// Whether to load the `recvq` program: time that requests wait in the receive queue. Requires `net`.
         recvq: bool = true, BOOLEAN;
-        /// Whether the `sched` probes run: how long the models' threads wait for a CPU, and have one.
+        /// Whether to load the `sched` programs: run queue latency and on-CPU time of the models' threads.
         sched: bool = true, BOOLEAN;
-        /// Whether the `syscalls` probes run: how long the models' system calls take, and which fail.
+        /// Whether to load the `syscalls` programs: duration and errors of the models' system calls.
         syscalls: bool = true, BOOLEAN;
-        /// Which system calls `syscalls` measures. Also: munmap, pread64, pwrite64, select, madvise, connect, accept, fdatasync,
+        /// System calls that `syscalls` measures. Also available: munmap, pread64, pwrite64, select, madvise, connect, accept, fdatasync,
         /// ppoll, splice, recvmmsg, sendmmsg.
         #[key = "syscall_names"]
         calls: Vec<&'static Call> = CALLS.iter().filter(|call| call.is_default).collect(), Calls;
-        /// How `syscalls` sees them: `auto` takes fentry, which costs calls that are not measured nothing, and leaves the family
-        /// out where the kernel does not allow it; `raw_tp` works on all kernels and slows every system call of the host (nginx
-        /// keeps 0.89 of its throughput, also on ports of no model).
+        /// How `syscalls` hooks system calls. `auto` uses fentry, which adds no cost to calls that are not measured; if the kernel does
+        /// not support it, the family is disabled. `raw_tp` works on all kernels but slows down every system call of the host (nginx
+        /// keeps 0.89 of its throughput, including on ports of no model).
         #[key = "syscall_form"]
         call_form: CallForm = CallForm::Auto, Words(CallForm::WORDS);
-        /// How many connections `net` follows at a time. Each takes kernel memory, which counts as the agent's. Further ones are
-        /// counted as open and closed, but not followed, which is logged and counted as lost (`connections_full`). Absent: as
-        /// many as a quarter of the memory limit of the agent's cgroup holds, and 65,536 without a limit.
+        /// Maximum number of connections that `net` follows at a time. Each uses kernel memory that is charged to the agent. Other
+        /// connections are counted as open and closed, but not followed; this is logged and counted as lost (`connections_full`).
+        /// Absent: as many as fit into a quarter of the memory limit of the agent's cgroup, or 65,536 without a limit.
         max_connections: Option<u64> = None, Optional(COUNT);
-        /// The cgroup v2 directory that the probes attach to; absent: the root of the mounted hierarchy.
+        /// cgroup v2 directory to attach the programs to; absent: the root of the mounted hierarchy.
         cgroup: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
     }
 }
 
-/// How system calls are seen.
+/// How system calls are hooked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallForm {
-    /// By fentry, and not at all where the kernel does not take it.
+    /// With fentry; disabled if the kernel does not support it.
     Auto,
-    /// Where all system calls of the host begin and end.
+    /// At the entry and exit of all system calls of the host.
     RawTp,
 }
 
 impl CallForm {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("raw_tp", Self::RawTp)];
 }
 
-/// The system calls that are measured; at least one.
+/// The list of measured system calls; at least one.
 struct Calls;
 
 const CALL_LIST: List<Scalar<&'static Call>> = List { of: SYSTEM_CALL, what: "system calls", most: CALLS.len() };
@@ -103,9 +103,9 @@ fn system_call(node: &Node) -> Result<&'static Call, String> {
     CALLS.iter().find(|call| call.name == text).ok_or_else(|| {
         let near = nearest(text, CALLS.iter().map(|call| call.name));
         let hint = near.map_or_else(
-            || format!("; known are {}", CALLS.iter().map(|call| call.name).collect::<Vec<_>>().join(", ")),
+            || format!("; supported: {}", CALLS.iter().map(|call| call.name).collect::<Vec<_>>().join(", ")),
             |name| format!("; did you mean {name}?"),
         );
-        format!("{} is no system call that can be measured{hint}", quoted(text))
+        format!("{} is not a system call that can be measured{hint}", quoted(text))
     })
 }

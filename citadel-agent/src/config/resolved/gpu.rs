@@ -11,34 +11,35 @@ use crate::config::value::{Kind, expected, kind};
 use crate::config::yaml::Yaml;
 
 section! {
-    /// What is read of the GPUs, and how often.
+    /// GPU monitoring.
     pub struct Gpu {
-        /// Whether the GPUs are read.
+        /// Whether to monitor the GPUs.
         enabled: bool = true, BOOLEAN;
-        /// How often the GPUs are sampled; energy is split among the models over each such interval.
+        /// Sampling interval of the GPUs; the energy of each interval is attributed to the models.
         sampling_interval: Duration = Duration::from_secs(1), INTERVAL;
-        /// Whether `/metrics/gpu` also carries the default metrics of dcgm-exporter, under the names and in the units of that
-        /// release; `true` is `"4.8"`.
+        /// Whether `/metrics/gpu` also has the default metrics of dcgm-exporter, with the names and units of that release; `true` means
+        /// `"4.8"`.
         dcgm_compat: Option<DcgmRelease> = None, DCGM_RELEASE;
-        /// Whether GPUs that count no PCIe bytes (before Hopper) are asked for their throughput instead: 40 ms a GPU and sample.
+        /// Whether to estimate the PCIe bytes of GPUs that do not count them (before Hopper) from throughput samples, which take 40 ms per
+        /// GPU and sample.
         pcie_throughput: bool = false, BOOLEAN;
-        /// Whether the bins of forward error correction are exported: 16 series an NVLink (NVLink 5 and newer).
+        /// Whether to export the forward error correction bins: 16 series per NVLink (NVLink 5 and newer).
         nvlink_fec: bool = false, BOOLEAN;
-        /// The NVML library; absent: `libnvidia-ml.so.1`, where the loader finds it.
+        /// Path of the NVML library; absent: `libnvidia-ml.so.1` on the loader's search path.
         nvml_library: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
     }
 }
 
-/// A release of dcgm-exporter, as far as the names of its default metrics go.
+/// A release of dcgm-exporter that defines the names of its default metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DcgmRelease {
     /// 4.8.3 and 4.8.4, with DCGM 4.6.
     V4_8,
-    /// 4.9, with DCGM 4.7: base units, and names that end with them.
+    /// 4.9, with DCGM 4.7: base units, and names that end with the unit.
     V4_9,
 }
 
-/// `true` is the release whose names dashboards are written for today.
+/// `true` is the release that current dashboards are written for.
 const DCGM_RELEASE: Scalar<Option<DcgmRelease>> = Scalar {
     text: "`true`, `false`, `\"4.8\"` or `\"4.9\"`",
     schema: || json!({"enum": [true, false, "4.8", "4.9", 4.8, 4.9]}),

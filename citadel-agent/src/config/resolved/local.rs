@@ -1,4 +1,4 @@
-//! `local_collection`: what is served, where.
+//! `local_collection`: listeners and logging.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,71 +16,71 @@ use crate::config::value::{Kind, expected, kind, string};
 use crate::config::yaml::Yaml;
 
 section! {
-    /// What is served, where.
+    /// Listeners and logging.
     pub struct Local [check different_ports] {
-        /// Address that both listeners bind. `"::"` takes IPv4 as well; a host without IPv6 falls back to `0.0.0.0`.
+        /// Address that both listeners bind to. `"::"` also accepts IPv4; a host without IPv6 falls back to `0.0.0.0`.
         listen_address: IpAddr = Ipv6Addr::UNSPECIFIED.into(), ADDRESS;
         /// Port of the metrics pages.
         metrics_port: u16 = 8000, PORT;
         /// Port of `/health`, `/ready` and `/status`.
         health_check_port: u16 = 8001, PORT;
-        /// Level of the agent's own log; libraries stay at `INFO` or quieter. The environment variable `RUST_LOG` overrides it.
+        /// Log level of the agent; libraries log at `INFO` at most. The environment variable `RUST_LOG` overrides it.
         log_level: Level = Level::INFO, LEVEL;
-        /// How log lines are written to stderr. `auto`: text on a terminal and for systemd's journal, which also gets the priority of
-        /// each line; JSON, one object a line, to anything else. Read when the agent starts.
+        /// Format of log lines on stderr. `auto`: text on a terminal and for the systemd journal (with the priority of each line), JSON
+        /// otherwise, one object per line. Read only at startup.
         log_format: LogFormat = LogFormat::Auto, Words(LogFormat::WORDS);
-        /// How often sources that are not read at each scrape are read.
+        /// Interval for sources that are not read at each scrape.
         collection_interval: Duration = Duration::from_secs(60), INTERVAL;
-        /// Unix socket by which `citadel-agent reload` and `gpu` talk to the running agent; read when the agent starts.
+        /// Unix socket on which the agent takes commands such as `citadel-agent reload` and `gpu`. Read only at startup.
         control_socket: PathBuf = "/run/citadel-agent/control.sock".into(), ABSOLUTE_PATH;
-        /// Paths of the metrics pages; `/metrics` always carries all.
+        /// Paths of the metrics pages; `/metrics` always has all metrics.
         endpoints: Endpoints = Endpoints::default(), part::<Endpoints>();
     }
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
-    /// Text for a person or the journal, JSON for anything else.
+    /// Text on a terminal and for the journal, JSON otherwise.
     Auto,
     /// Text.
     Text,
-    /// JSON, one object a line.
+    /// JSON, one object per line.
     Json,
 }
 
 impl LogFormat {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
 }
 
 section! {
-    /// Paths of the metrics pages; `/metrics` always carries all.
+    /// Paths of the metrics pages; `/metrics` always has all metrics.
     pub struct Endpoints [check different_paths] {
-        /// Page of the host metrics.
+        /// Path of the host metrics.
         #[key = "system_metrics"]
         system: String = "/metrics/system".to_owned(), PAGE_PATH;
-        /// Page of the GPU metrics.
+        /// Path of the GPU metrics.
         #[key = "gpu_metrics"]
         gpu: String = "/metrics/gpu".to_owned(), PAGE_PATH;
-        /// Page of the per-model metrics.
+        /// Path of the model metrics.
         #[key = "model_metrics"]
         models: String = "/metrics/models".to_owned(), PAGE_PATH;
-        /// Page of the storage metrics.
+        /// Path of the storage metrics.
         #[key = "storage_metrics"]
         storage: String = "/metrics/storage".to_owned(), PAGE_PATH;
-        /// Page of the service metrics.
+        /// Path of the service metrics.
         #[key = "service_metrics"]
         services: String = "/metrics/services".to_owned(), PAGE_PATH;
     }
 }
 
-/// The keys of the ports that the agent itself listens on.
+/// The keys of the agent's own ports.
 const PORTS: [&str; 2] = ["metrics_port", "health_check_port"];
 
 impl Local {
-    /// The ports that the agent itself listens on, each with its key, of those that could be read.
+    /// The agent's own ports with their keys, if they are valid.
     pub(super) fn own_ports(&self, section: &Section<'_>, mistakes: &Mistakes) -> Vec<(&'static str, u16)> {
         PORTS
             .into_iter()
@@ -94,7 +94,7 @@ fn different_ports(local: &Local, section: &Section<'_>, mistakes: &mut Mistakes
     if local.metrics_port != local.health_check_port || local.own_ports(section, mistakes).len() < 2 {
         return;
     }
-    // The later of the two in the file is the mistake, as with everything that is given twice.
+    // The later of the two in the file is the error, as with all duplicates.
     let [metrics, health] = PORTS.map(|name| section.pos_of(name));
     let (name, other) = if metrics > health { (PORTS[0], PORTS[1]) } else { (PORTS[1], PORTS[0]) };
     let default = if metrics.is_none() || health.is_none() { " (its default)" } else { "" };
@@ -111,15 +111,15 @@ fn different_paths(endpoints: &Endpoints, section: &Section<'_>, mistakes: &mut 
         ("storage_metrics", storage),
         ("service_metrics", services),
     ];
-    // In the order of the file, defaults first: the later of two equal paths is the mistake.
+    // In file order, defaults first: the later of two equal paths is the error.
     pages.sort_by_key(|(name, _)| section.pos_of(name));
-    let mut taken = BTreeMap::from([("/metrics", "the page that carries all metrics".to_owned())]);
+    let mut taken = BTreeMap::from([("/metrics", "the page with all metrics".to_owned())]);
     for (name, path) in pages {
         if !section.is_right(name, mistakes) {
             continue;
         }
         if let Some(owner) = taken.get(path.as_str()) {
-            section.mistake(Some(name), format!("\"{path}\" is taken by {owner}"), mistakes);
+            section.mistake(Some(name), format!("\"{path}\" is already used by {owner}"), mistakes);
         } else {
             let default = if section.has(name) { "" } else { " (its default)" };
             taken.insert(path, format!("{name}{default}"));
@@ -140,7 +140,7 @@ const ADDRESS: Scalar<IpAddr> = Scalar {
 const LEVEL: Scalar<Level> = Scalar {
     text: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `WARNING`, `ERROR`; any case",
     schema: || {
-        // JSON Schema has no patterns without case.
+        // JSON Schema has no case-insensitive patterns.
         let letter = |c: char| format!("[{}{}]", c, c.to_ascii_lowercase());
         let names: Vec<String> = LEVELS.map(|(name, _)| name.chars().map(letter).collect()).to_vec();
         json!({"anyOf": [
@@ -173,8 +173,8 @@ fn level(node: &Node) -> Result<Level, String> {
     })
 }
 
-/// The path of one of our own pages. Letters, digits and `._~-` only: a client would have to escape anything else, or the
-/// router gives it a meaning.
+/// The path of one of the agent's pages. Only letters, digits and `._~-`: clients would have to escape other
+/// characters, or the router would interpret them.
 const PAGE_PATH: Scalar<String> =
     Scalar { text: "path", schema: || string_like("^(/[A-Za-z0-9._~-]+)+$"), read: page_path, write: Yaml::text };
 
@@ -190,7 +190,7 @@ fn page_path(node: &Node) -> Result<String, String> {
             && segment != ".."
     };
     match rest {
-        "" => Err("\"/\" is the index page; choose another path".to_owned()),
+        "" => Err("\"/\" is the overview page; choose another path".to_owned()),
         _ if rest.split('/').all(segment) => Ok(path.to_owned()),
         _ => {
             Err(format!("{} is not a path of letters, digits, '.', '_', '~' and '-' between single '/'", quoted(path)))

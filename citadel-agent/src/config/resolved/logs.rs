@@ -1,4 +1,4 @@
-//! `logs`: what of systemd's journal is read, counted and sent.
+//! `logs`: reading, counting and sending the systemd journal.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,49 +17,50 @@ use crate::config::tree::Node;
 use crate::config::value::{self, text};
 use crate::config::yaml::Yaml;
 
-/// Names of the shipped events, which no configured one may have.
+/// Names of the built-in events, which cannot be redefined.
 pub const SHIPPED_EVENTS: [&str; 5] = ["cuda_out_of_memory", "nccl_timeout", "engine_dead", "oom_kill", "xid"];
 
 section! {
-    /// What of the journal is read, counted and sent.
+    /// Reading, counting and sending the journal.
     pub struct Logs [check destinations_have_urls] {
-        /// Whether systemd's journal is read: `citadel_model_log_*` on the pages, and what is sent.
+        /// Whether to read the systemd journal, for `citadel_model_log_*` and for sending logs.
         enabled: bool = true, BOOLEAN;
-        /// Reads the journal; a name without a slash is looked for on the path. Without it nothing is counted or sent.
+        /// The journalctl program, which reads the journal; a name without a slash is looked up in `PATH`. Without it, logs are neither
+        /// counted nor sent.
         journalctl: PathBuf = "journalctl".into(), PROGRAM;
-        /// Directory of the journal's files; absent: this host's journal.
+        /// Directory of journal files; absent: the host's journal.
         journal: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// Where it is kept how far each destination has got; absent: `logs` in the folder that systemd names
-        /// (`STATE_DIRECTORY`), else `/var/lib/citadel-agent/logs`.
+        /// Directory for the journal cursor of each destination; absent: `logs` in systemd's `STATE_DIRECTORY`, else
+        /// `/var/lib/citadel-agent/logs`.
         directory: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// systemd units whose entries are sent besides those of models; patterns as `systemctl` takes them.
+        /// systemd units whose journal entries are sent besides those of models; patterns as in `systemctl`.
         units: Vec<String> = Vec::new(), List { of: LOG_UNIT, what: "patterns", most: 64 };
-        /// Containers whose entries are sent besides those of models, by name (the drivers `journald` of Docker and Podman).
+        /// Names of containers whose journal entries are sent besides those of models (log driver `journald` of Docker and Podman).
         containers: Vec<String> = Vec::new(), List { of: CONTAINER, what: "patterns", most: 64 };
-        /// Whether the kernel's lines about GPUs and the out-of-memory killer are sent.
+        /// Whether to send kernel log lines about GPUs and the OOM killer.
         kernel: bool = true, BOOLEAN;
-        /// The least serious entries that are sent: by what the line says, else by the journal's priority.
+        /// Minimum severity of entries to send, parsed from the line or else taken from the journal's priority.
         severity: Severity = Severity::Debug, Words(Severity::WORDS);
-        /// Entries a second that a unit or container may send, ten times as many at once; those beyond are dropped, and counted.
-        /// `0`: any number.
+        /// Maximum number of entries per second of a unit or container, with bursts of ten times as many; further entries are dropped and
+        /// counted. `0`: no limit.
         rate_limit: u64 = 1000, COUNT;
-        /// Further events of `citadel_model_log_events_total`, searched in the lines of models.
+        /// Additional events of `citadel_model_log_events_total`, matched against the log lines of models.
         events: BTreeMap<String, String> = BTreeMap::new(), EVENTS;
-        /// Destinations by name: letters, digits, `_` and `-`.
+        /// Destinations by name; a name consists of letters, digits, `_` and `-`.
         destinations: BTreeMap<String, LogDestination> = BTreeMap::new(), DESTINATIONS;
     }
 }
 
 section! {
-    /// Where entries go, and how to get in there.
+    /// A destination of logs.
     pub struct LogDestination {
-        /// Where entries go, such as `http://loki:3100/loki/api/v1/push`. Required.
+        /// URL to send entries to, such as `http://loki:3100/loki/api/v1/push`. Required.
         url: Option<String> = None, Optional(URL);
-        /// OTLP over HTTP (`/v1/logs`), Loki's push API, or what `systemd-journal-remote` takes (`/upload`).
+        /// Protocol: OTLP over HTTP (`/v1/logs`), Loki's push API, or that of `systemd-journal-remote` (`/upload`).
         format: Format = Format::Otlp, Words(Format::WORDS);
-        /// How long a request may take.
+        /// Timeout of a request.
         timeout: Duration = Duration::from_secs(30), INTERVAL;
-        /// How the agent gets in.
+        /// Credentials and TLS settings.
         #[key = ""]
         access: Access = Access::default(), part::<Access>();
     }
@@ -108,9 +109,9 @@ const EVENTS: Mapping<Scalar<String>> = Mapping {
 fn event_name(name: &str) -> Result<String, String> {
     let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if name.is_empty() || name.len() > 64 || !plain {
-        Err(format!("{} is not a name: a-z, 0-9 and _", quoted(name)))
+        Err(format!("{} is not an event name: use a-z, 0-9 and _", quoted(name)))
     } else if SHIPPED_EVENTS.contains(&name) {
-        Err(format!("{name} is a shipped event; take another name"))
+        Err(format!("{name} is a built-in event; choose another name"))
     } else {
         Ok(name.to_owned())
     }
@@ -120,39 +121,39 @@ fn regex(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     match Regex::new(&text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(format!("{} is no regular expression: {error}", quoted(&text))),
+        Err(error) => Err(format!("{} is not a valid regular expression: {error}", quoted(&text))),
     }
 }
 
-/// How a receiver is spoken to.
+/// Protocol of a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// OpenTelemetry's protocol over HTTP.
+    /// OTLP over HTTP.
     Otlp,
     /// Loki's push API.
     Loki,
-    /// What `systemd-journal-remote` takes.
+    /// The protocol of `systemd-journal-remote`.
     Journal,
 }
 
 impl Format {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] =
         &[("otlp", Self::Otlp), ("loki", Self::Loki), ("journal", Self::Journal)];
 }
 
-/// How serious an entry is; the first is the worst.
+/// Severity of an entry, most severe first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
     /// syslog's emerg, alert and crit.
     Critical,
-    /// An error.
+    /// syslog's err.
     Error,
-    /// A warning.
+    /// syslog's warning.
     Warning,
     /// syslog's notice and info.
     Info,
-    /// Debug.
+    /// syslog's debug.
     Debug,
 }
 
@@ -160,7 +161,7 @@ impl Severity {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Critical, Self::Error, Self::Warning, Self::Info, Self::Debug];
 
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] = &[
         ("critical", Self::Critical),
         ("error", Self::Error),
@@ -169,17 +170,17 @@ impl Severity {
         ("debug", Self::Debug),
     ];
 
-    /// As the value of a label, and as OpenTelemetry's severity text.
+    /// The label value, and OpenTelemetry's severity text.
     #[must_use]
     pub fn label(self) -> &'static str {
         Self::WORDS[self as usize].0
     }
 }
 
-/// A pattern as `fnmatch(3)` has them: `*`, `?`, `[...]`, `[!...]`.
+/// Compiles a pattern as in `fnmatch(3)`: `*`, `?`, `[...]`, `[!...]`.
 ///
 /// # Errors
-/// It is none.
+/// It is invalid.
 pub fn pattern(glob: &str) -> Result<Regex, String> {
     let mut regex = String::from("^(?s:");
     let (mut chars, mut in_class) = (glob.chars().peekable(), false);
@@ -200,7 +201,7 @@ pub fn pattern(glob: &str) -> Result<Regex, String> {
         }
     }
     regex.push_str(")$");
-    Regex::new(&regex).map_err(|_| format!("{glob:?} is no pattern"))
+    Regex::new(&regex).map_err(|_| format!("{glob:?} is not a valid pattern"))
 }
 
 #[cfg(test)]

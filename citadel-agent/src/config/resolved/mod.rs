@@ -1,6 +1,6 @@
-//! The sections: one file each, with its keys, their types, defaults, bounds and documentation, and what they must fulfil together.
+//! The sections, one per file: keys with types, defaults, bounds and documentation, and constraints between them.
 //!
-//! Every value of a [`Config`] is there, valid and in its final type.
+//! Every value of a [`Config`] is valid and has its final type.
 
 mod access;
 pub mod alerts;
@@ -33,38 +33,38 @@ use super::section::{Section, part, section};
 use super::value;
 
 section! {
-    /// The whole configuration. Only [`crate::config::load`], [`crate::config::parse`] and [`Config::default`] make one, so that
-    /// holding one means that it is valid. The default is what an agent without a file has, and every key that a file leaves out:
-    /// the seven models of the operator's file, discovery on 11400-11500, and nothing sent anywhere.
+    /// The whole configuration. Only [`crate::config::load`], [`crate::config::parse`] and [`Config::default`] create
+    /// one, so every instance is valid. The default applies without a file, and to every key that is not set: the seven
+    /// models of the operator's file, discovery on 11400-11500, and nothing sent anywhere.
     pub struct Config [check own_ports_are_no_models] {
         /// The dev-ops server; nothing is sent to it unless it is enabled.
         #[key = "remote_monitoring"]
         remote: Option<Remote> = None, part::<Option<Remote>>();
-        /// What is served, where.
+        /// Listeners and logging.
         #[key = "local_collection"]
         local: Local = Local::default(), part::<Local>();
-        /// Which ports are models.
+        /// Models and their probes.
         #[key = "model_monitoring"]
         models: Models = Models::default(), part::<Models>();
-        /// How samples are sent.
+        /// Sending samples with remote write.
         remote_write: RemoteWrite = RemoteWrite::default(), part::<RemoteWrite>();
-        /// Which kernel probes run, and where.
+        /// Kernel programs.
         ebpf: Ebpf = Ebpf::default(), part::<Ebpf>();
-        /// What is read of the GPUs.
+        /// GPU monitoring.
         gpu: Gpu = Gpu::default(), part::<Gpu>();
         /// Disks and directories.
         storage: Storage = Storage::default(), part::<Storage>();
         /// systemd units.
         services: Services = Services::default(), part::<Services>();
-        /// What of the journal is counted and sent.
+        /// Counting and sending logs.
         logs: Logs = Logs::default(), part::<Logs>();
-        /// The rules in force.
+        /// Alert rules.
         alerts: Alerts = Alerts::default(), part::<Alerts>();
     }
 }
 
 impl Config {
-    /// Every destination that has a URL, by name: those of `remote_write`, and the one of `remote_monitoring`.
+    /// All destinations with a URL, by name: those in `remote_write`, and the one in `remote_monitoring`.
     #[must_use]
     pub fn destinations(&self) -> BTreeMap<String, remote_write::Destination> {
         let mut all = self.remote_write.destinations.clone();
@@ -78,7 +78,7 @@ impl Config {
         all
     }
 
-    /// How often samples are collected for them.
+    /// The interval at which samples are collected for the destinations.
     #[must_use]
     pub fn write_interval(&self) -> Duration {
         let scrape = self.remote.as_ref().map(|remote| remote.scrape_interval);
@@ -86,7 +86,7 @@ impl Config {
     }
 }
 
-/// A model's port that is our own would measure the agent as a model.
+/// Rejects the agent's own ports as model ports: the agent would be measured as a model.
 fn own_ports_are_no_models(config: &Config, root: &Section<'_>, mistakes: &mut Mistakes) {
     let (local, models) = (root.below("local_collection"), root.below("model_monitoring"));
     for (own_name, own) in config.local.own_ports(&local, mistakes) {
@@ -96,7 +96,7 @@ fn own_ports_are_no_models(config: &Config, root: &Section<'_>, mistakes: &mut M
                     entry.mistake(format!("port {own} is the agent's own {own_name}"), mistakes);
                 }
             }
-            // The default models are not in the file, so the agent's own port is what to change.
+            // The default models are not in the file, so the agent's own port has to be changed.
             None => {
                 if let Some(model) = config.models.ports.get(&own) {
                     let message = format!("{own} is the default port of the model {model}");

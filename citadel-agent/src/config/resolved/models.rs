@@ -1,4 +1,4 @@
-//! `model_monitoring`: which ports are models.
+//! `model_monitoring`: models and their probes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -15,41 +15,41 @@ use crate::config::value::{self, expected, is_int, number_to_port};
 use crate::config::yaml::Yaml;
 
 section! {
-    /// Which ports are models.
+    /// Models and their probes.
     pub struct Models {
-        /// The configured models. Writing the key replaces the whole default; `{}` configures none.
+        /// Configured models. Setting this key replaces the whole default; `{}` means none.
         ports: BTreeMap<u16, String> = default_ports(), PORTS;
-        /// Ports on which a new listener is measured without being configured.
+        /// Ports on which any listener is discovered and measured as a model.
         discover: Option<RangeInclusive<u16>> = Some(11400..=11500), DISCOVER;
-        /// Paths that the health probes ask of each model. `auto` asks only what the server is known to answer without work; a list
-        /// is asked as it is written; `[]` probes none.
+        /// Paths that the health probes request from each model. `auto` requests only paths known to cost the server no work; a list is
+        /// requested as given; `[]` disables probing.
         health_endpoints: HealthEndpoints = HealthEndpoints::Auto, HEALTH_ENDPOINTS;
-        /// How often they ask.
+        /// Interval between probes.
         health_interval: Duration = Duration::from_secs(15), INTERVAL;
-        /// How long an answer may take.
+        /// Timeout of a probe.
         health_timeout: Duration = Duration::from_secs(5), INTERVAL;
-        /// Whether the engines' metrics pages, among the paths that are asked, become `citadel_engine_*`.
+        /// Whether to export `citadel_engine_*` from the engines' metrics pages, if these are among the probed paths.
         engine_metrics: bool = true, BOOLEAN;
-        /// Whether the models' own `/metrics` are passed on as well, whole, with the labels `model` and `port`. All pages together
-        /// may take 16 MiB of memory (some 20 models of vLLM); the largest give way, and `citadel_model_relay_success` is 0 for
-        /// them.
+        /// Whether to relay all metrics of the models' own `/metrics`, with the labels `model` and `port` added. The pages of all models
+        /// are limited to 16 MiB of memory together (about 20 vLLM models); beyond that the largest are omitted, with
+        /// `citadel_model_relay_success` 0.
         relay: bool = false, BOOLEAN;
-        /// Whether a discovered server that neither its unit nor its command line names is asked for `/v1/models`.
+        /// Whether to ask a discovered server for its model name at `/v1/models` if neither its unit nor its command line has one.
         ask_for_names: bool = true, BOOLEAN;
-        /// What of single models is probed otherwise.
+        /// Probe settings of individual models.
         #[key = "models"]
         own: BTreeMap<String, Own> = BTreeMap::new(), OWN;
     }
 }
 
 impl Models {
-    /// Whether a port is measured: a configured one, or one of `discover`.
+    /// Whether a port is measured: a configured one, or one in `discover`.
     #[must_use]
     pub fn measures(&self, port: u16) -> bool {
         self.ports.contains_key(&port) || self.discover.as_ref().is_some_and(|range| range.contains(&port))
     }
 
-    /// All ports that are measured: the configured ones and those of `discover`.
+    /// All measured ports: the configured ones and those in `discover`.
     #[must_use]
     pub fn measured_ports(&self) -> BTreeSet<u16> {
         self.ports.keys().copied().chain(self.discover.clone().into_iter().flatten()).collect()
@@ -70,7 +70,7 @@ fn default_ports() -> BTreeMap<u16, String> {
     ports.map(|(port, name)| (port, name.to_owned())).into()
 }
 
-/// Names of models and their ports; no two of one port.
+/// Model names and their ports; ports are unique.
 struct Ports;
 
 const PORTS: Ports = Ports;
@@ -97,7 +97,7 @@ impl Kind for Ports {
             }
             let Some(port) = PORT.read(&item, mistakes) else { continue };
             if let Some((other, line)) = ports.get(&port) {
-                item.mistake(format!("port {port} is {other}'s already (line {line})"), mistakes);
+                item.mistake(format!("port {port} is already used by {other} (line {line})"), mistakes);
             } else {
                 ports.insert(port, (entry.key.clone(), entry.key_pos.line));
             }
@@ -111,29 +111,29 @@ impl Kind for Ports {
 }
 
 const OWN: Mapping<Keys<Own>> = Mapping {
-    text: "mapping of model names or port numbers to what is otherwise",
+    text: "mapping of model names or port numbers to their settings",
     expected: "a mapping of names to their settings",
     most: usize::MAX,
     name: model_name,
     value: keys_of::<Own>(),
 };
 
-/// Longest model name: it becomes a label value and part of a unit's name.
+/// Maximum length of a model name: it becomes a label value and part of a unit name.
 const MAX_NAME_LEN: usize = 128;
 
-/// Whether `name` can be a model's name: it becomes a label value and part of a unit's name, and people type it.
+/// Validates a model name: it becomes a label value and part of a unit name, and people type it.
 fn model_name(name: &str) -> Result<String, String> {
     if name.is_empty() {
-        return Err("a model's name is empty".to_owned());
+        return Err("the model name is empty".to_owned());
     }
     if name.len() > MAX_NAME_LEN {
-        return Err(format!("a model's name is longer than {MAX_NAME_LEN} bytes"));
+        return Err(format!("the model name is longer than {MAX_NAME_LEN} bytes"));
     }
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     match first && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:+@".contains(c)) {
         true => Ok(name.to_owned()),
         false => Err(format!(
-            "{} is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit",
+            "{} is not a model name: use letters, digits and . _ - / : + @, starting with a letter or digit",
             quoted(name)
         )),
     }

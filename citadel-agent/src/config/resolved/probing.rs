@@ -1,4 +1,4 @@
-//! How models are probed.
+//! Settings of the health probes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,41 +16,41 @@ use crate::config::value::{self, string, text};
 use crate::config::yaml::Yaml;
 
 section! {
-    /// What of one model is probed otherwise; `None`: as of all others.
+    /// Probe settings of a model; `None`: as for all models.
     pub struct Own {
-        /// Other paths for the model of this name, or on the port of this number. Absent here and below: as for all models.
+        /// Paths for the model with this name or port. If this or a key below is absent, the value for all models applies.
         health_endpoints: Option<HealthEndpoints> = None, Optional(HEALTH_ENDPOINTS);
-        /// Another interval.
+        /// Interval between probes of this model.
         health_interval: Option<Duration> = None, Optional(INTERVAL);
-        /// Another timeout.
+        /// Timeout of a probe of this model.
         health_timeout: Option<Duration> = None, Optional(INTERVAL);
-        /// How the server lets the agent in.
+        /// Credentials and TLS settings.
         #[key = ""]
         access: Access = Access::default(), part::<Access>();
     }
 }
 
 section! {
-    /// How a model's server lets the agent in.
+    /// Credentials and TLS settings of a model's server.
     pub struct Access [check one_kind_of_trust] {
-        /// Whether the server speaks TLS; `auto` finds out.
+        /// Whether the server uses TLS; `auto` detects it.
         scheme: Scheme = Scheme::Auto, Words(Scheme::WORDS);
-        /// The name by which the server is asked, and that its certificate must be for; absent: `localhost`.
+        /// Server name (SNI and `Host`) that the certificate must match; absent: `localhost`.
         server_name: Option<String> = None, Optional(HOST);
-        /// CA certificates to trust, PEM.
+        /// PEM file of CA certificates to trust.
         ca_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// The server's own certificate, PEM: no other is accepted.
+        /// PEM file of the server's certificate; no other certificate is accepted.
         certificate_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// File that holds an API key, read for each request and sent as a bearer token. Over TLS it is sent only to a server whose
-        /// certificate is verified: by one of the two above, else by the host's CAs.
+        /// File with an API key, read for each request and sent as a bearer token. Over TLS it is sent only if the server's certificate
+        /// is verified: by one of the two keys above, else by the host's CA certificates.
         api_key_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// Further header fields of the probes.
+        /// Additional header fields of the probes.
         headers: BTreeMap<String, String> = BTreeMap::new(), HEADERS;
     }
 }
 
 impl Access {
-    /// Whether requests carry what others must not see.
+    /// Whether requests contain credentials.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
         self.api_key_file.is_some() || !self.headers.is_empty()
@@ -60,38 +60,38 @@ impl Access {
 fn one_kind_of_trust(access: &Access, section: &Section<'_>, mistakes: &mut Mistakes) {
     let (ca, certificate) = (access.ca_file.is_some(), access.certificate_file.is_some());
     if ca && certificate {
-        let message = "is one of two: ca_file trusts whatever a CA has signed, certificate_file this certificate alone";
+        let message = "conflicts with ca_file: ca_file trusts every certificate that a CA has signed, certificate_file only this one";
         section.mistake(Some("certificate_file"), message, mistakes);
     }
     if access.scheme == Scheme::Http && (ca || certificate) {
-        section.mistake(Some("scheme"), "is http, which has no certificate to verify", mistakes);
+        section.mistake(Some("scheme"), "is http, but a certificate can be verified only with https", mistakes);
     }
 }
 
-/// Whether a server speaks TLS.
+/// Whether a server uses TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Scheme {
-    /// As it turns out.
+    /// Detected.
     #[default]
     Auto,
-    /// It does not.
+    /// No.
     Http,
-    /// It does.
+    /// Yes.
     Https,
 }
 
 impl Scheme {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("http", Self::Http), ("https", Self::Https)];
 }
 
-/// Which paths are asked.
+/// The paths to probe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HealthEndpoints {
-    /// What the server answers without work.
+    /// Paths that cost the server no work.
     Auto,
-    /// These.
+    /// Configured paths.
     Listed(Vec<String>),
 }
 
@@ -130,7 +130,7 @@ impl Kind for HealthEndpointsKind {
     }
 }
 
-/// What a health probe asks for: a path, perhaps with a query.
+/// A path to probe, optionally with a query.
 const PROBE_PATH: Scalar<String> =
     Scalar { text: "path", schema: || string_like("^/[!-~]*$"), read: probe_path, write: Yaml::text };
 
@@ -140,7 +140,9 @@ fn probe_path(node: &Node) -> Result<String, String> {
         return Err(format!("{} does not start with '/'", quoted(path)));
     }
     match path.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-        Some(c) => Err(format!("{} holds {c:?}, which a request path cannot hold; escape it (%XX)", quoted(path))),
+        Some(c) => {
+            Err(format!("{} contains {c:?}, which is not allowed in a request path; escape it (%XX)", quoted(path)))
+        }
         None => Ok(path.to_owned()),
     }
 }
@@ -153,7 +155,7 @@ const HEADERS: Mapping<Scalar<String>> = Mapping {
     value: Scalar { read: header_value, ..TEXT },
 };
 
-/// Header fields that are the agent's own, or that would change what a request is.
+/// Header fields that are set by the agent, or that would change how the request is interpreted.
 const OWN_HEADERS: [&str; 9] =
     ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "accept", "user-agent"];
 
@@ -161,11 +163,11 @@ fn header_name(written: &str) -> Result<String, String> {
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let name = written.to_ascii_lowercase();
     if name.is_empty() || !name.chars().all(token) {
-        Err(format!("{} is not a header field's name", quoted(written)))
+        Err(format!("{} is not a valid header field name", quoted(written)))
     } else if OWN_HEADERS.contains(&name.as_str()) {
-        Err(format!("{name} is the probe's own"))
+        Err(format!("{name} is set by the probe"))
     } else if name == "authorization" {
-        Err("is a secret: put the key into a file and name it as api_key_file".to_owned())
+        Err("is a secret; put the key into a file and set api_key_file".to_owned())
     } else {
         Ok(name)
     }
@@ -175,6 +177,6 @@ fn header_value(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     match text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
         true => Ok(text),
-        false => Err(format!("{} holds what no header field can", quoted(&text))),
+        false => Err(format!("{} contains characters that are not allowed in a header field", quoted(&text))),
     }
 }

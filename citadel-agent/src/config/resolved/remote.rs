@@ -9,46 +9,46 @@ use crate::config::section::{Field, Part, Section, part, section};
 use crate::config::value::{host, is_null};
 use crate::config::yaml::Yaml;
 
-/// `scrape_interval` and `evaluation_interval` where they are not configured.
+/// Default of `scrape_interval` and `evaluation_interval`.
 pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 
 section! {
     /// The dev-ops server.
     pub struct Remote {
-        /// The dev-ops server. Required when `enabled` is `true`.
+        /// Host of the dev-ops server. Required if `enabled` is `true`.
         dev_ops_server: String = String::new(), SERVER;
-        /// Where remote write goes; absent: nowhere.
+        /// Remote-write URL of Prometheus; absent: samples are not sent to it.
         #[key = "prometheus.remote_write_url"]
         remote_write_url: Option<String> = None, Optional(URL);
-        /// How often Prometheus scrapes this host.
+        /// Interval at which Prometheus scrapes this host.
         #[key = "prometheus.scrape_interval"]
         scrape_interval: Duration = DEFAULT_INTERVAL, INTERVAL;
-        /// How often Prometheus evaluates its rules.
+        /// Interval at which alert rules are evaluated.
         #[key = "prometheus.evaluation_interval"]
         evaluation_interval: Duration = DEFAULT_INTERVAL, INTERVAL;
-        /// Grafana, for links.
+        /// URL of the Grafana dashboard, linked from alerts.
         #[key = "grafana.dashboard_url"]
         grafana_url: Option<String> = None, Optional(URL);
-        /// Name of Grafana's data source.
+        /// Name of the Grafana data source.
         #[key = "grafana.datasource"]
         grafana_datasource: Option<String> = None, Optional(TEXT);
-        /// The Alertmanager that alerts go to.
+        /// URL of the Alertmanager to send alerts to.
         #[key = "alerting.alert_manager_url"]
         alert_manager_url: Option<String> = None, Optional(URL);
-        /// Gets alerts as well. `/api/v1/alerts` of an Alertmanager, which 0.27 removed, means `/api/v2/alerts` of that host; any
-        /// other URL gets the same JSON.
+        /// Another URL to send alerts to, as JSON of Alertmanager's API v2. `/api/v1/alerts`, which Alertmanager 0.27 removed, is replaced
+        /// by `/api/v2/alerts`.
         #[key = "alerting.webhook_url"]
         webhook_url: Option<String> = None, Optional(URL);
-        /// Further Alertmanagers; each gets every alert. If this section names none, no rule is evaluated.
+        /// Additional Alertmanagers; each gets every alert. If this section has none, no rules are evaluated.
         #[key = "alerting.alertmanagers"]
         alertmanagers: Vec<String> = Vec::new(), List { of: URL, what: "http(s) URLs", most: 16 };
-        /// Credentials and trust, for all of them.
+        /// Credentials and CA certificates for all Alertmanagers.
         #[key = "alerting"]
         alerting_access: Access = Access::default(), part::<Access>();
     }
 }
 
-/// A host name, or nothing.
+/// A host name, or empty.
 const SERVER: Scalar<String> = Scalar {
     schema: || or_null((HOST.schema)()),
     read: |node| if is_null(node) { Ok(String::new()) } else { host(node) },
@@ -56,12 +56,13 @@ const SERVER: Scalar<String> = Scalar {
     ..HOST
 };
 
-/// `None`: the section is absent or not enabled. All keys are checked even then, so that enabling it holds no surprise.
+/// `None`: the section is absent or not enabled. All keys are checked nevertheless, so that enabling it later does not
+/// reveal errors.
 impl Part for Option<Remote> {
     const KEYS: &'static [Item] = &[
         Item {
             name: "enabled",
-            doc: "Whether anything is sent to the dev-ops server.",
+            doc: "Whether to send metrics and alerts to the dev-ops server.",
             kind: &BOOLEAN,
             default: || Yaml::Bool(false),
         },
@@ -72,7 +73,7 @@ impl Part for Option<Remote> {
         let enabled = BOOLEAN.get(section, "enabled", || false, mistakes);
         let remote = Remote::read(section, mistakes);
         if enabled && remote.dev_ops_server.is_empty() && section.is_right("dev_ops_server", mistakes) {
-            let message = "is missing, and required because remote_monitoring.enabled is true";
+            let message = "is required because remote_monitoring.enabled is true";
             mistakes.push(section.pos_of("enabled"), "remote_monitoring.dev_ops_server", message);
         }
         enabled.then_some(remote)

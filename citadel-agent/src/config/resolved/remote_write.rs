@@ -1,4 +1,4 @@
-//! `remote_write`: how samples are sent.
+//! `remote_write`: sending samples.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,53 +13,53 @@ use crate::config::section::{Keys, Section, keys_of, part, section};
 use crate::config::tree::Node;
 use crate::config::value;
 
-/// The destination that `remote_monitoring.prometheus.remote_write_url` is, by name.
+/// Name of the destination `remote_monitoring.prometheus.remote_write_url`.
 pub const PROMETHEUS: &str = "prometheus";
 
 section! {
-    /// What is sent, how it is kept until it has arrived, and where it goes.
+    /// Collection, spool and destinations of remote write.
     pub struct RemoteWrite [check destinations_have_urls] {
-        /// How often samples are collected for remote write; absent: every `remote_monitoring.prometheus.scrape_interval`.
+        /// Interval at which samples are collected for remote write; absent: `remote_monitoring.prometheus.scrape_interval`.
         interval: Option<Duration> = None, Optional(INTERVAL);
-        /// Where samples are kept until they have arrived; absent: `remote-write` in the folder that systemd names
-        /// (`STATE_DIRECTORY`), else `/var/lib/citadel-agent/remote-write`.
+        /// Spool directory for samples until they are acknowledged; absent: `remote-write` in systemd's `STATE_DIRECTORY`, else
+        /// `/var/lib/citadel-agent/remote-write`.
         directory: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
-        /// The label `job` of every series.
+        /// Value of the label `job` of every series.
         job: String = "citadel-agent".to_owned(), TEXT;
-        /// The label `instance` of every series; absent: the host's name.
+        /// Value of the label `instance` of every series; absent: the host name.
         instance: Option<String> = None, Optional(TEXT);
-        /// Further labels of every series.
+        /// Additional labels of every series.
         external_labels: BTreeMap<String, String> = BTreeMap::new(), EXTERNAL_LABELS;
-        /// How histograms are sent where the destination does not say. `auto`: classic ones, and native ones besides to a receiver
-        /// that confirms remote write 2.0 and does not say that it is VictoriaMetrics or InfluxDB. The others are sent in 1.0 too;
-        /// to a receiver that refuses native ones, `native` sends classic ones.
+        /// How to send histograms, unless a destination overrides it. `auto`: classic, plus native to a receiver that confirms remote
+        /// write 2.0 and does not identify itself as VictoriaMetrics or InfluxDB. `both`, `native` and `classic` apply to protocol 1.0
+        /// too; `native` falls back to classic if the receiver refuses native histograms.
         histograms: Histograms = Histograms::Auto, Words(Histograms::WORDS);
-        /// Most bytes kept; beyond them the oldest samples are dropped, and counted.
+        /// Maximum size of the spool; beyond it the oldest samples are dropped and counted.
         max_bytes: u64 = 1 << 30, SPOOL_BYTES;
-        /// Older samples are dropped, and counted.
+        /// Maximum age of spooled samples; older ones are dropped and counted.
         max_age: Duration = Duration::from_secs(7 * 24 * 60 * 60), AGE;
-        /// What stays free on the file system: the oldest samples are dropped, and counted, as long as there is less.
+        /// Minimum free space on the file system; while less is free, the oldest samples are dropped and counted.
         min_free_bytes: u64 = 512 << 20, BYTES;
-        /// Destinations by name: letters, digits, `_` and `-`.
+        /// Destinations by name; a name consists of letters, digits, `_` and `-`.
         destinations: BTreeMap<String, Destination> = BTreeMap::new(), DESTINATIONS;
     }
 }
 
 section! {
-    /// Where samples go, and how to get in there.
+    /// A destination of samples.
     pub struct Destination {
-        /// Where samples go. Required, except for the destination `prometheus`, which is
+        /// URL to send samples to. Required, except for the destination `prometheus`, whose default is
         /// `remote_monitoring.prometheus.remote_write_url`.
         url: Option<String> = None, Optional(URL);
-        /// Remote-write protocol; `auto` is 2.0, and 1.0 for a receiver that knows no other, which is remembered for a day.
+        /// Remote-write protocol version. `auto` uses 2.0, or 1.0 if the receiver supports only that, which is remembered for a day.
         protocol: Protocol = Protocol::Auto, Words(Protocol::WORDS);
-        /// How histograms are sent to this destination; absent: as `remote_write.histograms` says.
+        /// How to send histograms to this destination; absent: `remote_write.histograms`.
         histograms: Option<Histograms> = None, Optional(Words(Histograms::WORDS));
-        /// When the receiver answers 401, 403, 404 or a redirect: wait and try once a minute, or drop what was not let in.
+        /// What to do on 401, 403, 404 or a redirect: `park` keeps the samples and retries once a minute, `drop` drops them.
         denied: Denied = Denied::Park, Words(Denied::WORDS);
-        /// How long a request may take.
+        /// Timeout of a request.
         timeout: Duration = Duration::from_secs(30), INTERVAL;
-        /// How the agent gets in.
+        /// Credentials and TLS settings.
         #[key = ""]
         access: Access = Access::default(), part::<Access>();
     }
@@ -75,10 +75,10 @@ fn destinations_have_urls(remote_write: &RemoteWrite, section: &Section<'_>, mis
     }
 }
 
-/// Which protocol is spoken.
+/// Protocol version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
-    /// 2.0, unless the receiver knows only 1.0.
+    /// 2.0, unless the receiver supports only 1.0.
     Auto,
     /// Only 1.0.
     V1,
@@ -87,40 +87,40 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("1.0", Self::V1), ("2.0", Self::V2)];
 }
 
-/// How histograms are sent.
+/// How to send histograms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Histograms {
-    /// Classic, and native besides to a receiver that confirms 2.0 and is not known to make something else of them.
+    /// Classic, plus native to a receiver that confirms 2.0 and is not known to convert them.
     Auto,
     /// Native and classic.
     Both,
-    /// Native, and classic only to a receiver that does not take native ones.
+    /// Native, or classic to a receiver that does not accept native histograms.
     Native,
     /// Classic.
     Classic,
 }
 
 impl Histograms {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("both", Self::Both), ("native", Self::Native), ("classic", Self::Classic)];
 }
 
-/// What happens when a receiver lets nothing in (401, 403, 404).
+/// What to do if a receiver denies access (401, 403, 404).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Denied {
-    /// The queue waits, and the door is tried once a minute.
+    /// Keep the queue and retry once a minute.
     Park,
-    /// What was not let in is rejected.
+    /// Count the samples as rejected.
     Drop,
 }
 
 impl Denied {
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] = &[("park", Self::Park), ("drop", Self::Drop)];
 }
 
@@ -139,7 +139,7 @@ fn external_label(name: &str) -> Result<String, String> {
         return Ok(name.to_owned());
     }
     Err(format!(
-        "{} is not a label name for this: letters, digits and _, not beginning with a digit or __, and not job, instance or le",
+        "{} is not an allowed label name: use letters, digits and _, not starting with a digit or __, and not job, instance or le",
         quoted(name)
     ))
 }
@@ -154,15 +154,15 @@ const DESTINATIONS: Mapping<Keys<Destination>> = Mapping {
 
 const SPOOL_BYTES: Scalar<u64> = Scalar { text: "bytes, 64KiB or more", read: spool_bytes, ..BYTES };
 
-/// Less than this holds no page of a host.
+/// A smaller spool could not hold a single page.
 fn spool_bytes(node: &Node) -> Result<u64, String> {
     match value::bytes(node)? {
         bytes if bytes >= 64 << 10 => Ok(bytes),
-        _ => Err("is less than 64KiB, which holds too little to be worth keeping".to_owned()),
+        _ => Err("is less than 64KiB, the minimum size of a spool".to_owned()),
     }
 }
 
-/// How old something may become.
+/// Maximum age.
 const AGE: Scalar<Duration> = Scalar {
     text: "age, 1h to 10 years",
     schema: || json!({"type": "string", "pattern": r"^\s*([0-9]+\s*[A-Za-zµ]+\s*)+$"}),

@@ -69,7 +69,7 @@ fn a_file_that_was_emptied_is_refused_at_a_reload_unless_it_says_so() {
     for text in ["", " \n\t\n", "# nothing\n", "---\n", "null", "~", "\u{feff}# byte order mark\n"] {
         std::fs::write(&path, text).unwrap();
         let error = reload(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("it is empty; write {}") && error.contains("config.yaml"), "{text:?}: {error}");
+        assert!(error.contains("the file is empty; write {}") && error.contains("config.yaml"), "{text:?}: {error}");
         assert!(text.contains('\t') || load(Some(&path)).unwrap() == Config::default(), "{text:?}");
     }
     std::fs::write(&path, "{}").unwrap();
@@ -192,10 +192,10 @@ fn single_models_are_probed_otherwise() {
     assert_eq!((yi.access.server_name.as_deref(), yi.access.ca_file.is_some()), (Some("yi.test"), true));
     for (wrong, why) in [
         ("headers: {Authorization: Bearer x}", "api_key_file"),
-        ("headers: {Host: x}", "the probe's own"),
-        ("headers: {'a b': x}", "header field's name"),
-        ("{scheme: http, ca_file: /a}", "no certificate to verify"),
-        ("{certificate_file: /a, ca_file: /a}", "one of two"),
+        ("headers: {Host: x}", "host is set by the probe"),
+        ("headers: {'a b': x}", "header field name"),
+        ("{scheme: http, ca_file: /a}", "can be verified only with https"),
+        ("{certificate_file: /a, ca_file: /a}", "conflicts with ca_file"),
         ("health_endpoints: [health]", "does not start with '/'"),
         ("health_endpoints: maybe", "a list of paths"),
         ("scheme: tls", "one of auto, http, https"),

@@ -108,13 +108,13 @@ alerts:
             "FILE:5:5: alerts.override.ModelError: there is no shipped rule of this name; did you mean ModelErrors?",
             "FILE:6:30: alerts.override.ModelErrors.threshold: expected a number, found the string \"high\"",
             "FILE:6:36: alerts.override.ModelErrors: unknown key \"sevrity\"; did you mean \"severity\"?",
-            "FILE:8:14: alerts.rules[0].alert: \"two words\" is no name of an alert: up to 128 letters, digits and _ - . :",
-            "FILE:9:15: alerts.rules[0].metric: \"citadel_model_conections_open\" is no metric of this agent; did you mean citadel_model_connections_open?",
+            "FILE:8:14: alerts.rules[0].alert: \"two words\" is not an alert name: use up to 128 letters, digits and _ - . :",
+            "FILE:9:15: alerts.rules[0].metric: \"citadel_model_conections_open\" is not a metric of this agent; did you mean citadel_model_connections_open?",
             "FILE:10:14: alerts.rules[0].above: expected a number, found the string \"3\"; remove the quotes",
             "FILE:11:12: alerts.rules[0].for: expected a duration such as 60 (seconds), \"15s\", \"500ms\" or \"5m\", found the string \"soon\": expected number at 0",
             "FILE:12:17: alerts.rules[0].severity: expected one of info, warning, critical, found the string \"bad\"",
-            "FILE:13:75: alerts.rules[1].below: there is above already; one comparison a condition",
-            "FILE:14:7: alerts.rules[2]: is compared with nothing: one of above, at_least, below, at_most, equal, not_equal is needed",
+            "FILE:13:75: alerts.rules[1].below: conflicts with above; a condition has only one comparison",
+            "FILE:14:7: alerts.rules[2]: has no comparison; one of above, at_least, below, at_most, equal, not_equal is required",
             "FILE:15:7: alerts.rules[3].alert: is missing",
             "FILE:15:7: alerts.rules[3].severity: is missing",
         ],
@@ -126,7 +126,7 @@ fn two_rules_of_one_name_are_refused() {
     let item = "{alert: A, metric: citadel_model_connections_open, above: 1, severity: info}";
     refused(
         &format!("alerts:\n  rules:\n    - {item}\n    - {item}\n"),
-        &["FILE:4:15: alerts.rules[1].alert: there is a rule \"A\" on line 3 already"],
+        &["FILE:4:15: alerts.rules[1].alert: duplicate rule \"A\"; first defined on line 3"],
     );
 }
 
@@ -136,25 +136,25 @@ fn functions_fit_their_metrics() {
     let total = "metric: citadel_model_requests_total, above: 1";
     let histogram = "metric: citadel_model_tcp_rtt_seconds, above: 1";
     for (rest, why) in [
-        (format!("{open}, rate: 5m"), "is a gauge, which has no rate"),
-        (format!("{open}, quantile: 0.5, over: 5m"), "is no histogram"),
-        (format!("{total}, predict: 5m, over: 5m"), "is a counter; predict is for gauges"),
-        (histogram.to_owned(), "is a histogram: a quantile of it is needed"),
-        (format!("{histogram}, quantile: 0.5"), "quantile: needs `over`"),
-        (format!("{histogram}, quantile: 1.5, over: 5m"), "1.5 is no quantile"),
-        (format!("{total}, rate: 5m, increase: 5m"), "increase: there is rate already"),
+        (format!("{open}, rate: 5m"), "is a gauge; rate and increase are only for counters"),
+        (format!("{open}, quantile: 0.5, over: 5m"), "is not a histogram"),
+        (format!("{total}, predict: 5m, over: 5m"), "is a counter; predict is only for gauges"),
+        (histogram.to_owned(), "is a histogram; use quantile"),
+        (format!("{histogram}, quantile: 0.5"), "quantile: requires `over`"),
+        (format!("{histogram}, quantile: 1.5, over: 5m"), "1.5 is not a quantile"),
+        (format!("{total}, rate: 5m, increase: 5m"), "increase: conflicts with rate"),
         (format!("{total}, rate: 0"), "0 is out of range (1s to 31d)"),
-        (format!("{total}, rate: 5m, over: 5m"), "over: goes with quantile and predict only"),
-        (format!("{total}, by: [modl]"), "\"modl\" is no label of citadel_model_requests_total"),
-        (format!("{total}, and: [{{{open}}}]"), "has other labels than"),
+        (format!("{total}, rate: 5m, over: 5m"), "over: is only valid with quantile and predict"),
+        (format!("{total}, by: [modl]"), "\"modl\" is not a label of citadel_model_requests_total"),
+        (format!("{total}, and: [{{{open}}}]"), "have different labels"),
         (format!("{total}, by: [model], and: [{{{open}, by: [model]}}]"), "unknown key \"by\""),
-        (format!("{total}, labels: {{model: a}}"), "\"model\" is a label of citadel_model_requests_total already"),
-        (format!("{total}, labels: {{severity: a}}"), "\"severity\" is a label of every alert already"),
-        (format!("{total}, labels: {{team: '{{{{ $value }}}}'}}"), "a label is not a template"),
-        (format!("{total}, labels: {{__team: a}}"), "is no label name"),
+        (format!("{total}, labels: {{model: a}}"), "\"model\" is already a label of citadel_model_requests_total"),
+        (format!("{total}, labels: {{severity: a}}"), "\"severity\" is already a label of every alert"),
+        (format!("{total}, labels: {{team: '{{{{ $value }}}}'}}"), "a label cannot be a template"),
+        (format!("{total}, labels: {{__team: a}}"), "is not a label name"),
         (
             format!("{total}, by: [model], annotations: {{a: '{{{{ $labels.code }}}}'}}"),
-            "the series have no label \"code\"",
+            "the series has no label \"code\"",
         ),
     ] {
         let errors = parse("FILE", &rule(&rest)).expect_err(&rest).to_string();

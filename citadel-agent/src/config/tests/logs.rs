@@ -35,12 +35,12 @@ fn mistakes_are_named() {
     for (section, message) in [
         ("{destinations: {a: {format: loki}}}", "logs.destinations.a: has no url"),
         ("{destinations: {a: {url: 'http://a/', format: syslog}}}", "expected one of otlp, loki, journal"),
-        ("{events: {xid: a}}", "is a shipped event"),
-        ("{events: {Big: a}}", "is not a name"),
-        ("{events: {a: '('}}", "is no regular expression"),
-        ("{units: ['[a']}", "is no pattern"),
+        ("{events: {xid: a}}", "is a built-in event"),
+        ("{events: {Big: a}}", "is not an event name"),
+        ("{events: {a: '('}}", "is not a valid regular expression"),
+        ("{units: ['[a']}", "is not a valid pattern"),
         ("{severity: loud}", "expected one of critical, error, warning, info, debug"),
-        ("{rate_limit: -1}", "expected a number from 0 on"),
+        ("{rate_limit: -1}", "expected an integer, 0 or more"),
         ("{unit: a}", "did you mean \"units\"?"),
     ] {
         let said = refused(section);

@@ -29,7 +29,7 @@ fn every_mistake_at_once_in_the_order_of_the_file() {
             r#"FILE:20:3: local_collection: unknown key "metrcs_port"; did you mean "metrics_port"?"#,
             r#"FILE:22:14: local_collection.log_level: expected TRACE, DEBUG, INFO, WARN or ERROR, found the string "INFOO"; did you mean INFO?"#,
             r#"FILE:35:13: model_monitoring.ports.hermes: 114010 is not a TCP port (1-65535)"#,
-            r#"FILE:36:15: model_monitoring.ports.openchat: port 11400 is mixtral's already (line 34)"#,
+            r#"FILE:36:15: model_monitoring.ports.openchat: port 11400 is already used by mixtral (line 34)"#,
             r#"FILE:44:7: model_monitoring.health_endpoints[1]: "v1/models" does not start with '/'"#,
         ],
     );
@@ -41,10 +41,10 @@ fn unknown_keys() {
         "locl_collection: {}\nmetrics_port: 1\nzebra: 2\nlocal_collection: { Log_Level: INFO }\n<<: {}\n",
         &[
             r#"FILE:1:1: unknown key "locl_collection"; did you mean "local_collection"?"#,
-            r#"FILE:2:1: unknown key "metrics_port"; it is a key of local_collection"#,
-            r#"FILE:3:1: unknown key "zebra"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, logs, alerts"#,
+            r#"FILE:2:1: unknown key "metrics_port"; it belongs in local_collection"#,
+            r#"FILE:3:1: unknown key "zebra"; known keys: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, logs, alerts"#,
             r#"FILE:4:21: local_collection: unknown key "Log_Level"; did you mean "log_level"?"#,
-            r#"FILE:5:1: unknown key "<<"; known here: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, logs, alerts"#,
+            r#"FILE:5:1: unknown key "<<"; known keys: remote_monitoring, local_collection, model_monitoring, remote_write, ebpf, gpu, storage, services, logs, alerts"#,
         ],
     );
 }
@@ -82,10 +82,10 @@ ebpf:
             "FILE:10:10: model_monitoring.ports: expected a mapping of model names to ports, or {} for none, found a list",
             r#"FILE:11:21: model_monitoring.health_endpoints: expected a list of paths, or [] for none, found the string "/health""#,
             "FILE:13:12: remote_monitoring.enabled: expected true or false, found the number 1",
-            "FILE:14:26: remote_monitoring.grafana.datasource: expected a string, found the number 7; put it in quotes if it is meant",
+            "FILE:14:26: remote_monitoring.grafana.datasource: expected a string, found the number 7; quote it if it is meant as a string",
             "FILE:14:44: remote_monitoring.grafana.dashboard_url: expected a string, found a mapping",
             "FILE:16:3: ebpf.net: expected true or false, found nothing",
-            "FILE:17:11: ebpf.cgroup: expected a string, found true; put it in quotes if it is meant",
+            "FILE:17:11: ebpf.cgroup: expected a string, found true; quote it if it is meant as a string",
         ],
     );
 }
@@ -122,7 +122,7 @@ fn a_port_has_one_owner() {
         &[
             "FILE:3:8: model_monitoring.ports.a: port 8000 is the agent's own metrics_port",
             "FILE:4:8: model_monitoring.ports.b: port 8001 is the agent's own health_check_port",
-            "FILE:5:8: model_monitoring.ports.c: port 8001 is b's already (line 4)",
+            "FILE:5:8: model_monitoring.ports.c: port 8001 is already used by b (line 4)",
             "FILE:5:8: model_monitoring.ports.c: port 8001 is the agent's own health_check_port",
         ],
     );
@@ -145,10 +145,10 @@ fn duplicate_keys() {
     refused(
         "ebpf: { net: true, net: false }\nmodel_monitoring:\n  ports: { a: 1, b: 2, a: 3, a: 4 }\nebpf: {}\n",
         &[
-            "FILE:1:20: ebpf.net: duplicate key; it is on line 1 already",
-            "FILE:3:24: model_monitoring.ports.a: duplicate key; it is on line 3 already",
-            "FILE:3:30: model_monitoring.ports.a: duplicate key; it is on line 3 already",
-            "FILE:4:1: ebpf: duplicate key; it is on line 1 already",
+            "FILE:1:20: ebpf.net: duplicate key; first defined on line 1",
+            "FILE:3:24: model_monitoring.ports.a: duplicate key; first defined on line 3",
+            "FILE:3:30: model_monitoring.ports.a: duplicate key; first defined on line 3",
+            "FILE:4:1: ebpf: duplicate key; first defined on line 1",
         ],
     );
 }
@@ -161,13 +161,13 @@ fn model_names() {
             "model_monitoring:\n  ports:\n    '': 1\n    -x: 2\n    a b: 3\n    \"a\\u001b[31m\": 4\n    modèle: 5\n    {long}: 6\n"
         ),
         &[
-            r#"FILE:3:5: model_monitoring.ports."": a model's name is empty"#,
-            r#"FILE:4:5: model_monitoring.ports.-x: "-x" is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit"#,
-            r#"FILE:5:5: model_monitoring.ports."a b": "a b" is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit"#,
-            r#"FILE:6:5: model_monitoring.ports."a\u{1b}[31m": "a\u{1b}[31m" is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit"#,
-            r#"FILE:7:5: model_monitoring.ports."modèle": "modèle" is not a model name: letters, digits and . _ - / : + @, beginning with a letter or digit"#,
+            r#"FILE:3:5: model_monitoring.ports."": the model name is empty"#,
+            r#"FILE:4:5: model_monitoring.ports.-x: "-x" is not a model name: use letters, digits and . _ - / : + @, starting with a letter or digit"#,
+            r#"FILE:5:5: model_monitoring.ports."a b": "a b" is not a model name: use letters, digits and . _ - / : + @, starting with a letter or digit"#,
+            r#"FILE:6:5: model_monitoring.ports."a\u{1b}[31m": "a\u{1b}[31m" is not a model name: use letters, digits and . _ - / : + @, starting with a letter or digit"#,
+            r#"FILE:7:5: model_monitoring.ports."modèle": "modèle" is not a model name: use letters, digits and . _ - / : + @, starting with a letter or digit"#,
             &format!(
-                r#"FILE:8:5: model_monitoring.ports."{}"...: a model's name is longer than 128 bytes"#,
+                r#"FILE:8:5: model_monitoring.ports."{}"...: the model name is longer than 128 bytes"#,
                 &long[..60]
             ),
         ],
@@ -188,17 +188,17 @@ local_collection:
 "#,
         &[
             r#"FILE:4:21: local_collection.endpoints.system_metrics: "metrics/system" does not start with '/'"#,
-            r#"FILE:5:18: local_collection.endpoints.gpu_metrics: "/" is the index page; choose another path"#,
-            r#"FILE:6:20: local_collection.endpoints.model_metrics: "/metrics" is taken by the page that carries all metrics"#,
+            r#"FILE:5:18: local_collection.endpoints.gpu_metrics: "/" is the overview page; choose another path"#,
+            r#"FILE:6:20: local_collection.endpoints.model_metrics: "/metrics" is already used by the page with all metrics"#,
             r#"FILE:7:22: local_collection.endpoints.storage_metrics: "/a//b/{x}" is not a path of letters, digits, '.', '_', '~' and '-' between single '/'"#,
-            r#"FILE:8:22: local_collection.endpoints.service_metrics: is empty; leave the key out for the default"#,
+            r#"FILE:8:22: local_collection.endpoints.service_metrics: is empty; remove the key to use the default"#,
         ],
     );
     refused(
         "local_collection:\n  endpoints: { system_metrics: /x, gpu_metrics: /x, model_metrics: /metrics/storage }\n",
         &[
-            r#"FILE:2:49: local_collection.endpoints.gpu_metrics: "/x" is taken by system_metrics"#,
-            r#"FILE:2:68: local_collection.endpoints.model_metrics: "/metrics/storage" is taken by storage_metrics (its default)"#,
+            r#"FILE:2:49: local_collection.endpoints.gpu_metrics: "/x" is already used by system_metrics"#,
+            r#"FILE:2:68: local_collection.endpoints.model_metrics: "/metrics/storage" is already used by storage_metrics (its default)"#,
         ],
     );
 }
@@ -208,11 +208,11 @@ fn health_endpoints() {
     refused(
         "model_monitoring: { health_endpoints: [/a, /a, 7, '/b c', [/d], '/e#f'] }",
         &[
-            r#"FILE:1:44: model_monitoring.health_endpoints[1]: "/a" is in the list already"#,
-            "FILE:1:48: model_monitoring.health_endpoints[2]: expected a string, found the number 7; put it in quotes if it is meant",
-            r#"FILE:1:51: model_monitoring.health_endpoints[3]: "/b c" holds ' ', which a request path cannot hold; escape it (%XX)"#,
+            r#"FILE:1:44: model_monitoring.health_endpoints[1]: "/a" is listed twice"#,
+            "FILE:1:48: model_monitoring.health_endpoints[2]: expected a string, found the number 7; quote it if it is meant as a string",
+            r#"FILE:1:51: model_monitoring.health_endpoints[3]: "/b c" contains ' ', which is not allowed in a request path; escape it (%XX)"#,
             "FILE:1:59: model_monitoring.health_endpoints[4]: expected a string, found a list",
-            r#"FILE:1:65: model_monitoring.health_endpoints[5]: "/e#f" holds '#', which a request path cannot hold; escape it (%XX)"#,
+            r#"FILE:1:65: model_monitoring.health_endpoints[5]: "/e#f" contains '#', which is not allowed in a request path; escape it (%XX)"#,
         ],
     );
 }
@@ -222,8 +222,8 @@ fn system_calls() {
     refused(
         "ebpf: { syscall_names: [read, epol_wait, read, 7, ioctl] }",
         &[
-            r#"FILE:1:31: ebpf.syscall_names[1]: "epol_wait" is no system call that can be measured; did you mean epoll_wait?"#,
-            r#"FILE:1:42: ebpf.syscall_names[2]: "read" is in the list already"#,
+            r#"FILE:1:31: ebpf.syscall_names[1]: "epol_wait" is not a system call that can be measured; did you mean epoll_wait?"#,
+            r#"FILE:1:42: ebpf.syscall_names[2]: "read" is listed twice"#,
             "FILE:1:48: ebpf.syscall_names[3]: expected a system call, found the number 7",
         ],
     );
@@ -246,7 +246,7 @@ fn too_many_health_endpoints() {
     let paths: Vec<_> = (0..17).map(|i| format!("/{i}")).collect();
     refused(
         &format!("model_monitoring: {{ health_endpoints: [{}] }}", paths.join(", ")),
-        &["FILE:1:39: model_monitoring.health_endpoints: 17 items are more than 16"],
+        &["FILE:1:39: model_monitoring.health_endpoints: has 17 items; the limit is 16"],
     );
 }
 
@@ -255,8 +255,8 @@ fn a_refused_value_is_reported_once() {
     refused(
         "remote_monitoring: { enabled: true, dev_ops_server: *server, prometheus: !!map {} }\n",
         &[
-            "FILE:1:53: remote_monitoring.dev_ops_server: aliases (*name) are not supported; write the value out",
-            r#"FILE:1:80: remote_monitoring.prometheus: the tag "!!map" is not supported; write the plain value"#,
+            "FILE:1:53: remote_monitoring.dev_ops_server: aliases (*name) are not supported; repeat the value",
+            r#"FILE:1:80: remote_monitoring.prometheus: tag "!!map" is not supported; write the plain value"#,
         ],
     );
 }
@@ -318,10 +318,10 @@ remote_monitoring:
         text,
         &[
             r#"FILE:3:19: remote_monitoring.dev_ops_server: "http://x" is not a host name or an IP address (no scheme, no port)"#,
-            r#"FILE:4:35: remote_monitoring.prometheus.remote_write_url: "192.168.10.36:9090" is not a URL: it must begin with http:// or https://"#,
-            r#"FILE:5:29: remote_monitoring.grafana.dashboard_url: "ftp://x/" is not a URL: it must begin with http:// or https://"#,
+            r#"FILE:4:35: remote_monitoring.prometheus.remote_write_url: "192.168.10.36:9090" is not a URL: it must start with http:// or https://"#,
+            r#"FILE:5:29: remote_monitoring.grafana.dashboard_url: "ftp://x/" is not a URL: it must start with http:// or https://"#,
             r#"FILE:7:24: remote_monitoring.alerting.alert_manager_url: "http://x:70000" is not a URL: its port is not a TCP port (1-65535)"#,
-            r#"FILE:8:18: remote_monitoring.alerting.webhook_url: is not a URL: a user name or password in it would end up in logs"#,
+            r#"FILE:8:18: remote_monitoring.alerting.webhook_url: must not contain a user name or password, because URLs are logged"#,
         ],
     );
     for (url, why) in [
@@ -330,15 +330,16 @@ remote_monitoring:
         ("http://a b/", ""),
         ("http://x:0/", "its port is not a TCP port (1-65535)"),
         ("http://x:/", "its port is not a TCP port (1-65535)"),
-        ("http://x/#top", "it holds a '#'"),
-        ("not://u:p@x/", "a user name or password in it would end up in logs"),
-        ("10.0.0.1:9090/api/v1/write", "it must begin with http:// or https://"),
-        ("prometheus/api/v1/write", "it must begin with http:// or https://"),
-        ("/write", "it must begin with http:// or https://"),
+        ("http://x/#top", "it contains a '#'"),
+        ("not://u:p@x/", "must not contain a user name or password, because URLs are logged"),
+        ("10.0.0.1:9090/api/v1/write", "it must start with http:// or https://"),
+        ("prometheus/api/v1/write", "it must start with http:// or https://"),
+        ("/write", "it must start with http:// or https://"),
     ] {
         let text = format!("remote_monitoring: {{ prometheus: {{ remote_write_url: '{url}' }} }}");
         let errors = parse("FILE", &text).expect_err(url).to_string();
-        assert!(errors.contains("is not a URL: ") && errors.ends_with(why), "{errors}");
+        let says_no_url = errors.contains("is not a URL: ");
+        assert!(says_no_url != why.starts_with("must not") && errors.ends_with(why), "{errors}");
     }
 }
 
@@ -346,9 +347,7 @@ remote_monitoring:
 fn an_enabled_remote_names_its_server() {
     refused(
         "remote_monitoring:\n  enabled: true\n",
-        &[
-            "FILE:2:12: remote_monitoring.dev_ops_server: is missing, and required because remote_monitoring.enabled is true",
-        ],
+        &["FILE:2:12: remote_monitoring.dev_ops_server: is required because remote_monitoring.enabled is true"],
     );
 }
 
@@ -357,15 +356,15 @@ fn what_yaml_can_do_and_a_configuration_needs_not() {
     refused(
         "ebpf: &a { net: !!bool true }\nlocal_collection: *a\nmodel_monitoring: { health_endpoints: [*b] }\n",
         &[
-            r#"FILE:1:24: ebpf.net: the tag "!!bool" is not supported; write the plain value"#,
-            "FILE:2:19: local_collection: aliases (*name) are not supported; write the value out",
-            "FILE:3:40: model_monitoring.health_endpoints[0]: aliases (*name) are not supported; write the value out",
+            r#"FILE:1:24: ebpf.net: tag "!!bool" is not supported; write the plain value"#,
+            "FILE:2:19: local_collection: aliases (*name) are not supported; repeat the value",
+            "FILE:3:40: model_monitoring.health_endpoints[0]: aliases (*name) are not supported; repeat the value",
         ],
     );
-    refused("? [a]\n: b\n", &["FILE:1:3: a key must be a plain word"]);
+    refused("? [a]\n: b\n", &["FILE:1:3: a key must be a plain scalar"]);
     refused(
         "ebpf: {}\n---\nebpf: {}\n",
-        &["FILE:2:1: a second YAML document begins here; the configuration is one document"],
+        &["FILE:2:1: a second YAML document starts here; the configuration must be a single document"],
     );
 }
 
@@ -402,7 +401,7 @@ fn a_flood_of_mistakes_is_cut_and_counted() {
     let text: String = (0..1000).map(|i| format!("zebra{i}: 1\n")).collect();
     let errors = parse("FILE", &text).unwrap_err().to_string();
     assert_eq!(errors.lines().count(), 101);
-    assert!(errors.ends_with("\nFILE: and 900 more mistakes"));
+    assert!(errors.ends_with("\nFILE: and 900 more errors"));
 }
 
 #[test]
@@ -411,8 +410,13 @@ fn files_that_cannot_be_one() {
     let error = |path: &Path| load(Some(path)).unwrap_err().to_string();
 
     let missing = dir.path().join("missing.yaml");
-    assert!(error(&missing).starts_with(&format!("{}: no such file; name another with --config", missing.display())));
-    assert_eq!(error(dir.path()), format!("{}: is a directory; the configuration is one file", dir.path().display()));
+    assert!(
+        error(&missing).starts_with(&format!("{}: no such file; specify another with --config", missing.display()))
+    );
+    assert_eq!(
+        error(dir.path()),
+        format!("{}: is a directory; the configuration must be a file", dir.path().display())
+    );
     assert_eq!(error(Path::new("/dev/null")), "/dev/null: is not a regular file");
 
     let latin1 = dir.path().join("latin1.yaml");
@@ -421,7 +425,7 @@ fn files_that_cannot_be_one() {
 
     let huge = dir.path().join("huge.yaml");
     std::fs::write(&huge, vec![b'#'; usize::try_from(MAX_FILE_BYTES).unwrap() + 1]).unwrap();
-    assert!(error(&huge).ends_with("is larger than 1048576 bytes, the most that a configuration may have"));
+    assert!(error(&huge).ends_with("is larger than the limit of 1048576 bytes"));
     std::fs::write(&huge, vec![b'#'; usize::try_from(MAX_FILE_BYTES).unwrap()]).unwrap();
     assert!(load(Some(&huge)).is_ok());
 }

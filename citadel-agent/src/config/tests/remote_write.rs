@@ -50,13 +50,13 @@ fn mistakes_are_named_with_what_to_write_instead() {
     let credentials = mistakes("  destinations: { a: { url: 'http://a.test/', username: me, bearer_token_file: /t } }");
     assert_eq!(credentials.len(), 2, "{credentials:?}");
     let unknown = mistakes("  destinations: { a: { url: 'http://a.test/', tokenfile: /t } }");
-    assert!(unknown[0].contains("known here") || unknown[0].contains("did you mean"), "{unknown:?}");
+    assert!(unknown[0].contains("known keys") || unknown[0].contains("did you mean"), "{unknown:?}");
     assert!(mistakes("  histograms: clasic")[0].contains("did you mean classic?"));
     assert!(mistakes("  max_bytes: 1Gib")[0].contains("\"1GiB\""));
     assert!(mistakes("  max_bytes: 100")[0].contains("64KiB"));
     assert!(mistakes("  max_age: 5m")[0].contains("out of range"));
     assert!(mistakes("  external_labels: { job: x }")[0].contains("not job"));
-    assert!(mistakes("  destinations: { 'a b': { url: 'http://a.test/' } }")[0].contains("is not a name"));
+    assert!(mistakes("  destinations: { 'a b': { url: 'http://a.test/' } }")[0].contains("is not a valid name"));
 }
 
 fn text() -> impl Strategy<Value = String> {

@@ -1,4 +1,4 @@
-//! One GPU: what it is, asked once, and what it says, asked at each pass.
+//! A GPU: its identity, read once, and its values, read at each pass.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,10 +29,11 @@ use super::{Options, compat, processes};
 use crate::gpu::sample::{EccCount, Identity, Labels, Measured, Memory, Number, Reading};
 use crate::metrics::catalogue::gpu as catalogue;
 
-/// What seldom changes is read at least so often, however long it takes.
+/// Maximum interval for slowly changing values, however long reading them takes.
 const SELDOM_MOST: Duration = Duration::from_secs(300);
 
-/// ECC counters move once in months, and are 16 calls: they are read this often, and after each event that tells of one.
+/// ECC counters change once in months and need 16 calls: they are read at this interval, and after each event that
+/// reports an ECC error.
 const ECC_PERIOD: Duration = Duration::from_secs(30);
 
 pub(super) const CLOCKS: [(Clock, &str); 4] =
@@ -52,29 +53,29 @@ const ECC_LOCATIONS: [(MemoryLocation, &str); 8] = [
     (MemoryLocation::SRAM, "sram"),
 ];
 
-/// A GPU that can be asked.
+/// A GPU that answers.
 pub(super) struct Board<'n> {
     pub(super) id: Arc<Identity>,
-    /// The UUID again, as the key of what it does not have.
+    /// The UUID, as the key of what it does not support.
     key: Arc<str>,
     device: Device<'n>,
     fans: u32,
-    /// Whether its memory is a part of the host's (Grace).
+    /// Whether its memory is part of the host's (Grace).
     unified: bool,
     links: Links,
     fields: Batch,
     seldom_fields: Batch,
-    /// What of the links is asked for now.
+    /// Whether FEC bins are currently read for the links.
     fec: bool,
     gpm: Option<Meter<'n>>,
     instances: Instances<'n>,
-    /// Time of the newest utilization sample.
+    /// Timestamp of the newest utilization sample.
     utilization_seen: u64,
     ecc: Arc<Vec<EccCount>>,
     ecc_read: Option<Instant>,
     seldom: Arc<Vec<Measured>>,
     seldom_due: Instant,
-    /// Bytes transmitted and received; the counts of an earlier session are put here.
+    /// Bytes transmitted and received; the counts of a previous session are restored here.
     pub(super) pcie: [Unwrapped; 2],
     /// KiB over all links at the last pass.
     links_kib: Option<(Vec<u32>, u64)>,
@@ -84,7 +85,7 @@ pub(super) struct Board<'n> {
 }
 
 impl<'n> Board<'n> {
-    /// Asks a GPU who it is and what it has.
+    /// Reads the identity and features of a GPU.
     pub(super) fn attach(calls: &mut Calls, device: Device<'n>, gpm: bool) -> Result<Self, Gone> {
         let identity = identify(calls, &device)?;
         let key: Arc<str> = identity.uuid.as_str().into();
@@ -119,23 +120,23 @@ impl<'n> Board<'n> {
         })
     }
 
-    /// The wrapper's handle.
+    /// The wrapper's device.
     pub(super) fn device(&self) -> &Device<'n> {
         &self.device
     }
 
-    /// How long before the last reading of its energy the one before it was; `None`: it was the first, or a pass had none.
+    /// Time between the last two readings of its energy; `None` if the last was the first one, or a pass had none.
     pub(super) fn since_last(&self) -> Option<Duration> {
         self.since_last.filter(|_| self.energy.consecutive())
     }
 
-    /// Has the ECC counters and what else says how the memory is read at the next pass.
+    /// Reads ECC counters and related values at the next pass.
     pub(super) fn expect_ecc(&mut self) {
         self.ecc_read = None;
         self.seldom_due = Instant::now();
     }
 
-    /// Asks everything that changes.
+    /// Reads everything that changes.
     pub(super) fn read(&mut self, calls: &mut Calls, options: &Options) -> Result<Reading, Gone> {
         self.since_last = self.last_read.replace(Instant::now()).map(|last| last.elapsed());
         let (device, key) = (&self.device, &self.key);
@@ -166,7 +167,7 @@ impl<'n> Board<'n> {
             reading.clocks.extend(megahertz.map(|megahertz| (name, megahertz)));
         }
         let state = || get(device, device.nvml().lib().nvmlDeviceGetPerformanceState.as_ref());
-        // 32: unknown. The greatest number is the lowest performance.
+        // 32: unknown. The highest number is the lowest performance.
         if let Some(state @ 0..=15) = calls.ask::<u32>(key, "nvmlDeviceGetPerformanceState", 0, state)? {
             let value = Number::Integer(state.into());
             reading.measured.push(Measured { desc: &catalogue::PERFORMANCE_STATE, labels: Labels::None, value });
@@ -192,20 +193,20 @@ impl<'n> Board<'n> {
         reading.seldom = Arc::clone(&self.seldom);
         reading.mig = self.instances.read(calls, &self.key, &self.device, self.gpm.is_some())?;
         let most = match reading.memory {
-            // The operating system's memory is held as well.
+            // Includes the operating system's memory.
             Some(memory) if !self.unified => memory.total,
             _ => *MEMORY.end(),
         };
         let found = processes::read(calls, &self.key, &self.device, &mut self.utilization_seen, most)?;
         (reading.processes, reading.sharing) = (found.processes, found.sharing);
-        // Last, next to the processes' time on the SMs, by which it is split.
+        // Last, close to the processes' SM time, by which it is split.
         const ENERGY: &str = "nvmlDeviceGetTotalEnergyConsumption";
         let energy = calls.ask_sane(&self.key, ENERGY, 0, &MILLIJOULES, || self.device.total_energy_consumption())?;
         reading.energy_mj = self.energy.accept(calls, ENERGY, energy);
         Ok(reading)
     }
 
-    /// Asks for what the links that are up have.
+    /// Updates the fields that are read from active links.
     fn follow_links(&mut self, calls: &mut Calls, options: &Options) -> Result<(), Gone> {
         let changed = self.links.look(calls, &self.key, &self.device, options.links_period())?;
         if changed || self.fec != options.fec {
@@ -247,21 +248,21 @@ impl<'n> Board<'n> {
                 Field::LinkKib(direction) => reading.links_kib.push((scope, direction, count)),
             }
         }
-        // Both are the same counter (nvml.h); drivers before R555 have the older one only.
+        // Both are the same counter (nvml.h); drivers before R555 have only the older one.
         reading.sw_thermal_ns = reading.sw_thermal_ns.or(old_sw_thermal);
         if let [Some(transmitted), Some(received)] = pcie {
             reading.pcie_bytes = Some([transmitted, received]);
         }
         let links: Vec<u32> = reading.links_kib.iter().map(|(link, ..)| *link).collect();
         let kib = reading.links_kib.iter().map(|(.., kib)| kib).sum::<u64>();
-        // Links that came or went since the last pass make no rate.
+        // No rate if links have changed since the last pass.
         let before = self.links_kib.replace((links.clone(), kib)).filter(|(before, _)| *before == links);
         reading.links_kib_per_second = (before.zip(self.since_last).filter(|_| !links.is_empty()))
             .map(|((_, before), since_last)| kib.saturating_sub(before) as f64 / since_last.as_secs_f64());
         Ok(())
     }
 
-    /// PCIe bytes of GPUs that do not count them: from GPM's rates, or, if asked for, from calls that block for 20 ms.
+    /// PCIe bytes of GPUs that do not count them: from GPM rates, or, if enabled, from calls that block for 20 ms.
     fn estimate_pcie(&mut self, calls: &mut Calls, reading: &mut Reading, options: &Options) -> Result<(), Gone> {
         if reading.pcie_bytes.is_some() {
             return Ok(());
@@ -275,7 +276,7 @@ impl<'n> Board<'n> {
                     let ask = || self.device.pcie_throughput(direction);
                     *rate = calls.ask_sane(&self.key, "nvmlDeviceGetPcieThroughput", number, &PCIE_RATE, ask)?;
                 }
-                // KB are 1000 bytes here (nvml.h says KB/s where it says KiB elsewhere).
+                // KB means 1000 bytes here (nvml.h says KB/s here and KiB elsewhere).
                 rates[0].zip(rates[1]).map(|(sent, received)| [sent, received].map(|rate| f64::from(rate) * 1000.0))
             }
             None => None,
@@ -289,8 +290,8 @@ impl<'n> Board<'n> {
         Ok(())
     }
 
-    /// Reads what seldom changes, if it is time to. On a driver that takes long for it, seldomer: it has a thousandth of
-    /// the sampler's time.
+    /// Reads slowly changing values when due. If the driver is slow, less often: they get a thousandth of the sampler's
+    /// time.
     fn read_seldom(&mut self, calls: &mut Calls, options: &Options) -> Result<(), Gone> {
         let begin = Instant::now();
         if begin < self.seldom_due {
@@ -314,7 +315,7 @@ impl<'n> Board<'n> {
         self.seldom = Arc::new(values);
         let took = begin.elapsed();
         let period = options.seldom_period().max(took * 1000).min(SELDOM_MOST);
-        // Not all GPUs in one pass.
+        // Spreads the GPUs over several passes.
         let spread = if first { options.seldom_period() / 10 * (self.id.index % 10) } else { Duration::ZERO };
         self.seldom_due = Instant::now() + period + spread;
         Ok(())
@@ -354,14 +355,14 @@ fn identify(calls: &mut Calls, device: &Device<'_>) -> Result<Identity, Gone> {
     })
 }
 
-/// A device's memory, MIG devices included.
+/// The memory of a device, also of a MIG device.
 pub(super) fn memory(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<Memory>, Gone> {
     const SECOND: &str = "nvmlDeviceGetMemoryInfo_v2";
     if let Some(info) = calls.ask(key, SECOND, 0, || device.memory_info())? {
         let memory = Memory { total: info.total, used: info.used, reserved: Some(info.reserved) };
         return Ok(possible_memory(calls, SECOND, memory));
     }
-    // Before R510: what the driver keeps is part of what is used.
+    // Before R510, memory reserved by the driver is included in used memory.
     const FIRST: &str = "nvmlDeviceGetMemoryInfo";
     let zeros = nvmlMemory_t { total: 0, free: 0, used: 0 };
     let ask = || get_from(device, device.nvml().lib().nvmlDeviceGetMemoryInfo.as_ref(), zeros);
@@ -378,7 +379,7 @@ fn possible_memory(calls: &mut Calls, call: &'static str, memory: Memory) -> Opt
     Some(memory)
 }
 
-/// Clock event reasons with all their bits: the wrapper drops those that it has no name for.
+/// Clock event reasons with all bits: the wrapper drops unknown ones.
 fn throttle(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<u64>, Gone> {
     let lib = device.nvml().lib();
     let new = || get(device, lib.nvmlDeviceGetCurrentClocksEventReasons.as_ref());
@@ -389,7 +390,7 @@ fn throttle(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Op
     calls.ask(key, "nvmlDeviceGetCurrentClocksThrottleReasons", 0, old)
 }
 
-/// Degrees of the GPU: by the call of CUDA 13, or by the one that it deprecates.
+/// The GPU's temperature: with the call of CUDA 13, or with the one that it deprecates.
 fn temperature(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<i32>, Gone> {
     let asked = || {
         let place =
@@ -405,7 +406,7 @@ fn temperature(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result
     calls.ask_sane(key, "nvmlDeviceGetTemperature", 0, &CELSIUS, old)
 }
 
-/// Degrees to the slowdown, which the wrapper does not have.
+/// Degrees until slowdown, which the wrapper does not support.
 fn margin(device: &Device<'_>) -> Result<i32, NvmlError> {
     let place = nvmlMarginTemperature_t { version: version::<nvmlMarginTemperature_t>(1), marginTemperature: 0 };
     let answer = get_from(device, device.nvml().lib().nvmlDeviceGetMarginTemperature.as_ref(), place)?;

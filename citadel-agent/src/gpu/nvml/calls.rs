@@ -1,5 +1,5 @@
-//! Every call of NVML goes through here: timed, counted where it fails, watched while it runs, seldom made again where the
-//! GPU has no such thing, and its answer refused where it is impossible.
+//! Wraps every NVML call: measures it, counts failures, tracks it while it runs, avoids repeating unsupported calls,
+//! and rejects impossible values.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
@@ -11,21 +11,22 @@ use citadel_agent_common::hist::Histogram;
 use nvml_wrapper::error::NvmlError;
 use tracing::warn;
 
-/// When a GPU is asked again for what it did not have: modes, firmware and links change while the driver is loaded.
+/// Interval at which unsupported calls are retried, because modes, firmware and links change while the driver is
+/// loaded.
 pub(super) const UNSUPPORTED: Duration = Duration::from_secs(300);
 
-/// What the calls of one function cost so far.
+/// Statistics of the calls of a function.
 #[derive(Clone, Debug)]
 pub struct Cost {
-    /// How long they took.
+    /// Durations.
     pub seconds: Box<Histogram>,
-    /// How many failed for another reason than that there is no such thing.
+    /// Failures, except for unsupported calls.
     pub errors: u64,
-    /// How many answers were impossible, and so are no answers.
+    /// Rejected values.
     pub refused: u64,
 }
 
-/// What all calls cost, shared with the scrapes.
+/// Statistics of all calls, shared with the scrapes.
 #[derive(Debug, Default)]
 pub(in crate::gpu) struct Costs {
     by_call: Mutex<BTreeMap<&'static str, Cost>>,
@@ -56,14 +57,14 @@ impl Costs {
     }
 }
 
-/// The call that is under way on the sampling thread, for whoever finds that it does not come back.
+/// The current call of the sampling thread, for detecting that it hangs.
 #[derive(Debug, Default)]
 pub(in crate::gpu) struct Running {
     now: Mutex<Option<(&'static str, Instant)>>,
 }
 
 impl Running {
-    /// The function, and for how long it has been running.
+    /// The function, and how long it has been running.
     #[must_use]
     pub(in crate::gpu) fn now(&self) -> Option<(&'static str, Duration)> {
         let now = *self.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,24 +76,24 @@ impl Running {
     }
 }
 
-/// Why there is no use in asking on.
+/// Why it is useless to continue.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(in crate::gpu) enum Gone {
-    /// This GPU does not answer; the others may.
+    /// This GPU does not answer; others may.
     #[error("{0}")]
     Gpu(String),
-    /// The driver does not answer, for any GPU.
+    /// The driver does not answer for any GPU.
     #[error("{0}")]
     Driver(String),
 }
 
-/// Makes calls and remembers what does not exist.
+/// Makes calls and remembers unsupported ones.
 pub(super) struct Calls {
     costs: Arc<Costs>,
     running: Arc<Running>,
-    /// Functions that a GPU (by UUID) did not have for an argument, and when it is asked again.
+    /// Functions that a GPU (by UUID) does not support for an argument, and when to retry.
     unsupported: HashMap<(Arc<str>, &'static str, u32), Instant>,
-    /// Impossible answers that have been logged.
+    /// Impossible values that have been logged.
     logged: HashSet<(&'static str, &'static str)>,
 }
 
@@ -101,7 +102,7 @@ impl Calls {
         Self { costs, running, unsupported: HashMap::new(), logged: HashSet::new() }
     }
 
-    /// Makes a call, timed.
+    /// Makes a call and measures it.
     pub(super) fn timed<T>(
         &self,
         call: &'static str,
@@ -117,7 +118,7 @@ impl Calls {
         result
     }
 
-    /// Asks a GPU: `None` where it has no answer, now or ever. `argument` tells calls of one function apart.
+    /// Queries a GPU: `None` if it has no value. `argument` distinguishes calls of the same function.
     pub(super) fn ask<T>(
         &mut self,
         gpu: &Arc<str>,
@@ -130,7 +131,7 @@ impl Calls {
             return Ok(None);
         }
         let mut result = self.timed(call, &mut f);
-        // The answer grew between the count and the list: once more, with the new count.
+        // The list grew after it was counted: once more, with the new count.
         if matches!(result, Err(NvmlError::InsufficientSize(_))) {
             result = self.timed(call, &mut f);
         }
@@ -151,13 +152,13 @@ impl Calls {
 }
 
 impl Calls {
-    /// Has a GPU asked again for all that it did not have.
+    /// Retries everything that a GPU did not support.
     pub(super) fn forget(&mut self, gpu: &Arc<str>) {
         self.unsupported.retain(|(other, ..), _| other != gpu);
     }
 
-    /// An answer of `call` that `possible` values contain. Any other is no answer: counted, logged once, and never
-    /// brought into the range, because nothing is known of the true value.
+    /// Checks a value of `call` against `possible`. An impossible one is discarded: counted, logged once, and never
+    /// clamped, because the true value is unknown.
     pub(super) fn sane<T: PartialOrd + Display + Copy>(
         &mut self,
         call: &'static str,
@@ -172,12 +173,12 @@ impl Calls {
         self.costs.refuse(call);
         if self.logged.insert((call, what)) {
             let (least, most) = (possible.start(), possible.end());
-            warn!(call, what, %value, %least, %most, "NVML gave an impossible value, which is left out; further ones are only counted");
+            warn!(call, what, %value, %least, %most, "omitted an impossible value from NVML; further ones are only counted");
         }
         None
     }
 
-    /// As [`Self::ask`], and as [`Self::sane`].
+    /// Combines [`Self::ask`] and [`Self::sane`].
     pub(super) fn ask_sane<T: PartialOrd + Display + Copy>(
         &mut self,
         gpu: &Arc<str>,
@@ -191,23 +192,23 @@ impl Calls {
     }
 }
 
-/// What an error says about the next call.
+/// What an error means for the next call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meaning {
-    /// There is no such thing, and will not be.
+    /// Unsupported.
     Never,
-    /// There is nothing to tell just now.
+    /// No value at the moment.
     Nothing,
-    /// It failed; the next time it may not.
+    /// Failed; the next call may succeed.
     Failed,
     /// The GPU is lost.
     GpuGone,
-    /// The driver is.
+    /// The driver is gone.
     DriverGone,
 }
 
-/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH` and `NVML_ERROR_DEPRECATED`, which the wrapper has no name for: this driver
-/// does not take the structure, so it has no such function for us.
+/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH` and `NVML_ERROR_DEPRECATED`, which the wrapper does not name: this driver
+/// does not support the structure, and therefore not the function.
 const VERSION_MISMATCH: u32 = 25;
 const DEPRECATED: u32 = 26;
 /// `NVML_ERROR_GPU_NOT_FOUND`.
@@ -218,7 +219,7 @@ pub(super) fn meaning(error: &NvmlError) -> Meaning {
         NvmlError::NotSupported
         | NvmlError::FailedToLoadSymbol(_)
         | NvmlError::FunctionNotFound
-        // All arguments here are valid ones, so one that is refused is newer than the driver, or not for this GPU.
+        // All arguments are valid, so a rejected one is newer than the driver, or not for this GPU.
         | NvmlError::InvalidArg
         | NvmlError::UnexpectedVariant(VERSION_MISMATCH | DEPRECATED) => Meaning::Never,
         NvmlError::NotFound | NvmlError::NoData | NvmlError::Timeout => Meaning::Nothing,

@@ -1,4 +1,4 @@
-//! What only dcgm-exporter's names need.
+//! Values needed only for dcgm-exporter's names.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::calls::{Calls, Gone};
 use super::limits::PERCENT;
 use crate::gpu::sample::Compat;
 
-/// Reads it.
+/// Reads the values.
 pub(super) fn read(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Compat, Gone> {
     let encoder = || device.encoder_utilization().map(|info| info.utilization);
     let decoder = || device.decoder_utilization().map(|info| info.utilization);
@@ -24,12 +24,12 @@ pub(super) fn read(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Re
     })
 }
 
-/// Whether the GPU has a vGPU licence, which the wrapper has no call for.
+/// Whether the GPU has a vGPU licence; the wrapper has no call for this.
 fn licensed(device: &Device<'_>) -> Result<bool, NvmlError> {
     let get = nvml_sym(device.nvml().lib().nvmlDeviceGetGridLicensableFeatures_v4.as_ref())?;
-    // SAFETY: numbers and texts, for which all zeros is a value.
+    // SAFETY: consists of numbers and texts, for which all zeros is a valid value.
     let mut features: nvmlGridLicensableFeatures_t = unsafe { mem::zeroed() };
-    // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
+    // SAFETY: the handle is the wrapper's own, the library is loaded, and the pointer to the result is valid.
     nvml_try(unsafe { get(device.handle(), &raw mut features) })?;
     let count = features.licensableFeaturesCount as usize;
     let mut listed = features.gridLicensableFeatures.iter().take(count);

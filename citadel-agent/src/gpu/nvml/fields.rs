@@ -1,5 +1,5 @@
-//! Field values: the counters that one call reads all at once, and the only way to some of them. Raw, because the
-//! wrapper's own call has no place for the link that a field is about.
+//! Field values: counters that a single call reads all at once, and the only way to read some of them. Uses raw calls,
+//! because the wrapper cannot specify the link of a field.
 
 use std::mem;
 use std::time::Instant;
@@ -18,37 +18,37 @@ use nvml_wrapper_sys::bindings::{
 use super::calls::UNSUPPORTED;
 use super::table::{FIELDS, Of, Pace, Spec};
 
-/// A number, and whether it is one of 32 bits, which wraps early.
+/// A number, and whether it has only 32 bits and wraps early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Number {
     pub(super) value: i128,
     pub(super) narrow: bool,
 }
 
-/// One field as it is asked for.
+/// A field to be read.
 #[derive(Debug)]
 struct Asked {
     spec: &'static Spec,
-    /// Its number in the driver's own scheme, and the scope or link it is about.
+    /// Its ID in the driver's numbering, and its scope or link.
     id: u32,
     scope: u32,
-    /// Not asked for before then: the GPU said that it has no such thing.
+    /// Not read before this time, because the GPU does not support it.
     again: Option<Instant>,
-    /// It was answered the last time.
+    /// Whether it was answered the last time.
     answered: bool,
 }
 
-/// The fields that a GPU is asked for at one pace, in the order of the call.
+/// The fields of a GPU that are read at the same interval, in the order of the call.
 pub(super) struct Batch {
     scheme: FieldIdScheme,
     pace: Pace,
     asked: Vec<Asked>,
     values: Vec<nvmlFieldValue_t>,
-    /// FEC's bins are many series.
+    /// Whether to read FEC bins, which are many series.
     fec: bool,
 }
 
-/// One answer: what it is of, the link, the number.
+/// A value: its field, the link, and the number.
 pub(super) type Answer = (&'static Spec, u32, Number);
 
 impl Batch {
@@ -60,7 +60,7 @@ impl Batch {
         batch
     }
 
-    /// Asks for the fields of these active links from now on, and of no others.
+    /// Sets the active links whose fields are read.
     pub(super) fn set_links(&mut self, links: &[u32], c2c: &[u32], fec: bool) {
         self.fec = fec;
         self.asked.retain(|asked| matches!(asked.spec.of, Of::Gpu | Of::Module));
@@ -83,10 +83,10 @@ impl Batch {
         }
     }
 
-    /// The value of one field of the GPU, which is none of the batch.
+    /// Reads a single field of the GPU that is not in the batch.
     pub(super) fn one(&self, device: &Device<'_>, id: u32) -> Result<Option<i128>, NvmlError> {
         let get = nvml_sym(device.nvml().lib().nvmlDeviceGetFieldValues.as_ref())?;
-        // SAFETY: numbers and a union of numbers, for which all zeros is a value.
+        // SAFETY: consists of numbers and a union of numbers, for which all zeros is a valid value.
         let mut value: nvmlFieldValue_t = unsafe { mem::zeroed() };
         value.fieldId = in_scheme(self.scheme, id);
         // SAFETY: the handle is the wrapper's own, the library is loaded, and there is one value.
@@ -95,8 +95,8 @@ impl Batch {
         Ok(number(&value).map(|number| number.value))
     }
 
-    /// Reads all fields. What the GPU says it does not have is not asked for again for a while. Whether one that was
-    /// answered before was refused now is in the second part of the answer: a link has gone down, probably.
+    /// Reads all fields. Unsupported ones are not read again for a while. The second part of the result is whether a
+    /// field that was answered before was refused now, probably because a link went down.
     pub(super) fn read(&mut self, device: &Device<'_>) -> Result<(Vec<Answer>, bool), NvmlError> {
         let lib = device.nvml().lib();
         let get = nvml_sym(lib.nvmlDeviceGetFieldValues.as_ref())?;
@@ -104,7 +104,7 @@ impl Batch {
         let asked = |asked: &&mut Asked| asked.again.is_none_or(|again| again <= now);
         self.values.clear();
         for Asked { id, scope, .. } in self.asked.iter_mut().filter(asked) {
-            // SAFETY: numbers and a union of numbers, for which all zeros is a value.
+            // SAFETY: consists of numbers and a union of numbers, for which all zeros is a valid value.
             let mut value: nvmlFieldValue_t = unsafe { mem::zeroed() };
             (value.fieldId, value.scopeId) = (*id, *scope);
             self.values.push(value);
@@ -112,11 +112,11 @@ impl Batch {
         if self.values.is_empty() {
             return Ok((Vec::new(), false));
         }
-        // SAFETY: the handle is the wrapper's own, the library is loaded, and there are as many values as it is told.
+        // SAFETY: the handle is the wrapper's own, the library is loaded, and the number of values is correct.
         nvml_try(unsafe { get(device.handle(), self.values.len() as i32, self.values.as_mut_ptr()) })?;
         let mut answers = Vec::with_capacity(self.values.len());
         let mut gone = false;
-        // By position: the driver gives ids back in its own scheme.
+        // By position: the driver returns IDs in its own numbering.
         for (asked, value) in self.asked.iter_mut().filter(asked).zip(&self.values) {
             match nvml_try(value.nvmlReturn) {
                 Ok(()) => {
@@ -138,19 +138,19 @@ impl Batch {
 fn number(value: &nvmlFieldValue_t) -> Option<Number> {
     let narrow = matches!(value.valueType, UNSIGNED_INT | SIGNED_INT);
     let number = match value.valueType {
-        // SAFETY: the type says which of the union's numbers was written.
+        // SAFETY: the type says which member of the union was written.
         UNSIGNED_INT => i128::from(unsafe { value.value.uiVal }),
-        // SAFETY: likewise.
+        // SAFETY: as above.
         UNSIGNED_LONG => i128::from(unsafe { value.value.ulVal }),
-        // SAFETY: likewise.
+        // SAFETY: as above.
         UNSIGNED_LONG_LONG => i128::from(unsafe { value.value.ullVal }),
-        // SAFETY: likewise.
+        // SAFETY: as above.
         SIGNED_INT => i128::from(unsafe { value.value.siVal }),
-        // SAFETY: likewise.
+        // SAFETY: as above.
         SIGNED_LONG_LONG => i128::from(unsafe { value.value.sllVal }),
-        // All fields that are asked for are whole numbers.
+        // All fields used here are integers.
         DOUBLE => {
-            // SAFETY: likewise.
+            // SAFETY: as above.
             let number = unsafe { value.value.dVal };
             number.is_finite().then_some(number as i128)?
         }
@@ -159,8 +159,8 @@ fn number(value: &nvmlFieldValue_t) -> Option<Number> {
     Some(Number { value: number, narrow })
 }
 
-/// A field's number as this driver has it: CUDA 13.0 Update 1 moved 251-255 behind the 18 that followed them (NVML's known
-/// issues; the wrapper finds out which, and translates in its own calls only).
+/// A field's ID in this driver's numbering: CUDA 13.0 Update 1 moved 251-255 after the 18 that followed them (NVML's
+/// known issues; the wrapper detects which, but translates only in its own calls).
 fn in_scheme(scheme: FieldIdScheme, id: u32) -> u32 {
     match (scheme, id) {
         (FieldIdScheme::V13Update1, 251..=255) => id + 18,
@@ -169,7 +169,7 @@ fn in_scheme(scheme: FieldIdScheme, id: u32) -> u32 {
     }
 }
 
-/// Makes of a counter that may wrap one that does not.
+/// Converts a counter that can wrap into a monotonic one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unwrapped {
     last: Option<u64>,
@@ -177,25 +177,25 @@ pub(super) struct Unwrapped {
 }
 
 impl Unwrapped {
-    /// Counts what came since the last reading, and gives what came since the first.
+    /// Adds the growth since the last reading, and returns the total since the first.
     pub(super) fn count(&mut self, value: u64, narrow: bool) -> u64 {
         let came = match self.last {
             None => 0,
             Some(last) if last <= value => value - last,
             Some(last) if narrow => value.saturating_add(1 << 32).saturating_sub(last),
-            // 64 bits do not wrap in a GPU's life: it begins again.
+            // 64 bits do not wrap within a GPU's life, so the counter was reset.
             Some(_) => value,
         };
         self.last = Some(value);
         self.add(came)
     }
 
-    /// The same count, for readings that have nothing to do with the last one.
+    /// The same total, for readings unrelated to the last one.
     pub(super) fn resumed(self) -> Self {
         Self { last: None, ..self }
     }
 
-    /// Counts an amount.
+    /// Adds an amount.
     pub(super) fn add(&mut self, amount: u64) -> u64 {
         self.total = self.total.saturating_add(amount);
         self.total

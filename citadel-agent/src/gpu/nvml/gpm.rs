@@ -1,4 +1,4 @@
-//! GPM: how busy the parts of a GPU were between two samples. Hopper and newer.
+//! GPM: activity of the parts of a GPU between two samples. Hopper and newer.
 
 use std::mem;
 use std::ops::RangeInclusive;
@@ -13,15 +13,15 @@ use crate::gpu::sample::{Gpm, Labels, Measured, Number};
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::gpu as catalogue;
 
-/// What a metric is measured in.
+/// Unit of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum In {
     Percent,
-    /// MiB a second (nvml.h; of C2C, which it does not comment, DCGM's code says so).
+    /// MiB per second (nvml.h; for C2C, where it has no comment, according to DCGM's code).
     Mebibytes,
 }
 
-/// A metric: its number in nvml.h, its unit, where it is exported.
+/// A metric: its ID in nvml.h, its unit, and the exported metric.
 type Metric = (u32, In, &'static Desc, &'static str);
 
 const GRAPHICS: u32 = 1;
@@ -51,36 +51,36 @@ static METRICS: [Metric; 19] = [
     (PCIE_RX, In::Mebibytes, &catalogue::PCIE_RATE, "receive"),
     (60, In::Mebibytes, &catalogue::NVLINK_RATE, "receive"),
     (61, In::Mebibytes, &catalogue::NVLINK_RATE, "transmit"),
-    // Newer than GPM itself: from here on, see `OLDER`.
+    // Newer than GPM itself: see `OLDER`.
     (8, In::Percent, &catalogue::TENSOR_PIPE_ACTIVE, "dmma"),
     (100, In::Mebibytes, &catalogue::C2C_RATE, "transmit"),
     (101, In::Mebibytes, &catalogue::C2C_RATE, "receive"),
 ];
 
-/// As many of them are as old as GPM (R520); a driver that refuses a request with a number that it does not know is asked
-/// for these.
+/// Number of metrics that are as old as GPM (R520); if a driver rejects a request with an unknown ID, only these are
+/// read.
 const OLDER: usize = METRICS.len() - 3;
 
 const MIB: f64 = 1_048_576.0;
 
-/// One GPU's, or one of its GPU instances', metrics.
+/// Metrics of a GPU, or of one of its GPU instances.
 #[derive(Default)]
 pub(super) struct Meter<'n> {
     last: Option<GpmSample<'n>>,
-    /// This driver takes the older metrics only.
+    /// Whether this driver supports only the older metrics.
     older: bool,
 }
 
-/// What a [`Meter`] read: for the page, and what more than the page needs.
+/// Values read by a [`Meter`]: for the page and other uses.
 pub(super) struct Rates {
     pub(super) gpm: Gpm,
-    /// Part of the SMs' time, which is what an instance is asked for.
+    /// Fraction of SM time, which is read for an instance.
     pub(super) sm: Option<f64>,
     pub(super) measured: Vec<Measured>,
 }
 
 impl<'n> Meter<'n> {
-    /// Takes a sample and gives the rates since the last one. GPM is an extra: where it fails, there is none.
+    /// Takes a sample and returns the rates since the last one. GPM is optional: if it fails, there are no values.
     pub(super) fn read(&mut self, calls: &mut Calls, device: &Device<'n>, instance: Option<u32>) -> Option<Rates> {
         let sample = match instance {
             None => calls.timed("nvmlGpmSampleGet", || device.gpm_sample()),
@@ -121,7 +121,7 @@ impl<'n> Meter<'n> {
     }
 }
 
-/// The values of [`METRICS`], in their order. Raw, because the wrapper does not know all of them.
+/// The values of [`METRICS`], in order. Uses raw calls, because the wrapper does not support all of them.
 fn ask(
     device: &Device<'_>,
     last: &GpmSample<'_>,
@@ -129,7 +129,7 @@ fn ask(
     count: usize,
 ) -> Result<[Option<f64>; METRICS.len()], NvmlError> {
     let get = nvml_sym(device.nvml().lib().nvmlGpmMetricsGet.as_ref())?;
-    // SAFETY: numbers and pointers, for which all zeros is a value.
+    // SAFETY: consists of numbers and pointers, for which all zeros is a valid value.
     let mut request: nvmlGpmMetricsGet_t = unsafe { mem::zeroed() };
     (request.version, request.numMetrics) = (VERSION, count as u32);
     // SAFETY: the samples outlive the call, and nothing here frees them.
@@ -137,7 +137,7 @@ fn ask(
     for (metric, (id, ..)) in request.metrics.iter_mut().zip(&METRICS) {
         metric.metricId = *id;
     }
-    // SAFETY: the library is loaded, and the request is as the header has it.
+    // SAFETY: the library is loaded, and the request matches the header.
     nvml_try(unsafe { get(&raw mut request) })?;
     let answer = |index: usize| {
         let metric = &request.metrics[index];

@@ -1,28 +1,28 @@
-//! What a GPU's energy counter can be: it is what models are charged by, so one impossible value would be charged to them.
+//! Validates a GPU's energy counter: models are charged by it, so an impossible value would be charged to them.
 
 use std::time::Instant;
 
 use super::calls::Calls;
 use super::limits::energy_growth;
 
-/// The energy counter of a GPU, and what it can be next.
+/// The energy counter of a GPU, and the limits of its next value.
 #[derive(Debug, Default)]
 pub(super) struct Energy {
-    /// The last value that was accepted, and the last that was not.
+    /// The last accepted value, and the last rejected one.
     accepted: Option<(Instant, u64)>,
     suspect: Option<(Instant, u64)>,
-    /// Passes in a row that had a value.
+    /// Consecutive passes with a value.
     row: u32,
 }
 
 impl Energy {
-    /// Whether this pass and the one before it had a value.
+    /// Whether this pass and the previous one had a value.
     pub(super) fn consecutive(&self) -> bool {
         self.row > 1
     }
 
-    /// Refuses a value that no GPU can have come to since the last one, unless the next agrees with it: then the counter
-    /// was set, by a reset say.
+    /// Rejects a value that is impossible after the last one, unless the next one confirms it: then the counter was
+    /// set, for example by a reset.
     pub(super) fn accept(&mut self, calls: &mut Calls, call: &'static str, value: Option<u64>) -> Option<u64> {
         let now = Instant::now();
         let accepted = value.and_then(|value| {

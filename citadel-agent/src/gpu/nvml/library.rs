@@ -1,4 +1,4 @@
-//! The loaded library. Held: NVML is open, and a GPU cannot be reset. Dropped: it is closed.
+//! The loaded library. While it exists, NVML is open and a GPU cannot be reset; dropping it closes NVML.
 
 use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
@@ -8,7 +8,7 @@ use std::path::Path;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-/// The name that the driver's package gives it.
+/// Its name in the driver's package.
 const NAME: &str = "libnvidia-ml.so.1";
 
 /// NVML, open.
@@ -27,13 +27,13 @@ impl Library {
         }
     }
 
-    /// Whether event sets can be used: the wrapper's own panic when dropped without a way to free them (0.13.0,
-    /// `event.rs`), also when registering fails.
+    /// Whether event sets can be used: the wrapper's panic when dropped without a function to free them (0.13.0,
+    /// `event.rs`), also if registering fails.
     pub(in crate::gpu) fn has_events(&self) -> bool {
         self.lib().nvmlEventSetFree.is_ok()
     }
 
-    /// Whether GPM samples can be used: likewise (`gpm.rs`).
+    /// Whether GPM samples can be used: the same problem (`gpm.rs`).
     pub(in crate::gpu) fn has_gpm(&self) -> bool {
         self.lib().nvmlGpmSampleFree.is_ok()
     }
@@ -49,9 +49,9 @@ impl Deref for Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // The wrapper's drop panics where the library has no nvmlShutdown; then it stays loaded, once per process.
+        // The wrapper's drop panics if the library has no nvmlShutdown; then it stays loaded, once per process.
         if self.lib().nvmlShutdown.is_ok() {
-            // SAFETY: the field is not touched again after drop.
+            // SAFETY: the field is not used after drop.
             unsafe { ManuallyDrop::drop(&mut self.0) };
         }
     }
@@ -60,13 +60,15 @@ impl Drop for Library {
 /// Why NVML cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::gpu) enum OpenError {
-    /// There is no library to load, or it cannot be.
-    #[error("the NVML library cannot be loaded: {0}")]
+    /// The library does not exist or cannot be loaded.
+    #[error("cannot load the NVML library: {0}")]
     NoLibrary(String),
-    /// The library is there, the kernel module is not loaded.
-    #[error("NVML is there, but the NVIDIA kernel module is not loaded: see `modprobe nvidia` and the kernel's log")]
+    /// The library exists, but the kernel module is not loaded.
+    #[error(
+        "NVML is installed, but the NVIDIA kernel module is not loaded; run `modprobe nvidia` and see the kernel log"
+    )]
     NoDriver,
     /// Anything else.
-    #[error("NVML cannot be initialized: {0}")]
+    #[error("cannot initialize NVML: {0}")]
     Failed(NvmlError),
 }

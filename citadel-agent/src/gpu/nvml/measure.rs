@@ -1,4 +1,4 @@
-//! What the page has of a field's value.
+//! Converts field values to exported ones.
 
 use super::calls::Calls;
 use super::fields::Number as Answered;
@@ -8,7 +8,7 @@ use crate::gpu::sample::{Labels, Measured, Number};
 /// The function that reads fields.
 pub(super) const FIELD_VALUES: &str = "nvmlDeviceGetFieldValues";
 
-/// A field's number, if it can be.
+/// A field's number, if it is possible.
 pub(super) fn possible(calls: &mut Calls, spec: &'static Spec, number: Answered) -> Option<i128> {
     let (least, most) = spec.possible;
     let what = match spec.means {
@@ -22,7 +22,7 @@ pub(super) fn possible(calls: &mut Calls, spec: &'static Spec, number: Answered)
     calls.sane(FIELD_VALUES, what, Some(number.value), &(least..=most))
 }
 
-/// What the page has of a field.
+/// The exported value of a field.
 pub(super) fn measured(spec: &'static Spec, scope: u32, value: i128) -> Vec<Measured> {
     let linked = matches!(spec.of, Of::Link | Of::C2c);
     let labels = |label: &'static str| match (linked, label) {
@@ -40,7 +40,7 @@ pub(super) fn measured(spec: &'static Spec, scope: u32, value: i128) -> Vec<Meas
         Means::Times(times, desc) => one(desc, "", Number::Integer(whole.saturating_mul(times))),
         Means::BitErrors(desc, label) => {
             let (exponent, mantissa) = (whole & 0xff, whole >> 8 & 0xf);
-            // The nearest number to the decimal one, which a product of two rounded numbers is not.
+            // The number closest to the decimal one, which a product of two rounded numbers is not.
             let rate = format!("{mantissa}e-{exponent}").parse().unwrap_or(f64::NAN);
             one(desc, label, Number::Float(rate))
         }

@@ -1,4 +1,5 @@
-//! MIG devices of a GPU. In MIG mode the GPU as a whole has no utilization, and its instances have memory of their own.
+//! The MIG devices of a GPU. In MIG mode the GPU as a whole has no utilization, and its instances have their own
+//! memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +13,17 @@ use super::gpm::Meter;
 use super::raw::get;
 use crate::gpu::sample::Mig;
 
-/// How often a GPU is asked whether it is in MIG mode and what it is cut into.
+/// Interval at which a GPU's MIG mode and partitioning are read.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The MIG devices of a GPU.
 #[derive(Default)]
 pub(super) struct Instances<'n> {
     found: Vec<Instance<'n>>,
-    /// Whether MIG mode was on.
+    /// Whether MIG mode was enabled.
     mode: Option<bool>,
     looked: Option<Instant>,
-    /// By GPU instance, which several MIG devices may share.
+    /// By GPU instance, which several MIG devices can share.
     meters: BTreeMap<u32, Meter<'n>>,
 }
 
@@ -36,7 +37,7 @@ struct Instance<'n> {
 }
 
 impl<'n> Instances<'n> {
-    /// Reads all MIG devices; none where the GPU is not in MIG mode.
+    /// Reads all MIG devices; none if the GPU is not in MIG mode.
     pub(super) fn read(
         &mut self,
         calls: &mut Calls,
@@ -48,7 +49,7 @@ impl<'n> Instances<'n> {
             let mode = calls.ask(key, "nvmlDeviceGetMigMode", 0, || parent.mig_mode())?;
             let mode = mode.is_some_and(|mode| mode.current != 0);
             if self.mode.is_some_and(|before| before != mode) {
-                // Hopper changes its mode without a reset, and with it what the GPU as a whole can tell.
+                // Hopper changes its mode without a reset, and with it what the whole GPU supports.
                 calls.forget(key);
             }
             self.mode = Some(mode);
@@ -77,12 +78,12 @@ impl<'n> Instances<'n> {
 }
 
 fn find<'n>(calls: &mut Calls, parent: &Device<'n>) -> Result<Vec<Instance<'n>>, Gone> {
-    // Asked without memory of refusals: cutting a GPU makes devices appear.
+    // Refusals are not remembered, because partitioning creates devices.
     let most = calls.timed("nvmlDeviceGetMaxMigDeviceCount", || parent.mig_device_count()).unwrap_or(0);
     let mut found = Vec::new();
     for index in 0..most {
         let device = calls.timed("nvmlDeviceGetMigDeviceHandleByIndex", || parent.mig_device_by_index(index));
-        // Places that no device is at.
+        // Unused indices.
         let Ok(device) = device else { continue };
         let Ok(uuid) = calls.timed("nvmlDeviceGetUUID", || device.uuid()) else { continue };
         let key: Arc<str> = uuid.as_str().into();
@@ -94,7 +95,7 @@ fn find<'n>(calls: &mut Calls, parent: &Device<'n>) -> Result<Vec<Instance<'n>>,
         })?;
         let (Some(gi), Some(ci)) = (gi, ci) else { continue };
         let name = calls.ask(&key, "nvmlDeviceGetName", 0, || device.name())?.unwrap_or_default();
-        // "NVIDIA A100-SXM4-40GB MIG 3g.20gb": the profile is what follows.
+        // "NVIDIA A100-SXM4-40GB MIG 3g.20gb": the profile is the last part.
         let profile = name.rsplit_once("MIG ").map_or(name.as_str(), |(_, profile)| profile).to_owned();
         found.push(Instance { key, device, uuid, profile, gi, ci });
     }

@@ -1,8 +1,8 @@
-//! NVML: all calls of it, and what they mean. Everything in here runs on the sampling thread (events have a thread of
-//! their own), because any call may take as long as the driver likes.
+//! NVML: all calls and their meaning. Everything here runs on the sampling thread (events have their own thread),
+//! because any call can block in the driver.
 //!
-//! What the wrapper has is asked through it; what it has not is asked by the raw functions that it exposes. Its panics in
-//! Drop are kept out by [`Library`].
+//! The wrapper's functions are used where they exist, and the raw functions that it exposes otherwise. [`Library`]
+//! prevents its panics in Drop.
 
 mod board;
 pub(in crate::gpu) mod calls;
@@ -40,53 +40,53 @@ use super::xid::Xids;
 use crate::discovery::owners::Owners;
 use crate::gpu::energy::{Ledger, parts};
 
-/// How often a lost GPU is tried again.
+/// Interval at which a lost GPU is retried.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A longer time between two passes says nothing of how the SMs' time was split in it: utilization samples go back some
-/// seconds only.
+/// If the time between two passes is longer, the shares of SM time are unknown: utilization samples cover only some
+/// seconds.
 const LONGEST_SPLIT: Duration = Duration::from_secs(10);
 
-/// What is read beyond the usual.
+/// Optional readings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::gpu) struct Options {
-    /// What dcgm-exporter's names need.
+    /// Values needed only for dcgm-exporter's names.
     pub(in crate::gpu) compat: bool,
-    /// PCIe throughput where there is no counter, although it blocks.
+    /// PCIe throughput of GPUs without a counter, although the call blocks.
     pub(in crate::gpu) pcie_throughput: bool,
-    /// What FEC corrected on each NVLink, although it is sixteen series a link.
+    /// FEC corrections of each NVLink, although these are sixteen series per link.
     pub(in crate::gpu) fec: bool,
-    /// How often all this is read.
+    /// Sampling interval.
     pub(in crate::gpu) interval: Duration,
 }
 
 impl Options {
-    /// How often what seldom changes is read, and the bus is searched: every ten passes, between one second and ten.
+    /// Interval for slowly changing values and for searching the bus: ten passes, between one second and ten.
     fn seldom_period(&self) -> Duration {
         (self.interval * 10).clamp(Duration::from_secs(1), Duration::from_secs(10))
     }
 
-    /// How often the links are looked at.
+    /// Interval for checking the links.
     fn links_period(&self) -> Duration {
         self.seldom_period() / 2
     }
 }
 
-/// What outlives a session: all that is counted.
+/// State that outlives a session: all counts.
 #[derive(Default)]
 pub(in crate::gpu) struct Kept {
     /// Energy by model.
     ledger: Ledger,
-    /// Every GPU that ever answered, by UUID.
+    /// Every GPU that has ever answered, by UUID.
     known: BTreeMap<String, Arc<Identity>>,
     /// PCIe bytes, by UUID.
     pcie: HashMap<String, [Unwrapped; 2]>,
-    /// The driver, as it was when it last answered.
+    /// The driver as of its last answer.
     driver: Driver,
 }
 
 impl Kept {
-    /// All GPUs as lost, for when there is no driver to ask.
+    /// All GPUs as lost, for when there is no driver to query.
     pub(in crate::gpu) fn lost(&self, reason: &str) -> Sample {
         let mut gpus: Vec<_> = self.known.values().map(|id| self.gpu(id, Err(reason.to_owned()))).collect();
         gpus.sort_by_key(|gpu| gpu.id.index);
@@ -98,10 +98,10 @@ impl Kept {
     }
 }
 
-/// A place where NVML has, or had, a GPU.
+/// An NVML index that has, or had, a GPU.
 enum Place<'n> {
     Here(Box<Board<'n>>),
-    /// Who it was (without a UUID where it never answered), why it does not answer, and when it is tried again.
+    /// Its identity (without a UUID if it never answered), why it does not answer, and when to retry.
     Lost {
         id: Arc<Identity>,
         reason: String,
@@ -128,12 +128,12 @@ pub(in crate::gpu) struct Session<'n> {
     sys: &'n Path,
     driver: Driver,
     calls: Calls,
-    /// How many GPUs NVML counted, and which slept, when they were last looked for.
+    /// The number of GPUs in NVML, and the suspended ones, at the last search.
     looked: Option<(u32, Vec<String>)>,
     places: Vec<Place<'n>>,
     kept: &'n mut Kept,
     xids: &'n Xids,
-    /// The GPUs on the PCI bus, and when it was searched for them.
+    /// The GPUs on the PCI bus, and when it was searched.
     bus: Vec<String>,
     searched: Option<Instant>,
 }
@@ -151,12 +151,12 @@ impl<'n> Session<'n> {
         let cuda = calls.timed("nvmlSystemGetCudaDriverVersion_v2", || nvml.sys_cuda_driver_version());
         let cuda = cuda.map(|cuda| format!("{}.{}", cuda / 1000, cuda % 1000 / 10)).unwrap_or_default();
         let driver = Driver { version, cuda };
-        info!(driver = driver.version, cuda = driver.cuda, "NVML is open");
+        info!(driver = driver.version, cuda = driver.cuda, "NVML initialized");
         kept.driver = driver.clone();
         Self { nvml, sys, driver, calls, looked: None, places: Vec::new(), kept, xids, bus: Vec::new(), searched: None }
     }
 
-    /// The GPUs that answer, with the wrapper's handles.
+    /// The answering GPUs with the wrapper's devices.
     pub(in crate::gpu) fn devices(&self) -> impl Iterator<Item = (&Arc<Identity>, &Device<'n>)> {
         self.places.iter().filter_map(|place| match place {
             Place::Here(board) => Some((&board.id, board.device())),
@@ -167,7 +167,7 @@ impl<'n> Session<'n> {
     /// One pass over all GPUs.
     ///
     /// # Errors
-    /// The driver is gone. A GPU that is gone is in the sample as such.
+    /// The driver is gone. A lost GPU is part of the sample.
     pub(in crate::gpu) fn pass(&mut self, options: &Options, owners: &Owners) -> Result<Sample, String> {
         self.search_bus(options);
         let suspended: Vec<String> =
@@ -182,7 +182,7 @@ impl<'n> Session<'n> {
                 && !sample.suspended.contains(&id.pci)
             {
                 let id = Arc::clone(id);
-                // One that came back has a new handle.
+                // A GPU that came back has a new handle.
                 let device = match id.uuid.as_str() {
                     "" => by_index(self.nvml, &self.calls, id.index),
                     uuid => self.calls.timed("nvmlDeviceGetHandleByUUID", || self.nvml.device_by_uuid(uuid)),
@@ -223,7 +223,7 @@ impl<'n> Session<'n> {
         Ok(sample)
     }
 
-    /// Searches the PCI bus for GPUs, now and then: a host has hundreds of devices.
+    /// Searches the PCI bus for GPUs, at intervals, because a host has hundreds of devices.
     fn search_bus(&mut self, options: &Options) {
         if self.searched.is_some_and(|searched| searched.elapsed() < options.seldom_period()) {
             return;
@@ -233,7 +233,7 @@ impl<'n> Session<'n> {
         self.xids.know(self.bus.iter().map(String::as_str));
     }
 
-    /// GPUs on the bus that NVML does not have, and that no other driver has.
+    /// GPUs on the bus that NVML does not list and that are not bound to another driver.
     fn missing(&self, suspended: &[String]) -> Vec<String> {
         let has = |address: &String| {
             suspended.contains(address) || self.places.iter().any(|place| place.id().pci == *address)
@@ -241,7 +241,7 @@ impl<'n> Session<'n> {
         self.bus.iter().filter(|address| !has(address) && pci::is_nvidias(self.sys, address)).cloned().collect()
     }
 
-    /// Takes up the GPUs that there are, where their number has changed, or one has fallen asleep or woken.
+    /// Opens the existing GPUs if their number has changed, or one was suspended or woke up.
     fn look_for_gpus(&mut self, suspended: &[String]) -> Result<(), String> {
         let count = self.calls.timed("nvmlDeviceGetCount_v2", || self.nvml.device_count());
         let count = count.map_err(|error| format!("nvmlDeviceGetCount_v2: {error}"))?;
@@ -251,14 +251,14 @@ impl<'n> Session<'n> {
         let mut found = Vec::new();
         if suspended.is_empty() {
             for index in 0..count {
-                // It may be one that is known by its name already.
+                // It may already be known by its name.
                 let known = self.kept.known.values().find(|id| id.index == index).cloned();
                 let id = known.unwrap_or_else(|| Arc::new(Identity { index, ..Identity::default() }));
                 found.push((by_index(self.nvml, &self.calls, index), id));
             }
         } else {
-            // By index, NVML may wake each GPU to number them; by address, only the one that is meant. NVML numbers them
-            // in the order of their addresses, those that sleep included.
+            // By index, NVML may wake each GPU to enumerate them; by address, only the requested one. NVML numbers GPUs
+            // in the order of their addresses, including suspended ones.
             for (index, address) in (0..).zip(&self.bus).filter(|(_, address)| !suspended.contains(address)) {
                 let ask = || self.nvml.device_by_pci_bus_id(address.as_str());
                 let device = self.calls.timed("nvmlDeviceGetHandleByPciBusId_v2", ask);
@@ -289,7 +289,7 @@ fn by_index<'n>(nvml: &'n Library, calls: &Calls, index: u32) -> Result<Device<'
     calls.timed("nvmlDeviceGetHandleByIndex_v2", || nvml.device_by_index(index))
 }
 
-/// Takes up a GPU; `id` is who it was, should it not answer.
+/// Opens a GPU; `id` is its previous identity, in case it does not answer.
 fn take<'n>(
     nvml: &'n Library,
     calls: &mut Calls,

@@ -1,4 +1,4 @@
-//! The processes on a GPU: who holds memory, and who had the SMs.
+//! The processes on a GPU: their memory and SM time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::limits::PERCENT;
 use crate::discovery::inventory::Pid;
 use crate::gpu::sample::{Process, Sharing};
 
-/// A function of NVML that lists processes, and the wrapper's call of it.
+/// A function of NVML that lists processes, and the wrapper's call.
 type List<'n> = (&'static str, fn(&Device<'n>) -> Result<Vec<ProcessInfo>, NvmlError>);
 
-/// A process's samples since the last pass: sums of percentages, how many were taken, and how many were impossible.
+/// A process's samples since the last pass: sums of percentages, their number, and the number of impossible ones.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     sm: u64,
@@ -25,15 +25,15 @@ struct Sum {
     impossible: u32,
 }
 
-/// What the driver says of the processes.
+/// The result.
 pub(super) struct Found {
     pub(super) processes: Vec<Process>,
-    /// How they share the GPU; `None` where the driver lists none that compute.
+    /// How the GPU is shared; `None` if the driver lists no compute processes.
     pub(super) sharing: Option<Sharing>,
 }
 
-/// Reads all processes. `seen` is the time of the newest utilization sample so far, which is moved on; `most` is as much
-/// memory as one can hold.
+/// Reads all processes. `seen` is the timestamp of the newest utilization sample so far, which is updated; `most` is
+/// the maximum memory of a process.
 pub(super) fn read<'n>(
     calls: &mut Calls,
     gpu: &Arc<str>,
@@ -65,7 +65,7 @@ pub(super) fn read<'n>(
         }
     }
     const UTILIZATION: &str = "nvmlDeviceGetProcessUtilization";
-    // No sample since the last one is an answer: nobody had the SMs.
+    // No samples since the last one means that no process used the SMs.
     let samples = calls.ask(gpu, UTILIZATION, 0, || match device.process_utilization_stats(*seen) {
         Err(NvmlError::NotFound) => Ok(Vec::new()),
         result => result,
@@ -83,7 +83,7 @@ pub(super) fn read<'n>(
     Ok(Found { processes: merge(&infos, sums.as_ref()), sharing })
 }
 
-/// A process that holds more memory than there is: nobody knows how much it holds.
+/// If a process has more memory than exists, its memory is unknown.
 fn plausible(calls: &mut Calls, call: &'static str, mut info: ProcessInfo, most: u64) -> ProcessInfo {
     if let UsedGpuMemory::Used(bytes) = info.used_gpu_memory
         && calls.sane(call, "memory", Some(bytes), &(0..=most)).is_none()
@@ -93,11 +93,11 @@ fn plausible(calls: &mut Calls, call: &'static str, mut info: ProcessInfo, most:
     info
 }
 
-/// Adds up samples by process. A sample with an impossible percentage says nothing: some drivers give garbage to processes
-/// that have just begun.
+/// Sums samples by process. A sample with an impossible percentage is ignored: some drivers return garbage for new
+/// processes.
 fn sum(samples: Vec<ProcessUtilizationSample>, mut sane: impl FnMut(u32) -> Option<u32>) -> BTreeMap<Pid, Sum> {
     let mut sums: BTreeMap<Pid, Sum> = BTreeMap::new();
-    // Process 0 is the driver's word for a slot that nobody is in.
+    // Process 0 marks an unused entry.
     for sample in samples.into_iter().filter(|sample| sample.pid != 0) {
         let sum = sums.entry(sample.pid).or_default();
         match [sample.sm_util, sample.enc_util, sample.dec_util].map(&mut sane) {
@@ -113,11 +113,11 @@ fn sum(samples: Vec<ProcessUtilizationSample>, mut sane: impl FnMut(u32) -> Opti
     sums
 }
 
-/// One entry a process and MIG device: a process that computes and draws, or an MPS client, is on several lists with the
-/// same memory. `sums` is `None` where the driver cannot say who had the SMs.
+/// One entry per process and MIG device: a process with compute and graphics, or an MPS client, is in several lists
+/// with the same memory. `sums` is `None` if the driver does not report SM time.
 fn merge(infos: &[ProcessInfo], sums: Option<&BTreeMap<Pid, Sum>>) -> Vec<Process> {
     let average = |sum: u64, count: u32| sum as f64 / f64::from(count);
-    // Silence is 0; impossible samples alone are not known.
+    // No samples means 0; only impossible samples means unknown.
     let used = |pid: &Pid| match sums?.get(pid).copied().unwrap_or_default() {
         Sum { count: 0, impossible: 1.., .. } => None,
         Sum { count: 0, .. } => Some((0.0, [0.0; 2])),
@@ -137,7 +137,7 @@ fn merge(infos: &[ProcessInfo], sums: Option<&BTreeMap<Pid, Sum>>) -> Vec<Proces
         let process = merged.entry((info.pid, mig)).or_insert_with(|| process(info.pid, mig));
         process.memory = process.memory.max(memory);
     }
-    // Ran since the last pass and has left, or is on no list.
+    // Was active since the last pass and has exited, or is in no list.
     for &pid in sums.into_iter().flat_map(BTreeMap::keys) {
         if merged.range((pid, None)..=(pid, Some((u32::MAX, u32::MAX)))).next().is_none() {
             merged.insert((pid, None), process(pid, None));

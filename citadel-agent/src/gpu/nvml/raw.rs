@@ -1,4 +1,4 @@
-//! Functions that the wrapper has no call for, or whose own call drops what is needed.
+//! Functions that the wrapper does not support, or whose wrapper drops required values.
 
 use std::fmt::Display;
 
@@ -6,22 +6,22 @@ use nvml_wrapper::Device;
 use nvml_wrapper::error::{NvmlError, nvml_try};
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 
-/// A function of NVML that fills one place about a device.
+/// A function of NVML that fills in one result for a device.
 pub(super) type Get<T> = unsafe extern "C" fn(nvmlDevice_t, *mut T) -> u32;
 
-/// Calls a function that answers one number.
+/// Calls a function that returns one number.
 pub(super) fn get<T: Default, E: Display>(device: &Device<'_>, function: Result<&Get<T>, E>) -> Result<T, NvmlError> {
     get_from(device, function, T::default())
 }
 
-/// Likewise, with a structure that says what is asked for: its version, above all.
+/// The same, with a structure that specifies the request: above all its version.
 pub(super) fn get_from<T, E: Display>(
     device: &Device<'_>,
     function: Result<&Get<T>, E>,
     mut place: T,
 ) -> Result<T, NvmlError> {
     let get = function.map_err(|error| NvmlError::FailedToLoadSymbol(error.to_string()))?;
-    // SAFETY: the handle is the wrapper's own, the library is loaded, and the place for the answer is valid.
+    // SAFETY: the handle is the wrapper's own, the library is loaded, and the pointer to the result is valid.
     nvml_try(unsafe { get(device.handle(), &raw mut place) })?;
     Ok(place)
 }

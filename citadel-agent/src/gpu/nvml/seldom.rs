@@ -1,4 +1,4 @@
-//! What seldom changes: limits, links to the host, health, modes, guests.
+//! Slowly changing values: limits, host link, health, modes, vGPUs.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -23,10 +23,10 @@ use crate::metrics::catalogue::gpu as catalogue;
 
 const MEGA: u64 = 1_000_000;
 
-/// A call that answers one number: its name, the metric, what is possible, the call.
+/// A call that returns one number: its name, the metric, the possible values, the call.
 type Ask<'a> = (&'static str, &'static Desc, RangeInclusive<u32>, &'a dyn Fn() -> Result<u32, NvmlError>);
 
-/// Most guests of a GPU that are listed; profiles allow 48.
+/// Maximum number of vGPUs listed per GPU; profiles allow 48.
 const MOST_GUESTS: usize = 64;
 
 /// Reads one GPU.
@@ -38,7 +38,7 @@ pub(super) struct Reader<'a, 'n> {
 }
 
 impl Reader<'_, '_> {
-    /// Everything in here.
+    /// Reads everything.
     pub(super) fn read(mut self) -> Result<Vec<Measured>, Gone> {
         self.clocks()?;
         self.thresholds()?;
@@ -54,7 +54,7 @@ impl Reader<'_, '_> {
         self.measured.push(Measured { desc, labels, value: Number::Integer(value) });
     }
 
-    /// A count or a flag, refused above `most`.
+    /// Adds a count or flag, rejected above `most`.
     fn add_sane(&mut self, call: &'static str, desc: &'static Desc, label: &'static str, value: u64, most: u64) {
         if let Some(value) = self.calls.sane(call, label, Some(value), &(0..=most)) {
             let labels = if label.is_empty() { Labels::None } else { Labels::One(label) };
@@ -62,14 +62,14 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// One series a word, 1 for the one that holds.
+    /// Adds one series per word, 1 for the current one.
     fn add_one_of(&mut self, desc: &'static Desc, words: &[(u32, &'static str)], number: u32) {
         for &(own, word) in words {
             self.add(desc, Labels::One(word), u64::from(own == number));
         }
     }
 
-    /// Megahertz.
+    /// Clocks in megahertz.
     fn clocks(&mut self) -> Result<(), Gone> {
         let device = self.device;
         for (number, (clock, name)) in (0..).zip(super::board::CLOCKS) {
@@ -82,7 +82,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Degrees Celsius, of GPUs before Ada; newer ones have distances to the limit.
+    /// Thresholds in degrees Celsius, for GPUs before Ada; newer ones report distances to the limit.
     fn thresholds(&mut self) -> Result<(), Gone> {
         const THRESHOLDS: [(TemperatureThreshold, &str); 4] = [
             (TemperatureThreshold::Shutdown, "shutdown"),
@@ -103,7 +103,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// What the link to the host is, and the most that GPU and host together can have.
+    /// The current host link, and the maximum that GPU and host support.
     fn pcie(&mut self) -> Result<(), Gone> {
         let (device, gpu) = (self.device, self.gpu);
         let asks: [Ask<'_>; 4] = [
@@ -189,7 +189,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// The fabric of NVSwitches: whether the GPU is registered, and how its part of it does.
+    /// NVSwitch fabric: whether the GPU is registered, and the health of its part.
     fn fabric(&mut self) -> Result<(), Gone> {
         let (device, gpu) = (self.device, self.gpu);
         let ask = || fabric(device);
@@ -233,7 +233,7 @@ impl Reader<'_, '_> {
         let lib = device.nvml().lib();
         let named = |names: &[&str], number: Option<u32>| {
             let number = number.map(|number| (names.get(number as usize).copied(), number));
-            // A name that is newer than this table is its number.
+            // A value newer than this table is exported as its number.
             number.map_or_else(String::new, |(name, number)| name.map_or_else(|| number.to_string(), str::to_owned))
         };
         let ask = || get(device, lib.nvmlDeviceGetVirtualizationMode.as_ref());
@@ -263,7 +263,7 @@ impl Reader<'_, '_> {
 }
 
 impl Reader<'_, '_> {
-    /// The virtual machines that have a part of the GPU.
+    /// The virtual machines that use a part of the GPU.
     fn guests(&mut self) -> Result<(), Gone> {
         let (device, gpu) = (self.device, self.gpu);
         let guests = self.calls.ask(gpu, "nvmlDeviceGetActiveVgpus", 0, || device.active_vgpus())?;
@@ -296,32 +296,32 @@ fn sram<E: Display>(
     device: &Device<'_>,
     function: Result<&SramFunction, E>,
 ) -> Result<nvmlEccSramErrorStatus_t, NvmlError> {
-    // SAFETY: numbers, for which all zeros is a value.
+    // SAFETY: consists of numbers, for which all zeros is a valid value.
     let mut status: nvmlEccSramErrorStatus_t = unsafe { std::mem::zeroed() };
     status.version = version::<nvmlEccSramErrorStatus_t>(1);
     get_from(device, function, status)
 }
 
-/// By the newest version of the structure that the driver takes; the third has the summary.
+/// Uses the newest version of the structure that the driver supports; the third has the summary.
 fn fabric(device: &Device<'_>) -> Result<nvmlGpuFabricInfoV_t, NvmlError> {
     let ask = |version| {
-        // SAFETY: numbers, for which all zeros is a value.
+        // SAFETY: consists of numbers, for which all zeros is a valid value.
         let mut info: nvmlGpuFabricInfoV_t = unsafe { std::mem::zeroed() };
         info.version = version;
         get_from(device, device.nvml().lib().nvmlDeviceGetGpuFabricInfoV.as_ref(), info)
     };
     match ask(version::<nvmlGpuFabricInfo_v3_t>(3)) {
-        // The second is the beginning of the third.
+        // The second version is a prefix of the third.
         Err(NvmlError::UnexpectedVariant(_) | NvmlError::InvalidArg) => ask(version::<nvmlGpuFabricInfo_v2_t>(2)),
         answer => answer,
     }
 }
 
-/// Whether confidential computing is on: of the host, so the same for all its GPUs.
+/// Whether confidential computing is enabled: a property of the host, so the same for all its GPUs.
 fn confidential(device: &Device<'_>) -> Result<u32, NvmlError> {
     let get = nvml_sym(device.nvml().lib().nvmlSystemGetConfComputeState.as_ref())?;
     let mut state = nvmlConfComputeSystemState_t { environment: 0, ccFeature: 0, devToolsMode: 0 };
-    // SAFETY: the library is loaded, and the place for the answer is valid.
+    // SAFETY: the library is loaded, and the pointer to the result is valid.
     nvml_try(unsafe { get(&raw mut state) })?;
     Ok(state.ccFeature)
 }

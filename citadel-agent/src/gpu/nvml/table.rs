@@ -1,5 +1,5 @@
-//! The fields that a GPU is asked for: one line each, with its unit as nvml.h (13.0) has it. What a GPU or a driver does
-//! not have it says so, field by field; the generations are nvml.h's or, where it has none, those of the product's
+//! The fields that are read from a GPU: one line each, with its unit as in nvml.h (13.0). GPUs and drivers report
+//! unsupported fields individually; the generations are those of nvml.h or, if it has none, of the product
 //! documentation, and are listed in `docs/gpu.md`.
 
 use nvml_wrapper::sys_exports::field_id::*;
@@ -8,12 +8,12 @@ use super::limits::{CELSIUS, COUNT, NANOSECONDS};
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::gpu as catalogue;
 
-/// What a field is about; nvml.h calls it the scope.
+/// The scope of a field, as in nvml.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Of {
     /// The GPU.
     Gpu,
-    /// The module that the GPU is a part of, with its CPU (Grace).
+    /// The module that contains the GPU and its CPU (Grace).
     Module,
     /// Each active NVLink.
     Link,
@@ -26,40 +26,40 @@ pub(super) enum Of {
 pub(super) enum Pace {
     /// At each pass.
     Pass,
-    /// Every ten seconds, and after each error of the memory: what changes seldom.
+    /// Slowly changing values: every ten seconds, and after each memory error.
     Slow,
 }
 
-/// What a field means.
+/// The meaning of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Means {
-    /// What more than the page needs.
+    /// Used for more than the page.
     Own(Field),
-    /// A whole number, exported as it is.
+    /// An integer, exported unchanged.
     Count(&'static Desc, &'static str),
-    /// A number of a smaller unit than the metric's: so many of it are one.
+    /// A number in a smaller unit than the metric's: the divisor.
     Per(f64, &'static Desc, &'static str),
-    /// A multiple of the metric's unit.
+    /// A number in a larger unit than the metric's: the factor.
     Times(u64, &'static Desc),
-    /// A bit error rate: bits 0 to 7 the exponent, 8 to 11 the mantissa, which is m * 10^-e.
+    /// A bit error rate: bits 0 to 7 are the exponent, 8 to 11 the mantissa of m * 10^-e.
     BitErrors(&'static Desc, &'static str),
-    /// A number that stands for a word: one series a word, 1 for the one that holds.
+    /// A number that means a word: one series per word, 1 for the current one.
     OneOf(&'static Desc, &'static [&'static str]),
 }
 
-/// Fields that are used beyond the page.
+/// Fields with other uses than the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Field {
     /// Degrees Celsius.
     MemoryTemperature,
-    /// Nanoseconds of slowdown for heat by software: by its newer field, and by the older one for the same counter.
+    /// Nanoseconds of slowdown because of heat, by software: the newer field, and the older one for the same counter.
     SwThermal,
     OldSwThermal,
     /// A count.
     PcieReplays,
-    /// Rows, or a flag.
+    /// Number of rows, or a flag.
     Remapped(&'static str),
-    /// Bytes; transmitted or received. May wrap.
+    /// Bytes, transmitted or received. Can wrap.
     PcieBytes(usize),
     /// KiB over a link.
     LinkKib(&'static str),
@@ -67,20 +67,20 @@ pub(super) enum Field {
     Power,
 }
 
-/// One field.
+/// A field.
 #[derive(Debug)]
 pub(super) struct Spec {
-    /// Its number in the scheme of CUDA 12.
+    /// Its ID in the numbering of CUDA 12.
     pub(super) id: u32,
     pub(super) of: Of,
     pub(super) pace: Pace,
-    /// The least and the most that are possible.
+    /// Minimum and maximum of the possible values.
     pub(super) possible: (i128, i128),
     pub(super) means: Means,
 }
 
 impl Spec {
-    /// Whether it is one of FEC's bins.
+    /// Whether it is an FEC bin.
     pub(super) fn is_fec(&self) -> bool {
         matches!(self.means, Means::Count(desc, _) if std::ptr::eq(desc, &catalogue::NVLINK_FEC))
     }
@@ -103,7 +103,7 @@ const fn flag(id: u32, of: Of, desc: &'static Desc) -> Spec {
     spec(id, of, Slow, 0, 1, Means::Count(desc, ""))
 }
 
-/// Time for which clocks were held down, in nanoseconds.
+/// Time in nanoseconds during which clocks were throttled.
 const fn throttled(id: u32, desc: &'static Desc, reason: &'static str) -> Spec {
     spec(id, Gpu, Pass, 0, NANOSECONDS as i128, Means::Per(1e9, desc, reason))
 }
@@ -123,9 +123,9 @@ const fn own(id: u32, of: Of, least: i128, most: i128, field: Field) -> Spec {
     spec(id, of, Pass, least, most, Means::Own(field))
 }
 
-/// A watt's limits.
+/// Limit of power values in watts.
 const WATTS: i128 = 50_000;
-/// Megabytes a second over a link.
+/// Limit in MB per second over a link.
 const MBPS: i128 = 100_000_000;
 
 /// `NVML_FI_DEV_EDPP_MULTIPLIER` and later are newer than the bindings (nvml.h of CUDA 13.1 and later).
@@ -133,7 +133,7 @@ const EDPP_MULTIPLIER: u32 = 274;
 const PLR_XMIT_BLOCKS: u32 = 294;
 const PLR_XMIT_RETRY_BLOCKS: u32 = 295;
 
-/// All of them. The first numbers of throttling are older than the name "clock event"; `TOTAL_APP_CLOCKS` is deprecated.
+/// All fields. The IDs of throttling predate the name "clock event"; `TOTAL_APP_CLOCKS` is deprecated.
 pub(super) static FIELDS: &[Spec] = &[
     // Throttling: accumulated nanoseconds.
     throttled(NVML_FI_DEV_PERF_POLICY_POWER, &catalogue::THROTTLE_SECONDS, "sw_power_cap"),
@@ -147,11 +147,11 @@ pub(super) static FIELDS: &[Spec] = &[
         &catalogue::THROTTLE_SECONDS,
         "hw_power_brake_slowdown",
     ),
-    // Of any reason, so not one of them.
+    // The total of all reasons, therefore not one of them.
     throttled(NVML_FI_DEV_PERF_POLICY_TOTAL_BASE_CLOCKS, &catalogue::BELOW_BASE_CLOCKS, ""),
     own(NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN, Gpu, 0, NANOSECONDS as i128, Field::SwThermal),
     own(NVML_FI_DEV_PERF_POLICY_THERMAL, Gpu, 0, NANOSECONDS as i128, Field::OldSwThermal),
-    // The memory.
+    // Memory.
     own(NVML_FI_DEV_MEMORY_TEMP, Gpu, *CELSIUS.start() as i128, *CELSIUS.end() as i128, Field::MemoryTemperature),
     own(NVML_FI_DEV_REMAPPED_COR, Gpu, 0, 1 << 32, Field::Remapped("correctable")),
     own(NVML_FI_DEV_REMAPPED_UNC, Gpu, 0, 1 << 32, Field::Remapped("uncorrectable")),
@@ -173,7 +173,7 @@ pub(super) static FIELDS: &[Spec] = &[
             &["none", "reset", "reboot", "drain_p2p", "drain_and_reset", "recover_imex_domain"],
         ),
     ),
-    // Power and heat: milliwatts, degrees to the limit.
+    // Power and temperature: milliwatts, degrees to the limit.
     own(NVML_FI_DEV_POWER_INSTANT, Gpu, 0, 50_000_000, Field::Power),
     power(NVML_FI_DEV_POWER_INSTANT, Module, Pass, &catalogue::MODULE_POWER),
     power(NVML_FI_DEV_POWER_CURRENT_LIMIT, Module, Slow, &catalogue::MODULE_POWER_LIMIT),
@@ -218,7 +218,7 @@ pub(super) static FIELDS: &[Spec] = &[
     count(NVML_FI_DEV_PCIE_COUNT_FATAL_ERROR, Gpu, Slow, &catalogue::PCIE_ERRORS, "fatal"),
     count(NVML_FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ, Gpu, Slow, &catalogue::PCIE_ERRORS, "unsupported_request"),
     count(NVML_FI_DEV_PCIE_COUNT_LCRC_ERROR, Gpu, Slow, &catalogue::PCIE_ERRORS, "lcrc"),
-    // NVLink: KiB of payload, MB a second.
+    // NVLink: KiB of payload, MB per second.
     own(NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, Link, 0, COUNT as i128, Field::LinkKib("transmit")),
     own(NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, Link, 0, COUNT as i128, Field::LinkKib("receive")),
     spec(NVML_FI_DEV_NVLINK_GET_SPEED, Link, Slow, 0, MBPS, Means::Times(1_000_000, &catalogue::NVLINK_SPEED)),
@@ -272,7 +272,7 @@ pub(super) static FIELDS: &[Spec] = &[
     fec(13),
     fec(14),
     fec(15),
-    // Chip to chip, on Grace.
+    // Chip-to-chip links, on Grace.
     flag(NVML_FI_DEV_C2C_LINK_GET_STATUS, C2c, &catalogue::C2C_UP),
     spec(NVML_FI_DEV_C2C_LINK_GET_MAX_BW, C2c, Slow, 0, MBPS, Means::Times(1_000_000, &catalogue::C2C_SPEED)),
     count(NVML_FI_DEV_C2C_LINK_ERROR_INTR, C2c, Slow, &catalogue::C2C_ERRORS, "crc"),
@@ -285,10 +285,10 @@ const fn bit_errors(id: u32, kind: &'static str) -> Spec {
     spec(id, Link, Slow, 0, 0xfff, Means::BitErrors(&catalogue::NVLINK_BER, kind))
 }
 
-/// Labels of FEC's bins.
+/// Labels of the FEC bins.
 const BINS: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
 
-/// Symbol errors that were corrected, by bin.
+/// Corrected symbol errors, by bin.
 const fn fec(bin: u32) -> Spec {
     count(NVML_FI_DEV_NVLINK_COUNT_FEC_HISTORY_0 + bin, Link, Slow, &catalogue::NVLINK_FEC, BINS[bin as usize])
 }

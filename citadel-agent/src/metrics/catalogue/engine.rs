@@ -1,4 +1,4 @@
-//! What the models' engines report of themselves, under one name for all: on `/metrics/models`.
+//! Metrics reported by the models' engines, with one name for all engines: on `/metrics/models`.
 
 use super::{Desc, Kind, Section, Since, Unit};
 
@@ -6,39 +6,39 @@ catalogue! {
     Models;
 
     INFO: Gauge None "citadel_engine_info" ["model", "port", "engine", "version"]
-        "Always 1, once the agent knows which engine serves the model; version is empty where the engine does not say.";
+        "Always 1 once the agent has identified the engine that serves the model; version is empty if the engine does not report it.";
     REQUESTS_RUNNING: Gauge None "citadel_engine_requests_running" ["model", "port", "engine"]
-        "Requests that the engine is working on.";
+        "Requests that the engine is processing.";
     REQUESTS_WAITING: Gauge None "citadel_engine_requests_waiting" ["model", "port", "engine", "reason"]
-        "Requests in the engine's queues; reason is what they wait for where the engine distinguishes it, else empty. The sum over reasons is all that wait.";
+        "Requests in the engine's queues, by what they wait for; reason is empty if the engine does not distinguish. The sum over reasons is the number of waiting requests.";
     REQUESTS_SWAPPED: Gauge None "citadel_engine_requests_swapped" ["model", "port", "engine"]
         "Requests whose KV cache is swapped out to CPU memory.";
     KV_CACHE_USAGE: Gauge Ratio "citadel_engine_kv_cache_usage_ratio" ["model", "port", "engine"]
-        "Used part of the KV cache; of several ranks, the fullest.";
+        "Fraction of the KV cache in use; with several ranks, that of the fullest.";
     PREFIX_CACHE_QUERIES: Counter(Before) None "citadel_engine_prefix_cache_queries_total" ["model", "port", "engine"]
         "Prompt tokens looked up in the prefix cache.";
     PREFIX_CACHE_HITS: Counter(Before) None "citadel_engine_prefix_cache_hits_total" ["model", "port", "engine"]
         "Prompt tokens found in the prefix cache.";
     PREEMPTIONS: Counter(Before) None "citadel_engine_preemptions_total" ["model", "port", "engine"]
-        "Running requests put back into the queue because the KV cache was full.";
+        "Running requests preempted (returned to the queue) because the KV cache was full.";
     TOKENS: Counter(Before) None "citadel_engine_tokens_total" ["model", "port", "engine", "kind"]
-        "Tokens by kind: prompt (all tokens of the prompts), cached (those of them that came from the cache), generated.";
+        "Tokens by kind: prompt (all prompt tokens), cached (prompt tokens served from the cache), generated.";
     PHASE_SECONDS: Counter(Before) Seconds "citadel_engine_phase_seconds_total" ["model", "port", "engine", "phase"]
-        "Time in the phases of requests, by the engine's own clock: queue, prefill, decode, first_token (from when the engine took the request to its first token), inter_token (between two tokens). Divided by citadel_engine_phases_total: the mean.";
+        "Time spent in each phase of requests, as measured by the engine: queue, prefill, decode, first_token (from accepting the request to its first token), inter_token (between two tokens). Divide by citadel_engine_phases_total for the mean.";
     PHASES: Counter(Before) None "citadel_engine_phases_total" ["model", "port", "engine", "phase"]
-        "How many of each phase citadel_engine_phase_seconds_total adds up; absent where the engine does not count them.";
+        "Number of observations in citadel_engine_phase_seconds_total, by phase; absent if the engine does not count them.";
     SPECULATIVE_TOKENS: Counter(Before) None "citadel_engine_speculative_tokens_total" ["model", "port", "engine", "outcome"]
-        "Tokens of speculative decoding: proposed by the draft, and those of them that were accepted.";
+        "Tokens of speculative decoding: proposed by the draft model, and accepted.";
     SLEEPING: Gauge None "citadel_engine_sleeping" ["model", "port", "engine"]
-        "1 while the engine holds no model ready: vLLM asleep, Ollama with no model loaded; else 0.";
+        "1 while the engine has no model ready (vLLM in sleep mode, Ollama with no model loaded), else 0.";
     LOADED_MODELS: Gauge None "citadel_engine_loaded_models" ["model", "port", "engine"]
-        "Models in memory, of an engine that loads and unloads them by itself (Ollama).";
+        "Models in memory, for engines that load and unload models on demand (Ollama).";
     LOADED_BYTES: Gauge Bytes "citadel_engine_loaded_bytes" ["model", "port", "engine", "memory"]
-        "Size of the models in memory, by where they are: gpu or host.";
+        "Size of the loaded models, by memory: gpu or host.";
     PAGE_SUCCESS: Gauge None "citadel_engine_page_success" ["model", "port"]
-        "1 if the last page of an engine's metrics was read, else 0; absent where the server has no such page.";
+        "1 if the engine's metrics page was read successfully the last time, else 0; absent if the server has no such page.";
     PAGE_SIZE: Gauge Bytes "citadel_engine_page_bytes" ["model", "port"]
         "Size of the engine's last metrics page.";
     PAGE_PARSE: Gauge Seconds "citadel_engine_page_parse_seconds" ["model", "port"]
-        "Time that the agent took to read the engine's last metrics page. The request itself is in citadel_model_probe_duration_seconds.";
+        "Time the agent took to parse the engine's last metrics page. The duration of the request is in citadel_model_probe_duration_seconds.";
 }

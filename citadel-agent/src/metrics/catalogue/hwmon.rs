@@ -6,18 +6,18 @@ catalogue! {
     System;
 
     HWMON_CHIP_NAMES: Gauge None "node_hwmon_chip_names" ["chip", "chip_name"]
-        "Always 1; the chip's name for people.";
+        "Always 1; chip_name is the human-readable name of the chip.";
     HWMON_SENSOR_LABEL: Gauge None "node_hwmon_sensor_label" ["chip", "sensor", "label"]
-        "Always 1; the sensor's name for people.";
+        "Always 1; label is the human-readable name of the sensor.";
     HWMON_ENERGY: Counter(Before) None "node_hwmon_energy_joule_total" ["chip", "sensor"]
-        "Energy used so far, in joules.";
+        "Cumulative energy use, in joules.";
 }
 
 fields! {
     System;
 
-    /// What a sensor can say, by name. Alarms of sensors that have a unit carry it in their name, as node_exporter has it.
-    HWMON: Gauge ["chip", "sensor"] "node_hwmon_", "Hardware monitor: ", "." {
+    /// Values of a sensor, by name. As in node_exporter, alarms of sensors that have a unit include it in their name.
+    HWMON: Gauge ["chip", "sensor"] "node_hwmon_", "Hardware monitor value ", "." {
         "in_volts" None "in_volts"
         "in_min_volts" None "in_min_volts"
         "in_max_volts" None "in_max_volts"

@@ -1,7 +1,7 @@
-//! Every metric that the agent exports, one table a section.
+//! All metrics that the agent exports, in one table per section.
 //!
-//! Exposition, `docs/metrics.md` and the tests derive from it; a metric that is not here cannot be exported. The names
-//! are a contract with dashboards and rules: they change only together with a CHANGELOG entry.
+//! Exposition, `docs/metrics.md` and the tests are derived from it; a metric that is not listed here cannot be
+//! exported. Names are a contract with dashboards and rules: they change only together with a CHANGELOG entry.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,18 +11,18 @@ use super::Buckets;
 /// Type of a metric, as in the [OpenMetrics specification](https://prometheus.io/docs/specs/om/open_metrics_spec/).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Only grows, until the agent restarts. The catalogued name ends in `_total`.
+    /// Only increases, until the agent restarts. The name ends in `_total`.
     Counter,
     /// Goes up and down.
     Gauge,
     /// A distribution, exported as native histogram (schema 3) and as classic buckets.
     Histogram,
-    /// Not said: what node_exporter exports as `untyped`, because the kernel does not say either.
+    /// Exported by node_exporter as `untyped`, because the kernel does not specify the type.
     Unknown,
 }
 
 impl Kind {
-    /// What a counter of the kernel's counts from.
+    /// What kernel counters count from.
     const fn since_before(self) -> Option<Since> {
         match self {
             Self::Counter => Some(Since::Before),
@@ -31,7 +31,7 @@ impl Kind {
     }
 }
 
-/// Base unit of a metric's value; where it is not [`Unit::None`], the name ends with it.
+/// Base unit of a metric's value; except for [`Unit::None`], the name ends with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
     /// A count or a flag.
@@ -40,7 +40,7 @@ pub enum Unit {
     Seconds,
     /// Bytes.
     Bytes,
-    /// A part of one.
+    /// A fraction, usually from 0 to 1.
     Ratio,
     /// Joules.
     Joules,
@@ -53,7 +53,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The unit as names end with it and as OpenMetrics spells it; empty for [`Unit::None`].
+    /// The unit as in names and OpenMetrics; empty for [`Unit::None`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl Unit {
     }
 }
 
-/// The endpoint whose page carries a family, besides `/metrics`, which carries all.
+/// The page that has a family, besides `/metrics`, which has all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Section {
     /// `/metrics/models`.
@@ -82,27 +82,27 @@ pub enum Section {
     Storage,
     /// `/metrics/services`.
     Services,
-    /// On every page: the agent itself.
+    /// On every page: metrics about the agent itself.
     Agent,
 }
 
-/// What a counter counts from, which decides what a series that appears and a value that drops mean to an alert rule.
+/// What a counter counts from. This determines what a new series and a decreasing value mean to an alert rule.
 ///
-/// A counter that is exported only while it is above 0 names the metric that is on the page beside it (`beside`): where
-/// that one is and the counter is not, the counter is 0.
+/// A counter that is exported only while it is above 0 names a metric that is always on the page (`beside`): where that
+/// metric is present and the counter is not, the counter is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Since {
-    /// The agent's start: all of a value is growth since then. A drop is a new beginning at 0.
+    /// The agent's start: the whole value is growth since then. A decrease is a reset to 0.
     Start,
-    /// A time that the agent does not know: the host's boot, the load of a driver, the start of a process or a unit; or the
-    /// count is kept over restarts of the agent. A series that appears says nothing, a drop is a new beginning at 0.
+    /// A time unknown to the agent: the host's boot, the load of a driver, the start of a process or unit; or the count
+    /// is kept across restarts of the agent. A new series is not growth, a decrease is a reset to 0.
     Before,
-    /// The making of a device, which keeps the count. A series that appears says nothing; a drop is another device, and as
-    /// little growth.
+    /// The manufacture of a device, which keeps the count. A new series is not growth; a decrease is another device,
+    /// and not growth either.
     Lifetime,
 }
 
-/// One metric's entry.
+/// The entry of a metric.
 #[derive(Debug)]
 pub struct Desc {
     /// The exposed name, counters with `_total`.
@@ -111,30 +111,30 @@ pub struct Desc {
     pub kind: Kind,
     /// Unit of the value.
     pub unit: Unit,
-    /// Which page carries it.
+    /// The page that has it.
     pub section: Section,
     /// Label names, in the order of the samples' values.
     pub labels: &'static [&'static str],
-    /// One sentence for HELP.
+    /// The HELP text: one or a few sentences.
     pub help: &'static str,
-    /// Of a histogram: its classic buckets.
+    /// For a histogram: its classic buckets.
     pub buckets: Option<Buckets>,
-    /// Of a counter: what it counts from.
+    /// For a counter: what it counts from.
     pub since: Option<Since>,
-    /// Of a counter that is absent while it is 0: a gauge or counter without this restriction, from the same source, that is
-    /// there whenever the counter would be. All its labels are the counter's as well.
+    /// For a counter that is absent while it is 0: a gauge or counter without this restriction, from the same source,
+    /// that is present whenever the counter would be. Its labels are a subset of the counter's.
     pub beside: Option<&'static Desc>,
 }
 
 impl Desc {
-    /// Whether its values count from the agent's start on, so that this is when they were 0.
+    /// Whether values count from the agent's start, so that they were 0 at that time.
     #[must_use]
     pub fn counts_since_start(&self) -> bool {
         self.kind == Kind::Histogram || self.since == Some(Since::Start)
     }
 }
 
-/// An entry's [`Desc::since`] and [`Desc::beside`], where it has them.
+/// The optional [`Desc::since`] and [`Desc::beside`] of an entry.
 macro_rules! since {
     () => {
         None
@@ -152,7 +152,7 @@ macro_rules! beside {
     };
 }
 
-/// Of a histogram, [`Desc::buckets`].
+/// The value of [`Desc::buckets`].
 macro_rules! buckets {
     () => {
         None
@@ -162,7 +162,7 @@ macro_rules! buckets {
     };
 }
 
-/// Makes a section's table: one constant a metric, and `TABLE`, which lists them in the order in which pages carry them.
+/// Generates the table of a section: one constant per metric, and `TABLE`, which lists them in the order of the pages.
 macro_rules! catalogue {
     ($section:ident; $(
         $id:ident: $kind:ident $(<$buckets:ident>)? $(($since:ident $(, beside $beside:ident)?))? $unit:ident $name:literal [$($label:literal),*]
@@ -180,27 +180,38 @@ macro_rules! catalogue {
     };
 }
 
-/// A metric of a group that differs only in a key, which is what the source calls it.
+/// A metric of a group whose members differ only in a key, which is the source's name for it.
 #[derive(Debug)]
 pub struct Field {
-    /// The source's own name: a field of a file in /proc, say.
+    /// The source's name, such as a field of a file in /proc.
     pub key: &'static str,
     /// The metric.
     pub desc: Desc,
 }
 
-/// Finds the metric of a source's own name.
+/// Finds the metric with the source's name `key`.
 #[must_use]
 pub fn field(table: &'static [Field], key: &str) -> Option<&'static Desc> {
     table.iter().find(|field| field.key == key).map(|field| &field.desc)
 }
 
-/// Makes tables of [`Field`]s. Names are the prefix and what is written; `{}` of the help is the key. Counters among them are
-/// the kernel's.
+/// The HELP text of a [`Field`]: its own, or else the one generated from its key.
+macro_rules! help {
+    ($made:expr) => {
+        $made
+    };
+    ($made:expr, $own:literal) => {
+        $own
+    };
+}
+
+/// Generates tables of [`Field`]s. A name is the table's prefix and the entry's suffix. Without a HELP text of its own
+/// (`= "..."`), an entry gets its key between the table's two texts. Counters count from [`Since::Before`], because the
+/// kernel counts them.
 macro_rules! fields {
     ($section:ident; $(
         $(#[doc = $doc:literal])* $table:ident: $kind:ident $labels:tt $prefix:literal, $before:literal, $after:literal
-        { $($key:literal $unit:ident $name:literal)* }
+        { $($key:literal $unit:ident $name:literal $(= $help:literal)?)* }
     )*) => {
         $(
             $(#[doc = $doc])*
@@ -208,7 +219,7 @@ macro_rules! fields {
                 key: $key,
                 desc: Desc {
                     name: concat!($prefix, $name), kind: Kind::$kind, unit: Unit::$unit, section: Section::$section,
-                    labels: &$labels, help: concat!($before, $key, $after), buckets: None, since: Kind::$kind.since_before(), beside: None,
+                    labels: &$labels, help: help!(concat!($before, $key, $after) $(, $help)?), buckets: None, since: Kind::$kind.since_before(), beside: None,
                 },
             }),*];
         )*
@@ -229,7 +240,7 @@ pub mod services;
 pub mod storage;
 pub mod system;
 
-/// All metrics, in the order in which pages carry them.
+/// All metrics, in the order of the pages.
 pub fn all() -> impl Iterator<Item = &'static Desc> {
     let one = |table: &'static [&'static Desc]| table.iter().copied();
     let many =
@@ -250,10 +261,11 @@ pub fn all() -> impl Iterator<Item = &'static Desc> {
         .chain(one(agent::TABLE))
 }
 
-/// Where in [`all`] a metric stands.
+/// Index of a metric in [`all`].
 #[must_use]
 pub fn position(desc: &'static Desc) -> Option<usize> {
-    // Looked up for each family of each page, so by address: a scan of the tables would take longer than most sources.
+    // Looked up for each family of each page, therefore by address: scanning the tables would take longer than reading
+    // most sources.
     static POSITIONS: LazyLock<HashMap<usize, usize>> =
         LazyLock::new(|| all().enumerate().map(|(position, desc)| (address(desc), position)).collect());
     POSITIONS.get(&address(desc)).copied()

@@ -1,79 +1,61 @@
-//! What node_exporter exports by default and the agent does not, each with its reason.
+//! Metric families that node_exporter exports by default and the agent omits, with the reason.
 
-/// Families of node_exporter, or all others that begin with what stands before a `*`, and why the agent leaves them out.
+/// Families of node_exporter (a trailing `*` matches any suffix), each with why the agent omits it.
 pub const OMITTED: &[(&str, &str)] = &[
     (
         "node_scrape_collector_*",
-        "The agent's sources say it themselves: `citadel_source_success` and `_duration_seconds`.",
+        "The agent has its own: `citadel_source_success` and `citadel_source_duration_seconds`.",
     ),
-    ("node_exporter_build_info", "The agent is another program: `citadel_agent_build_info`."),
-    ("node_textfile_*", "The agent reads no metrics that others wrote into files."),
-    (
-        "node_dmi_info",
-        "Its labels differ from machine to machine, and serial numbers stand in them; an inventory has them.",
-    ),
+    ("node_exporter_build_info", "The agent has its own: `citadel_agent_build_info`."),
+    ("node_textfile_*", "The agent does not read metrics from text files."),
+    ("node_dmi_info", "Labels differ between machines and contain serial numbers; this belongs in an inventory."),
     ("node_selinux_*", "A setting, not a measurement."),
-    ("node_disk_ata_*", "Settings of SATA disks; their health is in `citadel_smart_*`."),
-    ("node_disk_device_mapper_info", "Names of LVM volumes; the devices have their `node_disk_*`."),
-    (
-        "node_disk_filesystem_info",
-        "Which file system is on a partition: `node_filesystem_*` say it of what is mounted.",
-    ),
-    ("node_edac_channel_*", "Errors are counted by controller and row; the channels add up to the row."),
-    ("node_power_supply_*", "Batteries and chargers: a model host has neither."),
+    ("node_disk_ata_*", "Settings of SATA disks; for their health see `citadel_smart_*`."),
+    ("node_disk_device_mapper_info", "Names of LVM volumes; the devices are in `node_disk_*`."),
+    ("node_disk_filesystem_info", "File system of a partition; for mounted ones see `node_filesystem_*`."),
+    ("node_edac_channel_*", "Errors are exported by controller and row; a row is the sum of its channels."),
+    ("node_power_supply_*", "Batteries and chargers, which a model host does not have."),
     (
         "node_hwmon_*",
-        "Attributes beyond the kernel's common ones: settings (`*_enable`), fan curves (`pwm_auto_*`), the VID of a CPU, frequencies of integrated GPUs, and what a single driver has of its own.",
+        "Attributes beyond the kernel's common ones: settings (`*_enable`), fan curves (`pwm_auto_*`), CPU VID, frequencies of integrated GPUs, and attributes of a single driver.",
     ),
-    ("node_rapl_*", "Readable by root alone since CVE-2020-8694, and the GPUs' energy is what a model host is about."),
-    ("node_infiniband_*", "Needs an adapter to be held against node_exporter with; none was at hand."),
-    ("node_fibrechannel_*", "Needs an adapter to be held against node_exporter with; none was at hand."),
-    ("node_tape_*", "Tapes."),
+    ("node_rapl_*", "Readable only by root since CVE-2020-8694; on a model host the energy of the GPUs matters most."),
+    ("node_infiniband_*", "Not implemented: no adapter was available to compare with node_exporter."),
+    ("node_fibrechannel_*", "Not implemented: no adapter was available to compare with node_exporter."),
+    ("node_tape_*", "Tape drives, which a model host does not have."),
     (
         "node_systemd_units",
-        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+        "Covers all units of the host; the agent monitors only the units that serve models, see `/metrics/services`.",
     ),
     (
         "node_systemd_socket_*",
-        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+        "Covers all units of the host; the agent monitors only the units that serve models, see `/metrics/services`.",
     ),
     (
         "node_systemd_timer_*",
-        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+        "Covers all units of the host; the agent monitors only the units that serve models, see `/metrics/services`.",
     ),
     (
         "node_systemd_system_running",
-        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+        "Covers all units of the host; the agent monitors only the units that serve models, see `/metrics/services`.",
     ),
     (
         "node_systemd_version",
-        "All units of the host: the agent follows those that serve models, see `/metrics/services`.",
+        "Covers all units of the host; the agent monitors only the units that serve models, see `/metrics/services`.",
     ),
-    (
-        "node_bcache_*",
-        "A file system's or cache's own counters; `node_disk_*` and `node_filesystem_*` are for all of them.",
-    ),
-    (
-        "node_btrfs_*",
-        "A file system's or cache's own counters; `node_disk_*` and `node_filesystem_*` are for all of them.",
-    ),
-    (
-        "node_xfs_*",
-        "A file system's or cache's own counters; `node_disk_*` and `node_filesystem_*` are for all of them.",
-    ),
-    (
-        "node_zfs_*",
-        "A file system's or cache's own counters; `node_disk_*` and `node_filesystem_*` are for all of them.",
-    ),
-    ("node_nfs_*", "Calls of the NFS client; a mount that hangs is seen by `node_filesystem_device_error`."),
-    ("node_nfsd_*", "A model host is no file server."),
-    ("node_ipvs_*", "A model host is no load balancer."),
+    ("node_bcache_*", "Specific to one file system or cache; `node_disk_*` and `node_filesystem_*` cover all of them."),
+    ("node_btrfs_*", "Specific to one file system or cache; `node_disk_*` and `node_filesystem_*` cover all of them."),
+    ("node_xfs_*", "Specific to one file system or cache; `node_disk_*` and `node_filesystem_*` cover all of them."),
+    ("node_zfs_*", "Specific to one file system or cache; `node_disk_*` and `node_filesystem_*` cover all of them."),
+    ("node_nfs_*", "NFS client calls; a hung mount is visible in `node_filesystem_device_error`."),
+    ("node_nfsd_*", "A model host is not a file server."),
+    ("node_ipvs_*", "A model host is not a load balancer."),
 ];
 
-/// Groups of which a part is exported: the catalogue says which.
+/// Patterns of which the catalogue exports some families.
 const PARTLY: &[&str] = &["node_hwmon_*"];
 
-/// Whether a family of node_exporter is left out on purpose.
+/// Whether a family of node_exporter is omitted on purpose.
 #[must_use]
 pub fn is_omitted(name: &str) -> bool {
     let is_exported = || super::all().any(|desc| desc.name == name);

@@ -1,4 +1,4 @@
-//! The host: `/metrics/system`, under the names of node_exporter.
+//! The host: `/metrics/system`, with node_exporter's names.
 
 use super::{Desc, Field, Kind, Section, Since, Unit};
 
@@ -6,29 +6,29 @@ catalogue! {
     System;
 
     CPU_SECONDS: Counter(Before) Seconds "node_cpu_seconds_total" ["cpu", "mode"]
-        "Seconds that a CPU spent in each mode.";
+        "Seconds the CPUs spent in each mode.";
     CPU_GUEST_SECONDS: Counter(Before) Seconds "node_cpu_guest_seconds_total" ["cpu", "mode"]
-        "Seconds that a CPU spent in guests (virtual machines) for each mode; they are part of user and nice.";
+        "Seconds the CPUs spent in guests (virtual machines) for each mode; included in user and nice.";
     CPU_ISOLATED: Gauge None "node_cpu_isolated" ["cpu"]
-        "Always 1; the CPUs that the scheduler leaves alone (isolcpus).";
+        "Always 1; one series per CPU that is isolated from the scheduler (isolcpus).";
     CPU_CORE_THROTTLES: Counter(Before) None "node_cpu_core_throttles_total" ["package", "core"]
-        "Times that a core was throttled for its heat.";
+        "Number of times this CPU core was throttled because of its temperature.";
     CPU_PACKAGE_THROTTLES: Counter(Before) None "node_cpu_package_throttles_total" ["package"]
-        "Times that a package was throttled for its heat.";
+        "Number of times this CPU package was throttled because of its temperature.";
     CPU_GOVERNOR: Gauge None "node_cpu_scaling_governor" ["cpu", "governor"]
-        "1 for the governor that chooses the CPU's frequency, else 0.";
+        "1 for the current CPU frequency governor, 0 for the others.";
     BOOT_TIME: Gauge Seconds "node_boot_time_seconds" []
-        "When the host booted, in seconds since the epoch.";
+        "Boot time of the host, in seconds since the epoch.";
     CONTEXT_SWITCHES: Counter(Before) None "node_context_switches_total" []
-        "Context switches of all CPUs.";
+        "Context switches on all CPUs.";
     FORKS: Counter(Before) None "node_forks_total" []
         "Processes and threads created.";
     INTERRUPTS: Counter(Before) None "node_intr_total" []
         "Interrupts served.";
     PROCS_BLOCKED: Gauge None "node_procs_blocked" []
-        "Processes that wait for I/O.";
+        "Processes blocked waiting for I/O.";
     PROCS_RUNNING: Gauge None "node_procs_running" []
-        "Processes that run or could.";
+        "Processes in runnable state.";
     LOAD1: Gauge None "node_load1" []
         "1 minute load average.";
     LOAD5: Gauge None "node_load5" []
@@ -36,57 +36,57 @@ catalogue! {
     LOAD15: Gauge None "node_load15" []
         "15 minute load average.";
     PRESSURE_CPU_WAITING: Counter(Before) Seconds "node_pressure_cpu_waiting_seconds_total" []
-        "Time in which some process waited for CPU time.";
+        "Time in which at least one process waited for CPU time.";
     PRESSURE_IO_WAITING: Counter(Before) Seconds "node_pressure_io_waiting_seconds_total" []
-        "Time in which some process waited for I/O.";
+        "Time in which at least one process waited for I/O.";
     PRESSURE_IO_STALLED: Counter(Before) Seconds "node_pressure_io_stalled_seconds_total" []
         "Time in which no process could make progress because of I/O.";
     PRESSURE_MEMORY_WAITING: Counter(Before) Seconds "node_pressure_memory_waiting_seconds_total" []
-        "Time in which some process waited for memory.";
+        "Time in which at least one process waited for memory.";
     PRESSURE_MEMORY_STALLED: Counter(Before) Seconds "node_pressure_memory_stalled_seconds_total" []
         "Time in which no process could make progress because of memory.";
     SCHED_RUNNING: Counter(Before) Seconds "node_schedstat_running_seconds_total" ["cpu"]
-        "Seconds that a CPU spent running processes.";
+        "Seconds a CPU spent running processes.";
     SCHED_WAITING: Counter(Before) Seconds "node_schedstat_waiting_seconds_total" ["cpu"]
-        "Seconds that processes waited for a CPU.";
+        "Seconds processes spent waiting for a CPU.";
     SCHED_TIMESLICES: Counter(Before) None "node_schedstat_timeslices_total" ["cpu"]
-        "Timeslices that a CPU executed.";
+        "Timeslices executed by a CPU.";
     NETWORK_UP: Gauge None "node_network_up" ["device"]
         "1 if the device's operstate is up, else 0.";
     NETWORK_INFO: Gauge None "node_network_info" ["device", "address", "broadcast", "duplex", "operstate", "ifalias"]
-        "Always 1; what is not a number of /sys/class/net/DEVICE.";
+        "Always 1; the labels are the non-numeric attributes of /sys/class/net/DEVICE.";
     NETWORK_SPEED: Gauge Bytes "node_network_speed_bytes" ["device"]
-        "Speed of the device, in bytes a second.";
+        "Speed of the device, in bytes per second.";
     SOFTNET_PROCESSED: Counter(Before) None "node_softnet_processed_total" ["cpu"]
         "Packets processed by a CPU.";
     SOFTNET_DROPPED: Counter(Before) None "node_softnet_dropped_total" ["cpu"]
-        "Packets dropped by a CPU, because its backlog was full.";
+        "Packets dropped by a CPU because its backlog was full.";
     SOFTNET_SQUEEZED: Counter(Before) None "node_softnet_times_squeezed_total" ["cpu"]
-        "Times that a CPU ran out of its budget for packets.";
+        "Number of times a CPU exhausted its packet processing budget.";
     UDP_QUEUES: Gauge None "node_udp_queues" ["queue", "ip"]
         "Bytes in the queues of UDP sockets.";
     ARP_ENTRIES: Gauge None "node_arp_entries" ["device"]
         "ARP entries of a device.";
     CONNTRACK_ENTRIES: Gauge None "node_nf_conntrack_entries" []
-        "Connections that are tracked.";
+        "Entries in the connection tracking table.";
     CONNTRACK_LIMIT: Gauge None "node_nf_conntrack_entries_limit" []
-        "Most connections that can be tracked.";
+        "Maximum size of the connection tracking table.";
     FILEFD_ALLOCATED: Gauge None "node_filefd_allocated" []
-        "File descriptors that are allocated.";
+        "Allocated file descriptors.";
     FILEFD_MAXIMUM: Gauge None "node_filefd_maximum" []
-        "Most file descriptors that can be allocated.";
+        "Maximum number of file descriptors that can be allocated.";
     ENTROPY_AVAILABLE: Gauge None "node_entropy_available_bits" []
-        "Bits of entropy that are available.";
+        "Bits of available entropy.";
     ENTROPY_POOL_SIZE: Gauge None "node_entropy_pool_size_bits" []
-        "Bits of entropy that the pool can hold.";
+        "Size of the entropy pool in bits.";
     TIME: Gauge Seconds "node_time_seconds" []
-        "The host's clock, in seconds since the epoch.";
+        "System time of the host, in seconds since the epoch.";
     TIME_ZONE: Gauge Seconds "node_time_zone_offset_seconds" ["time_zone"]
         "The host's offset from UTC.";
     CLOCKSOURCE_AVAILABLE: Gauge None "node_time_clocksource_available_info" ["device", "clocksource"]
-        "Always 1; clock sources that the kernel could use.";
+        "Always 1; one series per clock source available to the kernel.";
     CLOCKSOURCE_CURRENT: Gauge None "node_time_clocksource_current_info" ["device", "clocksource"]
-        "Always 1; the clock source that the kernel uses.";
+        "Always 1; the clock source in use.";
     TIMEX_SYNC_STATUS: Gauge None "node_timex_sync_status" []
         "1 if the clock is synchronized to a reliable server, else 0.";
     TIMEX_OFFSET: Gauge Seconds "node_timex_offset_seconds" []
@@ -94,45 +94,45 @@ catalogue! {
     TIMEX_FREQUENCY: Gauge Ratio "node_timex_frequency_adjustment_ratio" []
         "Adjustment of the local clock's frequency.";
     TIMEX_MAXERROR: Gauge Seconds "node_timex_maxerror_seconds" []
-        "Maximum error.";
+        "Maximum error of the clock.";
     TIMEX_ESTERROR: Gauge Seconds "node_timex_estimated_error_seconds" []
-        "Estimated error.";
+        "Estimated error of the clock.";
     TIMEX_STATUS: Gauge None "node_timex_status" []
-        "Status bits of the clock, as adjtimex(2) names them.";
+        "Status bits of the clock, as defined in adjtimex(2).";
     TIMEX_CONSTANT: Gauge None "node_timex_loop_time_constant" []
         "Time constant of the phase-locked loop.";
     TIMEX_TICK: Gauge Seconds "node_timex_tick_seconds" []
         "Seconds between clock ticks.";
     TIMEX_PPS_FREQUENCY: Gauge Hertz "node_timex_pps_frequency_hertz" []
-        "Frequency of the pulse per second.";
+        "Frequency of the pulse-per-second (PPS) signal.";
     TIMEX_PPS_JITTER: Gauge Seconds "node_timex_pps_jitter_seconds" []
-        "Jitter of the pulse per second.";
+        "Jitter of the pulse-per-second (PPS) signal.";
     TIMEX_PPS_SHIFT: Gauge Seconds "node_timex_pps_shift_seconds" []
-        "Interval of the pulse per second's calibration.";
+        "Calibration interval of the pulse-per-second (PPS) signal.";
     TIMEX_PPS_STABILITY: Gauge Hertz "node_timex_pps_stability_hertz" []
-        "Stability of the pulse per second, the average of recent frequency changes.";
+        "Stability of the pulse-per-second (PPS) signal: average of recent frequency changes.";
     TIMEX_PPS_JITTER_COUNT: Counter(Before) None "node_timex_pps_jitter_total" []
-        "Times that the jitter limit was exceeded.";
+        "Number of times the PPS jitter limit was exceeded.";
     TIMEX_PPS_CALIBRATIONS: Counter(Before) None "node_timex_pps_calibration_total" []
-        "Calibrations by the pulse per second.";
+        "Number of PPS calibrations.";
     TIMEX_PPS_ERRORS: Counter(Before) None "node_timex_pps_error_total" []
-        "Errors of these calibrations.";
+        "Number of PPS calibration errors.";
     TIMEX_PPS_STABILITY_EXCEEDED: Counter(Before) None "node_timex_pps_stability_exceeded_total" []
-        "Times that the stability limit was exceeded.";
+        "Number of times the PPS stability limit was exceeded.";
     TIMEX_TAI_OFFSET: Gauge Seconds "node_timex_tai_offset_seconds" []
-        "Offset of International Atomic Time.";
+        "Offset of International Atomic Time (TAI) from UTC.";
     UNAME_INFO: Gauge None "node_uname_info" ["sysname", "release", "version", "machine", "nodename", "domainname"]
-        "Always 1; what uname(2) says.";
+        "Always 1; the labels are the fields of uname(2).";
     OS_INFO: Gauge None "node_os_info" ["build_id", "id", "id_like", "image_id", "image_version", "name", "pretty_name", "variant", "variant_id", "version", "version_codename", "version_id"]
-        "Always 1; what /etc/os-release says.";
+        "Always 1; the labels are the fields of /etc/os-release.";
     OS_VERSION: Gauge None "node_os_version" ["id", "id_like", "name"]
-        "The operating system's version, as far as it is a number.";
+        "Version of the operating system, as major.minor.";
     THERMAL_ZONE_TEMP: Gauge None "node_thermal_zone_temp" ["zone", "type"]
         "Temperature of a thermal zone, in degrees Celsius.";
     COOLING_CURRENT: Gauge None "node_cooling_device_cur_state" ["name", "type"]
-        "How far a cooling device throttles.";
+        "Current throttle state of a cooling device.";
     COOLING_MAX: Gauge None "node_cooling_device_max_state" ["name", "type"]
-        "How far a cooling device could throttle.";
+        "Maximum throttle state of a cooling device.";
     EDAC_CORRECTABLE: Counter(Before) None "node_edac_correctable_errors_total" ["controller"]
         "Memory errors that were corrected.";
     EDAC_UNCORRECTABLE: Counter(Before) None "node_edac_uncorrectable_errors_total" ["controller"]
@@ -142,7 +142,7 @@ catalogue! {
     EDAC_CSROW_UNCORRECTABLE: Counter(Before) None "node_edac_csrow_uncorrectable_errors_total" ["controller", "csrow"]
         "Memory errors of a row that could not be corrected.";
     BONDING_SLAVES: Gauge None "node_bonding_slaves" ["master"]
-        "Slaves that a bonding interface has configured.";
+        "Configured slaves of a bonding interface.";
     BONDING_ACTIVE: Gauge None "node_bonding_active" ["master"]
         "Slaves of a bonding interface that are up.";
 }
@@ -150,7 +150,7 @@ catalogue! {
 fields! {
     System;
 
-    /// Lines of `/proc/meminfo`, by their names there.
+    /// Lines of `/proc/meminfo`, by name.
     MEMINFO: Gauge [] "node_memory_", "Memory information field ", "." {
         "Active" Bytes "Active_bytes"
         "Active(anon)" Bytes "Active_anon_bytes"
@@ -215,7 +215,7 @@ fields! {
         "GPUActive" Bytes "GPUActive_bytes"
         "GPUReclaim" Bytes "GPUReclaim_bytes"
     }
-    /// Lines of `/sys/devices/system/node/node*/meminfo`, in bytes where the kernel says kB.
+    /// Lines of `/sys/devices/system/node/node*/meminfo`; values in kB are converted to bytes.
     NUMA_MEMINFO: Gauge ["node"] "node_memory_numa_", "Memory information field ", " of a NUMA node." {
         "Active" None "Active"
         "Active(anon)" None "Active_anon"
@@ -255,7 +255,7 @@ fields! {
         "WritebackTmp" None "WritebackTmp"
     }
     /// Lines of `/sys/devices/system/node/node*/numastat`.
-    NUMA_STAT: Counter ["node"] "node_memory_numa_", "Allocations of a NUMA node, field ", " of its numastat." {
+    NUMA_STAT: Counter ["node"] "node_memory_numa_", "Memory allocations of a NUMA node, numastat field ", "." {
         "numa_hit" None "numa_hit_total"
         "numa_miss" None "numa_miss_total"
         "numa_foreign" None "numa_foreign_total"
@@ -317,7 +317,7 @@ fields! {
         "Udp_SndbufErrors" None "Udp_SndbufErrors"
     }
     /// Fields of `/proc/net/sockstat` and `sockstat6`, by protocol and name.
-    SOCKSTAT: Gauge [] "node_sockstat_", "Sockets, field ", "." {
+    SOCKSTAT: Gauge [] "node_sockstat_", "Socket statistic ", "." {
         "FRAG6_inuse" None "FRAG6_inuse"
         "FRAG6_memory" None "FRAG6_memory"
         "FRAG_inuse" None "FRAG_inuse"
@@ -337,12 +337,12 @@ fields! {
         "UDP_mem" None "UDP_mem"
         "sockets_used" None "sockets_used"
     }
-    /// What [`SOCKSTAT`] counts in pages, in bytes.
-    SOCKSTAT_BYTES: Gauge [] "node_sockstat_", "Sockets, field ", " in bytes." {
+    /// The fields of [`SOCKSTAT`] that count pages, converted to bytes.
+    SOCKSTAT_BYTES: Gauge [] "node_sockstat_", "Socket statistic ", ", in bytes." {
         "TCP_mem" Bytes "TCP_mem_bytes"
         "UDP_mem" Bytes "UDP_mem_bytes"
     }
-    /// Columns of `/proc/net/dev`, in their order there.
+    /// Columns of `/proc/net/dev`, in order.
     NETDEV: Counter ["device"] "node_network_", "Network device statistic ", "." {
         "receive_bytes" Bytes "receive_bytes_total"
         "receive_packets" None "receive_packets_total"
@@ -363,7 +363,7 @@ fields! {
         "receive_nohandler" None "receive_nohandler_total"
     }
     /// Attributes of `/sys/class/net/*`.
-    NETCLASS: Gauge ["device"] "node_network_", "Attribute ", " of /sys/class/net/DEVICE." {
+    NETCLASS: Gauge ["device"] "node_network_", "Value of /sys/class/net/DEVICE/", "." {
         "addr_assign_type" None "address_assign_type"
         "carrier" None "carrier"
         "dev_id" None "device_id"
@@ -379,13 +379,13 @@ fields! {
         "type" None "protocol_type"
     }
     /// Counters of `/sys/class/net/*`.
-    NETCLASS_COUNTERS: Counter ["device"] "node_network_", "Attribute ", " of /sys/class/net/DEVICE." {
+    NETCLASS_COUNTERS: Counter ["device"] "node_network_", "Value of /sys/class/net/DEVICE/", "." {
         "carrier_changes" None "carrier_changes_total"
         "carrier_up_count" None "carrier_up_changes_total"
         "carrier_down_count" None "carrier_down_changes_total"
     }
-    /// Columns of `/proc/net/stat/nf_conntrack` that are summed over the CPUs.
-    CONNTRACK: Gauge [] "node_nf_conntrack_stat_", "Connection tracking, ", " of all CPUs." {
+    /// Columns of `/proc/net/stat/nf_conntrack`, summed over the CPUs.
+    CONNTRACK: Gauge [] "node_nf_conntrack_stat_", "Connection tracking statistic ", ", summed over all CPUs." {
         "found" None "found"
         "invalid" None "invalid"
         "ignore" None "ignore"
@@ -395,8 +395,8 @@ fields! {
         "early_drop" None "early_drop"
         "search_restart" None "search_restart"
     }
-    /// Attributes of `/sys/devices/system/cpu/cpu*/cpufreq`, which the kernel says in kHz.
-    CPUFREQ: Gauge ["cpu"] "node_cpu_", "Attribute ", " of the CPU's frequency." {
+    /// Attributes of `/sys/devices/system/cpu/cpu*/cpufreq`, which are in kHz.
+    CPUFREQ: Gauge ["cpu"] "node_cpu_", "CPU frequency attribute ", ", in hertz." {
         "cpuinfo_cur_freq" Hertz "frequency_hertz"
         "cpuinfo_min_freq" Hertz "frequency_min_hertz"
         "cpuinfo_max_freq" Hertz "frequency_max_hertz"

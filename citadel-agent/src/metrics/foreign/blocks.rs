@@ -1,8 +1,8 @@
-//! Writes others' families in the text formats, so that also a strict reader takes the page.
+//! Writes relayed families in the text formats, so that even a strict parser accepts the page.
 //!
-//! OpenMetrics has rules that 0.0.4 has not: what a type's samples are called, that a name belongs to one family, that the samples
-//! of a label set stand together, that buckets are whole and rise. A family that keeps them keeps its type; of any other the
-//! type is given up, never a sample: each of its names becomes a family without a type.
+//! OpenMetrics has rules that 0.0.4 does not have: names of a type's samples, a name belongs to only one family,
+//! samples of a label set are contiguous, buckets are complete and increasing. A family that satisfies them keeps its
+//! type. Any other loses its type, never a sample: each of its names becomes a family without a type.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -40,12 +40,12 @@ pub(in crate::metrics) fn write(families: &Families, dialect: Dialect, out: &mut
     }
 }
 
-/// What OpenMetrics calls a counter's family.
+/// The name of a counter's family in OpenMetrics.
 fn base(name: &str) -> &str {
     name.strip_suffix("_total").unwrap_or(name)
 }
 
-/// The names that no other family may have: those that its type could have samples of, or those of its samples.
+/// The names that no other family may have: those that its type could use, or those of its samples.
 fn claimed(name: &str, family: &Foreign, typed: bool) -> Vec<String> {
     let with = |base: &str, suffixes: &[&str]| suffixes.iter().map(|suffix| format!("{base}{suffix}")).collect();
     match family.kind {
@@ -62,7 +62,7 @@ fn claimed(name: &str, family: &Foreign, typed: bool) -> Vec<String> {
     }
 }
 
-/// A family's samples in the order of the formats; `None`: it does not keep the rules of its type.
+/// A family's samples in the order of the formats; `None` if it violates the rules of its type.
 fn in_order<'a>(name: &str, family: &'a Foreign) -> Option<Vec<&'a ForeignSample>> {
     match family.kind {
         "gauge" => family.samples.iter().all(|sample| sample.name == name).then(|| family.samples.iter().collect()),
@@ -85,7 +85,7 @@ fn in_order<'a>(name: &str, family: &'a Foreign) -> Option<Vec<&'a ForeignSample
     }
 }
 
-/// The samples by their labels without one; within a group in the order of the page, `_created` last.
+/// Groups the samples by their labels except one; within a group in page order, `_created` last.
 fn groups<'a>(family: &'a Foreign, without: Option<&str>) -> BTreeMap<Vec<(&'a str, &'a str)>, Vec<&'a ForeignSample>> {
     let mut groups: BTreeMap<_, Vec<&ForeignSample>> = BTreeMap::new();
     for sample in &family.samples {
@@ -103,7 +103,7 @@ fn is_part(sample: &ForeignSample, base: &str, suffix: &str) -> bool {
     sample.name.strip_suffix(suffix) == Some(base)
 }
 
-/// Buckets that rise to `+Inf`, the count that the last of them has, the sum.
+/// Buckets increasing to `+Inf`, the count equal to the last bucket, the sum.
 fn histogram<'a>(name: &str, group: Vec<&'a ForeignSample>) -> Option<Vec<&'a ForeignSample>> {
     let (buckets, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|sample| is_part(sample, name, "_bucket"));
     let mut bounded = Vec::with_capacity(buckets.len());
@@ -120,7 +120,7 @@ fn histogram<'a>(name: &str, group: Vec<&'a ForeignSample>) -> Option<Vec<&'a Fo
     let (last, whole) = bounded.last()?;
     let [count, sum] = ["_count", "_sum"].map(|part| rest.iter().find(|sample| is_part(sample, name, part)));
     let only = rest.iter().all(|sample| ["_count", "_sum", "_created"].iter().any(|part| is_part(sample, name, part)));
-    // A bound below zero could make the sum fall.
+    // With a bound below zero the sum could decrease.
     let fits = *last == f64::INFINITY && bounded[0].0 >= 0.0 && bounded[0].1.value >= 0.0 && rises && only;
     let counts = count.is_some_and(|count| count.value == whole.value) && sum.is_some_and(|sum| sum.value >= 0.0);
     (fits && counts).then(|| bounded.iter().map(|(_, bucket)| *bucket).chain(rest).collect())
@@ -147,7 +147,7 @@ fn write_typed(name: &str, family: &Foreign, samples: &[&ForeignSample], dialect
     let open = dialect == Dialect::OpenMetrics;
     let head = if open && family.kind == "counter" { base(name) } else { name };
     write_head(head, family.kind, &family.help, dialect, out);
-    // In 0.0.4 the time when something was created is a gauge of its own.
+    // In 0.0.4, `_created` is a separate gauge.
     let is_created = |sample: &&&ForeignSample| family.kind != "gauge" && sample.name.ends_with("_created");
     samples.iter().filter(|sample| open || !is_created(sample)).for_each(|sample| write_sample(sample, out));
     let mut created = samples.iter().filter(is_created).filter(|_| !open).peekable();
@@ -172,7 +172,7 @@ fn write_sample(sample: &ForeignSample, out: &mut String) {
     _ = writeln!(out, "{} {}", if sample.labels.is_empty() { "" } else { "}" }, Number(sample.value));
 }
 
-/// A float as both text formats spell it.
+/// A float in the syntax of both text formats.
 struct Number(f64);
 
 impl fmt::Display for Number {

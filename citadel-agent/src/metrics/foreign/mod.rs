@@ -1,7 +1,7 @@
-//! Metrics that are not of the catalogue: the models' own, passed on with two labels more.
+//! Metrics that are not in the catalogue: those of the models, relayed with two additional labels.
 //!
-//! Parsed from the text that their server exposes, within limits, and written in each of the agent's formats by `blocks`. A family that
-//! goes beyond a limit, or would spoil the whole page, is dropped; the rest of its page is not.
+//! They are parsed from the server's text page, within limits, and written in each of the agent's formats by `blocks`.
+//! A family that exceeds a limit or would make the page invalid is dropped; the rest of its page is kept.
 
 pub(super) mod blocks;
 
@@ -15,23 +15,23 @@ use super::catalogue;
 use super::exposition::{self, Line, Sample};
 use crate::printable::without_hidden;
 
-/// A family of somebody else's.
+/// A family from another program.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Foreign {
-    /// Its type as the text formats call it, if it is one that both know.
+    /// Its type as in the text formats, if both have it.
     pub kind: &'static str,
     /// HELP, unescaped.
     pub help: String,
-    /// Its samples; a histogram has several a label set, each under its own name.
+    /// Its samples; a histogram has several per label set, each with its own name.
     pub samples: Vec<ForeignSample>,
 }
 
-/// One of its samples.
+/// A sample of a [`Foreign`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct ForeignSample {
-    /// The family's name, perhaps with `_bucket`, `_sum`, `_count` behind it.
+    /// The family's name, possibly with the suffix `_bucket`, `_sum` or `_count`.
     pub name: String,
-    /// Labels with their values, by name.
+    /// Label values by name.
     pub labels: BTreeMap<String, String>,
     /// The value; anything that a float can be.
     pub value: f64,
@@ -40,46 +40,47 @@ pub struct ForeignSample {
 /// Families by name.
 pub type Families = BTreeMap<String, Foreign>;
 
-/// What one page may have at most.
+/// Limits of one page.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Samples.
+    /// Number of samples.
     pub samples: usize,
     /// Labels of one sample.
     pub labels: usize,
     /// Bytes of one name, label value or help.
     pub text: usize,
-    /// Memory that its families take.
+    /// Bytes of memory for its families.
     pub memory: usize,
 }
 
-/// What can be passed on of a page.
+/// The result of parsing a page.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Parsed {
     /// The families.
     pub families: Families,
-    /// Those that cannot be passed on, with the reason.
+    /// Families that are dropped, with the reason.
     pub dropped: BTreeMap<String, Reason>,
-    /// About how many bytes the families take in memory.
+    /// Approximate memory of the families in bytes.
     pub size: usize,
 }
 
-/// Why a family is not passed on.
+/// Why a family is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
-    /// The page has more samples than are passed on.
+    /// The page has too many samples.
     Samples,
-    /// The page takes more memory than is spent on one.
+    /// The page takes too much memory.
     Memory,
-    /// A sample has more labels than are passed on.
+    /// A sample has too many labels.
     Labels,
     /// A name, label or HELP is too long.
     Text,
-    /// The same series twice.
+    /// A duplicate series.
     Duplicate,
-    /// Its name is one of the agent's, or of Prometheus' own.
+    /// Its name is reserved by the agent or Prometheus.
     Name,
-    /// A label begins with `__`, which is Prometheus' own: one `__name__` would take down the scrape of the whole host.
+    /// A label starts with `__`, which is reserved by Prometheus: a single `__name__` would break the scrape of the
+    /// whole host.
     Label,
 }
 
@@ -99,28 +100,28 @@ impl Reason {
     }
 }
 
-/// Why a page is not passed on.
+/// Why a page is not relayed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ForeignError {
-    /// A line is no line of the format.
-    #[error("line {line} is no line of Prometheus' text format")]
+    /// A line is invalid.
+    #[error("line {line} is not in the Prometheus text format")]
     Syntax {
         /// Its number, from 1.
         line: usize,
     },
 }
 
-/// Most dropped families whose names are kept; of more, the rest goes without being counted.
+/// Number of dropped families whose names are kept; further ones are not counted.
 const MAX_DROPPED: usize = 1000;
 
-/// So many characters of their names.
+/// Maximum length of these names in characters.
 const MAX_NAME: usize = 1000;
 
-/// Reads a page in Prometheus' text format 0.0.4, and OpenMetrics as far as it is the same. Timestamps and exemplars are left out:
-/// what is passed on is what is true now.
+/// Parses a page in Prometheus' text format 0.0.4, or the common subset of OpenMetrics. Timestamps and exemplars are
+/// ignored, because only current values are relayed.
 ///
 /// # Errors
-/// At the first line that is none: then it is no such page.
+/// At the first invalid line, because the page is then in another format.
 pub fn parse(page: &str, limits: Limits) -> Result<Parsed, ForeignError> {
     let kinds = kinds(page)?;
     let mut parsed = Parsed::default();
@@ -180,7 +181,7 @@ impl Parsed {
         })
     }
 
-    /// Drops a family; how many samples, and how many bytes of samples, that makes less.
+    /// Drops a family; returns the number of samples and bytes freed.
     fn drop(&mut self, name: &str, reason: Reason) -> (usize, usize) {
         if self.dropped.len() < MAX_DROPPED {
             self.dropped.insert(name.chars().take(MAX_NAME).collect(), reason);
@@ -190,7 +191,7 @@ impl Parsed {
     }
 }
 
-/// The types of all families; one that is given two has none.
+/// The types of all families; a family with conflicting types has none.
 fn kinds(page: &str) -> Result<BTreeMap<&str, &'static str>, ForeignError> {
     let mut kinds: BTreeMap<&str, &'static str> = BTreeMap::new();
     for (line, text) in exposition::lines(page).filter(|(_, text)| text.starts_with('#')) {
@@ -206,8 +207,8 @@ fn kind(text: &str) -> &'static str {
     ["counter", "gauge", "histogram", "summary"].into_iter().find(|kind| *kind == text).unwrap_or("untyped")
 }
 
-/// The family that a sample belongs to: its own name, or that of a histogram or summary that it is a part of, or of what its
-/// `_created` is the time of.
+/// The family of a sample: its own name, or that of the histogram or summary that it is part of, or the one that its
+/// `_created` belongs to.
 fn family_of(kinds: &BTreeMap<&str, &'static str>, name: &str) -> String {
     let is = |base: &str, of: &[&str]| kinds.get(base).is_some_and(|kind| of.contains(kind));
     if let Some(base) = name.strip_suffix("_created") {
@@ -225,7 +226,7 @@ fn family_of(kinds: &BTreeMap<&str, &'static str>, name: &str) -> String {
     parts.into_iter().find_map(part_of).unwrap_or(name).to_owned()
 }
 
-/// Why a sample cannot be passed on.
+/// Why a sample cannot be relayed.
 fn fault(sample: &Sample<'_>, family: &str, limits: Limits) -> Option<Reason> {
     let long = |text: &str| text.len() > limits.text;
     if sample.labels.len() > limits.labels {
@@ -248,27 +249,27 @@ fn owned(sample: Sample<'_>) -> ForeignSample {
 }
 
 fn has_twice(samples: &[ForeignSample]) -> bool {
-    // Hashes alone, which with a key that nobody knows are as good as the series.
+    // Only hashes: with a random key they identify a series well enough.
     let (keys, mut seen) = (RandomState::new(), HashSet::with_capacity(samples.len()));
     samples.iter().any(|sample| !seen.insert(keys.hash_one((&sample.name, &sample.labels))))
 }
 
-/// About how many bytes a family takes in memory.
+/// Approximate memory of a family in bytes.
 fn size(family: &Foreign) -> usize {
     256 + family.help.len() + family.samples.iter().map(size_of_sample).sum::<usize>()
 }
 
-/// The same of a sample, once two labels are added: some bytes of text may make ten times as many of this.
+/// Approximate memory of a sample in bytes, with the two added labels: it can be ten times the size of its text.
 fn size_of_sample(sample: &ForeignSample) -> usize {
     let label = |(name, value): (&String, &String)| name.len() + value.len() + LABEL;
     size_of::<ForeignSample>() + sample.name.len() + 2 * LABEL + sample.labels.iter().map(label).sum::<usize>()
 }
 
-/// A label: two strings in a node of a tree that is half filled, and what an allocator adds.
+/// A label: two strings in a half-filled tree node, plus allocator overhead.
 const LABEL: usize = 4 * size_of::<String>() + 32;
 
-/// Whether only the agent, or Prometheus itself, may use a name: two blocks of one name would spoil the page, and what looks like
-/// the agent's own must be its own.
+/// Whether a name is reserved by the agent or Prometheus: two blocks with the same name would make the page invalid,
+/// and relayed metrics must not look like the agent's.
 fn is_reserved(name: &str) -> bool {
     static OURS: LazyLock<HashSet<&str>> = LazyLock::new(|| catalogue::all().map(|desc| stem(desc.name)).collect());
     name.starts_with("citadel_")
@@ -278,21 +279,21 @@ fn is_reserved(name: &str) -> bool {
         || OURS.contains(stem(name))
 }
 
-/// Whether the catalogue has a metric of this very name.
+/// Whether the catalogue has a metric with exactly this name.
 #[must_use]
 pub fn is_catalogued(name: &str) -> bool {
     static NAMES: LazyLock<HashSet<&str>> = LazyLock::new(|| catalogue::all().map(|desc| desc.name).collect());
     NAMES.contains(name)
 }
 
-/// A name without what the formats put behind it.
+/// A name without the suffixes of the formats.
 fn stem(name: &str) -> &str {
     let suffixes = ["_total", "_bucket", "_sum", "_count", "_created", "_info"];
     suffixes.into_iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
-/// Gives every sample of `families` a label; one of that name that is there already becomes `exported_NAME`, as Prometheus does
-/// it, or `exported_exported_NAME` where a family has that already, so that no two series become one.
+/// Adds a label to every sample. As in Prometheus, an existing label of that name is renamed to `exported_NAME`, or
+/// `exported_exported_NAME` if the family already has that, so that series stay distinct.
 pub fn label(families: &mut Families, name: &str, value: &str) {
     for family in families.values_mut() {
         let mut renamed = format!("exported_{name}");
@@ -309,7 +310,7 @@ pub fn label(families: &mut Families, name: &str, value: &str) {
     }
 }
 
-/// Adds another page's families, whose samples have labels that these have not.
+/// Adds the families of another page, whose samples have different labels.
 pub fn merge(into: &mut Families, from: Families) {
     for (name, family) in from {
         match into.get_mut(&name) {

@@ -1,8 +1,8 @@
-//! The message of a request, series by series.
+//! Encodes the message of a request, series by series.
 //!
-//! What does not differ between the series of a metric is written once and copied: names of labels, the metadata, the time.
-//! Labels are written once for all series of a histogram. In 2.0 strings are positions in the message's symbols; a record's
-//! strings are looked up there when they are first used, and then by their position in the record.
+//! Parts that are common to the series of a metric are encoded once and copied: label names, metadata, timestamp.
+//! Labels are encoded once for all series of a histogram. In 2.0, strings are positions in the message's symbols; a
+//! record's string is looked up there on first use, and then by its position in the record.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,21 +26,21 @@ const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH: u8 = 2;
 
-/// A message under way.
+/// A message being written.
 pub(super) struct Message<'a> {
     form: Form,
     timeseries: Vec<u8>,
     symbols: Symbols<'a>,
     sent: Sent,
-    /// The labels of the sample under way.
+    /// Labels of the current sample.
     labels: Labels,
 }
 
-/// The strings of a message of 2.0, each once.
+/// The unique strings of a 2.0 message.
 #[derive(Default)]
 struct Symbols<'a> {
     positions: HashMap<Cow<'a, str>, u32>,
-    /// As the message has them.
+    /// Encoded symbols.
     encoded: Vec<u8>,
 }
 
@@ -56,25 +56,25 @@ impl<'a> Symbols<'a> {
     }
 }
 
-/// A string of the message; in 2.0 its position counts, in 1.0 it does itself.
+/// A string of the message; 2.0 uses the position, 1.0 the text.
 #[derive(Clone)]
 struct Text<'a> {
     text: Cow<'a, str>,
     position: u32,
 }
 
-/// A record's strings.
+/// Strings of a record.
 struct Strings<'a> {
     record: &'a Record,
-    /// By the position in the record, the one in the message; 0: not there yet.
+    /// Position in the message by position in the record; 0: not added yet.
     positions: Vec<u32>,
 }
 
-/// The labels of one sample as the message has them, without those that differ between the series of a histogram.
+/// Encoded labels of a sample, without those that differ between the series of a histogram.
 #[derive(Default)]
 struct Labels {
     fixed: Vec<u8>,
-    /// What comes between, and before which byte.
+    /// What is inserted, and before which byte.
     between: Vec<(usize, Between)>,
 }
 
@@ -84,26 +84,26 @@ enum Between {
     Le,
 }
 
-/// What all series of a family have in common.
+/// Common parts of a family's series.
 struct Common<'a> {
-    /// Label values, and whether they are empty, of the series that `slots` are for.
+    /// Which label values are empty in the series that `slots` were made for.
     absent: Vec<bool>,
     slots: Vec<(Text<'a>, Slot)>,
-    /// The label with the name, for each way in which it can end.
+    /// The encoded `__name__` label, for each suffix.
     names: [Vec<u8>; 4],
-    /// Of histograms, their classic buckets.
+    /// For histograms: their classic buckets.
     classic: &'static Classic,
-    /// The label `le`, for each bound.
+    /// The encoded `le` label, for each bound.
     bounds: Vec<Vec<u8>>,
-    /// Fields of a sample: when, and since when.
+    /// Encoded fields of a sample: timestamp, and start timestamp.
     times: Vec<u8>,
     time_ms: i64,
     start_ms: i64,
-    /// Fields of a series: metadata, and since when.
+    /// Encoded fields of a series: metadata, and start timestamp.
     tail: Vec<u8>,
 }
 
-/// How the names of a family's series end.
+/// Suffixes of the names of a family's series.
 #[derive(Clone, Copy)]
 enum Suffix {
     None,
@@ -117,12 +117,12 @@ const SUFFIXES: [&str; 4] = ["", "_bucket", "_sum", "_count"];
 impl<'a> Message<'a> {
     pub(super) fn new(form: Form) -> Self {
         let mut symbols = Symbols::default();
-        // The message begins its symbols with an empty one, which is what a reference of 0 means.
+        // The first symbol is empty: it is the meaning of reference 0.
         symbols.position("".into());
         Self { form, timeseries: Vec::new(), symbols, sent: Sent::default(), labels: Labels::default() }
     }
 
-    /// Adds samples of a record, without those of series that are `refused`.
+    /// Adds samples of a record, except those of `refused` series.
     pub(super) fn add(&mut self, record: &'a Record, runs: impl Iterator<Item = Run<'a>>, refused: &Refused) {
         let mut strings = Strings { record, positions: vec![0; record.shape.symbols.len()] };
         for run in runs {
@@ -140,7 +140,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The whole message, and what is in it.
+    /// The finished message and its content.
     pub(super) fn finish(self) -> (Vec<u8>, Sent) {
         let mut message = if self.form.protocol == Protocol::V2 { self.symbols.encoded } else { Vec::new() };
         message.extend_from_slice(&self.timeseries);
@@ -166,7 +166,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Writes the labels of a sample.
+    /// Encodes the labels of a sample.
     fn join_labels(&mut self, strings: &mut Strings<'a>, common: &Common<'a>, sample: &Sample<'a>) {
         let mut labels = std::mem::take(&mut self.labels);
         labels.fixed.clear();
@@ -197,7 +197,7 @@ impl<'a> Message<'a> {
         self.labels = labels;
     }
 
-    /// A histogram, or the marker that it ended.
+    /// Adds a histogram, or its stale marker.
     fn histogram(&mut self, common: &Common<'a>, cells: Option<&Cells>) {
         let histogram = cells.map(Cells::histogram);
         if self.form.native {
@@ -226,7 +226,7 @@ impl<'a> Message<'a> {
     }
 
     fn number(&mut self, common: &Common<'a>, suffix: Suffix, le: Option<usize>, value: f64) {
-        // As everywhere in protobuf, zero is what is not there.
+        // In protobuf, zero is encoded by omitting the field.
         let size = common.times.len() + if value.to_bits() == 0 { 0 } else { 9 };
         self.series(common, suffix, le, 1 + varint_size(size as u64) + size, |out| {
             out.push(key(2, LENGTH));
@@ -239,7 +239,7 @@ impl<'a> Message<'a> {
         });
     }
 
-    /// One series, of which `write` writes the `size` bytes of its value.
+    /// Adds one series; `write` writes the `size` bytes of its value.
     fn series(
         &mut self,
         common: &Common<'a>,
@@ -279,7 +279,7 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Strings<'a> {
-    /// The position in the message of the string that is at `position` in the record.
+    /// The position in the message of the string at `position` in the record.
     fn position(&mut self, symbols: &mut Symbols<'a>, position: u32) -> u32 {
         let known = &mut self.positions[position as usize];
         if *known == 0 {
@@ -293,7 +293,7 @@ impl<'a> Common<'a> {
     fn new(message: &mut Message<'a>, strings: &mut Strings<'a>, first: &Sample<'a>) -> Self {
         let record = strings.record;
         let name = record.shape.symbol(first.family.name);
-        // A metric of which nothing is known was written by another version of the agent.
+        // A record written by another version can have unknown metrics.
         let desc = CATALOGUE.get(name).copied();
         let v2 = message.form.protocol == Protocol::V2;
         let since = first.family.since_start && first.point != Point::Stale && v2;
@@ -312,7 +312,7 @@ impl<'a> Common<'a> {
             let metadata = v2::Metadata { r#type: r#type.into(), help_ref, unit_ref };
             bytes(&mut tail, key(5, LENGTH), &metadata.encode_to_vec());
         }
-        // Where release candidates of 2.0 had it.
+        // The position of the field in release candidates of 2.0.
         number(&mut tail, 6, start_ms);
         let mut common = Self {
             absent: Vec::new(),
@@ -341,7 +341,7 @@ impl<'a> Common<'a> {
         common
     }
 
-    /// Brings the slots into the form that this sample's labels have.
+    /// Updates the slots for this sample's labels.
     fn layout(&mut self, message: &mut Message<'a>, strings: &Strings<'a>, sample: &Sample<'a>) {
         let shape = &strings.record.shape;
         let absent = |value: &u32| shape.symbol(*value).is_empty();
@@ -368,7 +368,7 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// The native form; of a series that ended, the marker in its sum.
+    /// The native form; for a stale marker, with the marker in the sum.
     fn native(&self, histogram: Option<&hist::Histogram>) -> wire::Histogram {
         let (timestamp, start_timestamp) = (self.time_ms, self.start_ms);
         let Some(histogram) = histogram else {
@@ -389,12 +389,12 @@ impl<'a> Common<'a> {
     }
 }
 
-/// Every NaN that a source may give is the ordinary one: the marker's bits are for markers alone.
+/// Normalizes NaN: the bits of the stale marker are reserved for it.
 fn canonical(value: f64) -> f64 {
     if value.is_nan() { f64::from_bits(NAN) } else { value }
 }
 
-/// What a metric is.
+/// The metadata type of a metric.
 fn metric_type(kind: Kind) -> v2::MetricType {
     match kind {
         Kind::Counter => v2::MetricType::Counter,
@@ -404,7 +404,7 @@ fn metric_type(kind: Kind) -> v2::MetricType {
     }
 }
 
-/// Likewise of a model's own metric, by what its page calls it.
+/// The metadata type of a relayed metric, from the type on its page.
 fn relayed_type(kind: &str) -> v2::MetricType {
     match kind {
         "counter" => v2::MetricType::Counter,
@@ -434,14 +434,14 @@ fn label_v1(out: &mut Vec<u8>, name: &str, value: &str) {
     bytes(out, key(2, LENGTH), value.as_bytes());
 }
 
-/// A field of some length.
+/// A length-delimited field.
 fn bytes(out: &mut Vec<u8>, key: u8, bytes: &[u8]) {
     out.push(key);
     varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// A whole number as a field, unless it is 0.
+/// An integer field, omitted if 0.
 fn number(out: &mut Vec<u8>, field: u8, number: i64) {
     if number != 0 {
         out.push(key(field, VARINT));

@@ -258,6 +258,30 @@ proptest! {
     }
 }
 
+/// Among them: the flag that a family is one of histograms is lost, and its values are histograms.
+#[test]
+fn whichever_bit_of_a_record_is_flipped_it_is_refused_or_still_consistent() {
+    let mut page = Page::default();
+    let mut histogram = hist::Histogram::EMPTY;
+    histogram.observe(1_000_000);
+    page.add(&CONNECTIONS_OPEN, ["phi3", "1"], Value::Integer(2));
+    page.add(&TIME_TO_FIRST_TOKEN, ["phi3", "1", "other"], Value::Histogram(Box::new(histogram)));
+    let bytes = Record::new(&page, &[], &Identity::default(), 17, 3).encode();
+    let mut refused = 0;
+    for bit in 0..bytes.len() * 8 {
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let compressed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+        match Record::from_bytes(&compressed) {
+            Ok(record) => [Protocol::V1, Protocol::V2].into_iter().for_each(|protocol| {
+                _ = body(&record, 0..record.len(), form(protocol));
+            }),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > bytes.len(), "{refused}");
+}
+
 #[test]
 fn relayed_metrics_go_out_as_the_samples_that_they_are() {
     let text = "# HELP vllm:ttft Time to first token.\n# TYPE vllm:ttft histogram\nvllm:ttft_bucket{le=\"0.5\",model=\"m\"} 1\n\

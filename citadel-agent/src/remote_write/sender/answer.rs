@@ -1,11 +1,11 @@
-//! What came back, what it came to, and what to do next.
+//! Responses, their results, and the next action.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::remote_write::encode::Sent;
 
-/// What a 2.0 receiver says that it wrote; `None` where it does not say.
+/// What a 2.0 receiver reports as written; `None` if it does not.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Written {
     /// Numbers.
@@ -22,63 +22,63 @@ impl Written {
     }
 }
 
-/// A receiver's answer to one request.
+/// A receiver's response to a request.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Answer {
-    /// The status; `None` when there was none: no connection, time over, an answer cut off.
+    /// The status; `None` if there was no response: connection failed, timeout, truncated response.
     pub status: Option<u16>,
-    /// What it said, or what went wrong.
+    /// Its message, or the error.
     pub words: String,
     /// `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// The `-Written` headers; `None` when there was none of them.
+    /// The `-Written` headers; `None` if there were none.
     pub written: Option<Written>,
-    /// Whether its headers name a receiver that has no native histograms of Prometheus' kind.
+    /// Whether its headers identify a receiver without Prometheus' native histograms.
     pub classic_only: bool,
 }
 
 impl Answer {
-    /// How much of what was sent the receiver does not say that it has written.
+    /// The number of sent samples that the receiver does not report as written.
     #[must_use]
     pub fn missing(&self, sent: &Sent) -> u64 {
         self.written.unwrap_or_default().missing(sent)
     }
 }
 
-/// What to do.
+/// The next action.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Nothing until then.
+    /// Wait until then.
     Wait(Duration),
     /// There is no front: load the batch at the cursor, and call [`super::Sender::load`].
     Load,
     /// Send these samples, and call [`super::Sender::answered`].
     Send(Range<u64>),
-    /// Send the batch that begins here, and call [`super::Sender::scouted`].
+    /// Send the batch that starts here, and call [`super::Sender::scouted`].
     Scout(u64),
 }
 
-/// What an answer came to.
+/// The result of a response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// These samples are settled: so many are acknowledged, the others rejected.
+    /// These samples are settled: this many are acknowledged, the others rejected.
     Settled(Range<u64>, u64),
-    /// The one sample of this range that went out is refused by itself.
+    /// The only sample of this range that was sent was refused.
     Culprit(Range<u64>),
-    /// These go to the dead-letter folder, and then are dropped; but so many of them had been left out, and are rejected.
+    /// Write these to the dead-letter directory and drop them; this many of them had been omitted, and are rejected.
     DeadLetter(Range<u64>, u64),
-    /// The receiver was found to know only 1.0.
+    /// The receiver was found to support only 1.0.
     OnlyV1,
-    /// The receiver was found to take no native histograms.
+    /// The receiver was found not to accept native histograms.
     NoNative,
-    /// Nothing gets in.
+    /// The destination was parked.
     Parked,
-    /// The request failed and goes out again after this wait.
+    /// The request failed and is retried after this wait.
     Retry(Duration),
-    /// A receiver that failed or was closed takes samples again.
+    /// A receiver that failed or was parked accepts samples again.
     Recovered,
-    /// The receiver answers 2xx and has written less than was sent; once until it writes all again.
+    /// The receiver answers 2xx but has written fewer samples; reported once until it writes all again.
     Short(u64),
-    /// The receiver refuses everything; once until it takes something.
+    /// The receiver refuses everything; reported once until it accepts something.
     RefusesAll,
 }

@@ -1,46 +1,46 @@
-//! The batch under way, and the pieces that it was cut into.
+//! The current batch, and the pieces it was split into.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// Why the front goes out in 1.0 once.
+/// Why the front is sent once with 1.0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trial {
-    /// 415: the receiver does not know the message.
+    /// 415: the receiver does not support the message type.
     Type,
-    /// 400: it may not know the message, or not want the samples.
+    /// 400: it may not support the message, or refuse the samples.
     Samples,
 }
 
-/// The batch under way.
+/// The current batch.
 #[derive(Clone, Debug)]
 pub(super) struct Front {
-    /// Where the pieces that it was cut into end, the next one last.
+    /// The ends of its pieces, the next one last.
     ends: Vec<u64>,
     /// The first sample that is not settled.
     from: u64,
-    /// How often it was cut.
+    /// How often it was bisected.
     pub(super) cuts: u32,
-    /// Whether some of it was wanted.
+    /// Whether some of it was accepted.
     pub(super) wanted: bool,
     /// Whether some of it was refused.
     pub(super) refused: bool,
     /// Whether a request of it was too large.
     pub(super) too_large: bool,
-    /// Samples of its largest request that was not.
+    /// Number of samples of its largest request that was not too large.
     pub(super) fits: u64,
-    /// 5xx that are about this piece, in a row, and when the first of them came.
+    /// Consecutive 5xx about this piece, and when the first was received.
     pub(super) failed: u32,
     pub(super) since: Option<Duration>,
-    /// Later batches that have passed already, and how many of their samples were written.
+    /// Later batches that have succeeded, and how many of their samples were written.
     pub(super) passed: Vec<(Range<u64>, u64)>,
-    /// So many passed in a row while this piece failed.
+    /// Number of consecutive successes of later batches while this piece failed.
     pub(super) streak: u32,
-    /// Whether a later batch has to be sent next.
+    /// Whether a later batch is to be sent next.
     pub(super) scout: bool,
-    /// Set while it goes out in 1.0 to see whether that is understood.
+    /// Set while it is sent with 1.0 as a trial.
     pub(super) trial: Option<Trial>,
-    /// Whether that was seen.
+    /// Whether the trial is over.
     pub(super) tried: bool,
 }
 
@@ -64,29 +64,29 @@ impl Front {
         }
     }
 
-    /// What goes out next.
+    /// The next piece to send.
     pub(super) fn piece(&self) -> Range<u64> {
         self.from..self.ends.last().copied().unwrap_or(self.from)
     }
 
-    /// Cuts the next piece in two.
+    /// Bisects the next piece.
     pub(super) fn cut(&mut self) {
         let piece = self.piece();
         self.cuts += 1;
         self.ends.push(piece.start + (piece.end - piece.start) / 2);
     }
 
-    /// Where the next later batch begins.
+    /// Where the next later batch starts.
     pub(super) fn scouted_to(&self) -> u64 {
         self.passed.last().map_or_else(|| self.ends.first().copied().unwrap_or(self.from), |(range, _)| range.end)
     }
 
-    /// The failures so far were not about this piece.
+    /// Previous failures were not about this piece.
     pub(super) fn trust(&mut self) {
         (self.failed, self.since, self.streak, self.scout) = (0, None, 0, false);
     }
 
-    /// Goes on behind a piece that is settled; false when that was the last one.
+    /// Continues after a settled piece; returns false if that was the last one.
     pub(super) fn advance(&mut self, end: u64) -> bool {
         self.from = end;
         self.ends.pop();

@@ -1,38 +1,38 @@
-//! A record's frame in a segment, little-endian throughout:
+//! The frame of a record in a segment, little-endian:
 //!
 //! ```text
 //! magic "CRW1" | length u32 | first u64 | time i64 | samples u32 | CRC of the body u32 | CRC of this header u32 | body
 //! ```
 //!
-//! The header has a checksum of its own, so that a body that went bad still says how many samples it held, and where the
-//! next record begins. Pure, but for [`find`], which reads.
+//! The header has its own checksum, so that if the body is damaged, the number of lost samples and the position of the
+//! next record are still known. Pure, except for [`find`], which reads.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// Marks the beginning of a header; the digit is the version.
+/// Start of a header; the digit is the version.
 const MAGIC: [u8; 4] = *b"CRW1";
 
-/// Bytes of a header.
+/// Size of a header in bytes.
 pub(super) const HEADER: usize = 36;
 
-/// Longer bodies are no bodies: a page of a million samples has less.
+/// Maximum size of a body; a page of a million samples is smaller.
 pub(super) const MAX_BODY: u32 = 64 << 20;
 
-/// How much is looked through at a time for the next header where one is damaged.
+/// Window size when searching for the next header after a damaged one.
 const WINDOW: usize = 64 << 10;
 
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
-    /// Sequence number of the first sample: how many were collected before it since the spool began.
+    /// Sequence number of the first sample: the number of samples collected before it in the spool.
     pub first: u64,
     /// Number of samples.
     pub samples: u32,
-    /// When they were collected, in milliseconds since the epoch.
+    /// Time of the collection, in milliseconds since the epoch.
     pub time_ms: i64,
-    /// Bytes of the body.
+    /// Size of the body in bytes.
     pub length: u32,
     /// Checksum of the body.
     crc: u32,
@@ -55,7 +55,7 @@ impl Header {
         HEADER as u64 + u64::from(self.length)
     }
 
-    /// Whether `body` is the one that was written.
+    /// Whether `body` matches the checksum.
     pub(super) fn matches(&self, body: &[u8]) -> bool {
         body.len() == self.length as usize && crc32fast::hash(body) == self.crc
     }
@@ -74,7 +74,7 @@ impl Header {
         bytes
     }
 
-    /// The header that `bytes` begin with, `None` when it is none or damaged.
+    /// Parses the header at the start of `bytes`; `None` if it is missing or damaged.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER] = bytes.get(..HEADER)?.try_into().ok()?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -88,7 +88,8 @@ impl Header {
     }
 }
 
-/// The first whole header of `file` at or after `offset`, and where it is. Past a damaged one it looks byte by byte.
+/// The first valid header of `file` at or after `offset`, and its position. After a damaged one, it searches byte by
+/// byte.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -123,7 +124,7 @@ fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(got)
 }
 
-/// The body of the record whose header is at `offset`; `None` when the file ends in it or its checksum is wrong.
+/// The body of the record whose header is at `offset`; `None` if it is truncated or its checksum is wrong.
 ///
 /// # Errors
 /// The file cannot be read.

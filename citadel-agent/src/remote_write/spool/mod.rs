@@ -1,22 +1,22 @@
-//! The spool: collections on disk, from the moment they were made until every destination has answered for them.
+//! The spool: keeps collections on disk until every destination has settled them.
 //!
 //! # Invariants
 //!
-//! 1. Every sample has a sequence number: how many were collected before it. Numbers only grow, also over restarts, and
-//!    none is given twice that was on disk or noted in a ledger (which happens with each sync). Each record's header says which numbers it holds, so what is missing is known exactly: it is the
-//!    gap between two headers.
-//! 2. A record that was appended is readable until it is released or dropped by a bound, and never changes.
-//! 3. After [`Spool::sync`] what was appended before it survives a power cut; after [`Spool::append`] it survives the
-//!    process.
-//! 4. A file is removed only when every record in it is released, or when a bound says so; then the loss is counted, with
-//!    its reason, by whoever had not read it yet: [`Spool::read`] answers [`Found::Gap`].
-//! 5. Files of earlier processes are only read. What cannot be understood in them is skipped up to the next whole header,
-//!    and is a gap; a file without a single header is left alone.
-//! 6. Where the disk refuses, a ring in memory takes the newest records and gives them to the disk as soon as it can; what
-//!    falls out of the ring is a gap. The order of numbers is: segments, then ring.
+//! 1. Every sample has a sequence number: the number of samples collected before it. Numbers only increase, also across
+//!    restarts, and a number that was on disk or in a ledger (written with each sync) is never reused. Each record's
+//!    header contains its numbers, so what is missing is known exactly: it is the gap between two headers.
+//! 2. An appended record is readable until it is released or dropped by a limit, and never changes.
+//! 3. After [`Spool::sync`], records appended before it survive a power failure; after [`Spool::append`], a record
+//!    survives the process.
+//! 4. A file is deleted only when every record in it is released, or because of a limit; the loss is then counted, with
+//!    its reason, by every destination that had not read it yet: [`Spool::read`] returns [`Found::Gap`].
+//! 5. Files of previous processes are only read. Unreadable parts are skipped up to the next valid header, and are a
+//!    gap; a file without any header is ignored.
+//! 6. If writing to disk fails, a ring in memory takes the newest records and writes them as soon as possible; records
+//!    that fall out of the ring are a gap. The order of numbers is: segments, then ring.
 //!
-//! Files are `FIRST.segment`, sequences of frames (see `frame.rs`). Everything here blocks: it runs on the remote-write
-//! thread.
+//! Files are named `FIRST.segment` and are sequences of frames (see `frame.rs`). All functions block: they run on the
+//! remote-write thread.
 
 mod frame;
 mod segment;
@@ -37,19 +37,19 @@ use segment::Segment;
 
 use crate::state_file;
 
-/// Largest segment: what a bound drops at once.
+/// Maximum size of a segment: the amount that a limit drops at once.
 const SEGMENT: u64 = 4 << 20;
 
-/// What the spool may take.
+/// Limits of the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes on disk.
+    /// Size on disk in bytes.
     pub max_bytes: u64,
     /// Age of a record.
     pub max_age: Duration,
-    /// Bytes that stay free on the file system for others.
+    /// Bytes that must stay free on the file system.
     pub min_free: u64,
-    /// Bytes in memory while the disk refuses.
+    /// Size in memory in bytes while writing to disk fails.
     pub memory: usize,
 }
 
@@ -57,21 +57,21 @@ pub struct Limits {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The spool had its most bytes.
+    /// The spool exceeded its maximum size.
     Size,
-    /// They were older than the bound.
+    /// They exceeded the maximum age.
     Age,
-    /// The file system had too little left.
+    /// The file system had too little free space.
     DiskFree,
-    /// The disk refused, and the memory's ring was full.
+    /// Writing to disk failed, and the ring in memory was full.
     Memory,
-    /// Damaged on disk: a flipped bit, or a write that a crash cut off.
+    /// Damaged on disk: a flipped bit, or a write truncated by a crash.
     Damaged,
-    /// Not there: a file was removed, or a crash took what only the memory had.
+    /// Missing: a file was deleted, or a crash lost what was only in memory.
     Missing,
-    /// The clock stood behind the last collection.
+    /// The clock was behind the last collection.
     Clock,
-    /// The receiver failed on this batch alone; it is in the dead-letter folder.
+    /// The receiver failed only on this batch; it is in the dead-letter directory.
     DeadLetter,
 }
 
@@ -95,25 +95,25 @@ impl Reason {
 /// What is at a sequence number.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Found {
-    /// A record that holds it.
+    /// The record that contains it.
     Record {
-        /// The number of the record's first sample.
+        /// Sequence number of the record's first sample.
         first: u64,
-        /// How many samples it has.
+        /// Number of samples.
         samples: u32,
-        /// When they were collected.
+        /// Time of the collection.
         time_ms: i64,
-        /// The record's bytes.
+        /// Encoded record.
         body: Vec<u8>,
     },
-    /// Nothing up to, and without, `until`.
+    /// Nothing before `until` (exclusive).
     Gap {
-        /// The next number that may be there.
+        /// The next number that may exist.
         until: u64,
-        /// Why not.
+        /// Reason.
         reason: Reason,
     },
-    /// It is not collected yet.
+    /// Not collected yet.
     End,
 }
 
@@ -122,36 +122,35 @@ pub enum Found {
 pub struct Spool {
     folder: PathBuf,
     limits: Limits,
-    /// By their first number; the last one is appended to while `appending`.
+    /// Ordered by first number; while `appending`, records are appended to the last one.
     segments: VecDeque<Segment>,
     appending: bool,
-    /// Records that the disk did not take yet.
+    /// Records that are not on disk yet.
     ring: VecDeque<(Header, Vec<u8>)>,
     ring_bytes: usize,
-    /// The number of the next sample.
+    /// Number of the next sample.
     next: u64,
-    /// Why numbers are gaps, as far as this process knows: first, end, reason.
+    /// Reasons for gaps, as far as this process knows: first, end, reason.
     lost: VecDeque<(u64, u64, Reason)>,
     unsynced: bool,
 }
 
 impl Spool {
-    /// Opens the spool in `folder`, which is made unless it is there. `at_least` is the highest number that any
-    /// ledger knows of: new samples come after it. What cannot be read is left alone, and said; what cannot be written
-    /// shows with the first record.
+    /// Opens the spool in `folder`, which is created if necessary. `at_least` is the highest number in any ledger: new
+    /// samples come after it. Unreadable files are ignored and logged; write errors show up with the first record.
     #[must_use]
     pub fn open(folder: &Path, limits: Limits, at_least: u64) -> Self {
         let mut segments = Vec::new();
         let listed = state_file::create_folder(folder).and_then(|()| fs::read_dir(folder));
-        let entries = listed.map_err(|error| warn!(folder = %folder.display(), %error, "the spool cannot be read"));
+        let entries = listed.map_err(|error| warn!(folder = %folder.display(), %error, "cannot read the spool"));
         for path in entries.into_iter().flatten().flatten().map(|entry| entry.path()) {
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(Segment::is_name) {
                 continue;
             }
             match Segment::open(path.clone()) {
                 Ok(Some(segment)) => segments.push(segment),
-                Ok(None) => warn!(file = %path.display(), "holds no record of the spool; left alone"),
-                Err(error) => warn!(file = %path.display(), %error, "a segment cannot be read; left alone"),
+                Ok(None) => warn!(file = %path.display(), "ignored a file without spool records"),
+                Err(error) => warn!(file = %path.display(), %error, "ignored a segment that cannot be read"),
             }
         }
         segments.sort_by_key(|segment| (segment.first, segment.end));
@@ -169,7 +168,7 @@ impl Spool {
         }
     }
 
-    /// The first number that may still be here.
+    /// The first number that may still exist.
     #[must_use]
     pub fn begin(&self) -> u64 {
         let segments = self.segments.front().map(|segment| segment.first);
@@ -182,25 +181,25 @@ impl Spool {
         self.next
     }
 
-    /// Bytes on disk.
+    /// Size on disk in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Bytes of the files that hold the sample `seq` or later ones.
+    /// Size of the files that contain sample `seq` or later ones.
     #[must_use]
     pub fn bytes_from(&self, seq: u64) -> u64 {
         self.segments.iter().filter(|segment| segment.end > seq).map(|segment| segment.bytes).sum()
     }
 
-    /// Bytes of records that the disk did not take yet; 0 while it does.
+    /// Size of records that are not on disk yet; 0 while writing succeeds.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.ring_bytes
     }
 
-    /// Takes a record of `samples` samples. It is on disk afterwards, or in memory where the disk refused.
+    /// Adds a record of `samples` samples. It is then on disk, or in memory if writing failed.
     pub fn append(&mut self, samples: u32, time_ms: i64, body: Vec<u8>) {
         let header = Header::new(self.next, samples, time_ms, &body);
         self.next = header.end();
@@ -212,14 +211,14 @@ impl Spool {
         self.flush(time_ms);
     }
 
-    /// Counts samples that were collected and cannot be kept.
+    /// Counts collected samples that cannot be kept.
     pub fn lose(&mut self, samples: u32, reason: Reason) {
         let first = self.next;
         self.next += u64::from(samples);
         self.note_lost(first, self.next, reason);
     }
 
-    /// Gives the ring to the disk, in order; what it refuses stays, within the ring's bound.
+    /// Writes the ring to disk, in order; what fails stays, within the limit of the ring.
     pub fn flush(&mut self, now_ms: i64) {
         let waiting = self.ring.len();
         self.keep_bounds(now_ms);
@@ -228,10 +227,10 @@ impl Spool {
             if let Err(error) =
                 Self::write(&mut self.segments, &mut self.appending, self.limits, &self.folder, &header, body)
             {
-                // What cannot be written to is finished: the next try gets a file of its own.
+                // A segment that cannot be written to is finished: the next attempt uses a new file.
                 self.finish_segment();
                 if waiting <= 1 {
-                    warn!(folder = %self.folder.display(), %error, "the spool's disk refuses; new samples are kept in memory, {} bytes at most", self.limits.memory);
+                    warn!(folder = %self.folder.display(), %error, "cannot write to the spool; new samples are kept in memory, at most {} bytes", self.limits.memory);
                 }
                 break;
             }
@@ -240,7 +239,7 @@ impl Spool {
             self.ring.pop_front();
         }
         if waiting > 1 && self.ring.is_empty() {
-            info!(folder = %self.folder.display(), "the spool's disk takes samples again");
+            info!(folder = %self.folder.display(), "writing to the spool again");
         }
         while self.ring_bytes > self.limits.memory {
             let Some((header, body)) = self.ring.pop_front() else { break };
@@ -258,7 +257,7 @@ impl Spool {
         header: &Header,
         body: &[u8],
     ) -> io::Result<()> {
-        // An eighth of all, so that dropping one does not drop everything.
+        // An eighth of the limit, so that dropping a segment does not drop everything.
         let full = |segment: &Segment| segment.bytes + header.size() > SEGMENT.min(limits.max_bytes / 8);
         if *appending && let Some(last) = segments.back_mut().filter(|last| last.bytes > 0 && full(last)) {
             last.sync()?;
@@ -273,7 +272,7 @@ impl Spool {
         last.append(header, body)
     }
 
-    /// Ends the segment that is appended to; one without a record goes.
+    /// Finishes the current segment; an empty one is deleted.
     fn finish_segment(&mut self) {
         if std::mem::take(&mut self.appending)
             && let Some(last) = self.segments.back_mut()
@@ -286,25 +285,25 @@ impl Spool {
         }
     }
 
-    /// Writes what was appended through to the disk.
+    /// Syncs appended records to disk.
     ///
     /// # Errors
-    /// The disk refuses. Whether what it took before is there shows when it is read.
+    /// I/O errors. Whether earlier records are intact shows when they are read.
     pub fn sync(&mut self) -> io::Result<()> {
         if !std::mem::take(&mut self.unsynced) {
             return Ok(());
         }
         let result = self.segments.back().map_or(Ok(()), Segment::sync);
-        // The names of new files as well.
+        // Including the names of new files.
         let result = result.and_then(|()| state_file::sync_folder(&self.folder));
         if result.is_err() {
-            // After a failed sync the kernel may have dropped the pages: go on in a new file.
+            // After a failed sync the kernel may have dropped the pages: continue in a new file.
             self.finish_segment();
         }
         result
     }
 
-    /// What is at the number `seq`.
+    /// What is at sequence number `seq`.
     ///
     /// # Errors
     /// The disk cannot be read.
@@ -321,10 +320,10 @@ impl Spool {
             if segment.end <= seq {
                 continue;
             }
-            // Several may hold it, where somebody copied a file: the first whole one counts.
+            // Several segments can contain it if someone copied a file: the first valid record counts.
             let found = match segment.read(seq) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                // Something else has taken the file's place.
+                // The file was replaced by something else.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     damaged |= segment.first <= seq;
                     None
@@ -346,7 +345,7 @@ impl Spool {
                     upcoming = upcoming.min(header.first);
                     damaged |= segment.first <= seq;
                 }
-                // The headers said more when the spool was opened than is there now.
+                // The file now contains less than when the spool was opened.
                 None => upcoming = upcoming.min(segment.end),
             }
             if segment.first > seq {
@@ -367,7 +366,7 @@ impl Spool {
         Ok(self.gap(seq, upcoming, damaged))
     }
 
-    /// The gap at `seq`, no longer than its reason holds.
+    /// The gap at `seq`, limited to the range of its reason.
     fn gap(&self, seq: u64, upcoming: u64, damaged: bool) -> Found {
         for &(first, end, reason) in &self.lost {
             if (first..end).contains(&seq) {
@@ -379,11 +378,12 @@ impl Spool {
         Found::Gap { until: upcoming.min(known.unwrap_or(upcoming)), reason }
     }
 
-    /// Removes the files whose every sample is below `seq`: nobody needs them.
+    /// Deletes the files whose samples are all below `seq`.
     pub fn release(&mut self, seq: u64) {
         while let Some(front) = self.segments.front() {
             let appended = self.appending && self.segments.len() == 1;
-            // The one under way goes too once it is all answered for and has some size, or its bytes would stay for ever.
+            // The current segment is deleted too once it is settled and has some size, or its space would never be
+            // freed.
             if front.end > seq || (appended && front.bytes < SEGMENT / 16) {
                 break;
             }
@@ -399,7 +399,7 @@ impl Spool {
         }
     }
 
-    /// Drops the oldest segments as long as a bound asks for it.
+    /// Drops the oldest segments while a limit is exceeded.
     fn keep_bounds(&mut self, now_ms: i64) {
         let oldest_ms = now_ms.saturating_sub(i64::try_from(self.limits.max_age.as_millis()).unwrap_or(i64::MAX));
         while let Some(front) = self.segments.front() {
@@ -433,7 +433,7 @@ impl Spool {
     }
 
     fn note_lost(&mut self, first: u64, end: u64, reason: Reason) {
-        // One loss after the other for the same reason is one loss; otherwise sorted, because they happen oldest first.
+        // Consecutive losses for the same reason are merged; the list is sorted, because the oldest are lost first.
         match self.lost.iter_mut().find(|(_, last, why)| *last == first && *why == reason) {
             Some((_, last, _)) => *last = end,
             None => self.lost.push_back((first, end, reason)),
@@ -441,7 +441,7 @@ impl Spool {
     }
 }
 
-/// Bytes that the file system of `folder` has left for us; `None` when it does not say.
+/// Free space for the agent in the file system of `folder`; `None` if unknown.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)

@@ -1,4 +1,4 @@
-//! One file of the spool.
+//! A file of the spool.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -9,13 +9,13 @@ use super::SEGMENT;
 use super::frame::{self, Header, MAX_BODY};
 use crate::state_file;
 
-/// How segments' names end.
+/// Suffix of segment names.
 const SUFFIX: &str = ".segment";
 
-/// Most bytes of a segment: a record that is longer than segments should be has one of its own.
+/// Maximum size of a segment: a record larger than the segment limit has its own segment.
 const MAX_BYTES: u64 = SEGMENT + MAX_BODY as u64 + frame::HEADER as u64;
 
-/// A segment: what its headers say of it.
+/// A segment, described by its headers.
 #[derive(Debug)]
 pub(super) struct Segment {
     /// Where it is.
@@ -24,18 +24,18 @@ pub(super) struct Segment {
     pub(super) first: u64,
     /// Sequence number after its last sample.
     pub(super) end: u64,
-    /// When its newest record was collected.
+    /// Time of its newest record.
     pub(super) newest_ms: i64,
     /// Its size.
     pub(super) bytes: u64,
-    /// Open while it is appended to or read from.
+    /// Open while being appended to or read from.
     file: Option<File>,
-    /// Where the reader that came last is: the offset of a header, and that record's first sample.
+    /// Position of the last read: the offset of a header, and the number of that record's first sample.
     place: (u64, u64),
 }
 
 impl Segment {
-    /// Reads the headers of the file at `path`; `None` when it holds no record at all.
+    /// Reads the headers of the file at `path`; `None` if it contains no record.
     pub(super) fn open(path: PathBuf) -> io::Result<Option<Self>> {
         let file = state_file::open(&path, false, MAX_BYTES)?;
         let bytes = file.metadata()?.len();
@@ -58,13 +58,13 @@ impl Segment {
         Ok(Some(segment))
     }
 
-    /// Creates an empty segment in `folder` for the sample `first` and those after it.
+    /// Creates an empty segment in `folder`, starting with sample `first`.
     pub(super) fn create(folder: &Path, first: u64) -> io::Result<Self> {
-        // Somebody may have cleared the disk of more than they meant to.
+        // Someone may have deleted the directory.
         state_file::create_folder(folder)?;
         let mut attempt = 0;
         loop {
-            // A file of that name is somebody else's: it stays.
+            // An existing file with that name is kept.
             let copy = if attempt == 0 { String::new() } else { format!("-{attempt}") };
             let path = folder.join(format!("{first:020}{copy}{SUFFIX}"));
             match state_file::create_new(&path) {
@@ -83,14 +83,14 @@ impl Segment {
         name.ends_with(SUFFIX)
     }
 
-    /// Appends one record. On an error the segment is as it was, as far as the file system allows.
+    /// Appends a record. On an error the segment is unchanged, as far as the file system allows.
     pub(super) fn append(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
         let file = self.file.as_ref().ok_or_else(|| io::Error::other("the segment is not open"))?;
         let mut frame = Vec::with_capacity(frame::HEADER + body.len());
         frame.extend_from_slice(&header.to_bytes());
         frame.extend_from_slice(body);
         if let Err(error) = file.write_all_at(&frame, self.bytes) {
-            // What was written of it must not stay between this and the next record.
+            // A partial write must not remain before the next record.
             file.set_len(self.bytes)?;
             return Err(error);
         }
@@ -100,18 +100,18 @@ impl Segment {
         Ok(())
     }
 
-    /// Writes what was appended through to the disk.
+    /// Syncs appended records to disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.as_ref().map_or(Ok(()), File::sync_data)
     }
 
-    /// Closes the file: nothing is appended any more, and nobody reads here now.
+    /// Closes the file when it is neither appended to nor read.
     pub(super) fn close(&mut self) {
         self.file = None;
     }
 
-    /// The record that holds the sample `seq`, or else the first one after it; `None` where there is neither. Its body is
-    /// `None` when it is damaged.
+    /// The record that contains sample `seq`, or else the next one; `None` if there is neither. The body is `None` if
+    /// it is damaged.
     pub(super) fn read(&mut self, seq: u64) -> io::Result<Option<(Header, Option<Vec<u8>>)>> {
         let file = match self.file.take() {
             Some(file) => file,

@@ -1,7 +1,7 @@
-//! What the models' engines report of themselves, under one name for all engines.
+//! Metrics reported by the models' engines, with one name for all engines.
 //!
-//! The health probes fetch the pages, a GET an interval; [`page`] reads them by the `table`, `ollama` the answer of the one
-//! engine that has none.
+//! The health probes fetch the pages, one GET per interval; [`page`] parses them according to `table`, and `ollama` the
+//! response of the one engine without a metrics page.
 
 pub mod ollama;
 pub mod page;
@@ -18,25 +18,25 @@ use crate::discovery::engine::Engine;
 use crate::metrics::catalogue::engine::{INFO, PAGE_PARSE, PAGE_SIZE, PAGE_SUCCESS};
 use crate::metrics::family::{Page, Value};
 
-/// What the probes know of a port's engine.
+/// What the probes know about a port's engine.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    /// Which it is, once something has shown it.
+    /// The engine, once identified.
     pub(super) engine: Option<Engine>,
-    /// Its version, where it says so.
+    /// Its version, if reported.
     pub(super) version: Option<String>,
-    /// The last page that was asked for.
+    /// The last metrics page.
     pub(super) page: Option<Asked>,
 }
 
-/// What came of asking for a page of metrics.
+/// Result of requesting a metrics page.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    /// What it reports; `Err`: it could not be had, or not be read.
+    /// The reported metrics; `Err`: the request or parsing failed.
     pub(super) report: Result<Report, ()>,
-    /// Its bytes.
+    /// Size in bytes.
     pub(super) size: usize,
-    /// How long reading it took.
+    /// Time that parsing took.
     pub(super) parse: Duration,
 }
 

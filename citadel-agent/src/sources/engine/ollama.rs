@@ -1,10 +1,10 @@
-//! What Ollama reports at `/api/ps`: the models that it has in memory. It has no metrics page. Pure.
+//! Metrics from Ollama's `/api/ps`: the models in memory. Ollama has no metrics page. Pure.
 
 use super::page::{Report, Series};
 use crate::discovery::engine::Engine;
 use crate::metrics::catalogue::engine::{LOADED_BYTES, LOADED_MODELS, SLEEPING};
 
-/// Reads the answer; `None`: it is none.
+/// Parses the response; `None` if it is invalid.
 #[must_use]
 pub fn parse(body: &[u8]) -> Option<Report> {
     #[derive(serde::Deserialize)]

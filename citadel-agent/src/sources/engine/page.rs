@@ -1,4 +1,4 @@
-//! A metrics page -> what the engine reports. Pure.
+//! Parses an engine's metrics page. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,56 +11,56 @@ use crate::metrics::catalogue::engine::{PHASE_SECONDS, PHASES};
 use crate::metrics::exposition::{self, Line, Sample};
 use crate::printable::without_hidden;
 
-/// Most samples of a page that are looked at: litellm has several for each user and key.
+/// Maximum number of samples examined: litellm has several per user and key.
 const MAX_SAMPLES: usize = 100_000;
 
-/// Most values of a label that becomes one of ours, and longest such value.
+/// Maximum number of values of a label that is exported, and maximum length of a value.
 const MAX_VALUES: usize = 16;
 const MAX_VALUE_LENGTH: usize = 64;
 
-/// What an engine reports.
+/// Metrics reported by an engine.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Which engine it is.
     pub engine: Engine,
-    /// Its series.
+    /// Exported series.
     pub series: Vec<Series>,
 }
 
-/// One of our series, without the labels that say whose it is.
+/// An exported series, without the labels of its model.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// The metric.
     pub desc: &'static Desc,
-    /// The label that it has besides model, port and engine.
+    /// The label besides model, port and engine.
     pub label: Option<SmolStr>,
     /// The value.
     pub value: f64,
 }
 
-/// Why a page is not read.
+/// Why a page is rejected.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PageError {
-    /// A line is no line of the format.
-    #[error("line {line} is no line of Prometheus' text format")]
+    /// A line is invalid.
+    #[error("line {line} is not in the Prometheus text format")]
     Syntax {
         /// Its number, from 1.
         line: usize,
     },
-    /// More than is read.
+    /// A limit was exceeded.
     #[error("it has more than {limit} {what}")]
     TooMuch {
-        /// Of what.
+        /// What was limited.
         what: &'static str,
-        /// How many are read.
+        /// The limit.
         limit: usize,
     },
 }
 
-/// Reads an engine's metrics page; `None`: it is no page of a known engine.
+/// Parses an engine's metrics page; `None` if it is not a page of a known engine.
 ///
 /// # Errors
-/// When a line that matters cannot be read, or there is more than is read: half of a sum would be a wrong number.
+/// A relevant line is invalid, or a limit is exceeded: a partial sum would be wrong.
 pub fn parse(page: &str) -> Result<Option<Report>, PageError> {
     let Some(engine) = engine_of(page) else { return Ok(None) };
     let Some(row) = ROWS.iter().find(|row| row.engine == engine) else { return Ok(None) };
@@ -83,24 +83,24 @@ pub fn parse(page: &str) -> Result<Option<Report>, PageError> {
             series.push(Series { desc: &PHASES, label, value: count });
         }
     }
-    // What is no number, or less than nothing, is none of these.
+    // NaN, infinite and negative values are invalid.
     series.retain(|series| series.value.is_finite() && series.value >= 0.0);
     Ok(Some(Report { engine, series }))
 }
 
-/// Whose page it is.
+/// The engine that serves the page.
 fn engine_of(page: &str) -> Option<Engine> {
     let engines = exposition::lines(page).filter_map(|(_, line)| Engine::of_metric(exposition::name(line)));
     engines.reduce(Engine::prefer)
 }
 
-/// The samples that a row takes, by name.
+/// The samples used by a row, by name.
 struct Found<'a> {
     samples: BTreeMap<&'a str, Vec<Sample<'a>>>,
     copies: &'static [&'static str],
 }
 
-/// The values of one [`From`], each with its label where it is one of several.
+/// The values of a [`From`], each with its label if there are several.
 type Values = Vec<(Option<SmolStr>, f64)>;
 
 impl<'a> Found<'a> {
@@ -158,7 +158,7 @@ impl<'a> Found<'a> {
         self.each_of(pick.name, pick.only)
     }
 
-    /// The values of a name by label set, of copies the largest; `None`: there is none.
+    /// The values of a name by label set, the largest of copies; `None` if there are none.
     fn each_of(&self, name: &str, only: Option<(&str, &str)>) -> Option<BTreeMap<String, f64>> {
         let mut values: BTreeMap<String, f64> = BTreeMap::new();
         for sample in self.samples.get(name)? {
@@ -175,7 +175,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Whether a row takes samples of this name.
+/// Whether a row uses samples with this name.
 fn is_taken(row: &Row, name: &str) -> bool {
     let is = |pick: &Pick| pick.name == name;
     let takes = |from: &From| match from {

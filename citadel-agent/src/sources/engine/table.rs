@@ -1,7 +1,8 @@
-//! Which of an engine's metrics become which of ours: one row an engine.
+//! Mapping of engine metrics to exported ones: one row per engine.
 //!
-//! Only what means the same is taken. What an engine has in another sense (a mean per request for a time between tokens, a
-//! batch's time for a request's) is left out: absent is better than nearly right.
+//! Only metrics with the same meaning are mapped. Engine metrics with a different one (a mean per request instead of
+//! the time between tokens, the time of a batch instead of a request) are omitted: absent is better than approximately
+//! right.
 
 use crate::discovery::engine::Engine;
 use crate::metrics::catalogue::Desc;
@@ -10,39 +11,40 @@ use crate::metrics::catalogue::engine::{
     REQUESTS_SWAPPED, REQUESTS_WAITING, SLEEPING, SPECULATIVE_TOKENS, TOKENS,
 };
 
-/// An engine's row.
+/// The row of an engine.
 pub(super) struct Row {
     pub(super) engine: Engine,
-    /// Labels that tell copies of one value apart: ranks that each count the same requests. The largest of the copies counts.
+    /// Labels that distinguish copies of the same value: ranks that each count the same requests. The largest copy is
+    /// used.
     pub(super) copies: &'static [&'static str],
     pub(super) takes: &'static [Take],
-    /// Phases of requests, each with the histogram or summary that has it: the first of these that the page has.
+    /// Phases of requests, each with its histogram or summary: the first of these on the page.
     pub(super) phases: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// One of our series, and where it comes from: the first of these that the page has.
+/// An exported series and its sources: the first of these on the page.
 pub(super) struct Take {
     pub(super) desc: &'static Desc,
-    /// Value of the label that the series has besides model, port and engine.
+    /// Value of the label besides model, port and engine.
     pub(super) label: Option<&'static str>,
     pub(super) from: &'static [From],
 }
 
-/// Where a value comes from. All names that are listed must be on the page.
+/// The source of a value. All listed names must be on the page.
 pub(super) enum From {
-    /// All of these together, over all label sets.
+    /// The sum of all of these over all label sets.
     Sum(&'static [Pick]),
-    /// The largest of all label sets.
+    /// The maximum over all label sets.
     Max(Pick),
     /// The quotient of two sums.
     Ratio(Pick, Pick),
-    /// 1 unless each label set is 1.
+    /// 1 unless every label set is 1.
     NotAll(Pick),
-    /// A series for each value of this label, which becomes the label that the series has besides model, port and engine.
+    /// A series for each value of this label, which becomes the label besides model, port and engine.
     By(Pick, &'static str),
 }
 
-/// Samples of a name, perhaps only those with a label of this value.
+/// Samples with a name, optionally only those with a label value.
 #[derive(Clone, Copy)]
 pub(super) struct Pick {
     pub(super) name: &'static str,
@@ -66,8 +68,8 @@ macro_rules! take {
     };
 }
 
-/// The engines with a metrics page. The names are those of vLLM 0.4 to 0.32, llama.cpp to b11669, SGLang 0.4 to 0.5.23, TGI 3,
-/// Triton 23.11 and later, TensorRT-LLM 1, LMDeploy 0.9 to 0.18 and litellm 1.
+/// The engines with a metrics page. Names are those of vLLM 0.4 to 0.32, llama.cpp up to b11669, SGLang 0.4 to 0.5.23,
+/// TGI 3, Triton 23.11 and later, TensorRT-LLM 1, LMDeploy 0.9 to 0.18 and litellm 1.
 pub(super) const ROWS: &[Row] = &[
     Row {
         engine: Engine::Vllm,
@@ -123,7 +125,7 @@ pub(super) const ROWS: &[Row] = &[
                 from: &[From::Sum(&[all("llamacpp:prompt_tokens_total"), all("llamacpp:prompt_tokens_cached_total")])],
             },
             take!(PREFIX_CACHE_HITS, "llamacpp:prompt_tokens_cached_total"),
-            // Its own count leaves out what came from the cache; one that does not say what did has no count of all.
+            // Its own count excludes cached tokens; a version that does not report them has no total.
             Take {
                 desc: &TOKENS,
                 label: Some("prompt"),
@@ -140,7 +142,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         engine: Engine::SgLang,
-        // With --enable-metrics-for-all-schedulers each rank of a tensor- or pipeline-parallel group counts the same.
+        // With --enable-metrics-for-all-schedulers each rank of a tensor- or pipeline-parallel group counts the same
+        // requests.
         copies: &["tp_rank", "pp_rank", "moe_ep_rank"],
         takes: &[
             take!(REQUESTS_RUNNING, "sglang:num_running_reqs"),
@@ -257,7 +260,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
-        // Its gauge of requests in flight counts the request that reads it, so that it is left out.
+        // Its gauge of requests in flight includes the request that reads it, so it is omitted.
         engine: Engine::LiteLlm,
         copies: &[],
         takes: &[

@@ -1,4 +1,4 @@
-//! The same samples under dcgm-exporter's names and in its units, of the release that the operator names.
+//! The same samples with dcgm-exporter's names and units, of the configured release.
 
 use smol_str::SmolStr;
 
@@ -13,7 +13,7 @@ use crate::metrics::family::{Page, Value};
 const MIB: u64 = 1 << 20;
 const MEGA: u64 = 1_000_000;
 
-/// What dcgm-exporter calls Xids, by NVIDIA's catalogue of them; others are [`UNKNOWN`] to it as well.
+/// dcgm-exporter's messages for Xids, from NVIDIA's catalogue; all others are [`UNKNOWN`], as in dcgm-exporter.
 const MESSAGES: [(u64, &str); 29] = [
     (0, "No Error"),
     (13, "Graphics Engine Exception"),
@@ -47,7 +47,7 @@ const MESSAGES: [(u64, &str); 29] = [
 ];
 const UNKNOWN: &str = "Unknown Error";
 
-/// Adds them. Of a GPU that is lost, and of all when `fresh` is false, only the Xid: it says why.
+/// Adds the metrics. For a lost GPU, and for all if `fresh` is false, only the Xid, which may be the reason.
 pub(super) fn add(page: &mut Page, release: DcgmRelease, fresh: bool, sample: &Sample, xids: &Xids, host_name: &str) {
     let driver = match release {
         DcgmRelease::V4_8 => [sample.driver.version.as_str(), ""],
@@ -61,7 +61,7 @@ pub(super) fn add(page: &mut Page, release: DcgmRelease, fresh: bool, sample: &S
         for mig in &reading.mig {
             let instance = [mig.profile.as_str(), &mig.gi.to_string()];
             series.labels = labels(&gpu.id, instance, host_name, driver);
-            // dcgm-exporter names GPU instances only, of which several compute instances may be a part.
+            // dcgm-exporter has only GPU instances, which can contain several compute instances.
             if reading.mig.iter().find(|other| other.gi == mig.gi).is_some_and(|first| std::ptr::eq(first, mig)) {
                 add_memory(&mut series, mig.memory);
                 series.float([&catalogue::GR_ENGINE_ACTIVE, &catalogue::GR_ENGINE_RATIO], mig.utilization);
@@ -70,7 +70,7 @@ pub(super) fn add(page: &mut Page, release: DcgmRelease, fresh: bool, sample: &S
     }
 }
 
-/// A GPU's labels in the order of the catalogue. The bus is spelled as NVML does: `00000000:3B:00.0`.
+/// A GPU's labels in catalogue order. The PCI address is formatted as in NVML: `00000000:3B:00.0`.
 fn labels(id: &Identity, [profile, instance]: [&str; 2], host_name: &str, driver: [&str; 2]) -> [String; 10] {
     let index = id.index.to_string();
     let device = format!("nvidia{index}");
@@ -85,11 +85,11 @@ struct Series<'a> {
     labels: [String; 10],
 }
 
-/// A metric's names in 4.8 and in 4.9.
+/// Names of a metric in 4.8 and 4.9.
 type Names = [&'static Desc; 2];
 
 impl Series<'_> {
-    /// The one of two that this release has.
+    /// Selects the variant of this release.
     fn choose<T: Copy>(&self, [older, newer]: [T; 2]) -> T {
         match self.release {
             DcgmRelease::V4_8 => older,
@@ -102,12 +102,12 @@ impl Series<'_> {
         self.page.push(self.choose(names), labels, value);
     }
 
-    /// The same number in both releases.
+    /// A number with the same unit in both releases.
     fn integer(&mut self, names: Names, value: Option<u64>) {
         self.scaled(names, value.map(|value| [value, value]));
     }
 
-    /// A number in the units of both releases.
+    /// A number with a different unit in each release.
     fn scaled(&mut self, names: Names, value: Option<[u64; 2]>) {
         if let Some(value) = value {
             let value = self.choose(value);
@@ -121,7 +121,7 @@ impl Series<'_> {
         }
     }
 
-    /// Percent, or a part of one.
+    /// Percent, or a fraction.
     fn percent(&mut self, names: Names, value: Option<u32>) {
         if let Some(percent) = value {
             let value = match self.release {
@@ -134,7 +134,7 @@ impl Series<'_> {
 }
 
 fn add_xid(series: &mut Series<'_>, gpu: &Gpu, xids: &Xids) {
-    // A number that the driver does not have is no Xid to it.
+    // Numbers unknown to the driver are not Xids for dcgm-exporter.
     let xid = xids.last(&gpu.id.pci).and_then(Xid::number).unwrap_or(0);
     let message = MESSAGES.iter().find(|(number, _)| *number == xid).map_or(UNKNOWN, |(_, message)| message);
     let mut labels: Vec<SmolStr> = series.labels.iter().map(SmolStr::new).collect();
@@ -166,7 +166,7 @@ fn add_gpu(series: &mut Series<'_>, reading: &Reading) {
     series.percent([&c::DEC_UTIL, &c::DEC_UTIL_RATIO], reading.compat.decoder);
     series.integer([&c::VGPU_LICENSE; 2], reading.compat.licensed.map(u64::from));
     add_memory(series, reading.memory);
-    // DCGM divides KiB by 1000 for what it calls MB, and multiplies them by 1024 for bytes.
+    // DCGM divides KiB by 1000 for MB, and multiplies them by 1024 for bytes.
     let links = reading.links_kib_per_second.map(|kib| [(kib / 1e3) as u64, (kib * 1024.0) as u64]);
     series.scaled([&c::NVLINK_BANDWIDTH, &c::NVLINK_BYTES], links);
     series.integer([&c::UNCORRECTABLE_ROWS, &c::UNCORRECTABLE_TOTAL], rows("uncorrectable"));

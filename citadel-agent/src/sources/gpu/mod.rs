@@ -1,4 +1,4 @@
-//! The GPUs: what the sampling thread published last, under the catalogue's names.
+//! GPUs: exports the last report of the sampling thread.
 
 mod dcgm;
 mod models;
@@ -66,7 +66,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     }
 }
 
-/// The labels that every GPU's family has.
+/// The labels of every GPU metric.
 struct Labels<'a> {
     uuid: &'a str,
     index: String,
@@ -115,7 +115,7 @@ fn add_gpu(page: &mut Page, gpu: &Gpu, fresh: bool, sample: &Sample, owners: &Ow
     add_processes(page, &labels, answers, owners);
 }
 
-/// A value with its place in the catalogue.
+/// A value with its catalogue entry.
 fn add_measured(page: &mut Page, labels: &Labels<'_>, Measured { desc, labels: more, value }: &Measured) {
     let mut values: Vec<SmolStr> = labels.plain().map(SmolStr::new).into();
     match more {
@@ -133,7 +133,7 @@ fn add_measured(page: &mut Page, labels: &Labels<'_>, Measured { desc, labels: m
 }
 
 fn add_processes(page: &mut Page, labels: &Labels<'_>, answers: &Answers, owners: &Owners) {
-    // A process may be in several MIG devices.
+    // A process can be in several MIG devices.
     let mut memory: BTreeMap<u32, u64> = BTreeMap::new();
     let mut codecs: BTreeMap<u32, [f64; 2]> = BTreeMap::new();
     for process in &answers.processes {
@@ -157,7 +157,7 @@ fn add_processes(page: &mut Page, labels: &Labels<'_>, answers: &Answers, owners
     }
 }
 
-/// What goes up and down.
+/// Adds gauges.
 fn add_state(page: &mut Page, labels: &Labels<'_>, answers: &Answers) {
     let plain = labels.plain();
     if let Some((gpu, memory)) = answers.utilization {
@@ -203,7 +203,7 @@ fn add_state(page: &mut Page, labels: &Labels<'_>, answers: &Answers) {
     }
 }
 
-/// What only grows.
+/// Adds counters.
 fn add_counts(page: &mut Page, labels: &Labels<'_>, answers: &Answers) {
     let plain = labels.plain();
     if let Some(millijoules) = answers.energy_mj {
@@ -248,7 +248,7 @@ fn add_mig(page: &mut Page, labels: &Labels<'_>, mig: &Mig) {
     }
 }
 
-/// Xids of GPUs, also of those that have stopped to answer; of one that never did, without its name.
+/// Adds Xids of GPUs, including those that have stopped answering; without the name of a GPU that never answered.
 fn add_xids(page: &mut Page, sample: &Sample, xids: &gpu::Xids) {
     let nameless = Identity::default();
     let of = |pci: &str| sample.gpus.iter().find(|gpu| gpu.id.pci == pci).map_or(&nameless, |gpu| &*gpu.id);
@@ -271,7 +271,7 @@ fn add_xids(page: &mut Page, sample: &Sample, xids: &gpu::Xids) {
     page.add(&catalogue::KMSG_LOST, [], Value::Integer(xids.lines_lost()));
 }
 
-/// What all this costs.
+/// Adds the cost of sampling.
 fn add_cost(page: &mut Page, gpu: &gpu::Gpu) {
     for (call, cost) in gpu.costs() {
         page.add(&catalogue::NVML_ERRORS, [call], Value::Integer(cost.errors));

@@ -1,4 +1,4 @@
-//! The models' part of the GPUs: `/metrics/models`.
+//! The models' share of the GPUs: `/metrics/models`.
 
 use crate::discovery::owners::Owner;
 use crate::gpu::View;

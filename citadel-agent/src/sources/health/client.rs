@@ -1,4 +1,4 @@
-//! One GET on a connection of its own, within a time and a size, in the clear or over TLS.
+//! A single GET on its own connection, limited in time and size, in plain text or over TLS.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,60 +21,61 @@ use crate::config::resolved::probing::Access;
 use crate::host::files::read_whole_text;
 use crate::host::sock_diag::{Listener, read_listeners};
 
-/// Is told of the two ends of a connection, ours first, before it is made, and gives what must live as long as it.
+/// Called with the two ends of a connection, ours first, before it is opened; returns a guard for the lifetime of the
+/// connection.
 pub type Announce = Arc<dyn Fn(SocketAddr, SocketAddr) -> io::Result<Box<dyn Send>> + Send + Sync>;
 
-/// What is read of a body.
+/// Maximum size of a body.
 pub(super) const MAX_BODY: usize = 2 << 20;
 
-/// What is kept of an answer of which only the beginning is wanted.
+/// Maximum size if only the beginning of a body is needed.
 const MAX_HEAD: usize = 64 << 10;
 
-/// What each answer that is kept whole may have for itself; what is beyond it shares [`MAX_SHARED`].
+/// Size up to which a complete body does not count toward [`MAX_SHARED`].
 const OWN: usize = 128 << 10;
 
-/// Bytes of all answers under way together, beyond what each has for itself: they come from a hundred ports at once, on which any
-/// user may listen.
+/// Maximum size of all bodies in progress, beyond what each has for itself: they can come from a hundred ports at once,
+/// on which any user can listen.
 pub(super) const MAX_SHARED: usize = 8 << 20;
 
-/// What answers grow by.
+/// Step by which bodies grow.
 const STEP: usize = 64 << 10;
 
-/// Longest header that is read; the buffer of a connection is as large.
+/// Maximum size of a header, and size of a connection's buffer.
 const MAX_HEADER: usize = 32 << 10;
 
-/// Longest file with a key.
+/// Maximum size of a key file.
 const MAX_KEY: usize = 64 << 10;
 
-/// What is wanted of a body.
+/// Which part of a body is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Want {
-    /// That it comes; it is read and dropped, so that the server sees its answer taken.
+    /// None; it is read and discarded, so that the server sees its response consumed.
     Nothing,
-    /// How it begins.
+    /// Its beginning.
     Head,
     /// All of it.
     Whole,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     pub(super) status: u16,
-    /// The header `Server`.
+    /// The `Server` header.
     pub(super) server: Option<String>,
-    /// What was wanted of it.
+    /// The requested part of the body.
     pub(super) bytes: Vec<u8>,
-    /// Whether there was more than is read.
+    /// Whether the body exceeded the limit.
     pub(super) truncated: bool,
-    /// Whether there was no room for it beside the others under way.
+    /// Whether it did not fit into [`MAX_SHARED`].
     pub(super) no_room: bool,
-    /// Its part of [`MAX_SHARED`].
+    /// Its share of [`MAX_SHARED`].
     held: Vec<OwnedSemaphorePermit>,
 }
 
 impl Body {
-    /// Takes a piece, as far as it is wanted.
+    /// Adds a piece, as far as it is needed.
     fn take(&mut self, piece: &[u8], want: Want, shared: &Arc<Semaphore>) {
         match want {
             Want::Nothing => {}
@@ -100,10 +101,10 @@ impl Body {
     }
 }
 
-/// Why there is none.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    #[error("no answer within {}", humantime::format_duration(*.0))]
+    #[error("no response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     #[error("cannot connect: {0}")]
     Connect(#[from] io::Error),
@@ -118,18 +119,18 @@ pub(super) enum ClientError {
 }
 
 impl ClientError {
-    /// Nobody listens there.
+    /// No process is listening on the port.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
-    /// What a server that speaks TLS may do with a request in the clear.
+    /// How a TLS server can react to a request in plain text.
     pub(super) fn is_not_http(&self) -> bool {
         matches!(self, Self::Http(_))
     }
 }
 
-/// How a port is asked.
+/// How to access a port.
 pub(super) struct Client {
     pub(super) port: u16,
     pub(super) timeout: Duration,
@@ -139,23 +140,23 @@ pub(super) struct Client {
     pub(super) shared: Arc<Semaphore>,
 }
 
-/// What is asked, and how.
+/// A request.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) path: &'a str,
     pub(super) want: Want,
-    /// `None`: in the clear.
+    /// `None`: plain text.
     pub(super) tls: Option<&'a TlsConnector>,
 }
 
 impl Client {
-    /// Asks the server on this host.
+    /// Sends the request to the server on this host.
     pub(super) async fn get(&self, question: Question<'_>) -> Result<Body, ClientError> {
         let exchange = self.exchange(question);
         tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(ClientError::Timeout(self.timeout)))
     }
 
-    /// The name that the server is asked by.
+    /// The server name for TLS and `Host`.
     fn server_name(&self) -> &str {
         self.access.server_name.as_deref().unwrap_or("localhost")
     }
@@ -209,7 +210,7 @@ impl Client {
             }
             Ok(body)
         };
-        // The connection moves only while it is polled, and ends with the answer.
+        // The connection progresses only while it is polled, and ends with the response.
         let mut connection = std::pin::pin!(connection);
         let mut ask = std::pin::pin!(ask);
         tokio::select! {
@@ -228,20 +229,21 @@ impl Client {
             ClientError::Key(io::Error::other(format!("cannot read the API key from {}: {error}", file.display())))
         };
         let key = read_whole_text(file, MAX_KEY).map_err(|error| wrong(&error))?;
-        let mut value: HeaderValue =
-            format!("Bearer {}", key.trim()).parse().map_err(|_| wrong(&"it holds what no header can"))?;
+        let mut value: HeaderValue = format!("Bearer {}", key.trim())
+            .parse()
+            .map_err(|_| wrong(&"it contains characters that are not allowed in a header field"))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
 }
 
-/// The listening socket of a port's server, if the kernel shows it.
+/// The listening socket of a port's server, if visible.
 pub(super) fn listener(port: u16) -> Option<Listener> {
     read_listeners(|listening| listening == port).unwrap_or_default().into_iter().next()
 }
 
-/// Where a port's server listens; loopback where it does not, or where the kernel does not say. What listens on all addresses
-/// of IPv6 is reached over IPv4 where the host has no IPv6 (`disable_ipv6`).
+/// The address where a port's server listens; loopback if it does not or if unknown. A server on all IPv6 addresses is
+/// accessed over IPv4 if the host has no IPv6 (`disable_ipv6`).
 fn addresses(port: u16) -> Vec<SocketAddr> {
     let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
     match listener(port) {
@@ -251,7 +253,7 @@ fn addresses(port: u16) -> Vec<SocketAddr> {
     }
 }
 
-/// Connects to the first of these addresses that can be reached.
+/// Connects to the first reachable address.
 async fn connect(servers: &[SocketAddr], announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     for &server in servers {
@@ -263,10 +265,10 @@ async fn connect(servers: &[SocketAddr], announce: &Announce) -> io::Result<(Tcp
     result
 }
 
-/// Connects from an address that is known before.
+/// Connects from a local address that is known in advance.
 async fn connect_to(server: SocketAddr, announce: &Announce) -> io::Result<(TcpStream, Box<dyn Send>)> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A connection to an address of this host comes from the same one.
+    // A connection to an address of this host comes from the same address.
     socket.bind(SocketAddr::new(server.ip(), 0))?;
     let announced = announce(socket.local_addr()?, server)?;
     Ok((socket.connect(server).await?, announced))

@@ -1,9 +1,8 @@
-//! Whether models answer: paths of each known port are asked on its interval. What the answers carry besides, the engine's
-//! metrics and the list of models, is kept for the sources that export it, and a model's own metrics are passed on where that is
-//! wanted.
+//! Health probes: requests paths of each known port at its interval. Other content of the responses, engine metrics and
+//! the list of models, is kept for the sources that export it, and a model's own metrics are relayed if configured.
 //!
-//! One task a port asks its paths one after the other, because a model server answers with a single thread, and leaves what it
-//! heard where scrapes find it.
+//! One task per port requests its paths one after the other, because some model servers respond with a single thread,
+//! and stores the results for scrapes.
 
 mod client;
 mod plan;
@@ -39,22 +38,22 @@ use crate::metrics::catalogue::models::{
 use crate::metrics::family::{Page, Value};
 use crate::metrics::foreign;
 
-/// What the probes of one port are to do.
+/// Settings of the probes of a port.
 #[derive(Clone, PartialEq, Debug)]
 struct Settings {
-    /// The paths to ask; `None`: what the server answers without work.
+    /// The configured paths; `None`: those that cost the server no work.
     endpoints: Option<Vec<String>>,
     interval: Duration,
     timeout: Duration,
     access: Access,
     relay: bool,
     engine_metrics: bool,
-    /// Whether the server is asked for the model's name, as nothing else gives one.
+    /// Whether to ask the server for the model's name, because it is otherwise unknown.
     name: bool,
 }
 
 impl Settings {
-    /// Those of a model: its own, by name or else by port, and for the rest those of all.
+    /// The settings of a model: its own, by name or else by port, completed by those for all models.
     fn of(models: &Models, probed: &Probed, port: u16) -> Self {
         let own =
             models.own.get(&probed.name).or_else(|| models.own.get(&port.to_string())).cloned().unwrap_or_default();
@@ -73,63 +72,63 @@ impl Settings {
         }
     }
 
-    /// Whether there is anything to ask.
+    /// Whether there is anything to request.
     fn asks(&self) -> bool {
         self.name || self.endpoints.as_ref().is_none_or(|paths| !paths.is_empty())
     }
 }
 
-/// A port that is to be probed.
+/// A port to probe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Probed {
     name: String,
-    /// The engine by its command line.
+    /// The engine, identified by its command line.
     hint: Option<Engine>,
-    /// Nothing but the server's own answer could name it.
+    /// Only the server's own answer could name it.
     unnamed: bool,
 }
 
-/// The probes of all ports; they end when this is dropped.
+/// The probes of all ports; dropping this stops them.
 pub struct Probes {
     models: Models,
     ports: BTreeMap<u16, Probed>,
     announce: Announce,
-    /// The bytes that all answers under way share.
+    /// The shared size limit of all responses in progress.
     shared: Arc<Semaphore>,
     heard: Arc<Shared>,
     tasks: BTreeMap<u16, (Settings, AbortHandle)>,
 }
 
-/// What all ports' probes have heard.
+/// Results of the probes of all ports.
 #[derive(Default)]
 struct Shared(Mutex<BTreeMap<u16, Heard>>);
 
-/// What a port's probes have heard.
+/// Results of the probes of a port.
 #[derive(Default)]
 struct Heard {
     /// By path.
     answers: BTreeMap<String, Answer>,
     state: Option<State>,
-    /// Nobody listens, as far as the agent can reach.
+    /// No process is listening, as far as the agent can connect.
     refused: bool,
     served_model: Option<String>,
-    /// The name that the server has given the model, where it was asked for that; until a restarted one gives one, what the one
-    /// before gave.
+    /// The model name returned by the server, if asked; kept until a restarted server returns one.
     name: Option<String>,
     hint: Option<Engine>,
     engine: Known,
-    /// The model's own metrics, or that they cannot be passed on; `None`: that is not wanted, or was not tried yet.
+    /// The model's own metrics, or that relaying failed; `None`: not configured, or not tried yet.
     relayed: Option<Result<Relayed, ()>>,
 }
 
 impl Heard {
-    /// Forgets what another server on the port has shown, but not how its last probe went: that is asked again at once.
+    /// Forgets what a previous server on the port has shown, except the result of its last probe, which is repeated
+    /// immediately.
     fn forget(&mut self, hint: Option<Engine>) {
         (self.served_model, self.relayed) = (None, None);
         self.engine = Known { engine: hint, ..Known::default() };
     }
 
-    /// Says how the model is, by the answers so far; `chosen`: by paths that the agent chose itself.
+    /// Updates the model's state from the results so far; `chosen`: with paths chosen by the agent.
     fn judge(&mut self, asks: &[Ask], chosen: bool) {
         self.state = probe::state(asks, &self.answers, chosen);
         self.refused = !self.answers.is_empty() && self.answers.values().all(|it| it.verdict == Verdict::Refused);
@@ -143,8 +142,8 @@ impl Shared {
 }
 
 impl Probes {
-    /// Probes as the configuration says; none before [`Probes::set_models`]. `announce` is called before each connection is made, so
-    /// that the kernel's programs leave it out.
+    /// Probes according to the configuration; none before [`Probes::set_models`]. `announce` is called before each
+    /// connection is opened, so that the kernel programs ignore it.
     #[must_use]
     pub fn new(models: &Models, announce: Announce) -> Self {
         let (models, ports, tasks) = (models.clone(), BTreeMap::new(), BTreeMap::new());
@@ -152,7 +151,7 @@ impl Probes {
         Self { models, ports, announce, shared, heard: Arc::default(), tasks }
     }
 
-    /// Probes as this configuration says from now on.
+    /// Applies another configuration.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -163,12 +162,12 @@ impl Probes {
         }
     }
 
-    /// Probes these models from now on, and forgets what it heard of others.
+    /// Sets the models to probe, and forgets the results of others.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn set_models(&mut self, inventory: &Inventory) {
-        // A connection would start what systemd holds the socket for.
+        // A connection would start the service for which systemd holds the socket.
         let probed = inventory.models.iter().filter(|model| !model.dormant).map(|model| {
             let (name, hint, unnamed) = (model.name.clone(), model.engine, model.unnamed);
             (model.port, Probed { name, hint, unnamed })
@@ -177,7 +176,7 @@ impl Probes {
         self.follow();
     }
 
-    /// Probes ports of which nothing else is known.
+    /// Probes ports without further information about them.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -188,7 +187,7 @@ impl Probes {
         self.follow();
     }
 
-    /// Starts and ends tasks, so that there is one with the right settings for each port.
+    /// Starts and stops tasks, so that there is one with the current settings for each port.
     fn follow(&mut self) {
         let wanted: BTreeMap<u16, Settings> = (self.ports.iter())
             .map(|(&port, probed)| (port, Settings::of(&self.models, probed, port)))
@@ -204,7 +203,8 @@ impl Probes {
         let mut heard = self.heard.lock();
         heard.retain(|port, own| {
             if !self.tasks.contains_key(port) {
-                // With other settings all is asked again. The name stays meanwhile: settings may be found by it.
+                // With other settings everything is requested again. The name is kept meanwhile, because settings may
+                // be found by it.
                 *own = Heard { name: own.name.take(), ..Heard::default() };
             }
             wanted.contains_key(port)
@@ -219,19 +219,19 @@ impl Probes {
         }
     }
 
-    /// What the server on a port says that it serves.
+    /// The model name reported by the server on a port.
     #[must_use]
     pub fn served_model(&self, port: u16) -> Option<String> {
         self.heard.lock().get(&port)?.served_model.clone()
     }
 
-    /// The name that the server on a port has given its model, where nothing else names it.
+    /// The model name returned by the server on a port, if nothing else names it.
     #[must_use]
     pub fn name(&self, port: u16) -> Option<String> {
         self.heard.lock().get(&port)?.name.clone()
     }
 
-    /// What is known of each port's engine, with the labels of its model.
+    /// What is known about each port's engine, with the labels of its model.
     pub(super) fn each_engine(&self, origin: &Origin<'_>, mut take: impl FnMut(&str, &str, &Known)) {
         for (&port, heard) in self.heard.lock().iter() {
             if heard.engine.engine.is_some() || heard.engine.page.is_some() {
@@ -249,9 +249,9 @@ impl Drop for Probes {
     }
 }
 
-/// A random part of one, below one.
+/// A random number from 0 to below 1.
 fn random() -> f64 {
-    // The standard library's hashers have new keys each time, which is all the randomness that is needed here.
+    // The standard library's hashers have new keys each time, which is random enough here.
     RandomState::new().hash_one(0) as f64 / (u64::MAX as f64 + 1.0)
 }
 
@@ -267,7 +267,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let mut any = false;
     for (&port, heard) in heard.iter().filter(|(_, heard)| !heard.answers.is_empty()) {
         any = true;
-        // It listens in a network namespace that the agent cannot reach into: whether it is well is not known.
+        // It listens in a network namespace that the agent cannot access, so its health is unknown.
         if heard.refused && origin.inventory.model_at(port).is_some_and(|model| model.listens) {
             continue;
         }
@@ -287,7 +287,7 @@ fn add(page: &mut Page, labels: [&str; 2], heard: &Heard) {
         }
     }
     if let Some(state) = heard.state {
-        // Of one that wants a key it is not known, so that there is no 0 and no 1.
+        // If it requires a key, the state is unknown: neither 0 nor 1.
         if state != State::Unauthorised {
             page.add(&MODEL_UP, labels, Value::Integer(u64::from(state == State::Up)));
         }

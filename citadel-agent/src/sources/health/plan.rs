@@ -1,43 +1,43 @@
-//! Which paths a server is asked. Pure.
+//! Selects the paths to request from a server. Pure.
 //!
-//! A probe must cost the server no work. `/health` does at some: litellm sends a completion to each of its backends, SGLang
-//! generates a token. So it is asked only of engines that are known to answer it at once; of any other, what every server of
-//! the OpenAI API has, and whose answer at least shows that it answers.
+//! A probe must cost the server no work. `/health` does for some: litellm sends a completion to each of its backends,
+//! SGLang generates a token. It is therefore requested only from engines known to answer it immediately; from others, a
+//! path that every server with OpenAI's API has, whose response at least shows that it answers.
 
 use crate::discovery::engine::Engine;
 
-/// A path to ask, and what its answer is for.
+/// A path to request, and its purposes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Ask {
     pub(super) path: String,
     pub(super) purpose: Purpose,
 }
 
-/// What an answer is for, besides that there is one.
+/// A purpose of a response, besides that there is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
-    /// It decides whether the server is up.
+    /// Determines whether the server is up.
     Health,
-    /// It lists the models.
+    /// Lists the models.
     Models,
-    /// It is a page of metrics.
+    /// Is a metrics page.
     Metrics,
-    /// It lists the models that Ollama has in memory.
+    /// Lists the models that Ollama has in memory.
     Loaded,
-    /// Nothing else.
+    /// None.
     Answer,
 }
 
-/// What is known of an engine's paths.
+/// The paths of an engine.
 struct Paths {
     engine: Engine,
-    /// Answers without work whether the engine is well.
+    /// Reports without work whether the engine is healthy.
     health: Option<&'static str>,
-    /// `/v1/models`, or none.
+    /// Whether it has `/v1/models`.
     models: bool,
-    /// Its metrics.
+    /// Its metrics page.
     metrics: Option<&'static str>,
-    /// Answers a JSON object with its version in this field.
+    /// Returns a JSON object with its version in this field.
     version: Option<(&'static str, &'static str)>,
 }
 
@@ -56,9 +56,9 @@ const PATHS: &[Paths] = &[
         metrics: Some("/metrics"),
         version: Some(("/props", "build_info")),
     },
-    // Its /health generates a token (SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, on by default).
+    // Its /health generates a token (SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, enabled by default).
     Paths { engine: Engine::SgLang, health: None, models: true, metrics: Some("/metrics"), version: None },
-    // Its /health runs a prefill until the first request was answered.
+    // Its /health runs a prefill until the first request has been answered.
     Paths {
         engine: Engine::Tgi,
         health: Some("/info"),
@@ -73,7 +73,7 @@ const PATHS: &[Paths] = &[
         metrics: Some("/metrics"),
         version: Some(("/v2", "version")),
     },
-    // Its /metrics takes statistics out of a queue that others may be reading.
+    // Its /metrics consumes statistics from a queue that others may be reading.
     Paths {
         engine: Engine::TensorRtLlm,
         health: Some("/health"),
@@ -100,13 +100,13 @@ const PATHS: &[Paths] = &[
     },
 ];
 
-/// Where every server of the OpenAI API lists its models.
+/// Path at which servers with OpenAI's API list their models.
 pub(super) const MODELS: &str = "/v1/models";
 
-/// What Ollama has in place of a metrics page.
+/// Ollama's replacement for a metrics page.
 const OLLAMA_LOADED: &str = "/api/ps";
 
-/// The paths to ask of a server: those that are configured, else what its engine answers without work.
+/// The paths to request from a server: the configured ones, or else those that its engine answers without work.
 pub(super) fn asks(configured: Option<&[String]>, engine: Option<Engine>) -> Vec<Ask> {
     if let Some(paths) = configured {
         return listed(paths);
@@ -133,7 +133,7 @@ fn listed(paths: &[String]) -> Vec<Ask> {
         let bare = bare(path);
         bare.starts_with("/health") || PATHS.iter().any(|paths| paths.health == Some(&*bare))
     };
-    // "/health" itself before its likes.
+    // "/health" itself before similar paths.
     let decides = paths.iter().find(|path| bare(path) == "/health").or_else(|| paths.iter().find(health));
     let purpose = |path: &String| match bare(path).as_str() {
         _ if Some(path) == decides => Purpose::Health,
@@ -145,22 +145,22 @@ fn listed(paths: &[String]) -> Vec<Ask> {
     paths.iter().map(|path| Ask { path: path.clone(), purpose: purpose(path) }).collect()
 }
 
-/// Where an engine says its version: a path, and the field of the JSON object that it answers.
+/// Where an engine reports its version: a path, and the field of the returned JSON object.
 pub(super) fn version(engine: Option<Engine>) -> Option<(&'static str, &'static str)> {
     paths_of(engine)?.version
 }
 
-/// Whether asking for a path makes the engine work; why, for people.
+/// Whether requesting a path causes work on the engine, and why.
 pub(super) fn harm(path: &str, engine: Option<Engine>) -> Option<&'static str> {
     match (path.split('?').next()?, engine?) {
         ("/health", Engine::LiteLlm) => {
-            Some("each answer costs a completion at every backend; /health/liveliness costs nothing")
+            Some("each request sends a completion to every backend; /health/liveliness does not")
         }
         ("/health" | "/health_generate", Engine::SgLang) => Some(
-            "each answer generates a token, unless SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION is 0; /v1/models costs nothing",
+            "each request generates a token unless SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION is 0; /v1/models does not",
         ),
         ("/metrics", Engine::TensorRtLlm) => {
-            Some("each answer takes statistics away from other readers; /prometheus/metrics does not")
+            Some("each request consumes statistics that other readers then miss; /prometheus/metrics does not")
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! What an answer means. Pure.
+//! The meaning of a response. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,40 +8,40 @@ use super::plan::{Ask, Purpose};
 use crate::discovery::ask::first_model;
 use crate::printable::without_hidden;
 
-/// What came of asking a path.
+/// The result of requesting a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Answer {
     pub(super) verdict: Verdict,
-    /// From before the connection until the last byte that was read.
+    /// From before connecting until the last byte read.
     pub(super) took: Duration,
 }
 
-/// How it went.
+/// The outcome.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// The server answered.
+    /// The server responded.
     Answered {
-        /// The HTTP status; a redirect is an answer, and is not followed.
+        /// HTTP status; a redirect is a response and is not followed.
         status: u16,
-        /// Whether the body had more than is read.
+        /// Whether the body exceeded the limit.
         truncated: bool,
     },
-    /// Nobody listens.
+    /// No process is listening.
     Refused,
-    /// It was not asked, because the key that is configured cannot be read; why.
+    /// Not requested, because the configured key cannot be read; the reason.
     NoKey(String),
-    /// It did not answer, or nothing that is HTTP; why.
+    /// No response, or not HTTP; the reason.
     Failed(String),
 }
 
-/// How a model is, as its probes show it.
+/// The state of a model according to its probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// It answers that it is well.
+    /// It reports that it is healthy.
     Up,
     /// It does not.
     Down,
-    /// It answers 401 or 403, or the key that it wants cannot be read: whether it is well is not known.
+    /// It answers 401 or 403, or its configured key cannot be read: its health is unknown.
     Unauthorised,
 }
 
@@ -52,7 +52,7 @@ impl State {
 }
 
 impl Answer {
-    /// Whether the status says that all is well.
+    /// Whether the status indicates success.
     pub(super) fn success(&self) -> bool {
         matches!(self.status(), Some(200..=299))
     }
@@ -68,13 +68,13 @@ impl Answer {
         matches!(self.status(), Some(401 | 403)) || matches!(self.verdict, Verdict::NoKey(_))
     }
 
-    /// The server has no such path, and says so: it answers.
+    /// The server reports that it has no such path: it responds.
     fn has_no_such_path(&self) -> bool {
         matches!(self.status(), Some(404 | 405 | 501))
     }
 }
 
-/// Takes a result apart: what is kept of it, and its body.
+/// Splits a result into the part to keep and the body.
 pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answer, Body) {
     match result {
         Ok(body) => {
@@ -88,11 +88,10 @@ pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answe
     }
 }
 
-/// How the model is; `None` as long as the path that decides was not asked.
+/// The state of the model; `None` until the deciding path was requested.
 ///
-/// The path for health decides. Where the server has none (404), or none is asked, any path that is well makes it up. Where
-/// the agent chose the paths itself (`chosen`), a server that has none of them is up as long as it says so: the port alone is
-/// all that can be known of it.
+/// The health path decides. If the server has none (404), or none is requested, any successful path makes it up. If the
+/// agent chose the paths (`chosen`), a server that has none of them is up as long as it responds: more cannot be known.
 pub(super) fn state(asks: &[Ask], answers: &BTreeMap<String, Answer>, chosen: bool) -> Option<State> {
     if let Some(ask) = asks.iter().find(|ask| ask.purpose == Purpose::Health) {
         let health = answers.get(&ask.path)?;
@@ -116,25 +115,25 @@ pub(super) fn state(asks: &[Ask], answers: &BTreeMap<String, Answer>, chosen: bo
     })
 }
 
-/// Longest name of a model, or version, that is exported.
+/// Maximum length of an exported model name or version.
 const MAX_NAME: usize = 256;
 
-/// What the list of models says (OpenAI's API).
+/// The list of models (OpenAI's API).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Served {
     /// The first model.
     pub(super) model: Option<String>,
-    /// Who owns it, which most engines take for the place to say who they are.
+    /// Its owner, in which most engines identify themselves.
     pub(super) owner: Option<String>,
 }
 
-/// Reads the answer of `/v1/models`.
+/// Parses the response to `/v1/models`.
 pub(super) fn served(answer: &Answer, body: &[u8]) -> Option<Served> {
     let first = answer.success().then(|| first_model(body))??;
     Some(Served { model: name(&first.id), owner: first.owner })
 }
 
-/// The version in a field of the JSON object that a server answered.
+/// The version in a field of the returned JSON object.
 pub(super) fn version(answer: &Answer, body: &[u8], field: &str) -> Option<String> {
     let object: serde_json::Value = answer.success().then(|| serde_json::from_slice(body).ok())??;
     name(object.get(field)?.as_str()?)

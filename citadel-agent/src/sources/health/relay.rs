@@ -1,4 +1,4 @@
-//! A model's own metrics page, as far as it is passed on.
+//! A model's own metrics page, as far as it is relayed.
 
 use std::collections::BTreeMap;
 
@@ -7,45 +7,45 @@ use tracing::warn;
 use super::Heard;
 use crate::metrics::foreign::{self, Families, ForeignError, Parsed, Reason};
 
-/// What is taken of one page. The widest family of vLLM has 37 labels.
+/// Limits of a page. The widest family of vLLM has 37 labels.
 const LIMITS: foreign::Limits = foreign::Limits { samples: 10_000, labels: 64, text: 4096, memory: 4 << 20 };
 
-/// Memory of all pages that are passed on together; a page of vLLM takes half a megabyte.
+/// Maximum memory of all relayed pages; a page of vLLM takes half a megabyte.
 const MAX_RELAYED: usize = 16 << 20;
 
-/// Most families that a log line names.
+/// Maximum number of families named in a log line.
 const EXAMPLES: usize = 5;
 
-/// A page that is passed on.
+/// A relayed page.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Relayed {
     pub(super) families: Families,
-    /// Memory that it takes.
+    /// Its memory.
     pub(super) size: usize,
-    /// What is not passed on of it, but for what the agent has itself.
+    /// Families that are not relayed, except those that the agent has itself.
     pub(super) dropped: BTreeMap<String, Reason>,
     counts: BTreeMap<Reason, u64>,
 }
 
-/// Reads a page.
+/// Parses a page.
 pub(super) fn read(page: &str) -> Result<Relayed, ForeignError> {
     let Parsed { families, mut dropped, size } = foreign::parse(page, LIMITS)?;
     let mut counts = BTreeMap::new();
     for reason in dropped.values() {
         *counts.entry(*reason).or_default() += 1;
     }
-    // Every server of the Python client has these, and the agent its own: worth counting, not worth a warning.
+    // Every server with the Python client has these, and the agent its own: counted, but without a warning.
     dropped.retain(|name, reason| *reason != Reason::Name || !name.starts_with("process_"));
     Ok(Relayed { families, size, dropped, counts })
 }
 
 impl Relayed {
-    /// How many families are not passed on, by reason.
+    /// Number of families that are not relayed, by reason.
     pub(super) fn dropped_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.counts.iter().map(|(reason, count)| (reason.name(), *count))
     }
 
-    /// Some of them, for people.
+    /// Examples of them, for a message.
     pub(super) fn examples(&self) -> String {
         let short = |name: &String| name.chars().take(100).collect::<String>();
         let some = self.dropped.iter().take(EXAMPLES);
@@ -57,8 +57,8 @@ impl Relayed {
     }
 }
 
-/// Makes room for a page of `port` that takes so much: larger ones go, the largest first. Anybody may listen on a model's port, and
-/// one large page must not keep many small ones out.
+/// Makes room for a page of `port` with this much memory: larger pages are dropped, the largest first. Anybody can
+/// listen on a model's port, and one large page must not displace many small ones.
 pub(super) fn make_room(all: &mut BTreeMap<u16, Heard>, port: u16, memory: usize) -> Result<(), String> {
     let mut others: Vec<(usize, u16)> = Vec::new();
     for (&other, heard) in all.iter().filter(|(other, _)| **other != port) {
@@ -68,14 +68,16 @@ pub(super) fn make_room(all: &mut BTreeMap<u16, Heard>, port: u16, memory: usize
     others.sort_unstable();
     let larger = others.partition_point(|(other, _)| *other <= memory);
     if sum(&others[..larger]) + memory > MAX_RELAYED {
-        return Err(format!(
-            "the pages that are passed on have {MAX_RELAYED} bytes together, and it has no room beside the smaller ones"
-        ));
+        return Err(format!("relayed pages are limited to {MAX_RELAYED} bytes in total, and this page does not fit"));
     }
     while sum(&others) + memory > MAX_RELAYED
         && let Some((memory, largest)) = others.pop()
     {
-        warn!(port = largest, memory, "the model's own metrics are not passed on: they gave way to smaller pages");
+        warn!(
+            port = largest,
+            memory,
+            "not relaying the model's own metrics: relayed pages reached their memory limit and this is the largest"
+        );
         if let Some(heard) = all.get_mut(&largest) {
             heard.relayed = Some(Err(()));
         }
@@ -102,7 +104,7 @@ mod tests {
             keep(port, MAX_RELAYED / 4 - usize::from(port)).unwrap();
         }
         assert_eq!(keep(5, MAX_RELAYED / 8).unwrap(), [2, 3, 4, 5], "the largest was the first");
-        assert!(keep(1, MAX_RELAYED / 4 - 1).unwrap_err().contains("no room beside the smaller ones"));
+        assert!(keep(1, MAX_RELAYED / 4 - 1).unwrap_err().contains("this page does not fit"));
         assert_eq!(keep(6, MAX_RELAYED / 8).unwrap(), [2, 3, 4, 5, 6]);
         // One that is there already makes room for itself.
         assert_eq!(keep(6, 1000).unwrap(), [2, 3, 4, 5, 6]);

@@ -1,4 +1,4 @@
-//! The probes of one port: what is asked in which order, and what is learned from the answers.
+//! The probes of a port: order of requests, and what is learned from the responses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::discovery::ask::{Naming, Said};
 use crate::discovery::engine::Engine;
 use crate::sources::engine::{Asked, ollama, page};
 
-/// Asks a port's paths, over and over.
+/// Requests a port's paths periodically.
 pub(super) async fn probe_port(
     port: u16,
     settings: Settings,
@@ -26,7 +26,7 @@ pub(super) async fn probe_port(
 ) {
     let access = settings.access.clone();
     let client = Client { port, timeout: settings.timeout, access, announce, shared };
-    // The ports are not all asked in the same moment, nor always in the same order; but the first time soon.
+    // The ports are not all probed at the same moment or in the same order, but each is soon probed for the first time.
     tokio::time::sleep(settings.interval.min(Duration::from_secs(1)).mul_f64(random())).await;
     let (learned, connector, warned) = Default::default();
     let mut task = Task { client, settings, heard, learned, connector, warned };
@@ -42,7 +42,7 @@ pub(super) async fn probe_port(
     }
 }
 
-/// How often it is seen whether a server that names itself has been restarted.
+/// How often to check whether a server that names itself was restarted.
 const NAME_CHECK: Duration = Duration::from_secs(15);
 
 struct Task {
@@ -54,11 +54,11 @@ struct Task {
     warned: Warned,
 }
 
-/// What a server has shown of itself, for as long as it listens on the same socket.
+/// What is known about a server while it listens on the same socket.
 #[derive(Default)]
 struct Learned {
     inode: Option<u32>,
-    /// Whether it speaks TLS, once one of the two has worked.
+    /// Whether it uses TLS, once either has worked.
     tls: Option<bool>,
     by_page: Option<Engine>,
     by_owner: Option<Engine>,
@@ -68,13 +68,13 @@ struct Learned {
 }
 
 impl Learned {
-    /// Which engine it is; `by_command` is what its command line says.
+    /// The engine; `by_command` is that of its command line.
     fn engine(&self, by_command: Option<Engine>) -> Option<Engine> {
         self.by_page.or(self.by_owner).or(self.by_header).or(by_command)
     }
 }
 
-/// What has been logged, so that it is logged once.
+/// What has been logged, to log it only once.
 #[derive(Default)]
 struct Warned {
     relay: bool,
@@ -85,7 +85,7 @@ struct Warned {
 }
 
 impl Task {
-    /// Begins with what is known of the server when another one listens.
+    /// Starts over when another server listens.
     fn follow_restarts(&mut self) {
         let inode = listener(self.client.port).map(|listener| listener.inode);
         if self.learned.inode != inode {
@@ -95,7 +95,7 @@ impl Task {
         }
     }
 
-    /// When to ask for the name, or to look whether to.
+    /// When to ask for the name, or to check whether to.
     fn naming_due(&self) -> Option<Instant> {
         let now = Instant::now();
         self.settings.name.then(|| self.learned.naming.due(now).unwrap_or(now + NAME_CHECK))
@@ -155,7 +155,7 @@ impl Task {
         plan::asks(self.settings.endpoints.as_deref(), self.learned.engine(self.hint()))
     }
 
-    /// What the command line says of the engine.
+    /// The engine according to the command line.
     fn hint(&self) -> Option<Engine> {
         self.heard.lock().get(&self.client.port).and_then(|own| own.hint)
     }
@@ -178,7 +178,7 @@ impl Task {
         probe::judge(result, begin.elapsed())
     }
 
-    /// Asks in the clear, over TLS, or, as long as it is not known which of them the server speaks, both.
+    /// Requests in plain text, over TLS, or, as long as it is unknown which the server uses, both.
     async fn get(&mut self, path: &str, want: Want) -> Result<Body, ClientError> {
         let tls = match self.settings.access.scheme {
             Scheme::Http => Some(false),
@@ -190,7 +190,7 @@ impl Task {
             Some(false) => self.client.get(Question { path, want, tls: None }).await,
             None => {
                 let plain = self.client.get(Question { path, want, tls: None }).await;
-                // A server with TLS closes the connection, or answers in the clear that it wants TLS.
+                // A TLS server closes the connection, or answers in plain text that it requires TLS.
                 let may_be_tls = match &plain {
                     Ok(answer) => answer.status == 400,
                     Err(error) => error.is_not_http(),
@@ -201,12 +201,12 @@ impl Task {
                 }
                 let encrypted = self.get_encrypted(path, want).await;
                 if matches!(encrypted, Ok(_) | Err(ClientError::Http(_))) {
-                    info!(port = self.client.port, "the server speaks TLS: its probes do as well");
+                    info!(port = self.client.port, "the server uses TLS, probing it over TLS");
                     self.learned.tls = Some(true);
                     return encrypted;
                 }
                 match encrypted {
-                    // It is TLS, but not the server that it should be.
+                    // It uses TLS, but is not the expected server.
                     Err(error)
                         if self.settings.access.certificate_file.is_some()
                             || self.settings.access.ca_file.is_some() =>
@@ -226,7 +226,7 @@ impl Task {
         };
         let result = self.client.get(Question { path, want, tls: Some(&connector) }).await;
         if matches!(result, Err(ClientError::Tls(_))) {
-            // A certificate may have been renewed, in the file as well.
+            // A certificate may have been renewed, also in the file.
             self.connector = None;
         }
         result
@@ -248,7 +248,7 @@ impl Task {
         }
         let key = if let Verdict::NoKey(why) = &answer.verdict { Some(why) } else { None };
         if let (Some(why), false) = (key, self.warned.key) {
-            warn!(port = self.client.port, why, "the server is not probed, so whether it is up is not known");
+            warn!(port = self.client.port, why, "cannot probe the server, so it is unknown whether it is up");
         }
         self.warned.key = key.is_some();
         self.with(|own| own.answers.insert(ask.path.clone(), answer));
@@ -261,7 +261,7 @@ impl Task {
         if !self.settings.engine_metrics {
             return self.keep_engine(None);
         }
-        // What says that there is no page is no failure to read one.
+        // A response that there is no page is not a failure to read one.
         if matches!(answer.verdict, Verdict::Answered { status, .. } if !(200..300).contains(&status)) {
             let known = self.learned.by_page.is_some();
             return self.keep_engine(known.then_some(Asked { report: Err(()), size: 0, parse: Duration::ZERO }));
@@ -270,7 +270,7 @@ impl Task {
         let report = text_of(answer, body).and_then(|text| page::parse(text).map_err(|error| error.to_string()));
         let parse = begin.elapsed();
         match report {
-            // Somebody else's page.
+            // A page of something else.
             Ok(None) => self.keep_engine(None),
             Ok(Some(report)) => {
                 self.warned.engine = false;
@@ -279,7 +279,7 @@ impl Task {
             }
             Err(why) => {
                 if !std::mem::replace(&mut self.warned.engine, true) {
-                    warn!(port = self.client.port, why, "the engine's metrics cannot be read");
+                    warn!(port = self.client.port, why, "cannot read the engine's metrics");
                 }
                 self.keep_engine(Some(Asked { report: Err(()), size: body.bytes.len(), parse }));
             }
@@ -297,18 +297,18 @@ impl Task {
         match &page {
             Ok(page) => {
                 if std::mem::replace(&mut self.warned.relay, false) {
-                    info!(port, "the model's own metrics are passed on again");
+                    info!(port, "relaying the model's own metrics again");
                 }
                 let dropped = !page.dropped.is_empty();
                 if dropped && !self.warned.dropped {
                     let families = page.examples();
-                    warn!(port, families, "some families of the model's own metrics are not passed on");
+                    warn!(port, families, "not relaying some families of the model's own metrics");
                 }
                 self.warned.dropped = dropped;
             }
             Err(why) => {
                 if !std::mem::replace(&mut self.warned.relay, true) {
-                    warn!(port, why, "the model's own metrics are not passed on");
+                    warn!(port, why, "not relaying the model's own metrics");
                 }
             }
         }
@@ -319,7 +319,7 @@ impl Task {
         let Some((path, field)) = plan::version(engine) else { return };
         let begin = Instant::now();
         let (answer, body) = probe::judge(self.get(path, Want::Head).await, begin.elapsed());
-        // One that does not answer now may later.
+        // If it does not answer now, it may later.
         self.learned.version_asked = matches!(answer.verdict, Verdict::Answered { .. });
         let version = probe::version(&answer, &body.bytes, field);
         self.with(|own| own.engine.version = version);
@@ -332,22 +332,22 @@ impl Task {
         for ask in asks {
             if let (Some(why), Some(engine)) = (plan::harm(&ask.path, engine), engine) {
                 let (port, path, engine) = (self.client.port, &ask.path, engine.name());
-                warn!(port, path, engine, why, "a configured probe makes the server work");
+                warn!(port, path, engine, why, "a configured probe causes work on the server");
             }
         }
         self.warned.harm = engine;
     }
 }
 
-/// A page's text.
+/// The text of a page.
 fn text_of<'a>(answer: &Answer, body: &'a Body) -> Result<&'a str, String> {
     match &answer.verdict {
-        Verdict::Answered { truncated: true, .. } => Err(format!("it has more than {MAX_BODY} bytes")),
-        Verdict::Answered { .. } if body.no_room => {
-            Err(format!("the models' answers have {MAX_SHARED} bytes together, and there was no room for this one"))
-        }
+        Verdict::Answered { truncated: true, .. } => Err(format!("the response has more than {MAX_BODY} bytes")),
+        Verdict::Answered { .. } if body.no_room => Err(format!(
+            "responses of all models are limited to {MAX_SHARED} bytes in total, and this one does not fit"
+        )),
         Verdict::Answered { status, .. } if answer.success() => {
-            std::str::from_utf8(&body.bytes).map_err(|_| format!("status {status}, and no text"))
+            std::str::from_utf8(&body.bytes).map_err(|_| format!("status {status}, not a text response"))
         }
         Verdict::Answered { status, .. } => Err(format!("status {status}")),
         Verdict::Refused => Err("nobody listens".to_owned()),

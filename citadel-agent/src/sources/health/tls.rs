@@ -1,7 +1,8 @@
 //! TLS to a model's server on this host.
 //!
-//! Whoever may bind the port may also answer in the clear, so that a certificate that nobody vouches for is worth as much as
-//! none: without credentials to protect, any is taken. Credentials go only to a server whose certificate is verified.
+//! A process that can bind the port could also answer in plain text, so an untrusted certificate is no worse than none:
+//! without credentials to protect, any certificate is accepted. Credentials are sent only to a server whose certificate
+//! is verified.
 
 use std::io;
 use std::path::Path;
@@ -17,13 +18,13 @@ use tokio_rustls::TlsConnector;
 use crate::config::resolved::probing::Access;
 use crate::host::files::read_whole;
 
-/// Largest file of certificates: the CAs of a whole host take a quarter of it.
+/// Maximum size of a certificate file; a host's whole CA bundle is a quarter of this.
 const MAX_FILE: usize = 1 << 20;
 
-/// Makes TLS that trusts what the configuration says.
+/// Creates a TLS connector with the configured trust.
 ///
 /// # Errors
-/// When a file of certificates cannot be read, or has none.
+/// A certificate file cannot be read, or contains none.
 pub(super) fn connector(access: &Access) -> io::Result<TlsConnector> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -56,10 +57,10 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let bytes = read_whole(file, MAX_FILE).map_err(|error| wrong(error.to_string()))?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let all = all.map_err(|error| wrong(error.to_string()))?;
-    if all.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(all) }
+    if all.is_empty() { Err(wrong("the file contains none".to_owned())) } else { Ok(all) }
 }
 
-/// Takes one of these certificates, or any; that the server has its key is proven all the same.
+/// Accepts one of these certificates, or any; possession of the private key is always verified.
 #[derive(Debug)]
 struct Verifier {
     only: Option<Vec<CertificateDer<'static>>>,

@@ -1,4 +1,4 @@
-//! The calls to systemd that are needed to follow units (`org.freedesktop.systemd1(5)`).
+//! D-Bus calls to systemd for monitoring units (`org.freedesktop.systemd1(5)`).
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use super::guard::{Guarded, Trusted};
 use super::unit::{Properties, Unit};
 use crate::host::skipped::Skipped;
 
-/// systemd's name on the bus.
+/// systemd's bus name.
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -25,23 +25,24 @@ pub(super) const BUS: &str = "org.freedesktop.DBus";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
-/// How long systemd may take to answer.
+/// Time limit for systemd's responses.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most units that are followed: a pattern that matches more is a mistake.
+/// Maximum number of monitored units: a pattern that matches more is a mistake.
 pub(super) const MAX_UNITS: usize = 256;
 
-/// One entry of `ListUnitsByPatterns`: name, description, the three states, whom it follows, its path, and its job.
+/// An entry of `ListUnitsByPatterns`: name, description, the three states, the followed unit, its path, and its job.
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
-/// systemd, at the other end of a bus.
+/// A connection to systemd.
 #[derive(Clone, Debug)]
 pub(super) struct Systemd {
     pub(super) connection: Connection,
 }
 
 impl Systemd {
-    /// Connects to the bus at `address`, or to the system's, and has systemd send its signals to us. `None`: it is not on the bus.
+    /// Connects to the bus at `address`, or to the system bus, and subscribes to systemd's signals. `None`: systemd is
+    /// not on the bus.
     pub(super) async fn connect(address: Option<&str>) -> Result<Option<Self>, Error> {
         let address = match address {
             Some(address) => address.parse()?,
@@ -55,7 +56,7 @@ impl Systemd {
         let owner = owner.member("NameOwnerChanged")?.arg(0, SYSTEMD)?.build();
         let bus = DBusProxy::new(&systemd.connection).await?;
         bus.add_match_rule(owner).await?;
-        // A call would have the bus try to start it.
+        // A call would make the bus try to start it.
         let owner = match bus.get_name_owner(SYSTEMD.try_into()?).await {
             Ok(owner) => owner,
             Err(zbus::fdo::Error::NameHasNoOwner(_)) => return Ok(None),
@@ -63,28 +64,28 @@ impl Systemd {
         };
         trusted.set(&owner);
         systemd.listen(MANAGER_PATH, MANAGER).await?;
-        // What systemd says of units goes to nobody before somebody has asked for it.
+        // systemd sends signals about units only after a subscription.
         systemd.call::<_, ()>(MANAGER_PATH, MANAGER, "Subscribe", &()).await?;
         Ok(Some(systemd))
     }
 
-    /// Has the bus pass on the signals of an object.
+    /// Subscribes to the signals of an object.
     pub(super) async fn listen(&self, path: &str, interface: &str) -> Result<(), Error> {
         Ok(DBusProxy::new(&self.connection).await?.add_match_rule(rule(path, interface)?).await?)
     }
 
-    /// Ends that.
+    /// Unsubscribes.
     pub(super) async fn ignore(&self, path: &str, interface: &str) -> Result<(), Error> {
         Ok(DBusProxy::new(&self.connection).await?.remove_match_rule(rule(path, interface)?).await?)
     }
 
-    /// The units of these patterns with their objects' paths; `None` for those that are installed, but not loaded.
+    /// The units that match these patterns with their object paths; `None` for those that are installed but not loaded.
     pub(super) async fn list(&self, patterns: &[&str]) -> Result<BTreeMap<String, Option<OwnedObjectPath>>, Error> {
         let any_state: &[&str] = &[];
         let files: Vec<(String, String)> =
             self.call(MANAGER_PATH, MANAGER, "ListUnitFilesByPatterns", &(any_state, patterns)).await?;
         let names = files.iter().filter_map(|(path, _)| path.rsplit('/').next());
-        // A template is not a unit before it has an instance.
+        // A template is not a unit until it has an instance.
         let mut units: BTreeMap<_, _> =
             names.filter(|name| !name.contains("@.")).map(|name| (name.to_owned(), None)).collect();
         let loaded: Vec<Listed> =
@@ -93,7 +94,7 @@ impl Systemd {
         Ok(units)
     }
 
-    /// What systemd says of a unit. `None`: it has gone meanwhile.
+    /// The properties of a unit. `None`: it no longer exists.
     pub(super) async fn unit(
         &self,
         name: &str,
@@ -128,7 +129,7 @@ fn rule<'a>(path: &'a str, interface: &'a str) -> Result<MatchRule<'a>, Error> {
     Ok(builder.sender(SYSTEMD)?.path(path)?.interface(interface)?.build())
 }
 
-/// Whether an error says that this host has no bus.
+/// Whether an error means that this host has no bus.
 pub(super) fn is_absent(error: &Error) -> bool {
     let (Error::InputOutput(error) | Error::Connection(error, _)) = error else { return false };
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)

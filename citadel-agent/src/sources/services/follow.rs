@@ -1,4 +1,4 @@
-//! Keeps what is known of the units up to date, by what systemd says of them.
+//! Keeps the state of the units up to date, from systemd's signals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -15,13 +15,13 @@ use super::{Known, Unit, Wanted};
 use crate::host::skipped::{Skipped, Tally};
 use crate::slot::Slot;
 
-/// systemd changes several properties of a unit one after the other; they are asked for once.
+/// systemd changes several properties of a unit in a row; they are queried once.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Between attempts to reach systemd again: at first, and at most.
+/// Wait between attempts to reconnect to systemd: initial and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Follows the units that are wanted, for as long as it is polled.
+/// Monitors the wanted units as long as it is polled.
 pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<Wanted>, known: Slot<Known>) {
     let mut pause = RETRY.0;
     let (mut seen, mut said_absent, mut said_lost) = (false, false, false);
@@ -43,7 +43,7 @@ pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<
         match failure {
             None if !seen => {
                 if !said_absent {
-                    info!("there is no systemd to ask; units are not followed");
+                    info!("systemd is not running; units are not monitored");
                     said_absent = true;
                 }
                 known.publish(Known::Absent);
@@ -51,10 +51,10 @@ pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<
             failure => {
                 let why = failure.map_or_else(|| "it is gone".to_owned(), |error| error.to_string());
                 if !said_lost {
-                    warn!(why, "systemd cannot be asked; units are not followed until it can");
+                    warn!(why, "cannot query systemd; units are not monitored until it answers");
                     said_lost = true;
                 }
-                known.publish(Known::Lost(format!("systemd cannot be asked: {why}")));
+                known.publish(Known::Lost(format!("cannot query systemd: {why}")));
             }
         }
         tokio::time::sleep(pause).await;
@@ -62,19 +62,19 @@ pub(super) async fn follow(address: Option<String>, mut wanted: watch::Receiver<
     }
 }
 
-/// What signals have asked for, and nobody has done yet.
+/// Work requested by signals and not done yet.
 #[derive(Default)]
 struct Pending {
-    /// Which units there are may have changed.
+    /// The list of units may have changed.
     list: bool,
-    /// The bus has ended the connection, or systemd its own.
+    /// The bus has closed the connection, or systemd restarted.
     closed: bool,
-    /// Objects of units that say that something about them has changed.
+    /// Objects of units that have changed.
     paths: BTreeSet<String>,
 }
 
-/// Between the task that hears signals and the one that acts on them. The first must always go on: the bus's replies come on the
-/// same way, and would wait behind signals that nobody takes.
+/// Passes work from the task that receives signals to the one that acts on them. The first must never block: replies
+/// arrive on the same connection, and would wait behind unread signals.
 #[derive(Default)]
 struct Inbox {
     pending: Mutex<Pending>,
@@ -92,7 +92,7 @@ impl Inbox {
     }
 }
 
-/// Ends a task with what holds it.
+/// Aborts a task when dropped.
 struct Ends(tokio::task::AbortHandle);
 
 impl Drop for Ends {
@@ -101,7 +101,7 @@ impl Drop for Ends {
     }
 }
 
-/// Follows units on one connection, until it fails. `Ok`: nobody wants them any more.
+/// Monitors units on one connection until it fails. `Ok`: monitoring is no longer wanted.
 async fn session(
     systemd: &Systemd,
     wanted: &mut watch::Receiver<Wanted>,
@@ -141,7 +141,7 @@ async fn session(
     }
 }
 
-/// Notes what signals say.
+/// Records signals.
 async fn listen(mut stream: MessageStream, wanted: watch::Receiver<Wanted>, inbox: Arc<Inbox>) {
     while let Some(message) = next(&mut stream).await {
         let Ok(message) = message else { continue };
@@ -153,16 +153,16 @@ async fn listen(mut stream: MessageStream, wanted: watch::Receiver<Wanted>, inbo
                     inbox.note(|pending| _ = pending.paths.insert(path.to_string()));
                 }
             }
-            // Sessions and timers come and go; what was not asked for is not looked at.
+            // Sessions and timers come and go; only matching units matter.
             (MANAGER, "UnitNew" | "UnitRemoved") => {
                 let name = message.body().deserialize::<(String, OwnedObjectPath)>().map(|(name, _)| name);
                 if name.is_ok_and(|name| wanted.borrow().matches(&name)) {
                     inbox.note(|pending| pending.list = true);
                 }
             }
-            // systemd has begun anew, and does not know that we are here.
+            // systemd has restarted, and our subscription is gone.
             (BUS, "NameOwnerChanged") => inbox.note(|pending| pending.closed = true),
-            // Unit files were installed or removed, or systemd has read them anew: its objects are others then.
+            // Unit files were installed or removed, or systemd has reloaded them, which changes its objects.
             (MANAGER, "UnitFilesChanged" | "Reloading") => inbox.note(|pending| pending.list = true),
             _ => {}
         }
@@ -170,7 +170,7 @@ async fn listen(mut stream: MessageStream, wanted: watch::Receiver<Wanted>, inbo
     inbox.note(|pending| pending.closed = true);
 }
 
-/// The next message: a stream's `next`, without the library of combinators.
+/// The next message of a stream, without a dependency on stream combinators.
 async fn next(stream: &mut MessageStream) -> Option<Result<Message, Error>> {
     std::future::poll_fn(|context| {
         let stream = std::pin::Pin::new(&mut *stream);
@@ -188,26 +188,27 @@ impl Wanted {
         let Ok(name) = CString::new(name) else { return false };
         self.all().into_iter().any(|pattern| {
             let Ok(pattern) = CString::new(pattern) else { return false };
-            // SAFETY: both end with a zero. What systemd itself matches with (fnmatch(3), no flags but NOESCAPE).
+            // SAFETY: both strings are NUL-terminated. systemd itself uses this function (fnmatch(3), no flags but
+            // NOESCAPE).
             unsafe { libc::fnmatch(pattern.as_ptr(), name.as_ptr(), libc::FNM_NOESCAPE) == 0 }
         })
     }
 }
 
-/// The followed units.
+/// The monitored units.
 struct Units<'a> {
-    /// What of them could not be read.
+    /// Unreadable properties.
     skipped: &'a mut Tally,
     /// Their states, by name.
     by_name: BTreeMap<String, Unit>,
-    /// Names of those that systemd has loaded, by their objects' paths; these are listened to.
+    /// Names of loaded units by object path; their signals are subscribed to.
     loaded: BTreeMap<String, String>,
-    /// How many there are more than are followed.
+    /// Number of units beyond the limit.
     left_out: usize,
 }
 
 impl Units<'_> {
-    /// Finds out which units there are, and asks for all of them.
+    /// Lists the units, and queries all of them.
     async fn list(&mut self, systemd: &Systemd, wanted: &Wanted) -> Result<(), Error> {
         let mut found = if wanted.all().is_empty() { BTreeMap::new() } else { systemd.list(&wanted.all()).await? };
         self.left_out = found.len().saturating_sub(MAX_UNITS);
@@ -222,7 +223,7 @@ impl Units<'_> {
         for path in self.loaded.keys().filter(|path| !loaded.contains_key(*path)) {
             systemd.ignore(path, PROPERTIES).await?;
         }
-        // Before they are asked for, so that no change falls in between.
+        // Subscribed before they are queried, so that no change is missed.
         for path in loaded.keys().filter(|path| !self.loaded.contains_key(*path)) {
             systemd.listen(path, PROPERTIES).await?;
         }
@@ -234,9 +235,9 @@ impl Units<'_> {
         Ok(())
     }
 
-    /// Asks for one unit.
+    /// Queries a unit.
     async fn ask(&mut self, systemd: &Systemd, path: &str) -> Result<(), Error> {
-        // A signal of a unit that is not followed any more.
+        // A signal of a unit that is no longer monitored.
         let Some(name) = self.loaded.get(path) else { return Ok(()) };
         let mut skipped = Skipped::default();
         let unit = systemd.unit(name, &path.try_into()?, &mut skipped).await?.unwrap_or_else(Unit::unloaded);

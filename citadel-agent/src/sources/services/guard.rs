@@ -1,7 +1,7 @@
-//! The connection to the bus, through which only the bus and systemd are heard, and nobody at any length.
+//! The bus connection, restricted to messages of limited size from the bus and systemd.
 //!
-//! Any user may send a signal to any connection of the system's bus, of 32 MiB and with any content: one that says that systemd
-//! has restarted, or a flood of them. The bus puts the sender's true name on each.
+//! Any user can send signals to any connection of the system bus, up to 32 MiB and with any content: for example that
+//! systemd has restarted, or a flood of them. The bus adds the sender's unique name to each.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,18 +19,18 @@ use zbus::{Address, Error, Message};
 
 use super::bus::BUS;
 
-/// Longest message that is taken; systemd's list of ten thousand units has less.
+/// Maximum size of a message; systemd's list of ten thousand units is smaller.
 const MAX_MESSAGE: u64 = 4 << 20;
 
-/// Length of the part of a header that says how long the rest is.
+/// Size of the fixed part of a header, which contains the size of the rest.
 const PRIMARY: usize = 16;
 
-/// systemd's name on this connection, once it is known; until then only the bus is heard.
+/// systemd's unique name, once known; until then only the bus is trusted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trusted(Arc<OnceLock<OwnedUniqueName>>);
 
 impl Trusted {
-    /// Hears systemd from now on.
+    /// Trusts systemd from now on.
     pub(super) fn set(&self, systemd: &OwnedUniqueName) {
         // A connection ends when systemd's name changes.
         _ = self.0.set(systemd.clone());
@@ -42,7 +42,7 @@ impl Trusted {
     }
 }
 
-/// The reading half.
+/// The read half.
 #[derive(Debug)]
 pub(super) struct Guarded {
     inner: OwnedReadHalf,
@@ -50,11 +50,11 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    /// Connects to a bus of this host.
+    /// Connects to a bus on this host.
     pub(super) async fn connect(address: &Address, trusted: Trusted) -> Result<BoxedSplit, Error> {
         let failed = |error: io::Error| Error::InputOutput(Arc::new(error));
         let Transport::Unix(unix) = address.transport() else {
-            return Err(Error::Address("the bus is not at a Unix socket".to_owned()));
+            return Err(Error::Address("the D-Bus address is not a Unix socket".to_owned()));
         };
         let stream = match unix.path() {
             UnixSocket::File(path) => UnixStream::connect(path).await.map_err(failed)?,
@@ -64,7 +64,7 @@ impl Guarded {
                 stream.set_nonblocking(true).map_err(failed)?;
                 UnixStream::from_std(stream).map_err(failed)?
             }
-            _ => return Err(Error::Address("the bus has no path to connect to".to_owned())),
+            _ => return Err(Error::Address("the D-Bus address has no path".to_owned())),
         };
         let (inner, write) = stream.into_split();
         Ok(Split::new(Box::new(Self { inner, trusted }), Box::new(write)))
@@ -83,7 +83,7 @@ impl Guarded {
         Ok(())
     }
 
-    /// Reads `length` bytes, the first of them from `buffered`, and forgets them.
+    /// Reads and discards `length` bytes, starting with those in `buffered`.
     async fn skip(&mut self, buffered: &mut Vec<u8>, length: u64) -> Result<(), Error> {
         let mut left = length - buffered.drain(..buffered.len().min(length as usize)).len() as u64;
         let mut piece = vec![0; 16 << 10];
@@ -100,7 +100,7 @@ impl Guarded {
 
 #[async_trait::async_trait]
 impl ReadHalf for Guarded {
-    /// The next message of somebody who is trusted, of a length that is.
+    /// The next message from a trusted sender within the size limit.
     async fn receive_message(
         &mut self,
         seq: u64,
@@ -118,7 +118,7 @@ impl ReadHalf for Guarded {
                     return Ok(message);
                 }
             }
-            // A flood is read as fast as it comes, but everything else on this thread has its turn in between.
+            // A flood is read as fast as it arrives, but other tasks on this thread get their turn in between.
             tokio::task::yield_now().await;
         }
     }
@@ -128,8 +128,8 @@ impl ReadHalf for Guarded {
     }
 }
 
-/// How long the message is that begins so (D-Bus specification, "Message Format"): a header, whose fields are padded to eight
-/// bytes, and a body.
+/// The size of the message that starts with this header (D-Bus specification, "Message Format"): a header padded to
+/// eight bytes, and a body.
 fn message_length(head: &[u8]) -> u64 {
     let number = |at: usize| {
         let bytes = [head[at], head[at + 1], head[at + 2], head[at + 3]];

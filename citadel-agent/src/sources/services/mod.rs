@@ -1,7 +1,7 @@
-//! systemd's units: those that serve models and those of the configured patterns.
+//! systemd units: those that serve models, and those that match the configured patterns.
 //!
-//! Their states are followed, not asked for: the task of `follow` keeps what systemd says of them in a slot, and a scrape reads that, with
-//! memory and tasks from the units' cgroups.
+//! Their states are not polled: the task in `follow` keeps them in a slot, updated by signals, and a scrape reads that,
+//! with memory and tasks from the units' cgroups.
 
 mod bus;
 mod follow;
@@ -26,28 +26,28 @@ use crate::metrics::catalogue::services::{
 use crate::metrics::family::{Page, Value};
 use crate::slot::Slot;
 
-/// Every value of a unit's `ActiveState` that node_exporter knows.
+/// The values of `ActiveState` that node_exporter exports.
 const ACTIVE_STATES: [&str; 5] = ["active", "activating", "deactivating", "failed", "inactive"];
 
-/// What is known of the units.
+/// State of the units.
 #[derive(Debug)]
 pub(super) enum Known {
     /// There is no systemd on this host.
     Absent,
-    /// The bus or systemd is gone; why.
+    /// The bus or systemd is unavailable; the reason.
     Lost(String),
     /// The units.
     Units {
         /// By name.
         units: BTreeMap<String, Unit>,
-        /// How many more there are than are followed.
+        /// Number of units beyond the limit.
         left_out: usize,
-        /// How much of what systemd said could not be read so far.
+        /// How much of systemd's data was unreadable so far.
         skipped: u64,
     },
 }
 
-/// The units that are followed; following ends when this is dropped.
+/// The monitored units; dropping this stops monitoring.
 #[derive(Debug)]
 pub struct Services {
     known: Slot<Known>,
@@ -55,17 +55,17 @@ pub struct Services {
     task: AbortHandle,
 }
 
-/// Which units are followed.
+/// Which units to monitor.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Wanted {
-    /// Patterns as `systemctl` takes them.
+    /// Patterns as in `systemctl`.
     patterns: Vec<String>,
     /// Names of the units that serve models.
     models: BTreeSet<String>,
 }
 
 impl Services {
-    /// Follows the units of these patterns, on the bus at `address`, or the system's.
+    /// Monitors the units that match these patterns, on the bus at `address`, or the system bus.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -77,7 +77,7 @@ impl Services {
         Self { known, wanted, task }
     }
 
-    /// Follows these patterns from now on.
+    /// Sets the patterns.
     pub fn set_patterns(&self, patterns: &[String]) {
         self.wanted.send_if_modified(|wanted| {
             let differ = wanted.patterns != patterns;
@@ -88,7 +88,7 @@ impl Services {
         });
     }
 
-    /// Follows the units that serve models, too.
+    /// Sets the units that serve models.
     pub fn set_models<'a>(&self, units: impl Iterator<Item = &'a str>) {
         let models: BTreeSet<String> = units.map(str::to_owned).collect();
         self.wanted.send_if_modified(|wanted| {
@@ -123,7 +123,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page, skipped: &mut Skipp
             }
             Ok(match left_out {
                 0 => Outcome::Read,
-                more => Outcome::Partly(format!("the patterns match {more} units more than are followed").into()),
+                more => Outcome::Partly(format!("the patterns match {more} more units than the limit").into()),
             })
         }
     }
@@ -149,7 +149,7 @@ fn add(page: &mut Page, name: &str, unit: &Unit) {
     }
 }
 
-/// Of the unit's cgroup, because systemd does not say when these change. A unit that does not run has none.
+/// Usage from the unit's cgroup, because systemd sends no signals when it changes. A unit that is not running has none.
 fn add_usage(page: &mut Page, name: &str, cgroup: &Path, skipped: &mut Skipped) {
     for (file, desc) in [("memory.current", &UNIT_MEMORY), ("pids.current", &UNIT_TASKS)] {
         if let Some(number) = skipped.number(file, &cgroup.join(file)) {

@@ -1,4 +1,4 @@
-//! What systemd says of one unit (`org.freedesktop.systemd1(5)`).
+//! Properties of a unit (`org.freedesktop.systemd1(5)`).
 
 use std::collections::HashMap;
 use std::path::{Component, Path};
@@ -15,35 +15,35 @@ pub(super) type Properties = HashMap<String, OwnedValue>;
 pub(in crate::sources) struct Unit {
     /// `active`, `failed` and so on.
     pub(super) active_state: String,
-    /// Finer, and different for each kind of unit: `running`, `auto-restart`.
+    /// Sub-state, which depends on the type of unit: `running`, `auto-restart`.
     pub(super) sub_state: String,
     /// A service's type: `simple`, `exec`.
     pub(super) kind: Option<String>,
-    /// When it became active last, in seconds since the epoch.
+    /// When it last became active, in seconds since the epoch.
     pub(super) active_since: Option<f64>,
-    /// How often systemd has started it again by itself.
+    /// Number of automatic restarts by systemd.
     pub(super) restarts: Option<u64>,
-    /// How its last run ended: `success`, `exit-code`, `oom-kill`.
+    /// Result of its last run: `success`, `exit-code`, `oom-kill`.
     pub(super) result: Option<String>,
-    /// How its main process ended last, and with which exit status or signal.
+    /// How its main process last ended, with exit status or signal number.
     pub(super) last_exit: Option<(&'static str, u64)>,
-    /// Its cgroup, from the root of the hierarchy.
+    /// Its cgroup, relative to the root of the hierarchy.
     cgroup: Option<String>,
 }
 
 impl Unit {
-    /// A unit that is installed, but that systemd has not loaded: it does not run.
+    /// A unit that is installed but not loaded: it is not running.
     pub(super) fn unloaded() -> Self {
         Self { active_state: "inactive".to_owned(), sub_state: "dead".to_owned(), ..Self::default() }
     }
 
-    /// Of the properties of the unit's interface and, for a service, of that one. What is missing is not known, and what is of
-    /// another type is noted besides; only a unit without a state is none.
+    /// From the properties of the unit's interface and, for a service, of that one. Missing properties are unknown,
+    /// those of another type are also recorded; only a unit without a state is invalid.
     pub(super) fn new(unit: &Properties, service: Option<&Properties>, skipped: &mut Skipped) -> Option<Self> {
         let none = Properties::new();
         let service = service.unwrap_or(&none);
         let cgroup = text(service, "ControlGroup", skipped).filter(|path| !path.is_empty());
-        // Microseconds; 0 where it never was.
+        // Microseconds; 0 if never.
         let active_since = number(unit, "ActiveEnterTimestamp", skipped).filter(|&time| time > 0);
         let status = number(service, "ExecMainStatus", skipped);
         Some(Self {
@@ -58,14 +58,14 @@ impl Unit {
         })
     }
 
-    /// The unit's cgroup, to be joined to where the hierarchy is mounted.
+    /// The unit's cgroup, relative to the mount point of the hierarchy.
     pub(super) fn cgroup_below_mount(&self) -> Option<&Path> {
         let path = Path::new(self.cgroup.as_deref()?.trim_start_matches('/'));
         path.components().all(|component| matches!(component, Component::Normal(_))).then_some(path)
     }
 }
 
-/// `ExecMainCode` is the `si_code` of `waitid(2)`: 0 while no main process has ended.
+/// `ExecMainCode` is the `si_code` of `waitid(2)`: 0 before a main process has exited.
 fn exit(service: &Properties, skipped: &mut Skipped) -> Option<&'static str> {
     match i32::try_from(number(service, "ExecMainCode", skipped)?).ok()? {
         libc::CLD_EXITED => Some("exited"),
@@ -80,7 +80,7 @@ fn text(properties: &Properties, name: &'static str, skipped: &mut Skipped) -> O
     skipped.or_note(value.downcast_ref::<&str>().ok().map(str::to_owned), name, format_args!("{value:?}"))
 }
 
-/// A number of any width; systemd has several.
+/// A number of any width; systemd uses several.
 fn number(properties: &Properties, name: &'static str, skipped: &mut Skipped) -> Option<u64> {
     let value = properties.get(name)?;
     let wide = value.downcast_ref::<u64>().ok();

@@ -1,4 +1,4 @@
-//! Runs a program that may hang, or say more than there is room for.
+//! Runs a program that can hang or produce too much output.
 
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
@@ -6,22 +6,22 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often an ended program is looked for, once it has closed its output.
+/// Polling interval for the exit of a program that has closed its output.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How it went.
+/// Outcome.
 #[derive(Debug)]
 pub(super) enum Run {
-    /// It ended; what it wrote to its standard output. The exit status is part of what the program says there.
+    /// It exited; its standard output. The exit status is part of the output.
     Ended(Vec<u8>),
-    /// It was killed, and is still there: what it waits for in the kernel does not end.
+    /// It was killed but still exists, blocked in the kernel.
     Hangs(Child),
 }
 
-/// Runs `command` to its end, for at most `within` and `limit` bytes of output.
+/// Runs `command` for at most `within`, with at most `limit` bytes of output.
 ///
 /// # Errors
-/// When it cannot be started, takes too long (it is then killed), or writes too much (likewise).
+/// It cannot be started, takes too long or writes too much; it is then killed.
 pub(super) fn run(command: &mut Command, within: Duration, limit: usize) -> io::Result<Run> {
     let deadline = Instant::now() + within;
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -32,7 +32,7 @@ pub(super) fn run(command: &mut Command, within: Duration, limit: usize) -> io::
     let ended = output.is_ok() && wait(&mut child, deadline)?;
     if !ended {
         child.kill()?;
-        // A second is enough to die, unless the kernel holds it.
+        // A second is enough to exit, unless it is blocked in the kernel.
         if !wait(&mut child, Instant::now() + Duration::from_secs(1))? {
             return Ok(Run::Hangs(child));
         }
@@ -42,7 +42,7 @@ pub(super) fn run(command: &mut Command, within: Duration, limit: usize) -> io::
     output.map(Run::Ended)
 }
 
-/// Whether the program ended before the deadline.
+/// Whether the program exited before the deadline.
 fn wait(child: &mut Child, deadline: Instant) -> io::Result<bool> {
     loop {
         if child.try_wait()?.is_some() {
@@ -55,7 +55,7 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<bool> {
     }
 }
 
-/// Reads to the end.
+/// Reads until the end.
 fn read(mut stdout: ChildStdout, deadline: Instant, limit: usize) -> io::Result<Vec<u8>> {
     let mut output = Vec::new();
     let mut buffer = [0; 16 << 10];

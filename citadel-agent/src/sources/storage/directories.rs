@@ -12,10 +12,10 @@ use crate::metrics::family::{Page, Value};
 use crate::sources::apart::Context;
 use crate::sources::{Outcome, Reading};
 
-/// What a walk may take; a model store has thousands of files, not millions.
+/// Limits of a walk; a model store has thousands of files, not millions.
 const LIMITS: Limits = Limits { entries: 500_000, depth: 64, time: Duration::from_secs(20) };
 
-/// The unit of `st_blocks`, whatever the file system's own is (`stat(2)`).
+/// The unit of `st_blocks`, regardless of the file system's block size (`stat(2)`).
 const BLOCK: u64 = 512;
 
 pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
@@ -33,11 +33,11 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
     if errors.is_empty() {
         return Ok(Outcome::Read);
     }
-    // Those that could be walked are still worth having.
+    // Results of the other directories are still useful.
     Ok(Outcome::Partly(errors.join("; ").into()))
 }
 
-/// What a walk may take.
+/// Limits of a walk.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     entries: usize,
@@ -45,7 +45,7 @@ struct Limits {
     time: Duration,
 }
 
-/// What a walk found.
+/// Result of a walk.
 #[derive(Default, Debug)]
 struct Tree {
     bytes: u64,
@@ -54,8 +54,8 @@ struct Tree {
     incomplete: bool,
 }
 
-/// Adds up a directory's files, as `du -x` does: what they take on the disk, a file with several names once, symbolic links
-/// (but for the directory itself) and other file systems left out.
+/// Sums up a directory's files like `du -x`: their disk space, hard links once, without symbolic links (except the
+/// directory itself) and other file systems.
 fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
     let deadline = Instant::now() + limits.time;
     let top = fs::metadata(root)?;
@@ -63,8 +63,8 @@ fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
         return Err(ErrorKind::NotADirectory.into());
     }
     let (mut tree, mut seen, mut left) = (Tree::default(), HashSet::new(), limits.entries);
-    // Folders that are being read, each within the one before. Only a few are open at a time, because anyone who may write
-    // here decides how many folders there are.
+    // Directories being read, each within the previous one. Only a few are open at a time, because anyone with write
+    // access determines how many there are.
     let mut open = vec![fs::read_dir(root)?];
     while let Some(entries) = open.last_mut() {
         let Some(entry) = entries.next() else {
@@ -89,7 +89,7 @@ fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
             }
             match fs::read_dir(entry.path()) {
                 Ok(entries) => open.push(entries),
-                // What was removed meanwhile is no loss; what may not be read is.
+                // Files removed meanwhile do not matter; those that cannot be read do.
                 Err(error) => tree.incomplete |= error.kind() != ErrorKind::NotFound,
             }
         } else if found.is_file() && (found.nlink() == 1 || seen.insert((found.dev(), found.ino()))) {

@@ -1,4 +1,4 @@
-//! Disks: `/proc/diskstats` (`Documentation/admin-guide/iostats.rst`), what udev knows of them, and NVMe controllers.
+//! Disks: `/proc/diskstats` (`Documentation/admin-guide/iostats.rst`), udev's database, and NVMe controllers.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,32 @@ use crate::metrics::catalogue::storage::{DISK_INFO, DISK_IO_NOW, DISKSTATS, NVME
 use crate::metrics::family::{Page, Value};
 use crate::sources::{Outcome, Reading};
 
-/// Columns behind the name: 11, with discards 15 (4.18), with flushes 17 (5.5).
+/// Columns after the name: 11, with discards 15 (4.18), with flushes 17 (5.5).
 const COLUMNS: usize = 17;
 
-/// The column that goes up and down.
+/// The only column that is a gauge.
 const IO_NOW: usize = 8;
 
-/// Columns that count milliseconds, which are exported as seconds.
+/// Columns in milliseconds, exported as seconds.
 const MILLISECONDS: [usize; 6] = [3, 7, 9, 10, 14, 16];
 
-/// Columns that count sectors and are exported as bytes; discarded sectors stay sectors.
+/// Columns in sectors, exported as bytes; discarded sectors are exported as sectors.
 const SECTORS: [usize; 2] = [2, 6];
 
-/// The kernel's sectors, whatever the disk's own are.
+/// The kernel's sector size, regardless of the disk's.
 const SECTOR_BYTES: u64 = 512;
 
 pub(in crate::sources) fn read_stats(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let Some(text) = skipped.text("diskstats", &roots.proc.join("diskstats")) else { return Ok(Outcome::Absent) };
     for disk in add_stats(page, &text, skipped) {
-        // udev is not everywhere.
+        // Not every host has udev.
         let udev = skipped.text("udev", &roots.udev.join(format!("b{}:{}", disk.major, disk.minor)));
         add_info(page, &disk, &udev.unwrap_or_default(), skipped);
     }
     Ok(Outcome::Read)
 }
 
-/// Adds the disks' counters, and gives the disks.
+/// Adds the disks' counters, and returns the disks.
 pub(in crate::sources) fn add_stats<'a>(page: &mut Page, text: &'a str, skipped: &mut Skipped) -> Vec<Disk<'a>> {
     let disks = text.lines().filter_map(|line| skipped.or_note(parse(line), "diskstats", line));
     let disks: Vec<Disk<'_>> = disks.filter(|disk| !is_ignored(disk.name)).collect();
@@ -42,7 +42,7 @@ pub(in crate::sources) fn add_stats<'a>(page: &mut Page, text: &'a str, skipped:
     disks
 }
 
-/// Adds what udev knows of a disk, where it knows it.
+/// Adds the properties of a disk in udev's database, if any.
 pub(in crate::sources) fn add_info(page: &mut Page, disk: &Disk<'_>, udev: &str, skipped: &mut Skipped) {
     let udev = parse_udev(udev, skipped);
     let property = |name: &str| udev.get(name).copied().unwrap_or_default();
@@ -69,11 +69,11 @@ fn parse(line: &str) -> Option<Disk<'_>> {
     let (major, minor, name) = (words.next()?, words.next()?, words.next()?);
     let columns: Option<Vec<u64>> = words.take(COLUMNS).map(|number| number.parse().ok()).collect();
     let columns = columns.filter(|columns| columns.len() >= 11)?;
-    // A path is made from the numbers.
+    // The numbers become part of a path.
     [major, minor].iter().all(|number| number.parse::<u32>().is_ok()).then_some(Disk { major, minor, name, columns })
 }
 
-/// Partitions, and devices that are no disks: what node_exporter ignores unless it is told otherwise.
+/// Partitions and pseudo devices, which node_exporter ignores by default.
 fn is_ignored(name: &str) -> bool {
     let device = name.trim_end_matches(|c: char| c.is_ascii_digit());
     if device.len() == name.len() {
@@ -108,7 +108,7 @@ fn add(page: &mut Page, disk: &Disk<'_>) {
     }
 }
 
-/// Properties of a device in udev's database: lines as `E:ID_MODEL=...`, between others that begin with another letter.
+/// Properties of a device in udev's database: lines such as `E:ID_MODEL=...`, among others with another prefix.
 fn parse_udev<'a>(text: &'a str, skipped: &mut Skipped) -> HashMap<&'a str, &'a str> {
     let mut properties = HashMap::new();
     for line in text.lines() {

@@ -1,7 +1,7 @@
 //! Space of mounted file systems (`proc_pid_mounts(5)`, `statfs(2)`).
 //!
-//! A file system whose server is gone hangs whoever asks it. So each is asked on a thread that may be left behind: the mount is
-//! then marked as in error, and not asked again before that thread has come back.
+//! Querying a file system whose server is gone hangs. Each is therefore queried on a thread that can be left behind:
+//! the mount is then exported as in error, and not queried again until that thread has returned.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -23,10 +23,10 @@ use crate::metrics::family::{Page, Value};
 use crate::sources::apart::Context;
 use crate::sources::{Outcome, Reading};
 
-/// How long one file system may take to answer.
+/// Time limit for a file system.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Types that have no space of their own, as in node_exporter.
+/// Types without space of their own, as in node_exporter.
 const IGNORED_TYPES: &[&str] = &[
     "autofs",
     "binfmt_misc",
@@ -55,21 +55,21 @@ const IGNORED_TYPES: &[&str] = &[
     "tracefs",
 ];
 
-/// Mounts at or below these are the kernel's, or a container's view of something that is listed anyway.
+/// Mounts at or below these belong to the kernel, or are a container's view of something that is listed anyway.
 const IGNORED_TREES: &[&str] = &["/dev", "/proc", "/sys"];
 
-/// Mounts below these, but not they themselves.
+/// Mounts below these, but not these themselves.
 const IGNORED_BELOW: &[&str] = &["/run/credentials", "/var/lib/docker", "/var/lib/containers/storage"];
 
 pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut Skipped) -> Reading {
-    // Of process 1, because a service manager may have given the agent a view of its own.
+    // Those of process 1, because a service manager may have given the agent its own mount namespace.
     let proc = &context.roots.proc;
     let mut first = Skipped::default();
     let text = first.bytes("mounts", &proc.join("1/mounts"));
     if text.is_some() {
         skipped.append(first);
     }
-    // It takes a privilege.
+    // Needs a privilege.
     let text = text.or_else(|| skipped.bytes("mounts", &proc.join("self/mounts")));
     let Some(text) = text else { return Ok(Outcome::Absent) };
     let mounts = parse(&text, skipped);
@@ -89,7 +89,7 @@ pub(in crate::sources) struct Mount {
     read_only: bool,
 }
 
-/// The mounts that are asked, each once. Paths are bytes, in no encoding.
+/// The mounts to query, without duplicates. Paths are bytes without an encoding.
 pub(in crate::sources) fn parse(mounts: &[u8], skipped: &mut Skipped) -> Vec<Mount> {
     let mut seen = HashSet::new();
     let lines = mounts.strip_suffix(b"\n").unwrap_or(mounts).split(|&byte| byte == b'\n');
@@ -118,7 +118,7 @@ fn is_ignored(mount: &Mount) -> bool {
         || IGNORED_BELOW.iter().any(|tree| mount.path.starts_with(tree) && mount.path != Path::new(tree))
 }
 
-/// What a file system answers.
+/// Space of a file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Space {
     size: u64,
@@ -128,7 +128,7 @@ struct Space {
     files_free: u64,
 }
 
-/// Mounts that did not answer, with the threads that still wait for them.
+/// Mounts that did not answer, with the blocked threads.
 #[derive(Clone, Debug, Default)]
 pub(in crate::sources) struct HungMounts(Arc<Mutex<HashMap<PathBuf, JoinHandle<()>>>>);
 
@@ -138,19 +138,19 @@ impl HungMounts {
         let Some(thread) = hung.get(path) else { return false };
         if thread.is_finished() {
             hung.remove(path);
-            info!(mount = %path.display(), "answers again");
+            info!(mount = %path.display(), "the mount answers again");
             return false;
         }
         true
     }
 
     fn insert(&self, path: &Path, thread: JoinHandle<()>) {
-        warn!(mount = %path.display(), "does not answer; it is marked as in error and left alone until it does");
+        warn!(mount = %path.display(), "the mount does not answer; exporting node_filesystem_device_error until it does");
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), thread);
     }
 }
 
-/// Asks each mount, in their order; `None` for those that did not answer, or not in time.
+/// Queries each mount, in order; `None` for those that failed or timed out.
 fn ask_all(
     mounts: &[Mount],
     hung: &HungMounts,
@@ -159,13 +159,13 @@ fn ask_all(
 ) -> Vec<Option<Space>> {
     let mut answers = vec![None; mounts.len()];
     let mut waiting: Vec<usize> = (0..mounts.len()).filter(|&index| !hung.contains(&mounts[index].path)).collect();
-    // One thread asks one mount after the other; when it hangs, another one asks the rest.
+    // One thread queries one mount after the other; when it hangs, another one continues with the rest.
     while !waiting.is_empty() {
         let paths: Vec<(usize, PathBuf)> = waiting.iter().map(|&index| (index, mounts[index].path.clone())).collect();
         let (sender, receiver) = mpsc::channel();
         let work = move || {
             for (index, path) in paths {
-                // Nobody listens any more to a thread that was left behind.
+                // Nobody listens to a thread that was left behind.
                 if sender.send((index, ask(&path).ok())).is_err() {
                     return;
                 }
@@ -191,7 +191,7 @@ fn statfs(path: &Path) -> io::Result<Space> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: plain numbers, for which zeros are valid.
     let mut answer: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the path ends with a zero, and the second argument is a valid place for the answer.
+    // SAFETY: the path is NUL-terminated, and the second argument points to a valid struct.
     if unsafe { libc::statfs(path.as_ptr(), &raw mut answer) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,4 +1,4 @@
-//! Disks, file systems and directories: node_exporter's names where it has the like, `citadel_*` for what it has not.
+//! Disks, file systems and directories: node_exporter's names where it has such metrics, `citadel_*` for others.
 
 mod command;
 pub(super) mod directories;

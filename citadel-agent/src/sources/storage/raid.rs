@@ -18,25 +18,25 @@ pub(in crate::sources) fn add_arrays(page: &mut Page, text: &str, skipped: &mut 
     }
 }
 
-/// What an array is or does.
+/// State of an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Active,
     Inactive,
-    /// It has lost more disks than it can do without, and fails all writes (5.19).
+    /// More disks failed than it tolerates, and all writes fail (5.19).
     Broken,
-    /// The disks of a firmware's RAID, on which the arrays are: no array itself.
+    /// The member disks of a firmware RAID, on which the arrays are; not an array itself.
     Container,
     Recovering,
     Resync,
     Check,
     Reshape,
-    /// A word that this agent does not know.
+    /// An unknown word.
     Unknown,
 }
 
-/// Those that are exported, each as 0 or 1. node_exporter has the first five; an array that is in one of the others is in none
-/// of those, as there.
+/// The exported states, each as 0 or 1. node_exporter has the first five; for an array in another state, all of these
+/// are 0, as there.
 const STATES: [(State, &str); 8] = [
     (State::Active, "active"),
     (State::Inactive, "inactive"),
@@ -55,7 +55,7 @@ struct Disks {
     active: u64,
 }
 
-/// An array. What cannot be read of it is `None`; the array is there all the same.
+/// An array. Unreadable properties are `None`.
 #[derive(PartialEq, Eq, Debug)]
 struct Array<'a> {
     name: &'a str,
@@ -67,7 +67,7 @@ struct Array<'a> {
     synced: Option<u64>,
 }
 
-/// All arrays: a line each, with further lines below it that begin with white space.
+/// All arrays: one line each, followed by indented lines.
 fn parse<'a>(mdstat: &'a str, skipped: &mut Skipped) -> Vec<Array<'a>> {
     let mut heads: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for line in mdstat.lines() {
@@ -84,8 +84,8 @@ fn parse<'a>(mdstat: &'a str, skipped: &mut Skipped) -> Vec<Array<'a>> {
     heads.into_iter().filter_map(|(name, description, details)| array(name, description, &details, skipped)).collect()
 }
 
-/// `active raid1 sdb1[1] sda1[0]`, and below it `248896 blocks super 1.2 [2/2] [UU]` and what else there is. `None`: it is no
-/// array at all.
+/// Parses `active raid1 sdb1[1] sda1[0]` and the following lines, such as `248896 blocks super 1.2 [2/2] [UU]`. `None`:
+/// not an array.
 fn array<'a>(name: &'a str, description: &str, details: &[&str], skipped: &mut Skipped) -> Option<Array<'a>> {
     let mut words = description.split_ascii_whitespace();
     let state = skipped.or_note(words.next(), "mdstat", name)?;
@@ -103,7 +103,7 @@ fn array<'a>(name: &'a str, description: &str, details: &[&str], skipped: &mut S
             State::Unknown
         }
     };
-    // Without redundancy there is nothing to count: all of them, or the array is gone.
+    // Without redundancy there is nothing to count: either all disks are active, or the array is gone.
     let members = members.len() as u64 - marked("(J)");
     let ratio = size.and_then(|line| line.split_ascii_whitespace().rev().find_map(ratio));
     let disks = match (state, ratio) {
@@ -128,8 +128,8 @@ fn array<'a>(name: &'a str, description: &str, details: &[&str], skipped: &mut S
     Some(Array { name, state, disks, failed: marked("(F)"), spare: marked("(S)"), blocks, synced })
 }
 
-/// Whether a line as `4784 blocks super external:imsm` is a container's. An array in one names it: `external:/md127/0`, with a
-/// hyphen for the slash while its metadata may not be written.
+/// Whether a line such as `4784 blocks super external:imsm` belongs to a container. An array in one refers to it:
+/// `external:/md127/0`, with a hyphen instead of the slash while its metadata is read-only.
 fn is_container(size: &str) -> bool {
     let metadata = size.split_ascii_whitespace().find_map(|word| word.strip_prefix("external:"));
     metadata.is_some_and(|metadata| !metadata.starts_with(['/', '-']))
@@ -141,16 +141,16 @@ fn ratio(word: &str) -> Option<Disks> {
     Some(Disks { required: required.parse().ok()?, active: active.parse().ok()? })
 }
 
-/// What is done to an active array.
+/// An operation on an active array.
 struct Progress<'a> {
     /// The kernel's word for it.
     what: &'a str,
-    /// The blocks that are done; none while it waits.
+    /// Number of processed blocks; `None` while it waits.
     synced: Option<u64>,
 }
 
-/// Of a line as `[=>...]  recovery =  8.5% (16775552/195310144) finish=17.0min speed=259783K/sec`, or `resync=DELAYED`, also
-/// `PENDING` and `REMOTE`, which waits for its turn or for another host.
+/// Parses a line such as `[=>...]  recovery =  8.5% (16775552/195310144) finish=17.0min speed=259783K/sec`, or
+/// `resync=DELAYED`, `PENDING` or `REMOTE`, which waits for its turn or for another host.
 fn progress(line: &str) -> Option<Progress<'_>> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     if let [word] = words[..]
@@ -173,7 +173,7 @@ impl Progress<'_> {
             "resync" | "repair" => State::Resync,
             "check" => State::Check,
             "reshape" => State::Reshape,
-            // Stopped by an administrator: nothing is done to it.
+            // Stopped by an administrator.
             "frozen" | "idle" => State::Active,
             other => {
                 skipped.note("mdstat", format_args!("{array}: {other}"));

@@ -1,5 +1,4 @@
-//! What disks say of their health, through smartmontools where it is installed (`smartctl(8)`, whose `--json` is the
-//! interface that its authors keep stable).
+//! Disk health from smartmontools, if installed (`smartctl(8)`, whose `--json` output is a stable interface).
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -15,21 +14,21 @@ use crate::metrics::family::{Page, Value};
 use crate::sources::apart::Context;
 use crate::sources::{Outcome, Reading};
 
-/// How long a disk may take.
+/// Time limit for a disk.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What smartctl may say of one disk; it says some 20 kB.
+/// Maximum output of smartctl for a disk; typically about 20 kB.
 const MAX_OUTPUT: usize = 1 << 20;
 
-/// What is kept from one time to the next.
+/// State kept between reads.
 #[derive(Clone, Debug, Default)]
 pub(in crate::sources) struct Disks(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What each disk said last: a disk that sleeps is not woken to say it again.
+    /// The last report of each disk: a disk in standby is not woken for a new one.
     last: HashMap<String, Report>,
-    /// Disks whose smartctl did not end.
+    /// Disks whose smartctl did not exit.
     hung: HashMap<String, Child>,
 }
 
@@ -37,7 +36,7 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut
     let program = &context.config.storage.smartctl;
     let scan = match command::run(Command::new(program).args(["--scan", "--json"]), PATIENCE, MAX_OUTPUT) {
         Ok(Run::Ended(output)) => devices(&output, skipped)?,
-        Ok(Run::Hangs(_)) => return Err("smartctl --scan does not end".into()),
+        Ok(Run::Hangs(_)) => return Err("smartctl --scan timed out".into()),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Absent),
         Err(error) => return Err(format!("{} --scan --json: {error}", program.display()).into()),
     };
@@ -48,7 +47,7 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut
     for (label, device) in &devices {
         if let Some(child) = known.hung.get_mut(label) {
             if child.try_wait()?.is_none() {
-                errors.push(format!("{label}: it still does not answer"));
+                errors.push(format!("{label}: still no response"));
                 continue;
             }
             known.hung.remove(label);
@@ -81,15 +80,14 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut
     }
     match (devices.is_empty(), errors.is_empty()) {
         (true, _) => Ok(Outcome::Absent),
-        // One broken disk among eight must not hide the others, nor itself.
+        // One failing disk among eight must hide neither the others nor itself.
         (_, false) if errors.len() < devices.len() => Ok(Outcome::Partly(errors.join("; ").into())),
         (_, false) => Err(errors.join("; ").into()),
         (_, true) => Ok(Outcome::Read),
     }
 }
 
-/// The disks with the labels that they get: their names, and with their types where several are behind one name, as with a
-/// RAID controller.
+/// The disks with their labels: names, with their types if several have the same name, as behind a RAID controller.
 fn labelled(devices: &[Device]) -> Vec<(String, &Device)> {
     let (mut names, mut shared) = (HashSet::new(), HashSet::new());
     for device in devices {

@@ -1,7 +1,8 @@
-//! What smartctl says in its JSON. Pure.
+//! Parses smartctl's JSON output. Pure.
 //!
-//! It is read leaf by leaf: disks leave out what they do not know, bridges and RAID controllers say odd things, and smartctl gains
-//! fields with each release. A leaf that is absent or null is absent on the page; one of another type is skipped and noted.
+//! It is read leaf by leaf: disks omit what they do not know, bridges and RAID controllers return odd values, and
+//! smartctl gains fields with each release. A missing or null leaf is absent on the page; one of another type is
+//! skipped and recorded.
 
 use serde_json::Value as Json;
 
@@ -14,18 +15,18 @@ use crate::metrics::catalogue::storage::{
 };
 use crate::metrics::family::{Page, Value};
 
-/// NVMe counts data in thousands of 512 bytes.
+/// NVMe counts data in units of 1000 * 512 bytes.
 const DATA_UNIT: f64 = 512_000.0;
 
-/// A disk of `smartctl --scan --json`, which opens none.
+/// A disk in the output of `smartctl --scan --json`, which opens no disks.
 #[derive(Debug)]
 pub(in crate::sources) struct Device {
     pub(super) name: String,
-    /// What `--device` takes.
+    /// The argument of `--device`.
     pub(super) kind: String,
 }
 
-/// All disks that it names.
+/// All listed disks.
 pub(in crate::sources) fn devices(output: &[u8], skipped: &mut Skipped) -> Result<Vec<Device>, String> {
     let json = parse(output)?;
     let listed = Leaf::of(&json, &mut *skipped).list(&["devices"]).unwrap_or_default();
@@ -38,10 +39,10 @@ pub(in crate::sources) fn devices(output: &[u8], skipped: &mut Skipped) -> Resul
 }
 
 fn parse(output: &[u8]) -> Result<Json, String> {
-    serde_json::from_slice(output).map_err(|error| format!("smartctl says something else than its JSON: {error}"))
+    serde_json::from_slice(output).map_err(|error| format!("cannot parse the JSON output of smartctl: {error}"))
 }
 
-/// What `smartctl --json --all` says of a disk, as far as it is exported.
+/// The exported part of `smartctl --json --all` for a disk.
 #[derive(Debug)]
 pub(in crate::sources) struct Report {
     asleep: bool,
@@ -53,11 +54,11 @@ pub(in crate::sources) struct Report {
 }
 
 impl Report {
-    /// The exit status that we ask of smartctl when a disk sleeps. Bit 0 (its command line is wrong) ends it before a disk is asked
-    /// anything, so that together with bit 2 it says nothing else.
+    /// The exit status requested from smartctl for a disk in standby. Bit 0 (invalid command line) ends it before any
+    /// disk is queried, so together with bit 2 it cannot occur otherwise.
     pub(super) const ASLEEP: u64 = 0b101;
 
-    /// Parses one; the error is that of a disk that could not be opened: bits 0 and 1 of the exit status.
+    /// Parses a report; an error means that the disk could not be opened: bits 0 and 1 of the exit status.
     pub(in crate::sources) fn parse(output: &[u8], skipped: &mut Skipped) -> Result<Self, String> {
         let json = parse(output)?;
         let mut leaf = Leaf::of(&json, skipped);
@@ -66,7 +67,7 @@ impl Report {
         if status & 0b11 != 0 && !asleep {
             let messages = leaf.list(&["smartctl", "messages"]).unwrap_or_default();
             let said: Vec<&str> = messages.iter().filter_map(|message| message.get("string")?.as_str()).collect();
-            return Err(if said.is_empty() { "smartctl cannot open it".to_owned() } else { said.join(", ") });
+            return Err(if said.is_empty() { "smartctl cannot open the device".to_owned() } else { said.join(", ") });
         }
         Ok(Self {
             asleep,
@@ -90,7 +91,7 @@ impl Report {
     }
 }
 
-/// Reads leaves, by the names on the way to them.
+/// Reads leaves by their path.
 struct Leaf<'a, 's> {
     json: &'a Json,
     skipped: &'s mut Skipped,
@@ -101,14 +102,14 @@ impl<'a, 's> Leaf<'a, 's> {
         Self { json, skipped }
     }
 
-    /// `None`: it is not there, null, or not what `take` takes, which is noted.
+    /// `None`: it is missing, null, or rejected by `take`, which is recorded.
     fn at<T>(&mut self, path: &[&str], take: impl FnOnce(&'a Json) -> Option<T>) -> Option<T> {
         let mut json = self.json;
         for name in path {
             match json.get(name) {
                 Some(Json::Null) => return None,
                 Some(inner) => json = inner,
-                // There, but not an object with such a field.
+                // It exists, but is not an object with such a field.
                 None if !json.is_object() => {
                     self.skipped.note("smartctl", format_args!("{}: {json}", path.join(".")));
                     return None;
@@ -127,12 +128,12 @@ impl<'a, 's> Leaf<'a, 's> {
         self.at(path, |json| json.as_str().map(str::to_owned))
     }
 
-    /// The first of these fields that says something.
+    /// The first of these fields with a value.
     fn first_text(&mut self, names: &[&str]) -> Option<String> {
         names.iter().find_map(|name| self.text(&[name]).filter(|text| !text.is_empty()))
     }
 
-    /// SAS disks have vendor and product; smartctl before 7.4 calls them differently, and joins them since 7.2.
+    /// SAS disks have vendor and product; smartctl before 7.4 uses other names, and joins them since 7.2.
     fn model(&mut self) -> String {
         if let Some(model) = self.first_text(&["model_name", "scsi_model_name"]) {
             return model;
@@ -148,7 +149,7 @@ impl<'a, 's> Leaf<'a, 's> {
         self.at(path, |json| json.as_f64().filter(|number| number.is_finite()))
     }
 
-    /// A number that counts something. NVMe's have 128 bits.
+    /// A count. NVMe's have 128 bits.
     fn count(&mut self, path: &[&str]) -> Option<f64> {
         self.at(path, |json| json.as_f64().filter(|number| number.is_finite() && *number >= 0.0))
     }
@@ -168,7 +169,7 @@ impl<'a, 's> Leaf<'a, 's> {
         ];
         let media_errors = nvme("media_errors", 1.0);
         let attributes = self.list(&["ata_smart_attributes", "table"]).unwrap_or_default();
-        // Those that all vendors count alike.
+        // Attributes with the same meaning for all vendors.
         let mut attribute = |id: u64| {
             let found = attributes.iter().find(|attribute| attribute.get("id").and_then(Json::as_u64) == Some(id))?;
             Leaf::of(found, self.skipped).count(&["raw", "value"])
@@ -270,7 +271,7 @@ mod tests {
         let parse = |json: &str| Report::parse(json.as_bytes(), &mut Skipped::default()).map(|report| report.asleep);
         let error = r#"{"smartctl":{"exit_status":2,"messages":[{"string":"open failed"},7]}}"#;
         assert_eq!(parse(error), Err("open failed".to_owned()));
-        assert_eq!(parse(r#"{"smartctl":{"exit_status":1}}"#), Err("smartctl cannot open it".to_owned()));
+        assert_eq!(parse(r#"{"smartctl":{"exit_status":1}}"#), Err("smartctl cannot open the device".to_owned()));
         assert_eq!(parse(r#"{"smartctl":{"exit_status":5}}"#), Ok(true));
         assert_eq!(parse(r#"{"smartctl":{"exit_status":64}}"#), Ok(false));
         assert!(parse("[").is_err());

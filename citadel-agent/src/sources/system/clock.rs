@@ -1,4 +1,4 @@
-//! The host's clock and how well it is kept (`adjtimex(2)`, `Documentation/ABI/testing/sysfs-devices-clocksource`).
+//! The host's clock and its synchronization (`adjtimex(2)`, `Documentation/ABI/testing/sysfs-devices-clocksource`).
 
 use std::ffi::CStr;
 use std::io::ErrorKind;
@@ -43,27 +43,27 @@ fn zone(seconds: u64) -> Option<(String, i64)> {
     let time = libc::time_t::try_from(seconds).ok()?;
     // SAFETY: numbers and one pointer, for which zeros are valid.
     let mut local: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both arguments are valid for the call. The agent never changes its environment, which the call reads.
+    // SAFETY: both arguments are valid for the call. The call reads the environment, which the agent never changes.
     if unsafe { libc::localtime_r(&raw const time, &raw mut local) }.is_null() || local.tm_zone.is_null() {
         return None;
     }
-    // SAFETY: the C library's name of the zone, which ends with a zero and stays where it is as long as the process does
-    // not set another zone; this one never does.
+    // SAFETY: the C library's name of the zone is NUL-terminated and valid until the process sets another zone, which
+    // this one never does.
     let name = unsafe { CStr::from_ptr(local.tm_zone) };
     Some((name.to_string_lossy().into_owned(), local.tm_gmtoff))
 }
 
-/// The kernel's frequencies are parts per million with 16 bits behind the point.
+/// The kernel's frequencies are parts per million with a 16-bit fraction.
 const SCALED_PPM: f64 = 65536.0 * 1e6;
 
 pub(in crate::sources) fn read_timex(page: &mut Page) -> Reading {
-    // SAFETY: plain numbers, for which zeros are valid; modes = 0 asks and changes nothing.
+    // SAFETY: plain numbers, for which zeros are valid; modes = 0 only reads.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the argument is a valid place for the answer.
+    // SAFETY: the argument points to a valid struct.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     if state < 0 {
         let error = std::io::Error::last_os_error();
-        // A container or a service manager may forbid even asking.
+        // A container or a service manager may forbid even reading.
         return if error.kind() == ErrorKind::PermissionDenied { outcome(false) } else { Err(error.into()) };
     }
     let nanoseconds = timex.status & libc::STA_NANO != 0;

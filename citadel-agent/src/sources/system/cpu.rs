@@ -1,4 +1,4 @@
-//! CPU time by mode, and throttling for heat (`proc_stat(5)`, `Documentation/ABI/testing/sysfs-devices-system-cpu`).
+//! CPU time by mode, and thermal throttling (`proc_stat(5)`, `Documentation/ABI/testing/sysfs-devices-system-cpu`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -13,33 +13,33 @@ use crate::metrics::catalogue::system::{
 use crate::metrics::family::{Page, Value};
 use crate::sources::Reading;
 
-/// The columns of a CPU's line, in their order.
+/// The columns of a CPU's line.
 const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
 
-/// The columns behind them.
+/// The columns after them.
 const GUEST_MODES: [&str; 2] = ["user", "nice"];
 
 const COLUMNS: usize = MODES.len() + GUEST_MODES.len();
 
-/// Linux 2.4 had these.
+/// Number of columns in Linux 2.4.
 const FEWEST_COLUMNS: usize = 4;
 
-/// The kernel's unit of CPU time; `USER_HZ` is 100 on every architecture that the agent runs on.
+/// The kernel's unit of CPU time; `USER_HZ` is 100 on all supported architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A CPU whose idle time goes back by more than this was taken out and put back, and counts anew.
+/// A CPU whose idle time decreases by more than this was removed and added again, and starts at 0.
 const HOTPLUG_TICKS: u64 = 300;
 
-/// Most CPUs that Linux can be built for.
+/// Maximum number of CPUs that Linux supports.
 const MAX_CPUS: u32 = 8192;
 
 type Counts = [u64; COLUMNS];
 
-/// Ticks of each CPU, by its number as the kernel writes it; `None` for one whose line cannot be read.
+/// Ticks of each CPU, by its number as text; `None` if its line cannot be read.
 type Ticks<'a> = BTreeMap<&'a str, Option<Counts>>;
 
-/// The highest counts so far. Idle and iowait of a CPU that is idle are estimates of the moment and can go back a little;
-/// Prometheus would take that for a restart, and add the whole counter once more.
+/// The highest counts so far. Idle and iowait of an idle CPU are estimates and can decrease slightly; Prometheus would
+/// treat that as a restart, and add the whole counter again.
 #[derive(Debug, Default)]
 pub(in crate::sources) struct Highest(HashMap<String, Counts>);
 
@@ -65,13 +65,13 @@ pub(in crate::sources) fn add_stat(page: &mut Page, highest: &mut Highest, text:
     }
 }
 
-/// The CPUs' lines of `/proc/stat`. Old kernels have fewer columns; these are 0 there.
+/// The CPU lines of `/proc/stat`. Missing columns of old kernels are 0.
 fn parse<'a>(stat: &'a str, skipped: &mut Skipped) -> Ticks<'a> {
     let mut ticks = Ticks::new();
     for line in stat.lines() {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
         let (number, columns) = rest.split_once(' ').unwrap_or((rest, ""));
-        // Their sum.
+        // The total.
         if number.is_empty() {
             continue;
         }
@@ -92,7 +92,7 @@ fn parse<'a>(stat: &'a str, skipped: &mut Skipped) -> Ticks<'a> {
 }
 
 impl Highest {
-    /// Takes new counts, and gives the counts to export: none lower than before, only of CPUs that could be read.
+    /// Adds new counts, and returns the counts to export: never lower than before, and only of readable CPUs.
     fn raise<'a>(&mut self, new: &Ticks<'a>) -> Vec<(&'a str, Counts)> {
         const IDLE: usize = 3;
         self.0.retain(|number, _| new.contains_key(number.as_str()));
@@ -121,7 +121,7 @@ fn add(page: &mut Page, number: &str, counts: &Counts) {
     }
 }
 
-/// The CPUs that the scheduler leaves alone (`isolcpus=`), a list as `2-3,7`.
+/// The CPUs isolated from the scheduler (`isolcpus=`), a list such as `2-3,7`.
 pub(in crate::sources) fn add_isolated(page: &mut Page, list: &str, skipped: &mut Skipped) {
     for part in list.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -134,11 +134,11 @@ pub(in crate::sources) fn add_isolated(page: &mut Page, list: &str, skipped: &mu
     }
 }
 
-/// A core's and a package's count are the same at each of its threads: the first one says it.
+/// All threads of a core or package have the same count: the first one is used.
 fn add_throttles(page: &mut Page, cpus: &Path, skipped: &mut Skipped) {
     let (mut cores, mut packages) = (BTreeMap::new(), BTreeMap::new());
     for (_, cpu) in numbered(cpus, "cpu", skipped).unwrap_or_default() {
-        // Where there is no such thing, the kernel says -1.
+        // If there is none, the kernel reports -1.
         let mut topology = |name| skipped.number::<i64>(name, &cpu.join("topology").join(name));
         let (Some(package), Some(core)) = (topology("physical_package_id"), topology("core_id")) else { continue };
         if package < 0 || core < 0 {

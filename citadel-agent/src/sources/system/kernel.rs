@@ -19,7 +19,7 @@ pub(in crate::sources) fn read_filefd(roots: &Roots, page: &mut Page, skipped: &
     outcome(true)
 }
 
-/// A line of three numbers: allocated, unused, and most file handles.
+/// A line of three numbers: allocated, unused, and maximum file handles.
 pub(in crate::sources) fn add_file_nr(page: &mut Page, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -50,13 +50,13 @@ pub(in crate::sources) fn read_entropy(roots: &Roots, page: &mut Page, skipped: 
 pub(in crate::sources) fn read_uname(page: &mut Page) -> Reading {
     // SAFETY: all fields are arrays of characters, for which zeros are valid.
     let mut name: libc::utsname = unsafe { std::mem::zeroed() };
-    // SAFETY: the argument is a valid place for the answer.
+    // SAFETY: the argument points to a valid struct.
     if unsafe { libc::uname(&raw mut name) } != 0 {
         return Err(std::io::Error::last_os_error().into());
     }
     let labels =
         [&name.sysname, &name.release, &name.version, &name.machine, &name.nodename, &name.domainname].map(|field| {
-            // SAFETY: reading the array as bytes instead of as C characters changes nothing about it.
+            // SAFETY: reinterpreting an array of C characters as bytes.
             let bytes = unsafe { std::slice::from_raw_parts(field.as_ptr().cast::<u8>(), field.len()) };
             CStr::from_bytes_until_nul(bytes).unwrap_or_default().to_string_lossy()
         });
@@ -64,7 +64,7 @@ pub(in crate::sources) fn read_uname(page: &mut Page) -> Reading {
     outcome(true)
 }
 
-/// Labels of `node_os_info`, as the file calls them.
+/// Labels of `node_os_info`, as in the file.
 const OS_LABELS: [&str; 12] = [
     "BUILD_ID",
     "ID",
@@ -81,7 +81,7 @@ const OS_LABELS: [&str; 12] = [
 ];
 
 pub(in crate::sources) fn read_os(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
-    // A person may have written it, so that the end of the last line may be missing.
+    // It may have been edited, so the last line may be incomplete.
     let Some(text) = read_value(&roots.etc.join("os-release")) else { return outcome(false) };
     add_os_release(page, &text, skipped);
     outcome(true)
@@ -96,8 +96,8 @@ pub(in crate::sources) fn add_os_release(page: &mut Page, text: &str, skipped: &
     }
 }
 
-/// Assignments as a shell takes them, without expansion: quotes around a value, and a backslash before what it protects. Blank
-/// lines and comments are allowed between them.
+/// Assignments in shell syntax without expansion: optional quotes, and backslash escapes. Blank lines and comments are
+/// allowed.
 fn parse_os_release<'a>(text: &'a str, skipped: &mut Skipped) -> HashMap<&'a str, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let assignments = lines.filter_map(|line| skipped.or_note(line.split_once('='), "os-release", line));
@@ -119,7 +119,7 @@ fn unquote(value: &str) -> String {
     plain
 }
 
-/// The number that a version begins with: major, or major and minor.
+/// The number at the start of a version: major, or major and minor.
 fn leading_number(version: &str) -> Option<f64> {
     let major = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     if major == 0 {

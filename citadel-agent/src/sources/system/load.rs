@@ -1,5 +1,5 @@
-//! How busy the host is: load averages, pressure, run queues, processes
-//! (`proc_loadavg(5)`, `Documentation/accounting/psi.rst`, `Documentation/scheduler/sched-stats.rst`, `proc_stat(5)`).
+//! Load of the host: load averages, pressure, run queues, processes (`proc_loadavg(5)`,
+//! `Documentation/accounting/psi.rst`, `Documentation/scheduler/sched-stats.rst`, `proc_stat(5)`).
 
 use super::outcome;
 use crate::host::Roots;
@@ -19,7 +19,7 @@ pub(in crate::sources) fn read_averages(roots: &Roots, page: &mut Page, skipped:
     outcome(true)
 }
 
-/// The three averages with which the line of five words begins.
+/// The three averages at the start of the line of five words.
 pub(in crate::sources) fn add_averages(page: &mut Page, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -36,14 +36,14 @@ pub(in crate::sources) fn add_averages(page: &mut Page, text: &str, skipped: &mu
     }
 }
 
-/// A file of `/proc/pressure`, and what its lines `some` and `full` are called.
+/// A file of `/proc/pressure`, and the metrics of its lines `some` and `full`.
 struct Pressure {
     name: &'static str,
     some: &'static Desc,
     full: Option<&'static Desc>,
 }
 
-/// The kernel has a `full` line for CPU as well, which is defined only below the root cgroup.
+/// The kernel also has a `full` line for CPU, which is defined only below the root cgroup.
 const PRESSURES: [Pressure; 3] = [
     Pressure { name: "cpu", some: &PRESSURE_CPU_WAITING, full: None },
     Pressure { name: "io", some: &PRESSURE_IO_WAITING, full: Some(&PRESSURE_IO_STALLED) },
@@ -60,7 +60,7 @@ pub(in crate::sources) fn read_pressure(roots: &Roots, page: &mut Page, skipped:
     outcome(found)
 }
 
-/// Lines as `some avg10=0.00 avg60=0.00 avg300=0.00 total=123`, in microseconds.
+/// Lines such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=123`, in microseconds.
 pub(in crate::sources) fn add_pressure(
     page: &mut Page,
     some: &'static Desc,
@@ -92,8 +92,8 @@ pub(in crate::sources) fn read_schedstat(roots: &Roots, page: &mut Page, skipped
     outcome(true)
 }
 
-/// The last three columns of each CPU's line: nanoseconds that tasks ran, nanoseconds that they waited, timeslices. The other
-/// lines are the version, the time, and those of the CPUs' domains.
+/// The last three columns of each CPU's line: nanoseconds that tasks ran, nanoseconds that they waited, timeslices.
+/// Other lines are the version, the time, and the CPUs' domains.
 pub(in crate::sources) fn add_schedstat(page: &mut Page, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let mut columns = line.split_ascii_whitespace();
@@ -132,9 +132,9 @@ pub(in crate::sources) fn read_stat(roots: &Roots, page: &mut Page, skipped: &mu
     outcome(true)
 }
 
-/// The first number of each of these lines: behind the interrupts' sum stands one number for each interrupt.
+/// The first number of each of these lines: the total of interrupts is followed by one number per interrupt.
 pub(in crate::sources) fn add_stat(page: &mut Page, text: &str, skipped: &mut Skipped) {
-    // Those of the CPUs are another source's.
+    // CPU lines belong to another source.
     for line in text.lines().filter(|line| !line.starts_with("cpu")) {
         let mut words = line.split_ascii_whitespace();
         let (name, number) = (words.next().unwrap_or_default(), words.next().and_then(|number| number.parse().ok()));

@@ -23,7 +23,7 @@ pub(in crate::sources) fn add_meminfo(page: &mut Page, text: &str, skipped: &mut
     }
 }
 
-/// A line as `MemTotal:  16 kB` or `HugePages_Total:  0`; kB become bytes.
+/// A line such as `MemTotal:  16 kB` or `HugePages_Total:  0`; kB are converted to bytes.
 fn parse_line(line: &str) -> Option<(&str, u64)> {
     let (key, rest) = line.split_once(':')?;
     let mut words = rest.split_ascii_whitespace();
@@ -50,7 +50,7 @@ pub(in crate::sources) fn read_numa(roots: &Roots, page: &mut Page, skipped: &mu
     outcome(!nodes.is_empty())
 }
 
-/// Lines as `Node 0 MemTotal: ...`.
+/// Lines such as `Node 0 MemTotal: ...`.
 pub(in crate::sources) fn add_numa_meminfo(page: &mut Page, node: &str, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let parsed = line.trim_start().splitn(3, ' ').nth(2).and_then(parse_line);

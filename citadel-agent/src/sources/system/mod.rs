@@ -1,9 +1,9 @@
-//! The host, under node_exporter's names: what it exports for the same files, this exports too, with the same labels and
-//! the same values. `docs/metrics.md` lists what is left out.
+//! The host, with node_exporter's names: the same files are exported with the same labels and values. `docs/metrics.md`
+//! lists what is omitted.
 //!
-//! Each source reads files and hands their text to pure functions that add samples to a page. The parsers are the
-//! project's own rather than a library's typed ones: node_exporter's metrics are the files' own fields, whatever they are
-//! called, and a library that knows a fixed set of them would lose the others.
+//! Each source reads files and passes their text to pure functions that add samples to a page. The parsers are the
+//! project's own, not those of a library with typed fields: node_exporter's metrics are the fields of the files,
+//! whatever their names, and a library with a fixed set would lose the others.
 
 pub(super) mod clock;
 pub(super) mod cpu;
@@ -21,19 +21,19 @@ use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::family::{Page, Value};
 
-/// Adds a number of the kernel's, which may be negative.
+/// Adds a kernel number, which can be negative.
 fn add_signed<const N: usize>(page: &mut Page, desc: &'static Desc, labels: [&str; N], number: i64) {
     let value = u64::try_from(number).map_or(Value::Float(number as f64), Value::Integer);
     page.add(desc, labels, value);
 }
 
-/// A number of the kernel's, which may be negative or take all 64 bits.
+/// A kernel number, which can be negative or take all 64 bits.
 fn parse_signed(text: &str) -> Option<Value> {
     let negative = || text.parse::<i64>().ok().map(|number| Value::Float(number as f64));
     text.parse().ok().map(Value::Integer).or_else(negative)
 }
 
-/// Directories `PREFIX<number>` below `parent`, with the number, by number; other names are left out.
+/// Directories `PREFIX<number>` below `parent`, sorted by number; other names are ignored.
 fn numbered(parent: &Path, prefix: &'static str, skipped: &mut Skipped) -> Option<Vec<(u64, PathBuf)>> {
     let names = skipped.list(prefix, parent)?;
     let number = |name: &String| name.strip_prefix(prefix)?.parse::<u64>().ok();
@@ -42,7 +42,7 @@ fn numbered(parent: &Path, prefix: &'static str, skipped: &mut Skipped) -> Optio
     Some(found)
 }
 
-/// The end of most sources: what is not there is absent, and what is there was read.
+/// The end of most sources: absent if nothing was found, read otherwise.
 fn outcome(found: bool) -> Reading {
     Ok(if found { super::Outcome::Read } else { super::Outcome::Absent })
 }

@@ -17,7 +17,7 @@ const COLUMNS: usize = 16;
 pub(in crate::sources) fn read_devices(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let Some(text) = skipped.text("net/dev", &roots.proc.join("net/dev")) else { return outcome(false) };
     for device in add_devices(page, &text, skipped) {
-        // The one counter that the file lacks.
+        // The only counter that is not in the file.
         let path = roots.sys.join("class/net").join(device).join("statistics/rx_nohandler");
         if let (Some(desc), Some(count)) = (field(NETDEV, "receive_nohandler"), skipped.number("rx_nohandler", &path)) {
             page.add(desc, [device], Value::Integer(count));
@@ -26,10 +26,10 @@ pub(in crate::sources) fn read_devices(roots: &Roots, page: &mut Page, skipped: 
     outcome(true)
 }
 
-/// Adds the devices' counters, and gives their names.
+/// Adds the devices' counters, and returns their names.
 pub(in crate::sources) fn add_devices<'a>(page: &mut Page, text: &'a str, skipped: &mut Skipped) -> Vec<&'a str> {
     let mut devices = Vec::new();
-    // Two lines of headings, in columns.
+    // Two header lines, in columns.
     for line in text.lines().filter(|line| !line.contains('|')) {
         let Some((device, counts)) = skipped.or_note(parse_device(line), "net/dev", line) else { continue };
         for (field, count) in NETDEV.iter().zip(counts) {
@@ -40,7 +40,7 @@ pub(in crate::sources) fn add_devices<'a>(page: &mut Page, text: &'a str, skippe
     devices
 }
 
-/// A line as `  eth0: 1 2 3 ...`.
+/// A line such as `  eth0: 1 2 3 ...`.
 fn parse_device(line: &str) -> Option<(&str, [u64; COLUMNS])> {
     let (device, numbers) = line.rsplit_once(':')?;
     let mut counts = [0; COLUMNS];
@@ -48,26 +48,26 @@ fn parse_device(line: &str) -> Option<(&str, [u64; COLUMNS])> {
     for count in &mut counts {
         *count = numbers.next()?.parse().ok()?;
     }
-    // A path is made from it.
+    // It becomes part of a path.
     let device = device.trim();
     let usable = !device.is_empty() && !device.contains('/') && device != "..";
     (usable && numbers.next().is_none()).then_some((device, counts))
 }
 
-/// Attributes of devices. Not read by the scrape itself, because the kernel takes its networking lock for some of them, which
-/// a driver can hold for long.
+/// Attributes of devices. Not read by the scrape directly, because for some of them the kernel takes its networking
+/// lock, which a driver can hold for a long time.
 pub(in crate::sources) fn read_attributes(roots: &Roots, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let class = roots.sys.join("class/net");
     let Some(devices) = skipped.list("class/net", &class) else { return outcome(false) };
     for device in &devices {
         let path = class.join(device);
-        // `bonding_masters` is a file among them.
+        // `bonding_masters` is a file in this directory.
         if !path.is_dir() {
             continue;
         }
         let text = |name: &str| read_value(&path.join(name)).unwrap_or_default();
         let operstate = text("operstate");
-        // What cannot be read is not down.
+        // Unreadable does not mean down.
         if !operstate.is_empty() {
             page.add(&NETWORK_UP, [device], Value::Integer(u64::from(operstate == "up")));
         }
@@ -79,7 +79,7 @@ pub(in crate::sources) fn read_attributes(roots: &Roots, page: &mut Page, skippe
                 add_signed(page, &field.desc, [device], number);
             }
         }
-        // Megabits a second. A device without a link says -1, and node_exporter passes that on.
+        // Megabits per second. A device without a link reports -1, which node_exporter exports unchanged.
         let bytes = |megabits: i64| megabits.checked_mul(1_000_000 / 8);
         if let Some(speed) = skipped.value("speed", &path.join("speed"), |text| bytes(text.parse().ok()?)) {
             add_signed(page, &NETWORK_SPEED, [device], speed);
@@ -104,7 +104,7 @@ pub(in crate::sources) fn read_bonds(roots: &Roots, page: &mut Page) -> Reading 
         let slaves = read_value(&bonding.join("slaves")).unwrap_or_default();
         let (mut count, mut active) = (0, 0);
         for slave in slaves.split_ascii_whitespace().filter(|name| !name.contains('/')) {
-            // Kernels before 2.6.39 have the link at the slave under another name; none of them runs the agent.
+            // Kernels before 2.6.39 name the link at the slave differently; none of them can run the agent.
             let state = read_value(&class.join(master).join(format!("lower_{slave}/bonding_slave/mii_status")))
                 .or_else(|| read_value(&class.join(slave).join("bonding_slave/mii_status")));
             count += 1;

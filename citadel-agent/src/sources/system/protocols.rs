@@ -1,5 +1,5 @@
-//! Network protocols and what queues before them: `/proc/net/{snmp,netstat,snmp6,sockstat,sockstat6,softnet_stat,udp,arp}`
-//! and connection tracking (`Documentation/networking/snmp_counter.rst`).
+//! Network protocols and their queues: `/proc/net/{snmp,netstat,snmp6,sockstat,sockstat6,softnet_stat,udp,arp}` and
+//! connection tracking (`Documentation/networking/snmp_counter.rst`).
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(in crate::sources) fn read_netstat(roots: &Roots, page: &mut Page, skipped: 
         found = true;
         add_netstat(page, &text, skipped);
     }
-    // Absent where IPv6 is switched off.
+    // Absent if IPv6 is disabled.
     if let Some(text) = skipped.text("net/snmp6", &roots.proc.join("net/snmp6")) {
         found = true;
         add_snmp6(page, &text, skipped);
@@ -30,20 +30,20 @@ pub(in crate::sources) fn read_netstat(roots: &Roots, page: &mut Page, skipped: 
     outcome(found)
 }
 
-/// Finds `PROTOCOL_NAME`, of which only a few of the kernel's hundreds are exported.
+/// Finds `PROTOCOL_NAME`; only a few of the kernel's hundreds are exported.
 fn part_of(table: &'static [Field], protocol: &str, name: &str) -> Option<&'static Desc> {
     let is_it = |field: &&Field| field.key.strip_prefix(protocol).and_then(|rest| rest.strip_prefix('_')) == Some(name);
     table.iter().find(is_it).map(|field| &field.desc)
 }
 
-/// Pairs of lines: the names of a protocol's fields, then their values.
+/// Pairs of lines: field names of a protocol, then their values.
 pub(in crate::sources) fn add_netstat(page: &mut Page, text: &str, skipped: &mut Skipped) {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         let pair = line.split_once(": ").and_then(|(protocol, names)| {
             let values = lines.peek()?.strip_prefix(protocol)?.strip_prefix(": ")?;
             let split = |text: &'_ str| text.split_ascii_whitespace().count();
-            // With one value too few, each behind it would be under another's name.
+            // If a value were missing, all following ones would get the wrong name.
             (split(names) == split(values)).then_some((protocol, names, values))
         });
         let Some((protocol, names, values)) = skipped.or_note(pair, "net/netstat", line) else { continue };
@@ -59,7 +59,7 @@ pub(in crate::sources) fn add_netstat(page: &mut Page, text: &str, skipped: &mut
     }
 }
 
-/// Lines as `Ip6InOctets  123`: the protocol is everything up to the 6.
+/// Lines such as `Ip6InOctets  123`: the protocol is everything up to the 6.
 pub(in crate::sources) fn add_snmp6(page: &mut Page, text: &str, skipped: &mut Skipped) {
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
@@ -85,7 +85,7 @@ pub(in crate::sources) fn read_sockstat(roots: &Roots, page: &mut Page, skipped:
     outcome(found)
 }
 
-/// Lines as `TCP: inuse 4 orphan 0`.
+/// Lines such as `TCP: inuse 4 orphan 0`.
 pub(in crate::sources) fn add_sockstat(page: &mut Page, text: &str, page_size: u64, skipped: &mut Skipped) {
     for line in text.lines() {
         let words = line.split_once(": ").map(|(protocol, rest)| (protocol, rest.split_ascii_whitespace()));
@@ -120,17 +120,17 @@ fn parse_hex_columns(line: &str) -> Option<Vec<u64>> {
     line.split_ascii_whitespace().map(parse_hex).collect()
 }
 
-/// A line a CPU, hexadecimal: packets, dropped, times squeezed; since 5.14 the CPU's number is column 13, before that the
-/// lines are all there is to count.
+/// One line per CPU, hexadecimal: packets, dropped, times squeezed; since 5.14 column 13 is the CPU's number, before
+/// that only the line number identifies it.
 pub(in crate::sources) fn add_softnet(page: &mut Page, text: &str, skipped: &mut Skipped) {
-    // A blank line is no CPU's, another that cannot be read may be.
+    // A blank line is not a CPU, but another unreadable line may be.
     let (mut line_number, mut counted) = (0, true);
     for line in text.lines() {
         if is_blank(line, "net/softnet_stat", skipped) {
             continue;
         }
         let columns = parse_hex_columns(line).filter(|columns| columns.len() >= 3);
-        // Behind a line that cannot be read, the number of a line is not the CPU's.
+        // After an unreadable line, the line number is not the CPU's number.
         let cpu = columns.as_ref().and_then(|columns| columns.get(12).copied().or(counted.then_some(line_number)));
         let (Some(columns), Some(cpu)) = (columns, cpu.map(|cpu| cpu.to_string())) else {
             skipped.note("net/softnet_stat", line);
@@ -144,7 +144,7 @@ pub(in crate::sources) fn add_softnet(page: &mut Page, text: &str, skipped: &mut
     }
 }
 
-/// Notes a line without anything on it.
+/// Records a blank line.
 fn is_blank(line: &str, what: &'static str, skipped: &mut Skipped) -> bool {
     let blank = line.trim().is_empty();
     if blank {
@@ -163,8 +163,8 @@ pub(in crate::sources) fn read_udp(roots: &Roots, page: &mut Page, skipped: &mut
     outcome(found)
 }
 
-/// Sums of the column `tx_queue:rx_queue`, hexadecimal; none where a socket's line cannot be read, for a part of a sum is a wrong
-/// number.
+/// Sums of the column `tx_queue:rx_queue`, hexadecimal; none if a socket's line is unreadable, because a partial sum
+/// would be wrong.
 pub(in crate::sources) fn add_udp(page: &mut Page, ip: &str, text: &str, skipped: &mut Skipped) {
     let queues = |line: &str| {
         let (tx, rx) = line.split_ascii_whitespace().nth(4)?.split_once(':')?;
@@ -190,7 +190,7 @@ pub(in crate::sources) fn read_arp(roots: &Roots, page: &mut Page, skipped: &mut
     outcome(true)
 }
 
-/// A line an entry, whose last word is the device. A line that cannot be read may be any device's, so that no count would be
+/// One line per entry, whose last word is the device. An unreadable line can belong to any device, so no count would be
 /// right.
 pub(in crate::sources) fn add_arp(page: &mut Page, text: &str, skipped: &mut Skipped) {
     let mut devices: Option<BTreeMap<&str, u64>> = Some(BTreeMap::new());
@@ -224,7 +224,7 @@ pub(in crate::sources) fn read_conntrack(roots: &Roots, page: &mut Page, skipped
     outcome(found)
 }
 
-/// The names of the columns, then a line a CPU, hexadecimal. Sums over the CPUs: none where one of them cannot be read.
+/// The column names, then one line per CPU, hexadecimal. Summed over the CPUs; none if a line is unreadable.
 pub(in crate::sources) fn add_conntrack(page: &mut Page, text: &str, skipped: &mut Skipped) {
     const FILE: &str = "net/stat/nf_conntrack";
     let (mut names, mut rows) = (Vec::new(), Some(Vec::new()));

@@ -2,7 +2,7 @@
 //! `Documentation/driver-api/thermal/sysfs-api.rst`, `Documentation/admin-guide/pm/cpufreq.rst`,
 //! `Documentation/driver-api/edac.rst`).
 //!
-//! Reading a sensor talks to hardware, which can take long. So none of these is read by the scrape itself.
+//! Reading a sensor accesses hardware, which can take a long time, so none of these is read by the scrape directly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -51,7 +51,7 @@ pub(in crate::sources) fn read_hwmon(roots: &Roots, page: &mut Page, skipped: &m
             collect(&device, &mut sensors, skipped);
         }
         let mut chip = chip_name(&folder, name);
-        // A device can have two monitors, which would be one chip with twice the same series.
+        // A device can have two monitors, which would be one chip with duplicate series.
         if !chips.insert(chip.clone()) {
             chip = format!("{chip}_{}", clean(name));
         }
@@ -65,7 +65,7 @@ pub(in crate::sources) fn read_hwmon(roots: &Roots, page: &mut Page, skipped: &m
     outcome(!names.is_empty())
 }
 
-/// What each sensor of a chip says, by property.
+/// The properties of each sensor of a chip.
 pub(in crate::sources) type Sensors = BTreeMap<String, Properties>;
 
 pub(in crate::sources) type Properties = BTreeMap<String, String>;
@@ -79,18 +79,18 @@ fn collect(folder: &Path, sensors: &mut Sensors, skipped: &mut Skipped) {
     }
 }
 
-/// The sensor that a file is of, and which of its properties it is.
+/// The sensor of a file, and the property.
 pub(in crate::sources) fn sensor_of(file: &str) -> Option<(String, &str)> {
     let (kind, number, property) = split_name(file)?;
     SENSORS.contains(&kind).then(|| (format!("{kind}{number}"), property))
 }
 
-/// `temp1_crit_alarm` is of kind `temp`, number 1, property `crit_alarm`. A file without a number is number 0.
+/// `temp1_crit_alarm` is of kind `temp`, number 1, property `crit_alarm`. A file without a number has number 0.
 fn split_name(file: &str) -> Option<(&str, u32, &str)> {
     let digits = file.find(|c: char| c.is_ascii_digit()).unwrap_or(file.len());
     let (kind, rest) = file.split_at(digits);
     if rest.is_empty() {
-        // Words with an underscore, such as `update_interval` or `beep_enable`, are whole kinds.
+        // Words with an underscore, such as `update_interval` or `beep_enable`, are complete kinds.
         return (!kind.is_empty()).then_some((kind, 0, ""));
     }
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -99,7 +99,7 @@ fn split_name(file: &str) -> Option<(&str, u32, &str)> {
     (!kind.is_empty()).then_some((kind, number.parse().ok()?, property))
 }
 
-/// A name that stays the same from boot to boot: of the device's bus and the device, else what the chip calls itself.
+/// A name that is stable across reboots: from the device's bus and name, or else the chip's own name.
 fn chip_name(folder: &Path, hwmon: &str) -> String {
     if let Ok(device) = folder.join("device").canonicalize() {
         let names: Vec<String> = (device.components())
@@ -118,7 +118,7 @@ fn chip_name(folder: &Path, hwmon: &str) -> String {
     if own.is_empty() { clean(hwmon) } else { own }
 }
 
-/// Lower case, with underscores for what cannot stand in a metric's name.
+/// Lower case, with underscores instead of characters that are not allowed in a metric name.
 fn clean(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == ':' { c } else { '_' };
     name.to_lowercase().chars().map(allowed).collect::<String>().trim_matches('_').to_owned()
@@ -137,10 +137,10 @@ pub(in crate::sources) fn add_sensor(
     let kind = sensor.trim_end_matches(|c: char| c.is_ascii_digit());
     for (property, text) in properties.iter().filter(|(property, _)| *property != "label") {
         let (name, factor) = name_and_factor(kind, property, properties.contains_key(""));
-        // Others, some of which are text, are left out: see the catalogue.
+        // Other properties, some of which are text, are omitted: see the catalogue.
         let desc = if name == "energy_joule_total" { Some(&HWMON_ENERGY) } else { field(HWMON, &name) };
         let Some(desc) = desc else { continue };
-        // A percentage, which node_exporter leaves out as well.
+        // A percentage, which node_exporter omits too.
         if is_unknown(text) || (kind, property.as_str()) == ("power", "accuracy") && text.ends_with('%') {
             continue;
         }
@@ -151,8 +151,8 @@ pub(in crate::sources) fn add_sensor(
     }
 }
 
-/// What node_exporter calls a property, and what the kernel's number is multiplied with to be in the unit of that name. An
-/// alarm of a sensor that has a unit is called and scaled like a value of it; only `alarm` itself is not.
+/// node_exporter's name of a property, and the factor that converts the kernel's number to its unit. Alarms of a sensor
+/// with a unit are named and scaled like its values, except `alarm` itself.
 fn name_and_factor(kind: &str, property: &str, has_plain: bool) -> (String, f64) {
     let name = match property {
         "" => kind.to_owned(),
@@ -183,7 +183,7 @@ pub(in crate::sources) fn read_thermal(roots: &Roots, page: &mut Page, skipped: 
     let class = roots.sys.join("class/thermal");
     let Some(zones) = numbered(&class, "thermal_zone", skipped) else { return outcome(false) };
     for (number, path) in &zones {
-        // A zone whose sensor is off answers with an error.
+        // Reading a zone whose sensor is disabled fails.
         if let (Some(kind), Some(millidegrees)) =
             (read_value(&path.join("type")), skipped.number::<i64>("temp", &path.join("temp")))
         {
@@ -242,7 +242,7 @@ pub(in crate::sources) fn read_edac(roots: &Roots, page: &mut Page, skipped: &mu
                 }
             }
         };
-        // Errors of which the controller does not know the row.
+        // Errors whose row is unknown to the controller.
         row(path, "unknown", ["ce_noinfo_count", "ue_noinfo_count"]);
         for (csrow, folder) in rows {
             row(&folder, &csrow.to_string(), ["ce_count", "ue_count"]);

@@ -1,6 +1,6 @@
-//! `cargo xtask bench machine`: what the agent leaves of nginx's throughput, and what its programs take for a request, in a
-//! machine whose clock counts instructions: the same each time, whatever else the host does. And with all families, in either
-//! form of system calls.
+//! `cargo xtask bench machine`: nginx's throughput with and without the agent, and the instructions that its programs
+//! take per request, in an emulated machine whose clock counts instructions, so that the result is the same each time
+//! whatever else the host does. Also with all families and either form of `syscalls`.
 
 mod section;
 
@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask bench machine`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Rounds, in each of which everything is attached in turn.
+    /// Rounds; each attaches everything in turn.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of each load.
@@ -27,11 +27,11 @@ pub(super) struct Args {
     seconds: u64,
 }
 
-/// Begins the line of a round on the console: for each of [`PARTS`] the numbers of each of [`LOADS`], separated by tabs.
+/// Prefix of a round's line on the console: for each of [`PARTS`] the numbers of each of [`LOADS`], separated by tabs.
 const ROUND: &str = "GUEST ROUND\t";
-/// Begins the line with the kernel's release.
+/// Prefix of the line with the kernel release.
 const RELEASE: &str = "GUEST RELEASE\t";
-/// Begins the line with the [`Instructions`].
+/// Prefix of the line with the [`Instructions`].
 const INSTRUCTIONS: &str = "GUEST INSTRUCTIONS\t";
 
 /// What is attached while nginx is under load.
@@ -39,9 +39,9 @@ const INSTRUCTIONS: &str = "GUEST INSTRUCTIONS\t";
 enum Part {
     Nothing,
     EmptyPair,
-    /// The agent, with the `net` family alone.
+    /// The agent with the `net` family only.
     Net,
-    /// The agent with all families and with system calls in this form: as configured, and as its status has it.
+    /// The agent with all families and this form of `syscalls`: as configured, and as its status names it.
     All {
         configured: &'static str,
         form: &'static str,
@@ -57,34 +57,36 @@ const PARTS: [Part; 5] = [
     Part::All { configured: "raw_tp", form: "raw_tp" },
 ];
 
-/// The loads of a part: on which port, and how nginx and wrk share the one CPU, see `sched(7)`. By `SCHED_BATCH` who is woken
-/// does not take the CPU from who has it: wrk sends on all connections, then nginx answers them all, so that it always has
-/// something to do, as it would on a CPU of its own that is saturated. By `SCHED_OTHER` they take turns every few requests.
+/// The loads of a part: the port, and the scheduling policy by which nginx and wrk share the one CPU, see `sched(7)`.
+/// With `SCHED_BATCH`, a woken task does not preempt the running one: wrk sends on all connections, then nginx answers
+/// them all, so that it always has work, as on a saturated CPU of its own. With `SCHED_OTHER` they alternate every few
+/// requests.
 const LOADS: [(u16, i32); 3] =
     [(MODEL_PORT, libc::SCHED_BATCH), (OTHER_PORT, libc::SCHED_BATCH), (MODEL_PORT, libc::SCHED_OTHER)];
 
-/// What a load has shown.
+/// The result of a load.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 struct Load {
-    /// Requests a second.
+    /// Requests per second.
     rate: f64,
-    /// How often nginx lost the CPU, a request.
+    /// Context switches of nginx per request.
     switches: f64,
 }
 
-/// The loads of a round: of each of [`PARTS`], each of [`LOADS`].
+/// The results of a round: for each of [`PARTS`], each of [`LOADS`].
 type Round = [[Load; LOADS.len()]; PARTS.len()];
 
-/// Instructions in the programs of the `net` family, those between the kernel's two looks at the clock around each run included.
+/// Instructions in the programs of the `net` family, including those between the kernel's two clock reads around each
+/// run.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Instructions {
-    /// For a whole small request.
+    /// Per small request as a whole.
     request: f64,
-    /// For a streamed chunk.
+    /// Per streamed chunk.
     chunk: f64,
-    /// For a packet of another port.
+    /// Per packet of another port.
     other: f64,
-    /// In a run of a program that only returns.
+    /// Per run of a program that only returns.
     empty: f64,
 }
 
@@ -95,28 +97,28 @@ const CHUNKS: u64 = 2000;
 pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<()> {
     let loads = (PARTS.len() * LOADS.len()) as u32;
     let console = saturate::boot(workspace, &stage.agent, args.rounds, args.seconds, loads)?;
-    let found = section::parse(&console).context("the machine has not told of all that it measured")?;
-    ensure!(found.rounds.len() == args.rounds as usize, "the machine has told of {} rounds", found.rounds.len());
+    let found = section::parse(&console).context("the machine did not report all measurements")?;
+    ensure!(found.rounds.len() == args.rounds as usize, "the machine reported {} rounds", found.rounds.len());
     let section = section::markdown(&report::environment()?, &found, args.seconds);
     println!("{section}");
     document::write_section(workspace, &section)
 }
 
-/// Inside the machine: measures, and prints what it finds.
+/// Inside the machine: measures and prints the results.
 ///
 /// # Errors
-/// A server cannot be started, or the agent measures in another form or nothing.
+/// A server cannot be started, or the agent runs with another form, or measures nothing.
 pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
     println!("{RELEASE}{}", release.trim());
     let stage = Stage { agent: agent.to_owned(), folder: "/tmp".into() };
     let nginx = Nginx::start(&stage, [MODEL_PORT])?;
-    // What is in memory after it is so in all rounds.
+    // Warms the caches, so that all rounds start from the same state.
     wrk::saturate(MODEL_PORT, seconds)?;
     for round in 0..rounds as usize {
         let mut loads = Round::default();
         for place in 0..PARTS.len() {
-            // Each round begins with another part, so that what drifts slowly favours none.
+            // Each round starts with another part, so that slow drift favours none.
             let part = (round + place) % PARTS.len();
             loads[part] = with(&stage, &nginx, PARTS[part], seconds)?;
         }
@@ -128,7 +130,7 @@ pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String>
     Ok(format!("{rounds} rounds"))
 }
 
-/// The loads with this attached.
+/// Runs the loads with `part` attached.
 fn with(stage: &Stage, nginx: &Nginx, part: Part, seconds: u64) -> Result<[Load; LOADS.len()]> {
     let (config, form) = match part {
         Part::Nothing => return loads(nginx, seconds),
@@ -148,7 +150,7 @@ fn with(stage: &Stage, nginx: &Nginx, part: Part, seconds: u64) -> Result<[Load;
             "not all programs run"
         );
         let form = agent.form()?;
-        ensure!(form == wanted, "system calls are seen by {form}, not by {wanted}");
+        ensure!(form == wanted, "the `syscalls` family uses {form} instead of {wanted}");
     }
     agent.wait_until_known(nginx.pid())?;
     let loads = loads(nginx, seconds)?;
@@ -166,7 +168,7 @@ fn with(stage: &Stage, nginx: &Nginx, part: Part, seconds: u64) -> Result<[Load;
     Ok(loads)
 }
 
-/// All of [`LOADS`].
+/// Runs all of [`LOADS`].
 fn loads(nginx: &Nginx, seconds: u64) -> Result<[Load; LOADS.len()]> {
     let mut loads = [Load::default(); LOADS.len()];
     for (load, (port, policy)) in loads.iter_mut().zip(LOADS) {
@@ -174,7 +176,7 @@ fn loads(nginx: &Nginx, seconds: u64) -> Result<[Load; LOADS.len()]> {
         for &process in &workers {
             schedule(process, policy)?;
         }
-        // wrk takes over its parent's.
+        // wrk inherits its parent's policy.
         schedule(0, policy)?;
         let before = switches(&workers)?;
         let outcome = wrk::saturate(port, seconds);
@@ -185,13 +187,13 @@ fn loads(nginx: &Nginx, seconds: u64) -> Result<[Load; LOADS.len()]> {
     Ok(loads)
 }
 
-/// What the kernel's statistics say of the programs: they are in nanoseconds, of which each is an instruction.
+/// The kernel's statistics of the programs: in nanoseconds, each of which is one instruction.
 fn instructions(stage: &Stage, seconds: u64) -> Result<Instructions> {
     let agent = Agent::start_with(stage, "none", NET_ALONE)?;
     let [request, other] = [MODEL_PORT, OTHER_PORT]
         .map(|port| overhead::costs(&agent, 1, || Ok(wrk::saturate(port, seconds)?.requests as f64)));
     let (request, other) = (request?, other?);
-    // nginx has the first port.
+    // nginx listens on the first port.
     let chunk = overhead::chunk_costs(&agent, MODEL_PORT + 1, 1, CHUNKS)?;
     Ok(Instructions {
         request: request.each.median(),
@@ -201,16 +203,16 @@ fn instructions(stage: &Stage, seconds: u64) -> Result<Instructions> {
     })
 }
 
-/// Gives a process a scheduling policy; 0 is the caller.
+/// Sets the scheduling policy of a process; 0 is the caller.
 fn schedule(process: u32, policy: i32) -> Result<()> {
-    // SAFETY: a valid pointer; the kernel says what is wrong with the rest.
+    // SAFETY: a valid pointer; the kernel checks the other arguments.
     let set =
         unsafe { libc::sched_setscheduler(process.cast_signed(), policy, &libc::sched_param { sched_priority: 0 }) };
     ensure!(set == 0, "sched_setscheduler of process {process}: {}", std::io::Error::last_os_error());
     Ok(())
 }
 
-/// How often these processes, of one thread each, have lost the CPU.
+/// Involuntary context switches of these single-threaded processes.
 fn switches(processes: &[u32]) -> Result<u64> {
     let mut count = 0;
     for process in processes {

@@ -1,4 +1,4 @@
-//! What `cargo xtask bench machine` says: read from the machine's console, written into `docs/overhead.md`.
+//! The results of `cargo xtask bench machine`: read from the machine's console, written into `docs/overhead.md`.
 
 use std::fmt::Write as _;
 
@@ -6,28 +6,28 @@ use super::{INSTRUCTIONS, Instructions, Load, RELEASE, ROUND, Round};
 use crate::bench::report::Target;
 use crate::bench::stats::Spread;
 
-/// Places in [`super::PARTS`].
+/// Indexes into [`super::PARTS`].
 const NOTHING: usize = 0;
 const EMPTY: usize = 1;
 const NET: usize = 2;
 const FENTRY: usize = 3;
 const RAW_TP: usize = 4;
 
-/// Places in [`super::LOADS`].
+/// Indexes into [`super::LOADS`].
 const MODEL: usize = 0;
 const OTHER: usize = 1;
 const BY_TURNS: usize = 2;
 
-/// What the machine has told.
+/// The results on the console.
 #[derive(PartialEq, Debug)]
 pub(super) struct Found {
-    /// The kernel's.
+    /// The kernel release.
     release: String,
     pub(super) rounds: Vec<Round>,
     instructions: Instructions,
 }
 
-/// Reads the console; `None` where something is missing.
+/// Parses the console; `None` when something is missing.
 pub(super) fn parse(console: &str) -> Option<Found> {
     let lines = |begin: &'static str| console.lines().filter_map(move |line| line.trim_end().strip_prefix(begin));
     let numbers = |row: &str| row.split('\t').map(|number| number.parse().ok()).collect::<Option<Vec<f64>>>();
@@ -52,24 +52,24 @@ pub(super) fn parse(console: &str) -> Option<Found> {
     })
 }
 
-/// The section.
+/// The section as Markdown.
 pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String {
     let Found { release, rounds, instructions: Instructions { request, chunk, other, empty } } = found;
     let mut text = format!("## In instructions\n\n{environment}.\n\n");
     text += &format!(
-        "Written by `cargo xtask bench machine`: nginx and wrk as above, in a machine with Linux {release} and one CPU, with \
+        "Written by `cargo xtask bench machine`: nginx and wrk as above, in a virtual machine with Linux {release} and one CPU, with \
          nothing, with the empty pair, with the agent and its `net` family alone, and with all families, system calls by \
-         fentry or by raw_tp: in turn, {seconds} s each, {} rounds, each of which begins with another. Client, server, agent \
-         and all packets share the one CPU.\n\n\
-         The machine is emulated (QEMU's TCG), and its clock counts instructions, each as one nanosecond: so what else this \
-         host does changes nothing, and the ratios are those of the instructions that a request takes, all of the kernel's, \
-         the server's and the client's included. A processor takes longer for some instructions than for others, so its \
-         ratios are others.\n\n\
-         nginx and wrk are `SCHED_BATCH`: who is woken does not take the CPU from who has it. So wrk sends on all of its \
-         connections and nginx answers them all before either sleeps, and nginx always has requests waiting, as when it \
-         saturates a CPU of its own. By the default, `SCHED_OTHER`, they take turns every few requests, more often the \
-         longer a request takes, and each turn costs some 3,000 instructions: the ratio is then that of their switches as \
-         well, and moves with any change of either. It is told below, and nobody's target.\n\n\
+         fentry or by raw_tp: in turn, {seconds} s each, {} rounds, each starting with a different one. Client, \
+         server, agent and all packets share one CPU.\n\n\
+         The machine is emulated (QEMU's TCG), and its clock counts each instruction as one nanosecond. Other load on \
+         the host therefore has no effect, and the ratios are those of the instructions per request, including the \
+         kernel's, the server's and the client's. On a real processor, instructions take different times, so its \
+         ratios differ.\n\n\
+         nginx and wrk run as `SCHED_BATCH`, so waking one does not preempt the other: wrk sends on all of its \
+         connections and nginx answers them all before either sleeps, and nginx always has requests waiting, as when \
+         it saturates its own CPU. With the default, `SCHED_OTHER`, they take turns every few requests, more often \
+         the longer a request takes, and each switch costs about 3,000 instructions; the ratio then includes the \
+         switches, and changes with every change of either. It is listed below without a target.\n\n\
          | throughput / with nothing | median | spread | target | |\n| --- | ---: | ---: | ---: | --- |\n",
         rounds.len()
     );
@@ -93,10 +93,10 @@ pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String
         let target = target.map(Target::AtLeast);
         let verdict = target.map_or("", |target| target.verdict(median));
         let target = target.map(Target::shown).unwrap_or_default();
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "| {what} | {median:.3} | {min:.3} - {max:.3} | {target} | {verdict} |");
     }
-    text += "\nHow often nginx lost the CPU, times a request:\n\n| | nothing | `net` | all, fentry | all, raw_tp |\n\
+    text += "\nContext switches of nginx per request:\n\n| | nothing | `net` | all, fentry | all, raw_tp |\n\
              | --- | ---: | ---: | ---: | ---: |\n";
     for (name, load) in [("`SCHED_BATCH`", MODEL), ("`SCHED_OTHER`", BY_TURNS)] {
         let [nothing, net, fentry, raw_tp] = [NOTHING, NET, FENTRY, RAW_TP]
@@ -105,14 +105,14 @@ pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String
     }
     let _ = writeln!(
         text,
-        "\nInstructions in the programs of `net`, by the kernel's statistics; what lies between its two looks at the clock \
-         around each run is inside, here too:\n\n\
+        "\nInstructions in the `net` programs, from the kernel's statistics, including the two clock reads around \
+         each run:\n\n\
          | what | instructions |\n| --- | ---: |\n\
          | a whole small request, all its packets | {request:.0} |\n\
          | a streamed chunk, all its packets | {chunk:.0} |\n\
          | a packet of another port | {other:.0} |\n\
          | a run of an empty program | {empty:.0} |\n\n\
-         What either form costs a single call, of a model and of another process: [kernel-support.md](kernel-support.md)."
+         For the cost of a single system call with each form, see [kernel-support.md](kernel-support.md)."
     );
     text
 }

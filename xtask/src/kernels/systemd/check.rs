@@ -1,4 +1,4 @@
-//! The unit that compares what the agent says with the truth.
+//! The unit that compares the agent's numbers with the true ones.
 
 use std::fs;
 use std::process::Command;
@@ -13,17 +13,17 @@ use super::units;
 use crate::process;
 use crate::scrape::{self, Page};
 
-/// Models and their ports: two that are there from the beginning, one that comes later, one that systemd starts with the
+/// Models and their ports: two that exist from the beginning, one that is started later, one that systemd starts on the
 /// first connection.
 pub(super) const PHI3: (&str, u16) = ("phi3", 11403);
 pub(super) const YI: (&str, u16) = ("yi", 11450);
 pub(super) const LATE: (&str, u16) = ("late", 11460);
 pub(super) const LAZY: (&str, u16) = ("lazy", 11470);
 
-/// Within this time what must become true is true: some intervals of the agent on a slow machine.
+/// Time limit for a condition to become true: several of the agent's intervals on a slow machine.
 pub(super) const SOON: Duration = Duration::from_secs(40);
 
-/// The capabilities that the shipped unit gives (`<linux/capability.h>`): BPF, PERFMON, SYSLOG, NET_ADMIN, SYS_PTRACE,
+/// The capabilities that the shipped unit grants (`<linux/capability.h>`): BPF, PERFMON, SYSLOG, NET_ADMIN, SYS_PTRACE,
 /// DAC_READ_SEARCH.
 const CAPABILITIES: u64 = 1 << 39 | 1 << 38 | 1 << 34 | 1 << 12 | 1 << 19 | 1 << 2;
 
@@ -32,7 +32,7 @@ pub(super) const MEMORY: &str = "citadel_model_memory_bytes";
 pub(super) const INFO: &str = "citadel_model_info";
 pub(super) const REQUESTS: &str = "citadel_model_requests_total";
 
-/// The summary, if all is true.
+/// Runs all checks and returns the summary.
 pub(crate) fn run() -> Result<String> {
     let begun = Instant::now();
     let result = everything();
@@ -55,7 +55,7 @@ fn everything() -> Result<String> {
     Ok(format!("{agent}; {tree}; {changes}"))
 }
 
-/// The agent runs with what its unit gives it, and nothing more, and its programs are attached.
+/// The agent runs with exactly what its unit grants, and its programs are attached.
 fn the_shipped_unit_measures() -> Result<String> {
     let begun = Instant::now();
     while scrape::get(HEALTH, "/ready").is_err() {
@@ -68,14 +68,14 @@ fn the_shipped_unit_measures() -> Result<String> {
     }
     let page = Page::parse(&scrape::get(METRICS, "/metrics/models")?);
     let programs = |labels: &[(&str, &str)]| page.sum("citadel_probe_status", labels);
-    ensure!(programs(&[("family", "net"), ("status", "ok")]) >= Some(4.0), "the net family does not measure");
+    ensure!(programs(&[("family", "net"), ("status", "ok")]) >= Some(4.0), "the net family is not measuring");
     let pid = show("citadel-agent.service", "MainPID")?;
     let proc = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| {
         let line = proc.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default();
         line.split_whitespace().next().unwrap_or_default().to_owned()
     };
-    let hex = |name| u64::from_str_radix(&field(name), 16).with_context(|| format!("{name} of /proc/{pid}/status"));
+    let hex = |name| u64::from_str_radix(&field(name), 16).with_context(|| format!("{name} in /proc/{pid}/status"));
     ensure!(field("Uid") != "0", "it runs as root");
     ensure!(field("NoNewPrivs") == "1" && field("Seccomp") == "2", "it is not confined: {proc}");
     for name in ["CapEff", "CapBnd"] {
@@ -91,17 +91,17 @@ fn units_give_names() -> Result<()> {
         let pid = show(&unit, "MainPID")?;
         let (port, exe) = (port.to_string(), std::env::current_exe()?.display().to_string());
         let labels = [("model", model), ("port", &port), ("unit", &unit), ("pid", &pid), ("exe", &exe)].map(own);
-        page_when(&format!("{model} is known"), |page| value(page, INFO, &labels) == Some(1.0))?;
+        page_when(&format!("{model} is discovered"), |page| value(page, INFO, &labels) == Some(1.0))?;
     }
     Ok(())
 }
 
-/// A process that is nobody's child any more belongs to its unit.
+/// A process reparented to PID 1 still belongs to its unit.
 fn the_whole_unit_counts() -> Result<String> {
     let (phi3, yi) = ([own(("model", PHI3.0))], [own(("model", YI.0))]);
     let cpu = |page: &Page, labels: &[(String, String)]| value(page, CPU, labels).unwrap_or(f64::NAN);
     let rss = |page: &Page| value(page, MEMORY, &[own(("model", PHI3.0)), own(("kind", "rss"))]).unwrap_or(f64::NAN);
-    let before = page_when("CPU time and memory are there", |page| cpu(page, &phi3) > 0.0 && rss(page) > 0.0)?;
+    let before = page_when("CPU time and memory are exported", |page| cpu(page, &phi3) > 0.0 && rss(page) > 0.0)?;
     let pss = |page: &Page| value(page, MEMORY, &[own(("model", PHI3.0)), own(("kind", "pss"))]).unwrap_or(f64::NAN);
     fs::write(WEIGHTS.0, vec![1; WEIGHTS.1])?;
     let more = (TOUCH + WEIGHTS.1) as f64;
@@ -113,12 +113,12 @@ fn the_whole_unit_counts() -> Result<String> {
     })?;
     let used = cpu(&after, &phi3) - cpu(&before, &phi3);
     let used_by_systemd = systemd_cpu(PHI3.0)? - by_systemd;
-    // The shell and the server work as well, and systemd was asked at other moments: an emulated second of them.
+    // The shell and the server use CPU too, and systemd was queried at other times: at most one emulated second.
     ensure!((used - used_by_systemd).abs() < 1.0, "{used} s, and systemd counts {used_by_systemd} s");
     let grown = rss(&after) - rss(&before);
     ensure!(grown < more + 24e6, "{grown} bytes more, of which {more} were touched");
     ensure!(pss(&after) <= rss(&after), "pss is {}, rss {}", pss(&after), rss(&after));
-    // Why memory is counted by process: the cgroup is not charged for what another has read or written.
+    // Why memory is counted per process: the cgroup is not charged for pages that another cgroup has faulted in.
     let charged = charged_to(PHI3.0)?;
     ensure!(charged < more, "the cgroup is charged {charged} bytes: count memory by cgroup, then");
     let neighbour = cpu(&after, &yi) - cpu(&before, &yi);
@@ -144,21 +144,21 @@ fn a_restart_keeps_the_series() -> Result<()> {
     ensure!(new != old, "systemd has not restarted {unit}");
     let pid = |pid: &str| [own(("model", PHI3.0)), own(("pid", pid))];
     let (old, new) = (pid(&old), pid(&new));
-    let after = page_when("the new process is known", |page| value(page, INFO, &new).is_some())?;
-    ensure!(value(&after, INFO, &old).is_none(), "the old process is still the model's");
-    ensure!(value(&after, CPU, &labels).is_some_and(|cpu| cpu >= cpu_before), "CPU time went back");
+    let after = page_when("the new process is discovered", |page| value(page, INFO, &new).is_some())?;
+    ensure!(value(&after, INFO, &old).is_none(), "the old process is still attributed to the model");
+    ensure!(value(&after, CPU, &labels).is_some_and(|cpu| cpu >= cpu_before), "CPU time decreased");
     ensure!(requests(&after) == requests(&before), "{} requests were {}", requests(&after), requests(&before));
     ask(PHI3.1, "GET /v1/models")?;
-    page_when("requests count on", |page| requests(page) == requests(&before) + 1.0)?;
+    page_when("requests continue to be counted", |page| requests(page) == requests(&before) + 1.0)?;
     Ok(())
 }
 
 fn a_unit_comes_and_goes() -> Result<()> {
     let (unit, labels) = (format!("citadel-{}.service", LATE.0), [own(("model", LATE.0))]);
     systemctl(&["start", &unit])?;
-    page_when("the new unit is known", |page| value(page, INFO, &labels).is_some())?;
+    page_when("the new unit is discovered", |page| value(page, INFO, &labels).is_some())?;
     ask(LATE.1, "GET /v1/models")?;
-    page_when("it is measured", |page| value(page, REQUESTS, &labels) == Some(1.0))?;
+    page_when("it is being measured", |page| value(page, REQUESTS, &labels) == Some(1.0))?;
     systemctl(&["stop", &unit])?;
     page_when("its series have ended", |page| {
         [INFO, REQUESTS, CPU, MEMORY, "citadel_model_connections_open"]
@@ -168,20 +168,20 @@ fn a_unit_comes_and_goes() -> Result<()> {
     Ok(())
 }
 
-/// systemd holds the socket; the agent sees it, and does not start the service by asking.
+/// systemd holds the socket; the agent sees it, and its own probes do not start the service.
 fn a_socket_waits_for_its_service() -> Result<()> {
     let (name, port) = LAZY;
     let unit = format!("citadel-{name}.service");
     let waiting = [own(("model", "port-11470")), own(("pid", "")), own(("unit", ""))];
-    page_when("the socket is known", |page| value(page, INFO, &waiting).is_some())?;
-    ensure!(show(&unit, "ActiveState")? == "inactive", "somebody has started {unit}");
+    page_when("the socket is discovered", |page| value(page, INFO, &waiting).is_some())?;
+    ensure!(show(&unit, "ActiveState")? == "inactive", "{unit} was started");
     ask(port, "GET /v1/models")?;
     let served = [own(("model", name)), own(("pid", &show(&unit, "MainPID")?)), own(("unit", &unit))];
-    page_when("the service is known", |page| value(page, INFO, &served).is_some())?;
+    page_when("the service is discovered", |page| value(page, INFO, &served).is_some())?;
     Ok(())
 }
 
-/// The models' page as soon as `condition` holds.
+/// Scrapes the models' page until `condition` holds.
 pub(super) fn page_when(what: &str, condition: impl Fn(&Page) -> bool) -> Result<Page> {
     let begun = Instant::now();
     loop {
@@ -214,14 +214,14 @@ pub(super) fn show(unit: &str, property: &str) -> Result<String> {
     Ok(systemctl(&["show", "--value", "--property", property, unit])?.trim().to_owned())
 }
 
-/// What the kernel charges to a unit's cgroup of what its processes have mapped, in bytes.
+/// What the kernel charges to a unit's cgroup for mapped files, in bytes.
 fn charged_to(model: &str) -> Result<f64> {
     let text = fs::read_to_string(format!("/sys/fs/cgroup/system.slice/citadel-{model}.service/memory.stat"))?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
     Ok(field("anon ").context("memory.stat has no anon")? + field("file_mapped ").context("no file_mapped")?)
 }
 
-/// What systemd itself counts, in seconds.
+/// CPU time by systemd's accounting, in seconds.
 fn systemd_cpu(model: &str) -> Result<f64> {
     let ns = show(&format!("citadel-{model}.service"), "CPUUsageNSec")?;
     Ok(ns.parse::<u64>().with_context(|| format!("CPUUsageNSec is {ns:?}"))? as f64 / 1e9)

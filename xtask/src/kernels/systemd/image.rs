@@ -1,4 +1,4 @@
-//! The file system: systemd from Debian, this program as models and as what compares, the agent with its shipped unit.
+//! The image: systemd from Debian, this program as models and as the check, the agent with its shipped unit.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -16,13 +16,13 @@ use super::units::{HARDY, RESTART_AFTER};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// What comes from Debian, with all that it depends on.
+/// Packages from Debian, unpacked with all their dependencies.
 const PACKAGES: [&str; 2] = ["systemd", "dbus"];
 
 /// Where Debian's packages expect links (`usrmerge`).
 const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// What of the packages a machine need not unpack.
+/// Parts of the packages that a machine does not need.
 const USELESS: [&str; 5] =
     ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion"];
 
@@ -34,22 +34,23 @@ const MASKED: [&str; 4] = [
     "systemd-hwdb-update.service",
 ];
 
-/// The agent's own unit names no configuration: this is where it looks.
+/// The agent's unit names no configuration file: this is the default path.
 const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
 
-/// What is shipped for systemd, and where it belongs. `systemd-sysusers` makes the users as the machine starts, the bus's as well.
+/// Files shipped for systemd and their destinations. `systemd-sysusers` creates the users at boot, including that of
+/// the bus.
 const SHIPPED: [(&str, &str); 2] = [
     ("citadel-agent.service", "/etc/systemd/system/citadel-agent.service"),
     ("sysusers.conf", "/usr/lib/sysusers.d/citadel-agent.conf"),
 ];
 
-/// No model is configured, so that units give the names.
+/// No model is configured, so that the unit names provide the names.
 const CONFIG_TEXT: &str =
     "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
 
 /// Builds the image under `folder`.
 pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path) -> Result<PathBuf> {
-    // Another list makes another folder.
+    // Another list of packages uses another folder.
     let base = folder.join(PACKAGES.join("+"));
     if !base.is_dir() {
         debian(folder, &base).context("getting systemd and its bus")?;
@@ -58,7 +59,7 @@ pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path
     let _ = fs::remove_dir_all(&root);
     process::run(Command::new("cp").arg("--archive").arg(&base).arg(&root))?;
 
-    let own = env::current_exe().context("where am I?")?;
+    let own = env::current_exe().context("cannot find this program")?;
     let mut libraries = BTreeSet::new();
     for (program, place) in [(agent, "/usr/bin/citadel-agent"), (&own, GUEST)] {
         process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(place))?).arg(program))?;
@@ -88,7 +89,7 @@ pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path
     pack(&root, &folder.join("image.cpio"))
 }
 
-/// Unpacks Debian's packages as an installation would leave them, without running anything of theirs.
+/// Unpacks Debian's packages as an installation would leave them, without running their scripts.
 fn debian(folder: &Path, base: &Path) -> Result<()> {
     let unfinished = folder.join("unfinished");
     let _ = fs::remove_dir_all(&unfinished);

@@ -1,4 +1,4 @@
-//! The machine's first process, until systemd takes its place.
+//! PID 1 until it executes systemd.
 
 use std::ffi::CString;
 use std::io;
@@ -12,7 +12,7 @@ use super::super::guest;
 /// Where systemd is.
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
-/// Becomes systemd.
+/// Executes systemd.
 pub(crate) fn main() -> ! {
     guest::conclude(become_systemd().map(|never| match never {}))
 }
@@ -20,18 +20,18 @@ pub(crate) fn main() -> ! {
 fn become_systemd() -> Result<std::convert::Infallible> {
     guest::mount("devtmpfs", "/dev").context("mounting /dev")?;
     guest::take_console().context("/dev/console")?;
-    root_on_itself().context("making a root that units can be given their own of")?;
+    root_on_itself().context("bind-mounting the root")?;
     Err(Command::new(SYSTEMD).exec()).with_context(|| format!("starting {SYSTEMD}"))
 }
 
-/// What the kernel unpacks is no mount that `pivot_root(2)` takes, which systemd needs for units with a view of their own. A
-/// bind mount of it on itself is one.
+/// `pivot_root(2)` refuses the initramfs, and systemd needs it for units with a mount namespace. A bind mount of the
+/// root on itself works.
 fn root_on_itself() -> io::Result<()> {
     let [root, new, here, dev] =
         ["/", "/new-root", ".", "/new-root/dev"].map(|path| CString::new(path).unwrap_or_default());
     let none = std::ptr::null();
     let old_dev = CString::new("/dev").unwrap_or_default();
-    // SAFETY: strings that end with zero, no data; each call only changes what this process, alone in the machine, sees.
+    // SAFETY: strings that end with NUL, no data; each call only affects this process, the only one in the machine.
     let failed = unsafe {
         libc::mount(root.as_ptr(), new.as_ptr(), none, libc::MS_BIND, none.cast()) != 0
             || libc::mount(old_dev.as_ptr(), dev.as_ptr(), none, libc::MS_MOVE, none.cast()) != 0

@@ -1,4 +1,4 @@
-//! A machine whose first process is systemd: the agent runs as its shipped unit, models as `citadel-NAME.service`.
+//! A machine with systemd as PID 1: the agent runs as its shipped unit, models as `citadel-NAME.service`.
 
 pub(super) mod check;
 pub(super) mod image;

@@ -1,4 +1,4 @@
-//! A model's server: answers, and by the order of whoever asks uses CPU time and memory, or fails.
+//! A model server: answers requests and, on command, uses CPU time and memory, or fails.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -9,20 +9,20 @@ use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, bail};
 
-/// CPU time that a process burns by order, in milliseconds.
+/// CPU time that the process burns on command, in milliseconds.
 pub(super) const BURN_MS: u64 = 1500;
-/// Memory that a process touches by order, in bytes.
+/// Memory that the process touches on command, in bytes.
 pub(super) const TOUCH: usize = 96 << 20;
-/// A file that somebody else has written, as a model's weights are in the page cache from the run before; mapped and read by
-/// order.
+/// A file written by another process, like a model's weights that are in the page cache since the previous run; mapped
+/// and read on command.
 pub(super) const WEIGHTS: (&str, usize) = ("/run/weights", 32 << 20);
 
-/// With what the server exits by order.
+/// Exit status on command.
 pub(super) const EXIT: i32 = 3;
 
 /// Set for the process that does the work, and for the one that only starts it.
 const WORKER: &str = "CITADEL_WORKER";
-/// Where it says how much CPU time it took, in seconds.
+/// File with the CPU time that the worker used, in seconds.
 const TRUTH: &str = "/run/citadel-worker";
 
 /// Serves until it is stopped.
@@ -40,7 +40,7 @@ pub(crate) fn main(port: u16) -> ! {
 
 fn serve(port: u16) -> Result<()> {
     let listener = if env::var_os("LISTEN_FDS").is_some() {
-        // SAFETY: the first socket that systemd hands over (`sd_listen_fds(3)`), which nobody else here uses.
+        // SAFETY: the first socket that systemd passes (`sd_listen_fds(3)`), which nothing else here uses.
         unsafe { TcpListener::from_raw_fd(3) }
     } else {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?
@@ -72,7 +72,7 @@ fn answer(stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Lets a process work that is a grandchild whose parent has ended: it belongs to the unit, and to no listener's tree.
+/// Starts a worker as a grandchild whose parent has exited: it belongs to the unit, but to no listener's process tree.
 fn order_work() -> Result<String> {
     let _ = fs::remove_file(TRUTH);
     let started = again("start")?.status()?;
@@ -87,22 +87,22 @@ fn order_work() -> Result<String> {
         }
         thread::sleep(Duration::from_millis(100));
     }
-    bail!("the worker says nothing")
+    bail!("the worker reported nothing")
 }
 
-/// Ends after it: the worker is then nobody's child.
+/// Exits after starting the worker, which is reparented to PID 1.
 fn start_worker() -> Result<()> {
     again("work")?.spawn().map(drop).context("starting the worker")
 }
 
-/// This program once more, in another role.
+/// This program again, in another role.
 fn again(role: &str) -> Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.args(env::args_os().skip(1)).env(WORKER, role);
     Ok(command)
 }
 
-/// Works, says so, and keeps its memory until the unit ends.
+/// Works, reports, and keeps its memory until the unit stops.
 fn work() -> Result<()> {
     let touched = vec![1_u8; TOUCH];
     let weights = map_weights()?;
@@ -111,7 +111,7 @@ fn work() -> Result<()> {
     while cpu_time() < Duration::from_millis(BURN_MS) {
         std::hint::black_box((0..100_000).fold(0_u64, |sum, i| sum ^ std::hint::black_box(i)));
     }
-    fs::write(TRUTH, format!("{}\n", cpu_time().as_secs_f64())).context("telling the truth")?;
+    fs::write(TRUTH, format!("{}\n", cpu_time().as_secs_f64())).context("reporting the CPU time")?;
     loop {
         thread::sleep(Duration::from_secs(3600));
         std::hint::black_box(&touched);
@@ -122,24 +122,24 @@ fn map_weights() -> Result<&'static [u8]> {
     let (path, length) = WEIGHTS;
     let file = fs::File::open(path).with_context(|| format!("opening {path}"))?;
     let (none, read, shared) = (std::ptr::null_mut(), libc::PROT_READ, libc::MAP_SHARED);
-    // SAFETY: a new mapping of an open file, anywhere.
+    // SAFETY: a new mapping of an open file, at any address.
     let at = unsafe { libc::mmap(none, length, read, shared, file.as_raw_fd(), 0) };
     if at == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error()).context("mapping the weights");
     }
-    // SAFETY: mapped, this long, until the process ends; nobody writes or shortens the file.
+    // SAFETY: mapped with this length until the process exits; nobody writes or truncates the file.
     Ok(unsafe { std::slice::from_raw_parts(at.cast::<u8>(), length) })
 }
 
-/// CPU time of this process since it began.
+/// CPU time of this process so far.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place for the answer.
+    // SAFETY: a place for the result.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// Asks a server on this machine; the body of its answer.
+/// Sends a request to a server on this machine; returns the body of the response.
 pub(super) fn ask(port: u16, request: &str) -> Result<String> {
     let mut stream =
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("connecting to {port}"))?;

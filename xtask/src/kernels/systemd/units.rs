@@ -1,7 +1,7 @@
-//! Units that stop, crash and start again: the agent must tell within a second what systemd says of them.
+//! Units that stop, crash and restart: the agent must report systemd's state within a second.
 //!
-//! The time runs from systemd's own record of the change (`StateChangeTimestampMonotonic`) to the end of the first scrape that
-//! shows all of it, so a scrape's own time counts against the agent. Nothing is added for the machine's being emulated.
+//! The delay is counted from systemd's own time stamp of the change (`StateChangeTimestampMonotonic`) to the end of the
+//! first scrape that shows all of it, so the scrape itself counts as well. No allowance is made for emulation.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -14,40 +14,40 @@ use super::check::{CPU, INFO, MEMORY, REQUESTS, SOON, YI, page_when, show, syste
 use super::server::{EXIT, ask};
 use crate::scrape::{self, Page};
 
-/// A model that systemd starts again when it fails, and its port.
+/// A model that systemd restarts on failure, and its port.
 pub(super) const HARDY: (&str, u16) = ("hardy", 11480);
-/// How long systemd waits before it does: longer than what is allowed to the agent.
+/// systemd's delay before the restart: longer than the agent's time limit.
 pub(super) const RESTART_AFTER: Duration = Duration::from_secs(3);
 
-/// By then a change must be on the agent's page.
+/// Time limit for a change to appear on the agent's page.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Between two looks at it.
+/// Interval between two scrapes.
 const PAUSE: Duration = Duration::from_millis(40);
-/// When a unit became active is told in two clocks, which are compared here: this much apart is the same.
+/// Tolerance between the two clocks in which the time a unit became active is reported.
 const SAME: Duration = Duration::from_millis(10);
 
-/// What is known of a unit.
+/// The state of a unit.
 #[derive(Clone, PartialEq, Debug)]
 struct Account {
     state: String,
     sub_state: String,
     result: String,
     restarts: f64,
-    /// When it became active last, by the clock on the wall, in seconds.
+    /// When it last became active, in seconds since 1970.
     started: Option<f64>,
-    /// How its main process has ended, and with what.
+    /// How its main process exited, and with which status.
     exit: Option<(String, f64)>,
 }
 
-/// Sees that every change is told in time; how long each took.
+/// Checks that every change is reported in time; returns how long each took.
 pub(super) fn changes_are_told() -> Result<String> {
     let mut told = Vec::new();
     let mut see =
         |what: &str, (model, _): (&str, u16), act: &dyn Fn(&str) -> Result<()>, is_so: &dyn Fn(&Account) -> bool| {
             let unit = format!("citadel-{model}.service");
             let (account, delay) = change(&unit, act, is_so).with_context(|| format!("{unit}: {what}"))?;
-            println!("{unit}: {what}: told after {:.3} s: {account:?}", delay.as_secs_f64());
-            ensure!(delay <= WITHIN, "{unit}: {what}: told after {:.3} s only", delay.as_secs_f64());
+            println!("{unit}: {what}: reported after {:.3} s: {account:?}", delay.as_secs_f64());
+            ensure!(delay <= WITHIN, "{unit}: {what}: reported only after {:.3} s", delay.as_secs_f64());
             told.push(format!("{what} {:.2} s", delay.as_secs_f64()));
             anyhow::Ok(account)
         };
@@ -67,7 +67,10 @@ pub(super) fn changes_are_told() -> Result<String> {
     the_series_have_ended()?;
     see("start", YI, &order("start"), &running)?;
     let after = the_series_are_there()?;
-    ensure!(after == requests + 1.0, "a stop, a start and a request have made {after} requests of {requests}");
+    ensure!(
+        after == requests + 1.0,
+        "after a stop, a start and one request, the count went from {requests} to {after}"
+    );
     see("kill", YI, &kill, &|account| crash_by("killed", libc::SIGKILL)(account) && account.result == "signal")?;
     the_series_have_ended()?;
     see("start after it", YI, &order("start"), &running)?;
@@ -81,44 +84,44 @@ pub(super) fn changes_are_told() -> Result<String> {
     see("automatic restart", HARDY, &|_| Ok(()), &|account| running(account) && account.restarts == 1.0)?;
     see("failure", HARDY, &|_| fail(HARDY), &waits_after("exited", EXIT))?;
     see("second automatic restart", HARDY, &|_| Ok(()), &|account| running(account) && account.restarts == 2.0)?;
-    Ok(format!("changes of units told after: {}", told.join(", ")))
+    Ok(format!("changes of units reported after: {}", told.join(", ")))
 }
 
-/// Kills a unit's main process, as the kernel does that is out of memory.
+/// Kills a unit's main process, as the OOM killer does.
 fn kill(unit: &str) -> Result<()> {
     let pid: libc::pid_t = show(unit, "MainPID")?.parse().context("MainPID")?;
     ensure!(pid > 1, "{unit} has no main process");
-    // SAFETY: two numbers.
-    ensure!(unsafe { libc::kill(pid, libc::SIGKILL) } == 0, "process {pid} is not there");
+    // SAFETY: kill takes two numbers.
+    ensure!(unsafe { libc::kill(pid, libc::SIGKILL) } == 0, "process {pid} does not exist");
     Ok(())
 }
 
-/// Has a model's server exit with [`EXIT`].
+/// Makes a model's server exit with [`EXIT`].
 fn fail((model, port): (&str, u16)) -> Result<()> {
-    ensure!(ask(port, "POST /exit").is_err(), "{model} has answered instead");
+    ensure!(ask(port, "POST /exit").is_err(), "{model} answered instead of exiting");
     Ok(())
 }
 
-/// The model's own series are there once it is asked; its requests, this one included.
+/// The model's own series appear with its first request; returns its requests, this one included.
 fn the_series_are_there() -> Result<f64> {
     let labels = [("model".to_owned(), YI.0.to_owned())];
     ask(YI.1, "GET /v1/models")?;
-    let page = page_when("its series are there", |page| {
+    let page = page_when("its series exist", |page| {
         [INFO, CPU, MEMORY].iter().all(|name| value(page, name, &labels).is_some_and(|value| value > 0.0))
             && value(page, REQUESTS, &labels).is_some()
     })?;
     value(&page, REQUESTS, &labels).context("no requests")
 }
 
-/// None of them stays, not even as a zero.
+/// None of them remains, not even with the value zero.
 fn the_series_have_ended() -> Result<()> {
     let labels = [("model".to_owned(), YI.0.to_owned())];
     let names = [INFO, REQUESTS, CPU, MEMORY, "citadel_model_connections_open"];
     page_when("its series have ended", |page| names.iter().all(|name| value(page, name, &labels).is_none())).map(drop)
 }
 
-/// Acts, and looks at the agent's page until it tells what is expected and what systemd says; that, and how much later it was
-/// than systemd's own record.
+/// Acts, and scrapes the agent until its page shows the expected state and agrees with systemd; returns the state, and
+/// the delay after systemd's own time stamp.
 fn change(
     unit: &str,
     act: &dyn Fn(&str) -> Result<()>,
@@ -129,21 +132,21 @@ fn change(
     loop {
         let told = Account::on(&Page::parse(&scrape::get(METRICS, "/metrics/services")?), unit);
         let when = monotonic();
-        // systemd is asked only then, because asking takes longer than what is measured.
+        // systemd is queried only then, because the query takes longer than the measured delay.
         if let Some(told) = told.as_ref().filter(|told| is_so(told)) {
-            let (said, changed) = Account::of(&show_all(unit)?).context("systemd does not tell all")?;
+            let (said, changed) = Account::of(&show_all(unit)?).context("systemd's answer is incomplete")?;
             if told.agrees_with(&said) {
                 return Ok((said, when.saturating_sub(changed)));
             }
         }
         if begun.elapsed() > SOON {
-            bail!("the agent says {told:?}, systemd {}", show_all(unit)?);
+            bail!("agent: {told:?}, systemd: {}", show_all(unit)?);
         }
         thread::sleep(PAUSE);
     }
 }
 
-/// The properties that tell of a unit, in the words of `systemctl show`.
+/// The unit's properties, by `systemctl show`.
 fn show_all(unit: &str) -> Result<String> {
     let names = "ActiveState,SubState,Result,NRestarts,ExecMainCode,ExecMainStatus,ActiveEnterTimestampMonotonic,\
                  StateChangeTimestampMonotonic";
@@ -151,7 +154,7 @@ fn show_all(unit: &str) -> Result<String> {
 }
 
 impl Account {
-    /// What systemd says, and when that became so, since the machine's start.
+    /// Parses systemd's answer, and when the state began, since boot.
     fn of(shown: &str) -> Option<(Self, Duration)> {
         let all: BTreeMap<&str, &str> = shown.lines().filter_map(|line| line.split_once('=')).collect();
         let text = |name| all.get(name).map(|value| (*value).to_owned());
@@ -175,7 +178,7 @@ impl Account {
         Some((account, micros("StateChangeTimestampMonotonic")?))
     }
 
-    /// What the agent says.
+    /// The agent's view.
     fn on(page: &Page, unit: &str) -> Option<Self> {
         let label = |name: &'static str, wanted: &str| {
             page.labels_of(name).find(|label| label("name") == unit).map(|label| label(wanted).to_owned())
@@ -213,19 +216,19 @@ impl Account {
     }
 }
 
-/// What systemd's monotonic times are counted by.
+/// The clock of systemd's monotonic time stamps.
 fn monotonic() -> Duration {
     clock(libc::CLOCK_MONOTONIC)
 }
 
-/// From that to the time on the wall, which nobody sets here.
+/// The offset from that clock to the wall clock, which nobody sets here.
 fn on_the_wall() -> Duration {
     clock(libc::CLOCK_REALTIME).saturating_sub(monotonic())
 }
 
 fn clock(which: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place for the answer.
+    // SAFETY: a place for the result.
     unsafe { libc::clock_gettime(which, &raw mut time) };
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

@@ -1,4 +1,4 @@
-//! One condition of a rule: which series, what is made of them, and what that is compared with.
+//! A condition of a rule: series, function, and comparison.
 
 use std::time::Duration;
 
@@ -17,27 +17,31 @@ use crate::metrics::catalogue;
 pub(super) const OPERAND: &[Item] = &[
     key(
         "metric",
-        "What is watched, such as `citadel_model_requests_total{code=~\"5..\"}`. The metric must be in the catalogue.",
+        "Metric to evaluate, such as `citadel_model_requests_total{code=~\"5..\"}`. It must be one of the agent's metrics.",
         &SELECTOR,
     ),
-    key("rate", "A counter's growth a second over that time.", &WINDOW),
-    key("increase", "A counter's growth over that time, the first event included.", &WINDOW),
-    key("quantile", "A quantile of what a histogram observed, with `over`.", &QUANTILE),
-    key("predict", "What a gauge will be so much later, along the line of the time `over`.", &WINDOW),
-    key("over", "How far `quantile` and `predict` look back.", &WINDOW),
+    key("rate", "Per-second rate of a counter over this time.", &WINDOW),
+    key("increase", "Increase of a counter over this time, including the first event.", &WINDOW),
+    key("quantile", "Quantile of a histogram over the time `over`.", &QUANTILE),
+    key(
+        "predict",
+        "Predicted value of a gauge this time from now, by linear regression over the time `over`.",
+        &WINDOW,
+    ),
+    key("over", "Window of `quantile` and `predict`.", &WINDOW),
 ];
 
 /// The keys of a comparison.
 pub(super) const COMPARISON: &[Item] = &[
-    key("above", "True when the value is greater. One of these six is needed.", &NUMBER),
-    key("at_least", "True when the value is greater or equal.", &NUMBER),
-    key("below", "True when the value is less.", &NUMBER),
-    key("at_most", "True when the value is less or equal.", &NUMBER),
-    key("equal", "True when the value is equal.", &NUMBER),
-    key("not_equal", "True when the value is another.", &NUMBER),
+    key("above", "True if the value is greater. Exactly one of these six is required.", &NUMBER),
+    key("at_least", "True if the value is greater or equal.", &NUMBER),
+    key("below", "True if the value is less.", &NUMBER),
+    key("at_most", "True if the value is less or equal.", &NUMBER),
+    key("equal", "True if the value is equal.", &NUMBER),
+    key("not_equal", "True if the value is not equal.", &NUMBER),
 ];
 
-/// How far something looks back or ahead.
+/// A time window or prediction horizon.
 const WINDOW: Span = Span("1s", "31d");
 
 const QUANTILE: Scalar<f64> = Scalar {
@@ -47,13 +51,13 @@ const QUANTILE: Scalar<f64> = Scalar {
         let quantile = value::number(node)?;
         match (0.0..=1.0).contains(&quantile) {
             true => Ok(quantile),
-            false => Err(format!("{quantile} is no quantile (0 to 1)")),
+            false => Err(format!("{quantile} is not a quantile (0 to 1)")),
         }
     },
     ..NUMBER
 };
 
-/// Reads the comparison and the operand of `section`, and the divisor of `divisor`, where there can be one.
+/// Reads the comparison and the operand in `section`, and the divisor in `divisor`, if allowed.
 pub(super) fn condition(
     section: &Section<'_>,
     divisor: Option<&Section<'_>>,
@@ -73,18 +77,22 @@ pub(super) fn condition(
     Some(Condition { operand: first?, divide_by, compare, threshold })
 }
 
-/// The one comparison that is written.
+/// The comparison, of which there must be exactly one.
 fn compare(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<(Compare, f64)> {
     let written: Vec<_> = Compare::ALL.iter().filter(|(_, key, _)| section.has(key)).collect();
     match written.as_slice() {
         [(compare, key, _)] => Some((*compare, section.required(key, &NUMBER, mistakes)?)),
         [] => {
             let keys = Compare::ALL.map(|(_, key, _)| key).join(", ");
-            section.mistake(None, format!("is compared with nothing: one of {keys} is needed"), mistakes);
+            section.mistake(None, format!("has no comparison; one of {keys} is required"), mistakes);
             None
         }
         [(_, first, _), .., (_, last, _)] => {
-            section.mistake(Some(last), format!("there is {first} already; one comparison a condition"), mistakes);
+            section.mistake(
+                Some(last),
+                format!("conflicts with {first}; a condition has only one comparison"),
+                mistakes,
+            );
             None
         }
     }
@@ -101,12 +109,12 @@ fn operand(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Operand> {
     Some(operand)
 }
 
-/// The function that is written, if one is.
+/// The function, if any.
 fn function(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Function> {
     const FUNCTIONS: [&str; 4] = ["rate", "increase", "quantile", "predict"];
     let written: Vec<_> = FUNCTIONS.into_iter().filter(|key| section.has(key)).collect();
     if let [first, .., last] = written.as_slice() {
-        section.mistake(Some(last), format!("there is {first} already; one function a metric"), mistakes);
+        section.mistake(Some(last), format!("conflicts with {first}; a metric has only one function"), mistakes);
         return None;
     }
     let over = section.optional("over", &WINDOW, mistakes);
@@ -129,7 +137,7 @@ fn function(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Function> 
         None => Function::Value,
     };
     if section.has("over") && !matches!(function, Function::Quantile { .. } | Function::Predict { .. }) {
-        section.mistake(Some("over"), "goes with quantile and predict only", mistakes);
+        section.mistake(Some("over"), "is only valid with quantile and predict", mistakes);
         return None;
     }
     Some(function)
@@ -137,23 +145,23 @@ fn function(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Function> 
 
 fn over_of(section: &Section<'_>, key: &str, over: Option<Duration>, mistakes: &mut Mistakes) -> Option<Duration> {
     if over.is_none() {
-        section.mistake(Some(key), "needs `over`, how far it looks back", mistakes);
+        section.mistake(Some(key), "requires `over`, its time window", mistakes);
     }
     over
 }
 
-/// Whether the function can be made of such a metric: PromQL would give numbers without meaning, or nothing.
+/// Whether the function applies to this type of metric: otherwise PromQL would return meaningless values or nothing.
 fn fits(selector: &Selector, function: Function) -> Result<(), String> {
     let (name, kind) = (selector.metric.name, selector.metric.kind);
     match (function, kind) {
         (Function::Quantile { .. }, catalogue::Kind::Histogram) => Ok(()),
-        (Function::Quantile { .. }, _) => Err(format!("{name} is no histogram, which quantile needs")),
-        (_, catalogue::Kind::Histogram) => Err(format!("{name} is a histogram: a quantile of it is needed")),
+        (Function::Quantile { .. }, _) => Err(format!("{name} is not a histogram; quantile requires one")),
+        (_, catalogue::Kind::Histogram) => Err(format!("{name} is a histogram; use quantile")),
         (Function::Rate { .. } | Function::Increase { .. }, catalogue::Kind::Gauge) => {
-            Err(format!("{name} is a gauge, which has no rate; rate and increase are for counters"))
+            Err(format!("{name} is a gauge; rate and increase are only for counters"))
         }
         (Function::Predict { .. }, catalogue::Kind::Counter) => {
-            Err(format!("{name} is a counter; predict is for gauges"))
+            Err(format!("{name} is a counter; predict is only for gauges"))
         }
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! `alerts`: the shipped rules, what is changed of them, and further ones.
+//! `alerts`: the shipped rules, changes to them, and additional rules.
 
 mod condition;
 mod rule;
@@ -23,53 +23,53 @@ use crate::config::section::{self, Keys, Section, keys_of, part, section};
 use crate::config::tree;
 use crate::config::yaml::Yaml;
 
-/// The rules in force.
+/// The active rules.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Alerts {
     /// Whether rules are evaluated and alerts sent.
     pub enabled: bool,
-    /// The shipped rules with the configured changes, then the configured ones; no two of the same name.
+    /// The shipped rules with the configured changes, then the configured rules; names are unique.
     pub rules: Vec<Rule>,
 }
 
 section! {
-    /// The section as it is written.
+    /// The section as in the file.
     pub(super) struct Configured {
-        /// Whether alert rules are evaluated and alerts sent.
+        /// Whether to evaluate alert rules and send alerts.
         enabled: bool = true, BOOLEAN;
-        /// Whether the shipped rules are in force; `citadel-agent alerts rules` prints them.
+        /// Whether to use the shipped rules; `citadel-agent alerts rules` prints them.
         shipped: bool = true, BOOLEAN;
-        /// Changes of shipped rules.
+        /// Changes to shipped rules.
         #[key = "override"]
         overrides: BTreeMap<String, Override> = BTreeMap::new(), OVERRIDES;
-        /// Rules of your own.
+        /// Additional rules.
         rules: Vec<Rule> = Vec::new(), Rules;
     }
 }
 
 section! {
-    /// What is changed of a shipped rule.
+    /// Changes to a shipped rule.
     pub(super) struct Override {
-        /// `false`: the shipped rule of this name is not in force.
+        /// `false` disables the shipped rule of this name.
         enabled: bool = true, BOOLEAN;
-        /// Another threshold for its first condition.
+        /// Threshold of the rule's first condition.
         threshold: Option<f64> = None, Optional(NUMBER);
-        /// Another `for`.
+        /// Replaces the rule's `for`.
         #[key = "for"]
         hold: Option<Duration> = None, Optional(SPAN);
-        /// Another `keep_firing_for`.
+        /// Replaces the rule's `keep_firing_for`.
         #[key = "keep_firing_for"]
         keep_firing: Option<Duration> = None, Optional(SPAN);
-        /// Another severity.
+        /// Replaces the rule's severity.
         severity: Option<Severity> = None, Optional(SEVERITY);
     }
 }
 
 const OVERRIDES: Mapping<Keys<Override>> = Mapping {
-    text: "mapping of rule names to what is changed",
-    expected: "a mapping of rule names to what is changed",
+    text: "mapping of rule names to changes",
+    expected: "a mapping of rule names to changes",
     most: usize::MAX,
-    // Whether there is such a rule is seen where the rules are known.
+    // Whether the rule exists is checked where the rules are known.
     name: |name| Ok(name.to_owned()),
     value: keys_of::<Override>(),
 };
@@ -111,7 +111,7 @@ impl section::Part for Alerts {
         Alerts { enabled: configured.enabled, rules }
     }
 
-    /// All rules in force, those that were shipped among them.
+    /// All active rules, including shipped ones.
     fn write(&self) -> Yaml {
         let rules = self.rules.clone();
         Configured { enabled: self.enabled, shipped: false, overrides: BTreeMap::new(), rules }.write()
@@ -132,7 +132,7 @@ impl Override {
     }
 }
 
-/// The shipped rules, one file a section of the catalogue, written as an operator would write them.
+/// The shipped rules, one file per section of the catalogue, in the syntax of the configuration.
 const SHIPPED: [&str; 7] = [
     include_str!("../../rules/models.yaml"),
     include_str!("../../rules/gpu.yaml"),
@@ -143,7 +143,7 @@ const SHIPPED: [&str; 7] = [
     include_str!("../../rules/agent.yaml"),
 ];
 
-/// The rules of an agent without a file.
+/// The rules of the default configuration.
 fn shipped() -> Vec<Rule> {
     const FILE: &[Item] = &[key("alerts", "", &part::<Configured>())];
     static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {

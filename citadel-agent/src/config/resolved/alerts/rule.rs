@@ -1,4 +1,4 @@
-//! One rule: its conditions and whether they fit together, its labels and what it says.
+//! A rule: its conditions, labels and annotations, and their consistency.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,47 +18,47 @@ use crate::config::yaml::Yaml;
 
 /// The keys of a rule.
 const RULE: &[Item] = &[
-    key("alert", "Name of a rule of your own; one of a shipped rule's name replaces that.", &NAME),
+    key("alert", "Name of the rule. A rule with the name of a shipped rule replaces it.", &NAME),
     key("", "", &Group { text: "", items: OPERAND }),
     key(
         "divide_by",
-        "Makes the value a ratio: the divisor.",
-        &Group { text: "mapping of `metric` and what is made of it, as above", items: OPERAND },
+        "Divisor; makes the value a ratio.",
+        &Group { text: "mapping of `metric` and a function, as above", items: OPERAND },
     ),
-    key("by", "The labels that values are summed to, over all others; absent: each series by itself.", &LABEL_NAMES),
+    key("by", "Labels to keep when summing values over all other labels; absent: no aggregation.", &LABEL_NAMES),
     key("", "", &Group { text: "", items: COMPARISON }),
-    key("and", "Further conditions, which must be true of the same labels.", &Conditions),
-    key("for", "How long it must be true before the alert fires; absent: it fires at once.", &SPAN),
-    key("keep_firing_for", "How long the alert goes on firing when it is no longer true.", &SPAN),
+    key("and", "Additional conditions, which must be true for the same labels.", &Conditions),
+    key("for", "How long the conditions must be true before the alert fires; absent: it fires immediately.", &SPAN),
+    key("keep_firing_for", "How long the alert keeps firing after the conditions are no longer true.", &SPAN),
     key("severity", "Value of the label `severity`.", &SEVERITY),
-    key("labels", "Further labels of the alert.", &LABELS),
+    key("labels", "Additional labels of the alert.", &LABELS),
     key(
         "annotations",
-        "What a person reads. `{{ $labels.NAME }}`, `{{ $value }}` and `{{ $threshold }}` are filled in; the numbers take \
-         `| humanize`, `humanize1024`, `humanizeDuration` or `humanizePercentage`.",
+        "Texts for people. The templates `{{ $labels.NAME }}`, `{{ $value }}` and `{{ $threshold }}` are expanded; numbers can be \
+         formatted with `| humanize`, `humanize1024`, `humanizeDuration` or `humanizePercentage`.",
         &ANNOTATIONS,
     ),
 ];
 
-/// The keys of a further condition.
+/// The keys of an additional condition.
 const CONDITION: &[Item] =
     &[key("", "", &Group { text: "", items: OPERAND }), key("", "", &Group { text: "", items: COMPARISON })];
 
-/// How long something must last.
+/// Duration for `for` and `keep_firing_for`.
 pub(super) const SPAN: Span = Span("0s", "31d");
 
 pub(super) const SEVERITY: Words<Severity> = Words(Severity::WORDS);
 
-/// Most rules in a file.
+/// Maximum number of rules in a file.
 const MAX_RULES: usize = 500;
 
-/// Most further conditions of a rule.
+/// Maximum number of additional conditions of a rule.
 const MAX_AND: usize = 4;
 
-/// Labels that every alert has besides those of its series and its rule; the receiver's routes rely on them.
+/// Labels that every alert has besides those of its series and its rule; routes of the receiver depend on them.
 const GIVEN: [&str; 4] = ["alertname", "instance", "job", "severity"];
 
-/// A list of rules, no two of one name.
+/// A list of rules with unique names.
 pub(super) struct Rules;
 
 impl Describe for Rules {
@@ -88,7 +88,7 @@ impl Kind for Rules {
             let section = Section::open(&item, RULE, mistakes);
             let Some(rule) = rule(&section, mistakes) else { continue };
             if let Some(line) = names.insert(rule.name.clone(), item.node.pos.line) {
-                let message = format!("there is a rule {} on line {line} already", quoted(&rule.name));
+                let message = format!("duplicate rule {}; first defined on line {line}", quoted(&rule.name));
                 section.mistake(Some("alert"), message, mistakes);
             }
             rules.push(rule);
@@ -101,7 +101,7 @@ impl Kind for Rules {
     }
 }
 
-/// A rule as a person would write it.
+/// A rule in the syntax of the configuration.
 fn write(rule: &Rule) -> Yaml {
     let mut map = Yaml::empty_map();
     map.put("alert", NAME.write(&rule.name));
@@ -161,7 +161,7 @@ fn rule(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Rule> {
         labels,
         annotations,
     };
-    // All three checks run, so that every mistake is reported at once.
+    // All three checks run, so that every error is reported at once.
     let by = by?.map(|names| resolve_by(&rule, section, &names, mistakes));
     let alike = by.is_some() || same_labels(&rule, section, mistakes);
     let labels_free = labels_are_free(&rule, section, mistakes);
@@ -172,7 +172,7 @@ fn rule(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Rule> {
     (alike && labels_free && annotations_know_labels(&rule, section, mistakes)).then_some(rule)
 }
 
-/// What must be true besides.
+/// The additional conditions.
 struct Conditions;
 
 impl Describe for Conditions {
@@ -196,11 +196,11 @@ fn and(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Vec<Condition>>
     let Some(written) = section.written("and") else { return Some(Vec::new()) };
     let items = written.items("a list of conditions", MAX_AND, mistakes)?;
     let read = items.iter().map(|item| condition(&Section::open(item, CONDITION, mistakes), None, mistakes));
-    // All of them are read before the first bad one ends it.
+    // All of them are read, even after an invalid one.
     read.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// The names in `by`, which every metric of the rule must have.
+/// The labels in `by`, which every metric of the rule must have.
 fn resolve_by(
     rule: &Rule,
     section: &Section<'_>,
@@ -213,7 +213,7 @@ fn resolve_by(
         for metric in rule.operands().map(|operand| operand.selector.metric) {
             known = metric.labels.iter().copied().find(|label| label == name);
             if known.is_none() {
-                let message = format!("{} is no label of {}", quoted(name), metric.name);
+                let message = format!("{} is not a label of {}", quoted(name), metric.name);
                 section.mistake(Some("by"), message, mistakes);
                 return None;
             }
@@ -223,7 +223,7 @@ fn resolve_by(
     Some(by)
 }
 
-/// Without `by`, values are put together by all of their labels, which only works when these have the same names.
+/// Without `by`, values are matched by all of their labels, which requires the same label names.
 fn same_labels(rule: &Rule, section: &Section<'_>, mistakes: &mut Mistakes) -> bool {
     let names = |labels: &[&'static str]| {
         let mut names = labels.to_vec();
@@ -233,31 +233,31 @@ fn same_labels(rule: &Rule, section: &Section<'_>, mistakes: &mut Mistakes) -> b
     let first = rule.condition.operand.selector.metric;
     let other = rule.operands().map(|operand| operand.selector.metric).find(|m| names(m.labels) != names(first.labels));
     if let Some(other) = other {
-        let message = format!("{} has other labels than {}; name the common ones in `by`", first.name, other.name);
+        let message = format!("{} and {} have different labels; list the common ones in `by`", first.name, other.name);
         section.mistake(Some("metric"), message, mistakes);
     }
     other.is_none()
 }
 
-/// Labels of the series that an alert keeps.
+/// Labels of the series that the alert keeps.
 fn series_labels(rule: &Rule) -> &[&'static str] {
     rule.by.as_deref().unwrap_or(rule.condition.operand.selector.metric.labels)
 }
 
-/// The rule's own labels must not take the place of others: two alerts could become one.
+/// The rule's own labels must not replace others: two alerts could become one.
 fn labels_are_free(rule: &Rule, section: &Section<'_>, mistakes: &mut Mistakes) -> bool {
     let metric = rule.condition.operand.selector.metric;
     let taken =
         rule.labels.keys().find(|name| GIVEN.contains(&name.as_str()) || metric.labels.contains(&name.as_str()));
     if let Some(name) = taken {
         let whose = if GIVEN.contains(&name.as_str()) { "every alert" } else { metric.name };
-        section.mistake(Some("labels"), format!("{} is a label of {whose} already", quoted(name)), mistakes);
+        section.mistake(Some("labels"), format!("{} is already a label of {whose}", quoted(name)), mistakes);
     }
     taken.is_none()
 }
 
-/// A placeholder of a label that the series has not would leave a hole in the text. As in Prometheus, the rule's own labels
-/// are none of the series'.
+/// A template of a label that the series does not have would leave a gap in the text. As in Prometheus, the rule's own
+/// labels are not available.
 fn annotations_know_labels(rule: &Rule, section: &Section<'_>, mistakes: &mut Mistakes) -> bool {
     let known = |name: &str| series_labels(rule).contains(&name) || ["instance", "job"].contains(&name);
     let mut right = true;
@@ -266,7 +266,7 @@ fn annotations_know_labels(rule: &Rule, section: &Section<'_>, mistakes: &mut Mi
             if let Part::Label(name) = part
                 && !known(name)
             {
-                let message = format!("{annotation}: the series have no label {}", quoted(name));
+                let message = format!("{annotation}: the series has no label {}", quoted(name));
                 section.mistake(Some("annotations"), message, mistakes);
                 right = false;
             }
@@ -293,15 +293,15 @@ fn label_name(name: &str) -> Result<String, String> {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     match first && !name.starts_with("__") && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         true => Ok(name.to_owned()),
-        false => Err(format!("{} is no label name: letters, digits and _, and no __ in front", quoted(name))),
+        false => Err(format!("{} is not a label name: use letters, digits and _, not starting with __", quoted(name))),
     }
 }
 
-/// A label's value: the same for every alert of the rule.
+/// A label value: the same for all alerts of the rule.
 fn label_value(node: &Node) -> Result<String, String> {
     let text = value::text(node)?;
     match text.contains("{{") {
-        true => Err("a label is not a template: its value would change, and the alert with it".to_owned()),
+        true => Err("a label cannot be a template, because a changed value would be a different alert".to_owned()),
         false => Ok(text),
     }
 }
@@ -319,14 +319,14 @@ fn label_list(node: &Node) -> Result<Vec<String>, String> {
     for item in items {
         let name = string(item)?;
         if names.iter().any(|known| known == name) {
-            return Err(format!("{} is in the list twice", quoted(name)));
+            return Err(format!("{} is listed twice", quoted(name)));
         }
         names.push(name.to_owned());
     }
     Ok(names)
 }
 
-/// The name of an alert: a label value that people type into routes and silences.
+/// An alert name: a label value that people type into routes and silences.
 const NAME: Scalar<String> =
     Scalar { text: "name", schema: || string_like("^[A-Za-z0-9_.:-]{1,128}$"), read: name, write: Yaml::text };
 
@@ -334,6 +334,6 @@ fn name(node: &Node) -> Result<String, String> {
     let name = string(node)?;
     match name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c)) {
         true => Ok(name.to_owned()),
-        false => Err(format!("{} is no name of an alert: up to 128 letters, digits and _ - . :", quoted(name))),
+        false => Err(format!("{} is not an alert name: use up to 128 letters, digits and _ - . :", quoted(name))),
     }
 }

@@ -1,4 +1,4 @@
-//! `metric{label="value", ...}` -> a [`Selector`], in the syntax of PromQL.
+//! Parses `metric{label="value", ...}` in PromQL syntax into a [`Selector`].
 
 use super::types::{Matcher, Pattern, Selector, Test};
 use crate::config::kind::{Scalar, string_like};
@@ -7,7 +7,7 @@ use crate::config::value;
 use crate::config::yaml::Yaml;
 use crate::metrics::catalogue::{self, Desc};
 
-/// Longest regular expression of a matcher.
+/// Maximum length of a matcher's regular expression.
 const MAX_PATTERN: usize = 1024;
 
 pub(super) const SELECTOR: Scalar<Selector> = Scalar {
@@ -17,7 +17,7 @@ pub(super) const SELECTOR: Scalar<Selector> = Scalar {
     write: |selector| Yaml::Text(text(selector)),
 };
 
-/// A selector in the syntax of PromQL.
+/// A selector in PromQL syntax.
 #[must_use]
 pub fn text(selector: &Selector) -> String {
     let matchers = selector.matchers.iter().map(|matcher| {
@@ -31,7 +31,7 @@ pub fn text(selector: &Selector) -> String {
     }
 }
 
-/// Parses a selector whose metric and labels the catalogue knows.
+/// Parses a selector and checks its metric and labels against the catalogue.
 fn parse(text: &str) -> Result<Selector, String> {
     let (name, matchers) = match text.find('{') {
         None => (text, None),
@@ -44,7 +44,7 @@ fn parse(text: &str) -> Result<Selector, String> {
         if let Some(after) = rest.strip_prefix('}') {
             return match after.trim() {
                 "" => Ok(selector),
-                after => Err(format!("{} follows the closing brace", quoted(after))),
+                after => Err(format!("unexpected {} after the closing brace", quoted(after))),
             };
         }
         let (matcher, after) = matcher(metric, rest)?;
@@ -59,23 +59,23 @@ fn parse(text: &str) -> Result<Selector, String> {
     }
 }
 
-/// The catalogue's entry, or which one may have been meant.
+/// The catalogue entry, or a suggestion.
 fn metric(name: &str) -> Result<&'static Desc, String> {
     if let Some(desc) = catalogue::all().find(|desc| desc.name == name) {
         return Ok(desc);
     }
     let part = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
     if let Some(whole) = part.filter(|whole| catalogue::all().any(|desc| desc.name == *whole)) {
-        return Err(format!("name the histogram as a whole: {whole}"));
+        return Err(format!("use the name of the histogram: {whole}"));
     }
     let hint = match nearest(name, catalogue::all().map(|desc| desc.name)) {
         Some(near) => format!("; did you mean {near}?"),
-        None => "; docs/metrics.md lists all".to_owned(),
+        None => "; see docs/metrics.md for all metrics".to_owned(),
     };
-    Err(format!("{} is no metric of this agent{hint}", quoted(name)))
+    Err(format!("{} is not a metric of this agent{hint}", quoted(name)))
 }
 
-/// One matcher at the beginning of `text`, and what follows it.
+/// Parses a matcher at the start of `text`; returns it and the rest.
 fn matcher<'a>(metric: &'static Desc, text: &'a str) -> Result<(Matcher, &'a str), String> {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
     let (label, rest) = (&text[..end], text[end..].trim_start());
@@ -84,14 +84,14 @@ fn matcher<'a>(metric: &'static Desc, text: &'a str) -> Result<(Matcher, &'a str
             [] => "it has no labels".to_owned(),
             labels => format!("it has {}", labels.join(", ")),
         };
-        return Err(format!("{} is no label of {}: {known}", quoted(label), metric.name));
+        return Err(format!("{} is not a label of {}: {known}", quoted(label), metric.name));
     };
     let operator =
         ["=~", "!~", "!=", "="].into_iter().find_map(|operator| Some((operator, rest.strip_prefix(operator)?)));
     let Some((operator, rest)) = operator else {
-        return Err(format!("expected =, !=, =~ or !~ after the label {label}"));
+        return Err(format!("expected =, !=, =~ or !~ after label {label}"));
     };
-    let (value, rest) = string(rest.trim_start()).map_err(|why| format!("the value of {label} {why}"))?;
+    let (value, rest) = string(rest.trim_start()).map_err(|why| format!("the value of label {label} {why}"))?;
     let test = match operator {
         "=~" => Test::Matches(pattern(&value)?),
         "!~" => Test::MatchesNot(pattern(&value)?),
@@ -105,10 +105,10 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     if text.len() > MAX_PATTERN {
         return Err(format!("the regular expression is longer than {MAX_PATTERN} bytes"));
     }
-    Pattern::new(text).map_err(|error| format!("{} is no regular expression: {error}", quoted(text)))
+    Pattern::new(text).map_err(|error| format!("{} is not a valid regular expression: {error}", quoted(text)))
 }
 
-/// A quoted string at the beginning of `text`, unescaped, and what follows it.
+/// Parses a quoted string at the start of `text`; returns it unescaped, and the rest.
 fn string(text: &str) -> Result<(String, &str), String> {
     let mut chars = text.char_indices();
     let Some((_, quote @ ('"' | '\''))) = chars.next() else {
@@ -123,7 +123,7 @@ fn string(text: &str) -> Result<(String, &str), String> {
                 Some((_, c @ ('\\' | '"' | '\''))) => c,
                 other => {
                     let escaped = other.map_or(String::new(), |(_, c)| c.to_string());
-                    return Err(format!(r#"has the unknown escape "\{escaped}"; a backslash is written \\"#));
+                    return Err(format!(r#"has the unknown escape "\{escaped}"; write a backslash as \\"#));
                 }
             }),
             c if c == quote => return Ok((value, &text[at + 1..])),
@@ -163,17 +163,19 @@ mod tests {
     #[test]
     fn mistakes_say_what_would_be_right() {
         assert!(refused("citadel_model_request_total").contains("did you mean citadel_model_requests_total?"));
-        assert!(refused("citadel_model_tcp_rtt_seconds_bucket").contains("name the histogram as a whole"));
+        assert!(refused("citadel_model_tcp_rtt_seconds_bucket").contains("use the name of the histogram"));
         assert!(refused(r#"citadel_model_requests_total{cod="200"}"#).contains("it has model, port, endpoint, code"));
         assert!(refused(r#"citadel_model_requests_total{code="200""#).contains("closing brace is missing"));
         assert!(refused(r#"citadel_model_requests_total{code=200}"#).contains("must be in quotes"));
         assert!(refused(r#"citadel_model_requests_total{code~"200"}"#).contains("expected =, !=, =~ or !~"));
         assert!(refused(r#"citadel_model_requests_total{code="200" port="1"}"#).contains("expected a comma"));
-        assert!(refused(r#"citadel_model_requests_total{code="200"}[5m]"#).contains("follows the closing brace"));
-        assert!(refused(r#"citadel_model_requests_total{code=~"5("}"#).contains("is no regular expression"));
-        assert!(refused(r#"citadel_model_requests_total{code=~"5)|(4"}"#).contains("is no regular expression"));
+        assert!(refused(r#"citadel_model_requests_total{code="200"}[5m]"#).contains("after the closing brace"));
+        assert!(refused(r#"citadel_model_requests_total{code=~"5("}"#).contains("is not a valid regular expression"));
+        assert!(
+            refused(r#"citadel_model_requests_total{code=~"5)|(4"}"#).contains("is not a valid regular expression")
+        );
         assert!(refused(r#"citadel_model_requests_total{code=~"\d"}"#).contains("unknown escape"));
-        assert!(refused("").contains("is no metric"));
+        assert!(refused("").contains("is not a metric"));
     }
 
     proptest! {

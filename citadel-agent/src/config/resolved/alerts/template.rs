@@ -1,4 +1,4 @@
-//! The text of an annotation -> a [`Template`]: a subset of Prometheus' templates, so that the text means the same there.
+//! Parses the text of an annotation into a [`Template`]: a subset of Prometheus' templates with the same meaning.
 
 use super::types::{Format, Part, Template};
 use crate::config::kind::{Scalar, TEXT};
@@ -27,13 +27,13 @@ fn text(Template(parts): &Template) -> String {
     parts.iter().map(part).collect()
 }
 
-/// Parses a text with placeholders in double braces.
+/// Parses a text with template expressions in double braces.
 fn parse(text: &str) -> Result<Template, String> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         let Some((placeholder, after)) = after.split_once("}}") else {
-            return Err("a placeholder has no closing }}".to_owned());
+            return Err("a template expression has no closing }}".to_owned());
         };
         literal(&mut parts, before)?;
         parts.push(part(placeholder.trim())?);
@@ -45,7 +45,7 @@ fn parse(text: &str) -> Result<Template, String> {
 
 fn literal(parts: &mut Vec<Part>, text: &str) -> Result<(), String> {
     if text.contains("}}") {
-        return Err("}} closes no placeholder".to_owned());
+        return Err("}} without a matching {{".to_owned());
     }
     if !text.is_empty() {
         parts.push(Part::Text(text.to_owned()));
@@ -63,16 +63,16 @@ fn part(placeholder: &str) -> Result<Part, String> {
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         return match (name, format) {
             (true, None) => Ok(Part::Label(label.to_owned())),
-            (true, Some(_)) => Err(format!("$labels.{label} is a text and takes no format")),
-            (false, _) => Err(format!("{} is no label name", quoted(label))),
+            (true, Some(_)) => Err(format!("$labels.{label} is a string and cannot be formatted")),
+            (false, _) => Err(format!("{} is not a label name", quoted(label))),
         };
     }
     let make = match variable {
         "$value" => Part::Value,
         "$threshold" => Part::Threshold,
         _ => {
-            let known = "$labels.NAME, $value and $threshold, the numbers perhaps with | and a format";
-            return Err(format!("{} is no placeholder; known are {known}", quoted(placeholder)));
+            let known = "$labels.NAME, $value and $threshold, numbers optionally followed by | and a format";
+            return Err(format!("{} is not a template expression; use {known}", quoted(placeholder)));
         }
     };
     let Some(written) = format else { return Ok(make(Format::Plain)) };
@@ -80,7 +80,7 @@ fn part(placeholder: &str) -> Result<Part, String> {
     named.map(|(format, _)| make(*format)).ok_or_else(|| {
         let names = Format::NAMED.map(|(_, name)| name);
         let hint = nearest(written, names).map_or(names.join(", "), |near| format!("did you mean {near}?"));
-        format!("{} is no format; {hint}", quoted(written))
+        format!("{} is not a format; {hint}", quoted(written))
     })
 }
 
@@ -110,12 +110,12 @@ mod tests {
     fn what_prometheus_would_read_otherwise_is_refused() {
         for (text, why) in [
             ("{{ $value", "no closing }}"),
-            ("a }} b", "closes no placeholder"),
-            ("{{ value }}", "is no placeholder"),
+            ("a }} b", "without a matching"),
+            ("{{ value }}", "is not a template expression"),
             ("{{ $value | humanise }}", "did you mean humanize?"),
-            ("{{ $labels.model | humanize }}", "takes no format"),
-            ("{{ $labels.a-b }}", "is no label name"),
-            ("{{ query \"up\" }}", "is no placeholder"),
+            ("{{ $labels.model | humanize }}", "cannot be formatted"),
+            ("{{ $labels.a-b }}", "is not a label name"),
+            ("{{ query \"up\" }}", "is not a template expression"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");

@@ -1,7 +1,7 @@
-//! Alert rules: what is compared with what, for how long, and what the alert says.
+//! Types of alert rules.
 //!
-//! A rule means the same here and in the Prometheus rule file that is made of it: values, windows and matchers follow
-//! PromQL, so that two engines that see the same samples fire the same alerts.
+//! A rule means the same here and in the Prometheus rule file generated from it: values, windows and matchers follow
+//! PromQL, so that both engines fire the same alerts for the same samples.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,31 +9,31 @@ use std::time::Duration;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::family::LabelValues;
 
-/// One rule; each label set that fulfils its conditions is an alert of its own.
+/// A rule; each label set that satisfies its conditions is a separate alert.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rule {
     /// Value of the label `alertname`.
     pub name: String,
-    /// What must be true; its value is the alert's value.
+    /// The first condition; its value is the alert's value.
     pub condition: Condition,
-    /// What must be true of the same labels besides.
+    /// Additional conditions for the same labels.
     pub and: Vec<Condition>,
-    /// Labels that are summed to; `None`: every series by itself.
+    /// Labels to keep when summing; `None`: no aggregation.
     pub by: Option<Vec<&'static str>>,
-    /// How long it must be true without a break before the alert fires.
+    /// How long the conditions must be true without interruption before the alert fires.
     pub hold: Duration,
-    /// How long the alert goes on firing after it is no longer true.
+    /// How long the alert keeps firing after the conditions are no longer true.
     pub keep_firing: Duration,
     /// Value of the label `severity`.
     pub severity: Severity,
-    /// Further labels of the alert.
+    /// Additional labels of the alert.
     pub labels: BTreeMap<String, String>,
-    /// What a person is told.
+    /// Texts for people.
     pub annotations: BTreeMap<String, Template>,
 }
 
 impl Rule {
-    /// All conditions, the one that gives the alert's value first.
+    /// All conditions, starting with the one that determines the alert's value.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         std::iter::once(&self.condition).chain(&self.and)
     }
@@ -43,23 +43,23 @@ impl Rule {
         self.conditions().flat_map(Condition::operands)
     }
 
-    /// The longest window that it looks back over.
+    /// The longest window of its operands.
     #[must_use]
     pub fn longest_window(&self) -> Duration {
         self.operands().filter_map(|operand| operand.function.window()).max().unwrap_or_default()
     }
 }
 
-/// A value and what it is compared with.
+/// A value and the comparison with a threshold.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Condition {
-    /// The value, or the dividend of it.
+    /// The value, or the dividend.
     pub operand: Operand,
     /// The divisor, for a ratio.
     pub divide_by: Option<Operand>,
-    /// How the value compares with the threshold when the condition is true.
+    /// The comparison that makes the condition true.
     pub compare: Compare,
-    /// In the metric's base unit.
+    /// Threshold, in the metric's base unit.
     pub threshold: f64,
 }
 
@@ -70,49 +70,49 @@ impl Condition {
     }
 }
 
-/// Which series, and what is made of them.
+/// Selected series, and the function applied to them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Operand {
-    /// Which series.
+    /// The selected series.
     pub selector: Selector,
-    /// What is made of each.
+    /// The function applied to each.
     pub function: Function,
 }
 
-/// What is made of a series, as the PromQL function of that name does.
+/// A function with the semantics of PromQL's.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Function {
-    /// The value as it is.
+    /// The current value.
     Value,
-    /// Growth a second of a counter.
+    /// Per-second rate of a counter.
     Rate {
-        /// How far it looks back.
+        /// Time window.
         window: Duration,
     },
-    /// Growth of a counter. Counters of what is rare appear with the first event, which PromQL's `increase` alone never sees:
-    /// what a series that appears means, the catalogue says of each counter.
+    /// Increase of a counter. Counters of rare events appear with the first event, which PromQL's `increase` alone
+    /// never sees: the catalogue defines for each counter what a new series means.
     Increase {
-        /// How far it looks back.
+        /// Time window.
         window: Duration,
     },
-    /// A quantile of what a histogram observed.
+    /// Quantile of a histogram.
     Quantile {
         /// 0 to 1.
         quantile: f64,
-        /// How far it looks back.
+        /// Time window.
         window: Duration,
     },
-    /// Where a gauge will be, along the straight line through its values (least squares).
+    /// Future value of a gauge by linear regression (least squares).
     Predict {
-        /// How far it looks back.
+        /// Time window.
         window: Duration,
-        /// How far it looks ahead.
+        /// Prediction horizon.
         ahead: Duration,
     },
 }
 
 impl Function {
-    /// How far it looks back, if it does.
+    /// The time window, if any.
     #[must_use]
     pub const fn window(self) -> Option<Duration> {
         match self {
@@ -125,18 +125,18 @@ impl Function {
     }
 }
 
-/// A metric of the catalogue and what its labels must be.
+/// A metric of the catalogue with label matchers.
 #[derive(Clone, Debug)]
 pub struct Selector {
     /// The metric.
     pub metric: &'static Desc,
-    /// All of them must hold.
+    /// All of them must match.
     pub matchers: Vec<Matcher>,
 }
 
 impl PartialEq for Selector {
     fn eq(&self, other: &Self) -> bool {
-        // A name is in the catalogue once.
+        // Names in the catalogue are unique.
         self.metric.name == other.metric.name && self.matchers == other.matchers
     }
 }
@@ -149,18 +149,18 @@ impl Selector {
     }
 }
 
-/// What one label must be.
+/// A matcher of a label.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Matcher {
     /// The label.
     pub label: &'static str,
-    /// Its place among the metric's labels.
+    /// Index among the metric's labels.
     pub index: usize,
-    /// What must hold of its value.
+    /// The test of its value.
     pub test: Test,
 }
 
-/// What must hold of a label's value.
+/// A test of a label's value.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Test {
     /// `=`
@@ -174,7 +174,7 @@ pub enum Test {
 }
 
 impl Test {
-    /// PromQL's operator, and the text that follows it.
+    /// PromQL's operator, and its operand.
     #[must_use]
     pub fn parts(&self) -> (&'static str, &str) {
         match self {
@@ -195,7 +195,7 @@ impl Test {
     }
 }
 
-/// A regular expression that must match a whole value.
+/// An anchored regular expression.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
@@ -212,16 +212,16 @@ impl Pattern {
     /// Compiles `text`, anchored at both ends as in PromQL.
     ///
     /// # Errors
-    /// It is no regular expression, or one that needs Unicode tables, which the agent does not carry.
+    /// It is not a valid regular expression, or it needs Unicode tables, which the agent does not include.
     pub fn new(text: &str) -> Result<Self, regex_lite::Error> {
-        // A pattern such as `a)(b` must not become right by what is put around it.
+        // A pattern such as `a)(b` must not become valid by adding the anchors.
         regex_lite::Regex::new(text)?;
         let regex = regex_lite::Regex::new(&format!("^(?s:{text})$"))?;
         Ok(Self { text: text.to_owned(), regex })
     }
 }
 
-/// How a value compares with a threshold.
+/// A comparison of a value with a threshold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compare {
     /// `>`
@@ -239,7 +239,7 @@ pub enum Compare {
 }
 
 impl Compare {
-    /// All of them: the key in YAML, and PromQL's operator.
+    /// All comparisons: the YAML key, and PromQL's operator.
     pub const ALL: [(Self, &'static str, &'static str); 6] = [
         (Self::Above, "above", ">"),
         (Self::AtLeast, "at_least", ">="),
@@ -249,7 +249,7 @@ impl Compare {
         (Self::NotEqual, "not_equal", "!="),
     ];
 
-    /// The key in YAML.
+    /// The YAML key.
     #[must_use]
     pub fn key(self) -> &'static str {
         Self::ALL[self as usize].1
@@ -261,8 +261,7 @@ impl Compare {
         Self::ALL[self as usize].2
     }
 
-    /// Whether `value` compares so with `threshold`. A value that is not a number (0/0, a quantile of nothing) is only
-    /// unequal.
+    /// Whether `value` satisfies the comparison. NaN (0/0, a quantile of no observations) is only unequal.
     #[must_use]
     #[expect(clippy::float_cmp, reason = "`==` in a rule means what it means in PromQL: for flags and counts")]
     pub fn holds(self, value: f64, threshold: f64) -> bool {
@@ -277,14 +276,14 @@ impl Compare {
     }
 }
 
-/// How bad it is; a closed set, because Alertmanager routes by it and a slip would route nowhere.
+/// Severity; a closed set, because Alertmanager routes by it, and a typo would match no route.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
-    /// Worth knowing.
+    /// For information.
     Info,
-    /// To be looked at in working hours.
+    /// Look at it during working hours.
     Warning,
-    /// Somebody must act now.
+    /// Act immediately.
     Critical,
 }
 
@@ -292,36 +291,36 @@ impl Severity {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
 
-    /// How it is written.
+    /// The words in the configuration.
     pub const WORDS: &'static [(&'static str, Self)] =
         &[("info", Self::Info), ("warning", Self::Warning), ("critical", Self::Critical)];
 
-    /// The label's value.
+    /// The label value.
     #[must_use]
     pub const fn name(self) -> &'static str {
         Self::WORDS[self as usize].0
     }
 }
 
-/// The text of an annotation: literal parts and placeholders, a subset of Prometheus' templates.
+/// The text of an annotation: literal parts and template expressions, a subset of Prometheus' templates.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Template(pub Vec<Part>);
 
 /// A part of an annotation.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Part {
-    /// As it stands.
+    /// Literal text.
     Text(String),
     /// `{{ $labels.NAME }}`
     Label(String),
     /// `{{ $value }}`, `{{ $value | FORMAT }}`
     Value(Format),
-    /// `{{ $threshold }}`, `{{ $threshold | FORMAT }}`: the first condition's. Prometheus knows no such variable; the rule
-    /// file gets the text.
+    /// `{{ $threshold }}`, `{{ $threshold | FORMAT }}`: of the first condition. Prometheus has no such variable; the
+    /// rule file contains the text.
     Threshold(Format),
 }
 
-/// How a number is written, as Prometheus' template function of that name does.
+/// Formats of numbers, as Prometheus' template functions of the same names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     /// Four significant digits.
@@ -337,7 +336,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All that have a name, and it.
+    /// Formats with a name.
     pub const NAMED: [(Self, &'static str); 4] = [
         (Self::Humanize, "humanize"),
         (Self::Humanize1024, "humanize1024"),
