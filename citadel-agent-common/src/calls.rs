@@ -1,12 +1,13 @@
-//! System calls that can be measured, and what is counted of them.
+//! The system calls that can be measured, and what is counted.
 
 use core::fmt;
 
-/// Hands the table to a macro, a row a call: name, number on x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl`), whether the
-/// call waits for others by its nature (`waits`) or works (`works`), whether it is measured unless configured otherwise
-/// (`on`, `off`). Both sides expand it: the kernel programs to a pair of programs a call, userspace to [`CALLS`].
+/// Passes the table to a macro, one row per call: name, number on x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl`),
+/// whether the call by nature waits for others (`waits`) or does work (`works`), whether it is measured by default
+/// (`on`, `off`). Expanded by the eBPF programs to a pair of programs per call, and by userspace to [`CALLS`].
 ///
-/// The kernel's function must be `sys_NAME` (it is `sys_sendfile64` for `sendfile`, which is not here).
+/// The kernel function must be named `sys_NAME` (for `sendfile` it is `sys_sendfile64`, which therefore is missing
+/// here).
 #[macro_export]
 macro_rules! system_calls {
     ($expand:ident) => {
@@ -49,13 +50,13 @@ macro_rules! system_calls {
 /// A system call that can be measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Call {
-    /// Its name, as in the manual.
+    /// Its name, as in the manual pages.
     pub name: &'static str,
     /// Its number on x86-64.
     pub number: u32,
-    /// Whether it waits for others by its nature: its time is idleness as much as stall.
+    /// Whether by nature it waits for others: its time is idle time as much as a stall.
     pub waits: bool,
-    /// Whether it is measured unless the configuration says otherwise.
+    /// Whether it is measured by default.
     pub is_default: bool,
 }
 
@@ -82,41 +83,42 @@ macro_rules! table {
 }
 system_calls!(table);
 
-/// System calls have numbers below this.
+/// System call numbers are below this.
 pub const NUMBERS: usize = 512;
 
-/// What [`Place`] a call has among those that are measured, by its number: read-only data of the programs.
+/// The [`Place`] of each call by its number: read-only data of the programs.
 pub type Places = [Place; NUMBERS];
 
-/// A call's place among those that are measured, from 1 on, or [`UNMEASURED`].
+/// The index of a call among the measured ones, starting at 1, or [`UNMEASURED`].
 pub type Place = u8;
 
 /// The [`Place`] of a call that is not measured.
 pub const UNMEASURED: Place = 0;
 
-/// Room for a slot's histograms in `CALL_TIMES`, for `calls` measured calls: even, so that a slot's entries can be mapped on
-/// their own.
+/// Number of a slot's histograms in `CALL_TIMES` for `calls` measured calls: even, so that a slot's entries can be
+/// mapped separately.
 #[must_use]
 pub const fn stride(calls: u32) -> u32 {
     calls.next_multiple_of(2)
 }
 
-/// The errors that a call returns are -4095 to -1 (`MAX_ERRNO` of `<linux/err.h>`), also where a success is an address.
+/// Errors returned by a call are -4095 to -1 (`MAX_ERRNO` in `<linux/err.h>`), even if a successful result is an
+/// address.
 pub const MAX_ERRNO: u64 = 4095;
 
-/// Which error of which call of which model: key of `CALL_ERRORS`.
+/// An error of a call of a model: key of `CALL_ERRORS`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Failure {
     /// The model's slot.
     pub slot: u32,
     /// The call's [`Place`].
     pub place: Place,
-    /// The error's number.
+    /// The error number.
     pub errno: u16,
 }
 
 impl Failure {
-    /// As the map has it.
+    /// As a key of the map.
     #[inline(always)]
     #[must_use]
     pub const fn key(self) -> u64 {

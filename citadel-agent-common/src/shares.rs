@@ -1,34 +1,34 @@
-//! How models share a kernel map that can be full, so that none can take the room of the others.
+//! How models share a kernel map that can be full, so that none can use up the room of the others.
 //!
-//! Each model has a share of its own, which nobody else can use. Beyond it there is a pool for all: of it, a model may hold as
-//! many entries as it leaves free. So one model takes at most half of the pool, and every model keeps its own share whatever
-//! the others do. A map has room for all shares and the pool together.
+//! Each model has a share of its own, which no other model can use. Beyond it there is a common pool: a model may hold
+//! at most as many of its entries as it leaves free. So one model uses at most half of the pool, and every model keeps
+//! its own share whatever the others do. A map has room for all shares and the pool together.
 
-/// What a model holds of a map: one entry of the array map beside it, at `slot + 1`. The entry at 0 is the pool's, of which
-/// [`Self::pooled`] alone has a meaning: how many entries are free.
+/// A model's usage of a map: an entry of the array map next to it, at `slot + 1`. The entry at 0 is the pool's, in
+/// which only [`Self::pooled`] is used: the number of free entries.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
-    /// Entries of the model's own share.
+    /// Used entries of the model's own share.
     pub own: u64,
-    /// Entries of the pool.
+    /// Used entries of the pool.
     pub pooled: u64,
     /// How often there was no room for an entry of the model.
     pub refused: u64,
     _reserved: u64,
 }
 
-/// Where an entry is to be given back.
+/// Where an entry is charged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Charge {
-    /// To the model's own share.
+    /// The model's own share.
     Own,
-    /// To the pool.
+    /// The pool.
     Pool,
 }
 
-/// Where one more entry of a model is charged; `None` if it has no room. Several CPUs may ask at a time: each of them adds one
-/// entry too many at worst, for which a map has [`SPARE`] ones.
+/// Where to charge one more entry of a model; `None` if there is no room. If several CPUs ask at the same time, each of
+/// them adds at most one entry too many, for which a map has [`SPARE`] ones.
 #[inline(always)]
 #[must_use]
 pub const fn charge(own_share: u64, own: u64, pooled: u64, free: u64) -> Option<Charge> {
@@ -44,7 +44,7 @@ pub const fn charge(own_share: u64, own: u64, pooled: u64, free: u64) -> Option<
 /// Entries of a map beyond its shares and its pool.
 pub const SPARE: u32 = 256;
 
-/// Whose an entry is: a slot, and a [`Charge`].
+/// The owner of an entry: a slot and a [`Charge`].
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner(pub u32);
@@ -52,7 +52,7 @@ pub struct Owner(pub u32);
 impl Owner {
     const POOLED: u32 = 1 << 31;
 
-    /// The owner of an entry that is charged so.
+    /// The owner of an entry with this charge.
     #[inline(always)]
     #[must_use]
     pub const fn new(slot: u32, charge: Charge) -> Self {
@@ -77,22 +77,22 @@ impl Owner {
     }
 }
 
-/// How a map is shared out.
+/// How a map is shared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sharing {
-    /// Entries of each model's own share.
+    /// Number of entries reserved for each model.
     pub own: u32,
-    /// Entries of the pool on a host with few CPUs.
+    /// Number of entries of the pool on a host with few CPUs.
     pub pool: u32,
-    /// Entries of the pool for each CPU, where that is more.
+    /// Number of entries of the pool per CPU, if that is more.
     pub pool_per_cpu: u32,
 }
 
 impl Sharing {
-    /// CPUs beyond this number make no pool larger.
+    /// More CPUs than this do not make the pool larger.
     const MOST_CPUS: u32 = 512;
 
-    /// Entries of the pool on a host with so many CPUs.
+    /// Number of entries of the pool on a host with this many CPUs.
     #[must_use]
     pub const fn pool(&self, cpus: u32) -> u32 {
         let cpus = if cpus < Self::MOST_CPUS { cpus } else { Self::MOST_CPUS };
@@ -100,7 +100,7 @@ impl Sharing {
         if pool > self.pool { pool } else { self.pool }
     }
 
-    /// Entries of the map, for so many slots and CPUs.
+    /// Number of entries of the map for this many slots and CPUs.
     #[must_use]
     pub const fn entries(&self, slots: u32, cpus: u32) -> u32 {
         self.own * slots + self.pool(cpus) + SPARE
@@ -110,14 +110,15 @@ impl Sharing {
 /// Processes of models (`TASKS`).
 pub const PROCESSES: Sharing = Sharing { own: 64, pool: 4096, pool_per_cpu: 64 };
 
-/// Threads of models (`UNSEATED`, which has room for all of them, should they share seats). A vLLM server has some hundreds;
-/// libraries start one a CPU and process.
+/// Threads of models (`UNSEATED`, which has room for all of them in case they share seats). A vLLM server has some
+/// hundreds; libraries start one per CPU and process.
 pub const THREADS: Sharing = Sharing { own: 128, pool: 12288, pool_per_cpu: 256 };
 
-/// Processes that read requests (`READERS`), one for each model whose requests they read.
+/// Processes that read requests (`READERS`), one entry per model whose requests they read.
 pub const READERS: Sharing = Sharing { own: 16, pool: 1024, pool_per_cpu: 16 };
 
-/// Errors of system calls (`CALL_ERRORS`), by call and number. Some ten a model occur; they stay until the agent ends.
+/// Errors of system calls (`CALL_ERRORS`), by call and number. About ten per model occur; they are kept until the agent
+/// exits.
 pub const FAILURES: Sharing = Sharing { own: 32, pool: 4096, pool_per_cpu: 0 };
 
 const _: () = assert!(size_of::<Held>() == 32);

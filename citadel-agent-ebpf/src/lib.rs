@@ -1,4 +1,4 @@
-//! What the kernel programs of all families share: functions only, since each object has maps of its own.
+//! Code shared by the eBPF programs of all families: functions only, because each object has its own maps.
 #![no_std]
 #![expect(internal_features, reason = "atomic_xadd is the only atomic that every kernel's BPF has")]
 #![feature(core_intrinsics, asm_experimental_arch)]

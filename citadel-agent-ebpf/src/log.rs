@@ -1,7 +1,7 @@
-//! Lines for the agent's log, with the feature `log`.
+//! Messages in the agent's log, with the feature `log`.
 
-/// Writes a line at level DEBUG to the agent's log, under the target `citadel_agent::bpf`. The arguments are integers or
-/// literals, and each of them must be free of side effects: without the feature `log` nothing is left of them.
+/// Writes a message with level DEBUG to the agent's log, with the target `citadel_agent::bpf`. The arguments are
+/// integers or literals and must be free of side effects: without the feature `log` they are not evaluated.
 #[macro_export]
 macro_rules! debug {
     ($format:tt $(, $argument:expr)*) => {{

@@ -1,4 +1,4 @@
-//! What models hold of the maps that they share: see [`citadel_agent_common::shares`].
+//! Models' usage of shared maps: see [`citadel_agent_common::shares`].
 
 use aya_ebpf::maps::Array;
 use citadel_agent_common::shares::{Charge, Held, Owner, charge};
@@ -7,14 +7,14 @@ use crate::count::add;
 
 /// The account of one shared map.
 pub struct Shares {
-    /// The pool, then the models by slot. Userspace sets the size, and what is free in the pool, before it attaches.
+    /// The pool, then the models by slot. Userspace sets the size and the free entries of the pool before attaching.
     pub held: &'static Array<Held>,
-    /// Entries of each model's own share.
+    /// Number of entries reserved for each model.
     pub own: u32,
 }
 
 impl Shares {
-    /// Charges an entry to a model, if there is room for it; else that is counted.
+    /// Charges an entry to a model if there is room; otherwise counts the refusal.
     #[inline(always)]
     #[must_use]
     pub fn take(&self, slot: u32) -> Option<Owner> {
@@ -27,13 +27,13 @@ impl Shares {
         Some(Owner::new(slot, charge))
     }
 
-    /// Gives an entry back.
+    /// Returns an entry.
     #[inline(always)]
     pub fn give(&self, owner: Owner) {
         self.change(owner.slot(), owner.charge(), -1);
     }
 
-    /// Gives an entry back that could not be made, and counts that.
+    /// Returns an entry that could not be created, and counts that.
     #[inline(always)]
     pub fn fail(&self, owner: Owner) {
         self.give(owner);

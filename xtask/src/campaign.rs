@@ -1,4 +1,4 @@
-//! `cargo xtask campaign`: remote write through a hundred crashes, and connections that keep to no rule.
+//! `cargo xtask campaign`: remote write through a hundred crashes, and invalid connections.
 
 use anyhow::{Context as _, Result};
 
@@ -9,29 +9,30 @@ use crate::{build, process, test};
 /// Arguments of `cargo xtask campaign`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which campaign; without one, remote write.
+    /// The campaign; by default, remote write.
     #[command(subcommand)]
     which: Option<Which>,
-    /// How often the agent is killed, with a disk that is there and with one that is full at times.
+    /// How often the agent is killed, with a disk that works and with one that is full at times.
     #[arg(long, default_value_t = 100)]
     rounds: u32,
-    /// Repeats a campaign that printed this.
+    /// Repeat a campaign that printed this seed.
     #[arg(long, global = true)]
     seed: Option<u64>,
 }
 
 #[derive(clap::Subcommand)]
 enum Which {
-    /// Raw packets to a server that closes as it likes, in a network namespace: once all sockets are gone, every request that
-    /// began has ended, was aborted or is counted as lost, and connections are handshakes. As root.
+    /// Send raw packets to a server that closes connections at random, in a network namespace: once all sockets are
+    /// closed, every request that started must be completed, aborted or counted as lost, and connections must equal
+    /// handshakes. As root.
     Net {
-        /// For how long.
+        /// Duration in seconds.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
 }
 
-/// Runs it: the test of the same name, which is short otherwise.
+/// Runs the campaign: the test of the same name, which is short otherwise.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let seed = args.seed.map(|seed| ("CAMPAIGN_SEED", seed.to_string()));
     if let Some(Which::Net { seconds }) = args.which {

@@ -1,7 +1,8 @@
-//! What is kept of sockets, and for how many: the kernel charges it to the agent's cgroup, and anybody can open connections.
+//! Per-socket state, and limits on it: its memory is charged to the agent's cgroup, and anybody can open connections.
 //!
-//! Until a payload byte comes, a connection has a note of four bytes; then the whole state, and no note. Beyond the limits in
-//! `ROOM`, a connection has nothing: it is counted as open and closed all the same, since callbacks tell that, and is not followed.
+//! Until the first payload byte, a connection has a note of four bytes; after it the complete state, and no note. A
+//! connection beyond the limits in `ROOM` has neither: it is still counted as open and closed, because callbacks report
+//! that, but it is not followed.
 
 use core::ffi::c_void;
 
@@ -26,15 +27,15 @@ fn notes() -> *mut c_void {
     (&raw const NOTES).cast_mut().cast()
 }
 
-/// A socket's connection, if it has one.
+/// The state of a socket's connection, if there is one.
 #[inline(always)]
 pub(crate) fn find(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
-    // SAFETY: a valid map and socket. The pointer lives until the program returns, and the socket's two directions write
-    // different fields of what it points to.
+    // SAFETY: a valid map and socket. The pointer is valid until the program returns, and the two directions of the
+    // socket write different fields behind it.
     unsafe { bpf_sk_storage_get(connections(), sock.cast(), core::ptr::null_mut(), 0).cast::<Connection>().as_mut() }
 }
 
-/// What is noted of a socket.
+/// The flags in the socket's note.
 #[inline(always)]
 pub(crate) fn noted(sock: *mut bpf_sock) -> u32 {
     // SAFETY: a valid map and socket.
@@ -42,13 +43,13 @@ pub(crate) fn noted(sock: *mut bpf_sock) -> u32 {
         .map_or(0, |note| *note)
 }
 
-/// Notes it of a socket; false without room.
+/// Sets the flags in the socket's note; returns false if there is no room.
 #[inline(always)]
 pub(crate) fn note(sock: *mut bpf_sock, flags: u32) -> bool {
     if !take(room::NOTED, room::MAX_NOTED) {
         return false;
     }
-    // SAFETY: a valid map and socket; the value is the socket's.
+    // SAFETY: a valid map and socket; the value belongs to the socket.
     let note =
         unsafe { bpf_sk_storage_get(notes(), sock.cast(), core::ptr::null_mut(), CREATE).cast::<u32>().as_mut() };
     let Some(note) = note else {
@@ -59,14 +60,14 @@ pub(crate) fn note(sock: *mut bpf_sock, flags: u32) -> bool {
     true
 }
 
-/// A connection begins, of which something came already.
+/// Starts a connection for which data arrived before it existed.
 #[inline(always)]
 pub(crate) fn begin(sock: *mut bpf_sock, first: *mut Connection) -> Option<&'static mut Connection> {
     if !take(room::FOLLOWED, room::MAX_FOLLOWED) {
         sink::lost(Lost::ConnectionsFull, 1);
         return None;
     }
-    // SAFETY: as in `find`; the first value is a map value.
+    // SAFETY: as in `find`; the initial value is a map value.
     let made =
         unsafe { bpf_sk_storage_get(connections(), sock.cast(), first.cast(), CREATE).cast::<Connection>().as_mut() };
     if made.is_none() {
@@ -76,16 +77,16 @@ pub(crate) fn begin(sock: *mut bpf_sock, first: *mut Connection) -> Option<&'sta
     made
 }
 
-/// The first payload of a connection, or of one that is older than the programs.
+/// Creates the state on the first payload of a connection, or of one that is older than the programs.
 #[inline(never)]
 pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Connection> {
     let noted = noted(sock);
     if noted & flag::IGNORED != 0 {
         return None;
     }
-    // SAFETY: the verifier knows it as a socket.
+    // SAFETY: the verifier knows that it is a socket.
     let state = unsafe { (&raw const (*sock).state).read_volatile() };
-    // Once the server has closed it, nothing comes that counts.
+    // After the server has closed it, nothing that counts follows.
     if !matches!(state, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT) {
         return None;
     }
@@ -94,7 +95,7 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
         None => return None,
     };
     if !take(room::FOLLOWED, room::MAX_FOLLOWED) {
-        // Once a connection, as far as that can be seen.
+        // Only once per connection, as far as that can be determined.
         if received == 0 {
             sink::lost(Lost::ConnectionsFull, 1);
         }
@@ -110,7 +111,7 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
         return None;
     };
     if connection.known != 0 {
-        // The other direction was as far, on another CPU.
+        // The other direction did the same on another CPU.
         give(room::FOLLOWED);
         return Some(connection);
     }
@@ -131,7 +132,7 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
     Some(connection)
 }
 
-/// Frees what is kept of a socket.
+/// Frees a socket's state.
 #[inline(always)]
 pub(crate) fn release(sock: *mut bpf_sock) {
     // SAFETY: a valid map and socket.
@@ -149,13 +150,13 @@ fn forget_note(sock: *mut bpf_sock) {
     }
 }
 
-/// Takes room for one more, if there is some. Each CPU may take one too many.
+/// Reserves room for one more, if there is some. Each CPU may exceed the limit by one.
 #[inline(always)]
 fn take(used: u32, most: u32) -> bool {
     let (Some(cell), Some(most)) = (ROOM.get_ptr_mut(used), ROOM.get(most)) else { return false };
     // SAFETY: a map value; other CPUs only add atomically.
     let cell = unsafe { &mut *cell };
-    // As a signed number: it is below zero for a moment where two free the same.
+    // As a signed number: it is briefly negative when two CPUs free the same entry.
     if *cell as i64 >= *most as i64 {
         return false;
     }

@@ -1,5 +1,5 @@
-//! The `recvq` family: how long a request lies in the kernel before the server begins to read it, and which
-//! process that is: discovery counts it to the model.
+//! The `recvq` family: how long a request stays in the kernel before the server starts to read it, and which process
+//! reads it: discovery attributes that process to the model.
 
 use core::ffi::c_void;
 
@@ -18,22 +18,22 @@ use crate::sink;
 use citadel_agent_ebpf::count::observe;
 use citadel_agent_ebpf::task::member;
 
-/// Offset of `copied_seq` in `struct tcp_sock`: the sequence number up to which the application has read. Userspace sets it
-/// from the running kernel's BTF.
+/// Offset of `copied_seq` in `struct tcp_sock`: the sequence number up to which the application has read. Set by
+/// userspace from the running kernel's BTF.
 #[unsafe(no_mangle)]
 static COPIED_SEQ: u32 = 0;
-/// Offset of `sk_lock.owned` in `struct sock`: not 0 while a process has the socket locked. Likewise.
+/// Offset of `sk_lock.owned` in `struct sock`: not 0 while a process has the socket locked. Set in the same way.
 #[unsafe(no_mangle)]
 static LOCK_OWNED: u32 = 0;
 
-/// `tcp_rcv_space_adjust(sk)` runs in `tcp_recvmsg_locked` after each piece that was copied to the application, and in
-/// `tcp_read_sock` (splice), always after `copied_seq` went on (net/ipv4/tcp.c).
+/// `tcp_rcv_space_adjust(sk)` runs in `tcp_recvmsg_locked` after each piece copied to the application, and in
+/// `tcp_read_sock` (splice), always after `copied_seq` was advanced (net/ipv4/tcp.c).
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 pub fn recvq_read(ctx: BtfTracePointContext) -> i32 {
     let sock: *const c_void = ctx.arg(0);
     let map = (&raw const CONNECTIONS).cast_mut().cast();
-    // SAFETY: a valid map and socket; without the create flag, other sockets get no storage. The pointer lives until the
-    // program returns.
+    // SAFETY: a valid map and socket; without the create flag, other sockets get no storage. The pointer is valid until
+    // the program returns.
     let connection =
         unsafe { bpf_sk_storage_get(map, sock.cast_mut(), core::ptr::null_mut(), 0).cast::<Connection>().as_mut() };
     if let Some(connection) = connection
@@ -47,12 +47,12 @@ pub fn recvq_read(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn read(connection: &mut Connection, sock: *const c_void) {
     note_reader(connection, sock);
-    // SAFETY: a socket of the tracepoint's; the tracepoint is TCP's.
+    // SAFETY: a socket from the tracepoint, which is for TCP only.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sock.cast_mut()) };
     if tcp.is_null() {
         return;
     }
-    // SAFETY: the offset is that of this member.
+    // SAFETY: the offset is that of this field.
     let copied = unsafe { member(tcp.cast(), &COPIED_SEQ) };
     let Some(histogram) = RECEIVE_QUEUE.get_ptr_mut(connection.slot) else { return };
     // SAFETY: no arguments.
@@ -67,19 +67,18 @@ fn read(connection: &mut Connection, sock: *const c_void) {
     }
 }
 
-/// Notes which process reads, once a connection as long as it is the same one. A request is unread, so this is the server's
-/// end: the client's socket has none to read.
+/// Records the process that reads, once per connection while it stays the same. A request is unread, so this is the
+/// server's end: the client's socket has none to read.
 #[inline(always)]
 fn note_reader(connection: &mut Connection, sock: *const c_void) {
     // SAFETY: no arguments.
     let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    // A parser in the kernel (`net/strparser`, which sockmap uses) may read in a softirq, where the running process is
-    // anybody; it does so only while nobody has the socket locked.
-    // SAFETY: the offset is that of this member.
+    // A parser in the kernel (`net/strparser`, used by sockmap) may read in a softirq, where the current process is
+    // arbitrary; it only does so while no process has the socket locked. SAFETY: the offset is that of this field.
     if connection.reader == process || unsafe { member::<u32>(sock, &LOCK_OWNED) } == 0 {
         return;
     }
-    // SAFETY: no arguments. The clock that a process's start is told by.
+    // SAFETY: no arguments. The clock of process start times.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // If the model's share is full, the connection's next request tries again.
     if note(connection.slot, process, now) {
@@ -98,7 +97,7 @@ fn note(slot: u32, process: u32, now: u64) -> bool {
     let Some(owner) = READERS_SHARES.take(slot) else { return false };
     let noted = READERS.insert(key, ReadAt::new(now, owner), u64::from(BPF_NOEXIST)).is_ok();
     if !noted {
-        // Another CPU was as far.
+        // Another CPU did the same.
         READERS_SHARES.give(owner);
     }
     noted

@@ -1,14 +1,13 @@
-//! The `sched` family: how long the models' threads wait for a CPU, and how long they have one.
+//! The `sched` family: how long the models' threads wait for a CPU, and how long they run.
 //!
-//! A thread waits from the moment it becomes runnable (it is woken, or loses the CPU while it could go on) to the moment it
-//! is switched to.
+//! A thread waits from the moment it becomes runnable (it is woken, or preempted) to the moment it is switched to.
 //!
-//! The time that it has a CPU is the kernel's own account of it, which leaves out what a hypervisor took, and interrupts where
-//! the kernel can tell (`update_rq_clock_task` in kernel/sched/core.c). It is brought up to date before a switch is traced,
-//! and read where a thread loses the CPU: so nothing is missed with a switch to it that the kernel does not trace (seen on
+//! On-CPU time is the kernel's own accounting, which excludes time stolen by a hypervisor, and interrupts where the
+//! kernel can measure them (`update_rq_clock_task` in kernel/sched/core.c). It is updated before a switch is traced,
+//! and read when a thread leaves the CPU: so nothing is lost if the kernel does not trace the switch to it (observed on
 //! 6.18, from idle).
 //!
-//! All tasks of the host run through these tracepoints; those of no model cost two look-ups in an array a switch.
+//! All tasks of the host pass these tracepoints; those that belong to no model cost two array look-ups per switch.
 #![no_std]
 #![no_main]
 
@@ -22,21 +21,21 @@ use citadel_agent_ebpf::task::Task;
 
 use maps::{MODELS, ON_CPU, RUN_QUEUE, THREADS, Thread};
 
-/// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next three from the running kernel's
+/// Offset of `pid` (the TID) in `struct task_struct`. Userspace sets this and the next three from the running kernel's
 /// BTF.
 #[unsafe(no_mangle)]
 static TASK_PID: u32 = 0;
-/// Offset of `tgid`, the process's id.
+/// Offset of `tgid`, the PID.
 #[unsafe(no_mangle)]
 static TASK_TGID: u32 = 0;
 /// Offset of `__state` (`state` before 5.14).
 #[unsafe(no_mangle)]
 static TASK_STATE: u32 = 0;
-/// Offset of `se.sum_exec_runtime`, nanoseconds that it has had a CPU.
+/// Offset of `se.sum_exec_runtime`, the on-CPU time in nanoseconds.
 #[unsafe(no_mangle)]
 static TASK_ON_CPU: u32 = 0;
 
-/// `TASK_RUNNING` of `<linux/sched.h>`.
+/// `TASK_RUNNING` from `<linux/sched.h>`.
 const RUNNING: u32 = 0;
 /// `TASK_DEAD`: the task will never run again.
 const DEAD: u32 = 0x80;
@@ -48,7 +47,7 @@ pub fn sched_wakeup(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sched_wakeup_new(p)`: a new task's first wake-up.
+/// `sched_wakeup_new(p)`: the first wake-up of a new task.
 #[btf_tracepoint(function = "sched_wakeup_new")]
 pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
     wake(Task(ctx.arg(0)));
@@ -74,7 +73,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
-    // SAFETY: arguments of the tracepoint; the offsets are those of these members.
+    // SAFETY: arguments of the tracepoint; the offsets are those of these fields.
     unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) };
     0
 }
@@ -82,18 +81,17 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_free(task)`: see [`Models::free`](citadel_agent_ebpf::task::Models::free).
 #[btf_tracepoint(function = "sched_process_free")]
 pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
+    // SAFETY: an argument of the tracepoint; the offsets are those of these fields.
     unsafe { MODELS.free(Task(ctx.arg(0)), &TASK_PID, &TASK_TGID) };
     0
 }
 
-/// `sched_process_exec(task, old_pid, bprm)`: a thread that executes a program takes the number of its process's first one
-/// (`de_thread` in fs/exec.c), so it will never be seen to die under its own. What was known of it, that it has a CPU, goes
-/// with it to the new number.
+/// `sched_process_exec(task, old_pid, bprm)`: a thread that calls execve takes the ID of its process's first thread
+/// (`de_thread` in fs/exec.c), so its old ID never exits. Its entry is moved to the new ID.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
-    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    // SAFETY: an argument of the tracepoint; the offset is that of this field.
     let new = unsafe { Task(ctx.arg(0)).field(&TASK_PID) };
     if old != new
         && let Some(known) = THREADS.find(old)
@@ -112,19 +110,20 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn wake(task: Task) {
     let Some(thread) = thread(task) else { return };
-    // A preempted one waits already. One that is woken while it still runs loses this time again when it is switched from.
+    // A preempted thread is waiting already. For one that is woken while it is still running, this time is overwritten
+    // when it is switched from.
     if thread.runnable_ns == 0 {
         thread.runnable_ns = now();
     }
 }
 
-/// A thread of a model loses the CPU.
+/// A thread of a model leaves the CPU.
 #[inline(always)]
 fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
-    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    // SAFETY: an argument of the tracepoint; the offset is that of this field.
     let state: u32 = unsafe { task.field(&TASK_STATE) };
     let on_cpu_ns = on_cpu_ns(task);
-    // Less than before is of a new thread with the number of one that was not seen to die.
+    // A smaller value belongs to a new thread with the ID of one whose exit was not seen.
     if on_cpu_ns > thread.on_cpu_ns
         && let Some(on_cpu) = ON_CPU.get_ptr_mut(thread.owner.slot())
     {
@@ -151,25 +150,25 @@ fn enters(thread: &mut Thread) {
     thread.runnable_ns = 0;
 }
 
-/// Nanoseconds of the monotonic clock.
+/// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 fn now() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Nanoseconds that a task has had a CPU since it was made, to the last time that the kernel's account was brought up to date.
+/// The on-CPU time of a task since it was created, in nanoseconds, as of the kernel's last update.
 #[inline(always)]
 fn on_cpu_ns(task: Task) -> u64 {
-    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    // SAFETY: an argument of the tracepoint; the offset is that of this field.
     unsafe { task.field(&TASK_ON_CPU) }
 }
 
-/// What is known of a thread, if it is a model's; made if it is new. A thread is woken and switched under its run queue's lock,
-/// so one program at a time has it.
+/// The entry of a thread, if it belongs to a model; created if it is new. A thread is woken and switched under its run
+/// queue's lock, so only one program at a time uses it.
 #[inline(always)]
 fn thread(task: Task) -> Option<&'static mut Thread> {
-    // SAFETY: an argument of the tracepoint; the offset is that of this member.
+    // SAFETY: an argument of the tracepoint; the offset is that of this field.
     let process = unsafe { task.field(&TASK_TGID) };
     let mark = MODELS.mark(process)?;
     // SAFETY: as above.

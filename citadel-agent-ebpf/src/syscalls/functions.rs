@@ -1,5 +1,5 @@
-//! The form that costs other calls nothing: a pair of programs at each call's own function, `__x64_sys_NAME(regs)`, which
-//! 64-bit programs alone come by. Userspace loads the pairs of the calls that are measured.
+//! The form that costs other calls nothing: a pair of programs at each call's own function, `__x64_sys_NAME(regs)`,
+//! which only 64-bit programs reach. Userspace loads the pairs of the measured calls.
 
 use core::ffi::c_void;
 
@@ -8,7 +8,7 @@ use citadel_agent_common::system_calls;
 
 use super::{Running, enter, leave, place};
 
-/// A module a call, with `enter_NAME` and `leave_NAME`.
+/// Generates a module per call, with `enter_NAME` and `leave_NAME`.
 macro_rules! pairs {
     ($($name:ident $number:literal $nature:ident $default:ident,)*) => {
         $(mod $name {
@@ -36,7 +36,7 @@ fn entered(number: u64) -> i32 {
     0
 }
 
-/// The context of fexit has the arguments, of which there is one, and then what was returned.
+/// The context of fexit has the arguments, of which there is one, and then the return value.
 #[inline(always)]
 fn left(number: u64, ctx: *mut c_void) -> i32 {
     leave(place(number), FExitContext::new(ctx).arg(1));

@@ -1,11 +1,11 @@
-//! The `syscalls` family: how long the models' system calls take, and which fail.
+//! The `syscalls` family: duration and errors of the models' system calls.
 //!
-//! A call is seen either at its own function (`functions.rs`: fentry and fexit) or where all system calls of the host begin
-//! and end (`tracepoints.rs`); userspace loads one or the other. Both end up in [`enter`] and [`leave`]. What they see is
-//! what the kernel's function returns: a call that a signal interrupts returns -ERESTARTSYS and the like, before the
-//! kernel makes EINTR of it or begins the call anew, and a call that is begun anew is a new one.
+//! A call is observed either at its own function (`functions.rs`: fentry and fexit) or where all system calls of the
+//! host start and end (`tracepoints.rs`); userspace loads one or the other. Both call [`enter`] and [`leave`]. The
+//! observed result is that of the kernel's function: a call interrupted by a signal returns -ERESTARTSYS or similar,
+//! before the kernel converts it to EINTR or restarts the call, and a restarted call counts as a new one.
 //!
-//! Processes of no model cost a look-up in an array as a measured call begins, and one as it ends.
+//! Processes that belong to no model cost an array look-up at the start of a measured call, and one at its end.
 #![no_std]
 #![no_main]
 
@@ -24,17 +24,17 @@ use citadel_agent_ebpf::task::Task;
 
 use maps::{CALL_ERRORS, CALL_TIMES, KINDS_OF_FAILURES, MODELS, THREADS, Thread};
 
-/// Offset of `pid` (the thread's id) in `struct task_struct`. Userspace sets this and the next one from the running
-/// kernel's BTF.
+/// Offset of `pid` (the TID) in `struct task_struct`. Userspace sets this and the next one from the running kernel's
+/// BTF.
 #[unsafe(no_mangle)]
 static TASK_PID: u32 = 0;
-/// Offset of `tgid`, the process's id.
+/// Offset of `tgid`, the PID.
 #[unsafe(no_mangle)]
 static TASK_TGID: u32 = 0;
-/// Which calls are measured. Userspace sets this and the next one.
+/// The measured calls. Userspace sets this and the next one.
 #[unsafe(no_mangle)]
 static PLACES: Places = [UNMEASURED; NUMBERS];
-/// Entries of `CALL_TIMES` a slot.
+/// Entries of `CALL_TIMES` per slot.
 #[unsafe(no_mangle)]
 static STRIDE: u32 = 1;
 
@@ -42,7 +42,7 @@ static STRIDE: u32 = 1;
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
-    // SAFETY: arguments of the tracepoint; the offsets are those of these members.
+    // SAFETY: arguments of the tracepoint; the offsets are those of these fields.
     unsafe { MODELS.fork(parent, child, &TASK_PID, &TASK_TGID) };
     0
 }
@@ -50,13 +50,13 @@ pub fn syscalls_fork(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_free(task)`: see [`Models::free`](citadel_agent_ebpf::task::Models::free).
 #[btf_tracepoint(function = "sched_process_free")]
 pub fn syscalls_free(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: an argument of the tracepoint; the offsets are those of these members.
+    // SAFETY: an argument of the tracepoint; the offsets are those of these fields.
     unsafe { MODELS.free(Task(ctx.arg(0)), &TASK_PID, &TASK_TGID) };
     0
 }
 
-/// `sched_process_exec(task, old_pid, bprm)`: a thread that executes a program takes the number of its process's first one,
-/// which has ended; its own will not be seen to end.
+/// `sched_process_exec(task, old_pid, bprm)`: a thread that calls execve takes the ID of its process's first thread,
+/// which has exited; its old ID never exits.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
@@ -66,25 +66,25 @@ pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sched_process_exit(task, ...)`: of the running thread, be it in a call or not.
+/// `sched_process_exit(task, ...)`: for the current thread, whether it is in a call or not.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn syscalls_exit(_ctx: BtfTracePointContext) -> i32 {
     THREADS.forget(current().1);
     0
 }
 
-/// The place of a call that has this number.
+/// The place of the call with this number.
 #[inline(always)]
 fn place(number: u64) -> Place {
     if number >= NUMBERS as u64 {
         return UNMEASURED;
     }
     let number = bounded(number, NUMBERS as u64 - 1) as usize;
-    // SAFETY: read-only data, in bounds. Volatile: userspace has set it.
+    // SAFETY: read-only data, within bounds. Volatile: set by userspace.
     unsafe { (&raw const PLACES).cast::<Place>().add(number).read_volatile() }
 }
 
-/// The running thread's process, and its own number.
+/// PID and TID of the current thread.
 #[inline(always)]
 fn current() -> (u32, u32) {
     // SAFETY: no arguments.
@@ -92,7 +92,7 @@ fn current() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// The running thread, if it can be a model's.
+/// The current thread, if it can belong to a model.
 #[derive(Clone, Copy)]
 struct Running {
     process: u32,
@@ -109,7 +109,7 @@ impl Running {
     }
 }
 
-/// The running thread begins a call.
+/// The current thread starts a call.
 #[inline(always)]
 fn enter(Running { process, tid, mark }: Running, place: Place) {
     if let Some(thread) = THREADS.find(tid) {
@@ -131,8 +131,8 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
     _ = THREADS.keep(Thread { since_ns, owner: Owner(0), mark, place: u32::from(place), tid }, slot);
 }
 
-/// The running thread, whose ever it is, ends a call. One that was under way when the programs were attached, or when its
-/// process became a model's, has no beginning and does not count.
+/// The current thread, of whatever process, finishes a call. A call that started before the programs were attached, or
+/// before its process was attributed to a model, has no start and does not count.
 #[inline(always)]
 fn leave(place: Place, result: i64) {
     let Some(Running { tid, .. }) = Running::get() else { return };
@@ -143,7 +143,7 @@ fn leave(place: Place, result: i64) {
         return;
     }
     thread.since_ns = 0;
-    // SAFETY: no arguments; and read-only data, volatile because userspace has set it.
+    // SAFETY: no arguments; and read-only data, volatile because userspace sets it.
     let (now, stride) = unsafe { (bpf_ktime_get_ns(), (&raw const STRIDE).read_volatile()) };
     if let Some(times) = CALL_TIMES.get_ptr_mut(slot.wrapping_mul(stride).wrapping_add(begun - 1)) {
         // SAFETY: a map value; other CPUs only add atomically.
@@ -162,7 +162,7 @@ fn failed(failure: Failure) {
     let cell = CALL_ERRORS.get_ptr_mut(key).or_else(|| {
         let owner = KINDS_OF_FAILURES.take(failure.slot)?;
         if CALL_ERRORS.insert(key, 0, u64::from(BPF_NOEXIST)).is_err() {
-            // Another CPU was as far: its entry is the one.
+            // Another CPU did the same: its entry is used.
             KINDS_OF_FAILURES.give(owner);
         }
         CALL_ERRORS.get_ptr_mut(key)

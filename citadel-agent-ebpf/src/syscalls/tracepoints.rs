@@ -1,4 +1,4 @@
-//! The form that every kernel takes: programs where all system calls of all processes begin and end.
+//! The form that every kernel supports: programs at the start and end of all system calls of all processes.
 
 use core::ffi::c_void;
 
@@ -9,14 +9,14 @@ use citadel_agent_common::calls::UNMEASURED;
 use super::{Running, enter, leave, place};
 
 /// Offset of `orig_ax`, the call's number, in `struct pt_regs` (`arch/x86/include/asm/ptrace.h`: the order in which the
-/// kernel saves registers, the same since 64-bit processors are supported).
+/// kernel saves registers, unchanged since 64-bit processors are supported).
 const ORIG_AX: usize = 15 * 8;
 /// Offset of `cs`, the code segment.
 const CS: usize = 17 * 8;
-/// `__USER32_CS` of `<asm/segment.h>`: the caller is a 32-bit program, whose calls have other numbers.
+/// `__USER32_CS` from `<asm/segment.h>`: the caller is a 32-bit program, whose calls have other numbers.
 const USER32_CS: u16 = 0x23;
 
-/// The registers that a system call was made with.
+/// The registers at the start of a system call.
 #[derive(Clone, Copy)]
 struct Registers(*const c_void);
 
@@ -24,7 +24,7 @@ impl Registers {
     /// The call's number.
     #[inline(always)]
     fn number(self) -> u64 {
-        // SAFETY: an argument of the tracepoint, and a member of its.
+        // SAFETY: an argument of the tracepoint, and a field of it.
         unsafe { self.0.byte_add(ORIG_AX).cast::<u64>().read_volatile() }
     }
 
@@ -49,7 +49,7 @@ pub fn syscalls_enter(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sys_exit(regs, ret)`: in `syscall_exit_work`, before signals are looked at.
+/// `sys_exit(regs, ret)`: in `syscall_exit_work`, before signals are handled.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscalls_leave(ctx: BtfTracePointContext) -> i32 {
     let place = place(Registers(ctx.arg(0)).number());

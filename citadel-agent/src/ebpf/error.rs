@@ -1,4 +1,4 @@
-//! Why a family does not run.
+//! Why a family is not running.
 
 use std::io;
 
@@ -13,56 +13,56 @@ pub enum ProbeError {
     /// The cgroup directory cannot be opened.
     #[error("cannot open the cgroup {path}: {error}")]
     Cgroup {
-        /// The directory.
+        /// Path of the directory.
         path: String,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// The maps could not be made.
+    /// The maps could not be created.
     #[error("the kernel refused the maps: {0}")]
     Maps(#[from] EbpfError),
-    /// The kernel refused a program.
+    /// The kernel rejected a program.
     #[error("the kernel refused {program}: {error}")]
     Program {
-        /// Which.
+        /// Name of the program.
         program: &'static str,
-        /// Why; the verifier's log goes to the debug log.
+        /// The cause; the verifier's log is written to the debug log.
         error: String,
     },
     /// A map could not be read or written.
     #[error("map {map}: {error}")]
     Map {
-        /// Which.
+        /// Name of the map.
         map: &'static str,
-        /// Why.
+        /// The cause.
         error: MapError,
     },
     /// A map could not be mapped into memory.
     #[error("cannot map {map} into memory: {error}")]
     Mmap {
-        /// Which.
+        /// Name of the map.
         map: &'static str,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// The kernel's own types cannot be read.
     #[error("{0}")]
     Types(String),
-    /// Another family does not run.
+    /// It depends on another family that is not running.
     #[error("requires family {0}, which is not running")]
     Needs(&'static str),
-    /// A family that would have to run fails.
+    /// A family that must run fails.
     #[error("{family}: {reason}")]
     Family {
-        /// Which.
+        /// Name of the family.
         family: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// There are more ports than slots.
     #[error(transparent)]
     TooManyPorts(#[from] TooManyPorts),
-    /// The object lacks something that it must have.
+    /// The object lacks something required.
     #[error("the embedded eBPF object has no {0}; this build is broken")]
     Missing(&'static str),
 }
@@ -77,7 +77,7 @@ impl ProbeError {
         }
     }
 
-    /// What a person can do about it.
+    /// How to fix it.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {

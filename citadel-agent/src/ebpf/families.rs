@@ -1,4 +1,4 @@
-//! All families: attached as the plan says, each by itself, so that one that fails leaves the others measuring.
+//! All families: attached according to the plan, each separately, so that a failure of one leaves the others running.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,48 +26,48 @@ use crate::discovery::inventory::Inventory;
 use crate::host::kernel_types::{self, Layout};
 use crate::host::{Roots, cgroup};
 
-/// What runs, and how it went for each family.
+/// What is running, and the status of each family.
 #[derive(Default)]
 pub struct Families {
-    /// Which port counts into which slot of all families' maps.
+    /// Slots of the ports in the maps of all families.
     pub slots: Slots,
-    /// The `net` family, with `recvq` where that runs too.
+    /// The `net` family, with `recvq` if that is running.
     pub net: Option<Net>,
     /// The `sched` family.
     pub sched: Option<Sched>,
     /// The `syscalls` family.
     pub syscalls: Option<Syscalls>,
-    /// One a family.
+    /// One per family.
     pub statuses: Vec<FamilyStatus>,
-    /// When families that a reload replaced began to count, in seconds since the epoch.
+    /// When families replaced by a reload started to count, in seconds since 1970.
     began: BTreeMap<&'static str, f64>,
-    /// What was logged of [`Self::refused`].
+    /// Entries of [`Self::refused`] that have been logged.
     logged: BTreeSet<(&'static str, u16, &'static str)>,
-    /// It was logged that some connections are not followed.
+    /// Whether it was logged that some connections are not followed.
     logged_connections: bool,
 }
 
-/// What tracing programs are loaded with. It is dropped once they are: 8 MB.
+/// What tracing programs need when they are loaded. Dropped afterwards: 8 MB.
 struct Types {
     btf: Btf,
     layout: Layout,
 }
 
-/// What a reload does to the families: those whose own keys changed, and those that were broken, are replaced; the others go on
-/// and keep what they have counted.
+/// The effect of a reload on the families: those with changed keys and those that were broken are replaced; the others
+/// continue and keep their counts.
 pub struct Update {
-    /// What goes on.
+    /// Families that continue.
     kept: Vec<Family>,
-    /// What is new; nothing of what goes on.
+    /// New families only.
     fresh: Families,
-    /// What becomes of `recvq` where it is to change and `net`, of whose object it is, goes on.
+    /// The change of `recvq` if `net`, which has its object, continues.
     receive_queue: Option<(Decision, Option<Result<Types, String>>)>,
     ports: BTreeSet<u16>,
     max_connections: u64,
 }
 
 impl Families {
-    /// Attaches what this host can and says what it cannot.
+    /// Attaches what this host supports and reports what it does not.
     #[must_use]
     pub fn attach(config: &Config, roots: &Roots) -> Self {
         let slots = Slots::of(&config.models.measured_ports());
@@ -109,10 +109,10 @@ impl Families {
         families
     }
 
-    /// Does what can fail of a reload from one configuration to another, without changing what runs.
+    /// Does everything that can fail of a reload, without changing what is running.
     ///
     /// # Errors
-    /// There are more ports than slots, or a family that runs or was off would be broken.
+    /// There are more ports than slots, or a family that is running or was disabled would be broken.
     pub fn prepare(&self, old: &Config, new: &Config, roots: &Roots) -> Result<Update, ProbeError> {
         let (ports, max_connections) = (new.models.measured_ports(), max_connections(new, roots));
         let mut kept: Vec<_> = Family::ALL
@@ -157,10 +157,10 @@ impl Families {
         Ok(Update { kept, fresh, receive_queue, ports, max_connections })
     }
 
-    /// Carries it out. Whether any family was replaced is returned.
+    /// Completes the reload. Returns whether any family was replaced.
     ///
     /// # Errors
-    /// `recvq` cannot be attached, or a map cannot be written; `old` are the ports that are measured then as before.
+    /// `recvq` cannot be attached, or a map cannot be written; then `old` are the measured ports, as before.
     pub fn commit(&mut self, update: Update, old: &BTreeSet<u16>) -> Result<bool, ProbeError> {
         let Update { kept, mut fresh, receive_queue, ports, max_connections } = update;
         let keeps_net = kept.contains(&Family::Net);
@@ -168,7 +168,7 @@ impl Families {
             None => None,
             Some((decision, types)) => Some(self.change_receive_queue(&decision, types)?),
         };
-        // A port that has a slot keeps it, whatever comes of the rest.
+        // A port that has a slot keeps it, whatever happens to the rest.
         self.slots = fresh.slots.clone();
         if keeps_net
             && let Some(net) = &mut self.net
@@ -202,7 +202,7 @@ impl Families {
         Ok(replaced)
     }
 
-    /// Attaches or detaches `recvq` of a `net` that goes on; what `/status` says then.
+    /// Attaches or detaches `recvq` while `net` continues; returns the new status.
     fn change_receive_queue(
         &mut self,
         decision: &Decision,
@@ -225,13 +225,13 @@ impl Families {
         Ok(status)
     }
 
-    /// When a family began to count, in seconds since the epoch, where that was not as the agent started.
+    /// When a family started to count, in seconds since 1970, if not at the agent's start.
     #[must_use]
     pub fn began(&self, family: Family) -> Option<f64> {
         self.began.get(family.name()).copied()
     }
 
-    /// When the last of the families did.
+    /// When the last family started to count.
     #[must_use]
     pub fn last_began(&self) -> Option<f64> {
         self.began.values().copied().reduce(f64::max)
@@ -254,7 +254,8 @@ impl Families {
         Ok(())
     }
 
-    /// Lets the agent's own connections be announced to the programs, and discovery ask them who reads requests.
+    /// Passes these programs' maps to the registry of the agent's own connections, and to discovery, which reads who
+    /// reads requests.
     pub fn introduce(&mut self, own: &OwnConnections, readers: &RequestReaders) {
         if let Some(net) = &mut self.net {
             net.leave_out(own);
@@ -262,7 +263,7 @@ impl Families {
         }
     }
 
-    /// Charges processes to models, as discovery found them. To be called once for each time that it looked.
+    /// Charges processes to models according to discovery. Must be called once per discovery pass.
     pub fn follow(&mut self, inventory: &Inventory) {
         let processes = slots_of_processes(inventory, &self.slots);
         let sched = self.sched.as_mut().map_or(Ok(()), |sched| sched.follow(&processes));
@@ -273,7 +274,7 @@ impl Families {
         self.note_what_found_no_room();
     }
 
-    /// Says in the log, once, and in the families' statuses, what found no room in a map that models share.
+    /// Reports, once in the log and in the families' statuses, what did not fit into a shared map.
     fn note_what_found_no_room(&mut self) {
         let refused = self.refused();
         let not_followed = self.net.iter().flat_map(Net::lost).find(|(why, _)| *why == Lost::ConnectionsFull);
@@ -281,7 +282,7 @@ impl Families {
         if not_followed > 0 && !std::mem::replace(&mut self.logged_connections, true) {
             warn!(
                 count = not_followed,
-                "more connections than are followed at a time: their requests are not measured; see ebpf.max_connections"
+                "too many connections: the requests of some are not measured; see ebpf.max_connections"
             );
         }
         for ((family, port, why), count) in &refused {
@@ -291,7 +292,7 @@ impl Families {
                     port,
                     reason = why,
                     count,
-                    "model has more than its share of a kernel map: part of it is not measured"
+                    "the model exceeds its share of a kernel map and is not measured completely"
                 );
             }
         }
@@ -307,11 +308,11 @@ impl Families {
         }
     }
 
-    /// What found no room in a map that models share, by family, port and reason.
+    /// What did not fit into a shared map, by family, port and reason.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<(&'static str, u16, &'static str), u64> {
         let ports: BTreeMap<_, _> = self.slots.ports().filter_map(|port| Some((self.slots.get(port)?, port))).collect();
-        // Readers are noted by the program of `recvq`.
+        // Readers are recorded by the program of `recvq`.
         let net = self.net.iter().flat_map(Net::refused).map(|refused| (Family::Recvq, refused));
         let sched = self.sched.iter().flat_map(Sched::refused).map(|refused| (Family::Sched, refused));
         let syscalls = self.syscalls.iter().flat_map(Syscalls::refused).map(|refused| (Family::Syscalls, refused));
@@ -321,7 +322,7 @@ impl Families {
         net.chain(sched).chain(syscalls).filter_map(refused).collect()
     }
 
-    /// How much could not be measured, by reason, all families together.
+    /// Number of events that could not be measured, by reason, over all families.
     #[must_use]
     pub fn lost(&self) -> BTreeMap<&'static str, u64> {
         let net = self.net.iter().flat_map(Net::lost);
@@ -336,7 +337,7 @@ impl Families {
         lost
     }
 
-    /// What each program has cost, while the kernel keeps count.
+    /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         let sched = self.sched.iter().flat_map(Sched::run_stats);
         let syscalls = self.syscalls.iter().flat_map(Syscalls::run_stats);
@@ -361,12 +362,12 @@ impl Types {
     }
 }
 
-/// How many connections are followed.
+/// The maximum number of followed connections.
 fn max_connections(config: &Config, roots: &Roots) -> u64 {
     net::max_connections(config.ebpf.max_connections, cgroup::read_memory_limit(roots))
 }
 
-/// Gives the memory that loading took back to the system.
+/// Returns the memory used for loading to the system.
 fn give_memory_back() {
     // SAFETY: it touches nothing that is in use.
     #[cfg(target_env = "gnu")]
@@ -375,7 +376,7 @@ fn give_memory_back() {
     }
 }
 
-/// Says how it went.
+/// Logs the status of a family.
 fn report(status: &FamilyStatus) {
     match status.status {
         Verdict::Ok => match &status.variant {

@@ -6,21 +6,21 @@ use serde::Serialize;
 
 use crate::config::resolved::Ebpf;
 
-/// A probe family: what is loaded, attached and reported together.
+/// A probe family: programs that are loaded, attached and reported together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
     /// Requests, tokens and TCP.
     Net,
-    /// How long requests lie in the receive queue.
+    /// Time of requests in the receive queue.
     Recvq,
-    /// How long threads wait for a CPU, and have one.
+    /// Run queue latency and on-CPU time of threads.
     Sched,
-    /// How long system calls take, and which fail.
+    /// Duration and errors of system calls.
     Syscalls,
 }
 
 impl Family {
-    /// All families, those that others need first.
+    /// All families, dependencies first.
     pub const ALL: [Self; 4] = [Self::Net, Self::Recvq, Self::Sched, Self::Syscalls];
 
     /// Name in `/status`, metrics and configuration.
@@ -38,7 +38,7 @@ impl Family {
     #[must_use]
     pub const fn programs(self) -> &'static [Program] {
         match self {
-            // Connections first: one that begins while the others are being attached is known from its handshake.
+            // Connections first: one that opens while the others are being attached is known from its handshake.
             Self::Net => &[
                 Program { name: "net_sockops", hook: Hook::SockOps },
                 Program { name: "net_egress", hook: Hook::CgroupEgress },
@@ -46,7 +46,7 @@ impl Family {
                 Program { name: "net_ingress", hook: Hook::CgroupIngress },
             ],
             Self::Recvq => &[Program { name: "recvq_read", hook: Hook::Tracepoint("tcp_rcv_space_adjust") }],
-            // Forks first: no child of a process that is followed is missed.
+            // Forks first: no child of a followed process is missed.
             Self::Sched => &[
                 Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
                 Program { name: "sched_process_free", hook: Hook::Tracepoint("sched_process_free") },
@@ -55,7 +55,7 @@ impl Family {
                 Program { name: "sched_wakeup_new", hook: Hook::Tracepoint("sched_wakeup_new") },
                 Program { name: "sched_switch", hook: Hook::Tracepoint("sched_switch") },
             ],
-            // What ends a call, or the thread, before what begins one: no beginning is left behind.
+            // Programs that end a call or a thread before those that start one: no start is left behind.
             Self::Syscalls => &[
                 Program { name: "syscalls_fork", hook: Hook::Tracepoint("sched_process_fork") },
                 Program { name: "syscalls_free", hook: Hook::Tracepoint("sched_process_free") },
@@ -67,7 +67,7 @@ impl Family {
         }
     }
 
-    /// Whether the configuration wants it.
+    /// Whether it is enabled in the configuration.
     pub(super) const fn is_wanted(self, config: &Ebpf) -> bool {
         match self {
             Self::Net => config.net,
@@ -77,11 +77,11 @@ impl Family {
         }
     }
 
-    /// Whether two configurations are the same to it.
+    /// Whether two configurations are the same for it.
     pub(super) fn is_configured_alike(self, old: &Ebpf, new: &Ebpf) -> bool {
         let alike = self.is_wanted(old) == self.is_wanted(new);
         match self {
-            // The number of connections is changed while the programs run.
+            // The number of connections can be changed while the programs run.
             Self::Net => alike && old.cgroup == new.cgroup,
             Self::Recvq | Self::Sched => alike,
             Self::Syscalls => alike && old.calls == new.calls && old.call_form == new.call_form,
@@ -89,48 +89,48 @@ impl Family {
     }
 }
 
-/// A kernel program.
+/// An eBPF program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Program {
     /// Its name.
     pub name: &'static str,
-    /// Where it runs.
+    /// Its hook.
     pub hook: Hook,
 }
 
-/// Where a program runs.
+/// The hook of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hook {
-    /// Segments that come in.
+    /// Incoming segments.
     CgroupIngress,
-    /// Segments that go out.
+    /// Outgoing segments.
     CgroupEgress,
-    /// Connections that begin and end.
+    /// Connections that open and close.
     SockOps,
-    /// Where another program hands over.
+    /// Called from another program.
     TailCall,
     /// A BTF tracepoint.
     Tracepoint(&'static str),
-    /// System calls, by either [`Form`].
+    /// System calls, in either [`Form`].
     SystemCall(Moment),
 }
 
-/// Which end of a system call.
+/// Start or end of a system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moment {
-    /// Where it begins.
+    /// The start.
     Begin,
-    /// Where it ends.
+    /// The end.
     End,
 }
 
-/// How system calls are seen.
+/// How system calls are observed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
     /// A pair of programs at each measured call's own function: other calls cost nothing.
     Fentry,
-    /// Two programs where all system calls of the host begin and end, as raw tracepoints with types.
+    /// Two programs at the start and end of all system calls of the host, as typed raw tracepoints.
     RawTp,
 }
 

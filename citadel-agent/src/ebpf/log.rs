@@ -1,4 +1,4 @@
-//! What the kernel programs log, into the agent's log: the feature `bpf-log`.
+//! Forwards the logs of the eBPF programs to the agent's log: the feature `bpf-log`.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use tracing_log::LogTracer;
 
 use super::family::Family;
 
-/// Lines are forwarded until this is dropped.
+/// Stops forwarding on drop.
 pub(super) struct Forwarding(AbortHandle);
 
 impl Drop for Forwarding {
@@ -33,8 +33,8 @@ enum ForwardError {
     Wait(#[from] io::Error),
 }
 
-/// Forwards what the programs of `family` log, on the current runtime. Where that fails, the programs measure all the same, and
-/// one line says why.
+/// Forwards the log of the programs of `family`, on the current runtime. If that fails, the programs still measure, and
+/// the reason is logged.
 pub(super) fn forward(family: Family, ebpf: &mut Ebpf) -> Option<Forwarding> {
     start(ebpf)
         .inspect_err(|error| warn!(family = family.name(), %error, "cannot read the log of the kernel programs"))
@@ -44,7 +44,7 @@ pub(super) fn forward(family: Family, ebpf: &mut Ebpf) -> Option<Forwarding> {
 fn start(ebpf: &mut Ebpf) -> Result<Forwarding, ForwardError> {
     let runtime = Handle::try_current()?;
     let logger = EbpfLogger::init_with_logger(ebpf, LogTracer::new())?;
-    // SAFETY: the logger owns the ring buffer's descriptor, and names no other as long as it lives.
+    // SAFETY: the logger owns the ring buffer's file descriptor, which stays the same as long as it lives.
     let ring = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
     let mut ring = ring.map_err(io::Error::from)?;
     let task = runtime.spawn(async move {

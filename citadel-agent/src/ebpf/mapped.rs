@@ -1,4 +1,4 @@
-//! Kernel array maps, mapped into memory: reading them costs no system call (`BPF_F_MMAPABLE`, Linux 5.5).
+//! Memory-mapped eBPF array maps: reading them needs no system call (`BPF_F_MMAPABLE`, Linux 5.5).
 
 use std::io;
 use std::marker::PhantomData;
@@ -10,17 +10,17 @@ use std::sync::atomic::AtomicU64;
 use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats};
 use citadel_agent_common::hist::{CELLS, Histogram, SUM_CELL};
 
-/// A value that consists of `u64` alone, so that it can be read word by word while the kernel adds to it.
+/// A value made of `u64` only, so that it can be read word by word while the kernel updates it.
 ///
 /// # Safety
 /// The type must be `repr(C)`, made of `u64` only, and valid for any of their values.
 pub unsafe trait Words: Copy {}
 
-// SAFETY: `repr(C)`, histograms and counters of u64.
+// SAFETY: `repr(C)`, histograms and counters of `u64`.
 unsafe impl Words for ModelStats {}
-// SAFETY: likewise.
+// SAFETY: as above.
 unsafe impl Words for EndpointStats {}
-// SAFETY: likewise.
+// SAFETY: as above.
 unsafe impl Words for Histogram {}
 // SAFETY: it is the word itself.
 unsafe impl Words for u64 {}
@@ -36,15 +36,14 @@ pub struct Mapped<T> {
 
 // SAFETY: the mapping is read-only, belongs to the process and is read with volatile loads.
 unsafe impl<T> Send for Mapped<T> {}
-// SAFETY: likewise.
+// SAFETY: as above.
 unsafe impl<T> Sync for Mapped<T> {}
 
 impl<T: Words> Mapped<T> {
-    /// Maps `entries` entries of `map`, from entry `first` on. Where the range does not begin on a page, so does the
-    /// kernel refuse.
+    /// Maps `entries` entries of `map`, starting with entry `first`, which must be at a page boundary.
     ///
     /// # Errors
-    /// When the kernel refuses the mapping.
+    /// The kernel refuses the mapping.
     pub fn new(map: &impl AsFd, first: usize, entries: usize) -> io::Result<Self> {
         Self::with_protection(map, first, entries, libc::PROT_READ)
     }
@@ -53,7 +52,7 @@ impl<T: Words> Mapped<T> {
         let bytes = entries * size_of::<T>();
         let offset = libc::off_t::try_from(first * size_of::<T>()).map_err(io::Error::other)?;
         let fd: BorrowedFd<'_> = map.as_fd();
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        // SAFETY: a new mapping at an address chosen by the kernel affects no memory of ours.
         let start =
             unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), offset) };
         if start == libc::MAP_FAILED {
@@ -72,14 +71,14 @@ impl<T: Words> Mapped<T> {
         (index < self.entries).then(|| Entry { start: start(), _entry: PhantomData })
     }
 
-    /// The first word of entry `index`; 0 of one that there is not.
+    /// The first word of entry `index`; 0 if there is no such entry.
     #[must_use]
     pub fn first_word(&self, index: usize) -> u64 {
         self.entry(index).map_or(0, |entry| entry.word(0))
     }
 }
 
-/// The words of an array map from its beginning on, to which the programs and userspace add.
+/// The first words of an array map, updated by both the programs and userspace.
 #[derive(Debug)]
 pub struct Cells(Mapped<u64>);
 
@@ -87,7 +86,7 @@ impl Cells {
     /// Maps the first `words` words of `map`.
     ///
     /// # Errors
-    /// When the kernel refuses the mapping.
+    /// The kernel refuses the mapping.
     pub fn new(map: &impl AsFd, words: usize) -> io::Result<Self> {
         Mapped::with_protection(map, 0, words, libc::PROT_READ | libc::PROT_WRITE).map(Self)
     }
@@ -95,17 +94,18 @@ impl Cells {
     /// A word.
     ///
     /// # Panics
-    /// When there is none of this index.
+    /// If there is no such index.
     #[must_use]
     pub fn cell(&self, index: usize) -> &AtomicU64 {
         let Some(entry) = self.0.entry(index) else { panic!("no word of the map") };
-        // SAFETY: an aligned word inside the mapping, which is writable and outlives the reference; all others who have it
-        // change it atomically.
+        // SAFETY: an aligned word inside the mapping, which is writable and outlives the reference; everyone else
+        // changes it atomically.
         unsafe { AtomicU64::from_ptr(entry.start.as_ptr()) }
     }
 }
 
-/// An entry where it lies, to which the kernel goes on adding: each word is whole, words may be of different moments.
+/// An entry in place, which the kernel keeps updating: each word is consistent, different words may be of different
+/// times.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a, T> {
     start: NonNull<u64>,
@@ -116,7 +116,7 @@ impl<T: Words> Entry<'_, T> {
     /// Word `at` of it.
     ///
     /// # Panics
-    /// When it has no such word.
+    /// If it has no such word.
     #[must_use]
     pub fn word(self, at: usize) -> u64 {
         assert!(at < size_of::<T>() / size_of::<u64>(), "no word of the entry");
@@ -124,16 +124,16 @@ impl<T: Words> Entry<'_, T> {
         unsafe { self.start.add(at).read_volatile() }
     }
 
-    /// The histogram that begins with word `at`; `None` while it has no observation.
+    /// The histogram at word `at`; `None` while it has no observation.
     fn histogram_at(self, at: usize) -> Option<Box<Histogram>> {
-        // What was not counted as nothing took some time: most histograms are looked at no further.
+        // Observations outside the zero bucket have a duration: for most empty histograms, nothing else is read.
         if self.word(at + SUM_CELL) == 0 && self.word(at) == 0 {
             return None;
         }
         assert!(at + CELLS <= size_of::<T>() / size_of::<u64>(), "no histogram of the entry");
         let mut copy = Box::<Histogram>::new_uninit();
-        // SAFETY: the words lie inside the entry, whose mapping outlives `self`; the copy is as long, every word of it is
-        // written, and any words make a histogram.
+        // SAFETY: the words are inside the entry, whose mapping outlives `self`; the copy has the same length, every
+        // word of it is written, and any words are a valid histogram.
         let histogram = unsafe {
             let (from, to) = (self.start.add(at), copy.as_mut_ptr().cast::<u64>());
             for cell in 0..CELLS {
@@ -146,7 +146,7 @@ impl<T: Words> Entry<'_, T> {
 }
 
 impl Entry<'_, Histogram> {
-    /// It; `None` while it has no observation.
+    /// The histogram; `None` while it has no observation.
     #[must_use]
     pub fn histogram(self) -> Option<Box<Histogram>> {
         self.histogram_at(0)
@@ -160,7 +160,7 @@ impl Entry<'_, ModelStats> {
         self.word(offset_of!(ModelStats, counters) / size_of::<u64>() + index)
     }
 
-    /// Round-trip times, if there is any.
+    /// Round-trip times, if there are any.
     #[must_use]
     pub fn rtt(self) -> Option<Box<Histogram>> {
         self.histogram_at(offset_of!(ModelStats, rtt) / size_of::<u64>())
@@ -174,7 +174,7 @@ impl Entry<'_, EndpointStats> {
         self.word(offset_of!(EndpointStats, counters) / size_of::<u64>() + index)
     }
 
-    /// Latencies of one kind, if there is any.
+    /// Latencies of one kind, if there are any.
     #[must_use]
     pub fn latency(self, which: Latency) -> Option<Box<Histogram>> {
         self.histogram_at(offset_of!(EndpointStats, latencies) / size_of::<u64>() + which as usize * CELLS)
@@ -183,7 +183,7 @@ impl Entry<'_, EndpointStats> {
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nothing refers to it any more.
+        // SAFETY: the mapping is ours, and nothing refers to it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

@@ -1,6 +1,7 @@
-//! Kernel probes: what this kernel can (`support`), what is to be done (`plan`), doing it (`net`), how it went (`status`).
+//! eBPF probes: what the kernel supports (`support`), what to attach (`plan`), attaching it (`net` and others), the
+//! result (`status`).
 //!
-//! `support` and `net` do I/O, `plan`, `status` and `slots` are pure.
+//! `support` and `net` do I/O; `plan`, `status` and `slots` are pure.
 
 pub mod error;
 pub mod families;

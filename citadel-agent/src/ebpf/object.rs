@@ -1,4 +1,4 @@
-//! What all families do with their object: load programs, take maps.
+//! What all families do with their object: loading programs, taking maps.
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{Program, ProgramError};
@@ -8,19 +8,20 @@ use tracing::debug;
 use super::error::{ProbeError, chain};
 use super::mapped::{Cells, Mapped, Words};
 
-/// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. A refusal shows when the maps are made.
+/// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. An error shows up when the maps are
+/// created.
 pub(super) fn lift_memlock_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the argument is a valid limit.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
-/// A map, out of the object.
+/// Takes a map from the object.
 pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
     ebpf.take_map(name).ok_or(ProbeError::Missing(name))
 }
 
-/// An array map's descriptor.
+/// The file descriptor of an array map.
 pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
     match take(ebpf, name)? {
         Map::Array(data) => Ok(data),
@@ -28,7 +29,7 @@ pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Probe
     }
 }
 
-/// An array map, to be read and written by call.
+/// An array map, read and written by system calls.
 pub(super) fn array<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, T>, ProbeError> {
     Array::try_from(take(ebpf, name)?).map_err(|error| ProbeError::Map { map: name, error })
 }
@@ -38,7 +39,7 @@ pub(super) fn hash<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Resul
     HashMap::try_from(take(ebpf, name)?).map_err(|error| ProbeError::Map { map: name, error })
 }
 
-/// All entries of an array map, to be read without calls. The map stays with the object, for programs that are loaded later.
+/// All entries of an array map, memory-mapped. The map stays with the object, for programs that are loaded later.
 pub(super) fn map_into_memory<T: Words>(
     ebpf: &Ebpf,
     name: &'static str,
@@ -48,13 +49,13 @@ pub(super) fn map_into_memory<T: Words>(
     map_entries(map, name, 0, entries)
 }
 
-/// The first words of an array map, to be changed without calls.
+/// The first words of an array map, memory-mapped for writing.
 pub(super) fn map_cells(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Cells, ProbeError> {
     let Some(Map::Array(map)) = ebpf.map(name) else { return Err(ProbeError::Missing(name)) };
     Cells::new(map.fd(), words).map_err(|error| ProbeError::Mmap { map: name, error })
 }
 
-/// Some entries of an array map, likewise.
+/// Some entries of an array map, memory-mapped.
 pub(super) fn map_entries<T: Words>(
     map: &MapData,
     name: &'static str,
@@ -64,10 +65,10 @@ pub(super) fn map_entries<T: Words>(
     Mapped::new(map.fd(), first, entries).map_err(|error| ProbeError::Mmap { map: name, error })
 }
 
-/// How often a program is given to the kernel that a signal has kept from looking at it.
+/// Maximum number of attempts to load a program if signals interrupt the verifier.
 const ATTEMPTS: u32 = 20;
 
-/// Carries an attempt out again while a signal ends it: the verifier gives up with EAGAIN then (`do_check` in
+/// Repeats an attempt while a signal interrupts it: the verifier then returns EAGAIN (`do_check` in
 /// `kernel/bpf/verifier.c`).
 fn persist<T>(mut attempt: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
     for _ in 1..ATTEMPTS {
@@ -88,15 +89,15 @@ fn is_interruption(error: &ProgramError) -> bool {
     matches!(number, Some(libc::EAGAIN | libc::EINTR))
 }
 
-/// While it exists, the thread takes no signal: loading a program takes a second, and one that comes in that time would have the
-/// kernel begin again. What comes for the process is delivered to another thread, or afterwards.
+/// Blocks signals in this thread while it exists: loading a program takes a second, and a signal would make the kernel
+/// start over. Signals to the process are delivered to another thread, or later.
 pub(super) struct Undisturbed(libc::sigset_t);
 
 impl Undisturbed {
     pub(super) fn new() -> Self {
         let mut old = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
         let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: both are valid places; zero is a valid set, should the kernel refuse.
+        // SAFETY: both are valid places; zero is a valid set if the kernel refuses.
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
@@ -112,7 +113,7 @@ impl Drop for Undisturbed {
     }
 }
 
-/// Loads a program of the cgroup hooks.
+/// Loads a program for the cgroup hooks.
 pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProbeError> {
     let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(name))? {
         Program::CgroupSkb(program) => persist(|| program.load()),
@@ -134,8 +135,8 @@ pub(super) fn trace(
     result.map(drop).map_err(|error| refused(name, &error))
 }
 
-/// Loads a program for the beginning or the end of a kernel function and attaches it. False when the kernel has no such
-/// function.
+/// Loads a program for the start or the end of a kernel function and attaches it. Returns false if the kernel has no
+/// such function.
 pub(super) fn trace_function(
     ebpf: &mut Ebpf,
     name: &str,
@@ -159,12 +160,12 @@ pub(super) fn trace_function(
     }
 }
 
-/// The error of a program, in one line; the verifier's log goes to the debug log.
+/// The error of a program, in one line; the verifier's log is written to the debug log.
 pub(super) fn refused(program: &'static str, error: &ProgramError) -> ProbeError {
     if let ProgramError::LoadError { verifier_log, .. } = error {
         debug!(program, log = %verifier_log, "verifier");
     }
-    // aya puts the verifier's whole log into its message; the last line but the counts says what was refused.
+    // aya puts the verifier's whole log into its message; the last line before the statistics has the reason.
     let text = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -1,4 +1,5 @@
-//! The agent's own connections to models: announced to the `net` programs before they begin, so that they leave them out.
+//! The agent's own connections to models: announced to the `net` programs before they are opened, so that they are not
+//! measured.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,17 +9,17 @@ use aya::Pod;
 use aya::maps::{HashMap, MapData};
 use citadel_agent_common::connection::Tuple;
 
-/// A connection's addresses as aya wants them.
+/// A connection's addresses, for aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct Key(pub(super) Tuple);
 // SAFETY: `repr(C)` of integers without padding.
 unsafe impl Pod for Key {}
 
-/// The map that the programs look into.
+/// The map that the programs read.
 pub(super) type OwnMap = HashMap<MapData, Key, u32>;
 
-/// Announces connections. Clones share the map; without one, announcing costs and does nothing.
+/// Announces connections. Clones share the map; without a map, announcing does nothing.
 #[derive(Clone, Default)]
 pub struct OwnConnections {
     map: Arc<Mutex<Option<OwnMap>>>,
@@ -30,8 +31,8 @@ impl std::fmt::Debug for OwnConnections {
     }
 }
 
-/// A connection is announced for as long as this lives: until the server's socket exists, that is until something was
-/// answered, since a listener may defer the socket to the first data.
+/// A connection is announced for as long as this lives: until the server's socket exists, that is until a response
+/// arrived, because a listener may defer the socket until the first data.
 #[derive(Debug)]
 pub struct Announced {
     own: OwnConnections,
@@ -39,10 +40,10 @@ pub struct Announced {
 }
 
 impl OwnConnections {
-    /// Announces a connection that is about to begin.
+    /// Announces a connection before it is opened.
     ///
     /// # Errors
-    /// When the map is full or cannot be written: the connection must not be made, or it would be measured.
+    /// The map is full or cannot be written: the connection must not be opened, because it would be measured.
     pub fn announce(&self, client: SocketAddr, server: SocketAddr) -> io::Result<Announced> {
         let tuple = Tuple {
             remote: words(client.ip()),
@@ -69,13 +70,13 @@ impl OwnConnections {
 impl Drop for Announced {
     fn drop(&mut self) {
         if let Some(map) = self.own.map().as_mut() {
-            // It may be gone with the programs that it was announced to.
+            // It may be gone together with the programs that it was announced to.
             _ = map.remove(&Key(self.tuple));
         }
     }
 }
 
-/// An address as [`Tuple`] has it.
+/// An address in the form of [`Tuple`].
 fn words(address: IpAddr) -> [u32; 4] {
     let address = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),

@@ -1,4 +1,4 @@
-//! Decision: facts and configuration in, what is to be done with each probe family out. Pure.
+//! Decides from facts and configuration what to do with each probe family. Pure.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use super::family::{Family, Form};
 use super::support::{Capability, Kernel, Support};
 use crate::config::resolved::{CallForm, Ebpf};
 
-/// What is to be done with a family.
+/// What to do with a family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Load its programs and attach them: to this cgroup.
+    /// Load its programs and attach them to this cgroup.
     AttachTo {
         /// The cgroup v2 directory.
         cgroup: PathBuf,
@@ -21,12 +21,12 @@ pub enum Decision {
     Trace,
     /// Load its programs and attach them to system calls.
     TraceCalls(Variant),
-    /// Leave it, because.
+    /// Do not attach it.
     Skip(Reason),
 }
 
 impl Decision {
-    /// Whether the programs are loaded with the kernel's own types.
+    /// Whether loading the programs needs the kernel's types.
     #[must_use]
     pub const fn is_traced(&self) -> bool {
         matches!(self, Self::Trace | Self::TraceCalls(_))
@@ -36,40 +36,40 @@ impl Decision {
 /// One of the ways in which a family can be attached.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Variant {
-    /// Which.
+    /// The form.
     pub form: Form,
-    /// Why this one.
+    /// Why it was chosen.
     pub reason: String,
 }
 
 /// Why a family is not attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// The configuration says so: the family of this name is switched off.
+    /// Disabled in the configuration, by the switch of the family with this name.
     Disabled(&'static str),
-    /// The family needs another one, which does not run.
+    /// It depends on another family, which is not running.
     Needs(&'static str),
     /// These capabilities are missing.
     Capabilities(Vec<Capability>),
-    /// The kernel is older than what the programs need.
+    /// The kernel is too old for the programs.
     KernelTooOld {
         /// The running kernel.
         have: Kernel,
-        /// The oldest that will do.
+        /// The oldest supported one.
         need: Kernel,
     },
     /// No cgroup v2 file system is mounted.
     NoCgroup2,
-    /// The kernel was built without something.
+    /// The kernel was built without this feature.
     NotBuiltIn(&'static str),
-    /// System calls cannot be seen at their own functions, because.
+    /// System calls cannot be observed at their own functions, for this reason.
     NoFentry(String),
-    /// The programs are not proven on this processor architecture.
+    /// The programs are not supported on this processor architecture.
     Architecture(&'static str),
 }
 
 impl Reason {
-    /// What a person can do about it.
+    /// How to fix it.
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
@@ -116,12 +116,12 @@ impl fmt::Display for Reason {
 /// What a kernel without `/sys/kernel/btf/vmlinux` lacks.
 const BTF: &str = "BTF";
 
-/// What the form raw_tp of `syscalls` costs (`docs/overhead.md`).
+/// The cost of the form raw_tp of `syscalls` (`docs/overhead.md`).
 const RAW_TP_PRICE: &str =
     "slows down every system call of the host: nginx keeps 0.89 of its throughput, including on ports of no model";
 
-/// The newest feature that `net` needs: sk_storage from cgroup_skb programs (5.9), and CAP_BPF (5.8). 5.10 is the oldest
-/// kernel that the project tests. BTF tracepoints are of 5.5.
+/// Determined by the newest feature that `net` needs: sk_storage from cgroup_skb programs (5.9), and CAP_BPF (5.8).
+/// 5.10 is the oldest kernel that is tested. BTF tracepoints exist since 5.5.
 const OLDEST_KERNEL: Kernel = Kernel(5, 10);
 
 /// `bpf_sk_storage_get` from tracing programs (`bpf_sk_storage_get_tracing_proto`).
@@ -161,7 +161,7 @@ fn decide_one(
 }
 
 fn net(config: &Ebpf, support: &Support) -> Result<Decision, Reason> {
-    // The programs of both directions share a queue without barriers, which BPF has only since 6.15.
+    // The programs of both directions share a queue without barriers, which eBPF has only since 6.15.
     if support.architecture != "x86_64" {
         return Err(Reason::Architecture(support.architecture));
     }
@@ -188,7 +188,7 @@ fn trace(oldest: Kernel, support: &Support) -> Result<Decision, Reason> {
     Ok(Decision::Trace)
 }
 
-/// Programs at system calls: x86-64 alone has its numbers and functions known.
+/// Programs at system calls: the numbers and functions are only known for x86-64.
 fn system_calls(config: &Ebpf, support: &Support) -> Result<Decision, Reason> {
     trace(OLDEST_KERNEL, support)?;
     built_in(Some(cfg!(target_arch = "x86_64")), "x86-64 system calls")?;

@@ -1,5 +1,5 @@
-//! The `sched` family in userspace: loads and attaches the programs, tells them which processes are whose, reads what they
-//! counted. Dropping [`Sched`] detaches them.
+//! The `sched` family in userspace: loads and attaches the programs, assigns processes to models, reads the counters.
+//! Dropping [`Sched`] detaches them.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use super::stats::{self, RunStats};
 use super::tasks::{self, Tasks};
 use crate::host::kernel_types::Layout;
 
-/// The kernel programs, as `build.rs` made them.
+/// The eBPF object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sched.o"));
 
 /// The attached programs and their maps.
 pub struct Sched {
-    /// Holds programs and links.
+    /// Owns programs and links.
     ebpf: Ebpf,
     tasks: Tasks,
     run_queue: Mapped<Histogram>,
@@ -29,10 +29,10 @@ pub struct Sched {
 }
 
 impl Sched {
-    /// Loads the programs, with this many slots, and attaches them.
+    /// Loads the programs with these slots, and attaches them.
     ///
     /// # Errors
-    /// When any of it fails; then nothing stays attached.
+    /// Any step fails; then nothing stays attached.
     pub fn attach(slots: &Slots, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let entries = slots.capacity();
@@ -64,27 +64,27 @@ impl Sched {
         })
     }
 
-    /// Charges processes to the slots of their models. To be called once for each time that discovery looked.
+    /// Charges processes to the slots of their models. Must be called once per discovery pass.
     ///
     /// # Errors
-    /// When the map cannot be read or written.
+    /// The map cannot be read or written.
     pub fn follow(&mut self, processes: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
         self.tasks.follow(processes)
     }
 
-    /// How long the threads of a slot's model waited for a CPU, if one did.
+    /// How long the threads of a slot's model waited for a CPU; `None` if none did.
     #[must_use]
     pub fn run_queue(&self, slot: u32) -> Option<Box<Histogram>> {
         self.run_queue.entry(slot as usize)?.histogram()
     }
 
-    /// Nanoseconds that the threads of a slot's model had a CPU.
+    /// On-CPU time of the threads of a slot's model, in nanoseconds.
     #[must_use]
     pub fn on_cpu_ns(&self, slot: u32) -> Option<u64> {
         Some(self.on_cpu.entry(slot as usize)?.word(0))
     }
 
-    /// What found no room, by slot and reason.
+    /// What did not fit, by slot and reason.
     pub fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
         self.tasks.refused()
     }
@@ -96,7 +96,7 @@ impl Sched {
         [("sched_processes", processes, most_processes), ("sched_threads", threads, most_threads)]
     }
 
-    /// What each program has cost, while the kernel keeps count.
+    /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.ebpf, Family::Sched)
     }

@@ -1,4 +1,5 @@
-//! What models hold of a map that they share ([`citadel_agent_common::shares`]): the programs and userspace keep one account.
+//! Models' usage of a shared map ([`citadel_agent_common::shares`]): the programs and userspace update the same
+//! account.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -22,7 +23,7 @@ pub(super) struct Shares {
     cpus: u32,
 }
 
-/// A map that models share: its name, that of its account, and how it is shared.
+/// A shared map: its name, the name of its account, and how it is shared.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SharedMap {
     pub(super) name: &'static str,
@@ -31,7 +32,7 @@ pub(super) struct SharedMap {
 }
 
 impl SharedMap {
-    /// Has the map made with its size.
+    /// Sets the size of the map before loading.
     pub(super) fn size(self, loader: &mut EbpfLoader<'_>, slots: &Slots) {
         loader
             .map_max_entries(self.name, self.sharing.entries(slots.capacity(), cpus()))
@@ -41,7 +42,7 @@ impl SharedMap {
     /// Opens its account, before the programs are attached.
     ///
     /// # Errors
-    /// When the object has no such map, or the kernel does not map it.
+    /// The object has no such map, or the kernel refuses to map it.
     pub(super) fn open(self, ebpf: &Ebpf, slots: &Slots) -> Result<Shares, ProbeError> {
         let words = (slots.capacity() as usize + 1) * WORDS;
         let shares = Shares {
@@ -59,7 +60,7 @@ impl SharedMap {
 const WORDS: usize = size_of::<Held>() / size_of::<u64>();
 
 impl Shares {
-    /// Charges an entry to a model; `None` if it has no room.
+    /// Charges an entry to a model; `None` if there is no room.
     pub(super) fn take(&self, slot: u32) -> Option<Owner> {
         let [own, pooled] = [self.own(slot), self.pooled(slot)].map(|cell| cell.load(Relaxed));
         let charge = shares::charge(u64::from(self.sharing.own), own, pooled, self.pool().load(Relaxed))?;
@@ -67,12 +68,12 @@ impl Shares {
         Some(Owner::new(slot, charge))
     }
 
-    /// Gives an entry back.
+    /// Returns an entry.
     pub(super) fn give(&self, owner: Owner) {
         self.change(owner.slot(), owner.charge(), 1_u64.wrapping_neg());
     }
 
-    /// Counts an entry for which there is no room.
+    /// Counts an entry for which there was no room.
     pub(super) fn refuse(&self, slot: u32) {
         self.cell(slot + 1, offset_of!(Held, refused)).fetch_add(1, Relaxed);
     }
@@ -107,7 +108,7 @@ impl Shares {
         self.cell(slot + 1, offset_of!(Held, pooled))
     }
 
-    /// How many entries of the pool are free.
+    /// The number of free entries of the pool.
     fn pool(&self) -> &AtomicU64 {
         self.cell(0, offset_of!(Held, pooled))
     }
@@ -117,9 +118,9 @@ impl Shares {
     }
 }
 
-/// CPUs of this host, which say how large its models can be.
+/// Number of CPUs, from which the number of threads of models is estimated.
 fn cpus() -> u32 {
-    // SAFETY: no arguments that point anywhere.
+    // SAFETY: no arguments that are pointers.
     let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
     u32::try_from(cpus).unwrap_or(1)
 }

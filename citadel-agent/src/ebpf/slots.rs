@@ -1,9 +1,9 @@
-//! Which port counts into which slot of the kernel's maps. Pure.
+//! Assigns ports to slots in the kernel's maps. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A port keeps its slot until the agent ends, also while it is not measured: so its counters never go back, and a slot
-/// never holds another port's counts.
+/// A port keeps its slot until the agent exits, even while it is not measured: so its counters never decrease, and a
+/// slot never has another port's counts.
 #[derive(Clone, Default, Debug)]
 pub struct Slots {
     by_port: BTreeMap<u16, u32>,
@@ -17,17 +17,17 @@ pub struct Slots {
      measure them"
 )]
 pub struct TooManyPorts {
-    /// Ports with a slot, the new ones included.
+    /// Ports with a slot, including the new ones.
     pub ports: usize,
-    /// Slots.
+    /// Number of slots.
     pub capacity: u32,
 }
 
 impl Slots {
-    /// Slots beyond those needed at the start, for ports that a reload adds.
+    /// Slots beyond those needed at the start, for ports added by a reload.
     const SPARE: usize = 32;
 
-    /// A slot for each of `ports`, and some to spare.
+    /// A slot for each of `ports`, and some spare ones.
     #[must_use]
     pub fn of(ports: &BTreeSet<u16>) -> Self {
         let by_port: BTreeMap<_, _> = ports.iter().copied().zip(0..).collect();
@@ -41,10 +41,10 @@ impl Slots {
         self.capacity
     }
 
-    /// The slots with a slot for each of `ports`.
+    /// Adds a slot for each of `ports`.
     ///
     /// # Errors
-    /// There are not enough; then nothing changes.
+    /// There are not enough slots; then nothing changes.
     pub fn with(&self, ports: &BTreeSet<u16>) -> Result<Self, TooManyPorts> {
         let mut by_port = self.by_port.clone();
         for &port in ports {

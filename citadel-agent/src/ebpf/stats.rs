@@ -1,4 +1,4 @@
-//! What a kernel program has cost so far, while the kernel's BPF statistics are on (`kernel.bpf_stats_enabled`).
+//! Run time of eBPF programs, while the kernel's BPF statistics are on (`kernel.bpf_stats_enabled`).
 
 use std::io;
 use std::ops::Add;
@@ -13,7 +13,7 @@ use super::family::Family;
 pub struct RunStats {
     /// Number of runs.
     pub runs: u64,
-    /// Nanoseconds in all of them.
+    /// Nanoseconds spent in all of them.
     pub nanoseconds: u64,
 }
 
@@ -25,7 +25,7 @@ impl Add for RunStats {
     }
 }
 
-/// What each program of a family has cost.
+/// The statistics of each program of a family.
 pub(super) fn of(ebpf: &Ebpf, family: Family) -> impl Iterator<Item = (&'static str, RunStats)> {
     family
         .programs()
@@ -33,21 +33,21 @@ pub(super) fn of(ebpf: &Ebpf, family: Family) -> impl Iterator<Item = (&'static 
         .filter_map(|program| Some((program.name, read(&ebpf.program(program.name)?.fd().ok()?.as_fd())?)))
 }
 
-/// A loaded program's statistics (Linux 5.1 on). `None` while none were collected.
+/// The statistics of a loaded program (since Linux 5.1). `None` while there are none.
 #[must_use]
 pub fn read(program: &impl AsFd) -> Option<RunStats> {
     let Info { runs, nanoseconds, .. } = info(program).ok()?;
     (runs > 0).then_some(RunStats { runs, nanoseconds })
 }
 
-/// How often the kernel left a program out, because it ran already on that CPU (Linux 5.12 on).
+/// How often the kernel skipped a program because it was already running on that CPU (since Linux 5.12).
 #[must_use]
 pub fn missed(program: &impl AsFd) -> Option<u64> {
     Some(info(program).ok()?.missed)
 }
 
-/// The part of `struct bpf_prog_info` (`<linux/bpf.h>`) up to the last member that is read here; aya does not pass on that one.
-/// A kernel whose struct is shorter leaves the rest as it is.
+/// The part of `struct bpf_prog_info` (`<linux/bpf.h>`) up to the last field that is used; aya does not provide that
+/// one. A kernel with a shorter struct leaves the rest unchanged.
 #[repr(C)]
 #[derive(Default)]
 struct Info {
@@ -61,7 +61,7 @@ struct Info {
     missed: u64,
 }
 
-/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
+/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` uses.
 #[repr(C)]
 struct Ask {
     descriptor: u32,
@@ -72,8 +72,8 @@ struct Ask {
 /// `BPF_OBJ_GET_INFO_BY_FD` of `enum bpf_cmd`.
 const INFO_BY_FD: libc::c_long = 15;
 
-/// Asks the kernel, which is much less work than to have it written out and to read that (`/proc/PID/fdinfo`): a scrape asks for
-/// up to a hundred programs.
+/// Queries the kernel; much cheaper than formatting and parsing `/proc/PID/fdinfo`: a scrape queries up to a hundred
+/// programs.
 fn info(program: &impl AsFd) -> io::Result<Info> {
     let mut info = Info::default();
     let ask = Ask {
@@ -81,8 +81,8 @@ fn info(program: &impl AsFd) -> io::Result<Info> {
         length: size_of::<Info>() as u32,
         info: (&raw mut info) as u64,
     };
-    // SAFETY: the attributes are as long as is passed, and say where an info of this length is. Zeros in it ask for nothing
-    // that would be written elsewhere.
+    // SAFETY: the attributes have the length that is passed, and point to an info struct of this length. Zeros in it
+    // mean that nothing is written elsewhere.
     let result = unsafe { libc::syscall(libc::SYS_bpf, INFO_BY_FD, &raw const ask, size_of::<Ask>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info) }
 }

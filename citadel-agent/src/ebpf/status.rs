@@ -1,5 +1,5 @@
-//! How it went: one verdict a family, with reason and remedy. Pure data, served by `/status`, printed by
-//! `citadel-agent check`, which attaches as well, and exported as `citadel_probe_status`.
+//! The result: one verdict per family, with reason and remedy. Pure data, served by `/status`, printed by
+//! `citadel-agent check` (which attaches the programs too), and exported as `citadel_probe_status`.
 
 use serde::Serialize;
 
@@ -7,22 +7,22 @@ use super::error::ProbeError;
 use super::family::Family;
 use super::plan::{Decision, Reason, Variant};
 
-/// A family's or a program's verdict.
+/// The verdict on a family or a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It measures.
+    /// It is measuring.
     Ok,
-    /// This host cannot: nothing is wrong with the agent.
+    /// This host does not support it: nothing is wrong with the agent.
     Unsupported,
-    /// The configuration says no.
+    /// Disabled in the configuration.
     Disabled,
-    /// This host should be able to, and it failed.
+    /// This host should support it, but it failed.
     Broken,
 }
 
 impl Verdict {
-    /// As in the label.
+    /// Value of the label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,27 +40,27 @@ pub struct FamilyStatus {
     /// The family's name.
     #[serde(skip)]
     pub family: &'static str,
-    /// The worst of its programs' verdicts: a family measures with all of its programs or not at all, because half of it
+    /// The worst of its programs' verdicts: a family runs with all of its programs or not at all, because half of it
     /// would count requests without their ends.
     pub status: Verdict,
-    /// Why it does not measure; empty when it does.
+    /// Why it is not measuring; empty if it is.
     pub reason: String,
-    /// What a person can do about it; empty when it measures.
+    /// How to fix it; empty if it is measuring.
     pub remedy: String,
-    /// How it is attached, where there are several ways.
+    /// How it is attached, if there are several ways.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
-    /// What it does not measure of which model, because the model has more than its share of a kernel map.
+    /// What it does not measure, for models that exceed their share of a kernel map.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<Incomplete>,
     /// Its programs.
     pub programs: Vec<ProgramStatus>,
 }
 
-/// What a family does not measure of a model.
+/// Something that a family does not measure for a model.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Incomplete {
-    /// The model's port; `None`: of all models together.
+    /// The model's port; `None`: all models together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// As in `citadel_events_lost_total`.
@@ -76,12 +76,12 @@ pub struct ProgramStatus {
     pub name: &'static str,
     /// Its verdict.
     pub status: Verdict,
-    /// Why it does not run; empty when it does.
+    /// Why it is not running; empty if it is.
     pub reason: String,
 }
 
 impl FamilyStatus {
-    /// A family whose programs all run, as was decided.
+    /// A family whose programs are all running, as decided.
     #[must_use]
     pub fn ok(family: Family, decision: &Decision) -> Self {
         let variant = match decision {
@@ -91,14 +91,14 @@ impl FamilyStatus {
         Self { variant, ..Self::of(family, Verdict::Ok, String::new(), String::new()) }
     }
 
-    /// A family that the plan leaves out.
+    /// A family that the plan skips.
     #[must_use]
     pub fn skipped(family: Family, reason: &Reason) -> Self {
         let verdict = if matches!(reason, Reason::Disabled(_)) { Verdict::Disabled } else { Verdict::Unsupported };
         Self::of(family, verdict, reason.to_string(), reason.remedy())
     }
 
-    /// A family that should run and does not.
+    /// A family that should be running but is not.
     #[must_use]
     pub fn broken(family: Family, error: &ProbeError) -> Self {
         let mut status = Self::of(family, Verdict::Broken, error.to_string(), error.remedy().to_owned());

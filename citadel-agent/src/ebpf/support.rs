@@ -1,4 +1,5 @@
-//! Facts: what this kernel, and this process on it, can do. `None` is "could not find out", and no reason to give up.
+//! Facts: what this kernel supports, and what this process is allowed to do. `None` means unknown, which is no reason
+//! to give up.
 
 use std::path::PathBuf;
 
@@ -13,19 +14,19 @@ use crate::host::{Roots, kernel_types, mountinfo};
 /// A capability that the agent may need (`capabilities(7)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Capability {
-    /// Loading programs and maps, 5.8 on.
+    /// Loading programs and maps, since 5.8.
     Bpf,
     /// Network programs.
     NetAdmin,
-    /// Tracing programs, 5.8 on.
+    /// Tracing programs, since 5.8.
     Perfmon,
-    /// All of these, and the only one that older kernels know.
+    /// All of these, and the only one in older kernels.
     SysAdmin,
     /// Processes of other users.
     SysPtrace,
     /// Files that only root may read.
     DacReadSearch,
-    /// The kernel's log.
+    /// The kernel log.
     Syslog,
     /// More locked memory than `RLIMIT_MEMLOCK`.
     SysResource,
@@ -47,7 +48,7 @@ impl Capability {
         }
     }
 
-    /// The name, as systemd and `capsh` want it.
+    /// The name used by systemd and `capsh`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -73,7 +74,7 @@ impl std::fmt::Display for Kernel {
     }
 }
 
-/// What was found out.
+/// The facts.
 #[derive(Clone, Debug, Default)]
 pub struct Support {
     /// The running kernel.
@@ -82,22 +83,22 @@ pub struct Support {
     pub capabilities: Option<u64>,
     /// Where cgroup v2 is mounted; the inner `None`: nowhere.
     pub cgroup2: Option<Option<PathBuf>>,
-    /// Programs of type cgroup_skb load.
+    /// Whether programs of type cgroup_skb can be loaded.
     pub cgroup_skb: Option<bool>,
-    /// Programs of type sock_ops load.
+    /// Whether programs of type sock_ops can be loaded.
     pub sock_ops: Option<bool>,
-    /// Maps of type sk_storage can be made.
+    /// Whether maps of type sk_storage can be created.
     pub sk_storage: Option<bool>,
-    /// The kernel describes its types (CONFIG_DEBUG_INFO_BTF).
+    /// Whether the kernel has BTF (CONFIG_DEBUG_INFO_BTF).
     pub btf: Option<bool>,
-    /// Programs at the kernel's functions (fentry) load and attach; or why not.
+    /// Whether programs at kernel functions (fentry) can be loaded and attached; or why not.
     pub fentry: Option<Result<(), String>>,
-    /// The processor architecture, as Rust calls it.
+    /// The processor architecture, in Rust's terms.
     pub architecture: &'static str,
 }
 
 impl Support {
-    /// Finds out, on this host.
+    /// Determines the facts on this host.
     #[must_use]
     pub fn gather(roots: &Roots) -> Self {
         let status = read_whole_text(&roots.proc.join("self/status"), 1 << 20).ok();
@@ -106,7 +107,7 @@ impl Support {
             kernel: release.as_deref().and_then(parse_release),
             capabilities: status.as_deref().and_then(parse_effective_capabilities),
             cgroup2: mountinfo::read_cgroup2_mount(roots).ok(),
-            // An unprivileged process is refused before the kernel looks at the type: that is "could not find out".
+            // An unprivileged process is refused before the kernel looks at the type: the result is unknown.
             cgroup_skb: is_program_supported(ProgramType::CgroupSkb).ok(),
             sock_ops: is_program_supported(ProgramType::SockOps).ok(),
             sk_storage: is_map_supported(MapType::SkStorage).ok(),
@@ -116,14 +117,14 @@ impl Support {
         }
     }
 
-    /// Whether this process has a capability; not knowing counts as yes, because trying tells.
+    /// Whether this process has a capability; true if unknown, because the attempt will show it.
     #[must_use]
     pub fn has(&self, capability: Capability) -> bool {
         self.capabilities.is_none_or(|set| set >> capability.bit() & 1 == 1)
     }
 }
 
-/// Attaches a program that does nothing to a function of the kernel's that does nothing, for a moment: nothing else tells.
+/// Briefly attaches an empty program to an empty kernel function: there is no other way to find out.
 fn try_fentry() -> Result<(), String> {
     match is_program_supported(ProgramType::Tracing) {
         Ok(true) => Ok(()),
@@ -139,7 +140,7 @@ pub fn parse_release(release: &str) -> Option<Kernel> {
     Some(Kernel(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Parses `CapEff` of `/proc/self/status`.
+/// Parses `CapEff` in `/proc/self/status`.
 #[must_use]
 pub fn parse_effective_capabilities(status: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;

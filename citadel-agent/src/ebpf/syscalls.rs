@@ -1,5 +1,5 @@
-//! The `syscalls` family in userspace: loads and attaches the programs in the form that the plan chose, tells them which
-//! processes are whose, reads what they counted. Dropping [`Syscalls`] detaches them.
+//! The `syscalls` family in userspace: loads and attaches the programs in the form chosen by the plan, assigns
+//! processes to models, reads the counters. Dropping [`Syscalls`] detaches them.
 
 use std::collections::BTreeMap;
 
@@ -22,35 +22,35 @@ use super::stats::{self, RunStats};
 use super::tasks::{self, Tasks};
 use crate::host::kernel_types::Layout;
 
-/// The kernel programs, as `build.rs` made them.
+/// The eBPF object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls.o"));
 
 /// Name of the map of histograms.
 const CALL_TIMES: &str = "CALL_TIMES";
 
-/// The map of errors, which models share.
+/// The map of errors, shared by the models.
 const ERRORS: SharedMap = SharedMap { name: "CALL_ERRORS", held: "FAILURES_HELD", sharing: FAILURES };
 
 /// The attached programs and their maps.
 pub struct Syscalls {
-    /// Holds programs and links.
+    /// Owns programs and links.
     ebpf: Ebpf,
     form: Form,
     /// The measured calls, in the order of their places.
     calls: Vec<&'static Call>,
     tasks: Tasks,
     call_times: MapData,
-    /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: memory that is mapped counts as the agent's.
+    /// Slot -> its entries of `CALL_TIMES`, once processes are charged to it: mapped memory counts as the agent's.
     times: BTreeMap<u32, Mapped<Histogram>>,
     errors: HashMap<MapData, u64, u64>,
     error_shares: Shares,
 }
 
 impl Syscalls {
-    /// Loads the programs for these calls, with this many slots, and attaches them.
+    /// Loads the programs for these calls with these slots, and attaches them.
     ///
     /// # Errors
-    /// When any of it fails; then nothing stays attached.
+    /// Any step fails; then nothing stays attached.
     pub fn attach(
         slots: &Slots,
         calls: &[&'static Call],
@@ -103,10 +103,10 @@ impl Syscalls {
         })
     }
 
-    /// Charges processes to the slots of their models. To be called once for each time that discovery looked.
+    /// Charges processes to the slots of their models. Must be called once per discovery pass.
     ///
     /// # Errors
-    /// When a map cannot be read, written or mapped.
+    /// A map cannot be read, written or mapped.
     pub fn follow(&mut self, processes: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
         for &slot in processes.values() {
             if !self.times.contains_key(&slot) {
@@ -116,17 +116,17 @@ impl Syscalls {
         self.tasks.follow(processes)
     }
 
-    /// How long each call of a slot's model took that was made at all.
+    /// Durations of the calls that a slot's model has made.
     pub fn times(&self, slot: u32) -> impl Iterator<Item = (&'static Call, Box<Histogram>)> {
         self.times.get(&slot).into_iter().flat_map(|times| {
             self.calls.iter().enumerate().filter_map(|(index, &call)| Some((call, times.entry(index)?.histogram()?)))
         })
     }
 
-    /// How often which call of which slot's model failed with which error.
+    /// Number of errors by slot, call and error number.
     ///
     /// # Errors
-    /// When the map cannot be read.
+    /// The map cannot be read.
     pub fn errors(&self) -> Result<BTreeMap<(u32, &'static str, u16), u64>, ProbeError> {
         let mut errors = BTreeMap::new();
         for entry in self.errors.iter() {
@@ -146,7 +146,7 @@ impl Syscalls {
         moments.flat_map(|moment| self.at_functions(moment)).filter_map(stats::missed).sum()
     }
 
-    /// What found no room, by slot and reason.
+    /// What did not fit, by slot and reason.
     pub fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
         let errors = self.error_shares.refused().into_iter().map(|(slot, count)| (slot, Lost::FailuresFull, count));
         self.tasks.refused().chain(errors)
@@ -164,7 +164,7 @@ impl Syscalls {
         ]
     }
 
-    /// What each program has cost, while the kernel keeps count; those at functions together, by whether calls begin or end.
+    /// Run time of each program, if the kernel records it; those at functions are summed, separately for start and end.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
             Hook::SystemCall(moment) if self.form == Form::Fentry => {
@@ -176,7 +176,7 @@ impl Syscalls {
         stats::of(&self.ebpf, Family::Syscalls).chain(at_functions)
     }
 
-    /// The loaded programs where calls' functions begin or end.
+    /// The loaded programs at the start or end of calls' functions.
     fn at_functions(&self, moment: Moment) -> impl Iterator<Item = &ProgramFd> {
         self.calls.iter().filter_map(move |call| self.ebpf.program(&at_function(moment, call))?.fd().ok())
     }
@@ -187,7 +187,7 @@ impl Syscalls {
     }
 }
 
-/// The name of the program at a call's function.
+/// Name of the program at a call's function.
 fn at_function(moment: Moment, call: &Call) -> String {
     match moment {
         Moment::Begin => format!("enter_{}", call.name),
@@ -195,7 +195,7 @@ fn at_function(moment: Moment, call: &Call) -> String {
     }
 }
 
-/// Where all system calls begin or end.
+/// Tracepoint at the start or end of all system calls.
 const fn tracepoint(moment: Moment) -> &'static str {
     match moment {
         Moment::Begin => "sys_enter",
@@ -203,7 +203,7 @@ const fn tracepoint(moment: Moment) -> &'static str {
     }
 }
 
-/// The calls' places by their numbers.
+/// The calls' places by number.
 fn places(calls: &[&Call]) -> Places {
     let mut places = [UNMEASURED; NUMBERS];
     for (index, call) in calls.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Which processes the kernel programs charge to which model: the `TASKS` map of a family.
+//! Tells the eBPF programs which processes belong to which model: the `TASKS` map of a family.
 //!
-//! Discovery finds the processes and userspace writes them here. The programs add each process that one of them forks, at
-//! once; so a process may be in the map before discovery has seen it.
+//! Userspace writes the processes found by discovery. The programs immediately add each process that one of them forks;
+//! so a process may be in the map before discovery has seen it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,35 +19,36 @@ use crate::discovery::inventory::Inventory;
 /// Name of the map in each object that has one.
 const MAP: &str = "TASKS";
 
-/// The map, which models share.
+/// The map, shared by the models.
 pub(super) const SHARED: SharedMap = SharedMap { name: MAP, held: "PROCESSES_HELD", sharing: PROCESSES };
 
-/// The threads of their processes, which the programs follow by themselves.
+/// The threads of their processes, which the programs follow themselves.
 pub(super) const THREADS: SharedMap =
     SharedMap { name: "UNSEATED", held: "THREADS_HELD", sharing: citadel_agent_common::shares::THREADS };
 
-/// Name of the map by which programs tell soon that a process is no model's.
+/// Name of the map with which programs quickly skip processes of no model.
 const MARKS: &str = "MARKS";
 
-/// The map, and what is needed to forget processes in time.
+/// The map, and the state needed to remove processes in time.
 pub(super) struct Tasks {
     map: HashMap<MapData, u32, u32>,
     marks: Array<MapData, u32>,
-    /// What models hold of the map.
+    /// Usage of the map by model.
     shares: Shares,
-    /// What models' threads hold of theirs.
+    /// Usage of the thread maps by model.
     threads: Shares,
-    /// Processes that found no room the last time.
+    /// Processes that did not fit in the last pass.
     unfit: BTreeSet<u32>,
-    /// Processes in the map that discovery did not find the last time it looked: young ones that it has yet to see, or gone.
+    /// Processes in the map that discovery did not find in its last pass: new ones that it has yet to see, or exited
+    /// ones.
     unseen: BTreeSet<u32>,
 }
 
 impl Tasks {
-    /// Follows the processes that the maps of `ebpf` hold: none yet.
+    /// Follows the processes in the maps of `ebpf`: none yet.
     ///
     /// # Errors
-    /// When the object has no such maps.
+    /// The object has no such maps.
     pub(super) fn of(ebpf: &mut Ebpf, slots: &Slots) -> Result<Self, ProbeError> {
         Ok(Self {
             shares: SHARED.open(ebpf, slots)?,
@@ -59,11 +60,11 @@ impl Tasks {
         })
     }
 
-    /// Makes the map hold the processes that discovery found ([`slots_of_processes`]), and forgets those that it did not
-    /// find twice in a row. To be called once for each time that discovery looked.
+    /// Adds the processes found by discovery ([`slots_of_processes`]) to the map, and removes those that it did not
+    /// find twice in a row. Must be called once per discovery pass.
     ///
     /// # Errors
-    /// When the map cannot be read or written. A process for which its model has no room is no error, but counted.
+    /// The map cannot be read or written. A process that does not fit is not an error, but counted.
     pub(super) fn follow(&mut self, found: &BTreeMap<u32, u32>) -> Result<(), ProbeError> {
         let failed = |error| ProbeError::Map { map: MAP, error };
         let owned = self.map.iter().map(|entry| entry.map(|(process, owner)| (process, Owner(owner))));
@@ -77,7 +78,7 @@ impl Tasks {
                     self.shares.give(owned[process]);
                     self.count_up(*process)?;
                 }
-                // It has ended, and the programs have forgotten it.
+                // It has exited, and the programs have removed it.
                 Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -91,10 +92,10 @@ impl Tasks {
                 unfit.insert(process);
                 continue;
             };
-            // Before it is there, or the programs would not look for it.
+            // Before it is added; otherwise the programs would not look it up.
             self.count_up(process)?;
             if let Err(error) = self.map.insert(process, owner.0, NEW) {
-                // A fork has entered it meanwhile, or the map is full.
+                // A fork has added it meanwhile, or the map is full.
                 self.shares.give(owner);
                 if !is_there(&error) {
                     return Err(failed(error));
@@ -105,34 +106,34 @@ impl Tasks {
         Ok(())
     }
 
-    /// Has the programs look a process up again.
+    /// Makes the programs look up a process again.
     fn count_up(&mut self, process: u32) -> Result<(), ProbeError> {
         let failed = |error| ProbeError::Map { map: MARKS, error };
         let last = self.marks.get(&mark(process), 0).map_err(failed)?;
-        // 0 is that of a process which cannot be a model's.
+        // 0 means that the process cannot belong to a model.
         self.marks.set(mark(process), last.checked_add(1).unwrap_or(1), 0).map_err(failed)
     }
 
-    /// Entries in use and capacity, of processes and of threads.
+    /// Entries in use and capacity, for processes and threads.
     pub(super) fn fill(&self) -> [(u64, u64); 2] {
         [self.shares.fill(), self.threads.fill()]
     }
 
-    /// What found no room, by slot and reason.
+    /// What did not fit, by slot and reason.
     pub(super) fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
         let of = |shares: &Shares, why| shares.refused().into_iter().map(move |(slot, count)| (slot, why, count));
         of(&self.shares, Lost::ProcessesFull).chain(of(&self.threads, Lost::ThreadsFull))
     }
 }
 
-/// Only if there is no entry yet (`BPF_NOEXIST` of `<linux/bpf.h>`).
+/// Fails if there is an entry (`BPF_NOEXIST` from `<linux/bpf.h>`).
 const NEW: u64 = 1;
 
 fn is_there(error: &MapError) -> bool {
     matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST))
 }
 
-/// What is to be done with the map.
+/// Changes to the map.
 #[derive(PartialEq, Eq, Debug)]
 struct Plan {
     write: Vec<(u32, u32)>,
@@ -140,7 +141,7 @@ struct Plan {
     unseen: BTreeSet<u32>,
 }
 
-/// Compares what the map holds with what discovery found. Pure.
+/// Compares the content of the map with discovery's results. Pure.
 fn plan(held: &BTreeMap<u32, u32>, found: &BTreeMap<u32, u32>, unseen: &BTreeSet<u32>) -> Plan {
     let write =
         found.iter().filter(|(process, slot)| held.get(process) != Some(slot)).map(|(&process, &slot)| (process, slot));
@@ -149,7 +150,7 @@ fn plan(held: &BTreeMap<u32, u32>, found: &BTreeMap<u32, u32>, unseen: &BTreeSet
     Plan { write: write.collect(), forget, unseen: young.into_iter().collect() }
 }
 
-/// The slot of each process of a model; the first by port where several models share one.
+/// The slot of each process of a model; the lowest port if several models share it.
 pub(super) fn slots_of_processes(inventory: &Inventory, slots: &Slots) -> BTreeMap<u32, u32> {
     let mut found = BTreeMap::new();
     for model in &inventory.models {

@@ -1,4 +1,4 @@
-//! Counts what models and the kernel log.
+//! Counts messages and events in the logs of models and the kernel.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::events::{self, Kernel, of_kernel, of_model};
 use super::known::{Known, Label};
 use super::numbers::Counts;
 
-/// Most series of models that have been there.
+/// Maximum number of models with series, including those that no longer exist.
 const MOST_MODELS: usize = 1024;
 
 /// Counts entries.
@@ -21,13 +21,13 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// One that also counts these events.
+    /// A counter that also counts these configured events.
     #[must_use]
     pub fn new(known: Known, own: Vec<(String, Regex)>, before: Counts) -> Self {
         Self { known, own, counts: before }
     }
 
-    /// Takes an entry.
+    /// Counts an entry.
     pub fn take(&mut self, entry: &Entry) {
         if entry.origin() == Origin::Kernel {
             match of_kernel(&entry.message()) {

@@ -1,40 +1,40 @@
-//! What an entry of the journal is of. Only fields that journald itself writes (`_...`) are trusted for that: any process can give
-//! its entries any other. Pure.
+//! The origin of a journal entry. Only fields written by journald itself (`_...`) are trusted: any process can set any
+//! other field of its entries. Pure.
 
 use std::borrow::Cow;
 
 use super::export::Fields;
 use super::severity::{Severity, split};
 
-/// Longest cursor that is taken (systemd's have some 150 bytes).
+/// Maximum length of a cursor (systemd's have about 150 bytes).
 const MAX_CURSOR: usize = 512;
 
-/// An entry with its place and time.
+/// An entry with its position and time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Where in the journal it is.
+    /// Its position in the journal.
     pub cursor: String,
-    /// Its time, in microseconds since the epoch.
+    /// Its time, in microseconds since 1970.
     pub time_us: u64,
-    /// All that is known of it.
+    /// All its fields.
     pub fields: Fields,
 }
 
-/// Who wrote an entry.
+/// The origin of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin<'a> {
     /// The kernel itself.
     Kernel,
-    /// A container: its name, and its ID.
+    /// A container: its name and ID.
     Container(&'a str, &'a str),
-    /// A systemd unit, or systemd about it.
+    /// A systemd unit; includes messages of systemd about it.
     Unit(&'a str),
     /// Anything else.
     None,
 }
 
 impl Entry {
-    /// `None`: it has no place or no time, so it is none of journald's.
+    /// `None` if it has no position or no time, so that it did not come from journald.
     #[must_use]
     pub fn of(fields: Fields) -> Option<Self> {
         let cursor = fields.text("__CURSOR")?;
@@ -43,7 +43,7 @@ impl Entry {
         plain.then_some(Self { cursor, time_us, fields })
     }
 
-    /// Its text; what is no UTF-8 is replaced.
+    /// Its text; invalid UTF-8 is replaced.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.fields.get("MESSAGE").unwrap_or_default())
@@ -55,31 +55,31 @@ impl Entry {
         self.fields.text("PRIORITY")?.parse().ok().filter(|priority| *priority <= 7)
     }
 
-    /// How serious it is: as its text says, else by its priority.
+    /// Its severity: from its text if possible, else from its priority.
     #[must_use]
     pub fn severity(&self) -> Severity {
         split(&self.message()).0.unwrap_or_else(|| Severity::of_priority(self.priority().unwrap_or(6)))
     }
 
-    /// The process that wrote it.
+    /// PID of the process that wrote it.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.fields.text("_PID")?.parse().ok()
     }
 
-    /// Who wrote it.
+    /// The origin.
     #[must_use]
     pub fn origin(&self) -> Origin<'_> {
         let field = |name| self.fields.text(name).filter(|value| !value.is_empty());
         if field("_TRANSPORT") == Some("kernel") {
-            // What a program writes to /dev/kmsg has another facility.
+            // Messages that a program writes to /dev/kmsg have another facility.
             return if field("SYSLOG_FACILITY").unwrap_or("0") == "0" { Origin::Kernel } else { Origin::None };
         }
         let root = field("_UID") == Some("0");
         if root && let (Some(name), Some(id)) = (field("CONTAINER_NAME"), field("CONTAINER_ID_FULL")) {
             return Origin::Container(name, id);
         }
-        // What systemd says about a unit, and what systemd-coredump does.
+        // Messages of systemd and systemd-coredump about a unit.
         let about = match field("_PID") {
             Some("1") if root => field("UNIT"),
             _ if root => field("COREDUMP_UNIT"),
@@ -89,14 +89,14 @@ impl Entry {
         about.or_else(own).map_or(Origin::None, Origin::Unit)
     }
 
-    /// Its number in its journal, and the journal's ID.
+    /// Its sequence number, and the ID of its journal.
     #[must_use]
     pub fn number(&self) -> Option<(&str, u64)> {
         number(&self.cursor)
     }
 }
 
-/// The journal's ID and the entry's number in a cursor (`s=ID;i=NUMBER;...`).
+/// The journal's ID and the entry's sequence number in a cursor (`s=ID;i=NUMBER;...`).
 #[must_use]
 pub fn number(cursor: &str) -> Option<(&str, u64)> {
     let field = |name: &str| cursor.split(';').find_map(|field| field.strip_prefix(name));

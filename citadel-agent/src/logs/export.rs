@@ -1,47 +1,48 @@
-//! systemd's [Journal Export Format](https://systemd.io/JOURNAL_EXPORT_FORMATS/), in which `journalctl --output=export` writes and
-//! `systemd-journal-remote` reads: lines `NAME=text`, or a line `NAME`, eight bytes of length and the bytes, and an empty line after
-//! each entry.
+//! systemd's [Journal Export Format](https://systemd.io/JOURNAL_EXPORT_FORMATS/), written by `journalctl
+//! --output=export` and read by `systemd-journal-remote`: lines `NAME=text`, or a line `NAME`, eight bytes of length
+//! and the bytes, and an empty line after each entry.
 //!
-//! Any user can log anything, of any length. What is kept of a field and of an entry is bounded; the rest is read over and noted.
+//! Any user can log anything, of any length. What is kept of a field and of an entry is limited; the rest is skipped
+//! and flagged.
 
-/// Bytes that are kept of a field. Loki takes lines of this length by default.
+/// Maximum number of bytes kept of a field. By default, Loki accepts lines of this length.
 pub const MAX_FIELD: usize = 256 << 10;
 
-/// Bytes that are kept of an entry.
+/// Maximum number of bytes kept of an entry.
 pub const MAX_ENTRY: usize = 1 << 20;
 
-/// Fields that are kept of an entry (journald itself has 1024).
+/// Maximum number of fields kept of an entry (journald's own limit is 1024).
 const MAX_FIELDS: usize = 256;
 
-/// Longest name of a field (`journald` takes 64 bytes).
+/// Maximum length of a field name (journald accepts 64 bytes).
 const MAX_NAME: usize = 64;
 
-/// No field is longer (`DATA_SIZE_MAX` of systemd); a greater length is damage.
+/// Maximum length of a field (`DATA_SIZE_MAX` in systemd); a larger value means a damaged stream.
 const LONGEST: u64 = 768 << 20;
 
-/// One entry of the journal: what is kept of it.
+/// A journal entry, within the limits.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fields {
     fields: Vec<(String, Vec<u8>)>,
     bytes: usize,
-    /// Something was too long.
+    /// Whether something was too long.
     pub truncated: bool,
 }
 
 impl Fields {
-    /// The value of a field, the first where it has several.
+    /// The value of a field; the first one if it has several.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice())
     }
 
-    /// The same as text; what is no UTF-8 is none.
+    /// The same as text; `None` if it is not UTF-8.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
-    /// Bytes of all values and names.
+    /// Total size of all names and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -52,7 +53,7 @@ impl Fields {
         self.add(name.to_owned(), value.to_vec());
     }
 
-    /// Keeps only these fields, and those that the journal itself adds (`__CURSOR` and the like).
+    /// Keeps only these fields, and those that the journal adds itself (`__CURSOR` and so on).
     pub fn retain(&mut self, wanted: &[&str]) {
         self.fields.retain(|(name, _)| name.starts_with("__") || wanted.contains(&name.as_str()));
         self.bytes = self.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -68,7 +69,7 @@ impl Fields {
         }
     }
 
-    /// Writes the entry as it is read.
+    /// Writes the entry in the same format.
     pub fn write(&self, out: &mut Vec<u8>) {
         for (name, value) in &self.fields {
             out.extend_from_slice(name.as_bytes());
@@ -86,21 +87,21 @@ impl Fields {
     }
 }
 
-/// The stream is not what the format says, so it cannot be known where the next entry begins.
+/// The stream violates the format, so it is unknown where the next entry starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not in systemd's journal export format")]
 pub struct Damaged;
 
-/// Reads a stream piece by piece.
+/// An incremental parser.
 #[derive(Debug, Default)]
 pub struct Parser {
     state: State,
-    /// What was read of the line or value under way, `MAX_FIELD` bytes and a name at most.
+    /// The current line or value as far as read, at most `MAX_FIELD` bytes plus a name.
     held: Vec<u8>,
-    /// Some of it is not held.
+    /// Whether a part of it was dropped.
     cut: bool,
     entry: Fields,
-    /// The entry under way has a line.
+    /// Whether the current entry has a line.
     begun: bool,
 }
 
@@ -108,16 +109,17 @@ pub struct Parser {
 enum State {
     #[default]
     Line,
-    /// Of a field with this name.
+    /// The length of the field with this name is expected.
     Length(String),
-    /// So many bytes are left.
+    /// The name, and the remaining length.
     Value(String, u64),
-    /// The line end behind a value.
+    /// The line end after a value is expected.
     End,
 }
 
 impl Parser {
-    /// Takes from `bytes` up to the end of an entry, which is returned; `None`: all was taken, and the entry goes on.
+    /// Consumes `bytes` up to the end of an entry, which is returned; `None`: everything was consumed, and the entry
+    /// continues.
     ///
     /// # Errors
     /// See [`Damaged`]: start over with a new parser and a new stream.
@@ -193,11 +195,11 @@ impl Parser {
         self.entry.add(name, value);
     }
 
-    /// Takes a whole line.
+    /// Handles a complete line.
     fn line(&mut self) -> Result<Option<Fields>, Damaged> {
         if self.held.is_empty() {
             let entry = std::mem::take(&mut self.entry);
-            // Between entries more than one empty line is allowed.
+            // More than one empty line is allowed between entries.
             return Ok(std::mem::take(&mut self.begun).then_some(entry));
         }
         self.begun = true;

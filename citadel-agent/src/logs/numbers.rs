@@ -1,51 +1,51 @@
-//! What logs say of themselves, for the page.
+//! The agent's own metrics about logs.
 
 use std::collections::BTreeMap;
 
 use super::known::Label;
 use super::severity::Severity;
 
-/// All figures of one moment.
+/// All metrics at one time.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Numbers {
     /// By destination.
     pub destinations: Vec<DestinationNumbers>,
-    /// What was counted in the journal since the agent's start.
+    /// Counts from the journal since the agent's start.
     pub counts: Counts,
-    /// Why nothing is counted, if that is so.
+    /// Why nothing is counted, if so.
     pub problem: Option<String>,
 }
 
-/// A destination's figures: collected = acknowledged + rejected + limited + pending.
+/// A destination's metrics: collected = acknowledged + rejected + limited + pending.
 #[derive(Clone, PartialEq, Debug, Default, serde::Serialize)]
 pub struct DestinationNumbers {
     /// Its name.
     pub destination: String,
-    /// Entries that the receiver has.
+    /// Entries accepted by the receiver.
     pub acknowledged: u64,
-    /// Entries that the receiver does not want.
+    /// Entries rejected by the receiver.
     pub rejected: u64,
-    /// Entries that were left out because their unit logged more than it may.
+    /// Entries dropped because their unit exceeded its rate limit.
     pub limited: u64,
     /// Entries of which a part was too long.
     pub truncated: u64,
-    /// Entries of the journal that were gone before they were read.
+    /// Journal entries that were deleted before they were read.
     pub lost_entries: u64,
-    /// The time of such gaps.
+    /// Duration of these gaps in seconds.
     pub lost_seconds: f64,
-    /// Entries in hand.
+    /// Entries that are being sent.
     pub pending: u64,
-    /// The time of the oldest of them, in microseconds since the epoch.
+    /// Time of the oldest of them, in microseconds since 1970.
     pub oldest_us: Option<u64>,
     /// Requests by status.
     pub requests: BTreeMap<String, u64>,
-    /// Whether the receiver lets nothing in.
+    /// Whether the receiver accepts nothing.
     pub closed: bool,
     /// Why the journal cannot be read, if so.
     pub problem: Option<String>,
 }
 
-/// What was counted; without a model: what the kernel says of the host.
+/// Counts by model; without a model: kernel messages about the host.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// Entries of models.

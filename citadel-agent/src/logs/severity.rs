@@ -1,9 +1,9 @@
-//! How serious a line is. The journal gives all that a program writes to its standard output the same priority, so what the line
-//! itself says comes first. Pure.
+//! The severity of a line. The journal assigns the same priority to everything that a program writes to standard
+//! output, so the level in the line itself takes precedence. Pure.
 
 pub use crate::config::resolved::logs::Severity;
 
-/// A level as engines and libraries write it.
+/// Levels as engines and libraries write them.
 const WORDS: [(&str, Severity); 11] = [
     ("CRITICAL", Severity::Critical),
     ("FATAL", Severity::Critical),
@@ -18,15 +18,15 @@ const WORDS: [(&str, Severity); 11] = [
     ("TRACE", Severity::Debug),
 ];
 
-/// How a structured line names its level; what follows is the word.
+/// Keys of the level in structured lines; the value follows.
 const KEYS: [&str; 6] =
     ["level=", "\"level\":\"", "\"level\": \"", "\"levelname\": \"", "\"severity\":\"", "\"severity\": \""];
 
-/// What stands before the text of a line is at most so long.
+/// Maximum length of the prefix before the text of a line.
 const LONGEST_PREFIX: usize = 256;
 
 impl Severity {
-    /// Of a priority of the journal (`syslog(3)`).
+    /// From a priority of the journal (`syslog(3)`).
     #[must_use]
     pub fn of_priority(priority: u8) -> Self {
         match priority {
@@ -51,8 +51,7 @@ impl Severity {
     }
 }
 
-/// What a line says about its level, if anything, and its text without what stands before: times, levels, `[FILE:LINE]`,
-/// `(PROCESS pid=N)`.
+/// The level in a line, if any, and its text without the prefix: times, levels, `[FILE:LINE]`, `(PROCESS pid=N)`.
 #[must_use]
 pub fn split(message: &str) -> (Option<Severity>, &str) {
     let (mut severity, mut rest) = (None, message);
@@ -81,14 +80,14 @@ pub fn split(message: &str) -> (Option<Severity>, &str) {
     (severity.or_else(|| structured(message)), rest)
 }
 
-/// Behind an escape sequence that colours.
+/// The text after a colour escape sequence.
 fn without_colour(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("\x1b[")?;
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';')?;
     rest[end..].strip_prefix('m')
 }
 
-/// What is in the brackets at the beginning, and what follows.
+/// The content of the brackets at the start, and the rest.
 fn bracketed(text: &str) -> Option<(&str, &str)> {
     let close = match text.as_bytes().first()? {
         b'[' => ']',
@@ -99,7 +98,7 @@ fn bracketed(text: &str) -> Option<(&str, &str)> {
     Some((&text[1..end], &text[end + 1..]))
 }
 
-/// The level that a token begins with, and its length: `ERROR`, `ERROR:`, `WARNING:root:...`.
+/// The level at the start of a token, and its length: `ERROR`, `ERROR:`, `WARNING:root:...`.
 fn leading_word(token: &str) -> Option<(Severity, usize)> {
     let end = token.find(|c: char| !c.is_ascii_uppercase()).unwrap_or(token.len());
     let delimited = end == token.len() || token[end..].starts_with([':', '\x1b', '|']);
@@ -131,7 +130,7 @@ fn is_time(token: &str) -> bool {
         && token.bytes().all(|byte| byte.is_ascii_digit() || b":.,-+/TZ".contains(&byte))
 }
 
-/// Of a line of JSON or of `key=value` pairs.
+/// The level in a line of JSON or of `key=value` pairs.
 fn structured(message: &str) -> Option<Severity> {
     let mut end = message.len().min(512);
     while !message.is_char_boundary(end) {

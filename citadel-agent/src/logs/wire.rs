@@ -1,4 +1,4 @@
-//! The messages of both protocols, as far as the agent sends them, written by hand so that the build needs no `protoc`.
+//! The messages of both protocols, as far as the agent uses them, written by hand so that the build needs no `protoc`.
 
 /// [OTLP](https://github.com/open-telemetry/opentelemetry-proto/tree/main/opentelemetry/proto), `ExportLogsServiceRequest`.
 pub mod otlp {
@@ -7,7 +7,7 @@ pub mod otlp {
     /// A request.
     #[derive(Clone, PartialEq, Message)]
     pub struct Request {
-        /// By who wrote them.
+        /// Entries by origin.
         #[prost(message, repeated, tag = "1")]
         pub resource_logs: Vec<ResourceLogs>,
     }
@@ -15,23 +15,23 @@ pub mod otlp {
     /// Entries of one resource.
     #[derive(Clone, PartialEq, Message)]
     pub struct ResourceLogs {
-        /// Who wrote them.
+        /// The origin of the entries.
         #[prost(message, optional, tag = "1")]
         pub resource: Option<Resource>,
-        /// By what collected them: one.
+        /// By the program that collected them: always one.
         #[prost(message, repeated, tag = "2")]
         pub scope_logs: Vec<ScopeLogs>,
     }
 
-    /// Who writes.
+    /// The origin of entries.
     #[derive(Clone, PartialEq, Message)]
     pub struct Resource {
-        /// What is known of it.
+        /// Its attributes.
         #[prost(message, repeated, tag = "1")]
         pub attributes: Vec<KeyValue>,
     }
 
-    /// Entries that one program collected.
+    /// Entries collected by one program.
     #[derive(Clone, PartialEq, Message)]
     pub struct ScopeLogs {
         /// The program.
@@ -42,7 +42,7 @@ pub mod otlp {
         pub log_records: Vec<LogRecord>,
     }
 
-    /// A program that collects.
+    /// A program that collects entries.
     #[derive(Clone, PartialEq, Message)]
     pub struct Scope {
         /// Its name.
@@ -56,7 +56,7 @@ pub mod otlp {
     /// An entry.
     #[derive(Clone, PartialEq, Message)]
     pub struct LogRecord {
-        /// Nanoseconds since the epoch.
+        /// Nanoseconds since 1970.
         #[prost(fixed64, tag = "1")]
         pub time_unix_nano: u64,
         /// 1 to 24.
@@ -65,13 +65,13 @@ pub mod otlp {
         /// The same as text.
         #[prost(string, tag = "3")]
         pub severity_text: String,
-        /// What it says.
+        /// Its text.
         #[prost(message, optional, tag = "5")]
         pub body: Option<AnyValue>,
-        /// What is known of it.
+        /// Its attributes.
         #[prost(message, repeated, tag = "6")]
         pub attributes: Vec<KeyValue>,
-        /// When it was read.
+        /// When it was read, in nanoseconds since 1970.
         #[prost(fixed64, tag = "11")]
         pub observed_time_unix_nano: u64,
     }
@@ -90,12 +90,12 @@ pub mod otlp {
     /// A value.
     #[derive(Clone, PartialEq, Message)]
     pub struct AnyValue {
-        /// It.
+        /// The value.
         #[prost(oneof = "Value", tags = "1, 3")]
         pub value: Option<Value>,
     }
 
-    /// What a value can be.
+    /// The variants of a value.
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Value {
         /// Text.
@@ -106,21 +106,21 @@ pub mod otlp {
         Integer(i64),
     }
 
-    /// The answer.
+    /// The response.
     #[derive(Clone, PartialEq, Message)]
     pub struct Response {
-        /// What was not taken.
+        /// What was rejected.
         #[prost(message, optional, tag = "1")]
         pub partial_success: Option<PartialSuccess>,
     }
 
-    /// What was not taken.
+    /// What was rejected.
     #[derive(Clone, PartialEq, Message)]
     pub struct PartialSuccess {
-        /// So many entries.
+        /// Number of rejected entries.
         #[prost(int64, tag = "1")]
         pub rejected_log_records: i64,
-        /// Why.
+        /// The reason.
         #[prost(string, tag = "2")]
         pub error_message: String,
     }
@@ -135,18 +135,18 @@ pub mod loki {
     /// A request.
     #[derive(Clone, PartialEq, Message)]
     pub struct Push {
-        /// By their labels.
+        /// Entries by label set.
         #[prost(message, repeated, tag = "1")]
         pub streams: Vec<Stream>,
     }
 
-    /// Entries of the same labels.
+    /// Entries with the same labels.
     #[derive(Clone, PartialEq, Message)]
     pub struct Stream {
         /// `{name="value", ...}`
         #[prost(string, tag = "1")]
         pub labels: String,
-        /// In their order.
+        /// The entries, in order.
         #[prost(message, repeated, tag = "2")]
         pub entries: Vec<Line>,
     }
@@ -154,13 +154,13 @@ pub mod loki {
     /// An entry.
     #[derive(Clone, PartialEq, Message)]
     pub struct Line {
-        /// When.
+        /// Its time.
         #[prost(message, optional, tag = "1")]
         pub timestamp: Option<Timestamp>,
-        /// What it says.
+        /// Its text.
         #[prost(string, tag = "2")]
         pub line: String,
-        /// What is known of it.
+        /// Its attributes.
         #[prost(message, repeated, tag = "3")]
         pub structured_metadata: Vec<Pair>,
     }

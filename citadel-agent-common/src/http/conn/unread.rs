@@ -1,32 +1,32 @@
-//! Requests that have arrived in the kernel and that the server has not begun to read.
+//! Requests that have arrived in the kernel and that the server has not started to read.
 //!
-//! A queue between two programs: ingress, which sees segments come in, fills it, and whoever sees the server read empties
-//! it.
+//! A queue between two programs: ingress, which sees segments arrive, fills it, and the program that sees the server
+//! read empties it.
 
 use super::Conn;
 use crate::http::after;
 use crate::http::request::{Arrival, PIPELINE};
 
-/// What [`Conn::next_read`] found.
+/// Result of [`Conn::next_read`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Read {
-    /// Nothing that the server has begun to read.
+    /// The server has not started to read another request.
     Nothing,
-    /// A request: how long it lay in the receive queue, in nanoseconds.
+    /// A request: its time in the receive queue, in nanoseconds.
     Waited(u64),
-    /// So many requests whose times were overwritten, because more were unread than the queue holds.
+    /// Number of requests whose times were overwritten, because more were unread than the queue holds.
     Missed(u32),
 }
 
 impl Conn {
-    /// A request's first byte, `seq`, has come.
+    /// Called when a request's first byte, `seq`, has arrived.
     #[inline(always)]
     pub(super) fn arrive(&mut self, seq: u32, now: u64) {
         let come = fresh!(self.come);
         let number = come.wrapping_add(1);
         let entry = &raw mut self.places[come as usize & (PIPELINE - 1)].arrival;
-        // Volatile and in this order: the reader may look as soon as the entry has its number.
-        // SAFETY: the place is behind `self`.
+        // Volatile and in this order: the reader may look as soon as the entry has its number. SAFETY: the place is
+        // behind `self`.
         unsafe {
             (&raw mut (*entry).time).write_volatile(now);
             (&raw mut (*entry).seq).write_volatile(seq);
@@ -35,7 +35,7 @@ impl Conn {
         self.come = number;
     }
 
-    /// Where the next request to be read is or will be.
+    /// Entry of the next request to be read.
     #[inline(always)]
     fn unread(&self) -> &Arrival {
         &self.places[self.read as usize & (PIPELINE - 1)].arrival
@@ -45,12 +45,12 @@ impl Conn {
     #[inline(always)]
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        // The number is below that request's where it has not come.
+        // If it has not arrived, the entry's number is older.
         after(fresh!(self.unread().number), self.read)
     }
 
-    /// The next request of which the server has read the first byte, having read everything before `copied` at time `now`.
-    /// To be called until there is nothing.
+    /// The next request whose first byte the server has read, having read everything before `copied` at time `now`.
+    /// Called repeatedly until it returns `Nothing`.
     #[inline(always)]
     pub fn next_read(&mut self, copied: u32, now: u64) -> Read {
         let number = fresh!(self.unread().number);
