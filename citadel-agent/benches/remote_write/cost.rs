@@ -63,16 +63,16 @@ pub(crate) fn compare(time: Duration) {
 
     let samples = (SHAPE.series() * time.as_secs()) as f64;
     println!(
-        "## Remote write beside Prometheus and vmagent\n\n{} series each second (500 models with a counter, a gauge and a \
-         histogram each) for {} s, to receivers on this host that take everything. The others scrape the same page as text, \
-         where each histogram is 34 series; a sample is one of these series. All ran at the same time. Of the agent it is its \
-         thread for remote write, which takes each page as it was collected, keeps it on disk, and sends it; of the others the \
-         process.\n",
+        "## Remote write, compared with Prometheus and vmagent\n\n{} series per second (500 models with a counter, a gauge and \
+         a histogram each) for {} s, to receivers on this host that accept everything. The others scrape the same page as text, \
+         where each histogram is 40 series; a sample is one of these series. All ran at the same time. The figures of the agent \
+         are those of its remote write thread, which takes each collected page, stores it on disk, and sends it; those of the \
+         others are of the whole process.\n",
         SHAPE.series(),
         time.as_secs()
     );
     println!(
-        "| what | CPU, seconds a million samples | resident memory, MB | bytes sent a sample |\n| --- | ---: | ---: | ---: |"
+        "| what | CPU, seconds per million samples | resident memory, MB | bytes sent per sample |\n| --- | ---: | ---: | ---: |"
     );
     for (row, (begin, end)) in rows.iter().zip(begin.iter().zip(&end)) {
         let cpu = |usage: &Usage| if row.thread { usage.thread_seconds } else { usage.cpu_seconds };

@@ -65,22 +65,22 @@ pub(crate) fn compare(outage: Duration) {
         println!("| {what} | {:.digits$} | {:.digits$} | {:.2} |", of[0], of[1], of[0] / of[1]);
     };
     println!(
-        "## Remote write through an outage\n\n{} series each second; the receiver goes away for {} s and comes back. Beside \
-         the agent runs {} in agent mode, scraping the same page; it sends remote write 1.0, the agent 2.0.\n",
+        "## Remote write through an outage\n\n{} series per second; the receiver is down for {} s and then back. {} \
+         in agent mode scrapes the same page at the same time; it sends remote write 1.0, the agent 2.0.\n",
         SHAPE.series(),
         outage.as_secs(),
         version.version()
     );
     println!("| what | agent | Prometheus agent mode | ratio |\n| --- | ---: | ---: | ---: |");
-    row("CPU, seconds a million samples, outage and return included", [cpu(0), cpu(1)], 2);
+    row("CPU, seconds per million samples, during and after the outage", [cpu(0), cpu(1)], 2);
     row("resident memory before the outage, MB", [begin[0].resident, begin[1].resident], 1);
-    row("resident memory at its end, MB", [away[0].resident, away[1].resident], 1);
-    row("bytes on disk a sample", [bytes(0), bytes(1)], 1);
-    row("bytes sent a sample", sent, 1);
+    row("resident memory at the end of the outage, MB", [away[0].resident, away[1].resident], 1);
+    row("bytes on disk per sample", [bytes(0), bytes(1)], 1);
+    row("bytes sent per sample", sent, 1);
     println!(
-        "\nThe agent's resident memory grew by {:.1} MB while {waiting} samples waited (target: below 5 MB), and was {most:.1} \
-         MB at most while they drained: {drained} samples in {drain_seconds:.0} s, {:.0} a second (ten times the live rate \
-         is {}).",
+        "\nThe agent's resident memory grew by {:.1} MB while {waiting} samples were pending (target: below 5 MB), and was at \
+         most {most:.1} MB while they were sent: {drained} samples in {drain_seconds:.0} s, {:.0} per second (ten times the \
+         live rate is {}).",
         away[0].resident - begin[0].resident,
         drained as f64 / drain_seconds,
         10 * SHAPE.series()

@@ -99,7 +99,8 @@ fn section(rates: &[[Vec<f64>; 2]; SETS.len()], costs: &[[f64; 2]], form: &str, 
         args.seconds,
         args.rounds
     )?;
-    text += "| families | throughput, model port | throughput, other port | ns a request, model port | other port |\n";
+    text +=
+        "| families | throughput, model port | throughput, other port | ns per request, model port | other port |\n";
     text += "| --- | ---: | ---: | ---: | ---: |\n";
     for (((name, _), of_set), ns) in SETS.iter().zip(rates).zip(costs) {
         write!(text, "| {name} |")?;

@@ -109,10 +109,10 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     text += "## The agent itself\n\n";
     writeln!(
         text,
-        "Seven models, {:.0} requests a second together, a scrape a second, over {:.0} s: {:.2} % of a core, {:.1} MB \
+        "Seven models with {:.0} requests per second in total, one scrape per second, over {:.0} s: {:.2} % of a core, {:.1} MB \
          resident ({:.1} MB peak, including startup). CPU is the process's own, from `/proc/PID/stat`, with a \
          resolution of \
-         10 ms; time in the kernel programs is charged to whoever sends or receives, and is measured above.\n",
+         10 ms; time in the kernel programs is charged to the sending or receiving process, and is measured above.\n",
         steady.rate,
         steady.seconds,
         steady.cpu * 100.0,
@@ -121,8 +121,8 @@ pub(super) fn markdown(report: &Report) -> Result<String> {
     )?;
     writeln!(
         text,
-        "A scrape of {} models, each asked once, is {:.0} kB of text and takes {:.2} ms as a client on loopback sees it, \
-         connection included; the agent then has {:.1} MB resident.",
+        "A scrape of {} models with one request each is {:.0} kB of text and takes {:.2} ms for a client on loopback, including \
+         the connection; after it, the agent has {:.1} MB resident.",
         scrape.models,
         scrape.bytes as f64 * 1e-3,
         scrape.seconds.median() * 1e3,
@@ -182,7 +182,7 @@ fn throughput_table(text: &mut String, throughput: &Throughput) -> Result<()> {
 
 fn costs_table(text: &mut String, name: &str, unit: &str, costs: &Costs) -> Result<()> {
     writeln!(text, "{name} ({:.0} of them):\n", costs.units)?;
-    writeln!(text, "| program | runs a {unit} | ns a run | ns a {unit} |\n| --- | ---: | ---: | ---: |")?;
+    writeln!(text, "| program | runs per {unit} | ns per run | ns per {unit} |\n| --- | ---: | ---: | ---: |")?;
     let empty = ["empty ingress", "empty egress"];
     for (program, runs) in PROGRAMS.iter().zip(&costs.programs).chain(empty.iter().zip(&costs.empty)) {
         writeln!(
@@ -195,7 +195,7 @@ fn costs_table(text: &mut String, name: &str, unit: &str, costs: &Costs) -> Resu
     }
     writeln!(
         text,
-        "\nAll of the agent's programs: {:.0} ns a {unit}, {:.1} ns a run; the empty pair: {:.1} ns a run (medians of the \
+        "\nAll of the agent's programs: {:.0} ns per {unit}, {:.1} ns per run; the empty pair: {:.1} ns per run (medians of the \
          rounds).\n",
         costs.each.median(),
         costs.run.median(),

@@ -47,14 +47,13 @@ pub(super) fn section(stage: &Stage, rounds: u32) -> Result<String> {
     let mut text = format!("{HEADING}\n{}.\n\n", report::environment()?);
     writeln!(
         text,
-        "One thread makes {CALLS} calls of each kind in a row, {rounds} rounds of it: without the agent, then with it and all \
-         families but `syscalls` off, as a process of no model and, once it listens on a model's port, as the model. `read` \
-         (of nothing, from /dev/null) is measured, `getppid` is not: with fentry it costs what it costs without the agent, \
-         and the first column says whether this host allows it. What fentry costs where a host refuses it, \
-         `cargo xtask kernels` shows beside the other form, as a ratio to the same calls without the agent, in emulated machines \
-         ([kernel-support.md](kernel-support.md)).\n"
+        "One thread makes {CALLS} calls of each kind in a row, in {rounds} rounds: without the agent, then with the agent and only \
+         its family `syscalls`, first as a process that belongs to no model and then, once it listens on a model's port, as the \
+         model. `read` (of zero bytes, from /dev/null) is measured, `getppid` is not: with fentry it costs the same as without \
+         the agent. The first column shows which forms this host supports. `cargo xtask kernels` compares both forms in emulated \
+         machines, as a ratio to the same calls without the agent ([kernel-support.md](kernel-support.md)).\n"
     )?;
-    text += "| form | call | without, ns | of no model, ns | more | of a model, ns | more |\n";
+    text += "| form | call | without agent, ns | no model, ns | added, ns | model, ns | added, ns |\n";
     text += "| --- | --- | ---: | ---: | ---: | ---: | ---: |\n";
     for configured in FORMS {
         let (form, rounds) = measure(stage, configured, rounds)?;

@@ -105,7 +105,7 @@ alerts:
 "#,
         &[
             "FILE:3:3: alerts: unknown key \"overide\"; did you mean \"override\"?",
-            "FILE:5:5: alerts.override.ModelError: there is no shipped rule of this name; did you mean ModelErrors?",
+            "FILE:5:5: alerts.override.ModelError: there is no shipped rule with this name; did you mean ModelErrors?",
             "FILE:6:30: alerts.override.ModelErrors.threshold: expected a number, found the string \"high\"",
             "FILE:6:36: alerts.override.ModelErrors: unknown key \"sevrity\"; did you mean \"severity\"?",
             "FILE:8:14: alerts.rules[0].alert: \"two words\" is not an alert name: use up to 128 letters, digits and _ - . :",

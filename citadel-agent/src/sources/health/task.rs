@@ -350,7 +350,7 @@ fn text_of<'a>(answer: &Answer, body: &'a Body) -> Result<&'a str, String> {
             std::str::from_utf8(&body.bytes).map_err(|_| format!("status {status}, not a text response"))
         }
         Verdict::Answered { status, .. } => Err(format!("status {status}")),
-        Verdict::Refused => Err("nobody listens".to_owned()),
+        Verdict::Refused => Err("nothing is listening on the port".to_owned()),
         Verdict::Failed(why) | Verdict::NoKey(why) => Err(why.clone()),
     }
 }

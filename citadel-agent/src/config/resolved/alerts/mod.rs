@@ -96,7 +96,7 @@ impl section::Part for Alerts {
                         |near| format!("; did you mean {near}?"),
                     );
                     if let Some(entry) = section.written("override").and_then(|written| written.entry(&name)) {
-                        let message = format!("there is no shipped rule of this name{hint}");
+                        let message = format!("there is no shipped rule with this name{hint}");
                         mistakes.push(entry.key_pos, entry.path, message);
                     }
                 }

@@ -11,7 +11,7 @@ use crate::metrics::catalogue::{self, Desc};
 const MAX_PATTERN: usize = 1024;
 
 pub(super) const SELECTOR: Scalar<Selector> = Scalar {
-    text: "metric, perhaps with label matchers in braces",
+    text: "metric, optionally with label matchers in braces",
     schema: || string_like("^\\s*[A-Za-z_:]"),
     read: |node| value::string(node).and_then(parse),
     write: |selector| Yaml::Text(text(selector)),
