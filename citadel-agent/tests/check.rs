@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::client::receive_post;
+use support::journal::{Journal, journal_remote_at};
 use support::prometheus::{Prometheus, Version};
+use support::receiver::{Receiver, Reply};
 
 struct Ended {
     code: Option<i32>,
@@ -130,6 +132,51 @@ fn an_alertmanager_is_asked_with_an_empty_list() {
     assert_eq!((ended.code, ended.stdout), (Some(0), format!("ok      alerts: {url}/api/v2/alerts accepts alerts\n")));
     let gone = check("alerts", &config, &[]);
     assert_eq!(gone.code, Some(1), "{}", gone.stdout);
+}
+
+#[test]
+fn receivers_of_logs_are_asked_with_an_empty_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new(&folder.path().join("journal"));
+    journal.line("a.service", "x");
+    journal.wait_for(1);
+    let (remote, url) = journal_remote_at(&folder.path().join("remote.journal"));
+    let loki = Receiver::start(|_| Reply::Status(422, "", "error at least one valid stream is required for ingestion"));
+    let otlp = Receiver::start(|_| Reply::Status(404, "", "404 page not found"));
+    let config = |destinations: &str| {
+        format!("logs: {{journal: {}, destinations: {{{destinations}}}}}", journal.folder.display())
+    };
+    let good = format!("a: {{url: '{url}', format: journal}}, b: {{url: '{}', format: loki}}", loki.url());
+    let ended = check("logs", &config(&good), &[]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(lines[0].starts_with("ok      logs: the journal is readable; its last entry is from 2"), "{lines:?}");
+    assert!(
+        lines[1].ends_with("accepts systemd-journal-remote's format") && lines[2].ends_with("accepts Loki's push API"),
+        "{lines:?}"
+    );
+    let ended = check("logs", &config(&format!("c: {{url: '{}'}}", otlp.url())), &[]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(
+        ended
+            .stdout
+            .contains("does not accept OTLP (status 404): 404 page not found; to fix it: end the URL with /v1/logs"),
+        "{}",
+        ended.stdout
+    );
+    drop(remote);
+    let ended = check("logs", &config(&format!("a: {{url: '{url}', format: journal}}")), &[]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("does not answer"), "{}", ended.stdout);
+    let ended = check("logs", "logs: {journalctl: /nonexistent/journalctl}", &[]);
+    assert_eq!(ended.code, Some(3), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("the journal cannot be read: cannot start /nonexistent/journalctl"),
+        "{}",
+        ended.stdout
+    );
+    let off = check("logs", "logs: {enabled: false}", &[]);
+    assert_eq!((off.code, off.stdout.as_str()), (Some(0), "ok      logs: not read: logs.enabled is off\n"));
 }
 
 #[test]

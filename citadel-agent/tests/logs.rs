@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,8 +17,7 @@ use citadel_agent::logs::wire::otlp;
 use citadel_agent::logs::{self, Running};
 use citadel_agent::slot::Slot;
 use prost::Message as _;
-use support::child;
-use support::journal::{Journal, journal_remote};
+use support::journal::{Journal, journal_remote_at};
 use support::log_lines::{Line, lines};
 use support::receiver::{Receiver, Reply};
 use tempfile::TempDir;
@@ -282,30 +280,14 @@ fn a_unit_that_logs_too_much_is_limited_and_counted() {
 
 #[test]
 fn the_real_journal_remote_has_the_entries_as_they_were() {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let mut sending = Sending::new();
     let store = sending.dir.path().join("store");
     fs::create_dir(&store).unwrap();
-    let remote = Command::new(journal_remote())
-        .arg(format!("--listen-http=127.0.0.1:{port}"))
-        .arg("--split-mode=none")
-        .arg("--output")
-        .arg(store.join("remote.journal"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _remote = child::Running(remote);
-    let begin = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "systemd-journal-remote does not listen");
-        thread::sleep(Duration::from_millis(20));
-    }
+    let (_remote, url) = journal_remote_at(&store.join("remote.journal"));
     let mut journal = Journal::new(&sending.journal());
     journal.line(UNIT, "0");
     journal.wait_for(1);
-    sending.start("journal", &format!("http://127.0.0.1:{port}/upload"), "");
+    sending.start("journal", &url, "");
     let unit = ("_SYSTEMD_UNIT", UNIT.as_bytes());
     journal.write(&[unit, ("MESSAGE", b"two\nlines"), ("CUSTOM", b"a"), ("CUSTOM", b"b")]);
     journal.write(&[unit, ("MESSAGE", b"\xff\0binary")]);

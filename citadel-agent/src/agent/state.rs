@@ -196,6 +196,11 @@ impl State {
             self.probes.set_models(&self.inventory);
             self.followed = Some(Arc::clone(&discovered));
         }
+        if let Some(gpu) = self.gpu.as_ref().filter(|_| self.config.logs.enabled)
+            && let Some(sample) = gpu.view().sample()
+        {
+            self.known.learn_gpus(sample, &gpu.owners());
+        }
         discovered
     }
 

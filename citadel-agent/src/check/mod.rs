@@ -5,6 +5,7 @@
 
 mod facts;
 mod host;
+mod logs;
 mod measured;
 mod remote;
 
@@ -87,6 +88,7 @@ const CHECKS: &[Check] = &[
     ("clock", measured::clock),
     ("remote-write", remote::remote_write),
     ("alerts", remote::alerts),
+    ("logs", logs::logs),
     ("grafana", remote::grafana),
 ];
 

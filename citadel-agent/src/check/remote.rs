@@ -14,7 +14,7 @@ use crate::remote_write::encode::Protocol;
 use crate::remote_write::sender::Answer;
 
 /// Timeout of these requests.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An empty message of either protocol (no bytes), compressed with snappy's block format: its length, zero.
 const NOTHING: Bytes = Bytes::from_static(&[0]);

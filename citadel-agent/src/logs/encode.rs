@@ -68,7 +68,11 @@ fn attributes(record: &Record) -> Vec<(&'static str, String)> {
     let mut add = |name, value: Option<String>| all.extend(value.map(|value| (name, value)));
     add("model", record.model.as_ref().map(|label| label.model.clone()));
     add("server.port", record.model.as_ref().map(|label| label.port.to_string()));
-    add("gpu.pci", record.gpu.clone());
+    // By the values that the labels `gpu` and `index` of the metrics have.
+    let id = record.gpu.as_ref().and_then(|gpu| gpu.id.as_deref());
+    add("gpu", id.map(|id| id.uuid.clone()));
+    add("gpu.index", id.map(|id| id.index.to_string()));
+    add("gpu.pci", record.gpu.as_ref().map(|gpu| gpu.pci.clone()));
     add("process.pid", record.entry.pid().map(|pid| pid.to_string()));
     add("process.executable.name", field("_COMM"));
     add("syslog.identifier", field("SYSLOG_IDENTIFIER"));
@@ -79,7 +83,7 @@ fn attributes(record: &Record) -> Vec<(&'static str, String)> {
 }
 
 /// Attributes whose values are numbers.
-const NUMBERS: [&str; 3] = ["server.port", "process.pid", "syslog.priority"];
+const NUMBERS: [&str; 4] = ["gpu.index", "server.port", "process.pid", "syslog.priority"];
 
 fn otlp_request(records: &[Record], identity: &Identity) -> otlp::Request {
     let text = |text: String| Some(otlp::AnyValue { value: Some(otlp::Value::Text(text)) });
@@ -179,10 +183,11 @@ fn selector(labels: &[(&str, &str)]) -> String {
 mod tests {
     use std::io::Read as _;
 
-    use super::super::known::Label;
     use super::super::known::tests::entry;
+    use super::super::known::{Label, NamedGpu};
     use super::super::severity::Severity;
     use super::*;
+    use crate::gpu::sample::Identity as GpuId;
 
     fn record(unit: &str, message: &str, model: Option<&str>) -> Record {
         Record {
@@ -206,6 +211,9 @@ mod tests {
             record("b.service", "x", None),
             record("a.service", "two", Some("phi3")),
         ];
+        let mut records = records;
+        let id = GpuId { uuid: "GPU-1".to_owned(), index: 1, ..Default::default() };
+        records[0].gpu = Some(NamedGpu { pci: "0000:3b:00.0".to_owned(), id: Some(Arc::new(id)) });
         let body = body(&records, Format::Otlp, &identity()).unwrap();
         let mut message = Vec::new();
         flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut message).unwrap();
@@ -226,6 +234,10 @@ mod tests {
         assert_eq!((lines[0].time_unix_nano, lines[0].severity_number), (1_700_000_000_000_000_000, 9));
         assert_eq!(value(&lines[0].attributes, "model"), text("phi3"));
         assert_eq!(value(&lines[0].attributes, "server.port"), Some(otlp::Value::Integer(11403)));
+        assert_eq!(value(&lines[0].attributes, "gpu"), text("GPU-1"));
+        assert_eq!(value(&lines[0].attributes, "gpu.index"), Some(otlp::Value::Integer(1)));
+        assert_eq!(value(&lines[0].attributes, "gpu.pci"), text("0000:3b:00.0"));
+        assert_eq!(value(&lines[1].attributes, "gpu"), None);
         assert_eq!(value(&lines[0].attributes, "log.record.uid"), text("s=ab;i=1;b=cd;m=1;t=2;x=3"));
         assert_eq!(
             value(&request.resource_logs[1].resource.as_ref().unwrap().attributes, "service.name"),

@@ -5,6 +5,7 @@ use regex_lite::Regex;
 
 use super::severity::split;
 use crate::config::resolved::logs::SHIPPED_EVENTS;
+use crate::gpu::pci;
 
 /// Events of models, and which lines are one. `...`: the text begins with what is before and has in it what is behind.
 const SHIPPED: &[(&str, &[&str])] = &[
@@ -77,8 +78,8 @@ pub fn of_model<'a>(message: &'a str, own: &'a [(String, Regex)]) -> impl Iterat
 /// What a line of the kernel says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Kernel<'a> {
-    /// Of a GPU: its address on the PCI bus where it names one, and whether it is an Xid.
-    Gpu(Option<&'a str>, bool),
+    /// Of a GPU: its address on the PCI bus where it names one, as sysfs spells it, and whether it is an Xid.
+    Gpu(Option<String>, bool),
     /// A process was killed: its cgroup and its number.
     Killed(&'a str, Option<u32>),
     /// Something else of the out-of-memory killer.
@@ -108,14 +109,32 @@ pub fn of_kernel(message: &str) -> Option<Kernel<'_>> {
     ours.then(|| Kernel::Gpu(pci(message), message.starts_with("NVRM: Xid (PCI:")))
 }
 
-/// The first address such as `0000:3b:00` or `0000:3b:00.0`, without its function.
-fn pci(message: &str) -> Option<&str> {
-    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    message.split(|c: char| !c.is_ascii_hexdigit() && c != ':').map(|word| word.trim_matches(':')).find(|word| {
+/// The first address such as `0000:3b:00` or `0000:3B:00.0`, as sysfs spells it.
+fn pci(message: &str) -> Option<String> {
+    let hex = |text: &str, digits: &[usize]| {
+        let plain = digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        plain.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+    };
+    message.split(|c: char| !c.is_ascii_hexdigit() && c != ':').map(|word| word.trim_matches(':')).find_map(|word| {
         let mut parts = word.split(':');
-        matches!((parts.next(), parts.next(), parts.next(), parts.next()), (Some(domain), Some(bus), Some(device), None)
-            if (digits(domain, 4) || digits(domain, 8)) && digits(bus, 2) && digits(device, 2))
+        let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
+        let address = pci::address(hex(domain, &[4, 8])?, hex(bus, &[2])?, hex(device, &[2])?);
+        parts.next().is_none().then_some(address)
     })
+}
+
+/// Whether a line of an engine is about one GPU, by CUDA's number of it: PyTorch's and llama.cpp's out-of-memory lines. CUDA numbers
+/// the GPUs that a process may see, so the number does not say which of the host's it is.
+#[must_use]
+pub fn names_device(message: &str) -> bool {
+    let follows = |before: &str, after: &[&str]| {
+        message.match_indices(before).any(|(at, _)| {
+            let rest = &message[at + before.len()..];
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            digits > 0 && after.iter().any(|after| rest[digits..].starts_with(after))
+        })
+    };
+    follows("GPU ", &[" has a total capacity", "; "]) || follows("on device ", &[": cudaMalloc failed"])
 }
 
 #[cfg(test)]
@@ -179,6 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn lines_about_one_gpu_are_known() {
+        for (line, names) in [
+            (
+                "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB",
+                true,
+            ),
+            ("CUDA out of memory. Tried to allocate 14.00 MiB (GPU 12; 23.69 GiB total capacity)", true),
+            ("allocating 4096.00 MiB on device 1: cudaMalloc failed: out of memory", true),
+            ("RuntimeError: CUDA error: out of memory", false),
+            ("GPU  has a total capacity, GPU 7", false),
+            ("GPU KV cache usage: 3.1%", false),
+        ] {
+            assert_eq!(names_device(line), names, "{line}");
+        }
+    }
+
+    #[test]
     fn own_patterns_are_searched_in_the_whole_line() {
         let own = [("slow".to_owned(), Regex::new("took [0-9]{2,} s").unwrap())];
         assert_eq!(of_model("INFO: it took 12 s", &own).collect::<Vec<_>>(), ["slow"]);
@@ -191,10 +227,16 @@ mod tests {
         for (line, found) in [
             (
                 "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, name=x, GPU has fallen off the bus.",
-                Some(Kernel::Gpu(Some("0000:3b:00"), true)),
+                Some(Kernel::Gpu(Some("0000:3b:00.0".to_owned()), true)),
             ),
-            ("NVRM: GPU 0000:3b:00.0: GPU has fallen off the bus.", Some(Kernel::Gpu(Some("0000:3b:00"), false))),
-            ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, x", Some(Kernel::Gpu(Some("0000:c1:00"), false))),
+            (
+                "NVRM: GPU 00000000:3B:00.0: GPU has fallen off the bus.",
+                Some(Kernel::Gpu(Some("0000:3b:00.0".to_owned()), false)),
+            ),
+            (
+                "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, x",
+                Some(Kernel::Gpu(Some("0000:c1:00.0".to_owned()), false)),
+            ),
             ("NVRM: loading NVIDIA UNIX Open Kernel Module", Some(Kernel::Gpu(None, false))),
             (killed, Some(Kernel::Killed("/system.slice/citadel-phi3.service", Some(4711)))),
             ("Memory cgroup out of memory: Killed process 4711 (python3) total-vm:1kB", Some(Kernel::Memory)),

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::{Entry, Origin};
 use crate::discovery::inventory::{Inventory, Pid};
+use crate::discovery::owners::Owners;
 use crate::discovery::unit::Unit;
+use crate::gpu::sample::{Identity, Sample};
 
 /// Most units that are remembered; those of a host are fewer.
 const MOST: usize = 1024;
@@ -33,6 +35,19 @@ struct Inner {
     units: BTreeMap<String, BTreeSet<u16>>,
     /// The processes that last served a port.
     pids: BTreeMap<u16, BTreeSet<Pid>>,
+    /// GPUs by their address on the PCI bus, those that are gone among them.
+    gpus: BTreeMap<String, Arc<Identity>>,
+    /// The GPUs that the model of a port used last, by their address.
+    used: BTreeMap<u16, BTreeSet<String>>,
+}
+
+/// A GPU as an entry names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedGpu {
+    /// Its address on the PCI bus, as sysfs spells it.
+    pub pci: String,
+    /// What NVML says that it is; `None`: nothing, so far.
+    pub id: Option<Arc<Identity>>,
 }
 
 /// What an entry is of.
@@ -79,6 +94,41 @@ impl Known {
                 inner.units.insert(unit.to_owned(), ports);
             }
         }
+    }
+
+    /// Takes what NVML has found: which GPUs there are, and whose processes use them.
+    pub fn learn_gpus(&self, sample: &Sample, owners: &Owners) {
+        let mut used: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
+        for gpu in &sample.gpus {
+            let processes = gpu.reading.iter().flat_map(|reading| &reading.processes);
+            for owner in processes.filter_map(|process| owners.of(process.pid)) {
+                used.entry(owner.port).or_default().insert(gpu.id.pci.clone());
+            }
+        }
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A model's last words come when it no longer uses any.
+        inner.used.extend(used);
+        for gpu in &sample.gpus {
+            if inner.gpus.get(&gpu.id.pci) != Some(&gpu.id) && inner.gpus.len() < MOST {
+                inner.gpus.insert(gpu.id.pci.clone(), Arc::clone(&gpu.id));
+            }
+        }
+    }
+
+    /// The GPU at this address.
+    #[must_use]
+    pub fn gpu(&self, pci: &str) -> NamedGpu {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        NamedGpu { pci: pci.to_owned(), id: inner.gpus.get(pci).cloned() }
+    }
+
+    /// The GPU of the model of a port; `None`: it uses several, or none is known.
+    #[must_use]
+    pub fn only_gpu(&self, port: u16) -> Option<NamedGpu> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = inner.used.get(&port).filter(|used| used.len() == 1)?;
+        let pci = used.first()?.clone();
+        Some(NamedGpu { id: inner.gpus.get(&pci).cloned(), pci })
     }
 
     /// The models of now.
@@ -158,6 +208,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::resolved::Models;
     use crate::discovery::inventory::Model;
+    use crate::gpu::sample::{Gpu, Process, Reading};
     use crate::logs::export::Fields;
 
     /// A model of these properties.
@@ -217,6 +268,33 @@ pub(super) mod tests {
             // It has ended.
             known.learn(&models(None));
         }
+    }
+
+    #[test]
+    fn a_line_has_the_gpu_that_it_names_and_a_model_with_one_gpu_has_that() {
+        let known = Known::default();
+        let inventory =
+            Inventory { models: vec![model("phi3", 11403, None, &[7]), model("mixtral", 11400, None, &[8, 9])] };
+        let gpu = |index: u32, pids: &[u32]| {
+            let process = |pid: &u32| Process { pid: *pid, memory: None, sm: None, codecs: None, mig: None };
+            let reading = Reading { processes: pids.iter().map(process).collect(), ..Reading::default() };
+            let id = Identity {
+                uuid: format!("GPU-{index}"),
+                index,
+                pci: format!("0000:{index:02x}:00.0"),
+                ..Identity::default()
+            };
+            Gpu { id: Arc::new(id), reading: Ok(Box::new(reading)), energy: Vec::new() }
+        };
+        let learn = |gpus| known.learn_gpus(&Sample { gpus, ..Sample::default() }, &Owners::new(&inventory));
+        assert_eq!(known.gpu("0000:01:00.0"), NamedGpu { pci: "0000:01:00.0".to_owned(), id: None });
+        learn(vec![gpu(0, &[8]), gpu(1, &[9, 99]), gpu(2, &[7])]);
+        assert_eq!(known.gpu("0000:01:00.0").id.unwrap().uuid, "GPU-1");
+        assert_eq!(known.only_gpu(11400), None, "it has two");
+        assert_eq!(known.only_gpu(11403).unwrap().id.unwrap().index, 2);
+        // Its process has ended, and GPU 2 no longer answers.
+        learn(vec![gpu(0, &[8])]);
+        assert_eq!(known.only_gpu(11403).unwrap().id.unwrap().index, 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! file is pure.
 
 pub mod account;
+mod child;
 pub mod command;
 pub mod counts;
 mod destination;

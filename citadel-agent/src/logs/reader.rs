@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::child::confine;
 use super::entry::{Entry, number};
 use super::export::Parser;
 
@@ -131,7 +132,9 @@ impl Journal {
             arguments.push(argument);
         }
         let failed = |error| ReadError::Start { program: self.journalctl.clone(), error };
-        let mut child = Command::new(&self.journalctl)
+        let mut command = Command::new(&self.journalctl);
+        confine(&mut command);
+        let mut child = command
             .args(arguments)
             .env("LC_ALL", "C")
             .stdin(Stdio::null())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use regex_lite::Regex;
 
 use super::entry::{Entry, Origin};
-use super::events::{Kernel, of_kernel};
-use super::known::{Known, Label, Of};
+use super::events::{Kernel, names_device, of_kernel};
+use super::known::{Known, Label, NamedGpu, Of};
 use super::severity::Severity;
 use crate::config::resolved::Logs;
 use crate::config::resolved::logs::pattern;
@@ -18,8 +18,8 @@ const BURST_SECONDS: f64 = 10.0;
 /// Most units whose rate is followed. Beyond them all begin again with a full allowance.
 const MOST_UNITS: usize = 1024;
 
-/// What the agent says about sending logs is not sent: that would be about itself.
-const OWN_LOOP: [&str; 2] = ["\"target\":\"citadel_agent::logs", "\"target\":\"citadel_agent::outbound"];
+/// Targets of the agent's log whose lines are not sent: they are about sending.
+const OWN_LOOP: [&str; 2] = ["citadel_agent::logs", "citadel_agent::outbound"];
 
 /// An entry that is sent, and what it says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,8 +34,8 @@ pub struct Record {
     pub severity: Severity,
     /// The model.
     pub model: Option<Arc<Label>>,
-    /// The address of the GPU that it names.
-    pub gpu: Option<String>,
+    /// The GPU that it names.
+    pub gpu: Option<NamedGpu>,
 }
 
 /// What becomes of an entry.
@@ -100,23 +100,28 @@ impl Selector {
     pub fn choose(&mut self, entry: Entry) -> Choice {
         let matches = |patterns: &[Regex], name: &str| patterns.iter().any(|pattern| pattern.is_match(name));
         let of = self.known.of(&entry);
-        let (wanted, unit, container, model, gpu): (bool, Arc<str>, bool, _, Option<String>) = match entry.origin() {
+        let of_line = |label: Option<&Arc<Label>>| {
+            label.filter(|_| names_device(&entry.message())).and_then(|label| self.known.only_gpu(label.port))
+        };
+        let (wanted, unit, container, model, gpu): (bool, Arc<str>, bool, _, Option<NamedGpu>) = match entry.origin() {
             _ if self.is_own(&entry) => (self.says_own(&entry), "citadel-agent".into(), false, None, None),
             Origin::Kernel => {
                 let message = entry.message();
                 let found = of_kernel(&message).filter(|_| self.kernel);
                 let (model, gpu) = match &found {
-                    Some(Kernel::Gpu(pci, _)) => (None, pci.map(str::to_owned)),
+                    Some(Kernel::Gpu(pci, _)) => (None, pci.as_deref().map(|pci| self.known.gpu(pci))),
                     Some(Kernel::Killed(cgroup, pid)) => (self.known.of_process(cgroup, *pid).label().cloned(), None),
                     Some(Kernel::Memory) | None => (None, None),
                 };
                 (found.is_some(), "kernel".into(), false, model, gpu)
             }
             Origin::Unit(unit) => {
-                (of != Of::None || matches(&self.units, unit), unit.into(), false, of.label().cloned(), None)
+                let gpu = of_line(of.label());
+                (of != Of::None || matches(&self.units, unit), unit.into(), false, of.label().cloned(), gpu)
             }
             Origin::Container(name, _) => {
-                (of != Of::None || matches(&self.containers, name), name.into(), true, of.label().cloned(), None)
+                let gpu = of_line(of.label());
+                (of != Of::None || matches(&self.containers, name), name.into(), true, of.label().cloned(), gpu)
             }
             Origin::None => return Choice::Leave,
         };
@@ -138,7 +143,7 @@ impl Selector {
     /// Whether it is one of the agent's own entries that are sent: warnings and errors, but not about sending.
     fn says_own(&self, entry: &Entry) -> bool {
         let message = entry.message();
-        entry.severity() <= Severity::Warning && !OWN_LOOP.iter().any(|own| message.contains(own))
+        entry.severity() <= Severity::Warning && !is_about_sending(&message)
     }
 
     /// Whether the unit may log another entry at this time. A clock that goes back gives and takes nothing.
@@ -158,6 +163,16 @@ impl Selector {
             bucket.entries -= 1.0;
         }
         allowed
+    }
+}
+
+/// Whether a line of the agent's own log is about sending: by its target, in JSON or among the first words of a text.
+fn is_about_sending(message: &str) -> bool {
+    let own = |target: &str| OWN_LOOP.iter().any(|own| target.starts_with(own));
+    match message.split_once("\"target\":\"").filter(|_| message.starts_with('{')) {
+        Some((_, target)) => own(target),
+        // A time may stand before the level.
+        None => message.split_whitespace().take(3).any(own),
     }
 }
 
@@ -194,7 +209,8 @@ mod tests {
         let kernel = [("_TRANSPORT", "kernel"), ("SYSLOG_FACILITY", "0"), ("PRIORITY", "3")];
         let with = |message| [kernel.as_slice(), &[("MESSAGE", message)]].concat();
         let xid = taken(&mut chosen, &with("NVRM: Xid (PCI:0000:3b:00): 79, x")).unwrap();
-        assert_eq!((&*xid.unit, xid.gpu.as_deref(), xid.severity), ("kernel", Some("0000:3b:00"), Severity::Error));
+        assert_eq!((&*xid.unit, xid.severity), ("kernel", Severity::Error));
+        assert_eq!(xid.gpu.unwrap().pci, "0000:3b:00.0");
         let killed = "oom-kill:constraint=CONSTRAINT_NONE,task_memcg=/system.slice/vllm.service,task=x,pid=99,uid=0";
         assert_eq!(taken(&mut chosen, &with(killed)).unwrap().model.unwrap().model, "phi3");
         assert!(taken(&mut chosen, &with("eth0: link up")).is_none());
@@ -222,9 +238,11 @@ mod tests {
             ("WARN", "outbound", false),
         ] {
             for who in [("_SYSTEMD_UNIT", "citadel-agent.service"), ("_PID", "500")] {
-                let message = own(level, target);
-                let fields = [who, ("_SYSTEMD_UNIT", "session-1.scope"), ("MESSAGE", &message)];
-                assert_eq!(taken(&mut chosen, &fields).is_some(), sent, "{message}");
+                // What it writes by default is text, as its log has it in the journal.
+                for message in [own(level, target), format!(" {level} citadel_agent::{target}: x name=\"a\"")] {
+                    let fields = [who, ("_SYSTEMD_UNIT", "session-1.scope"), ("MESSAGE", &message)];
+                    assert_eq!(taken(&mut chosen, &fields).is_some(), sent, "{message}");
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A real journal in a directory, written by systemd-journal-remote as entries come, and read by the journalctl of this machine.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,11 +9,41 @@ use std::{fs, thread};
 
 use citadel_agent::logs::export::Fields;
 
+use super::child::Running;
+
 /// systemd's program that writes journals from entries.
 pub fn journal_remote() -> PathBuf {
     let places = ["/usr/lib/systemd/systemd-journal-remote", "/lib/systemd/systemd-journal-remote"];
     let found = places.iter().map(Path::new).find(|path| path.exists());
     found.expect("systemd-journal-remote is needed: apt-get install systemd-journal-remote").to_owned()
+}
+
+/// systemd-journal-remote, which writes what it receives to this file, once it listens; and where it takes entries.
+pub fn journal_remote_at(file: &Path) -> (Running, String) {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    (journal_remote_on(port, file), format!("http://127.0.0.1:{port}/upload"))
+}
+
+/// The same on this port.
+pub fn journal_remote_on(port: u16, file: &Path) -> Running {
+    let remote = Command::new(journal_remote())
+        .arg(format!("--listen-http=127.0.0.1:{port}"))
+        .arg("--split-mode=none")
+        .arg("--output")
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut remote = Running(remote);
+    let begin = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(remote.0.try_wait().unwrap().is_none(), "systemd-journal-remote has ended");
+        assert!(begin.elapsed() < Duration::from_secs(20), "systemd-journal-remote does not listen");
+        thread::sleep(Duration::from_millis(20));
+    }
+    remote
 }
 
 /// A journal that grows.
