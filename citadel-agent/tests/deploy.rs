@@ -91,6 +91,23 @@ fn every_name_in_a_dashboard_is_in_the_catalogue() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// `host` and `job` are labels of streams, `model` is structured metadata (docs/logs.md).
+#[test]
+fn a_models_dashboard_has_its_logs_by_labels_that_the_agent_sends() {
+    let dashboard = &dashboards()["models"];
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let queries =
+        panels.filter(|panel| panel["type"] == "logs").map(|panel| panel["targets"][0]["expr"].as_str().unwrap());
+    let names: Vec<Vec<&str>> = queries
+        .map(|query| {
+            assert!(query.contains("$instance") && query.contains("$model"), "{query}");
+            let before = query.split("=~").map(|part| part.rsplit(['{', ',', ' ']).next().unwrap());
+            before.take(query.matches("=~").count()).collect()
+        })
+        .collect();
+    assert_eq!(names, [["host", "job", "model"]]);
+}
+
 #[test]
 fn the_names_in_an_expression_are_found() {
     let expression = r#"histogram_quantile(0.99, sum by (model, le) (rate(a_bucket{x=~"}\"{",y!="1"}[$__rate_interval]))) > 1e3
@@ -235,7 +252,7 @@ fn the_compose_file_mounts_what_exists() {
     let folder = deploy().join("dev-ops");
     let text = fs::read_to_string(folder.join("compose.yml")).unwrap();
     let mounted: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("- ..")?.split(':').next()).collect();
-    assert_eq!(mounted.len(), 4, "{mounted:?}");
+    assert_eq!(mounted.len(), 5, "{mounted:?}");
     for path in mounted {
         assert!(folder.join(format!("..{path}")).exists(), "..{path} is not there");
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask campaign`: remote write through a hundred crashes, and invalid connections.
+//! `cargo xtask campaign`: remote write and logs through many crashes, and invalid connections.
 
 use anyhow::{Context as _, Result};
 
@@ -30,6 +30,12 @@ enum Which {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Kills the agent and the receivers of its logs while a unit counts: every line arrives, in order, and is settled once.
+    Logs {
+        /// How often.
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
 }
 
 /// Runs the campaign: the test of the same name, which is short otherwise.
@@ -42,10 +48,14 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         cargo.args(["--", "--nocapture", "--test-threads=1"]).env("CAMPAIGN_SECONDS", seconds.to_string()).envs(seed);
         return process::run(&mut cargo).context(FOUND);
     }
+    let (test, rounds) = match args.which {
+        Some(Which::Logs { rounds }) => ("logs_campaign", rounds),
+        Some(Which::Net { .. }) | None => ("campaign", args.rounds),
+    };
     let mut cargo = workspace.cargo("test");
     cargo
-        .args(["--locked", "--package", "citadel-agent", "--test", "campaign", "--", "--nocapture", "--test-threads=1"])
-        .env("CAMPAIGN_ROUNDS", args.rounds.to_string())
+        .args(["--locked", "--package", "citadel-agent", "--test", test, "--", "--nocapture", "--test-threads=1"])
+        .env("CAMPAIGN_ROUNDS", rounds.to_string())
         .envs(seed);
     process::run(&mut cargo).context(FOUND)
 }

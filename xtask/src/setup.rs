@@ -137,9 +137,7 @@ const NEEDS: &[Need] = &[
         name: "systemd-journal-remote",
         why: "writes real journals for the tests, and receives logs",
         purpose: Purpose::Test,
-        how: How::Debian(
-            Package::new("systemd-journal-remote", Known::Installed).with_services(&["systemd-journal-remote.socket"]),
-        ),
+        how: How::Debian(JOURNAL_REMOTE),
     },
     Need {
         name: "dbus",
@@ -197,6 +195,12 @@ const NEEDS: &[Need] = &[
         why: "the cost of the host metrics is compared with it",
         purpose: Purpose::Bench,
         how: How::Debian(NODE_EXPORTER),
+    },
+    Need {
+        name: "systemd-journal-remote",
+        why: "writes a journal, and has the program that logs are held against",
+        purpose: Purpose::Bench,
+        how: How::Debian(JOURNAL_REMOTE),
     },
     Need {
         name: "qemu",
@@ -292,6 +296,8 @@ const PROMETHEUS_3: How = How::Own { find: newer::find_prometheus, provide: newe
 const VICTORIA_METRICS: How = How::Own { find: newer::find_victoria_metrics, provide: newer::provide_victoria_metrics };
 const NODE_EXPORTER: Package = Package::new("prometheus-node-exporter", Known::Program("prometheus-node-exporter"))
     .with_services(&["prometheus-node-exporter"]);
+const JOURNAL_REMOTE: Package =
+    Package::new("systemd-journal-remote", Known::Installed).with_services(&["systemd-journal-remote.socket"]);
 const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);
 const WRK: Package = Package::new("wrk", Known::Program("wrk"));
 

@@ -269,6 +269,8 @@ mod tests {
                 .structured_metadata
                 .contains(&loki::Pair { name: "server_port".to_owned(), value: "11403".to_owned() })
         );
+        // By which the dashboard finds a model's lines.
+        assert!(first.structured_metadata.contains(&loki::Pair { name: "model".to_owned(), value: "phi3".to_owned() }));
     }
 
     #[test]

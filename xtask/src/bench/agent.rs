@@ -119,7 +119,7 @@ fn form(status: &str) -> Option<&str> {
 }
 
 /// User plus system time from `/proc/PID/stat` (fields 14 and 15; field 2, the name, may contain anything).
-fn cpu_ticks(stat: &str) -> Option<u64> {
+pub(super) fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }

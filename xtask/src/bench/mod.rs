@@ -8,6 +8,7 @@ mod families;
 mod gpu;
 mod host;
 mod load;
+mod logs;
 pub(crate) mod machine;
 mod nginx;
 mod overhead;
@@ -63,6 +64,8 @@ enum What {
     Machine(machine::Args),
     /// Host metrics compared with node_exporter: CPU per scrape and memory; writes its section of docs/overhead.md.
     Host(host::Args),
+    /// Logs at thousands of lines a second, beside systemd-journal-upload: CPU and memory; writes its part of docs/overhead.md.
+    Logs(logs::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -94,6 +97,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Syscalls(args) => syscalls::main(workspace, &stage, args),
         What::Machine(args) => machine::main(workspace, &stage, args),
         What::Host(args) => host::main(workspace, &stage, args),
+        What::Logs(args) => logs::main(workspace, &stage, args),
     }
 }
 
