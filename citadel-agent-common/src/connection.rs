@@ -129,7 +129,7 @@ impl Tuple {
     }
 }
 
-/// How far into a cache line the kernel places a socket's storage (`struct bpf_local_storage_elem`, whose `sdata` begins a
+/// How far into the second cache line the kernel places a socket's storage (`struct bpf_local_storage_elem`, whose `sdata` begins a
 /// line with a pointer).
 const STORAGE_AT: usize = 8;
 
@@ -140,4 +140,6 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     // No padding: the sum of the fields.
     assert!(size_of::<Connection>() == 32 + size_of::<Conn>());
+    // With what the kernel puts before it, it is one of the sizes that the kernel allocates: the next one is twice as much.
+    assert!(64 + STORAGE_AT + size_of::<Connection>() <= 2048);
 };

@@ -103,8 +103,7 @@ pub struct Conn {
     _apart_from_tx: Apart,
     /// None lies in two cache lines: `crate::connection` holds it to that.
     places: [Place; PIPELINE],
-    _apart_from_places: Apart,
-    // Written as the server reads.
+    // Written as the server reads. Beside the last place alone, which is one in sixteen.
     /// Requests that the server has begun to read, or that were given up.
     read: u32,
     _reserved: u32,
@@ -145,7 +144,6 @@ impl Conn {
         acknowledges: 0,
         _apart_from_tx: Apart::NEW,
         places: [Place::EMPTY; PIPELINE],
-        _apart_from_places: Apart::NEW,
         read: 0,
         _reserved: 0,
     };

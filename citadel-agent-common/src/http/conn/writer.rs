@@ -26,7 +26,7 @@ impl Writer {
             Self::Ingress => [
                 offset_of!(Conn, rx_opaque)..offset_of!(Conn, tx_opaque),
                 offset_of!(Conn, rx)..offset_of!(Conn, _apart_from_rx),
-                offset_of!(Conn, places)..offset_of!(Conn, _apart_from_places),
+                offset_of!(Conn, places)..offset_of!(Conn, read),
             ],
             Self::Egress => [
                 offset_of!(Conn, tx_opaque)..offset_of!(Conn, _apart),
