@@ -77,6 +77,19 @@ impl Service {
     fn page(&self, path: &str) -> u16 {
         support::client::get(SocketAddr::from(([127, 0, 0, 1], self.ports[0])), path, "").status
     }
+
+    /// Whether the last load of the configuration succeeded, and when the one in force was loaded, as the metrics have it.
+    fn loaded(&self) -> (bool, f64) {
+        let answer = support::client::get(SocketAddr::from(([127, 0, 0, 1], self.ports[0])), "/metrics", "");
+        let page = String::from_utf8(answer.body).unwrap();
+        let value = |name: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is missing")).parse::<f64>().unwrap()
+        };
+        let successful = value("citadel_config_last_reload_successful");
+        assert!([0.0, 1.0].contains(&successful), "{successful}");
+        (successful == 1.0, value("citadel_config_last_reload_success_timestamp_seconds"))
+    }
 }
 
 impl Drop for Service {
@@ -112,6 +125,8 @@ fn systemd_is_told_when_it_is_ready_that_it_lives_and_when_it_stops() {
 fn a_reload_waits_for_its_outcome_and_fails_where_the_agent_refuses() {
     let service = Service::start();
     service.notified("READY=1");
+    let (successful, at_start) = service.loaded();
+    assert!(successful);
 
     service.configure(&service.with("  endpoints: {system_metrics: /host}\n"));
     let output = service.reload();
@@ -119,6 +134,8 @@ fn a_reload_waits_for_its_outcome_and_fails_where_the_agent_refuses() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "configuration reloaded\n");
     // In force when the command has ended, not some time after.
     assert_eq!((service.page("/host"), service.page("/metrics/system")), (200, 404));
+    let (successful, at_reload) = service.loaded();
+    assert!(successful && at_reload > at_start, "{at_reload} is not after {at_start}");
 
     // A mistake in the file.
     service.configure(&service.with("  metrcs_port: 1\n"));
@@ -136,6 +153,8 @@ fn a_reload_waits_for_its_outcome_and_fails_where_the_agent_refuses() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.starts_with("configuration not reloaded, keeping the current one: port "), "{said}");
     assert!(said.contains(&format!("port {port} is already used by ")), "{said}");
+    // The current configuration is that of the reload before.
+    assert_eq!(service.loaded(), (false, at_reload));
     assert_eq!(service.page("/host"), 200);
     let status = service.notified("configuration not reloaded");
     assert!(status.contains(&format!("port {port}")), "{status}");

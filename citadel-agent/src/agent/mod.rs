@@ -101,6 +101,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
         match &outcome {
             Ok(()) => info!(?trigger, "configuration reloaded"),
             Err(error) => {
+                agent.state().refused();
                 error!(?trigger, "configuration not reloaded, keeping the current one: {error}");
                 // systemd shows only one line.
                 let first = error.lines().next().unwrap_or_default();

@@ -10,6 +10,7 @@ use tracing::warn;
 use super::Examined;
 use crate::collector::Collect;
 use crate::config::Config;
+use crate::config::watch::Loaded;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::{Discovered, Discovery};
 use crate::ebpf::error::ProbeError;
@@ -38,6 +39,7 @@ pub(super) struct Agent {
 /// Everything that a reading or a reload changes. The lock is never held across an await.
 pub(super) struct State {
     config: Arc<Config>,
+    loaded: Loaded,
     roots: Roots,
     families: Families,
     health: Health,
@@ -77,6 +79,7 @@ impl Agent {
         let state = State {
             context: Context::new(Arc::clone(&config), roots.clone()),
             config,
+            loaded: Loaded::now(),
             roots,
             families,
             health: Health::default(),
@@ -120,6 +123,7 @@ impl State {
         let discovered = self.follow();
         let mut origin = Origin {
             config: &self.config,
+            loaded: self.loaded,
             roots: &self.roots,
             inventory: &self.inventory,
             discovered: &discovered,
@@ -168,12 +172,18 @@ impl State {
         format!("{models} models; probes: {runs}{lacks}")
     }
 
+    /// Notes that a later configuration was refused.
+    pub(super) fn refused(&mut self) {
+        self.loaded.later_refused = true;
+    }
+
     /// Applies the parts of a configuration that cannot fail.
     pub(super) fn configure(&mut self, config: Config) {
         if let Some(gpu) = &mut self.gpu {
             gpu.configure(&config.gpu);
         }
         self.config = Arc::new(config);
+        self.loaded = Loaded::now();
         self.context.config = Arc::clone(&self.config);
         self.services.set_patterns(&self.config.services.units);
         self.probes.set_config(&self.config.models);

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -24,6 +24,23 @@ pub enum Trigger {
     Order,
     /// The file has changed since the last report, and has been stable for one period.
     FileChanged,
+}
+
+/// When the current configuration was loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    /// Time of the load.
+    pub at: SystemTime,
+    /// Whether a later configuration was refused.
+    pub later_refused: bool,
+}
+
+impl Loaded {
+    /// A configuration that was just loaded.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { at: SystemTime::now(), later_refused: false }
+    }
 }
 
 /// Waits for reasons to reload.

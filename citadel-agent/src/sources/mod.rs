@@ -28,6 +28,7 @@ use self::apart::Readers;
 use self::health::Probes;
 use self::services::Services;
 use crate::config::resolved::Config;
+use crate::config::watch::Loaded;
 use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
 use crate::ebpf::families::Families;
@@ -45,6 +46,8 @@ use crate::slot::Slot;
 pub struct Origin<'a> {
     /// The current configuration.
     pub config: &'a Config,
+    /// When it was loaded, and whether a later one was refused.
+    pub loaded: Loaded,
     /// Paths of the kernel's file systems.
     pub roots: &'a Roots,
     /// The models of this host.

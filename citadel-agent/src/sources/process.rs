@@ -1,9 +1,12 @@
-//! The agent's own process, with the metric names of all Prometheus clients.
+//! The agent's own process, with the metric names of all Prometheus clients, and the state of its configuration.
+
+use std::time::UNIX_EPOCH;
 
 use super::{Origin, Outcome, Reading};
 use crate::host::process::{max_fds, read_boot_time, read_open_fds, read_own_usage, ticks_per_second};
 use crate::metrics::catalogue::agent::{
-    BUILD_INFO, PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RSS, PROCESS_START, PROCESS_VIRTUAL,
+    BUILD_INFO, CONFIG_LOADED, CONFIG_SUCCESSFUL, PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RSS,
+    PROCESS_START, PROCESS_VIRTUAL,
 };
 use crate::metrics::family::{Page, Value};
 
@@ -12,6 +15,11 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let start = read_boot_time(origin.roots)? as f64 + usage.start_ticks as f64 / ticks_per_second();
     let build = [env!("CARGO_PKG_VERSION"), env!("CITADEL_COMMIT"), env!("CITADEL_RUSTC")];
     page.add(&BUILD_INFO, build, Value::Integer(1));
+    // A clock before 1970 has no such time.
+    if let Ok(loaded) = origin.loaded.at.duration_since(UNIX_EPOCH) {
+        page.add(&CONFIG_LOADED, [], Value::Float(loaded.as_secs_f64()));
+    }
+    page.add(&CONFIG_SUCCESSFUL, [], Value::Integer(u64::from(!origin.loaded.later_refused)));
     page.add(&PROCESS_CPU, [], Value::Float(usage.cpu_seconds));
     page.add(&PROCESS_RSS, [], Value::Integer(usage.resident_bytes));
     page.add(&PROCESS_VIRTUAL, [], Value::Integer(usage.virtual_bytes));

@@ -314,6 +314,11 @@ pub(super) const CASES: &[Case] = &[
         &[("citadel_probe_status", "status=unsupported", Appears(1.0))],
     ),
     case(
+        "AgentConfigRefused",
+        &[("citadel_config_last_reload_successful", "", Then(1.0, 0.0))],
+        &[("citadel_config_last_reload_successful", "", Is(1.0))],
+    ),
+    case(
         "AgentSourceFails",
         &[("citadel_source_success", "source=nvme", Then(1.0, 0.0))],
         &[("citadel_source_success", "source=nvme", Is(1.0))],

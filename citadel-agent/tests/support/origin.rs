@@ -1,6 +1,7 @@
 //! What sources read from, for tests of one of them: all others have nothing.
 
 use citadel_agent::config::Config;
+use citadel_agent::config::watch::Loaded;
 use citadel_agent::discovery::inventory::Inventory;
 use citadel_agent::discovery::watch::Discovered;
 use citadel_agent::ebpf::families::Families;
@@ -34,6 +35,7 @@ impl Nothing {
     pub fn origin(&mut self) -> Origin<'_> {
         Origin {
             config: &self.config,
+            loaded: Loaded::now(),
             roots: &self.roots,
             inventory: &self.inventory,
             discovered: &self.discovered,

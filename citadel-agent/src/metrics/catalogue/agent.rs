@@ -7,6 +7,10 @@ catalogue! {
 
     BUILD_INFO: Gauge None "citadel_agent_build_info" ["version", "commit", "rustc"]
         "Always 1; the labels describe the running build.";
+    CONFIG_LOADED: Gauge Seconds "citadel_config_last_reload_success_timestamp_seconds" []
+        "Unix time at which the current configuration was loaded.";
+    CONFIG_SUCCESSFUL: Gauge None "citadel_config_last_reload_successful" []
+        "1 if the last configuration load succeeded, 0 if it failed and the configuration before it is still used.";
     SOURCE_SUCCESS: Gauge None "citadel_source_success" ["source"]
         "1 if the last read of the source succeeded, else 0.";
     SOURCE_DURATION: Gauge Seconds "citadel_source_duration_seconds" ["source"]
