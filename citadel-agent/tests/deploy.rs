@@ -1,111 +1,17 @@
-//! What is in `deploy/` names metrics and labels that exist, and is what Prometheus, Alertmanager and Grafana take.
+//! What is in `deploy/` names metrics and labels that exist, and is what Prometheus and Alertmanager take. Dashboards have
+//! tests of their own: `dashboards`.
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use citadel_agent::metrics::catalogue::{self, Desc, Kind, Section};
-use serde_json::Value as Json;
-use support::promql;
-
-/// Labels that Prometheus adds.
-const TARGET: [&str; 2] = ["instance", "job"];
+use citadel_agent_common::abi::Lost;
+use support::{names, promql};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
-}
-
-fn dashboards() -> BTreeMap<String, Json> {
-    let files = fs::read_dir(deploy().join("grafana/dashboards")).unwrap();
-    files
-        .map(|file| {
-            let path = file.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            let json = serde_json::from_str(&fs::read_to_string(&path).unwrap());
-            (name, json.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-        })
-        .collect()
-}
-
-/// Expressions of a dashboard, each with the title of its panel.
-fn expressions(dashboard: &Json) -> Vec<(String, String)> {
-    let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["datasource"]["type"] != "loki");
-    let of_panel = |panel: &Json| {
-        let title = panel["title"].as_str().unwrap().to_owned();
-        let targets = panel["targets"].as_array().unwrap().clone();
-        targets.into_iter().map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
-    };
-    panels.flat_map(of_panel).collect()
-}
-
-/// The catalogue's entry behind a name of an expression, and whether the name is of its classic buckets.
-fn metric(name: &str) -> Option<(&'static Desc, bool)> {
-    let exact = catalogue::all().find(|desc| desc.name == name).map(|desc| (desc, false));
-    let buckets = || {
-        let base = name.strip_suffix("_bucket")?;
-        catalogue::all().find(|desc| desc.name == base && desc.kind == Kind::Histogram).map(|desc| (desc, true))
-    };
-    exact.or_else(buckets)
-}
-
-/// What is wrong with the names in an expression.
-fn unknown_names(expression: &str) -> Vec<String> {
-    let (metrics, grouped) = promql::names(expression);
-    assert!(!metrics.is_empty(), "{expression} names no metric");
-    let mut wrong = Vec::new();
-    let mut labels: BTreeSet<&str> = TARGET.into();
-    for (name, matched) in &metrics {
-        let Some((desc, buckets)) = metric(name) else {
-            wrong.push(format!("{name} is not in the catalogue"));
-            continue;
-        };
-        let own: BTreeSet<&str> = desc.labels.iter().copied().chain(TARGET).chain(buckets.then_some("le")).collect();
-        wrong.extend(matched.iter().filter(|l| !own.contains(l.as_str())).map(|l| format!("{name} has no label {l}")));
-        labels.extend(own);
-    }
-    wrong.extend(
-        grouped.iter().filter(|l| !labels.contains(l.as_str())).map(|l| format!("no metric has the label {l}")),
-    );
-    wrong
-}
-
-#[test]
-fn every_name_in_a_dashboard_is_in_the_catalogue() {
-    let mut wrong = Vec::new();
-    for (name, dashboard) in dashboards() {
-        for (panel, expression) in expressions(&dashboard) {
-            wrong.extend(unknown_names(&expression).into_iter().map(|what| format!("{name}, {panel:?}: {what}")));
-        }
-        for variable in dashboard["templating"]["list"].as_array().unwrap() {
-            // label_values(SELECTOR, LABEL)
-            let Some(query) = variable["query"]["query"].as_str() else { continue };
-            let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).unwrap();
-            let (selector, label) = inner.rsplit_once(", ").unwrap();
-            let grouped = format!("sum by ({label}) ({selector})");
-            wrong.extend(unknown_names(&grouped).into_iter().map(|what| format!("{name}, variable: {what}")));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// `host` and `job` are labels of streams, `model` is structured metadata (docs/logs.md).
-#[test]
-fn a_models_dashboard_has_its_logs_by_labels_that_the_agent_sends() {
-    let dashboard = &dashboards()["models"];
-    let panels = dashboard["panels"].as_array().unwrap().iter();
-    let queries =
-        panels.filter(|panel| panel["type"] == "logs").map(|panel| panel["targets"][0]["expr"].as_str().unwrap());
-    let names: Vec<Vec<&str>> = queries
-        .map(|query| {
-            assert!(query.contains("$instance") && query.contains("$model"), "{query}");
-            let before = query.split("=~").map(|part| part.rsplit(['{', ',', ' ']).next().unwrap());
-            before.take(query.matches("=~").count()).collect()
-        })
-        .collect();
-    assert_eq!(names, [["host", "job", "model"]]);
 }
 
 #[test]
@@ -119,64 +25,11 @@ fn the_names_in_an_expression_are_found() {
     assert_eq!(grouped, ["le", "model", "q", "z"].map(str::to_owned).into());
 }
 
-#[test]
-fn an_unknown_name_is_found() {
-    assert_eq!(
-        unknown_names("rate(citadel_no_such_thing_total[5m])"),
-        ["citadel_no_such_thing_total is not in the catalogue"]
-    );
-    assert_eq!(
-        unknown_names("sum by (planet) (citadel_model_connections_open{modle=\"a\"})"),
-        ["citadel_model_connections_open has no label modle", "no metric has the label planet"]
-    );
-}
-
-/// A page that has metrics has a dashboard.
-#[test]
-fn every_page_has_a_dashboard() {
-    let dashboards = dashboards();
-    let pages = [
-        (Section::Models, "models"),
-        (Section::Gpu, "gpu"),
-        (Section::System, "system"),
-        (Section::Storage, "storage"),
-        (Section::Services, "services"),
-        (Section::Agent, "agent"),
-    ];
-    for (section, name) in pages {
-        let has_metrics = catalogue::all().any(|desc| desc.section == section);
-        assert_eq!(has_metrics, dashboards.contains_key(name), "{name}");
-    }
-    let uids: BTreeSet<_> = dashboards.values().map(|dashboard| dashboard["uid"].as_str().unwrap()).collect();
-    assert_eq!(uids.len(), dashboards.len(), "each has a uid of its own: {uids:?}");
-    for (name, dashboard) in &dashboards {
-        let ids: Vec<_> = dashboard["panels"].as_array().unwrap().iter().map(|panel| panel["id"].as_u64()).collect();
-        let distinct: BTreeSet<_> = ids.iter().collect();
-        assert!(distinct.len() == ids.len() && !ids.contains(&None), "{name}: {ids:?}");
-    }
-}
-
 fn run(program: &str, arguments: &[&str], package: &str) {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program} is needed ({error}): apt-get install {package}"));
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
-}
-
-/// promtool parses every expression of every dashboard, as the rules of one file.
-#[test]
-fn promtool_takes_every_expression() {
-    let dashboards = dashboards();
-    let expressions = dashboards.values().flat_map(expressions).enumerate();
-    let rules = expressions.map(|(i, (_, expression))| {
-        let expression = expression.replace("$__rate_interval", "5m");
-        serde_json::json!({"record": format!("e{i}"), "expr": expression})
-    });
-    let file = serde_json::json!({"groups": [{"name": "dashboards", "rules": rules.collect::<Vec<_>>()}]});
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("rules.yml");
-    fs::write(&path, file.to_string()).unwrap();
-    run("promtool", &["check", "rules", path.to_str().unwrap()], "prometheus");
 }
 
 #[test]
@@ -186,26 +39,31 @@ fn promtool_and_amtool_take_the_configurations() {
     run("promtool", &["check", "rules", &file("prometheus/agent-down.rules.yml")], "prometheus");
     run("promtool", &["check", "rules", &file("prometheus/citadel-recording.rules.yml")], "prometheus");
     run("promtool", &["check", "rules", &file("prometheus/fleet.rules.yml")], "prometheus");
+    run("promtool", &["check", "rules", &file("prometheus/native-histograms.rules.yml")], "prometheus");
     run("amtool", &["check-config", &file("alertmanager/alertmanager.yml")], "prometheus-alertmanager");
 }
 
-/// The expressions of a rule file.
+/// The expressions of a rule file, each on one line.
 fn rule_expressions(name: &str) -> Vec<String> {
     let text = fs::read_to_string(deploy().join("prometheus").join(name)).unwrap();
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let after = |(index, line): (usize, &&str)| match line.strip_prefix("expr: ")? {
-        "|-" => Some(lines[index + 1].to_owned()),
-        expression => Some(expression.to_owned()),
+    let rules = text.split("expr: ").skip(1);
+    let ends = |line: &&str| {
+        line.is_empty() || ["- record:", "- alert:", "for:", "labels:", "#"].iter().any(|key| line.starts_with(key))
     };
-    lines.iter().enumerate().filter_map(after).collect()
+    let one = |rule: &str| {
+        let lines = rule.trim_start_matches(['|', '>', '-']).trim_start().lines().map(str::trim);
+        lines.take_while(|line| !ends(line)).collect::<Vec<_>>().join(" ")
+    };
+    rules.map(one).collect()
 }
 
 #[test]
-fn fleet_rules_name_what_exists() {
-    let expressions = rule_expressions("fleet.rules.yml");
-    assert!(expressions.len() >= 6, "{expressions:?}");
+fn recording_rules_name_what_exists() {
+    let files = ["fleet.rules.yml", "citadel-recording.rules.yml", "native-histograms.rules.yml"];
+    let expressions = files.map(rule_expressions).concat();
+    assert!(expressions.len() >= 15, "{expressions:?}");
     for expression in expressions {
-        assert_eq!(unknown_names(&expression), Vec::<String>::new(), "{expression}");
+        assert_eq!(names::unknown(&expression), Vec::<String>::new(), "{expression}");
     }
 }
 
@@ -244,6 +102,39 @@ fn annotations(alert: &str, instance: &str) -> String {
         format!("        {name}{}\n", line.replace("{{ $labels.instance }}", instance))
     };
     format!("      exp_annotations:\n{}{}", line("summary:"), line("description:"))
+}
+
+/// Who sees events lost finds the reason explained.
+#[test]
+fn each_reason_for_a_loss_is_explained() {
+    let text = fs::read_to_string(deploy().join("../docs/troubleshooting.md")).unwrap();
+    let unexplained: Vec<_> =
+        Lost::ALL.iter().map(|lost| lost.label()).filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    assert!(unexplained.is_empty(), "docs/troubleshooting.md does not explain {unexplained:?}");
+}
+
+#[test]
+fn every_rule_file_is_loaded_and_installed() {
+    let read = |name: &str| fs::read_to_string(deploy().join(name)).unwrap();
+    let (loaded, installed) = (read("prometheus/prometheus.yml"), read("dev-ops/setup.sh"));
+    let files = fs::read_dir(deploy().join("prometheus")).unwrap().map(|file| file.unwrap().file_name());
+    let names: Vec<_> =
+        files.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".rules.yml")).collect();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in names {
+        assert!(loaded.contains(&format!("- {name}")), "prometheus.yml does not load {name}");
+        assert!(installed.contains(&name), "setup.sh does not install {name}");
+    }
+}
+
+/// VictoriaMetrics evaluates all rules but those of native histograms.
+#[test]
+fn vmalert_takes_the_rules() {
+    let vmalert = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/victoria-metrics/usr/bin/vmalert");
+    for name in ["citadel-agent", "agent-down", "citadel-recording", "fleet"] {
+        let rule = format!("-rule={}", deploy().join(format!("prometheus/{name}.rules.yml")).display());
+        run(vmalert, &["-dryRun", &rule], "victoriametrics (cargo xtask setup test)");
+    }
 }
 
 /// What a Compose file mounts is there.
@@ -306,15 +197,6 @@ fn alertmanager_names_rules_that_exist() {
 #[test]
 fn the_frontends_delay_is_the_difference_of_two_means() {
     let rules = deploy().join("prometheus/citadel-recording.rules.yml");
-    let text = fs::read_to_string(&rules).unwrap();
-    for expression in text.lines().map(str::trim).filter(|line| line.contains("rate(citadel_")) {
-        let (metrics, _) = promql::names(expression.trim_start_matches(['/', '(', ' ']));
-        for (name, labels) in metrics.iter().filter(|(name, _)| !name.starts_with("citadel:")) {
-            let base = name.strip_suffix("_sum").or_else(|| name.strip_suffix("_count")).unwrap_or(name);
-            let (desc, _) = metric(base).unwrap_or_else(|| panic!("{base} is not in the catalogue"));
-            assert!(labels.iter().all(|label| desc.labels.contains(&label.as_str())), "{name}: {labels:?}");
-        }
-    }
     let series = |name: &str, labels: &str, step: f64| {
         let own = format!("{name}{{instance=\"h\", job=\"j\", model=\"m\", port=\"11400\"{labels}}}");
         serde_json::json!({"series": own, "values": format!("0+{step}x20")})
@@ -343,6 +225,54 @@ fn the_frontends_delay_is_the_difference_of_two_means() {
         }],
     });
     let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.yml");
+    fs::write(&path, tests.to_string()).unwrap();
+    run("promtool", &["test", "rules", path.to_str().unwrap()], "prometheus");
+}
+
+/// Two models on a host: of one fire a warning and a critical alert, of the other nothing. A second host is well.
+#[test]
+fn a_verdict_is_the_worst_alert_that_fires() {
+    let dir = tempfile::tempdir().unwrap();
+    let alert = |name: &str, severity: &str, metric: &str| serde_json::json!({"alert": name, "expr": format!("{metric} > 0"), "labels": {"severity": severity}});
+    let alerts = [alert("Slow", "warning", "slow"), alert("Down", "critical", "down"), alert("Hot", "warning", "hot")];
+    let file = serde_json::json!({"groups": [{"name": "alerts", "rules": alerts}]});
+    fs::write(dir.path().join("alerts.yml"), file.to_string()).unwrap();
+    let model = |instance: &str, model: &str| format!("{{instance=\"{instance}\", model=\"{model}\"}}");
+    let series =
+        |name: &str, labels: String| serde_json::json!({"series": name.to_owned() + &labels, "values": "1x10"});
+    let verdict = |query: &str, values: &[(String, u64)]| {
+        let samples: Vec<_> =
+            values.iter().map(|(labels, value)| serde_json::json!({"labels": labels, "value": value})).collect();
+        serde_json::json!({"expr": query, "eval_time": "8m", "exp_samples": samples})
+    };
+    let name = |level: &str, labels: String| format!("{level}:citadel_verdict:max{labels}");
+    let host = |instance: &str| format!("{{instance=\"{instance}\"}}");
+    let tests = serde_json::json!({
+        "rule_files": ["alerts.yml", deploy().join("prometheus/fleet.rules.yml").canonicalize().unwrap()],
+        "evaluation_interval": "1m",
+        "tests": [{
+            "interval": "1m",
+            "input_series": [
+                series("citadel_model_connections_open", model("a", "m")),
+                series("citadel_model_connections_open", model("a", "n")),
+                series("citadel_agent_build_info", host("a")),
+                series("citadel_agent_build_info", host("b")),
+                series("citadel_agent_build_info", host("c")),
+                series("slow", model("a", "m")),
+                series("down", model("a", "m")),
+                series("hot", host("c")),
+            ],
+            "promql_expr_test": [
+                verdict("instance_model:citadel_verdict:max", &[
+                    (name("instance_model", model("a", "m")), 3), (name("instance_model", model("a", "n")), 0),
+                ]),
+                verdict("instance:citadel_verdict:max", &[
+                    (name("instance", host("a")), 3), (name("instance", host("b")), 0), (name("instance", host("c")), 2),
+                ]),
+            ],
+        }],
+    });
     let path = dir.path().join("test.yml");
     fs::write(&path, tests.to_string()).unwrap();
     run("promtool", &["test", "rules", path.to_str().unwrap()], "prometheus");

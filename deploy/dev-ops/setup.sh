@@ -87,7 +87,7 @@ put() {
 
 packages prometheus prometheus-alertmanager
 
-for file in prometheus.yml citadel-agent.rules.yml agent-down.rules.yml citadel-recording.rules.yml fleet.rules.yml; do
+for file in prometheus.yml citadel-agent.rules.yml agent-down.rules.yml citadel-recording.rules.yml native-histograms.rules.yml fleet.rules.yml; do
     put "$prometheus/$file" <"$deploy/prometheus/$file"
 done
 put "$prometheus/citadel.tmpl" <"$deploy/alertmanager/citadel.tmpl"

@@ -6,6 +6,7 @@ pub mod child;
 pub mod client;
 pub mod journal;
 pub mod log_lines;
+pub mod names;
 pub mod origin;
 pub mod pages;
 pub mod prometheus;

@@ -49,6 +49,11 @@ impl Prometheus {
         Self::start(Version::Old, &yaml, flags)
     }
 
+    /// One that does what `yaml` says.
+    pub fn configured(version: Version, yaml: &str, flags: &[&str]) -> Self {
+        Self::start(version, yaml, flags)
+    }
+
     /// One that scrapes nothing and takes remote write.
     pub fn receiving(version: Version, flags: &[&str]) -> Self {
         Self::receiving_with(version, "global: {}\n", flags)
