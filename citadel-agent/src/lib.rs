@@ -10,6 +10,7 @@ pub mod cli;
 pub mod collector;
 pub mod config;
 pub mod control;
+mod credentials;
 pub mod discovery;
 pub mod ebpf;
 pub mod gpu;

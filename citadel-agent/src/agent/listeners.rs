@@ -7,14 +7,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Agent, GRACE};
 use crate::config::Config;
-use crate::http::{self, App, Content};
+use crate::http::{self, Content, Guard, Prepared};
 
 /// Both listeners.
 pub(super) struct Listeners {
+    guard: Arc<Guard>,
     pub(super) metrics: Listening,
     pub(super) health: Listening,
 }
@@ -35,7 +36,10 @@ pub(super) struct Listening {
 impl Listeners {
     pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
         let local = &config.local;
+        let web = Guard::prepare(local.web_config_file.as_deref())?;
+        info!("access: {}", web.access());
         Ok(Self {
+            guard: Arc::new(Guard::new(web)),
             metrics: Listening::bind(Content::Metrics, local.listen_address, local.metrics_port)?,
             health: Listening::bind(Content::Health, local.listen_address, local.health_check_port)?,
         })
@@ -76,8 +80,8 @@ impl Listeners {
     }
 
     pub(super) fn serve(&mut self, agent: &Arc<Agent>) {
-        self.metrics.serve(agent);
-        self.health.serve(agent);
+        self.metrics.serve(agent, &self.guard);
+        self.health.serve(agent, &self.guard);
     }
 
     /// Serves on newly bound listeners instead of those they replace. The old ones stop first: otherwise both would
@@ -101,6 +105,11 @@ impl Listeners {
         tokio::join!(stop(metrics), stop(health));
     }
 
+    /// What the listeners demand from now on.
+    pub(super) fn demand(&self, web: Prepared) {
+        self.guard.replace(web);
+    }
+
     pub(super) async fn stop(self) {
         tokio::join!(self.metrics.stop(), self.health.stop());
     }
@@ -117,16 +126,21 @@ impl Listening {
         Ok(Self { content, address, wanted, socket, bound, stop: None, task: None })
     }
 
-    fn serve(&mut self, agent: &Arc<Agent>) {
-        let Some(listener) = self.bound.take() else { return };
+    fn serve(&mut self, agent: &Arc<Agent>, guard: &Arc<Guard>) {
+        let Some(socket) = self.bound.take() else { return };
         let (stop, stopped) = oneshot::channel::<()>();
-        let app: Arc<dyn App> = Arc::clone(agent) as _;
-        let dropped = Arc::clone(&agent.state().http_dropped);
         let content = self.content;
+        let listener = http::Listener {
+            content,
+            app: Arc::clone(agent) as _,
+            guard: Arc::clone(guard),
+            limits: http::Limits::default(),
+            dropped: Arc::clone(&agent.state().http_dropped),
+        };
         let task = tokio::spawn(async move {
             // Dropping the sender stops it too.
             let shutdown = async { _ = stopped.await };
-            let result = http::serve(content, listener, app, http::Limits::default(), dropped, shutdown).await;
+            let result = listener.serve(socket, shutdown).await;
             if let Err(error) = &result {
                 error!(?content, %error, "a listener ended");
             }

@@ -25,7 +25,7 @@ use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::control::{self, Control};
 use crate::history::{self, History};
-use crate::http::App as _;
+use crate::http::{App as _, Guard};
 use crate::logging::LogHandle;
 use crate::{alerts, logs, remote_write};
 
@@ -161,6 +161,7 @@ async fn reload(
     debug!(?trigger, "reloading the configuration");
     let config = config::reload(path)?;
     let old = agent.config();
+    let web = Guard::prepare(config.local.web_config_file.as_deref())?;
     let moved = listeners.bind_changed(&old, &config)?;
     let (destinations, peers) = (remote_write::prepare(&config)?, alerts::prepare(&config)?);
     let journal = logs::prepare(&config)?;
@@ -172,6 +173,7 @@ async fn reload(
     }
     agent.state().configure(config);
     let config = agent.config();
+    listeners.demand(web);
     listeners.replace(moved, agent).await;
     if remote_write::differs(&old, &config) {
         sinks.remote_write.replace(destinations, sinks.collector.pages()).await;

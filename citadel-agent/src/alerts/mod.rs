@@ -25,7 +25,7 @@ mod window;
 
 use std::net::SocketAddr;
 
-use crate::config::Config;
+use crate::config::{Config, web};
 use crate::remote_write;
 
 pub use engine::{Engine, Settings};
@@ -48,11 +48,17 @@ fn generator_url(config: &Config) -> String {
     grafana.unwrap_or_else(|| {
         let address = config.local.listen_address;
         let port = config.local.metrics_port;
+        let scheme = if speaks_tls(config) { "https" } else { "http" };
         match address.is_unspecified() {
-            true => format!("http://{}:{port}/", remote_write::host_name()),
-            false => format!("http://{}/", SocketAddr::new(address, port)),
+            true => format!("{scheme}://{}:{port}/", remote_write::host_name()),
+            false => format!("{scheme}://{}/", SocketAddr::new(address, port)),
         }
     })
+}
+
+fn speaks_tls(config: &Config) -> bool {
+    let file = config.local.web_config_file.as_deref();
+    file.is_some_and(|file| web::load(file).is_ok_and(|web| web.tls.is_on()))
 }
 
 #[cfg(test)]

@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 
 use super::facts::Facts;
-use super::{Found, error, ok, warning};
+use super::{Found, Severity, error, ok, warning};
 use crate::ebpf::support::{Capability, Kernel, Support};
 use crate::gpu;
 use crate::host::mountinfo;
-use crate::http::{self, BindError};
+use crate::http::{self, BindError, Guard};
 use crate::remote_write;
 use crate::state_file;
 
@@ -150,7 +151,23 @@ fn configured_cgroup(cgroup: &Path, mount: &Path) -> Found {
 pub(super) fn ports(facts: &Facts<'_>) -> Vec<Found> {
     let local = &facts.config.local;
     let ports = [("metrics_port", local.metrics_port), ("health_check_port", local.health_check_port)];
-    ports.into_iter().map(|(name, port)| port_found(name, port, http::bind(local.listen_address, port).err())).collect()
+    let mut found: Vec<_> = (ports.into_iter())
+        .map(|(name, port)| port_found(name, port, http::bind(local.listen_address, port).err()))
+        .collect();
+    found.push(match Guard::prepare(local.web_config_file.as_deref()) {
+        Ok(web) => access_found(local.listen_address, web.access(), web.is_open()),
+        Err(cause) => error(cause.to_string(), "mend the file; until then the agent does not start"),
+    });
+    found
+}
+
+/// Who can read the pages. That everybody can is how an exporter usually is, and not wrong by itself.
+fn access_found(address: IpAddr, access: &str, open: bool) -> Found {
+    if address.is_loopback() {
+        return ok(format!("only this host reaches {address}"));
+    }
+    let fix = "let only the dev-ops server through the firewall, or set local_collection.web_config_file";
+    (Severity::Ok, access.to_owned(), if open { fix.to_owned() } else { String::new() })
 }
 
 fn port_found(name: &str, port: u16, refused: Option<BindError>) -> Found {
@@ -250,7 +267,6 @@ fn waiting(folder: &Path) -> Option<Found> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::super::Severity;
     use super::*;
 
     fn able() -> Support {
@@ -261,6 +277,18 @@ mod tests {
             architecture: "x86_64",
             ..Support::default()
         }
+    }
+
+    #[test]
+    fn who_can_read_the_pages_is_said_with_what_changes_it() {
+        let open = access_found(Ipv4Addr::UNSPECIFIED.into(), "anybody can", true);
+        assert_eq!((open.0, open.1.as_str()), (Severity::Ok, "anybody can"));
+        assert!(open.2.contains("local_collection.web_config_file"), "{open:?}");
+        assert_eq!(access_found(Ipv4Addr::UNSPECIFIED.into(), "by password", false), ok("by password"));
+        assert_eq!(
+            access_found(Ipv4Addr::LOCALHOST.into(), "anybody can", true),
+            ok("only this host reaches 127.0.0.1")
+        );
     }
 
     #[test]

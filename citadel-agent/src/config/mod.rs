@@ -15,6 +15,7 @@ mod section;
 mod tree;
 mod value;
 pub mod watch;
+pub mod web;
 mod yaml;
 
 use std::io::Read;
@@ -86,17 +87,22 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 }
 
 fn parse_as(name: &str, text: &str, empty: Empty) -> Result<Config, ConfigErrors> {
-    let mut mistakes = Mistakes::new(|| keys().into_iter().map(|key| key.path).collect());
-    let config = tree::parse(text, &mut mistakes).and_then(|root| {
+    parse_section(name, text, empty)
+}
+
+/// Checks a file whose whole is the section `P`.
+fn parse_section<P: Part>(name: &str, text: &str, empty: Empty) -> Result<P, ConfigErrors> {
+    let mut mistakes = Mistakes::new(|| schema::keys(P::KEYS).into_iter().map(|key| key.path).collect());
+    let read = tree::parse(text, &mut mistakes).and_then(|root| {
         if empty == Empty::Mistake && root.as_ref().is_none_or(value::is_null) {
             mistakes.push(None, "", "the file is empty; write {} to use the defaults for everything");
             return None;
         }
-        let root = Section::root(root.as_ref(), Config::KEYS, &mut mistakes);
-        Some(Config::read(&root, &mut mistakes))
+        let root = Section::root(root.as_ref(), P::KEYS, &mut mistakes);
+        Some(P::read(&root, &mut mistakes))
     });
-    match (config, mistakes.into_vec()) {
-        (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
+    match (read, mistakes.into_vec()) {
+        (Some(read), mistakes) if mistakes.is_empty() => Ok(read),
         (_, mistakes) => Err(ConfigErrors::new(name, mistakes)),
     }
 }

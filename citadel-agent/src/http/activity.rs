@@ -65,6 +65,11 @@ impl Activity {
         self.change(|state, now| *state = State { phase: Phase::Sending, progress: now, ..*state });
     }
 
+    /// TLS has been agreed upon: what came so far was no request.
+    pub(super) fn secured(&self) {
+        self.change(|state, now| *state = State { phase: Phase::Idle, since: now, ..*state });
+    }
+
     fn received(&self) {
         self.change(|state, now| {
             if state.phase == Phase::Idle {

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{self, Instant};
 
-use super::Content;
 use super::activity::{Activity, Phase, State};
 use super::budget::Budget;
-use super::dropped::{Dropped, Reason};
+use super::dropped::Reason;
+use super::guard::Gate;
 use super::router::Site;
 use super::server::{self, Limits};
 
@@ -22,16 +22,23 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// The open connections of a listener.
 pub(super) struct Connections {
-    content: Content,
     site: Arc<Site>,
     limits: Limits,
     budget: Arc<Budget>,
-    dropped: Arc<Dropped>,
     last_dropped: [Option<Instant>; Reason::ALL.len()],
     tasks: JoinSet<()>,
     open: HashMap<Id, Connection>,
     /// Set when the listener is closed: each connection then ends after its current response.
     closing: watch::Sender<bool>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Client {
+    /// What clients are told apart by.
+    pub(super) network: IpAddr,
+    /// Whether the connection is encrypted.
+    pub(super) encrypted: bool,
 }
 
 struct Connection {
@@ -41,19 +48,11 @@ struct Connection {
 }
 
 impl Connections {
-    pub(super) fn new(
-        content: Content,
-        site: Site,
-        limits: Limits,
-        budget: Arc<Budget>,
-        dropped: Arc<Dropped>,
-    ) -> Self {
+    pub(super) fn new(site: Site, limits: Limits, budget: Arc<Budget>) -> Self {
         Self {
-            content,
             site: Arc::new(site),
             limits,
             budget,
-            dropped,
             last_dropped: [None; Reason::ALL.len()],
             tasks: JoinSet::new(),
             open: HashMap::new(),
@@ -71,9 +70,10 @@ impl Connections {
         }
         let activity = Arc::new(Activity::new());
         let site = Arc::clone(&self.site);
-        let serving = server::connection(stream, Arc::clone(&activity), site, self.closing.subscribe());
+        let client = client_network(client);
+        let serving = server::connection(stream, client, Arc::clone(&activity), site, self.closing.subscribe());
         let task = self.tasks.spawn(serving);
-        self.open.insert(task.id(), Connection { client: client_network(client), activity, task });
+        self.open.insert(task.id(), Connection { client, activity, task });
     }
 
     /// Closes the most dispensable connection.
@@ -143,14 +143,15 @@ impl Connections {
 
     /// Closes a connection early.
     fn drop(&mut self, id: Id, reason: Reason) {
-        self.dropped.count(self.content, reason);
+        let Gate { content, dropped, .. } = self.site.gate();
+        dropped.count(*content, reason);
         let now = Instant::now();
         let last = self.last_dropped[reason as usize].replace(now);
         if last.is_none_or(|last| now - last > QUIET)
             && let Some(connection) = self.open.get(&id)
         {
             tracing::warn!(
-                listener = self.content.name(), reason = reason.name(), client = %connection.client,
+                listener = content.name(), reason = reason.name(), client = %connection.client,
                 "closed a connection early; further ones are only counted until there have been none for a minute"
             );
         }

@@ -1,4 +1,4 @@
-//! Counts connections that the listeners closed early.
+//! Counts connections that the listeners closed early, and requests that they refused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,11 +32,39 @@ impl Reason {
     }
 }
 
-/// Connections that each listener closed early, by reason.
+/// Why a request was refused, or a connection before there was one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// No credentials, or wrong ones.
+    Credentials,
+    /// It named this host by a name that is not its own.
+    Host,
+    /// More than `rate_limit` allows.
+    RateLimit,
+    /// The TLS handshake failed: no TLS, no certificate, or one that is not accepted.
+    Tls,
+}
+
+impl Refusal {
+    const ALL: [Self; 4] = [Self::Credentials, Self::Host, Self::RateLimit, Self::Tls];
+
+    /// Value of the label `reason`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::Host => "host",
+            Self::RateLimit => "rate_limit",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Connections that each listener closed early, and requests that it refused, by reason.
 #[derive(Debug, Default)]
 pub struct Dropped {
     metrics: [AtomicU64; Reason::ALL.len()],
     health: [AtomicU64; Reason::ALL.len()],
+    refused: [[AtomicU64; Refusal::ALL.len()]; 2],
 }
 
 impl Dropped {
@@ -49,6 +77,19 @@ impl Dropped {
         [Content::Metrics, Content::Health].into_iter().flat_map(move |content| {
             let counts = self.of(content);
             Reason::ALL.map(|reason| (content.name(), reason.name(), counts[reason as usize].load(Ordering::Relaxed)))
+        })
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refused(&self, content: Content, refusal: Refusal) {
+        self.refused[content as usize][refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Listener, reason and number of refused requests, also of those of which there were none.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        [Content::Metrics, Content::Health].into_iter().flat_map(move |content| {
+            let counts = &self.refused[content as usize];
+            Refusal::ALL.map(|reason| (content.name(), reason.name(), counts[reason as usize].load(Ordering::Relaxed)))
         })
     }
 

@@ -1,12 +1,12 @@
 //! The two HTTP listeners: metrics pages, and health.
 //!
-//! [`bind()`] first, so that the agent can say that it is ready and then be right; then [`serve`] until its shutdown future
-//! is done. They know the rest of the agent only as [`App`]. A page is made in memory and answered whole, or not at all.
+//! [`bind()`] first, so that the agent can say that it is ready and then be right; then [`Listener::serve`] until its shutdown
+//! future is done. They know the rest of the agent only as [`App`]. A page is made in memory and answered whole, or not at all.
 //!
 //! ```text
-//! bind -> server (accept) -> connection (hyper) -> router (axum: path -> handler) -> pages (encode, share) -> App
-//!             |                   | notes its activity                                   | bytes held
-//!         connections (who goes) <--------------------------------------------------- budget
+//! bind -> server (accept, TLS) -> connection (hyper) -> guard (who may) -> router (axum: path -> handler) -> pages -> App
+//!             |                       | notes its activity                                                     | bytes held
+//!         connections (who goes) <--------------------------------------------------------------------------- budget
 //! ```
 
 mod activity;
@@ -15,6 +15,7 @@ mod budget;
 mod coding;
 mod connections;
 mod dropped;
+mod guard;
 mod overview;
 mod pages;
 mod router;
@@ -32,10 +33,12 @@ use crate::metrics::family::Page;
 
 use budget::Budget;
 use connections::Connections;
+use guard::Gate;
 use router::Site;
 
 pub use bind::{BindError, Holder, bind, bind_beside};
 pub use dropped::Dropped;
+pub use guard::{Guard, GuardError, Prepared, TlsError};
 pub use server::Limits;
 
 /// What the listeners ask the agent for. Calls come from the runtime's only thread: they must not wait.
@@ -93,21 +96,30 @@ impl Content {
     }
 }
 
-/// Serves `content` on `listener` until `shutdown` is done and the open responses are out. Connections that are closed before
-/// that although their clients were not done are counted in `dropped`.
-///
-/// # Errors
-/// When the runtime cannot take the listener. What happens on a connection ends that connection only.
-pub async fn serve(
-    content: Content,
-    listener: TcpListener,
-    app: Arc<dyn App>,
-    limits: Limits,
-    dropped: Arc<Dropped>,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let budget = Budget::new(limits.response_bytes);
-    let site = Site::new(content, app, Arc::clone(&budget));
-    let connections = Connections::new(content, site, limits, Arc::clone(&budget), dropped);
-    server::serve(listener, connections, &budget, shutdown).await
+/// What a listener serves, and to whom.
+pub struct Listener {
+    /// What it serves.
+    pub content: Content,
+    /// Of whom.
+    pub app: Arc<dyn App>,
+    /// What its clients have to pass.
+    pub guard: Arc<Guard>,
+    /// What they may take.
+    pub limits: Limits,
+    /// Those that were closed before they were done, or refused.
+    pub dropped: Arc<Dropped>,
+}
+
+impl Listener {
+    /// Serves on `socket` until `shutdown` is done and the open responses are out.
+    ///
+    /// # Errors
+    /// When the runtime cannot take the socket. What happens on a connection ends that connection only.
+    pub async fn serve(self, socket: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { content, app, guard, limits, dropped } = self;
+        let budget = Budget::new(limits.response_bytes);
+        let site = Site::new(Gate { guard, content, dropped }, app, Arc::clone(&budget));
+        let connections = Connections::new(site, limits, Arc::clone(&budget));
+        server::serve(socket, connections, &budget, shutdown).await
+    }
 }

@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::budget::Budget;
 use super::coding::Coding;
+use super::connections::Client;
+use super::dropped::Refusal;
+use super::guard::{self, Gate, Names};
 use super::overview::{self, Link};
 use super::pages::{NoPage, Pages, Wanted};
 use super::{App, Content};
@@ -24,35 +28,44 @@ use crate::metrics::format::Format;
 
 /// What one listener serves.
 pub(super) struct Site {
-    content: Content,
-    app: Arc<dyn App>,
-    pages: Arc<Pages>,
+    served: Served,
     /// The router, and the paths that it was made for.
     current: Mutex<(Endpoints, Router)>,
 }
 
 impl Site {
-    pub(super) fn new(content: Content, app: Arc<dyn App>, budget: Arc<Budget>) -> Self {
-        let pages = Arc::new(Pages::new(budget));
-        let endpoints = app.config().local.endpoints.clone();
-        let router = router(content, &endpoints, &app, &pages);
-        Self { content, app, pages, current: Mutex::new((endpoints, router)) }
+    pub(super) fn new(gate: Gate, app: Arc<dyn App>, budget: Arc<Budget>) -> Self {
+        let served = Served {
+            app,
+            pages: Arc::new(Pages::new(budget)),
+            links: Arc::default(),
+            gate,
+            names: Arc::new(Names::of_this_host()),
+        };
+        let endpoints = served.app.config().local.endpoints.clone();
+        let router = router(&endpoints, served.clone());
+        Self { served, current: Mutex::new((endpoints, router)) }
+    }
+
+    /// What requests have to pass.
+    pub(super) const fn gate(&self) -> &Gate {
+        &self.served.gate
     }
 
     /// The router of the configuration in force: a reload may have moved pages.
     pub(super) fn router(&self) -> Router {
-        let config = self.app.config();
+        let config = self.served.app.config();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = &config.local.endpoints;
         if current.0 != *endpoints {
-            *current = (endpoints.clone(), router(self.content, endpoints, &self.app, &self.pages));
+            *current = (endpoints.clone(), router(endpoints, self.served.clone()));
         }
         current.1.clone()
     }
 
     /// See [`Pages::forget_shared`].
     pub(super) fn forget_shared(&self) {
-        self.pages.forget_shared();
+        self.served.pages.forget_shared();
     }
 }
 
@@ -62,6 +75,8 @@ struct Served {
     app: Arc<dyn App>,
     pages: Arc<Pages>,
     links: Arc<[Link]>,
+    gate: Gate,
+    names: Arc<Names>,
 }
 
 /// A path, and what answers GET and HEAD there.
@@ -69,26 +84,27 @@ type Route = (Link, MethodRouter<Served>);
 
 /// The configured paths are other ones than `/` and `/metrics`, differ, and have no characters that mean anything to the
 /// router: the configuration's checks see to that.
-fn router(content: Content, endpoints: &Endpoints, app: &Arc<dyn App>, pages: &Arc<Pages>) -> Router {
-    let routes = match content {
-        Content::Metrics => metrics(endpoints),
-        Content::Health => health(),
+fn router(endpoints: &Endpoints, mut served: Served) -> Router {
+    let routes = match served.gate.content {
+        Content::Metrics => metrics(endpoints, &served),
+        Content::Health => health(&served),
     };
-    let links = routes.iter().map(|(link, _)| link.clone()).collect();
-    let served = Served { app: Arc::clone(app), pages: Arc::clone(pages), links };
+    served.links = routes.iter().map(|(link, _)| link.clone()).collect();
+    let gate = served.gate.clone();
     let routed = routes.into_iter().fold(Router::new(), |router, (link, method)| router.route(&link.path, method));
     routed
         .fallback(not_found)
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")], "only GET and HEAD\n")
         })
+        .layer(from_fn_with_state(gate, guard::pass))
         .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .with_state(served)
 }
 
-fn metrics(endpoints: &Endpoints) -> Vec<Route> {
+fn metrics(endpoints: &Endpoints, served: &Served) -> Vec<Route> {
     vec![
-        route("/", "Overview", get(overview)),
+        route("/", "Overview", by_own_name(get(overview), served)),
         route("/metrics", "All metrics", page(None)),
         route(&endpoints.models, "Models", page(Some(Section::Models))),
         route(&endpoints.gpu, "GPUs", page(Some(Section::Gpu))),
@@ -98,16 +114,33 @@ fn metrics(endpoints: &Endpoints) -> Vec<Route> {
     ]
 }
 
-fn health() -> Vec<Route> {
+fn health(served: &Served) -> Vec<Route> {
     vec![
         route("/health", "Alive", get("alive\n")),
         route("/ready", "Readiness, with the reason if not ready", get(ready)),
-        route("/status", "What is measured, what is not and why", get(status)),
+        route("/status", "What is measured, what is not and why", by_own_name(get(status), served)),
     ]
 }
 
 fn route(path: &str, title: &'static str, method: MethodRouter<Served>) -> Route {
     (Link { path: path.to_owned(), title }, method)
+}
+
+/// Only for who asks by a name of this host: what a browser would show, or read for a page elsewhere. See [`Names`].
+fn by_own_name(method: MethodRouter<Served>, served: &Served) -> MethodRouter<Served> {
+    method.layer(from_fn_with_state(served.clone(), async |State(served): State<Served>, request: Request, next: Next| {
+        let encrypted = request.extensions().get::<Client>().is_some_and(|client| client.encrypted);
+        // Without a name it is no browser.
+        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+        let own = host.is_none_or(|host| served.names.has(host, &served.app.config().local.allowed_hosts));
+        if own || encrypted {
+            return next.run(request).await;
+        }
+        served.gate.dropped.refused(served.gate.content, Refusal::Host);
+        let text = "this host does not know itself by the name in the address; use its IP address, or add the name to \
+                    local_collection.allowed_hosts\n";
+        (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+    }))
 }
 
 /// A metrics page: everything, or a section.

@@ -6,15 +6,18 @@
 //! nor a thousand slow ones keep a scraper out.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task;
@@ -22,7 +25,8 @@ use tokio::time::{self, MissedTickBehavior};
 
 use super::activity::{Activity, Phase, Watched};
 use super::budget::Budget;
-use super::connections::Connections;
+use super::connections::{Client, Connections};
+use super::guard::Tls;
 use super::router::Site;
 
 /// What the clients of one listener may take.
@@ -127,29 +131,70 @@ fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Serves one connection. Dropping this closes it.
+/// Serves one connection of `network`. Dropping this closes it.
 pub(super) async fn connection(
     stream: TcpStream,
+    network: IpAddr,
     activity: Arc<Activity>,
     site: Arc<Site>,
-    mut closing: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
 ) {
     // Answers go out whole, so that waiting for more to send only delays them.
     let options = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
     if let Err(error) = options {
         tracing::debug!(%error, "cannot set socket options of a connection");
     }
-    let service = service_fn(|request| {
+    let demands = site.gate().guard.demands();
+    let encrypted = demands.tls.is_some();
+    let client = Client { network, encrypted };
+    let Some(Tls(acceptor)) = &demands.tls else {
+        return talk(Watched { stream, activity: Arc::clone(&activity) }, client, &activity, &site, closing).await;
+    };
+    if speaks_in_the_clear(&stream).await {
+        site.gate().refused_handshake();
+        let mut stream = stream;
+        // As Go's servers answer it.
+        let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+        _ = stream.write_all(answer).await;
+        return;
+    }
+    match acceptor.accept(Watched { stream, activity: Arc::clone(&activity) }).await {
+        Ok(stream) => {
+            activity.secured();
+            talk(stream, client, &activity, &site, closing).await;
+        }
+        Err(error) => {
+            site.gate().refused_handshake();
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+    }
+}
+
+/// Whether what a client says first is no TLS record: a handshake begins with 22 (RFC 8446, section 5.1).
+async fn speaks_in_the_clear(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_alphabetic()
+}
+
+/// HTTP/1.x on a connection.
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: Client,
+    activity: &Arc<Activity>,
+    site: &Site,
+    mut closing: watch::Receiver<bool>,
+) {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         activity.requested();
+        request.extensions_mut().insert(client);
         let response = TowerToHyperService::new(site.router()).call(request);
-        let activity = Arc::clone(&activity);
+        let activity = Arc::clone(activity);
         async move {
             let response = response.await;
             activity.responded();
             response
         }
     });
-    let watched = Watched { stream, activity: Arc::clone(&activity) };
     let serving = http1::Builder::new()
         // Who has said all and shut its sending side still gets the answer.
         .half_close(true)
@@ -157,7 +202,7 @@ pub(super) async fn connection(
         .max_buf_size(MAX_BUFFER)
         // The sweep does this, and tells an idle connection from a slow header, which hyper does not.
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(watched), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,

@@ -6,7 +6,6 @@
 //! this host itself.
 
 pub mod backoff;
-mod files;
 mod tls;
 
 use std::io;
@@ -23,7 +22,7 @@ use reqwest::redirect::Policy;
 use tracing::{info, warn};
 
 use crate::config::resolved::Access;
-use files::Stamp;
+use crate::credentials::{self, Stamp};
 
 /// Connect timeout, for all addresses together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -180,7 +179,7 @@ impl Client {
     /// renewal may be in progress.
     fn client(&mut self) -> Result<&reqwest::Client, Error> {
         let Access { ca_file, cert_file, key_file, .. } = &self.access;
-        let stamps = [ca_file, cert_file, key_file].map(|file| file.as_deref().and_then(files::stamp));
+        let stamps = [ca_file, cert_file, key_file].map(|file| file.as_deref().and_then(credentials::stamp));
         let current = self.made.as_ref().is_some_and(|made| made.stamps == stamps);
         if !current {
             match (self.make(), self.made.take()) {
@@ -229,7 +228,7 @@ impl Client {
             headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
         }
         headers.extend(own.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))));
-        let secret = |path: &Path| files::text(path);
+        let secret = |path: &Path| credentials::text(path);
         let Access { username, password_file, bearer_token_file, .. } = &self.access;
         // Read for each request, so that a new token needs no reload.
         let authorization = match (username, password_file, bearer_token_file) {

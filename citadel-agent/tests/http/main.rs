@@ -1,6 +1,7 @@
 //! The listeners over real sockets: what they answer, and that no client keeps another from its answer.
 
 mod flood;
+mod guard;
 mod memory;
 
 #[path = "../support/mod.rs"]

@@ -40,7 +40,7 @@ pub fn get(addr: SocketAddr, path: &str, headers: &str) -> Answer {
 
 pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     let mut stream = connect(addr);
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     parse(&bytes)

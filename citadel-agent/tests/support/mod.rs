@@ -29,7 +29,7 @@ use citadel_agent::config::resolved::probing::HealthEndpoints;
 use citadel_agent::config::resolved::{
     Config, Ebpf, Endpoints, Gpu, Local, LogFormat, Logs, Models, RemoteWrite, Services, Storage,
 };
-use citadel_agent::http::{self, App, CollectError, Content, Dropped, Limits};
+use citadel_agent::http::{self, App, CollectError, Content, Dropped, Guard, Limits, Listener};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
 use citadel_agent_common::hist::Histogram;
@@ -154,6 +154,8 @@ pub fn config() -> Config {
             listen_address: Ipv4Addr::LOCALHOST.into(),
             metrics_port: 8000,
             health_check_port: 8001,
+            web_config_file: None,
+            allowed_hosts: Vec::new(),
             log_level: tracing::Level::INFO,
             log_format: LogFormat::Auto,
             collection_interval: Duration::from_secs(60),
@@ -198,18 +200,24 @@ pub struct Server {
 
 impl Server {
     pub fn start(content: Content, app: Arc<Fake>, limits: Limits) -> Self {
-        let listener = http::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
-        let addr = listener.local_addr().unwrap();
+        Self::guarded(content, app, limits, None)
+    }
+
+    /// One whose clients have to pass what a web configuration file says.
+    pub fn guarded(content: Content, app: Arc<Fake>, limits: Limits, file: Option<&Path>) -> Self {
+        let guard = Arc::new(Guard::new(Guard::prepare(file).unwrap()));
+        let socket = http::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let addr = socket.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let dropped = Arc::<Dropped>::default();
-        let counted = Arc::clone(&dropped);
+        let listener = Listener { content, app, guard, limits, dropped: Arc::clone(&dropped) };
         // What the test has logged of its own thread, it has logged of this one.
         let log = tracing::dispatcher::get_default(Clone::clone);
         let thread = thread::spawn(move || {
             let _log = tracing::dispatcher::set_default(&log);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let shutdown = async { _ = stopped.await };
-            runtime.block_on(http::serve(content, listener, app, limits, counted, shutdown)).unwrap();
+            runtime.block_on(listener.serve(socket, shutdown)).unwrap();
         });
         Self { addr, dropped, stop: Some(stop), thread: Some(thread) }
     }
@@ -217,6 +225,11 @@ impl Server {
     /// How many connections were dropped for this reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.dropped.counts().filter(|(_, name, _)| *name == reason).map(|(.., count)| count).sum()
+    }
+
+    /// How many requests were refused for this reason.
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.dropped.refusals().filter(|(_, name, _)| *name == reason).map(|(.., count)| count).sum()
     }
 
     /// Begins the shutdown.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use tracing::Level;
 
-use crate::config::kind::{ABSOLUTE_PATH, INTERVAL, PORT, Scalar, Words, string_like};
+use crate::config::kind::{ABSOLUTE_PATH, HOST, INTERVAL, List, Optional, PORT, Scalar, Words, string_like};
 use crate::config::mistakes::{Mistakes, nearest, quoted};
 use crate::config::section::{Section, part, section};
 use crate::config::tree::Node;
@@ -24,6 +24,12 @@ section! {
         metrics_port: u16 = 8000, PORT;
         /// Port of `/health`, `/ready` and `/status`.
         health_check_port: u16 = 8001, PORT;
+        /// Prometheus web configuration file with TLS, client certificates and passwords for both ports. Reloaded when it, or a file
+        /// that it names, changes.
+        web_config_file: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
+        /// Additional host names under which browsers may open the overview page and `/status` without TLS. IP addresses, `localhost` and
+        /// the host's own names are always allowed. Other names get 421, which protects against DNS rebinding.
+        allowed_hosts: Vec<String> = Vec::new(), List { of: HOST, what: "host names", most: 64 };
         /// Log level of the agent; libraries log at `INFO` at most. The environment variable `RUST_LOG` overrides it.
         log_level: Level = Level::INFO, LEVEL;
         /// Format of log lines on stderr. `auto`: text on a terminal and for the systemd journal (with the priority of each line), JSON

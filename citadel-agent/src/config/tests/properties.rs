@@ -70,14 +70,19 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
         .prop_shuffle();
     let formats = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];
     let log = (prop::sample::select(levels.to_vec()), prop::sample::select(formats.to_vec()));
-    (any::<IpAddr>(), log, interval(), path(), pages).prop_map(
-        move |(listen_address, (log_level, log_format), collection_interval, control_socket, pages)| {
+    let hosts = prop::collection::btree_set("[a-z0-9-]{1,9}(\\.[a-z0-9-]{1,9}){0,3}", 0..4).prop_map(Vec::from_iter);
+    let web = (prop::option::of(path()), hosts);
+    (any::<IpAddr>(), web, log, interval(), path(), pages).prop_map(
+        move |(listen_address, web, (log_level, log_format), collection_interval, control_socket, pages)| {
+            let (web_config_file, allowed_hosts) = web;
             let [system, gpu, models, storage, services] = pages.try_into().expect("five pages");
             let endpoints = Endpoints { system, gpu, models, storage, services };
             Local {
                 listen_address,
                 metrics_port,
                 health_check_port,
+                web_config_file,
+                allowed_hosts,
                 log_level,
                 log_format,
                 collection_interval,

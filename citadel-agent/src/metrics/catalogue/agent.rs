@@ -33,6 +33,8 @@ catalogue! {
         "The part of citadel_events_lost_total caused by a model that exceeds its share of a kernel map with its processes, threads, readers of requests or kinds of failing system calls. The shares of other models are not affected.";
     HTTP_DROPPED: Counter(Start) None "citadel_http_connections_dropped_total" ["listener", "reason"]
         "Connections that the listener closed early, by reason: connection_limit, memory_limit (slow readers of large responses), request_timeout or response_timeout.";
+    HTTP_REFUSED: Counter(Start) None "citadel_http_requests_refused_total" ["listener", "reason"]
+        "Requests that the listener refused, by reason: credentials (none or wrong ones), host (see local_collection.allowed_hosts), rate_limit or tls (the handshake failed).";
     REMOTE_WRITE_COLLECTED: Counter(Before) None "citadel_remote_write_collected_samples_total" ["destination"]
         "Samples collected for a destination since it was first configured, kept across restarts: the sum of acknowledged, rejected, dropped and pending samples. A histogram is one sample.";
     REMOTE_WRITE_SAMPLES: Counter(Before, beside REMOTE_WRITE_COLLECTED) None "citadel_remote_write_samples_total" ["destination", "outcome", "reason"]

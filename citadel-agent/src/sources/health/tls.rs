@@ -5,21 +5,16 @@
 //! is verified.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
 use crate::config::resolved::probing::Access;
-use crate::host::files::read_whole;
-
-/// Maximum size of a certificate file; a host's whole CA bundle is a quarter of this.
-const MAX_FILE: usize = 1 << 20;
+use crate::credentials::certificates;
 
 /// Creates a TLS connector with the configured trust.
 ///
@@ -32,12 +27,12 @@ pub(super) fn connector(access: &Access) -> io::Result<TlsConnector> {
         .map_err(io::Error::other)?;
     let any = |only| Verifier { only, provider };
     let config = match (&access.certificate_file, &access.ca_file) {
-        (Some(file), _) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(any(Some(certificates(file)?))))
-        }
+        (Some(file), _) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(any(Some(certificates(file).map_err(io::Error::other)?)))),
         (None, Some(file)) => {
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates(file)?);
+            roots.add_parsable_certificates(certificates(file).map_err(io::Error::other)?);
             builder.with_root_certificates(roots)
         }
         (None, None) if access.has_credentials() => {
@@ -50,14 +45,6 @@ pub(super) fn connector(access: &Access) -> io::Result<TlsConnector> {
     let mut config = config.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let wrong = |why: String| io::Error::other(format!("cannot read certificates from {}: {why}", file.display()));
-    let bytes = read_whole(file, MAX_FILE).map_err(|error| wrong(error.to_string()))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let all = all.map_err(|error| wrong(error.to_string()))?;
-    if all.is_empty() { Err(wrong("the file contains none".to_owned())) } else { Ok(all) }
 }
 
 /// Accepts one of these certificates, or any; possession of the private key is always verified.

@@ -1,0 +1,87 @@
+//! Files of credentials, certificates and keys: bounded, and told apart by their state, so that they are read again when they
+//! have changed.
+
+use std::fmt::Display;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::host::files::{read_whole, read_whole_text};
+
+/// The largest file of credentials or certificates: the CAs of a whole host take a quarter of it.
+const LARGEST: usize = 1 << 20;
+
+/// What tells one state of a file from another; `None` where it cannot be seen.
+pub(crate) type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// It does not hold what it should.
+    #[error("{from} holds no {what}: {error}")]
+    Content {
+        /// The file, or the configuration key that holds the text itself.
+        from: String,
+        /// What it should hold.
+        what: &'static str,
+        /// What is wrong.
+        error: String,
+    },
+}
+
+/// The state of the file at `path` now. A renewal that replaces the file changes the inode, one that writes to it the times.
+pub(crate) fn stamp(path: &Path) -> Stamp {
+    let of = |meta: Metadata| {
+        let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+        (meta.dev(), meta.ino(), meta.len(), modified.0, modified.1, changed.0, changed.1)
+    };
+    std::fs::metadata(path).ok().map(of)
+}
+
+/// All that is in the file at `path`.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_whole(path, LARGEST).map_err(|error| FileError::Read { path: path.to_owned(), error })
+}
+
+/// The text in the file at `path`.
+pub(crate) fn text(path: &Path) -> Result<String, FileError> {
+    read_whole_text(path, LARGEST).map_err(|error| FileError::Read { path: path.to_owned(), error })
+}
+
+/// The certificates in a PEM file, in its order: at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    certificates_in(&read(path)?, &path.display())
+}
+
+/// The certificates in a PEM text that came from `from`.
+pub(crate) fn certificates_in(pem: &[u8], from: &dyn Display) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| content(from, "certificate", &error))?;
+    if found.is_empty() { Err(content(from, "certificate", &"no PEM block of this kind")) } else { Ok(found) }
+}
+
+/// The private key in a PEM file.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    private_key_in(&read(path)?, &path.display())
+}
+
+/// The private key in a PEM text that came from `from`.
+pub(crate) fn private_key_in(pem: &[u8], from: &dyn Display) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| content(from, "private key", &error))
+}
+
+fn content(from: &dyn Display, what: &'static str, error: &dyn Display) -> FileError {
+    FileError::Content { from: from.to_string(), what, error: error.to_string() }
+}

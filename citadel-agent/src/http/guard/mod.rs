@@ -1,0 +1,290 @@
+//! What the listeners demand of their clients: TLS, credentials, a rate. By the web configuration file, which is looked at again as
+//! requests come, so that renewed certificates and changed passwords hold without a restart.
+
+mod bucket;
+mod host;
+mod login;
+mod tls;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio_rustls::TlsAcceptor;
+
+use self::bucket::Bucket;
+use self::login::{Login, Verdict};
+use super::Content;
+use super::connections::Client;
+use super::dropped::{Dropped, Refusal};
+use crate::config::ConfigErrors;
+use crate::config::web::{self, Web};
+use crate::credentials::{FileError, Stamp, stamp};
+
+pub(super) use self::host::Names;
+pub use self::tls::TlsError;
+
+/// How often the files are looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why the web configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// It has mistakes.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// A file that it names cannot be used, or TLS cannot be set up as it says.
+    #[error("{}: tls_server_config: {error}", file.display())]
+    Tls {
+        /// The web configuration file.
+        file: PathBuf,
+        /// Why.
+        error: TlsError,
+    },
+}
+
+impl From<FileError> for TlsError {
+    fn from(error: FileError) -> Self {
+        Self::File(error.to_string())
+    }
+}
+
+/// What both listeners demand, as the files say now.
+#[derive(Debug)]
+pub struct Guard(Mutex<Current>);
+
+#[derive(Debug)]
+struct Current {
+    /// The web configuration file; `None`: nothing is demanded.
+    file: Option<PathBuf>,
+    demands: Arc<Demands>,
+    /// The states of the files that `demands` was made of.
+    stamps: Vec<Stamp>,
+    /// The states of files that could not be used, so that this is said once.
+    refused: Option<Vec<Stamp>>,
+    looked: Instant,
+}
+
+/// A web configuration file that can be used.
+#[derive(Debug)]
+pub struct Prepared(Current);
+
+impl Prepared {
+    /// Who gets in, in words for a person.
+    #[must_use]
+    pub fn access(&self) -> &'static str {
+        access(self.0.demands.web.as_ref())
+    }
+
+    /// Whether anybody who reaches a port can read the pages.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.0.demands.web.as_ref().is_some_and(Web::asks_who)
+    }
+}
+
+impl Guard {
+    /// What `file` demands. `None`: nothing.
+    ///
+    /// # Errors
+    /// The file, or one that it names, cannot be used.
+    pub fn prepare(file: Option<&Path>) -> Result<Prepared, GuardError> {
+        // The states before the files are read: what changes meanwhile is seen as a change.
+        let before = file.map(|file| (file, web::load(file).map(|web| stamps(file, &web))));
+        let (demands, stamps) = match before {
+            None => (Demands::default(), Vec::new()),
+            Some((_, Err(error))) => return Err(error.into()),
+            Some((file, Ok(stamps))) => (Demands::load(file)?, stamps),
+        };
+        let file = file.map(Path::to_owned);
+        Ok(Prepared(Current { file, demands: Arc::new(demands), stamps, refused: None, looked: Instant::now() }))
+    }
+
+    /// The guard of listeners that start.
+    #[must_use]
+    pub fn new(Prepared(current): Prepared) -> Self {
+        Self(Mutex::new(current))
+    }
+
+    /// From now on this is demanded.
+    pub fn replace(&self, Prepared(current): Prepared) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    /// What is demanded now.
+    pub(super) fn demands(&self) -> Arc<Demands> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.looked.elapsed() >= LOOK {
+            current.look();
+        }
+        Arc::clone(&current.demands)
+    }
+}
+
+fn access(web: Option<&Web>) -> &'static str {
+    match web {
+        None => "anybody who reaches the ports can read the pages, in the clear",
+        Some(web) => match (web.tls.is_on(), web.asks_who()) {
+            (true, true) => "the pages need credentials, over TLS",
+            (true, false) => "TLS; anybody who reaches the ports can read the pages",
+            (false, true) => "the pages need a password, which is sent in the clear: set tls_server_config",
+            (false, false) => "anybody who reaches the ports can read the pages, in the clear",
+        },
+    }
+}
+
+/// The states of the web configuration file and of those that it names.
+fn stamps(file: &Path, web: &Web) -> Vec<Stamp> {
+    std::iter::once(file).chain(web.files()).map(stamp).collect()
+}
+
+impl Current {
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let Some(file) = &self.file else { return };
+        let now = match &self.demands.web {
+            Some(web) => stamps(file, web),
+            None => return,
+        };
+        if now == self.stamps || self.refused.as_ref() == Some(&now) {
+            return;
+        }
+        match Guard::prepare(Some(file)) {
+            Ok(Prepared(new)) => {
+                tracing::info!(file = %file.display(), "web configuration reloaded");
+                *self = new;
+            }
+            Err(error) => {
+                tracing::error!("web configuration not reloaded; the old one stays in force: {error}");
+                self.refused = Some(now);
+            }
+        }
+    }
+}
+
+/// What is demanded, ready to be held against requests.
+#[derive(Debug, Default)]
+pub(super) struct Demands {
+    web: Option<Web>,
+    /// TLS, where it is spoken.
+    pub(super) tls: Option<Tls>,
+    login: Option<Arc<Login>>,
+    rates: Option<[Mutex<Bucket>; 2]>,
+    headers: HeaderMap,
+}
+
+/// TLS of the listeners.
+pub(super) struct Tls(pub(super) TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Demands {
+    fn load(file: &Path) -> Result<Self, GuardError> {
+        let web = web::load(file)?;
+        let tls = tls::acceptor(&web.tls).map_err(|error| GuardError::Tls { file: file.to_owned(), error })?;
+        let rate = web.rate_limit.clone();
+        let bucket = || Mutex::new(Bucket::new(rate.burst as f64, rate.interval));
+        // The names and values have been checked.
+        let headers =
+            web.http.headers.iter().filter_map(|(name, value)| {
+                Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value).ok()?))
+            });
+        Ok(Self {
+            tls: tls.map(Tls),
+            login: (!web.users.is_empty()).then(|| Arc::new(Login::new(web.users.clone()))),
+            rates: (!rate.interval.is_zero()).then(|| [bucket(), bucket()]),
+            headers: headers.collect(),
+            web: Some(web),
+        })
+    }
+
+    fn within_rate(&self, content: Content) -> bool {
+        let Some(rates) = &self.rates else { return true };
+        rates[content as usize].lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+    }
+}
+
+/// What a request has to pass on one listener.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    pub(super) guard: Arc<Guard>,
+    pub(super) content: Content,
+    pub(super) dropped: Arc<Dropped>,
+}
+
+/// Asks for nothing: a load balancer has no credentials, and learns nothing but that the agent runs.
+const OPEN: (Content, &str) = (Content::Health, "/health");
+
+/// Lets a request through, or says why not.
+pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let demands = gate.guard.demands();
+    let mut response = match gate.admit(&demands, Asked::of(&request)).await {
+        Ok(()) => next.run(request).await,
+        Err((refusal, response)) => {
+            gate.dropped.refused(gate.content, refusal);
+            response
+        }
+    };
+    response.headers_mut().extend(demands.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+    response
+}
+
+impl Gate {
+    /// A TLS handshake came to nothing.
+    pub(super) fn refused_handshake(&self) {
+        self.dropped.refused(self.content, Refusal::Tls);
+    }
+
+    async fn admit(&self, demands: &Demands, asked: Asked) -> Result<(), (Refusal, Response)> {
+        if (self.content, asked.path.as_str()) == OPEN {
+            return Ok(());
+        }
+        if !demands.within_rate(self.content) {
+            return Err((Refusal::RateLimit, wait("too many requests\n", 1)));
+        }
+        let Some(login) = &demands.login else { return Ok(()) };
+        match login.verify(asked.credentials.as_ref().map(HeaderValue::as_bytes), asked.client).await {
+            Verdict::Right => Ok(()),
+            Verdict::Wrong => Err((Refusal::Credentials, unauthorized())),
+            Verdict::TooMany(seconds) => {
+                Err((Refusal::Credentials, wait("too many attempts with wrong credentials\n", seconds)))
+            }
+        }
+    }
+}
+
+/// What of a request decides. (A request itself cannot be held while something is waited for: its body belongs to one thread.)
+struct Asked {
+    path: String,
+    credentials: Option<HeaderValue>,
+    client: Option<IpAddr>,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        Self {
+            path: request.uri().path().to_owned(),
+            credentials: request.headers().get(AUTHORIZATION).cloned(),
+            client: request.extensions().get::<Client>().map(|client| client.network),
+        }
+    }
+}
+
+fn unauthorized() -> Response {
+    let challenge = [(WWW_AUTHENTICATE, r#"Basic realm="citadel-agent", charset="UTF-8""#)];
+    (StatusCode::UNAUTHORIZED, challenge, "user name and password, please\n").into_response()
+}
+
+fn wait(text: &'static str, seconds: u64) -> Response {
+    (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())], text).into_response()
+}
