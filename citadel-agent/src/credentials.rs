@@ -1,5 +1,4 @@
-//! Files of credentials, certificates and keys: bounded, and told apart by their state, so that they are read again when they
-//! have changed.
+//! Credential, certificate and key files: size-limited, and reloaded when they change.
 
 use std::fmt::Display;
 use std::fs::Metadata;
@@ -12,10 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::host::files::{read_whole, read_whole_text};
 
-/// The largest file of credentials or certificates: the CAs of a whole host take a quarter of it.
+/// Maximum size of a credential or certificate file; a host's whole CA bundle is a quarter of this.
 const LARGEST: usize = 1 << 20;
 
-/// What tells one state of a file from another; `None` where it cannot be seen.
+/// Identifies a version of a file; `None` if it is not accessible.
 pub(crate) type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 /// Why a file cannot be used.
@@ -29,19 +28,19 @@ pub(crate) enum FileError {
         /// What the operating system says.
         error: io::Error,
     },
-    /// It does not hold what it should.
-    #[error("{from} holds no {what}: {error}")]
+    /// It has invalid content.
+    #[error("{from} contains no {what}: {error}")]
     Content {
         /// The file, or the configuration key that holds the text itself.
         from: String,
-        /// What it should hold.
+        /// Expected content.
         what: &'static str,
-        /// What is wrong.
+        /// The error.
         error: String,
     },
 }
 
-/// The state of the file at `path` now. A renewal that replaces the file changes the inode, one that writes to it the times.
+/// The current version of the file. Replacing the file changes the inode, writing to it the times.
 pub(crate) fn stamp(path: &Path) -> Stamp {
     let of = |meta: Metadata| {
         let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
@@ -50,12 +49,12 @@ pub(crate) fn stamp(path: &Path) -> Stamp {
     std::fs::metadata(path).ok().map(of)
 }
 
-/// All that is in the file at `path`.
+/// Reads the file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_whole(path, LARGEST).map_err(|error| FileError::Read { path: path.to_owned(), error })
 }
 
-/// The text in the file at `path`.
+/// Reads the file as text.
 pub(crate) fn text(path: &Path) -> Result<String, FileError> {
     read_whole_text(path, LARGEST).map_err(|error| FileError::Read { path: path.to_owned(), error })
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs, thread};
 
 use citadel_agent::http::{Content, Limits};
@@ -25,8 +26,32 @@ use citadel_agent_common::hist::Histogram;
 use support::client::get;
 use support::{Fake, NASTY, Server};
 
-/// A busy host: each time that it is asked, 50 more requests have ended, 5 of them badly.
+/// A busy host: each time that it is asked, 50 more requests have ended, 5 of them badly. An hour of its past is known, an alert
+/// fires, and a model that was there is gone.
 fn host() -> Arc<Fake> {
+    let host = asked();
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    for minute in 0..=60_u64 {
+        let mut page = Page::default();
+        for (model, port) in [("mixtral", "11400"), ("coder-2", "11433")] {
+            page.add(&REQUESTS, [model, port, "chat_completions", "200"], Value::Integer(600 * minute));
+            let seen = histogram(&[(80, 90 * minute), (1500, 5 * minute)]);
+            page.add(&TIME_TO_FIRST_TOKEN, [model, port, "chat_completions"], seen);
+            let seen = histogram(&[(20, 100 * minute), (45, 10 * minute)]);
+            page.add(&INTER_TOKEN_LATENCY, [model, port, "chat_completions"], seen);
+        }
+        host.history.take(&page, now - i64::try_from(60 - minute).unwrap() * 60_000);
+    }
+    *host.alerts.lock().unwrap() = serde_json::json!([{
+        "state": "firing",
+        "since_ms": now - 300_000,
+        "labels": {"alertname": "ModelTimeToFirstTokenHigh", "severity": "warning", "model": "phi<3>", "port": "11403"},
+        "annotations": {"summary": "phi<3> is slow to its first token", "description": "<b>99 % of the last hour</b>"},
+    }]);
+    host
+}
+
+fn asked() -> Arc<Fake> {
     let asked = AtomicU64::new(0);
     Fake::new(move |_| {
         let rounds = asked.fetch_add(1, Ordering::SeqCst);
@@ -107,16 +132,23 @@ fn histogram(milliseconds: &[(u64, u64)]) -> Value {
 }
 
 /// A page around the agent's, as wide as a phone, which after three polls says what the browser makes of it.
-const PHONE: &str = r#"<!doctype html><body style="margin:0"><iframe id="phone" src="/" style="border:0;width:WIDTHpx;height:2600px"></iframe>
-<pre id="report"></pre><script>setTimeout(() => {
+const PHONE: &str = r##"<!doctype html><body style="margin:0"><iframe id="phone" src="/" style="border:0;width:WIDTHpx;height:4600px"></iframe>
+<pre id="report"></pre><script>
+const drawn = (canvas) => !!canvas && canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0);
+const phone = document.getElementById("phone");
+phone.contentWindow.refused = [];
+phone.addEventListener("load", () => { phone.contentWindow.refused = phone.contentWindow.refused || []; phone.contentDocument.addEventListener("securitypolicyviolation", (event) => phone.contentWindow.refused.push(event.violatedDirective + " " + event.sourceFile)); });
+setTimeout(() => {
   const inner = document.getElementById("phone").contentDocument, main = inner.documentElement;
   const wide = [...inner.querySelectorAll("*")].filter((node) => node.getBoundingClientRect().right > main.clientWidth + 1);
   document.getElementById("report").textContent = JSON.stringify({
     width: main.clientWidth, scrolls: main.scrollWidth, wide: wide.map((node) => node.textContent),
     back: getComputedStyle(inner.body).backgroundColor, text: inner.body.innerText, loads: performance.getEntriesByType("resource").length,
+    plots: [...inner.querySelectorAll(".plot")].map((plot) => ({ says: plot.getAttribute("aria-label"), drawn: drawn(plot.querySelector("canvas")) })),
+    refused: inner.defaultView.refused,
     others: inner.defaultView.performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith(location.origin)),
   });
-}, 16000)</script>"#;
+}, 16000)</script>"##;
 
 /// Serves [`PHONE`] at `/phone`, and what the agent serves at all other paths.
 fn phone(agent: SocketAddr, width: u32) -> SocketAddr {
@@ -146,7 +178,8 @@ fn phone(agent: SocketAddr, width: u32) -> SocketAddr {
                     return;
                 }
                 let mut upstream = TcpStream::connect(agent).unwrap();
-                write!(upstream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{accept}\r\n").unwrap();
+                write!(upstream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{accept}\r\n")
+                    .unwrap();
                 let mut answer = Vec::new();
                 upstream.read_to_end(&mut answer).unwrap();
                 _ = stream.write_all(&answer);
@@ -195,7 +228,25 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
     assert_eq!(report["wide"].as_array().unwrap().len(), 0, "{report:#}");
     assert_eq!(report["others"].as_array().unwrap().len(), 0, "it loads something from elsewhere");
     let text = report["text"].as_str().unwrap();
+    assert_eq!(
+        report["refused"].as_array().unwrap().len(),
+        0,
+        "the page's own policy refuses a part of it: {report:#}"
+    );
+    // Of mixtral three, of the model that is gone three.
+    let plots = report["plots"].as_array().unwrap();
+    assert_eq!(plots.len(), 6, "{report:#}");
+    assert!(plots.iter().all(|plot| plot["drawn"] == true), "{plots:#?}");
+    let first = plots.iter().find(|plot| plot["says"].as_str().unwrap().starts_with("first token")).unwrap();
+    assert!(first["says"].as_str().unwrap().contains("p50 8"), "{first}");
     for part in [
+        "Alerts",
+        "ModelTimeToFirstTokenHigh",
+        "phi<3> is slow to its first token",
+        "<b>99 % of the last hour</b>",
+        "coder-2",
+        "gone",
+        "Host",
         "Models",
         "mixtral",
         "phi<3>",

@@ -24,7 +24,7 @@ use crate::collector::Collector;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::control::{self, Control};
-use crate::history::{self, History};
+use crate::history;
 use crate::http::{App as _, Guard};
 use crate::logging::LogHandle;
 use crate::{alerts, logs, remote_write};
@@ -68,7 +68,7 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
     sinks.alerts.replace(peers, sinks.collector.pages()).await;
     sinks.logs.replace(journal).await;
-    let history = History::default();
+    let history = agent.state().history.clone();
     let recorded = history::Running::start(history.clone(), sinks.collector.subscribe_live(RECORDED));
     let (desk, mut reloads) = Desk::new(agent.state().gpu_handle(), history);
     let _control = take_orders(config, desk);

@@ -19,6 +19,7 @@ use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
 use crate::ebpf::status::Verdict;
 use crate::gpu::Gpu;
+use crate::history::History;
 use crate::host::Roots;
 use crate::http::{self, App, CollectError};
 use crate::logs::known::Known;
@@ -61,6 +62,8 @@ pub(super) struct State {
     followed: Option<Arc<Discovered>>,
     pub(super) alerts: Slot<crate::alerts::Numbers>,
     pub(super) http_dropped: Arc<http::Dropped>,
+    /// The last day; fed by a task of its own.
+    pub(super) history: History,
     gpu: Option<Gpu>,
     read_once: bool,
 }
@@ -97,6 +100,7 @@ impl Agent {
             followed: None,
             alerts: Slot::default(),
             http_dropped: Arc::default(),
+            history: History::default(),
             gpu,
             read_once: false,
         };
@@ -254,6 +258,10 @@ impl App for Agent {
 
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError> {
         Ok(self.state().page(section))
+    }
+
+    fn history(&self) -> History {
+        self.state().history.clone()
     }
 
     fn status(&self) -> serde_json::Value {

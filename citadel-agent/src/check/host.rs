@@ -156,17 +156,17 @@ pub(super) fn ports(facts: &Facts<'_>) -> Vec<Found> {
         .collect();
     found.push(match Guard::prepare(local.web_config_file.as_deref()) {
         Ok(web) => access_found(local.listen_address, web.access(), web.is_open()),
-        Err(cause) => error(cause.to_string(), "mend the file; until then the agent does not start"),
+        Err(cause) => error(cause.to_string(), "correct the file; the agent does not start without it"),
     });
     found
 }
 
-/// Who can read the pages. That everybody can is how an exporter usually is, and not wrong by itself.
+/// Who can read the pages. Everyone, by default, as with other exporters: not an error.
 fn access_found(address: IpAddr, access: &str, open: bool) -> Found {
     if address.is_loopback() {
-        return ok(format!("only this host reaches {address}"));
+        return ok(format!("only this host can reach {address}"));
     }
-    let fix = "let only the dev-ops server through the firewall, or set local_collection.web_config_file";
+    let fix = "restrict the ports to the monitoring server in the firewall, or set local_collection.web_config_file";
     (Severity::Ok, access.to_owned(), if open { fix.to_owned() } else { String::new() })
 }
 
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(access_found(Ipv4Addr::UNSPECIFIED.into(), "by password", false), ok("by password"));
         assert_eq!(
             access_found(Ipv4Addr::LOCALHOST.into(), "anybody can", true),
-            ok("only this host reaches 127.0.0.1")
+            ok("only this host can reach 127.0.0.1")
         );
     }
 

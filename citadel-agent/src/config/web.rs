@@ -1,7 +1,7 @@
-//! The web configuration file: TLS of the listeners and who may ask them, in the form of Prometheus' exporter-toolkit.
+//! The web configuration file: TLS and access control of the listeners, in the format of Prometheus' exporter-toolkit.
 //!
-//! <https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>. What this agent cannot do as it is asked
-//! is a mistake, and never left out in silence.
+//! <https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>. Settings
+//! that the agent cannot apply are errors; none is silently ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::yaml::Yaml;
 use super::{Empty, file};
 
 section! {
-    /// What the listeners demand of their clients; all defaults: nothing, in the clear.
+    /// Requirements of the listeners; by default none, unencrypted.
     pub struct Web {
         /// TLS of the listeners.
         #[key = "tls_server_config"]
@@ -27,10 +27,10 @@ section! {
         /// HTTP beyond that.
         #[key = "http_server_config"]
         http: HttpServer = HttpServer::default(), part::<HttpServer>();
-        /// Who may ask, by basic authentication: names, and hashes of passwords by bcrypt. Empty: everybody.
+        /// Users for basic authentication: names and bcrypt hashes of passwords. Empty: everyone.
         #[key = "basic_auth_users"]
         users: BTreeMap<String, String> = BTreeMap::new(), USERS;
-        /// How often all clients of a listener together may ask.
+        /// Rate limit of all clients of a listener together.
         rate_limit: RateLimit = RateLimit::default(), part::<RateLimit>();
     }
 }
@@ -38,31 +38,31 @@ section! {
 section! {
     /// TLS of the listeners.
     pub struct TlsServer [check complete] {
-        /// The certificate, PEM, with those between it and its CA.
+        /// Server certificate chain, PEM.
         cert_file: Option<PathBuf> = None, Optional(FILE);
-        /// The same in this file itself.
+        /// The same, inline.
         cert: Option<String> = None, Optional(PEM);
-        /// Its private key, PEM.
+        /// Private key, PEM.
         key_file: Option<PathBuf> = None, Optional(FILE);
-        /// The same in this file itself.
+        /// The same, inline.
         key: Option<String> = None, Optional(PEM);
         /// Which clients need a certificate.
         client_auth_type: ClientAuth = ClientAuth::None, CLIENT_AUTH;
-        /// The CAs of the clients' certificates, PEM.
+        /// CA certificates for client certificates, PEM.
         client_ca_file: Option<PathBuf> = None, Optional(FILE);
-        /// The same in this file itself.
+        /// The same, inline.
         client_ca: Option<String> = None, Optional(PEM);
-        /// Names, of which a client's certificate must have one: DNS names, IP addresses, e-mail addresses or URIs. Empty: any.
+        /// Subject alternative names (DNS, IP address, e-mail, URI); a client certificate must have one of them. Empty: any.
         client_allowed_sans: Vec<String> = Vec::new(), List { of: TEXT, what: "names", most: 256 };
-        /// The oldest version of TLS.
+        /// Minimum TLS version.
         min_version: TlsVersion = TlsVersion::Tls12, Words(TlsVersion::WORDS);
-        /// The newest version of TLS.
+        /// Maximum TLS version.
         max_version: TlsVersion = TlsVersion::Tls13, Words(TlsVersion::WORDS);
-        /// Cipher suites of TLS 1.2; empty: all that rustls has. Those of TLS 1.3 are always on.
+        /// Cipher suites for TLS 1.2; empty: all of rustls. Those of TLS 1.3 are always enabled.
         cipher_suites: Vec<String> = Vec::new(), List { of: TEXT, what: "names of cipher suites", most: 64 };
-        /// Whether the order of `cipher_suites` decides, and not the client's.
+        /// Whether the order of `cipher_suites` takes precedence over the client's.
         prefer_server_cipher_suites: bool = true, BOOLEAN;
-        /// Groups of the key exchange, the first is preferred; empty: all that rustls has.
+        /// Key exchange groups in order of preference; empty: all of rustls.
         curve_preferences: Vec<String> = Vec::new(), List { of: TEXT, what: "names of curves", most: 16 };
     }
 }
@@ -70,9 +70,9 @@ section! {
 section! {
     /// HTTP beyond TLS.
     pub struct HttpServer {
-        /// Taken as it is in files that others share: the listeners speak HTTP/1.1, which every client of HTTP/2 falls back to.
+        /// Accepted for files that are shared with other exporters; the listeners use HTTP/1.1, which HTTP/2 clients fall back to.
         http2: bool = true, BOOLEAN;
-        /// Header fields of each response.
+        /// Header fields added to each response.
         headers: BTreeMap<String, String> = BTreeMap::new(), HEADERS;
     }
 }
@@ -82,7 +82,7 @@ section! {
     pub struct RateLimit [check lets_any_in] {
         /// Time between two requests; `0`: no limit.
         interval: Duration = Duration::ZERO, Span("0s", "1h");
-        /// Requests that may come at once.
+        /// Requests allowed at once.
         burst: u64 = 0, COUNT;
     }
 }
@@ -141,7 +141,7 @@ impl Web {
     }
 }
 
-/// Loads and checks the web configuration file at `path`. Names of files in it are relative to where it is.
+/// Loads and checks the web configuration file at `path`. Paths in it are relative to its directory.
 ///
 /// # Errors
 /// It cannot be read, is not YAML, is empty, or holds mistakes: all of them.
@@ -172,7 +172,7 @@ fn complete(tls: &TlsServer, section: &Section<'_>, mistakes: &mut Mistakes) {
         ("client_ca", tls.client_ca.is_some() && tls.client_ca_file.is_some()),
     ];
     for (name, _) in both.into_iter().filter(|(_, both)| *both) {
-        section.mistake(Some(name), format!("is there twice: {name} and {name}_file"), mistakes);
+        section.mistake(Some(name), format!("is set twice, as {name} and as {name}_file"), mistakes);
     }
     let right = |names: &[&str], mistakes: &Mistakes| names.iter().all(|name| section.is_right(name, mistakes));
     let (certificate, key) = (tls.is_on(), tls.key.is_some() || tls.key_file.is_some());
@@ -183,7 +183,7 @@ fn complete(tls: &TlsServer, section: &Section<'_>, mistakes: &mut Mistakes) {
     if right(&["client_auth_type", "client_ca", "client_ca_file"], mistakes) {
         match (tls.client_auth_type, authority) {
             (ClientAuth::None, true) => {
-                section.mistake(None, "has the CA of clients, and client_auth_type asks for no certificate", mistakes);
+                section.mistake(None, "has a client CA, but client_auth_type requests no certificate", mistakes);
             }
             (ClientAuth::IfGiven | ClientAuth::Required, false) => {
                 section.mistake(Some("client_auth_type"), "needs client_ca_file or client_ca", mistakes);
@@ -192,7 +192,7 @@ fn complete(tls: &TlsServer, section: &Section<'_>, mistakes: &mut Mistakes) {
         }
     }
     if !tls.client_allowed_sans.is_empty() && tls.client_auth_type != ClientAuth::Required {
-        let message = "needs client_auth_type: RequireAndVerifyClientCert; else a client shows no certificate";
+        let message = "needs client_auth_type: RequireAndVerifyClientCert; otherwise clients need no certificate";
         section.mistake(Some("client_allowed_sans"), message, mistakes);
     }
     if tls.min_version > tls.max_version {
@@ -202,7 +202,7 @@ fn complete(tls: &TlsServer, section: &Section<'_>, mistakes: &mut Mistakes) {
 
 fn lets_any_in(limit: &RateLimit, section: &Section<'_>, mistakes: &mut Mistakes) {
     if limit.burst == 0 && !limit.interval.is_zero() && section.is_right("burst", mistakes) {
-        section.mistake(None, "needs a burst of at least 1; with 0 nobody is answered", mistakes);
+        section.mistake(None, "needs a burst of at least 1; with 0, no request is answered", mistakes);
     }
 }
 
@@ -237,7 +237,7 @@ const CLIENT_AUTH: Scalar<ClientAuth> = Scalar {
     schema: || serde_json::json!({"enum": ClientAuth::WORDS.iter().map(|(word, _)| word).collect::<Vec<_>>()}),
     read: |node| match value::string(node)? {
         word @ ("RequestClientCert" | "RequireAnyClientCert") => Err(format!(
-            "{word} checks no certificate, so that anybody can make one; write RequireAndVerifyClientCert or NoClientCert"
+            "{word} does not verify certificates, so anyone can create one; use RequireAndVerifyClientCert or NoClientCert"
         )),
         _ => value::word(node, ClientAuth::WORDS),
     },
@@ -246,7 +246,7 @@ const CLIENT_AUTH: Scalar<ClientAuth> = Scalar {
     },
 };
 
-/// The most expensive hash that is computed: a second and a half of one CPU.
+/// Maximum bcrypt cost: a second and a half of CPU time.
 const MAX_COST: u32 = 14;
 
 const USERS: Mapping<Scalar<String>> = Mapping {
@@ -260,7 +260,7 @@ const USERS: Mapping<Scalar<String>> = Mapping {
 fn user_name(name: &str) -> Result<String, String> {
     // RFC 7617, section 2: the first colon ends the name.
     if name.contains(':') {
-        Err(format!("{} has a colon, and no client can send that", quoted(name)))
+        Err(format!("{} contains a colon, which basic authentication cannot send", quoted(name)))
     } else {
         Ok(name.to_owned())
     }
@@ -274,7 +274,7 @@ fn hash(node: &Node) -> Result<String, String> {
     })?;
     match parts.get_cost() {
         cost if cost > MAX_COST => {
-            Err(format!("has the cost {cost}; one above {MAX_COST} takes seconds of a CPU for each attempt"))
+            Err(format!("has cost {cost}; a cost above {MAX_COST} takes seconds of CPU time per attempt"))
         }
         _ => Ok(text.to_owned()),
     }
@@ -348,16 +348,16 @@ mod tests {
             ("", "empty"),
             ("tls_server_config: {}", "needs cert_file and key_file"),
             ("tls_server_config: {cert_file: a}", "needs cert_file and key_file"),
-            ("tls_server_config: {cert_file: a, cert: b, key_file: c}", "is there twice"),
+            ("tls_server_config: {cert_file: a, cert: b, key_file: c}", "is set twice"),
             (
                 "tls_server_config: {cert_file: a, key_file: b, client_auth_type: RequireAnyClientCert}",
-                "anybody can make one",
+                "anyone can create one",
             ),
             (
                 "tls_server_config: {cert_file: a, key_file: b, client_auth_type: RequireAndVerifyClientCert}",
                 "needs client_ca_file",
             ),
-            ("tls_server_config: {cert_file: a, key_file: b, client_ca_file: c}", "asks for no certificate"),
+            ("tls_server_config: {cert_file: a, key_file: b, client_ca_file: c}", "requests no certificate"),
             ("tls_server_config: {cert_file: a, key_file: b, client_allowed_sans: [x]}", "needs client_auth_type"),
             ("tls_server_config: {cert_file: a, key_file: b, min_version: TLS10}", "TLS12"),
             ("tls_server_config: {cert_file: a, key_file: b, min_version: TLS13, max_version: TLS12}", "newer"),

@@ -32,16 +32,16 @@ impl Reason {
     }
 }
 
-/// Why a request was refused, or a connection before there was one.
+/// Why a request, or a TLS connection, was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Refusal {
-    /// No credentials, or wrong ones.
+    /// Missing or wrong credentials.
     Credentials,
-    /// It named this host by a name that is not its own.
+    /// Unknown host name.
     Host,
-    /// More than `rate_limit` allows.
+    /// Above `rate_limit`.
     RateLimit,
-    /// The TLS handshake failed: no TLS, no certificate, or one that is not accepted.
+    /// The TLS handshake failed: plain text, or no accepted client certificate.
     Tls,
 }
 
@@ -85,7 +85,7 @@ impl Dropped {
         self.refused[content as usize][refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Listener, reason and number of refused requests, also of those of which there were none.
+    /// Listener, reason and number of refused requests, including zeros.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         [Content::Metrics, Content::Health].into_iter().flat_map(move |content| {
             let counts = &self.refused[content as usize];

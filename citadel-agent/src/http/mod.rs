@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::resolved::Config;
+use crate::history::History;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 
@@ -55,6 +56,9 @@ pub trait App: Send + Sync + 'static {
     /// # Errors
     /// When what the page is about cannot be read. A source that is merely missing is no error, but absent.
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError>;
+
+    /// The history of the last day.
+    fn history(&self) -> History;
 
     /// What `/status` answers: families, programs, verdicts and reasons.
     fn status(&self) -> serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -102,9 +102,13 @@ fn router(endpoints: &Endpoints, mut served: Served) -> Router {
         .with_state(served)
 }
 
+/// Where the overview's script asks for the last hour.
+const LAST_HOUR: &str = "/last-hour";
+
 fn metrics(endpoints: &Endpoints, served: &Served) -> Vec<Route> {
     vec![
         route("/", "Overview", by_own_name(get(overview), served)),
+        route(LAST_HOUR, "The last hour of each model, for the plots of the overview", by_own_name(get(last_hour), served)),
         route("/metrics", "All metrics", page(None)),
         route(&endpoints.models, "Models", page(Some(Section::Models))),
         route(&endpoints.gpu, "GPUs", page(Some(Section::Gpu))),
@@ -126,19 +130,18 @@ fn route(path: &str, title: &'static str, method: MethodRouter<Served>) -> Route
     (Link { path: path.to_owned(), title }, method)
 }
 
-/// Only for who asks by a name of this host: what a browser would show, or read for a page elsewhere. See [`Names`].
+/// Restricts a route to requests under a name of this host, against DNS rebinding. See [`Names`].
 fn by_own_name(method: MethodRouter<Served>, served: &Served) -> MethodRouter<Served> {
     method.layer(from_fn_with_state(served.clone(), async |State(served): State<Served>, request: Request, next: Next| {
         let encrypted = request.extensions().get::<Client>().is_some_and(|client| client.encrypted);
-        // Without a name it is no browser.
+        // Browsers always send the header field.
         let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
         let own = host.is_none_or(|host| served.names.has(host, &served.app.config().local.allowed_hosts));
         if own || encrypted {
             return next.run(request).await;
         }
         served.gate.dropped.refused(served.gate.content, Refusal::Host);
-        let text = "this host does not know itself by the name in the address; use its IP address, or add the name to \
-                    local_collection.allowed_hosts\n";
+        let text = "unknown host name; use the IP address, or add the name to local_collection.allowed_hosts\n";
         (StatusCode::MISDIRECTED_REQUEST, text).into_response()
     }))
 }
@@ -158,7 +161,9 @@ fn page(section: Option<Section>) -> MethodRouter<Served> {
 async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Response, Failure> {
     served.app.refresh(None, UNASKED).await;
     let page = served.app.collect(None).map_err(NoPage::from)?;
-    let overview = overview::overview(&served.app.config(), &served.links, &page);
+    let alerts = &served.app.status()["alerts"]["active"];
+    let history = served.app.history();
+    let overview = overview::overview(&served.app.config(), &served.links, &page, &history, alerts, unix_millis());
     // The page's own script asks for this, and nothing else; a browser that opens the page asks for HTML first.
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (content_type, body) = if accept.starts_with("application/json") {
@@ -169,6 +174,19 @@ async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Re
     let coding = Coding::negotiate(&headers);
     let body = served.pages.body(body.into_bytes(), coding).map_err(NoPage::from)?;
     Ok(coded(content_type, coding, body))
+}
+
+/// The last hour of each model, for the plots of the overview.
+async fn last_hour(State(served): State<Served>, headers: HeaderMap) -> Result<Response, Failure> {
+    let hour = overview::last_hour(&served.app.history(), unix_millis());
+    let coding = Coding::negotiate(&headers);
+    let body = served.pages.body(hour.to_string().into_bytes(), coding).map_err(NoPage::from)?;
+    Ok(coded(JSON, coding, body))
+}
+
+fn unix_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn ready(State(served): State<Served>) -> Response {

@@ -153,7 +153,7 @@ pub(super) async fn connection(
     if speaks_in_the_clear(&stream).await {
         site.gate().refused_handshake();
         let mut stream = stream;
-        // As Go's servers answer it.
+        // The same answer as from Go's servers.
         let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
         _ = stream.write_all(answer).await;
         return;
@@ -170,7 +170,7 @@ pub(super) async fn connection(
     }
 }
 
-/// Whether what a client says first is no TLS record: a handshake begins with 22 (RFC 8446, section 5.1).
+/// Whether a client sends plain text: a TLS handshake begins with byte 22 (RFC 8446, section 5.1).
 async fn speaks_in_the_clear(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_alphabetic()

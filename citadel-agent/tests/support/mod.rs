@@ -29,6 +29,7 @@ use citadel_agent::config::resolved::probing::HealthEndpoints;
 use citadel_agent::config::resolved::{
     Config, Ebpf, Endpoints, Gpu, Local, LogFormat, Logs, Models, RemoteWrite, Services, Storage,
 };
+use citadel_agent::history::History;
 use citadel_agent::http::{self, App, CollectError, Content, Dropped, Guard, Limits, Listener};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
@@ -110,6 +111,9 @@ pub struct Fake {
     pub ready: Mutex<Result<(), String>>,
     /// The number of the reading of the sources; at 0 they are still being read.
     pub gate: watch::Sender<u64>,
+    pub history: History,
+    /// Those that are pending or firing, as `/status` has them.
+    pub alerts: Mutex<serde_json::Value>,
 }
 
 impl Fake {
@@ -119,6 +123,8 @@ impl Fake {
             page: Box::new(page),
             ready: Mutex::new(Ok(())),
             gate: watch::Sender::new(1),
+            history: History::default(),
+            alerts: Mutex::new(serde_json::json!([])),
         })
     }
 }
@@ -137,8 +143,15 @@ impl App for Fake {
         (self.page)(section)
     }
 
+    fn history(&self) -> History {
+        self.history.clone()
+    }
+
     fn status(&self) -> serde_json::Value {
-        serde_json::json!({"families": [{"name": "net", "verdict": "ok"}]})
+        serde_json::json!({
+            "families": [{"name": "net", "verdict": "ok"}],
+            "alerts": {"active": *self.alerts.lock().unwrap()},
+        })
     }
 
     fn ready(&self) -> Result<(), String> {

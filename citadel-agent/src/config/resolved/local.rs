@@ -119,7 +119,10 @@ fn different_paths(endpoints: &Endpoints, section: &Section<'_>, mistakes: &mut 
     ];
     // In file order, defaults first: the later of two equal paths is the error.
     pages.sort_by_key(|(name, _)| section.pos_of(name));
-    let mut taken = BTreeMap::from([("/metrics", "the page with all metrics".to_owned())]);
+    let mut taken = BTreeMap::from([
+        ("/metrics", "the page with all metrics".to_owned()),
+        ("/last-hour", "the plots of the overview page".to_owned()),
+    ]);
     for (name, path) in pages {
         if !section.is_right(name, mistakes) {
             continue;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A token bucket: `burst` at once, then one an interval.
+/// A token bucket: `burst` tokens at once, then one per interval.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     burst: f64,
@@ -12,12 +12,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// A full one. `interval` is not zero.
+    /// Creates a full bucket. `interval` must not be zero.
     pub(super) fn new(burst: f64, interval: Duration) -> Self {
         Self { burst, interval, tokens: burst, filled: Instant::now() }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token; false if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         self.fill(now);
         let there = self.tokens >= 1.0;
@@ -33,7 +33,7 @@ impl Bucket {
         self.tokens >= 1.0
     }
 
-    /// Whether nothing has been taken that has not come back.
+    /// Whether the bucket is full.
     pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
         self.tokens >= self.burst
@@ -58,9 +58,9 @@ mod tests {
         assert!((0..3).all(|_| bucket.take(at(0.0))));
         assert!(!bucket.take(at(0.0)) && !bucket.take(at(1.9)));
         assert!(bucket.take(at(2.1)) && !bucket.take(at(2.2)));
-        // A clock that goes back fills nothing.
+        // Going back in time adds nothing.
         assert!(!bucket.take(at(1.0)) && !bucket.is_full(at(3.0)));
-        // An hour fills it, and no more than that.
+        // An hour fills it up to its burst.
         assert!(bucket.is_full(at(3600.0)) && (0..3).all(|_| bucket.take(at(3600.0))) && !bucket.take(at(3600.0)));
     }
 }

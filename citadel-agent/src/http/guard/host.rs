@@ -1,15 +1,14 @@
-//! By which names a browser may ask for a page that a person reads.
+//! Host names under which a browser may open the pages.
 //!
-//! A page elsewhere can have its own name resolve to this host, and so have a browser read what is here as if it were its own
-//! (DNS rebinding). Such a request names this host by that name. A browser that was given an address needs no name, and TLS would
-//! fail, so both are let through.
+//! A foreign web page can point its own domain at this host and have a visitor's browser read the agent's pages (DNS rebinding). Such
+//! requests have that domain in `Host`. Requests to an IP address need no name, and with TLS the certificate would not match.
 
 use std::net::IpAddr;
 use std::path::Path;
 
 use crate::host::files::read_whole_text;
 
-/// The largest resolv.conf that is read.
+/// Maximum size of resolv.conf.
 const LARGEST: usize = 64 << 10;
 
 /// The names of this host.
@@ -17,7 +16,7 @@ const LARGEST: usize = 64 << 10;
 pub(in crate::http) struct Names(Vec<String>);
 
 impl Names {
-    /// Those that the host knows of itself: its name, alone and in each domain that it searches (resolv.conf(5)).
+    /// The host name, alone and in each search domain (resolv.conf(5)).
     pub(in crate::http) fn of_this_host() -> Self {
         let uname = rustix::system::uname();
         let resolver = read_whole_text(Path::new("/etc/resolv.conf"), LARGEST).unwrap_or_default();
@@ -42,7 +41,7 @@ impl Names {
         Self(names)
     }
 
-    /// Whether `host`, the value of a header field `Host` (RFC 9110, section 7.2), is this host, or one of `more`.
+    /// Whether `host`, the value of the header field `Host` (RFC 9110, section 7.2), is a name of this host or one of `more`.
     pub(in crate::http) fn has(&self, host: &str, more: &[String]) -> bool {
         let name = match host.strip_prefix('[') {
             // An IPv6 address in brackets.

@@ -1,7 +1,8 @@
-//! Basic authentication against hashes by bcrypt.
+//! Basic authentication with bcrypt hashes.
 //!
-//! A hash takes some 60 ms of a CPU, which is what makes guessing dear, also for this host. So one is computed at a time, on another
-//! thread; who has been right once is recognised without; and who has been wrong often waits, for which others do not.
+//! A bcrypt hash takes some 60 ms of CPU time, which makes guessing expensive, but for this host as well. So only one is computed at a
+//! time, on a separate thread; credentials that were right are recognized without one; and a client that fails repeatedly has to
+//! wait, while others do not.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,31 +17,31 @@ use tokio::sync::Semaphore;
 
 use super::bucket::Bucket;
 
-/// Wrong attempts of a client that are answered at once; then one an interval.
+/// Failed attempts of a client that are answered immediately; then one per interval.
 const ATTEMPTS: f64 = 10.0;
 const INTERVAL: Duration = Duration::from_secs(6);
 
-/// Clients that have been wrong, of which this is remembered.
+/// Maximum number of clients whose failures are remembered.
 const MOST: usize = 1024;
 
-/// What came of a request's credentials.
+/// Result of verifying credentials.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// They are a user's.
+    /// They belong to a user.
     Right,
-    /// There are none, or they are wrong.
+    /// Missing or wrong.
     Wrong,
-    /// The client has been wrong too often, and waits for so many seconds.
+    /// Too many failures; the client has to wait for this number of seconds.
     TooMany(u64),
 }
 
-/// The users, and what has been found out about credentials.
+/// The users, and the state of verification.
 #[derive(Debug)]
 pub(super) struct Login {
     users: BTreeMap<String, String>,
-    /// What a name that nobody has is held against, so that it takes as long.
+    /// Hash that unknown names are verified against, so that they take as long.
     nobody: String,
-    /// Tags of credentials that were right: at most one a user.
+    /// Tags of verified credentials; at most one per user.
     right: Mutex<HashSet<[u8; 32]>>,
     key: Option<hmac::Key>,
     wrong: Mutex<HashMap<Option<IpAddr>, Bucket>>,
@@ -51,13 +52,13 @@ impl Login {
     /// `users`: hashes by name; at least one.
     pub(super) fn new(users: BTreeMap<String, String>) -> Self {
         let nobody = users.values().next().cloned().unwrap_or_default();
-        // Without a key nothing is remembered, which is slow and right.
+        // Without a key, nothing is cached: slow but correct.
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok();
         let turn = Arc::new(Semaphore::new(1));
         Self { users, nobody, right: Mutex::default(), key, wrong: Mutex::default(), turn }
     }
 
-    /// Holds the value of a header field `Authorization` against the users. `client`: who is slowed down where it is wrong.
+    /// Verifies the value of the header field `Authorization`. `client` is delayed after failures.
     pub(super) async fn verify(&self, header: Option<&[u8]>, client: Option<IpAddr>) -> Verdict {
         let Some((name, password)) = header.and_then(credentials) else { return Verdict::Wrong };
         let tag = self.key.as_ref().map(|key| tag(key, &name, &password));
@@ -70,7 +71,7 @@ impl Login {
         let known = self.users.get(&name);
         let hash = known.unwrap_or(&self.nobody).clone();
         let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else { return Verdict::Wrong };
-        // The turn ends with the computation, also where nobody waits for it any longer.
+        // Held until the computation ends, even if the client has disconnected.
         let computed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             bcrypt::verify(password, &hash).unwrap_or(false)
@@ -95,7 +96,7 @@ impl Login {
         if wrong.len() >= MOST && !wrong.contains_key(&client) {
             wrong.retain(|_, bucket| !bucket.is_full(now));
             if wrong.len() >= MOST {
-                // More clients than this guess at once: one of them starts anew.
+                // More clients than this are guessing at once: one of them starts over.
                 let any = wrong.keys().next().copied();
                 any.map(|any| wrong.remove(&any));
             }
@@ -108,7 +109,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Name and password of basic authentication, RFC 7617.
+/// User name and password of basic authentication, RFC 7617.
 fn credentials(header: &[u8]) -> Option<(String, Vec<u8>)> {
     let (scheme, rest) = header.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -120,7 +121,7 @@ fn credentials(header: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((name, decoded[colon + 1..].to_vec()))
 }
 
-/// What credentials are recognised by: it gives away neither of them.
+/// A keyed hash of credentials, which does not reveal them.
 fn tag(key: &hmac::Key, name: &str, password: &[u8]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(key);
     context.update(&(name.len() as u64).to_be_bytes());

@@ -1,5 +1,5 @@
-//! What the listeners demand of their clients: TLS, credentials, a rate. By the web configuration file, which is looked at again as
-//! requests come, so that renewed certificates and changed passwords hold without a restart.
+//! Access control of the listeners: TLS, credentials, rate limit. Configured by the web configuration file, which is checked for
+//! changes as requests arrive, so that renewed certificates and changed passwords need no restart.
 
 mod bucket;
 mod host;
@@ -30,7 +30,7 @@ use crate::credentials::{FileError, Stamp, stamp};
 pub(super) use self::host::Names;
 pub use self::tls::TlsError;
 
-/// How often the files are looked at, at most.
+/// Minimum time between two checks for changed files.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Why the web configuration file cannot be used.
@@ -55,34 +55,34 @@ impl From<FileError> for TlsError {
     }
 }
 
-/// What both listeners demand, as the files say now.
+/// The requirements of both listeners, according to the current files.
 #[derive(Debug)]
 pub struct Guard(Mutex<Current>);
 
 #[derive(Debug)]
 struct Current {
-    /// The web configuration file; `None`: nothing is demanded.
+    /// The web configuration file; `None` if there are no requirements.
     file: Option<PathBuf>,
     demands: Arc<Demands>,
-    /// The states of the files that `demands` was made of.
+    /// Versions of the files that `demands` was loaded from.
     stamps: Vec<Stamp>,
-    /// The states of files that could not be used, so that this is said once.
+    /// Versions of files that could not be used, so that the error is logged once.
     refused: Option<Vec<Stamp>>,
     looked: Instant,
 }
 
-/// A web configuration file that can be used.
+/// A valid web configuration.
 #[derive(Debug)]
 pub struct Prepared(Current);
 
 impl Prepared {
-    /// Who gets in, in words for a person.
+    /// Describes who can read the pages.
     #[must_use]
     pub fn access(&self) -> &'static str {
         access(self.0.demands.web.as_ref())
     }
 
-    /// Whether anybody who reaches a port can read the pages.
+    /// Whether anyone who can reach a port can read the pages.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.0.demands.web.as_ref().is_some_and(Web::asks_who)
@@ -90,12 +90,12 @@ impl Prepared {
 }
 
 impl Guard {
-    /// What `file` demands. `None`: nothing.
+    /// Loads `file`; without one, there are no requirements.
     ///
     /// # Errors
     /// The file, or one that it names, cannot be used.
     pub fn prepare(file: Option<&Path>) -> Result<Prepared, GuardError> {
-        // The states before the files are read: what changes meanwhile is seen as a change.
+        // Taken before the files are read, so that a change in between is noticed.
         let before = file.map(|file| (file, web::load(file).map(|web| stamps(file, &web))));
         let (demands, stamps) = match before {
             None => (Demands::default(), Vec::new()),
@@ -106,18 +106,18 @@ impl Guard {
         Ok(Prepared(Current { file, demands: Arc::new(demands), stamps, refused: None, looked: Instant::now() }))
     }
 
-    /// The guard of listeners that start.
+    /// Creates the guard of new listeners.
     #[must_use]
     pub fn new(Prepared(current): Prepared) -> Self {
         Self(Mutex::new(current))
     }
 
-    /// From now on this is demanded.
+    /// Replaces the requirements.
     pub fn replace(&self, Prepared(current): Prepared) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
-    /// What is demanded now.
+    /// The current requirements.
     pub(super) fn demands(&self) -> Arc<Demands> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if current.looked.elapsed() >= LOOK {
@@ -129,17 +129,17 @@ impl Guard {
 
 fn access(web: Option<&Web>) -> &'static str {
     match web {
-        None => "anybody who reaches the ports can read the pages, in the clear",
+        None => "anyone who can reach the ports can read the pages, unencrypted",
         Some(web) => match (web.tls.is_on(), web.asks_who()) {
-            (true, true) => "the pages need credentials, over TLS",
-            (true, false) => "TLS; anybody who reaches the ports can read the pages",
-            (false, true) => "the pages need a password, which is sent in the clear: set tls_server_config",
-            (false, false) => "anybody who reaches the ports can read the pages, in the clear",
+            (true, true) => "the pages require TLS and credentials",
+            (true, false) => "the pages require TLS; anyone who can reach the ports can read them",
+            (false, true) => "the pages require a password, which clients send unencrypted: set tls_server_config",
+            (false, false) => "anyone who can reach the ports can read the pages, unencrypted",
         },
     }
 }
 
-/// The states of the web configuration file and of those that it names.
+/// Versions of the web configuration file and of the files that it names.
 fn stamps(file: &Path, web: &Web) -> Vec<Stamp> {
     std::iter::once(file).chain(web.files()).map(stamp).collect()
 }
@@ -161,18 +161,18 @@ impl Current {
                 *self = new;
             }
             Err(error) => {
-                tracing::error!("web configuration not reloaded; the old one stays in force: {error}");
+                tracing::error!("cannot reload the web configuration, keeping the current one: {error}");
                 self.refused = Some(now);
             }
         }
     }
 }
 
-/// What is demanded, ready to be held against requests.
+/// Requirements, ready to be applied to requests.
 #[derive(Debug, Default)]
 pub(super) struct Demands {
     web: Option<Web>,
-    /// TLS, where it is spoken.
+    /// Set if the listeners use TLS.
     pub(super) tls: Option<Tls>,
     login: Option<Arc<Login>>,
     rates: Option<[Mutex<Bucket>; 2]>,
@@ -194,7 +194,7 @@ impl Demands {
         let tls = tls::acceptor(&web.tls).map_err(|error| GuardError::Tls { file: file.to_owned(), error })?;
         let rate = web.rate_limit.clone();
         let bucket = || Mutex::new(Bucket::new(rate.burst as f64, rate.interval));
-        // The names and values have been checked.
+        // Names and values have been validated.
         let headers =
             web.http.headers.iter().filter_map(|(name, value)| {
                 Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value).ok()?))
@@ -214,7 +214,7 @@ impl Demands {
     }
 }
 
-/// What a request has to pass on one listener.
+/// Access control of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     pub(super) guard: Arc<Guard>,
@@ -222,10 +222,10 @@ pub(super) struct Gate {
     pub(super) dropped: Arc<Dropped>,
 }
 
-/// Asks for nothing: a load balancer has no credentials, and learns nothing but that the agent runs.
+/// Always open: load balancers have no credentials, and the path reveals only that the agent is running.
 const OPEN: (Content, &str) = (Content::Health, "/health");
 
-/// Lets a request through, or says why not.
+/// Middleware that forwards or refuses a request.
 pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let demands = gate.guard.demands();
     let mut response = match gate.admit(&demands, Asked::of(&request)).await {
@@ -240,7 +240,7 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next)
 }
 
 impl Gate {
-    /// A TLS handshake came to nothing.
+    /// Counts a failed TLS handshake.
     pub(super) fn refused_handshake(&self) {
         self.dropped.refused(self.content, Refusal::Tls);
     }
@@ -263,7 +263,7 @@ impl Gate {
     }
 }
 
-/// What of a request decides. (A request itself cannot be held while something is waited for: its body belongs to one thread.)
+/// The parts of a request that decide. (A request itself cannot be held across an await: its body is not `Sync`.)
 struct Asked {
     path: String,
     credentials: Option<HeaderValue>,
@@ -282,7 +282,7 @@ impl Asked {
 
 fn unauthorized() -> Response {
     let challenge = [(WWW_AUTHENTICATE, r#"Basic realm="citadel-agent", charset="UTF-8""#)];
-    (StatusCode::UNAUTHORIZED, challenge, "user name and password, please\n").into_response()
+    (StatusCode::UNAUTHORIZED, challenge, "user name and password required\n").into_response()
 }
 
 fn wait(text: &'static str, seconds: u64) -> Response {

@@ -1,20 +1,41 @@
-//! The overview page at `/`: one HTML file with inline styles and a script that polls the same URL for JSON.
+//! The overview page at `/`: one HTML response with inline styles, script and plotting library. The script polls the same URL for
+//! JSON, and once a minute the history of the last hour.
 //!
-//! The JSON is built from a metrics page, so the overview shows only exported values. The browser computes rates and quantiles from
-//! the difference between two readings.
+//! The JSON is built from a metrics page, so the overview shows only exported values. The browser computes current rates and quantiles
+//! from the difference between two readings; `hour` computes the plotted curves from the history.
+
+mod hour;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value as Json, json};
 
+pub(super) use self::hour::last_hour;
 use crate::config::resolved::Config;
+use crate::history::{History, Subject};
 use crate::metrics::family::{Page, Sample, Value};
 
-/// The HTML; [`PLACE`] is replaced by the current values so that the page has content when it loads.
-const HTML: &str = include_str!("overview.html");
-
-/// Placeholder for the values in [`HTML`].
+/// Placeholder in [`HTML`] for the current values, so that the page has content when it loads.
 const PLACE: &str = "\"OVERVIEW\"";
+
+/// The page without values. Its Content Security Policy allows only the page's own scripts and styles, by their hashes
+/// (Content Security Policy Level 3, section 2.3.1).
+static HTML: LazyLock<String> = LazyLock::new(|| {
+    let styles = [("UPLOT_CSS", include_str!("uPlot.min.css")), ("PAGE_CSS", include_str!("page.css"))];
+    let scripts = [("UPLOT_JS", include_str!("uPlot.iife.min.js")), ("PAGE_JS", include_str!("page.js"))];
+    let hash = |(_, text): &(&str, &str)| format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, text.as_bytes())));
+    let hashes = |all: &[(&str, &str)]| all.iter().map(hash).collect::<Vec<_>>().join(" ");
+    let mut html =
+        include_str!("page.html").replacen("SCRIPTS", &hashes(&scripts), 1).replacen("STYLES", &hashes(&styles), 1);
+    for (place, text) in styles.into_iter().chain(scripts) {
+        html = html.replacen(place, text, 1);
+    }
+    html
+});
 
 /// A link to another page of the listener.
 #[derive(Clone, Debug)]
@@ -31,16 +52,26 @@ pub(super) fn html(overview: &Json) -> String {
     HTML.replacen(PLACE, &overview.to_string().replace('<', "\\u003c"), 1)
 }
 
-/// The values that the page shows; `page` has the content of `/metrics`.
-pub(super) fn overview(config: &Config, links: &[Link], page: &Page) -> Json {
+/// The values that the page shows at `now_ms`; `page` has the content of `/metrics`, `alerts` is the list of pending and firing alerts.
+pub(super) fn overview(
+    config: &Config,
+    links: &[Link],
+    page: &Page,
+    history: &History,
+    alerts: &Json,
+    now_ms: i64,
+) -> Json {
     let pages: Vec<Json> = (links.iter().filter(|link| link.path != "/"))
         .map(|link| json!({ "path": link.path, "title": link.title }))
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "time_ms": now_ms,
         "pages": pages,
         "health_port": config.local.health_check_port,
-        "models": models(config, page),
+        "alerts": alerts.as_array().map(Vec::as_slice).unwrap_or_default(),
+        "host": host(page),
+        "models": models(config, page, history),
         "gpus": gpus(page),
         "services": services(page),
         "filesystems": filesystems(page),
@@ -115,7 +146,7 @@ impl Things {
     }
 }
 
-fn models(config: &Config, page: &Page) -> Vec<Json> {
+fn models(config: &Config, page: &Page, history: &History) -> Vec<Json> {
     const LABELS: [&str; 2] = ["port", "model"];
     let mut models = Things::default();
     for (port, name) in &config.models.ports {
@@ -155,7 +186,8 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
     for series in series(page, "citadel_model_requests_aborted_total") {
         models.add(series, &LABELS, "aborted");
     }
-    for series in series(page, "citadel_model_gpu_memory_bytes") {
+    // Memory of other processes has no port; it is shown with the GPU.
+    for series in series(page, "citadel_model_gpu_memory_bytes").filter(|series| !series.label("port").is_empty()) {
         models.add(series, &LABELS, "gpu_memory");
     }
     for (field, metric) in [
@@ -170,7 +202,47 @@ fn models(config: &Config, page: &Page) -> Vec<Json> {
             }
         }
     }
+    // A model that existed in the last day and is gone must not simply disappear.
+    for (subject, name) in history.subjects() {
+        let Subject::Model(port) = subject else { continue };
+        let port = port.to_string();
+        if !models.0.keys().any(|key| key[0] == port) {
+            let gone = json!({ "port": port, "model": name.as_str(), "state": "gone" });
+            models.0.insert(vec![port, name.to_string()], gone.as_object().cloned().unwrap_or_default());
+        }
+    }
     models.list()
+}
+
+fn host(page: &Page) -> Json {
+    let mut host = Things::default();
+    host.0.insert(Vec::new(), Map::from_iter([("name".to_owned(), json!(crate::remote_write::host_name()))]));
+    host.values(
+        page,
+        &[],
+        &[
+            ("load", "node_load1"),
+            ("memory_total", "node_memory_MemTotal_bytes"),
+            ("memory_available", "node_memory_MemAvailable_bytes"),
+            ("pressure_cpu", "node_pressure_cpu_waiting_seconds_total"),
+            ("pressure_memory", "node_pressure_memory_waiting_seconds_total"),
+            ("pressure_io", "node_pressure_io_waiting_seconds_total"),
+        ],
+    );
+    for series in series(page, "node_cpu_seconds_total") {
+        host.add(series, &[], "cpu_seconds");
+        if !["idle", "iowait"].contains(&series.label("mode")) {
+            host.add(series, &[], "cpu_busy_seconds");
+        }
+    }
+    for (field, metric) in
+        [("received", "node_network_receive_bytes_total"), ("sent", "node_network_transmit_bytes_total")]
+    {
+        for series in series(page, metric).filter(|series| series.label("device") != "lo") {
+            host.add(series, &[], field);
+        }
+    }
+    host.list().pop().unwrap_or_default()
 }
 
 /// Adds a histogram to a field, as counts by cell number; empty cells are omitted.
@@ -195,8 +267,34 @@ fn gpus(page: &Page) -> Vec<Json> {
             ("memory_used", "citadel_gpu_memory_used_bytes"),
             ("memory_total", "citadel_gpu_memory_total_bytes"),
             ("power", "citadel_gpu_power_watts"),
+            ("power_limit", "citadel_gpu_power_limit_watts"),
         ],
     );
+    for series in series(page, "citadel_gpu_throttle_active").filter(|series| series.number() > 0.0) {
+        // Clocks that are low because the GPU is idle, or because an administrator set them, are not throttled.
+        if !["gpu_idle", "applications_clocks", "display_clocks"].contains(&series.label("reason")) {
+            let reasons = gpus.of(series, &LABELS).entry("throttled").or_insert_with(|| json!([]));
+            reasons.as_array_mut().map(|reasons| reasons.push(json!(series.label("reason"))));
+        }
+    }
+    for series in series(page, "citadel_gpu_xid_errors_total").filter(|series| series.number() > 0.0) {
+        gpus.add(series, &LABELS, "xid");
+    }
+    let uncorrected = |series: &Series<'_>| series.label("kind") == "uncorrected" && series.number() > 0.0;
+    for series in series(page, "citadel_gpu_ecc_volatile_errors_total").filter(uncorrected) {
+        gpus.add(series, &LABELS, "ecc");
+    }
+    for series in
+        series(page, "citadel_gpu_temperature_limit_celsius").filter(|series| series.label("limit") == "slowdown")
+    {
+        gpus.of(series, &LABELS).insert("slowdown".to_owned(), json!(series.number()));
+    }
+    for series in series(page, "citadel_gpu_process_memory_bytes") {
+        let model = series.label("model");
+        let who = if model.is_empty() { "others" } else { model };
+        let users = gpus.of(series, &LABELS).entry("used_by").or_insert_with(|| json!({}));
+        users[who] = json!(users[who].as_f64().unwrap_or_default() + series.number());
+    }
     // The hottest of several sensors.
     for series in series(page, "citadel_gpu_temperature_celsius") {
         let gpu = gpus.of(series, &LABELS);
@@ -279,6 +377,7 @@ fn not_measured(page: &Page) -> Vec<Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::catalogue::gpu::{PROCESS_MEMORY, THROTTLE_ACTIVE, UP as GPU_UP};
     use crate::metrics::catalogue::models::{REQUESTS, TIME_TO_FIRST_TOKEN};
     use citadel_agent_common::hist::Histogram;
 
@@ -295,7 +394,7 @@ mod tests {
             histogram.observe(1_000_000);
             page.add(&TIME_TO_FIRST_TOKEN, ["phi3", "11403", endpoint], Value::Histogram(Box::new(histogram)));
         }
-        let overview = overview(&Config::default(), &[], &page);
+        let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null, 0);
         let models = overview["models"].as_array().unwrap();
         let phi3 = models.iter().find(|model| model["model"] == "phi3").unwrap();
         assert_eq!((&phi3["requests"], &phi3["errors"]), (&json!(9.0), &json!(2.0)));
@@ -303,6 +402,53 @@ mod tests {
         assert_eq!(cells, [&json!(2)]);
         // Configured models are listed before their first request.
         assert_eq!(models.len(), 7);
+    }
+
+    #[test]
+    fn a_model_that_was_here_is_gone_and_not_left_out() {
+        let history = History::default();
+        let mut page = Page::default();
+        for (at, count) in [(0, 1), (5000, 2)] {
+            page = Page::default();
+            page.add(&REQUESTS, ["coder-2", "11433", "chat_completions", "200"], Value::Integer(count));
+            history.take(&page, 1_800_000_000_000 + at);
+        }
+        let state = |page: &Page| {
+            let overview = overview(&Config::default(), &[], page, &history, &Json::Null, 0);
+            let models = overview["models"].as_array().unwrap();
+            models.iter().find(|model| model["port"] == "11433").map(|model| model["state"].clone())
+        };
+        assert_eq!(state(&page), Some(Json::Null));
+        assert_eq!(state(&Page::default()), Some(json!("gone")));
+    }
+
+    #[test]
+    fn who_uses_a_gpu_and_what_holds_it_down_are_with_it() {
+        let mut page = Page::default();
+        let gpu = ["GPU-1", "0", "H100"];
+        page.add(&PROCESS_MEMORY, ["GPU-1", "0", "H100", "7", "phi3"], Value::Integer(1000));
+        page.add(&PROCESS_MEMORY, ["GPU-1", "0", "H100", "8", "phi3"], Value::Integer(24));
+        page.add(&PROCESS_MEMORY, ["GPU-1", "0", "H100", "9", ""], Value::Integer(5));
+        page.add(&THROTTLE_ACTIVE, ["GPU-1", "0", "H100", "hw_thermal_slowdown"], Value::Integer(1));
+        page.add(&THROTTLE_ACTIVE, ["GPU-1", "0", "H100", "sw_power_cap"], Value::Integer(0));
+        page.add(&GPU_UP, gpu, Value::Integer(1));
+        let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null, 0);
+        let gpu = &overview["gpus"][0];
+        assert_eq!(gpu["used_by"], json!({ "phi3": 1024.0, "others": 5.0 }));
+        assert_eq!(gpu["throttled"], json!(["hw_thermal_slowdown"]));
+        // No card of a model without a name.
+        assert!(overview["models"].as_array().unwrap().iter().all(|model| model["port"] != ""));
+    }
+
+    #[test]
+    fn only_scripts_and_styles_of_the_page_itself_run() {
+        let html = html(&json!({}));
+        assert!(!html.contains("unsafe-inline") && html.matches("sha256-").count() == 4);
+        for place in ["UPLOT_CSS", "UPLOT_JS", "PAGE_CSS", "PAGE_JS", "SCRIPTS", "STYLES"] {
+            assert!(!html.contains(place), "{place}");
+        }
+        // What ends a script inside of one would end it in the page.
+        assert_eq!(html.matches("</script>").count(), 3);
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! The last hour of each model, a point a minute, from the history: what the plots of the page show.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::history::window::{Distribution, Window};
+use crate::history::{COARSE_MS, History, Millis, Subject};
+
+/// How far back the plots go.
+const SPAN_MS: Millis = 60 * 60 * 1000;
+
+/// Native buckets in an octave (schema 3).
+const OCTAVE: i16 = 8;
+
+/// The last hour up to `now_ms`, by port: an array for each curve, with `null` where there was nothing to observe.
+pub(in crate::http) fn last_hour(history: &History, now_ms: Millis) -> Json {
+    let mut models = Map::new();
+    for series in history.series(None, now_ms - SPAN_MS, now_ms, COARSE_MS) {
+        let Some(Subject::Model(port)) = Subject::parse(&series.subject) else { continue };
+        let windows: Vec<_> = series.windows.iter().filter(|window| window.covered_seconds > 0.0).collect();
+        models.insert(port.to_string(), plots(&series.name, &windows));
+    }
+    json!({ "step_seconds": COARSE_MS / 1000, "to_seconds": now_ms / 1000, "models": models })
+}
+
+fn plots(name: &str, windows: &[&Window]) -> Json {
+    let curve = |value: &dyn Fn(&Window) -> Option<f64>| -> Vec<Option<f64>> {
+        windows.iter().map(|window| value(window).map(short)).collect()
+    };
+    let quantile = |key: &'static str, quantile: f64| {
+        curve(&move |window: &Window| window.histogram(key).and_then(|histogram| histogram.quantile(quantile)))
+    };
+    let per_second = |sum: fn(&Window) -> f64| curve(&move |window| Some(sum(window) / window.covered_seconds));
+    json!({
+        "model": name,
+        "t": windows.iter().map(|window| window.to_ms / 1000).collect::<Vec<_>>(),
+        "requests": per_second(|window| window.total_of("requests")),
+        "failed": per_second(failed),
+        "in_flight": curve(&|window| window.gauge("in_flight").map(|level| level.max)),
+        "first_token": { "p50": quantile("first_token", 0.5), "p99": quantile("first_token", 0.99), "heat": heat(windows, "first_token") },
+        "inter_token": { "p50": quantile("inter_token", 0.5), "p99": quantile("inter_token", 0.99), "heat": heat(windows, "inter_token") },
+    })
+}
+
+/// Requests that ended badly: an error, or an abort.
+fn failed(window: &Window) -> f64 {
+    let code = |key: &str| key.rsplit('.').next().is_some_and(|code| !code.starts_with(['1', '2', '3']));
+    let errors: f64 = window.sums_of("requests").filter(|(key, _)| code(key)).map(|(_, count)| count).sum();
+    errors + window.total_of("aborted")
+}
+
+/// Where observations lie: for each minute pairs of an octave and a count; octave `n` ends at 2^n seconds.
+fn heat(windows: &[&Window], key: &str) -> Vec<Vec<(i16, u64)>> {
+    windows.iter().map(|window| window.histogram(key).map(octaves).unwrap_or_default()).collect()
+}
+
+fn octaves(distribution: &Distribution) -> Vec<(i16, u64)> {
+    let mut octaves: Vec<(i16, u64)> = Vec::new();
+    for &(bucket, count) in &distribution.buckets {
+        // The bucket ends at 2^(bucket/8) s.
+        let octave = bucket.div_euclid(OCTAVE) + i16::from(bucket.rem_euclid(OCTAVE) != 0);
+        match octaves.last_mut() {
+            Some((last, sum)) if *last == octave => *sum += count,
+            _ => octaves.push((octave, count)),
+        }
+    }
+    octaves
+}
+
+/// Four digits, which is more than a plot shows and half of what would be sent.
+fn short(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use citadel_agent_common::hist::Histogram;
+
+    use super::*;
+    use crate::metrics::catalogue::models::{REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, TIME_TO_FIRST_TOKEN};
+    use crate::metrics::family::{Page, Value};
+
+    #[test]
+    fn a_minute_becomes_a_point_of_each_curve() {
+        let history = History::default();
+        let now = 1_800_000_000_000;
+        for minute in 0..=3_u64 {
+            let mut page = Page::default();
+            page.add(&REQUESTS, ["phi3", "11403", "chat_completions", "200"], Value::Integer(60 * minute));
+            page.add(&REQUESTS, ["phi3", "11403", "chat_completions", "503"], Value::Integer(6 * minute));
+            page.add(
+                &REQUESTS_ABORTED,
+                ["phi3", "11403", "chat_completions", "client", "streaming"],
+                Value::Integer(6 * minute),
+            );
+            page.add(&REQUESTS_IN_FLIGHT, ["phi3", "11403"], Value::Integer(minute));
+            let mut histogram = Histogram::EMPTY;
+            (0..60 * minute).for_each(|_| histogram.observe(300_000_000));
+            let labels = ["phi3", "11403", "chat_completions"];
+            page.add(&TIME_TO_FIRST_TOKEN, labels, Value::Histogram(Box::new(histogram)));
+            history.take(&page, now + i64::try_from(minute).unwrap() * COARSE_MS);
+        }
+        let hour = last_hour(&history, now + 3 * COARSE_MS);
+        let phi3 = &hour["models"]["11403"];
+        assert_eq!(phi3["model"], "phi3");
+        assert_eq!(phi3["requests"], json!([1.1, 1.1, 1.1]), "{hour:#}");
+        assert_eq!(phi3["failed"], json!([0.2, 0.2, 0.2]));
+        assert_eq!(phi3["in_flight"], json!([1.0, 2.0, 3.0]));
+        // 0.3 s lies between 2^-2 and 2^-1.
+        assert_eq!(phi3["first_token"]["heat"], json!([[[-1, 60]], [[-1, 60]], [[-1, 60]]]));
+        let p50 = phi3["first_token"]["p50"][0].as_f64().unwrap();
+        assert!((0.25..0.35).contains(&p50), "{p50}");
+        assert_eq!(phi3["inter_token"]["p50"], json!([null, null, null]));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([0.0, 1.234_56, 0.001_234_56, 123_456.0].map(short), [0.0, 1.235, 0.001_235, 123_500.0]);
+    }
+}
