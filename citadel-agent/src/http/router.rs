@@ -108,7 +108,11 @@ const LAST_HOUR: &str = "/last-hour";
 fn metrics(endpoints: &Endpoints, served: &Served) -> Vec<Route> {
     vec![
         route("/", "Overview", by_own_name(get(overview), served)),
-        route(LAST_HOUR, "The last hour of each model, for the plots of the overview", by_own_name(get(last_hour), served)),
+        route(
+            LAST_HOUR,
+            "The last hour of each model, for the plots of the overview",
+            by_own_name(get(last_hour), served),
+        ),
         route("/metrics", "All metrics", page(None)),
         route(&endpoints.models, "Models", page(Some(Section::Models))),
         route(&endpoints.gpu, "GPUs", page(Some(Section::Gpu))),
@@ -132,18 +136,21 @@ fn route(path: &str, title: &'static str, method: MethodRouter<Served>) -> Route
 
 /// Restricts a route to requests under a name of this host, against DNS rebinding. See [`Names`].
 fn by_own_name(method: MethodRouter<Served>, served: &Served) -> MethodRouter<Served> {
-    method.layer(from_fn_with_state(served.clone(), async |State(served): State<Served>, request: Request, next: Next| {
-        let encrypted = request.extensions().get::<Client>().is_some_and(|client| client.encrypted);
-        // Browsers always send the header field.
-        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
-        let own = host.is_none_or(|host| served.names.has(host, &served.app.config().local.allowed_hosts));
-        if own || encrypted {
-            return next.run(request).await;
-        }
-        served.gate.dropped.refused(served.gate.content, Refusal::Host);
-        let text = "unknown host name; use the IP address, or add the name to local_collection.allowed_hosts\n";
-        (StatusCode::MISDIRECTED_REQUEST, text).into_response()
-    }))
+    method.layer(from_fn_with_state(
+        served.clone(),
+        async |State(served): State<Served>, request: Request, next: Next| {
+            let encrypted = request.extensions().get::<Client>().is_some_and(|client| client.encrypted);
+            // Browsers always send the header field.
+            let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+            let own = host.is_none_or(|host| served.names.has(host, &served.app.config().local.allowed_hosts));
+            if own || encrypted {
+                return next.run(request).await;
+            }
+            served.gate.dropped.refused(served.gate.content, Refusal::Host);
+            let text = "unknown host name; use the IP address, or add the name to local_collection.allowed_hosts\n";
+            (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+        },
+    ))
 }
 
 /// A metrics page: everything, or a section.
@@ -163,7 +170,7 @@ async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Re
     let page = served.app.collect(None).map_err(NoPage::from)?;
     let alerts = &served.app.status()["alerts"]["active"];
     let history = served.app.history();
-    let overview = overview::overview(&served.app.config(), &served.links, &page, &history, alerts, unix_millis());
+    let overview = overview::overview(&served.app.config(), &served.links, &page, &history, alerts);
     // The page's own script asks for this, and nothing else; a browser that opens the page asks for HTML first.
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (content_type, body) = if accept.starts_with("application/json") {

@@ -17,7 +17,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task;
@@ -153,6 +153,8 @@ pub(super) async fn connection(
     if speaks_in_the_clear(&stream).await {
         site.gate().refused_handshake();
         let mut stream = stream;
+        // Read first: closing a socket with unread data would reset the connection before the answer arrives.
+        _ = stream.read(&mut [0; 4096]).await;
         // The same answer as from Go's servers.
         let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
         _ = stream.write_all(answer).await;

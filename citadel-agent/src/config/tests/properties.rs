@@ -62,7 +62,7 @@ prop_compose! {
     }
 }
 
-fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Local> {
+fn local(metrics_port: u16, health_check_port: u16) -> BoxedStrategy<Local> {
     let levels = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
     let pages = prop::collection::btree_set("(/[a-zA-Z0-9_~-][a-zA-Z0-9._~-]{0,5}){1,4}", 5)
         .prop_filter("those are taken", |pages| !pages.contains("/metrics") && !pages.contains("/last-hour"))
@@ -72,8 +72,8 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
     let log = (prop::sample::select(levels.to_vec()), prop::sample::select(formats.to_vec()));
     let hosts = prop::collection::btree_set("[a-z0-9-]{1,9}(\\.[a-z0-9-]{1,9}){0,3}", 0..4).prop_map(Vec::from_iter);
     let web = (prop::option::of(path()), hosts);
-    (any::<IpAddr>(), web, log, interval(), path(), pages).prop_map(
-        move |(listen_address, web, (log_level, log_format), collection_interval, control_socket, pages)| {
+    (any::<IpAddr>(), web, log, interval(), path(), pages)
+        .prop_map(move |(listen_address, web, (log_level, log_format), collection_interval, control_socket, pages)| {
             let (web_config_file, allowed_hosts) = web;
             let [system, gpu, models, storage, services] = pages.try_into().expect("five pages");
             let endpoints = Endpoints { system, gpu, models, storage, services };
@@ -89,8 +89,9 @@ fn local(metrics_port: u16, health_check_port: u16) -> impl Strategy<Value = Loc
                 control_socket,
                 endpoints,
             }
-        },
-    )
+        })
+        // Boxed: strategies that contain all others overflow the stack of a test.
+        .boxed()
 }
 
 fn remote() -> impl Strategy<Value = Remote> {

@@ -52,21 +52,13 @@ pub(super) fn html(overview: &Json) -> String {
     HTML.replacen(PLACE, &overview.to_string().replace('<', "\\u003c"), 1)
 }
 
-/// The values that the page shows at `now_ms`; `page` has the content of `/metrics`, `alerts` is the list of pending and firing alerts.
-pub(super) fn overview(
-    config: &Config,
-    links: &[Link],
-    page: &Page,
-    history: &History,
-    alerts: &Json,
-    now_ms: i64,
-) -> Json {
+/// The values that the page shows; `page` has the content of `/metrics`, `alerts` is the list of pending and firing alerts.
+pub(super) fn overview(config: &Config, links: &[Link], page: &Page, history: &History, alerts: &Json) -> Json {
     let pages: Vec<Json> = (links.iter().filter(|link| link.path != "/"))
         .map(|link| json!({ "path": link.path, "title": link.title }))
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "time_ms": now_ms,
         "pages": pages,
         "health_port": config.local.health_check_port,
         "alerts": alerts.as_array().map(Vec::as_slice).unwrap_or_default(),
@@ -394,7 +386,7 @@ mod tests {
             histogram.observe(1_000_000);
             page.add(&TIME_TO_FIRST_TOKEN, ["phi3", "11403", endpoint], Value::Histogram(Box::new(histogram)));
         }
-        let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null, 0);
+        let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null);
         let models = overview["models"].as_array().unwrap();
         let phi3 = models.iter().find(|model| model["model"] == "phi3").unwrap();
         assert_eq!((&phi3["requests"], &phi3["errors"]), (&json!(9.0), &json!(2.0)));
@@ -414,7 +406,7 @@ mod tests {
             history.take(&page, 1_800_000_000_000 + at);
         }
         let state = |page: &Page| {
-            let overview = overview(&Config::default(), &[], page, &history, &Json::Null, 0);
+            let overview = overview(&Config::default(), &[], page, &history, &Json::Null);
             let models = overview["models"].as_array().unwrap();
             models.iter().find(|model| model["port"] == "11433").map(|model| model["state"].clone())
         };
@@ -432,7 +424,7 @@ mod tests {
         page.add(&THROTTLE_ACTIVE, ["GPU-1", "0", "H100", "hw_thermal_slowdown"], Value::Integer(1));
         page.add(&THROTTLE_ACTIVE, ["GPU-1", "0", "H100", "sw_power_cap"], Value::Integer(0));
         page.add(&GPU_UP, gpu, Value::Integer(1));
-        let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null, 0);
+        let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null);
         let gpu = &overview["gpus"][0];
         assert_eq!(gpu["used_by"], json!({ "phi3": 1024.0, "others": 5.0 }));
         assert_eq!(gpu["throttled"], json!(["hw_thermal_slowdown"]));

@@ -280,7 +280,6 @@ function show() {
   byId("host").textContent = data.host.name;
   document.title = data.host.name + " \u00b7 citadel-agent";
   byId("about").textContent = "citadel-agent " + data.version;
-  byId("time").textContent = new Date(data.time_ms).toLocaleString();
   byId("pages").replaceChildren(...data.pages.map((page) => {
     const link = element("a", "", page.path);
     link.href = page.path;
@@ -303,6 +302,9 @@ async function poll() {
   try {
     const answer = await fetch(location.pathname, { headers: { Accept: "application/json" }, cache: "no-store" });
     if (!answer.ok) throw new Error("status " + answer.status);
+    // The host's time, which may differ from the browser's.
+    const date = answer.headers.get("date");
+    if (date) byId("time").textContent = new Date(date).toLocaleString();
     take(await answer.json());
     byId("live").textContent = "live";
     byId("live").className = "good";
