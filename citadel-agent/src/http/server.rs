@@ -87,6 +87,9 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// Wait after a failed accept, which fails again at once where file descriptors have run out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Maximum time for the header of a plain-text request on a TLS port.
+const PLAIN_TEXT: Duration = Duration::from_secs(1);
+
 /// Serves `site` on `listener` until `shutdown` is done, then lets open requests end within the grace time.
 pub(super) async fn serve(
     listener: std::net::TcpListener,
@@ -153,8 +156,8 @@ pub(super) async fn connection(
     if speaks_in_the_clear(&stream).await {
         site.gate().refused_handshake();
         let mut stream = stream;
-        // Read first: closing a socket with unread data would reset the connection before the answer arrives.
-        _ = stream.read(&mut [0; 4096]).await;
+        // Closing a socket with unread data would reset the connection before the answer arrives.
+        _ = time::timeout(PLAIN_TEXT, read_head(&mut stream)).await;
         // The same answer as from Go's servers.
         let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
         _ = stream.write_all(answer).await;
@@ -176,6 +179,18 @@ pub(super) async fn connection(
 async fn speaks_in_the_clear(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_alphabetic()
+}
+
+/// Reads up to the empty line that ends the header of a request, or up to a size that usual ones stay below.
+async fn read_head(stream: &mut TcpStream) {
+    let mut head = [0; 4096];
+    let mut length = 0;
+    while length < head.len() && !head[..length].windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut head[length..]).await {
+            Ok(read @ 1..) => length += read,
+            _ => return,
+        }
+    }
 }
 
 /// HTTP/1.x on a connection.
