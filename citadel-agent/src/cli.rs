@@ -16,6 +16,7 @@ use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
 use crate::test_mode::{self, TestModeError};
+use crate::top::{self, TopError};
 use crate::{agent, alerts, check, explain, logs};
 
 /// Exit code for failures.
@@ -93,6 +94,15 @@ enum Command {
     ///
     /// If the file is invalid, the agent keeps its current configuration, and this command prints all errors and fails.
     Reload(ConfigArg),
+    /// Show a table of the models, live or once.
+    ///
+    /// Enter shows one model with sparklines and heat maps, ? lists the keys. Can be used by root and the group citadel-agent.
+    Top {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        what: top::What,
+    },
     /// Release or resume the GPUs of the running agent.
     #[command(subcommand)]
     Gpu(GpuCommand),
@@ -111,15 +121,8 @@ struct RunArgs {
     #[arg(long, requires = "model")]
     test_mode: bool,
     /// How long to measure, such as 90s or 10m; a plain number is in seconds.
-    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = test_time, requires = "test_mode")]
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = within_a_day, requires = "test_mode")]
     time: Duration,
-}
-
-/// Parses the time to measure a model: 1 s to 24 h.
-fn test_time(text: &str) -> Result<Duration, String> {
-    let time = duration(text)?;
-    let day = Duration::from_secs(24 * 60 * 60);
-    if time < Duration::from_secs(1) || time > day { Err("must be between 1s and 24h".to_owned()) } else { Ok(time) }
 }
 
 #[derive(Subcommand, Debug)]
@@ -167,15 +170,15 @@ enum GpuCommand {
         #[command(flatten)]
         config: ConfigArg,
         /// How long to keep NVML closed, at most 24h, such as 90s or 10m; a plain number is in seconds.
-        #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = release_time)]
+        #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = within_a_day)]
         time: Duration,
     },
     /// Reopen NVML before the release ends.
     Resume(ConfigArg),
 }
 
-/// Parses the time for which to release the GPUs: 1 s to [`LONGEST_RELEASE`].
-fn release_time(text: &str) -> Result<Duration, String> {
+/// 1s to 24h: how long a model may be measured, and GPUs may go unmeasured ([`LONGEST_RELEASE`]).
+fn within_a_day(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if time < Duration::from_secs(1) || time > LONGEST_RELEASE {
         Err("must be between 1s and 24h".to_owned())
@@ -263,6 +266,8 @@ enum CliError {
     #[error("{0}")]
     Logs(#[from] logs::command::CommandError),
     #[error("{0}")]
+    Top(#[from] TopError),
+    #[error("{0}")]
     TestMode(#[from] TestModeError),
     #[error("{0}")]
     Alerts(#[from] alerts::command::CommandError),
@@ -277,6 +282,7 @@ impl CliError {
             CliError::Control(_)
             | CliError::Output(_)
             | CliError::RemoteWrite(_)
+            | CliError::Top(_)
             | CliError::TestMode(_)
             | CliError::Alerts(_)
             | CliError::Logs(_)
@@ -382,6 +388,10 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             print(explain::command::run(&what, &config.local.control_socket)?)?;
         }
         Command::Reload(config) => order(config, &Order::Reload {})?,
+        Command::Top { config, what } => {
+            let (config, _) = config.load()?;
+            print(top::run(what, &config.local.control_socket)?)?;
+        }
         Command::Version => print(format_args!("citadel-agent {VERSION}\n"))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -468,13 +478,13 @@ mod tests {
 
     #[test]
     fn a_number_is_seconds() {
-        assert_eq!(release_time("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(release_time("60"), release_time("60s"));
-        assert_eq!(release_time("1m"), release_time("60"));
-        assert_eq!(release_time("0").unwrap_err(), "must be between 1s and 24h");
-        assert_eq!(release_time("86401").unwrap_err(), "must be between 1s and 24h");
+        assert_eq!(within_a_day("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(within_a_day("60"), within_a_day("60s"));
+        assert_eq!(within_a_day("1m"), within_a_day("60"));
+        assert_eq!(within_a_day("0").unwrap_err(), "must be between 1s and 24h");
+        assert_eq!(within_a_day("86401").unwrap_err(), "must be between 1s and 24h");
         assert!(
-            release_time("soon")
+            within_a_day("soon")
                 .unwrap_err()
                 .ends_with("use a number of seconds, or a number with a unit such as 90s or 10m")
         );

@@ -30,3 +30,4 @@ pub mod sources;
 pub mod state_file;
 pub mod test_mode;
 mod threads;
+pub mod top;

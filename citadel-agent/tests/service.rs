@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,69 @@ fn a_reload_waits_for_its_outcome_and_fails_where_the_agent_refuses() {
     assert_eq!(service.page("/host"), 200);
     let status = service.notified("configuration not reloaded");
     assert!(status.contains(&format!("port {port}")), "{status}");
+}
+
+/// Runs `top` against the agent of this configuration.
+fn top(config: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citadel-agent"));
+    command.arg("top").args(args).env("CITADEL_AGENT_CONFIG", config).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[test]
+fn top_shows_what_the_running_agent_knows() {
+    let mut service = Service::start();
+    service.notified("READY=1");
+    // A model that listens and answers nobody.
+    let model = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = model.local_addr().unwrap().port().to_string();
+    let ports = format!("ports: {{stand-in: {port}}}");
+    service.configure(&service.with("").replace("ports: {}", &ports));
+    assert!(service.reload().status.success());
+    let config = service.config();
+    let wanted = |view: &serde_json::Value| {
+        let model = view["models"].as_array().unwrap().first().cloned();
+        // Once the memory of its process (this one) is in the history.
+        model.filter(|model| model["memory_bytes"].as_f64().is_some())
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    let (view, model) = loop {
+        let output = top(&config, &["--format", "json"]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        let view: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        if let Some(model) = wanted(&view) {
+            break (view, model);
+        }
+        assert!(Instant::now() < until, "{view:#}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    assert_eq!((&model["name"], model["port"].to_string()), (&"stand-in".into(), port.clone()));
+    assert!(model["memory_bytes"].as_f64().unwrap() > 1e6, "{model:#}");
+    assert_eq!(
+        (&model["requests_per_second"], &model["in_flight"]),
+        (&().into(), &().into()),
+        "no program counts them"
+    );
+    assert!(view["host"]["memory_total_bytes"].as_f64().unwrap() > 1e8, "{view:#}");
+
+    // A pipe gets the table.
+    let output = top(&config, &["--model", &port]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("MODEL") && lines[1].starts_with("stand-in"), "{table}");
+    assert!(!table.contains('\x1b'), "{table:?}");
+
+    let output = top(&config, &["--model", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, format!("the agent knows no model 'nobody'; it knows: stand-in ({port})\n"));
+
+    _ = service.child.kill();
+    _ = service.child.wait();
+    let output = top(&config, &["--once"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("start it with `sudo systemctl start citadel-agent`"), "{said}");
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl Sinks {
 fn take_orders(config: &Config, desk: Desk) -> Option<Control> {
     let path = &config.local.control_socket;
     let refused = |error| {
-        warn!(%error, path = %path.display(), "cannot create the control socket; `citadel-agent reload`, `gpu` and `explain` are unavailable");
+        warn!(%error, path = %path.display(), "cannot create the control socket; `citadel-agent reload`, `gpu`, `top` and `explain` are unavailable");
     };
     control::serve(path, Arc::new(desk)).map_err(refused).ok()
 }

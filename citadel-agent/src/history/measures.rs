@@ -178,8 +178,9 @@ pub(super) type Intervals = BTreeMap<Subject, (SmolStr, Interval)>;
 /// The last state of all counters and histograms.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// Rows by the address of their metric; filled with the first page.
-    rows: HashMap<usize, Vec<Row>>,
+    /// Rows by the name of their metric; filled with the first page. Not by its address: the fields of a table have several, one in
+    /// each unit of code that has a constant made from the table.
+    rows: HashMap<&'static str, Vec<Row>>,
     counters: HashMap<(Subject, Key), f64>,
     histograms: HashMap<(Subject, Key), Box<[u64; CELLS]>>,
 }
@@ -202,7 +203,7 @@ impl Reader {
         }
         let mut values = Values::default();
         for family in &page.families {
-            for row in self.rows.get(&address(family.desc)).into_iter().flatten() {
+            for row in self.rows.get(family.desc.name).into_iter().flatten() {
                 values.take(row, family, keys);
             }
         }
@@ -355,18 +356,14 @@ fn value_of<'a>(desc: &Desc, sample: &'a Sample, label: &str) -> Option<&'a str>
     sample.labels.get(at).map(SmolStr::as_str)
 }
 
-fn address(desc: &'static Desc) -> usize {
-    std::ptr::from_ref(desc).addr()
-}
-
-fn rows() -> HashMap<usize, Vec<Row>> {
-    let mut rows: HashMap<usize, Vec<Row>> = HashMap::new();
+fn rows() -> HashMap<&'static str, Vec<Row>> {
+    let mut rows: HashMap<&'static str, Vec<Row>> = HashMap::new();
     for &Row { desc, of, how, key, by } in ROWS {
-        rows.entry(address(desc)).or_default().push(Row { desc, of, how, key, by });
+        rows.entry(desc.name).or_default().push(Row { desc, of, how, key, by });
     }
     for &(table, how, field, key, by) in FIELDS {
         if let Some(field) = table.iter().find(|entry| entry.key == field) {
-            rows.entry(address(&field.desc)).or_default().push(Row { desc: &field.desc, of: Of::Host, how, key, by });
+            rows.entry(field.desc.name).or_default().push(Row { desc: &field.desc, of: Of::Host, how, key, by });
         }
     }
     rows

@@ -1,0 +1,69 @@
+//! Asks the running agent over its control socket.
+
+use std::path::Path;
+
+use super::span::Span;
+use super::trend::Trend;
+use super::view::View;
+use crate::collector::wall_ms;
+use crate::control::{Connection, ControlError, Order};
+use crate::history::window::Series;
+
+/// What is to be shown.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Wish {
+    /// Over which time.
+    pub(super) span: Span,
+    /// Only this model: its name or port.
+    pub(super) model: Option<String>,
+    /// The port of the model of which a trend is wanted.
+    pub(super) trend_of: Option<u16>,
+}
+
+/// What came back.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Fetched {
+    /// The figures.
+    pub(super) view: View,
+    /// A trend and whose it is.
+    pub(super) trend: Option<(u16, Trend)>,
+}
+
+/// Asks over a connection of its own, so that a restart of the agent is none of a later request's concern.
+///
+/// # Errors
+/// See [`ControlError`]; there is no such model ([`ControlError::Failed`]).
+pub(super) fn fetch(socket: &Path, wish: &Wish) -> Result<Fetched, ControlError> {
+    let mut connection = Connection::open(socket)?;
+    let to_ms = wall_ms();
+    let from_ms = to_ms - wish.span.ms();
+    let all: Vec<Series> = connection.data(&Order::History { subject: None, from_ms, to_ms, step_ms: None })?;
+    let node = rustix::system::uname();
+    let view = View::of(&all, &node.nodename().to_string_lossy(), from_ms, to_ms);
+    let view = match &wish.model {
+        Some(model) => only(view, model)?,
+        None => view,
+    };
+    let mut fetched = Fetched { view, trend: None };
+    if let Some(port) = wish.trend_of {
+        let (from_ms, step_ms) = (to_ms - wish.span.trend_ms(), wish.span.step_ms());
+        let order = Order::History { subject: Some(port.to_string()), from_ms, to_ms, step_ms: Some(step_ms) };
+        let series: Vec<Series> = connection.data(&order)?;
+        let windows = series.first().map_or(&[][..], |series| &series.windows);
+        fetched.trend = Some((port, Trend::of(windows, from_ms, to_ms, step_ms)));
+    }
+    Ok(fetched)
+}
+
+fn only(view: View, model: &str) -> Result<View, ControlError> {
+    let known: Vec<_> = view.models.iter().map(|model| format!("{} ({})", model.name, model.port)).collect();
+    let view = view.only(model);
+    if view.models.is_empty() {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(ControlError::Failed(format!(
+            "the agent knows no model '{}'; it knows: {known}",
+            model.escape_debug()
+        )));
+    }
+    Ok(view)
+}

@@ -1,0 +1,119 @@
+//! `citadel-agent top`: what each model does now, live or once.
+//!
+//! `ask` has the history of the running agent through its control socket, `view` and `trend` make figures of it, `columns` says
+//! what a table has, `text` writes it for a pipe; `state` is what keys change, `screen` and `detail` draw, `live` has the
+//! terminal. All but `ask` and `live` is pure.
+
+mod ask;
+mod columns;
+mod detail;
+mod live;
+mod screen;
+mod span;
+mod state;
+#[cfg(test)]
+mod tests;
+mod text;
+mod trend;
+mod units;
+mod view;
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use self::ask::{Wish, fetch};
+use self::screen::Look;
+use self::span::Span;
+use self::state::State;
+use crate::control::ControlError;
+
+/// What is to be shown.
+#[derive(Args, Debug)]
+pub struct What {
+    /// Only this model: its name, or its port.
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Window of the figures, from 5s to 24h: 30s, 15m, 2h.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = span)]
+    last: Span,
+    /// Refresh interval, from 1s to 1h. The agent collects every 5 s.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval)]
+    interval: Duration,
+    /// Print the figures once and exit. Default if standard output is not a terminal.
+    #[arg(long)]
+    once: bool,
+    /// Output format with --once, which it implies [default: table].
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+/// How figures are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Format {
+    /// One line per model.
+    Table,
+    /// One object with the host, its GPUs and its models.
+    Json,
+}
+
+/// Why nothing is shown.
+#[derive(Debug, thiserror::Error)]
+pub enum TopError {
+    /// The agent does not run, or does not answer.
+    #[error("{0}{start}", start = start(.0))]
+    Control(#[from] ControlError),
+    /// The terminal cannot be used.
+    #[error("cannot use the terminal: {0}; --once prints a table")]
+    Terminal(io::Error),
+    /// The figures cannot be written as JSON.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// How an agent is started, where none answers.
+const fn start(error: &ControlError) -> &'static str {
+    match error {
+        ControlError::Unreachable { .. } => {
+            "\nstart it with `sudo systemctl start citadel-agent`, or in the foreground with `sudo citadel-agent run`"
+        }
+        ControlError::NoAnswer(_) | ControlError::Failed(_) => "",
+    }
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    Span::of(humantime::parse_duration(text).map_err(|error| error.to_string())?)
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let limits = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
+    if limits.contains(&time) { Ok(time) } else { Err("must be between 1s and 1h".to_owned()) }
+}
+
+/// Shows what the agent that listens at `socket` knows. Live where there is a terminal; then the text to print is empty.
+///
+/// # Errors
+/// See [`TopError`].
+pub fn run(what: What, socket: &Path) -> Result<String, TopError> {
+    let first = fetch(socket, &Wish { span: what.last, model: what.model.clone(), trend_of: None })?;
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    if what.once || what.format.is_some() || dumb || !io::stdout().is_terminal() {
+        return Ok(match what.format.unwrap_or(Format::Table) {
+            Format::Table => text::table(&first.view),
+            Format::Json => format!("{}\n", serde_json::to_string_pretty(&first.view)?),
+        });
+    }
+    let state = State::new(what.last, what.model.is_some());
+    live::run(socket.to_owned(), what.model, what.interval, state, first, look()).map_err(TopError::Terminal)?;
+    Ok(String::new())
+}
+
+/// What the environment says about the terminal: <https://no-color.org>, and the locale's characters.
+fn look() -> Look {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_lowercase();
+    Look { colour: set("NO_COLOR").is_none(), unicode: locale.contains("utf-8") || locale.contains("utf8") }
+}
