@@ -1,5 +1,5 @@
-//! Threads of models and what is known of them, each in a seat of its own or, where another one has that, in a map. A
-//! look-up of a seat is some instructions in place, one in a hash is a third of what a program costs.
+//! Threads of models and their entries, each in a seat of its own or, if another thread has that seat, in a map.
+//! Looking up a seat takes a few inlined instructions, a hash look-up a third of the cost of a program.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::{Array, HashMap};
@@ -8,32 +8,32 @@ use citadel_agent_common::shares::Owner;
 
 use crate::shares::Shares;
 
-/// What is known of a thread.
+/// The entry of a thread.
 pub trait Entry: Copy + 'static {
-    /// Nothing, and of no thread.
+    /// An empty entry.
     const NONE: Self;
 
-    /// The thread's number; 0: of no thread.
+    /// The TID; 0: no thread.
     fn tid(&self) -> u32;
 
-    /// Whose it is.
+    /// The model that it is charged to.
     fn owner(&mut self) -> &mut Owner;
 }
 
-/// The threads that a family follows. What runs on a thread's behalf runs one at a time.
+/// The threads that a family follows. Programs running on behalf of a thread run one at a time.
 pub struct Threads<T: 'static> {
-    /// [`seat`] of a thread -> its entry, or that of another thread that shares the seat, or none.
+    /// [`seat`] of a thread -> its entry, or that of another thread with the same seat, or none.
     pub seated: &'static Array<T>,
-    /// Seat -> the thread that has it: to whom it goes is settled here, because a map takes a new key only once.
+    /// Seat -> the thread that has it: decides who gets it, because a map accepts a new key only once.
     pub taken: &'static HashMap<u32, u32>,
-    /// Thread -> its entry, of those without a seat.
+    /// Thread -> its entry, for threads without a seat.
     pub others: &'static HashMap<u32, T>,
-    /// What models hold of them.
+    /// Usage by model.
     pub shares: Shares,
 }
 
-/// The maps of a family's threads, whose entries are of this type, and `THREADS`, which is all of them. `UNSEATED` has room for all
-/// threads that models may have followed, of which each has its share.
+/// Declares the maps of a family's threads, whose entries have this type, and `THREADS`, which combines them.
+/// `UNSEATED` has room for all threads of models that can be followed, shared between them.
 #[macro_export]
 macro_rules! threads {
     ($entry:ty) => {
@@ -62,20 +62,21 @@ macro_rules! threads {
 }
 
 impl<T: Entry> Threads<T> {
-    /// A thread's entry.
+    /// The entry of a thread.
     #[inline(always)]
     #[must_use]
     pub fn find(&self, tid: u32) -> Option<&'static mut T> {
-        // SAFETY: a map value, the thread's own or that of one that shares the seat: then it is only looked at.
+        // SAFETY: a map value, of the thread or of another one with the same seat: then it is only read.
         let seated = unsafe { &mut *self.seated.get_ptr_mut(seat(tid))? };
         if seated.tid() == tid {
             return Some(seated);
         }
-        // SAFETY: a map value, the thread's own.
+        // SAFETY: a map value of the thread.
         self.others.get_ptr_mut(tid).map(|entry| unsafe { &mut *entry })
     }
 
-    /// Keeps the entry of a thread of the model with this slot, which has none; it, or `None` where there is no room.
+    /// Stores the entry of a thread of the model with this slot, which has none yet; returns it, or `None` if there is
+    /// no room.
     #[inline(always)]
     #[must_use]
     pub fn keep(&self, mut entry: T, slot: u32) -> Option<&'static mut T> {
@@ -93,18 +94,18 @@ impl<T: Entry> Threads<T> {
         let (tid, seat) = (entry.tid(), seat(entry.tid()));
         let place = if self.taken.insert(seat, tid, u64::from(BPF_NOEXIST)).is_ok() {
             let seated = self.seated.get_ptr_mut(seat)?;
-            // SAFETY: a map value, from now on the thread's.
+            // SAFETY: a map value, owned by the thread from now on.
             unsafe { *seated = *entry };
             seated
         } else {
             self.others.insert(tid, entry, 0).ok()?;
             self.others.get_ptr_mut(tid)?
         };
-        // SAFETY: a map value, the thread's own.
+        // SAFETY: a map value of the thread.
         Some(unsafe { &mut *place })
     }
 
-    /// A thread has become another model's. Where that has no room for it, it is forgotten: false.
+    /// Charges a thread to another model. If that has no room for it, it is forgotten, and the result is false.
     #[inline(always)]
     #[must_use]
     pub fn change_owner(&self, thread: &mut T, slot: u32) -> bool {
@@ -120,7 +121,7 @@ impl<T: Entry> Threads<T> {
     #[inline(always)]
     pub fn forget(&self, tid: u32) {
         let Some(seated) = self.seated.get_ptr_mut(seat(tid)) else { return };
-        // SAFETY: a map value; written only if it is the thread's.
+        // SAFETY: a map value; written only if it belongs to the thread.
         unsafe {
             if (*seated).tid() == tid {
                 let owner = *(*seated).owner();
@@ -131,7 +132,7 @@ impl<T: Entry> Threads<T> {
             }
         }
         let Some(other) = self.others.get_ptr_mut(tid) else { return };
-        // SAFETY: a map value, the thread's own.
+        // SAFETY: a map value of the thread.
         let owner = unsafe { *(*other).owner() };
         if self.others.remove(tid).is_ok() {
             self.shares.give(owner);

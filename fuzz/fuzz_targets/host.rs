@@ -1,7 +1,7 @@
-//! The parsers of what the host says: one of them, which the variable `CITADEL_PARSER` names.
+//! Fuzzes one of the parsers of host data, selected by the variable `CITADEL_PARSER`.
 //!
-//! Whatever it is given, it does not panic, and what it adds to a page can be exposed. With `CITADEL_PARSERS` the target lists them, each
-//! with where its examples are, and ends.
+//! Whatever the input, it must not panic, and what it adds to a page must be valid. With `CITADEL_PARSERS` the target
+//! lists the parsers and the location of their examples, and exits.
 
 #![no_main]
 

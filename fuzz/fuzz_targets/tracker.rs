@@ -1,4 +1,5 @@
-//! The connection tracker under anything that can happen to a connection, and under one client's bytes cut two ways.
+//! Fuzzes the connection tracker with any sequence of events on a connection, and with one client's bytes split in two
+//! ways.
 //!
 //! The driver and its invariants are those of the property tests.
 
@@ -38,7 +39,7 @@ fuzz_target!(|input: Input| match input {
         let beginning = Beginning { client_seq, server_seq, joined, handshake: handshake && !joined };
         perform(beginning, &happens.into_iter().map(operation).collect::<Vec<_>>());
     }
-    // What may be TLS is told by a second byte, which may not be there: see `findings` of the property tests.
+    // Whether it may be TLS depends on a second byte, which may be missing: see `findings` of the property tests.
     Input::Client { bytes, .. } if first_of_line(&bytes).is_some_and(|first| (20..=23).contains(&first)) => {}
     Input::Client { sizes, bytes } => {
         let [one, other] = sizes.map(|sizes| until_loss(&client(&bytes, &sizes)));
@@ -87,7 +88,7 @@ fn client(bytes: &[u8], sizes: &[u8]) -> Tracked {
     tracked
 }
 
-/// A server that is known to speak HTTP: else each segment may be its first words.
+/// A server that is known to speak HTTP: otherwise each segment may be the start of a connection.
 fn server(requests: u8, bytes: &[u8], sizes: &[u8]) -> Tracked {
     let mut tracked = Tracked::new();
     let request = if requests & 1 == 0 { "GET / HTTP/1.1\r\n\r\n" } else { "HEAD /health HTTP/1.1\r\n\r\n" };
@@ -99,7 +100,7 @@ fn server(requests: u8, bytes: &[u8], sizes: &[u8]) -> Tracked {
     tracked
 }
 
-/// What was observed before requests were lost: where they are found again depends on the segments.
+/// The observations before requests were lost: where the tracker resynchronizes depends on the segments.
 fn until_loss(tracked: &Tracked) -> Vec<Observation> {
     let is_loss = |seen: &Observation| matches!(seen, Observation::Lost { why: Lost::RequestFraming, .. });
     let until = tracked.observed().position(|seen| is_loss(&seen)).map_or(usize::MAX, |at| at + 1);

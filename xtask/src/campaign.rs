@@ -30,9 +30,10 @@ enum Which {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Kills the agent and the receivers of its logs while a unit counts: every line arrives, in order, and is settled once.
+    /// Kill the agent and the receivers of its logs while a unit counts: every line must arrive, in order, and be
+    /// settled exactly once.
     Logs {
-        /// How often.
+        /// How often they are killed.
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },

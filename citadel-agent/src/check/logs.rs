@@ -1,4 +1,4 @@
-//! The journal, and the receivers of logs. Each gets an empty request, which stores nothing.
+//! Checks the journal and the receivers of logs. Each gets an empty request, which stores nothing.
 
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,10 +15,10 @@ use crate::logs::reader::Journal;
 use crate::logs::sender::{Meaning, meaning};
 use crate::outbound::{Client, Reply};
 
-/// Where journald keeps what outlives a reboot.
+/// Where journald keeps logs across reboots.
 const PERSISTENT: &str = "/var/log/journal";
 
-/// The journal, and each destination.
+/// Checks the journal and each destination.
 pub(super) fn logs(facts: &Facts<'_>) -> Vec<Found> {
     let logs = &facts.config.logs;
     if !logs.enabled {
@@ -59,7 +59,7 @@ fn journal_found(last: Result<Option<u64>, String>, sends: bool) -> Found {
     }
 }
 
-/// Whether the journal is on disk.
+/// Whether the journal is persistent.
 fn persistence_found(folder: &Path) -> Option<Found> {
     (!folder.is_dir()).then(|| {
         warning(
@@ -81,7 +81,7 @@ async fn destination_found(facts: &Facts<'_>, name: &str, destination: &LogDesti
     }
 }
 
-/// What the answer to an empty request means.
+/// The finding for the response to an empty request.
 fn answer_found(name: &str, url: &str, format: Format, reply: &Reply) -> Found {
     let words = reply.words.as_str();
     let (kind, path) = match format {
@@ -89,7 +89,7 @@ fn answer_found(name: &str, url: &str, format: Format, reply: &Reply) -> Found {
         Format::Loki => ("Loki's push API", "/loki/api/v1/push"),
         Format::Journal => ("systemd-journal-remote's format", "/upload"),
     };
-    // Loki from 3.0 on refuses a request without streams in these words.
+    // Since version 3.0, Loki refuses a request without streams with this message.
     let empty = format == Format::Loki && words.contains("at least one valid stream");
     match (meaning(format, reply), reply.status) {
         (Meaning::Taken(_), _) => ok(format!("{name}: {url} accepts {kind}")),

@@ -1,4 +1,4 @@
-//! What a child of the agent may do, and how long it lives.
+//! Confines child processes of the agent.
 
 use std::io;
 
@@ -6,24 +6,25 @@ use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_sig
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use tokio::process::Command;
 
-/// Starts the child without any capability, also where the agent runs as root, and ends it with the thread that started it: a
-/// `journalctl --follow` whose agent was killed would otherwise wait for the next entry for ever.
+/// Starts the child without any capability, even if the agent runs as root, and kills it when the thread that started
+/// it exits: otherwise a `journalctl --follow` would wait for the next entry forever after the agent was killed.
 ///
-/// What the child reads has to be readable by the agent's user and groups.
+/// What the child reads must be readable by the agent's user and groups.
 pub(super) fn confine(command: &mut Command) {
     let agent = getpid();
-    // SAFETY: between fork and exec the closure makes four system calls and nothing else; it takes no lock and no memory.
+    // SAFETY: between fork and exec the closure only makes four system calls; it takes no lock and allocates no memory.
     unsafe { command.pre_exec(move || confine_this_process(agent)) };
 }
 
 fn confine_this_process(agent: Pid) -> io::Result<()> {
-    // With it, an execve(2) as root does not give the capabilities back (`cap_bprm_creds_from_file` in security/commoncap.c).
+    // Without it, an execve(2) as root would restore the capabilities (`cap_bprm_creds_from_file` in
+    // security/commoncap.c).
     set_no_new_privs(true)?;
     let none = CapabilitySet::empty();
-    // The ambient set is lowered with the other two.
+    // The ambient set is reduced together with the other two.
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The agent may have ended before that.
+    // The agent may have exited before that.
     if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
 }
 

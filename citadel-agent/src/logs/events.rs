@@ -1,5 +1,5 @@
-//! What lines say that a person must know: a table of patterns, each of which begins the text of a line, so that nothing that a
-//! request makes an engine log counts. Pure.
+//! Events in log lines that someone should know about: a table of patterns. Each matches the start of the text of a
+//! line, so that text from a request that an engine logs is not counted. Pure.
 
 use regex_lite::Regex;
 
@@ -7,17 +7,18 @@ use super::severity::split;
 use crate::config::resolved::logs::SHIPPED_EVENTS;
 use crate::gpu::pci;
 
-/// Events of models, and which lines are one. `...`: the text begins with what is before and has in it what is behind.
+/// Events of models, and the lines that indicate them. `...`: the text starts with the part before and contains the
+/// part after.
 const SHIPPED: &[(&str, &[&str])] = &[
     (
         CUDA_OUT_OF_MEMORY,
         &[
-            // PyTorch, hence vLLM, SGLang, TGI
+            // PyTorch, used by vLLM, SGLang and TGI
             "torch.OutOfMemoryError: CUDA out of memory",
             "torch.cuda.OutOfMemoryError: CUDA out of memory",
             "RuntimeError: CUDA error: out of memory",
             "RuntimeError: CUDA out of memory",
-            // llama.cpp, hence Ollama
+            // llama.cpp, used by Ollama
             "ggml_backend_cuda_buffer_type_alloc_buffer: ...cudaMalloc failed: out of memory",
             "CUDA error: out of memory",
         ],
@@ -25,7 +26,7 @@ const SHIPPED: &[(&str, &[&str])] = &[
     (
         NCCL_TIMEOUT,
         &[
-            // PyTorch's watchdog, once a rank
+            // PyTorch's watchdog, once per rank
             "Watchdog caught collective operation timeout",
         ],
     ),
@@ -49,21 +50,21 @@ const SHIPPED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A GPU's memory was not enough.
+/// A GPU ran out of memory.
 pub const CUDA_OUT_OF_MEMORY: &str = SHIPPED_EVENTS[0];
-/// GPUs waited for each other in vain.
+/// A collective operation between GPUs timed out.
 pub const NCCL_TIMEOUT: &str = SHIPPED_EVENTS[1];
-/// The engine has ended, and its server may still answer.
+/// The engine died; its server may still answer.
 pub const ENGINE_DEAD: &str = SHIPPED_EVENTS[2];
-/// The kernel killed a process because memory was not enough.
+/// The kernel killed a process because memory was exhausted.
 pub const OOM_KILL: &str = SHIPPED_EVENTS[3];
 /// The driver reported an error of a GPU.
 pub const XID: &str = SHIPPED_EVENTS[4];
 
-/// The events that every model has a series of.
+/// The events for which every model has a series.
 pub const OF_MODELS: [&str; 4] = [CUDA_OUT_OF_MEMORY, NCCL_TIMEOUT, ENGINE_DEAD, OOM_KILL];
 
-/// The events of a line of a model: of the shipped table, and of the configured ones.
+/// The events in a line of a model: from the shipped table and the configured ones.
 pub fn of_model<'a>(message: &'a str, own: &'a [(String, Regex)]) -> impl Iterator<Item = &'a str> {
     let (_, text) = split(message);
     let is = move |pattern: &str| match pattern.split_once("...") {
@@ -75,18 +76,18 @@ pub fn of_model<'a>(message: &'a str, own: &'a [(String, Regex)]) -> impl Iterat
     shipped.map(|(event, _)| *event).chain(own.map(|(event, _)| event.as_str()))
 }
 
-/// What a line of the kernel says.
+/// The meaning of a kernel message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Kernel<'a> {
-    /// Of a GPU: its address on the PCI bus where it names one, as sysfs spells it, and whether it is an Xid.
+    /// About a GPU: its PCI address, in the form used by sysfs, if the message has one, and whether it is an Xid.
     Gpu(Option<String>, bool),
-    /// A process was killed: its cgroup and its number.
+    /// A process was killed: its cgroup and PID.
     Killed(&'a str, Option<u32>),
-    /// Something else of the out-of-memory killer.
+    /// Another message of the OOM killer.
     Memory,
 }
 
-/// Whether a line of the kernel concerns GPUs or the out-of-memory killer.
+/// The meaning of a kernel message if it concerns GPUs or the OOM killer.
 #[must_use]
 pub fn of_kernel(message: &str) -> Option<Kernel<'_>> {
     if let Some(rest) = message.strip_prefix("oom-kill:") {
@@ -109,7 +110,7 @@ pub fn of_kernel(message: &str) -> Option<Kernel<'_>> {
     ours.then(|| Kernel::Gpu(pci(message), message.starts_with("NVRM: Xid (PCI:")))
 }
 
-/// The first address such as `0000:3b:00` or `0000:3B:00.0`, as sysfs spells it.
+/// The first address such as `0000:3b:00` or `0000:3B:00.0`, in the form used by sysfs.
 fn pci(message: &str) -> Option<String> {
     let hex = |text: &str, digits: &[usize]| {
         let plain = digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,4 +1,4 @@
-//! Which entries go to a destination. Pure, but for what is known of models.
+//! Selects the entries for a destination. Pure, except for what is known about models.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,53 +12,53 @@ use super::severity::Severity;
 use crate::config::resolved::Logs;
 use crate::config::resolved::logs::pattern;
 
-/// So many seconds of its rate a unit may log at once.
+/// A unit's burst, in seconds of its rate.
 const BURST_SECONDS: f64 = 10.0;
 
-/// Most units whose rate is followed. Beyond them all begin again with a full allowance.
+/// Maximum number of units whose rate is tracked. Beyond it, all start again with a full allowance.
 const MOST_UNITS: usize = 1024;
 
 /// Targets of the agent's log whose lines are not sent: they are about sending.
 const OWN_LOOP: [&str; 2] = ["citadel_agent::logs", "citadel_agent::outbound"];
 
-/// An entry that is sent, and what it says.
+/// An entry to be sent, and its attributes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     /// The entry.
     pub entry: Entry,
-    /// The unit that wrote it, the container, or `kernel`.
+    /// The unit or container that wrote it, or `kernel`.
     pub unit: Arc<str>,
-    /// Whether that is a container.
+    /// Whether `unit` is a container.
     pub container: bool,
-    /// How serious it is.
+    /// Its severity.
     pub severity: Severity,
     /// The model.
     pub model: Option<Arc<Label>>,
-    /// The GPU that it names.
+    /// The GPU that it mentions.
     pub gpu: Option<NamedGpu>,
 }
 
-/// What becomes of an entry.
+/// What to do with an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
-    /// It is sent.
+    /// Send it.
     Take(Box<Record>),
-    /// Its unit logs more than it may.
+    /// Drop it: its unit exceeds its rate limit.
     Limited,
-    /// It is not wanted.
+    /// Skip it.
     Leave,
 }
 
-/// The agent's own entries.
+/// Identifies the agent's own entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Own {
-    /// Its process.
+    /// Its PID.
     pub pid: u32,
-    /// Its unit, if it is a service.
+    /// Its unit, if it runs as a service.
     pub unit: Option<String>,
 }
 
-/// Chooses.
+/// Selects entries.
 #[derive(Debug)]
 pub struct Selector {
     known: Known,
@@ -71,16 +71,16 @@ pub struct Selector {
     buckets: HashMap<Arc<str>, Bucket>,
 }
 
-/// What a unit may still log.
+/// Token bucket of a unit.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     entries: f64,
-    /// As of this time of the journal.
+    /// Last update, in the journal's time.
     at_us: u64,
 }
 
 impl Selector {
-    /// As the configuration says, which has been checked.
+    /// From the validated configuration.
     #[must_use]
     pub fn new(logs: &Logs, known: Known, own: Own) -> Self {
         let patterns = |globs: &[String]| globs.iter().filter_map(|glob| pattern(glob).ok()).collect();
@@ -140,13 +140,13 @@ impl Selector {
         unit || entry.pid() == Some(self.own.pid)
     }
 
-    /// Whether it is one of the agent's own entries that are sent: warnings and errors, but not about sending.
+    /// Whether it is one of the agent's own entries to be sent: warnings and errors, but not about sending.
     fn says_own(&self, entry: &Entry) -> bool {
         let message = entry.message();
         entry.severity() <= Severity::Warning && !is_about_sending(&message)
     }
 
-    /// Whether the unit may log another entry at this time. A clock that goes back gives and takes nothing.
+    /// Whether the unit may log another entry at this time. Setting the clock back has no effect.
     fn allow(&mut self, unit: &Arc<str>, at_us: u64) -> bool {
         if self.rate == 0.0 {
             return true;

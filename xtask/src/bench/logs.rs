@@ -1,4 +1,4 @@
-//! Logs beside `systemd-journal-upload`: CPU and memory while a unit logs thousands of lines a second.
+//! Logs compared with `systemd-journal-upload`: CPU and memory while a unit logs thousands of lines per second.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,30 +22,30 @@ use crate::{run, scrape};
 /// Arguments of `cargo xtask bench logs`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// How long the unit logs.
+    /// How long the unit logs, in seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Lines a second.
+    /// Lines per second.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
-    /// Only prints, and does not write docs/overhead.md.
+    /// Print the figures only; docs/overhead.md stays as it is.
     #[arg(long)]
     quick: bool,
 }
 
-/// The part of docs/overhead.md that this writes.
+/// The section of docs/overhead.md that this benchmark writes.
 const HEADING: &str = "## Logs, beside systemd-journal-upload";
 
-/// systemd's programs.
+/// Folder of systemd's programs.
 const SYSTEMD: &str = "/usr/lib/systemd";
 
-/// The unit that logs; a model's, by its name.
+/// The unit that logs; its name makes it a model's.
 const UNIT: &str = "citadel-phi3.service";
 
-/// How long nothing is logged first, so that each has read what there is.
+/// Idle time at the start, so that each has read the existing entries.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// How long the last lines may take to arrive.
+/// Time limit for the last lines to arrive.
 const DRAIN: Duration = Duration::from_secs(120);
 
 /// Runs `cargo xtask bench logs`.
@@ -55,7 +55,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     fs::create_dir_all(&folder)?;
     let mut journal = Journal::start(&folder)?;
     journal.line("the journal begins")?;
-    // So that nobody begins with an empty one.
+    // So that none starts with an empty journal.
     thread::sleep(Duration::from_secs(1));
     let mut subjects = Vec::new();
     for (what, destination) in [
@@ -79,7 +79,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
         ensure!(begun.elapsed() < DRAIN, "not all lines arrive: {:?}", arrived(&subjects));
         thread::sleep(Duration::from_millis(200));
     }
-    // The counting child has nobody who waits for it.
+    // The counting child is not waited for.
     thread::sleep(Duration::from_secs(2));
     let mut rows = Vec::new();
     for ((subject, before), idle) in subjects.iter().zip(before).zip(idle) {
@@ -100,15 +100,15 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     Ok(())
 }
 
-/// What was measured of one.
+/// The result of one program.
 struct Row {
     what: &'static str,
-    /// CPU, in seconds a second, while nothing is logged.
+    /// CPU seconds per second while nothing is logged.
     idle: f64,
-    /// CPU, in seconds, until all lines have arrived.
+    /// CPU seconds until all lines have arrived.
     cpu: f64,
     memory: Memory,
-    /// Bytes of the bodies of its requests.
+    /// Bytes of its request bodies.
     sent: Option<u64>,
 }
 
@@ -116,7 +116,7 @@ fn arrived(subjects: &[Subject]) -> Vec<(&'static str, u64)> {
     subjects.iter().map(|subject| (subject.what, subject.arrived())).collect()
 }
 
-/// CPU of each over some time, in seconds a second.
+/// CPU seconds per second of each program over some time.
 fn measure(subjects: &[Subject], time: Duration) -> Result<Vec<f64>> {
     let cpu = || subjects.iter().map(|subject| Ok(subject.usage()?.cpu)).collect::<Result<Vec<_>>>();
     let before = cpu()?;
@@ -124,23 +124,23 @@ fn measure(subjects: &[Subject], time: Duration) -> Result<Vec<f64>> {
     Ok(cpu()?.iter().zip(before).map(|(after, before)| (after - before) / time.as_secs_f64()).collect())
 }
 
-/// Somebody who ships logs.
+/// A program that ships logs.
 struct Subject {
     what: &'static str,
     group: Group,
     sink: Option<Arc<Sink>>,
-    /// The agent's account of what was acknowledged.
+    /// The agent's account of acknowledged entries.
     account: Option<PathBuf>,
 }
 
-/// Of the process and of its children.
+/// Usage of the process and its children.
 struct Usage {
-    /// Seconds so far.
+    /// CPU seconds so far.
     cpu: f64,
     memory: Memory,
 }
 
-/// Resident memory in bytes: all of it, and what is of no file. The files are the journal's, for the most part, which all of its
+/// Resident memory in bytes: in total, and without file mappings. The files are mostly the journal's, which all of its
 /// readers map.
 #[derive(Clone, Copy, Default)]
 struct Memory {
@@ -149,7 +149,7 @@ struct Memory {
 }
 
 impl Subject {
-    /// The agent with no kernel programs and nothing to find; `destination`: none, nowhere, or a format.
+    /// The agent without kernel programs and discovery; `destination`: no logs, counting only, or a format to send.
     fn agent(
         stage: &Stage,
         folder: &Path,
@@ -165,7 +165,7 @@ impl Subject {
             || "{}".to_owned(),
             |sink| format!("{{sink: {{url: 'http://127.0.0.1:{}/upload', format: {name}}}}}", sink.port),
         );
-        // The model is there by its name, and is not probed.
+        // The model exists by name only, and is not probed.
         let text = format!(
             "local_collection: {{listen_address: 127.0.0.1, metrics_port: {metrics}, health_check_port: {health}, \
              log_level: WARN, control_socket: {control}}}\n\
@@ -202,7 +202,7 @@ impl Subject {
         Ok(Self { what, group, sink: Some(sink), account: None })
     }
 
-    /// Lines of which the receiver has said that it has them; where there is none, all.
+    /// Lines acknowledged by the receiver; all lines if there is none.
     fn arrived(&self) -> u64 {
         let acknowledged = |path: &PathBuf| {
             let text = fs::read_to_string(path).unwrap_or_default();
@@ -235,7 +235,7 @@ impl Subject {
     }
 }
 
-/// The processes that a process has started.
+/// The child processes of a process.
 fn children(parent: u32) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -250,16 +250,16 @@ fn children(parent: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// A receiver that takes everything and counts it.
+/// A receiver that accepts and counts everything.
 struct Sink {
     port: u16,
-    /// Entries, where they are not compressed.
+    /// Number of entries, if they are not compressed.
     entries: AtomicU64,
-    /// Of the bodies.
+    /// Total size of the bodies.
     bytes: AtomicU64,
 }
 
-/// Each entry of the journal's format has one.
+/// Occurs once per entry in the journal's format.
 const CURSOR: &[u8] = b"__CURSOR=";
 
 impl Sink {
@@ -274,7 +274,7 @@ impl Sink {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let own = Arc::clone(&own);
-                // The other side has ended, or ends.
+                // The other side has closed the connection, or is about to.
                 thread::spawn(move || own.serve(stream, no_content).unwrap_or_default());
             }
         });
@@ -319,10 +319,10 @@ impl Sink {
     }
 }
 
-/// Counts what is written to it.
+/// Counts occurrences in what is written to it.
 struct Counted<'a> {
     sink: &'a Sink,
-    /// The end of what came before, shorter than what is looked for.
+    /// The end of the previous data, shorter than the pattern.
     tail: Vec<u8>,
 }
 
@@ -342,7 +342,7 @@ impl std::io::Write for Counted<'_> {
     }
 }
 
-/// A journal that systemd-journal-remote writes, in which a unit logs.
+/// A journal written by systemd-journal-remote, in which a unit logs.
 struct Journal {
     folder: PathBuf,
     _group: Group,
@@ -364,7 +364,7 @@ impl Journal {
         Ok(Self { folder: journal, _group: group, input: BufWriter::new(input), time_us, entries: 0 })
     }
 
-    /// An entry with the fields that journald writes for a line of a unit's standard output.
+    /// An entry with the fields that journald adds to a line of a unit's standard output.
     fn line(&mut self, text: &str) -> Result<()> {
         self.time_us += 1;
         self.entries += 1;
@@ -382,7 +382,7 @@ impl Journal {
         Ok(self.input.flush()?)
     }
 
-    /// Logs as many lines as wanted, a piece each 10 ms; how long that took.
+    /// Logs the requested number of lines, in a batch every 10 ms; returns how long that took.
     fn log(&mut self, args: &Args) -> Result<Duration> {
         let begun = Instant::now();
         let mut logged = 0;
@@ -402,7 +402,7 @@ impl Journal {
     }
 }
 
-/// The section's text.
+/// The text of the section.
 fn section(args: &Args, lines: u64, took: Duration, rows: &[Row]) -> Result<String> {
     let mut text = format!("{HEADING}\n\nWritten by `cargo xtask bench logs`. {}\n\n", report::environment()?);
     writeln!(

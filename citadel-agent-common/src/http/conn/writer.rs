@@ -1,17 +1,17 @@
-//! One writer a field.
+//! Which side writes which bytes of a connection's state.
 
 use core::mem::offset_of;
 use core::ops::Range;
 
 use super::Conn;
 
-/// Who writes which bytes of a [`Conn`]: each field has one writer, because both directions run at the same time and share no
-/// lock. For the tests that hold the tracker to it.
+/// The writers of a [`Conn`]: each field has exactly one, because both directions run at the same time without a lock.
+/// Used by tests that check the tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Writer {
-    /// [`Conn::receive`] and what else ingress calls.
+    /// [`Conn::receive`] and the other functions called by ingress.
     Ingress,
-    /// [`Conn::transmit`], and [`Conn::close`], which comes after all of it.
+    /// [`Conn::transmit`], and [`Conn::close`], which is called after all of it.
     Egress,
     /// [`Conn::next_read`].
     Reading,
