@@ -140,6 +140,15 @@ if [ -d /etc/grafana ]; then
     for file in "$deploy"/grafana/dashboards/*.json; do
         put "/var/lib/grafana/dashboards/citadel/$(basename "$file")" <"$file"
     done
+    # Dashboards of earlier versions that others have replaced.
+    for old in models storage system; do
+        file=/var/lib/grafana/dashboards/citadel/$old.json
+        if [ -e "$file" ]; then
+            rm "$file"
+            changed="$changed $file"
+            echo "removed $file"
+        fi
+    done
 fi
 
 if [ -z "$changed" ]; then

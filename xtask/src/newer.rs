@@ -28,7 +28,7 @@ const PROMETHEUS: Unpacked =
 const VICTORIA_METRICS: Unpacked = Unpacked {
     folder: "victoria-metrics",
     packages: &["victoria-metrics"],
-    programs: &["victoria-metrics", "vmagent"],
+    programs: &["victoria-metrics", "vmagent", "vmalert"],
 };
 
 /// Where Prometheus 3 and promtool are, if they run here.
@@ -41,7 +41,7 @@ pub(crate) fn provide_prometheus(workspace: &Workspace) -> Result<String> {
     PROMETHEUS.provide(workspace)
 }
 
-/// Where VictoriaMetrics and vmagent are, if they run here.
+/// Where VictoriaMetrics, vmagent and vmalert are, if they run here.
 pub(crate) fn find_victoria_metrics(workspace: &Workspace) -> Result<Option<String>> {
     Ok(VICTORIA_METRICS.find(workspace))
 }

@@ -318,6 +318,15 @@ fn every_panel_has_data_with_classic_and_with_native_histograms() {
     fleet_page::assert_cost(&both[0].1.0);
 }
 
+#[test]
+fn victoria_metrics_takes_every_expression() {
+    let victoria = Prometheus::victoria_metrics();
+    // It has scraped nothing: that it answers shows that it understood.
+    for one in expressions() {
+        answer(&victoria, &one.text, "phi3");
+    }
+}
+
 /// The labels of what a panel's query gives for a model, as Grafana asks it.
 fn answer(prometheus: &Prometheus, expression: &str, model: &str) -> Vec<Json> {
     let values =
