@@ -295,7 +295,7 @@ async fn count(logs: Logs, known: Known, shared: Rc<Shared>, mut stopping: watch
     }
 }
 
-/// Where the journal ends, once it can be read.
+/// The place after the last entry, as soon as the journal can be read.
 async fn end(journal: &Journal, problem: &RefCell<Option<String>>) -> Place {
     loop {
         match journal.end().await {

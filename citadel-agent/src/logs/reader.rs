@@ -146,7 +146,7 @@ impl Journal {
         };
         let words = Rc::default();
         tokio::task::spawn_local(listen(errors, Rc::clone(&words)));
-        // Not by --output-fields: for each entry journalctl makes a set of the names anew, which costs more than all fields do.
+        // Not with --output-fields: journalctl builds the set of names for each entry, which costs more than writing all fields.
         let parser = Parser::wanting((!self.all_fields).then_some(FIELDS));
         Ok(Reader { _child: child, out, words, parser, buffer: vec![0; PIECE], left: 0..0 })
     }
@@ -168,7 +168,7 @@ impl Journal {
         }
     }
 
-    /// Behind what the journal has now: by its last entry rather than by the clock, which may be set back.
+    /// The place after the last entry of the journal. By that entry rather than by the clock, which may be set back.
     ///
     /// # Errors
     /// It cannot be read, and why.
