@@ -220,16 +220,12 @@ const NEEDS: &[Need] = &[
         purpose: Purpose::Kernels,
         how: How::Debian(Package::new("cpio", Known::Program("cpio"))),
     },
+    Need { name: "cargo-deb", why: "makes the Debian package", purpose: Purpose::Dist, how: CARGO_DEB },
     Need {
         name: "cargo-deb",
-        why: "builds the Debian package",
-        purpose: Purpose::Dist,
-        // It compresses with Debian's xz-utils, which dpkg requires.
-        how: How::Cargo(Tool {
-            name: "cargo-deb",
-            version: "3.8.0",
-            args: &["--debug", "--locked", "--no-default-features"],
-        }),
+        why: "makes the Debian package that the machine of systemd installs",
+        purpose: Purpose::Kernels,
+        how: CARGO_DEB,
     },
     Need {
         name: "cargo-about",
@@ -302,6 +298,9 @@ const PROMETHEUS_3: How = How::Own { find: newer::find_prometheus, provide: newe
 const VICTORIA_METRICS: How = How::Own { find: newer::find_victoria_metrics, provide: newer::provide_victoria_metrics };
 const NODE_EXPORTER: Package = Package::new("prometheus-node-exporter", Known::Program("prometheus-node-exporter"))
     .with_services(&["prometheus-node-exporter"]);
+/// It compresses through Debian's xz-utils, which dpkg brings.
+const CARGO_DEB: How =
+    How::Cargo(Tool { name: "cargo-deb", version: "3.8.0", args: &["--debug", "--locked", "--no-default-features"] });
 const JOURNAL_REMOTE: Package =
     Package::new("systemd-journal-remote", Known::Installed).with_services(&["systemd-journal-remote.socket"]);
 const NGINX: Package = Package::new("nginx", Known::Program("nginx")).with_services(&["nginx"]);

@@ -282,6 +282,5 @@ pub(super) async fn begin(
             return Ok(Account::new(Place::Since(now_us.saturating_sub(24 * 60 * 60 * 1_000_000))));
         }
     }
-    let last = journal.last().await?;
-    Ok(Account::new(last.map_or(Place::Since(0), |entry| Place::After(entry.cursor, entry.time_us))))
+    Ok(Account::new(journal.end().await?))
 }

@@ -53,12 +53,6 @@ impl Fields {
         self.add(name.to_owned(), value.to_vec());
     }
 
-    /// Keeps only these fields, and those that the journal adds itself (`__CURSOR` and so on).
-    pub fn retain(&mut self, wanted: &[&str]) {
-        self.fields.retain(|(name, _)| name.starts_with("__") || wanted.contains(&name.as_str()));
-        self.bytes = self.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-    }
-
     fn add(&mut self, name: String, value: Vec<u8>) {
         let room = self.bytes + name.len() + value.len() <= MAX_ENTRY && self.fields.len() < MAX_FIELDS;
         if room {
@@ -95,6 +89,8 @@ pub struct Damaged;
 /// An incremental parser.
 #[derive(Debug, Default)]
 pub struct Parser {
+    /// The fields to keep besides those that the journal adds (`__CURSOR` and so on); `None`: all.
+    wanted: Option<&'static [&'static str]>,
     state: State,
     /// The current line or value as far as read, at most `MAX_FIELD` bytes plus a name.
     held: Vec<u8>,
@@ -118,6 +114,12 @@ enum State {
 }
 
 impl Parser {
+    /// A parser that keeps these fields and those that the journal adds; `None`: all.
+    #[must_use]
+    pub fn wanting(wanted: Option<&'static [&'static str]>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     /// Consumes `bytes` up to the end of an entry, which is returned; `None`: everything was consumed, and the entry
     /// continues.
     ///
@@ -183,16 +185,19 @@ impl Parser {
         if let State::Value(name, 0) = &mut self.state {
             let name = std::mem::take(name);
             self.state = State::End;
-            let value = std::mem::take(&mut self.held);
-            self.field(name, value);
+            let held = std::mem::take(&mut self.held);
+            self.field(&name, &held);
+            self.held = held;
+            self.held.clear();
         }
     }
 
-    fn field(&mut self, name: String, mut value: Vec<u8>) {
+    fn field(&mut self, name: &str, value: &[u8]) {
         let cut = std::mem::take(&mut self.cut) || value.len() > MAX_FIELD;
-        value.truncate(MAX_FIELD);
-        self.entry.truncated |= cut;
-        self.entry.add(name, value);
+        if self.wanted.is_none_or(|wanted| name.starts_with("__") || wanted.contains(&name)) {
+            self.entry.truncated |= cut;
+            self.entry.add(name.to_owned(), value[..value.len().min(MAX_FIELD)].to_vec());
+        }
     }
 
     /// Handles a complete line.
@@ -203,19 +208,21 @@ impl Parser {
             return Ok(std::mem::take(&mut self.begun).then_some(entry));
         }
         self.begun = true;
-        let line = std::mem::take(&mut self.held);
-        let name_end = line.iter().position(|&byte| byte == b'=').unwrap_or(line.len());
-        let name = &line[..name_end];
-        let valid = |&byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-        if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(valid) {
-            return Err(Damaged);
-        }
-        let text = String::from_utf8_lossy(name).into_owned();
-        if name_end == line.len() {
-            self.state = State::Length(text);
+        let name_end = self.held.iter().position(|&byte| byte == b'=').unwrap_or(self.held.len());
+        // Taken out, because the name borrows from it.
+        let held = std::mem::take(&mut self.held);
+        let valid = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        let name = match std::str::from_utf8(&held[..name_end]) {
+            Ok(name) if !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(valid) => name,
+            _ => return Err(Damaged),
+        };
+        if name_end == held.len() {
+            self.state = State::Length(name.to_owned());
         } else {
-            self.field(text, line[name_end + 1..].to_vec());
+            self.field(name, &held[name_end + 1..]);
         }
+        self.held = held;
+        self.held.clear();
         Ok(None)
     }
 }
@@ -293,6 +300,16 @@ mod tests {
         bytes.push(b'\n');
         let entries = parse(&bytes, 4096).unwrap();
         assert!(entries[0].truncated && entries[0].bytes() <= MAX_ENTRY && entries[0].fields.len() <= MAX_FIELDS);
+    }
+
+    #[test]
+    fn only_wanted_fields_are_kept() {
+        let mut bytes = Vec::new();
+        entry(&[("__CURSOR", b"s=1"), ("_CMDLINE", b"x"), ("MESSAGE", b"a"), ("LONG", &[b'\n'; MAX_FIELD + 1])])
+            .write(&mut bytes);
+        let mut parser = Parser::wanting(Some(&["MESSAGE"]));
+        let read = parser.next(&mut bytes.as_slice()).unwrap().unwrap();
+        assert_eq!(read, entry(&[("__CURSOR", b"s=1"), ("MESSAGE", b"a")]));
     }
 
     #[test]

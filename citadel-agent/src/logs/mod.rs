@@ -45,7 +45,6 @@ use self::known::Known;
 use self::numbers::{Counts, DestinationNumbers, Numbers};
 use self::reader::{Follower, Journal, Place};
 use self::select::{Own, Selector};
-use crate::collector::wall_ms;
 use crate::config::Config;
 use crate::config::resolved::Logs;
 use crate::config::resolved::logs::Format;
@@ -273,9 +272,13 @@ async fn begun(
 /// Counts what is logged from now on.
 async fn count(logs: Logs, known: Known, shared: Rc<Shared>, mut stopping: watch::Receiver<bool>) {
     let own = logs.events.iter().filter_map(|(name, regex)| Some((name.clone(), Regex::new(regex).ok()?))).collect();
+    let journal = Journal::of(&logs, false);
+    let place = tokio::select! {
+        place = end(&journal, &shared.problem) => place,
+        _ = stopping.changed() => return,
+    };
     let mut counter = Counter::new(known, own, shared.counts.take());
-    let now_us = wall_ms().max(0).unsigned_abs() * 1000;
-    let mut follower = Follower::new(Journal::of(&logs, false), Place::Since(now_us));
+    let mut follower = Follower::new(journal, place);
     let mut ticks = interval(PUBLISH);
     loop {
         tokio::select! {
@@ -287,6 +290,24 @@ async fn count(logs: Logs, known: Known, shared: Rc<Shared>, mut stopping: watch
             _ = stopping.changed() => {
                 shared.counts.replace(counter.counts().clone());
                 return;
+            }
+        }
+    }
+}
+
+/// The place after the last entry, as soon as the journal can be read.
+async fn end(journal: &Journal, problem: &RefCell<Option<String>>) -> Place {
+    loop {
+        match journal.end().await {
+            Ok(place) => {
+                problem.replace(None);
+                return place;
+            }
+            Err(error) => {
+                if problem.replace(Some(error.clone())).is_none() {
+                    warn!(error, "the journal cannot be read: it is tried again");
+                }
+                sleep(AGAIN).await;
             }
         }
     }

@@ -360,13 +360,14 @@ impl Journal {
         let log = group::log(folder, "systemd-journal-remote");
         let mut group = Group::spawn("systemd-journal-remote", &mut command, log, true)?;
         let input = group.child.stdin.take().context("its input is not piped")?;
-        let time_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as u64;
-        Ok(Self { folder: journal, _group: group, input: BufWriter::new(input), time_us, entries: 0 })
+        Ok(Self { folder: journal, _group: group, input: BufWriter::new(input), time_us: 0, entries: 0 })
     }
 
     /// An entry with the fields that journald adds to a line of a unit's standard output.
     fn line(&mut self, text: &str) -> Result<()> {
-        self.time_us += 1;
+        // Some come before the clock has moved.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as u64;
+        self.time_us = now.max(self.time_us + 1);
         self.entries += 1;
         write!(
             self.input,

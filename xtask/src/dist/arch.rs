@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::process;
@@ -47,6 +47,12 @@ impl Arch {
             Self::Amd64 => "x86_64-linux-gnu",
             Self::Arm64 => "aarch64-linux-gnu",
         }
+    }
+
+    /// This machine's architecture.
+    pub(super) fn native() -> Result<Self> {
+        let native = Self::value_variants().iter().copied().find(|arch| arch.is_native());
+        native.with_context(|| format!("no packages are made for {}", std::env::consts::ARCH))
     }
 
     /// Whether it is this machine's architecture.

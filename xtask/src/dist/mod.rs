@@ -52,6 +52,26 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Builds the Debian package that an emulated machine installs, from the existing release build. Its copyright file lacks the
+/// licences of the dependencies, because collecting them takes minutes.
+pub(crate) fn package(workspace: &Workspace) -> Result<PathBuf> {
+    let (arch, release) = (Arch::native()?, Release::of(workspace)?);
+    fs::create_dir_all(folder(workspace))?;
+    stage::root(workspace, arch, &release, Licences::Omitted)?;
+    let package = folder(workspace).join("machine.deb");
+    debian_package(workspace, arch, &release, &package)?;
+    Ok(package)
+}
+
+/// The licences of the dependencies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Licences {
+    /// Collected for the copyright file.
+    Collected,
+    /// Omitted, in a package for tests only.
+    Omitted,
+}
+
 /// Output folder for packages.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root.join("target/dist")
@@ -93,8 +113,9 @@ fn make(workspace: &Workspace, arch: Arch, release: &Release, no_build: bool) ->
             glibc::OLDEST
         );
     }
-    let root = stage::root(workspace, arch, release)?;
-    let package = debian_package(workspace, arch, release)?;
+    let root = stage::root(workspace, arch, release, Licences::Collected)?;
+    let package = folder(workspace).join(format!("citadel-agent_{}-1_{}.deb", release.version, arch.debian()));
+    debian_package(workspace, arch, release, &package)?;
     let archive = archive(workspace, &root, arch, release)?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len()) as f64 / f64::from(1 << 20);
     eprintln!(
@@ -109,17 +130,15 @@ fn make(workspace: &Workspace, arch: Arch, release: &Release, no_build: bool) ->
 }
 
 /// Builds the package from the staged root, as `[package.metadata.deb]` in the agent's Cargo.toml describes it.
-fn debian_package(workspace: &Workspace, arch: Arch, release: &Release) -> Result<PathBuf> {
-    let package = folder(workspace).join(format!("citadel-agent_{}-1_{}.deb", release.version, arch.debian()));
+fn debian_package(workspace: &Workspace, arch: Arch, release: &Release, to: &Path) -> Result<()> {
     process::run(
         workspace
             .cargo("deb")
             .args(["--package", "citadel-agent", "--no-build", "--locked", "--quiet", "--target", arch.triple()])
             .arg("--output")
-            .arg(&package)
+            .arg(to)
             .env("SOURCE_DATE_EPOCH", &release.epoch),
-    )?;
-    Ok(package)
+    )
 }
 
 /// Builds the archive for hosts without Debian's tools.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::arch::Arch;
-use super::{Release, folder};
+use super::{Licences, Release, folder};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -25,7 +25,7 @@ const SHIPPED: [(&str, &str); 5] = [
 const DOC: &str = "usr/share/doc/citadel-agent";
 
 /// Builds the tree, replacing the previous one, and returns its path. The agent must have been built.
-pub(super) fn root(workspace: &Workspace, arch: Arch, release: &Release) -> Result<PathBuf> {
+pub(super) fn root(workspace: &Workspace, arch: Arch, release: &Release, licences: Licences) -> Result<PathBuf> {
     let root = folder(workspace).join("root");
     _ = fs::remove_dir_all(&root);
     let place = |path: &str| -> Result<PathBuf> {
@@ -42,7 +42,11 @@ pub(super) fn root(workspace: &Workspace, arch: Arch, release: &Release) -> Resu
     process::run(
         workspace.cargo("run").args(["--locked", "--quiet", "--package", "citadel-agent-package", "--"]).arg(&root),
     )?;
-    fs::write(place(&format!("{DOC}/copyright"))?, copyright(workspace, release)?)?;
+    let copyright = match licences {
+        Licences::Collected => copyright(workspace, release)?,
+        Licences::Omitted => "For tests only.\n".to_owned(),
+    };
+    fs::write(place(&format!("{DOC}/copyright"))?, copyright)?;
     fs::copy(workspace.root.join("CHANGELOG.md"), place(&format!("{DOC}/changelog"))?)?;
     process::run(Command::new("gzip").args(["--best", "--no-name"]).arg(root.join(DOC).join("changelog")))?;
     fs::write(folder(workspace).join("changelog"), changelog(release))?;

@@ -32,7 +32,7 @@ impl Guest<'static> {
     pub(super) const SYSTEMD: Self = Self {
         init: "guest systemd",
         words: "systemd.unit=guest.target systemd.show_status=0 systemd.journald.forward_to_console",
-        limit: Duration::from_secs(420),
+        limit: Duration::from_secs(720),
     };
 }
 

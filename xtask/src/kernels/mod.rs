@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::bench;
 use crate::build;
+use crate::dist;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
@@ -72,6 +73,9 @@ pub(crate) struct Args {
     /// Show the machines' consoles.
     #[arg(long)]
     console: bool,
+    /// Use the existing release build of the agent.
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// The role of this program inside a machine.
@@ -122,12 +126,12 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("only x86-64 kernels are emulated so far");
     }
+    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     setup::ensure(workspace, &[Purpose::Kernels])?;
     // The release build, which is shipped and which `cargo xtask test` has built already: how soon it reports a unit is
     // measured.
-    let agent = build::agent(workspace, true)?;
+    let agent = if args.no_build { workspace.agent(true) } else { build::agent(workspace, true)? };
     let folder = folder(workspace);
-    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     let mut failed = Vec::new();
     for kernel in KERNELS.iter().filter(|kernel| wanted(kernel.version)) {
         let console = folder.join(kernel.version).join("console.log");
@@ -136,7 +140,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(SYSTEMD) {
         let console = folder.join(SYSTEMD).join("console.log");
-        let image = || systemd::image::build(&folder.join(SYSTEMD), workspace, &agent);
+        let image = || systemd::image::build(&folder.join(SYSTEMD), &dist::package(workspace)?);
         let verdict = boot(workspace, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
         report(SYSTEMD, &console, args.console, verdict, &mut failed);
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::guest::{HEALTH, METRICS, READY_WITHIN};
 use super::server::{TOUCH, WEIGHTS, ask};
-use super::units;
+use super::{lifecycle, logs, units};
 use crate::process;
 use crate::scrape::{self, Page};
 
@@ -45,6 +45,7 @@ pub(crate) fn run() -> Result<String> {
 }
 
 fn everything() -> Result<String> {
+    let installed = lifecycle::installs().context("installing the package")?;
     let agent = the_shipped_unit_measures().context("the shipped unit")?;
     units_give_names().context("names")?;
     let tree = the_whole_unit_counts().context("CPU time and memory of a unit")?;
@@ -52,7 +53,9 @@ fn everything() -> Result<String> {
     a_unit_comes_and_goes().context("a new unit")?;
     a_socket_waits_for_its_service().context("socket activation")?;
     let changes = units::changes_are_told().context("changes of units")?;
-    Ok(format!("{agent}; {tree}; {changes}"))
+    lifecycle::without_programs().context("reload without kernel programs")?;
+    let arrived = logs::arrive().context("logs")?;
+    Ok(format!("{installed}; {agent}; {tree}; {changes}; {arrived}"))
 }
 
 /// The agent runs with exactly what its unit grants, and its programs are attached.

@@ -1,4 +1,4 @@
-//! The image: systemd from Debian, this program as models and as the check, the agent with its shipped unit.
+//! The image: systemd from Debian, this program as models and as the check, the agent's package.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -12,12 +12,28 @@ use anyhow::{Context as _, Result};
 use super::super::image::{GUEST, linked, pack, within};
 use super::super::packages;
 use super::check::{LATE, LAZY, PHI3, YI};
+use super::logs::{RECEIVER, RECEIVER_FOLDER, RECEIVER_PORT, TALKER};
 use super::units::{HARDY, RESTART_AFTER};
 use crate::process;
-use crate::workspace::Workspace;
 
 /// Packages from Debian, unpacked with all their dependencies.
-const PACKAGES: [&str; 2] = ["systemd", "dbus"];
+const PACKAGES: [&str; 13] = [
+    "systemd",
+    "dbus",
+    // Receives logs.
+    "systemd-journal-remote",
+    // Install the agent's package; run by its scripts.
+    "dpkg",
+    "init-system-helpers",
+    "tar",
+    "dash",
+    "coreutils",
+    "sed",
+    "libc-bin",
+    "passwd",
+    "perl-base",
+    "diffutils",
+];
 
 /// Where Debian's packages expect links (`usrmerge`).
 const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -34,22 +50,14 @@ const MASKED: [&str; 4] = [
     "systemd-hwdb-update.service",
 ];
 
-/// The agent's unit names no configuration file: this is the default path.
-const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
+/// The package in the machine.
+pub(super) const PACKAGE: &str = "/citadel-agent.deb";
 
-/// Files shipped for systemd and their destinations. `systemd-sysusers` creates the users at boot, including that of
-/// the bus.
-const SHIPPED: [(&str, &str); 2] = [
-    ("citadel-agent.service", "/etc/systemd/system/citadel-agent.service"),
-    ("sysusers.conf", "/usr/lib/sysusers.d/citadel-agent.conf"),
-];
-
-/// No model is configured, so that the unit names provide the names.
-const CONFIG_TEXT: &str =
-    "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n";
+/// Files of dpkg's database, empty: the package's dependencies are present, but dpkg does not know them.
+const DATABASE: [&str; 5] = ["status", "available", "diversions", "statoverride", "lock"];
 
 /// Builds the image under `folder`.
-pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path) -> Result<PathBuf> {
+pub(in super::super) fn build(folder: &Path, package: &Path) -> Result<PathBuf> {
     // Another list of packages uses another folder.
     let base = folder.join(PACKAGES.join("+"));
     if !base.is_dir() {
@@ -61,10 +69,9 @@ pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path
 
     let own = env::current_exe().context("cannot find this program")?;
     let mut libraries = BTreeSet::new();
-    for (program, place) in [(agent, "/usr/bin/citadel-agent"), (&own, GUEST)] {
-        process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(place))?).arg(program))?;
-        libraries.extend(linked(program)?);
-    }
+    process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(GUEST))?).arg(&own))?;
+    libraries.extend(linked(&own)?);
+    fs::copy(package, within(&root, Path::new(PACKAGE))?).with_context(|| format!("copying {}", package.display()))?;
     for library in libraries {
         let place = within(&root, &library)?;
         if !place.exists() {
@@ -75,10 +82,14 @@ pub(in super::super) fn build(folder: &Path, workspace: &Workspace, agent: &Path
     write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")?;
     write("/etc/group", "root:x:0:\ntty:x:5:\nutmp:x:43:\nsystemd-journal:x:999:\nnogroup:x:65534:\n")?;
     write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")?;
-    write(CONFIG, CONFIG_TEXT)?;
-    for (shipped, place) in SHIPPED {
-        fs::copy(workspace.root.join("systemd").join(shipped), within(&root, Path::new(place))?)
-            .with_context(|| format!("copying {shipped}"))?;
+    for file in DATABASE {
+        write(&format!("/var/lib/dpkg/{file}"), "")?;
+    }
+    for empty in ["info", "updates", "triggers", "alternatives", "parts"] {
+        fs::create_dir_all(root.join("var/lib/dpkg").join(empty))?;
+    }
+    if !root.join("usr/bin/sh").exists() {
+        symlink("dash", root.join("usr/bin/sh"))?;
     }
     for (name, text) in units() {
         write(&format!("/etc/systemd/system/{name}"), &text)?;
@@ -116,22 +127,30 @@ fn units() -> Vec<(String, String)> {
     let on_failure = format!("Restart=on-failure\nRestartSec={}\n", RESTART_AFTER.as_secs());
     let (lazy, lazy_port) = LAZY;
     let socket = format!("[Socket]\nListenStream={lazy_port}\n");
-    let mut units: Vec<_> = [PHI3, YI, LATE, LAZY].into_iter().map(model).collect();
+    let mut units: Vec<_> = [PHI3, YI, LATE, LAZY, TALKER].into_iter().map(model).collect();
     let (name, text) = model(HARDY);
     units.push((name, text + &on_failure));
     units.push((format!("citadel-{lazy}.socket"), socket));
     units.push((
+        RECEIVER.to_owned(),
+        format!(
+            "[Service]\nExecStartPre=mkdir -p {RECEIVER_FOLDER}\nExecStart=/lib/systemd/systemd-journal-remote \
+             --listen-http=127.0.0.1:{RECEIVER_PORT} --split-mode=none --output={RECEIVER_FOLDER}/remote.journal\n\
+             Restart=always\nRestartSec=1\n"
+        ),
+    ));
+    units.push((
         "guest.service".to_owned(),
         format!(
-            "[Unit]\nAfter=citadel-agent.service\n\n[Service]\nExecStart={GUEST} guest check\nStandardOutput=tty\n\
+            "[Service]\nExecStart={GUEST} guest check\nStandardOutput=tty\n\
              StandardError=tty\n"
         ),
     ));
-    let wanted: Vec<String> = [PHI3, YI].iter().map(|(name, _)| format!("citadel-{name}.service")).collect();
+    let wanted: Vec<String> = [PHI3, YI, TALKER].iter().map(|(name, _)| format!("citadel-{name}.service")).collect();
     units.push((
         "guest.target".to_owned(),
         format!(
-            "[Unit]\nRequires=basic.target\nWants=citadel-agent.service guest.service citadel-{lazy}.socket {}\nAfter=basic.target\n",
+            "[Unit]\nRequires=basic.target\nWants=guest.service {RECEIVER} citadel-{lazy}.socket {}\nAfter=basic.target\n",
             wanted.join(" ")
         ),
     ));

@@ -1,7 +1,9 @@
-//! A machine with systemd as PID 1: the agent runs as its shipped unit, models as `citadel-NAME.service`.
+//! A machine whose first process is systemd: the agent is installed from its package, models as `citadel-NAME.service`.
 
 pub(super) mod check;
 pub(super) mod image;
 pub(super) mod init;
+mod lifecycle;
+mod logs;
 pub(super) mod server;
 mod units;
