@@ -39,7 +39,11 @@ mod tests {
     fn each_item_is_worked_on_once_and_an_error_ends_it() {
         let done = Mutex::new(Vec::new());
         let numbers: Vec<u32> = (0..100).collect();
-        share(&numbers, |number| Ok(done.lock().unwrap().push(*number))).unwrap();
+        let note = |number: &u32| {
+            done.lock().unwrap().push(*number);
+            Ok(())
+        };
+        share(&numbers, note).unwrap();
         let mut all = done.into_inner().unwrap();
         all.sort_unstable();
         assert_eq!(all, numbers);

@@ -43,9 +43,9 @@ use self::destination::{Destination, Parts};
 use self::encode::Identity;
 use self::known::Known;
 use self::numbers::{Counts, DestinationNumbers, Numbers};
-use self::reader::{Follower, Journal, Place};
+use self::reader::{Follower, Journal, Position};
 use self::select::{Own, Selector};
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::config::Config;
 use crate::config::resolved::Logs;
 use crate::config::resolved::logs::Format;
@@ -221,7 +221,7 @@ async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: C
             tasks.spawn_local(async move {
                 let begun = begun(&name, &path, &journal, &numbers);
                 let account = tokio::select! { account = begun => account, _ = stopping.changed() => return };
-                let follower = Follower::new(journal, account.place());
+                let follower = Follower::new(journal, account.position());
                 info!(destination = name, "sending logs");
                 let parts = Parts { name, format, identity, client, follower, selector, account, path, numbers };
                 Destination::new(parts).run(stopping).await;
@@ -275,7 +275,7 @@ async fn count(logs: Logs, known: Known, shared: Rc<Shared>, mut stopping: watch
     let own = logs.events.iter().filter_map(|(name, regex)| Some((name.clone(), Regex::new(regex).ok()?))).collect();
     let mut counter = Counter::new(known, own, shared.counts.take());
     let now_us = wall_ms().max(0).unsigned_abs() * 1000;
-    let mut follower = Follower::new(Journal::of(&logs, false), Place::Since(now_us));
+    let mut follower = Follower::new(Journal::of(&logs, false), Position::Since(now_us));
     let mut ticks = interval(PUBLISH);
     loop {
         tokio::select! {

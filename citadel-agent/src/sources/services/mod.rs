@@ -77,7 +77,13 @@ impl Services {
         Self { known, wanted, task }
     }
 
-    /// Sets the patterns.
+    /// Whether it is known yet if this host has systemd; until then the source is absent.
+    #[must_use]
+    pub fn has_answer(&self) -> bool {
+        self.known.newest().is_some()
+    }
+
+    /// Follows these patterns from now on.
     pub fn set_patterns(&self, patterns: &[String]) {
         self.wanted.send_if_modified(|wanted| {
             let differ = wanted.patterns != patterns;
