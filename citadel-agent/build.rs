@@ -48,12 +48,14 @@ fn build() -> Result<(), String> {
         "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
         format!("-Clinker={linker}"),
     ];
-    let target_dir = out.join("ebpf");
+    // Shared by all builds of this checkout (debug, release, clippy, fuzz), so that they compile the programs once.
+    let log = env::var_os("CARGO_FEATURE_BPF_LOG").is_some();
+    let target_dir = root.join("target/ebpf").join(if log { format!("{arch}-log") } else { arch });
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root.join("citadel-agent-ebpf"))
         .args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
-        .args(env::var_os("CARGO_FEATURE_BPF_LOG").map(|_| "--features=log"))
+        .args(log.then_some("--features=log"))
         .arg("--target-dir")
         .arg(&target_dir)
         // Cargo passes its own settings down; those are for the host.

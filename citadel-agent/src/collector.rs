@@ -6,15 +6,18 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
+pub use crate::clock::wall_ms;
 use crate::metrics::family::{Page, PageError};
-use crate::sources::apart::HOPELESS;
+
+/// A read of a source that takes longer than this is no longer waited for.
+pub const HOPELESS: Duration = Duration::from_secs(10);
 
 /// The source of pages.
 pub trait Collect: Send + Sync + 'static {
@@ -43,13 +46,6 @@ impl Collected {
         page.sort()?;
         Ok(Self { at_ms: wall_ms(), page })
     }
-}
-
-/// Wall-clock time in milliseconds since the epoch.
-#[must_use]
-pub fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A sink's supply of pages.

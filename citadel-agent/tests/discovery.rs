@@ -241,8 +241,8 @@ fn memory_is_what_the_processes_have_touched() {
     looking.when(|_, discovered| memory(discovered).is_some_and(|it| it.rss < own.rss + slack));
 }
 
-/// The server's side; without the variable it is no test.
 #[test]
+#[ignore = "the server's side of the other tests, which start this program again for it"]
 fn be_a_server() {
     server::be_one();
 }

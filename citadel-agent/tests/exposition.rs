@@ -319,9 +319,18 @@ fn promtool_finds_nothing_wrong() {
     assert!(ours.is_empty(), "promtool: {ours:#?}");
 }
 
+/// Small enough that a person reads each difference: a family of each kind, with and without labels. The other tests compare
+/// whole pages with each other and with the catalogue.
 #[test]
-fn pages_are_the_golden_ones() {
-    let page = page(&["mixtral", NASTY[0], NASTY[1]]);
+fn a_small_page_is_the_golden_one_in_every_format() {
+    let mut page = page(&["mixtral", NASTY[0]]);
+    let shown = ["citadel_model_connections_open", REQUEST_BYTES.name, REQUEST_DURATION.name, "node_vmstat_pgfault"];
+    page.families
+        .retain(|family| shown.contains(&family.desc.name) || family.desc.name == "process_start_time_seconds");
+    for family in &mut page.families {
+        family.samples.truncate(2);
+    }
+    assert_eq!(page.families.len(), shown.len() + 1);
     assert_golden("page.prom", &text(&page, Format::Text));
     assert_golden("page.openmetrics", &text(&page, Format::OpenMetrics));
     let mut decoded = String::new();

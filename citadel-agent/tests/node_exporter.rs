@@ -14,7 +14,7 @@ use citadel_agent::config::Config;
 use citadel_agent::host::Roots;
 use citadel_agent::metrics::catalogue::{self, Desc, Kind, Section, omitted::is_omitted};
 use citadel_agent::metrics::format::Format;
-use citadel_agent::sources::{self, Health, Memory, Origin, apart};
+use citadel_agent::sources::{self, CarryOver, Health, Origin, background};
 use support::client;
 use support::origin::{Nothing, text};
 use support::text::{Labels, Parsed, parse};
@@ -120,9 +120,9 @@ impl Drop for NodeExporter {
 /// The agent's sources, as a scrape reads them.
 struct Agent {
     runtime: tokio::runtime::Runtime,
-    context: apart::Context,
-    readers: apart::Readers,
-    memory: Memory,
+    context: background::Context,
+    readers: background::Readers,
+    carry_over: CarryOver,
     health: Health,
 }
 
@@ -131,9 +131,9 @@ impl Agent {
         let config = Arc::new(Config::default());
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            context: apart::Context::new(config, Roots::default()),
-            readers: apart::Readers::default(),
-            memory: Memory::default(),
+            context: background::Context::new(config, Roots::default()),
+            readers: background::Readers::default(),
+            carry_over: CarryOver::default(),
             health: Health::default(),
         }
     }
@@ -147,7 +147,7 @@ impl Agent {
             config: &self.context.config,
             roots: &self.context.roots,
             readers: &self.readers,
-            memory: &mut self.memory,
+            carry_over: &mut self.carry_over,
             ..nothing.origin()
         };
         let page = sources::collect(None, &mut origin, &mut self.health);

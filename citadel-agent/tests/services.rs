@@ -241,6 +241,11 @@ async fn until(services: &Services, what: &str, wanted: impl Fn(&Parsed) -> bool
     }
 }
 
+/// Waits until it is known whether there is a systemd. Before that the page says nothing, whatever will come.
+async fn until_answered(services: &Services) {
+    until(services, "an answer, even if it is that there is no systemd", |_| services.has_answer()).await;
+}
+
 fn follow(bus: &Bus) -> Services {
     Services::start(vec!["citadel-*.service".to_owned()], Some(bus.address.clone()))
 }
@@ -292,7 +297,7 @@ async fn states_are_followed_from_start_to_crash_to_removal() {
 async fn a_bus_without_systemd_has_nothing_and_one_that_comes_back_is_followed_again() {
     let bus = Bus::start();
     let services = follow(&bus);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_answered(&services).await;
     assert_eq!(success(&page(&services)), None);
 
     let mut systemd = Systemd::start(&bus).await;
@@ -381,6 +386,6 @@ async fn other_patterns_and_the_models_units_are_taken_up() {
 #[tokio::test]
 async fn without_a_bus_there_is_nothing() {
     let services = Services::start(vec!["*".to_owned()], Some("unix:path=/nonexistent/bus".to_owned()));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until_answered(&services).await;
     assert_eq!(success(&page(&services)), None);
 }

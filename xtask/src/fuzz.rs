@@ -1,18 +1,17 @@
 //! `cargo xtask fuzz`.
 
+use std::cmp::Reverse;
 use std::fs;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::process;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
+use crate::{cores, process};
 
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
@@ -43,113 +42,119 @@ enum Target {
 /// Runs `cargo xtask fuzz`.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Fuzz])?;
-    let target = args.target.or(args.parser.is_some().then_some(Target::Host));
-    if target != Some(Target::Host) {
-        tracker(workspace, args.seconds)?;
-    }
-    if target != Some(Target::Tracker) {
-        host(workspace, args)?;
-    }
-    Ok(())
-}
-
-fn tracker(workspace: &Workspace, seconds: u32) -> Result<()> {
-    let mut cargo = fuzz(workspace, &["run", "tracker", "--"]);
-    cargo.args(limits(seconds));
-    process::run(&mut cargo).context("fuzzing the tracker failed: the input is in fuzz/artifacts/tracker")?;
-    eprintln!("xtask: tracker: no failure in {seconds} s");
-    Ok(())
-}
-
-/// A parser of the target `host` and how long it is fuzzed.
-struct Trial<'a> {
-    name: &'a str,
-    /// The fixtures used as its seed corpus.
-    seeds: &'a str,
-    seconds: u32,
-}
-
-/// Fuzzes the parsers of the target `host`: some for the whole time in turn, all others for a second, or only the one
-/// that is named. Each starts with the fixtures and the corpus of earlier runs.
-fn host(workspace: &Workspace, args: &Args) -> Result<()> {
-    process::run(&mut fuzz(workspace, &["build", "host"])).context("building the target host")?;
-    let binary = binary(workspace)?;
-    let listed = process::output(Command::new(&binary).env("CITADEL_PARSERS", "1"))?;
+    build(workspace)?;
+    let listed = process::output(Command::new(binary(workspace, Target::Host)).env("CITADEL_PARSERS", "1"))?;
     let all: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
     let hours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
     let trials = trials(&all, args, hours)?;
     let examples = examples(&workspace.root.join("citadel-agent/tests/fixtures"))?;
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(trial) = trials.get(next.fetch_add(1, Ordering::Relaxed)) {
-            try_parser(workspace, &binary, trial, &examples)?;
-        }
-        Ok(())
-    };
-    // libFuzzer uses one core.
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        ended.collect::<Result<Vec<()>>>()
-    })?;
-    eprintln!("xtask: {} host parsers: no failure", trials.len());
+    // libFuzzer works on one core.
+    cores::share(&trials, |trial| attempt(workspace, trial, &examples))?;
+    eprintln!("xtask: {} fuzz trials found nothing", trials.len());
     Ok(())
 }
 
-/// What is fuzzed in this hour, the longest first.
+/// Builds both targets. Only the workspace's own crates are instrumented and optimised; their dependencies are those that
+/// `cargo xtask test` builds, so after it only a few crates are left to compile.
+fn build(workspace: &Workspace) -> Result<()> {
+    let mut cargo = workspace.cargo("build");
+    cargo.args(["--locked", "--workspace", "--exclude", crate::test::ON_THE_KERNEL]);
+    cargo.args(["--features", "citadel-agent-fuzz/targets", "--bin", "tracker", "--bin", "host"]);
+    // There are none. With the flag cargo resolves features as it does for tests, and finds their dependencies built.
+    cargo.arg("--examples");
+    for (package, level) in [("citadel-agent-common", 3), ("citadel-agent", 1), ("citadel-agent-fuzz", 1)] {
+        cargo.arg(format!("--config=profile.dev.package.{package}.opt-level={level}"));
+    }
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", workspace.root.join("fuzz/instrumented-rustc"));
+    process::run(&mut cargo).context("building the fuzz targets")
+}
+
+/// One run of a target.
+#[derive(PartialEq, Eq, Debug)]
+struct Trial<'a> {
+    what: What<'a>,
+    seconds: u32,
+}
+
+/// What a trial runs.
+#[derive(PartialEq, Eq, Debug)]
+enum What<'a> {
+    Tracker,
+    /// A parser of the target `host`, and the fixtures that it starts with.
+    Parser {
+        name: &'a str,
+        seeds: &'a str,
+    },
+}
+
+impl What<'_> {
+    /// Its folder below `fuzz/corpus` and `fuzz/artifacts`.
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::Tracker => "tracker".into(),
+            Self::Parser { name, .. } => Path::new("host").join(name),
+        }
+    }
+}
+
+/// The trials of this hour, the longest first: the tracker and [`PARSERS_BY_TURNS`] parsers for the whole time, all other parsers for
+/// a second.
 fn trials<'a>(all: &[(&'a str, &'a str)], args: &Args, hours: u64) -> Result<Vec<Trial<'a>>> {
+    ensure!(!all.is_empty(), "the target host lists no parsers");
+    let parser = |&(name, seeds), seconds| Trial { what: What::Parser { name, seeds }, seconds };
     if let Some(wanted) = &args.parser {
-        let Some(&(name, seeds)) = all.iter().find(|(name, _)| name == wanted) else {
+        let Some(found) = all.iter().find(|(name, _)| name == wanted) else {
             let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
             bail!("no parser is called {wanted}; the parsers are {}", names.join(", "));
         };
-        return Ok(vec![Trial { name, seeds, seconds: args.seconds }]);
+        return Ok(vec![parser(found, args.seconds)]);
     }
-    ensure!(!all.is_empty(), "the target host lists no parsers");
-    // The next hour continues where this one stops, so that every parser has its turn within a day.
-    let begin = (hours % all.len() as u64) as usize * PARSERS_BY_TURNS % all.len();
-    let turn = |index: usize| (index + all.len() - begin) % all.len() < PARSERS_BY_TURNS;
-    let trial = |(index, &(name, seeds)): (usize, &(&'a str, &'a str))| {
-        let seconds = if turn(index) { args.seconds } else { 1 };
-        Trial { name, seeds, seconds }
-    };
-    let mut trials: Vec<_> = all.iter().enumerate().map(trial).collect();
-    trials.sort_by_key(|trial| std::cmp::Reverse(trial.seconds));
+    let mut trials = Vec::new();
+    if args.target != Some(Target::Host) {
+        trials.push(Trial { what: What::Tracker, seconds: args.seconds });
+    }
+    if args.target != Some(Target::Tracker) {
+        // The next hour goes on where this one ends, and all have had their turn after a day.
+        let begin = (hours % all.len() as u64) as usize * PARSERS_BY_TURNS % all.len();
+        let turn = |index: usize| (index + all.len() - begin) % all.len() < PARSERS_BY_TURNS;
+        let seconds = |index| if turn(index) { args.seconds } else { 1 };
+        trials.extend(all.iter().enumerate().map(|(index, found)| parser(found, seconds(index))));
+    }
+    trials.sort_by_key(|trial| Reverse(trial.seconds));
     Ok(trials)
 }
 
-fn try_parser(workspace: &Workspace, binary: &Path, trial: &Trial<'_>, examples: &[(String, Vec<u8>)]) -> Result<()> {
-    let Trial { name, seeds, seconds } = *trial;
-    let corpus = workspace.root.join("fuzz/corpus/host").join(name);
-    let artifacts = workspace.root.join("fuzz/artifacts/host").join(name);
+/// Runs one trial, from the fixtures and what earlier runs have found.
+fn attempt(workspace: &Workspace, trial: &Trial<'_>, examples: &[(String, Vec<u8>)]) -> Result<()> {
+    let (folder, seconds) = (trial.what.folder(), trial.seconds);
+    let name = folder.display();
+    let corpus = workspace.root.join("fuzz/corpus").join(&folder);
+    let artifacts = workspace.root.join("fuzz/artifacts").join(&folder);
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
-    let own: Vec<_> = examples.iter().filter(|(path, _)| is_seed(path, seeds)).collect();
-    ensure!(!own.is_empty(), "no fixture is called {seeds}: the parser {name} would have no seed");
-    for (path, content) in own {
-        fs::write(corpus.join(path.replace('/', "-")), content)?;
-    }
-    let mut run = Command::new(binary);
-    run.env("CITADEL_PARSER", name).arg(&corpus).args(limits(seconds));
-    run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    let mut run = match trial.what {
+        What::Tracker => Command::new(binary(workspace, Target::Tracker)),
+        What::Parser { name: parser, seeds } => {
+            let own: Vec<_> = examples.iter().filter(|(path, _)| is_seed(path, seeds)).collect();
+            ensure!(!own.is_empty(), "no fixture is called {seeds}: the parser {parser} would start with nothing");
+            for (path, content) in own {
+                fs::write(corpus.join(path.replace('/', "-")), content)?;
+            }
+            let mut host = Command::new(binary(workspace, Target::Host));
+            host.env("CITADEL_PARSER", parser);
+            host
+        }
+    };
+    run.arg(&corpus).args(limits(seconds)).arg(format!("-artifact_prefix={}/", artifacts.display()));
     // It ends with a page of dictionary words.
-    let ended = run.output().context("cannot run the target host")?;
+    let ended = run.output().with_context(|| format!("cannot run the fuzz target of {name}"))?;
     let output = String::from_utf8_lossy(&ended.stderr);
     if !ended.status.success() {
         eprintln!("{output}");
-        bail!("fuzzing {name} failed: the input is in fuzz/artifacts/host/{name}");
+        bail!("fuzzing {name}: an input that made it fail is under fuzz/artifacts/{name}");
     }
     eprintln!("xtask: {name}: {} inputs in {seconds} s", executed(&output));
     Ok(())
-}
-
-/// cargo-fuzz. The sanitizers are unstable flags; with this variable the pinned compiler accepts them, so no nightly is
-/// needed.
-fn fuzz(workspace: &Workspace, args: &[&str]) -> Command {
-    let mut cargo = workspace.cargo("fuzz");
-    cargo.args(args).env("RUSTC_BOOTSTRAP", "1");
-    cargo
 }
 
 /// With the default verbosity libFuzzer prints a line for each new input: hundreds of them.
@@ -163,11 +168,12 @@ fn executed(output: &str) -> &str {
     line.map_or("an unknown number of", str::trim)
 }
 
-/// Where cargo-fuzz puts its binaries: under the compiler's target triple.
-fn binary(workspace: &Workspace) -> Result<PathBuf> {
-    let about = process::output(Command::new("rustc").arg("-vV").current_dir(&workspace.root))?;
-    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not print its target")?;
-    Ok(workspace.root.join("fuzz/target").join(host).join("release/host"))
+/// A built target.
+fn binary(workspace: &Workspace, target: Target) -> PathBuf {
+    workspace.target().join("debug").join(match target {
+        Target::Tracker => "tracker",
+        Target::Host => "host",
+    })
 }
 
 /// The fixtures, including those in the hosts' folders, by path.
@@ -197,25 +203,31 @@ fn is_seed(path: &str, seeds: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn every_parser_has_its_minute_within_as_many_hours() {
         let names: Vec<String> = (0..37).map(|n| n.to_string()).collect();
         let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "seeds")).collect();
-        let args = Args { seconds: 60, target: None, parser: None };
-        let mut had = std::collections::BTreeSet::new();
+        let args = |target, parser: Option<&str>| Args { seconds: 60, target, parser: parser.map(str::to_owned) };
+        let mut had = BTreeSet::new();
         for hours in 490_000..490_010 {
-            let trials = trials(&all, &args, hours).unwrap();
-            assert_eq!(trials.len(), 37);
-            let long: Vec<_> = trials.iter().filter(|trial| trial.seconds == 60).collect();
-            assert_eq!(long.len(), PARSERS_BY_TURNS);
-            had.extend(long.iter().map(|trial| trial.name));
+            let trials = trials(&all, &args(None, None), hours).unwrap();
+            assert_eq!(trials.len(), 1 + 37);
+            let long = trials.iter().take_while(|trial| trial.seconds == 60).map(|trial| trial.what.folder());
+            let long: Vec<_> = long.collect();
+            assert_eq!(long.len(), 1 + PARSERS_BY_TURNS);
+            had.extend(long);
         }
-        assert_eq!(had.len(), 37);
-        let one = Args { parser: Some("5".to_owned()), ..args };
-        let trials = trials(&all, &one, 0).unwrap();
-        assert!(matches!(&trials[..], [Trial { name: "5", seconds: 60, .. }]));
+        assert_eq!(had.len(), 1 + 37);
+        let parser = What::Parser { name: "5", seeds: "seeds" };
+        assert_eq!(trials(&all, &args(None, Some("5")), 0).unwrap(), [Trial { what: parser, seconds: 60 }]);
+        let tracker = Trial { what: What::Tracker, seconds: 60 };
+        assert_eq!(trials(&all, &args(Some(Target::Tracker), None), 0).unwrap(), [tracker]);
+        assert_eq!(trials(&all, &args(Some(Target::Host), None), 0).unwrap().len(), 37);
+        assert!(trials(&all, &args(None, Some("no such")), 0).is_err());
     }
 
     #[test]

@@ -58,9 +58,9 @@ fn passes(command: &mut Command) -> Result<Verdict> {
     process::run(command).map(|()| Verdict::Passed)
 }
 
-/// The manifests of the workspace's crates and of the two crates that are workspaces of their own.
-fn manifests(workspace: &Workspace) -> [std::path::PathBuf; 3] {
-    [workspace.root.join("Cargo.toml"), workspace.ebpf_manifest(), workspace.fuzz_manifest()]
+/// The manifests of the workspace, and of the kernel programs, which are a workspace of their own.
+fn manifests(workspace: &Workspace) -> [std::path::PathBuf; 2] {
+    [workspace.root.join("Cargo.toml"), workspace.ebpf_manifest()]
 }
 
 fn format(workspace: &Workspace) -> Result<Verdict> {

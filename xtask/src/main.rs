@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod campaign;
+mod cores;
 mod cross;
 mod debian;
 mod demo;

@@ -285,12 +285,6 @@ const NEEDS: &[Need] = &[
             args: &["--debug", "--locked", "--no-default-features"],
         }),
     },
-    Need {
-        name: "cargo-fuzz",
-        why: "runs the fuzz targets",
-        purpose: Purpose::Fuzz,
-        how: How::Cargo(Tool { name: "cargo-fuzz", version: "0.13.2", args: &["--debug", "--locked"] }),
-    },
 ];
 
 const PROMETHEUS: Package = Package::new("prometheus", Known::Program("promtool")).with_services(&["prometheus"]);

@@ -1,8 +1,10 @@
 //! `cargo xtask test`.
 
 use std::ffi::OsString;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use anyhow::Result;
 
@@ -11,7 +13,7 @@ use crate::workspace::Workspace;
 use crate::{build, process};
 
 /// The package with the tests that attach to the running kernel.
-const ON_THE_KERNEL: &str = "citadel-agent-tests";
+pub(crate) const ON_THE_KERNEL: &str = "citadel-agent-tests";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -32,12 +34,16 @@ pub(crate) struct Args {
 /// Runs `cargo xtask test`.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Test])?;
-    let agent = build::agent(workspace, true)?;
-
-    // Unit tests and doctests, in parallel and without root.
-    let mut units = workspace.cargo("test");
-    units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
-    process::run(&mut units)?;
+    // Unit tests and doctests, in parallel and as whoever calls. The agent is built meanwhile: its last step has a core to itself
+    // for minutes, and so do some of the tests' builds.
+    let agent = thread::scope(|scope| {
+        let agent = scope.spawn(|| build::agent(workspace, true));
+        let mut units = workspace.cargo("test");
+        units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
+        let units = process::run(&mut units);
+        let agent = agent.join().unwrap_or_else(|panic| resume_unwind(panic));
+        units.and(agent)
+    })?;
 
     if args.gpu {
         gpu(workspace, args)?;
@@ -93,9 +99,9 @@ fn test_words(args: &Args, serial: bool) -> Vec<OsString> {
     if args.nocapture {
         words.push("--nocapture".into());
     }
-    if serial {
-        words.push("--test-threads=1".into());
-    }
+    // Most tests of the other kind wait for something most of the time.
+    let threads = if serial { 1 } else { 2 * thread::available_parallelism().map_or(1, usize::from) };
+    words.push(format!("--test-threads={threads}").into());
     words
 }
 

@@ -47,12 +47,7 @@ impl Workspace {
         self.root.join("citadel-agent-ebpf/Cargo.toml")
     }
 
-    /// The manifest of the fuzz targets, which are a workspace of their own.
-    pub(crate) fn fuzz_manifest(&self) -> PathBuf {
-        self.root.join("fuzz/Cargo.toml")
-    }
-
-    /// `program`, run in the root, with the tools of [`Self::tools`] first in its `PATH`.
+    /// `program`, run in the root, with the tools of [`Self::tools`] first on its path.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut path = OsString::from(self.tools().join("bin"));
         if let Some(rest) = env::var_os("PATH") {

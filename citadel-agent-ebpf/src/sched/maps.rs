@@ -27,6 +27,9 @@ pub(crate) struct Thread {
     pub(crate) _reserved: u32,
 }
 
+// No padding, which the verifier would take for uninitialised memory: the sum of the fields.
+const _: () = assert!(size_of::<Thread>() == 2 * size_of::<u64>() + 4 * size_of::<u32>());
+
 impl Thread {
     /// One that is seen for the first time. Whose it is is entered as it is kept.
     pub(crate) const fn new(mark: u32, tid: u32, on_cpu_ns: u64) -> Self {

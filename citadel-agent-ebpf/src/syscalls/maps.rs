@@ -26,6 +26,9 @@ pub(crate) struct Thread {
     pub(crate) tid: u32,
 }
 
+// No padding, which the verifier would take for uninitialised memory: the sum of the fields.
+const _: () = assert!(size_of::<Thread>() == size_of::<u64>() + 4 * size_of::<u32>());
+
 impl Entry for Thread {
     const NONE: Self = Self { since_ns: 0, owner: Owner(0), mark: 0, place: 0, tid: 0 };
 

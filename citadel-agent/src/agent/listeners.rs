@@ -3,15 +3,19 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::{Agent, GRACE};
+use super::state::Agent;
 use crate::config::Config;
 use crate::http::{self, Content, Guard, Prepared};
+
+/// Time limit for open responses after the agent was told to stop.
+pub(super) const GRACE: Duration = Duration::from_secs(4);
 
 /// Both listeners.
 pub(super) struct Listeners {

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::listeners::GRACE;
 use super::state::Agent;
-use super::{GRACE, TICK, runtime};
+use super::{TICK, runtime};
 use crate::config::Config;
 use crate::discovery::inventory::Model;
 use crate::ebpf::status::FamilyStatus;

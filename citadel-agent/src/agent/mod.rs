@@ -29,9 +29,6 @@ use crate::http::{App as _, Guard};
 use crate::logging::LogHandle;
 use crate::{alerts, logs, remote_write};
 
-/// Time limit for open responses after the agent was told to stop.
-const GRACE: Duration = Duration::from_secs(4);
-
 /// How often discovery results are passed to the kernel programs.
 const TICK: Duration = Duration::from_secs(2);
 

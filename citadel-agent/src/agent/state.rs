@@ -27,10 +27,10 @@ use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
 use crate::remote_write;
 use crate::slot::Slot;
-use crate::sources::apart::{Context, Readers};
+use crate::sources::background::{Context, Readers};
 use crate::sources::health::{Announce, Probes};
 use crate::sources::services::Services;
-use crate::sources::{self, Health, Memory, Origin};
+use crate::sources::{self, CarryOver, Health, Origin};
 
 /// The running agent, as seen by the listeners.
 pub(super) struct Agent {
@@ -51,7 +51,7 @@ pub(super) struct State {
     context: Context,
     services: Services,
     probes: Probes,
-    memory: Memory,
+    carry_over: CarryOver,
     /// The agent's own connections to models.
     own: OwnConnections,
     /// The processes that read the models' requests.
@@ -92,7 +92,7 @@ impl Agent {
             readers: Readers::default(),
             services,
             probes,
-            memory: Memory::new(history.clone()),
+            carry_over: CarryOver::new(history.clone()),
             own,
             request_readers,
             discovery,
@@ -140,7 +140,7 @@ impl State {
             readers,
             services: Some(&self.services),
             probes: Some(&self.probes),
-            memory: &mut self.memory,
+            carry_over: &mut self.carry_over,
         };
         let page = sources::collect(section, &mut origin, &mut self.health);
         self.read_once = true;
@@ -211,7 +211,7 @@ impl State {
             self.followed = Some(Arc::clone(&discovered));
         }
         if let Some(gpu) = self.gpu.as_ref().filter(|_| self.config.logs.enabled)
-            && let Some(sample) = gpu.view().sample()
+            && let Some(sample) = gpu.view().pass()
         {
             self.known.learn_gpus(sample, &gpu.owners());
         }

@@ -10,7 +10,7 @@ use super::delivery::TIMEOUT;
 use super::notification::{HEADERS, Notification, body};
 use super::peers::peers;
 use super::state::Texts;
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::config::Config;
 use crate::config::resolved::Remote;
 use crate::outbound::{Client, Reply};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::annotation::render;
-use super::evaluate::{Memory, evaluate};
+use super::evaluate::{CarryOver, evaluate};
 use super::notification::Notification;
 use super::state::{Alert, Found, Phase, State, Texts};
 use super::window::{Millis, millis};
@@ -35,7 +35,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
-    memories: Vec<Memory>,
+    memories: Vec<CarryOver>,
     state: State,
     started: Millis,
     /// What was last sent for each alert.
@@ -55,7 +55,7 @@ impl Engine {
     /// Creates an engine at `now` that continues with `alerts`, saved at `saved`.
     #[must_use]
     pub fn new(settings: Settings, alerts: Vec<Alert>, saved: Millis, now: Millis) -> Self {
-        let memories = settings.rules.iter().map(Memory::new).collect();
+        let memories = settings.rules.iter().map(CarryOver::new).collect();
         let state = State::restored(alerts, saved, now);
         Self { settings, memories, state, started: now, sent: BTreeMap::new() }
     }

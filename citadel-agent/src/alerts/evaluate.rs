@@ -17,7 +17,7 @@ pub(super) type Vector = BTreeMap<Labels, f64>;
 
 /// What a rule remembers of earlier pages.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct CarryOver {
     /// One per operand, in order; `None` for an operand that looks only at the current page.
     operands: Vec<Option<Past>>,
 }
@@ -39,7 +39,7 @@ impl Past {
     }
 }
 
-impl Memory {
+impl CarryOver {
     pub(super) fn new(rule: &Rule) -> Self {
         Self { operands: rule.operands().map(Past::of).collect() }
     }
@@ -54,7 +54,7 @@ impl Memory {
 }
 
 /// The label sets for which `rule` is true on this page.
-pub(super) fn evaluate(rule: &Rule, memory: &mut Memory, page: &Page, now: Millis) -> Vector {
+pub(super) fn evaluate(rule: &Rule, memory: &mut CarryOver, page: &Page, now: Millis) -> Vector {
     let mut pasts = memory.operands.iter_mut();
     let mut operand = |operand: &Operand| vector(operand, rule, pasts.next().and_then(Option::as_mut), page, now);
     // Every operand must see every page, so none is skipped because of another one's result.

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::Texts;
+use super::state::Texts;
 use crate::config::resolved::alerts::Severity;
 use crate::metrics::catalogue::agent::{ALERT_FAILURES, ALERT_NOTIFICATIONS, ALERT_PENDING, ALERTS_FIRING};
 use crate::metrics::family::{Page, Value};

@@ -4,8 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::Table;
-use crate::ebpf::readers::Reader;
 use crate::host::pid::Pid;
+
+/// A process that has read a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reader {
+    /// The port that the request came to.
+    pub port: u16,
+    /// The process.
+    pub pid: u32,
+    /// When it last began to read a connection, in nanoseconds of `CLOCK_BOOTTIME`: the process had started by then.
+    pub read_ns: u64,
+}
+
+/// Records which processes read requests.
+pub trait NotedReaders: Send {
+    /// All recorded readers.
+    fn all(&self) -> Vec<Reader>;
+
+    /// Removes readers that have exited, to make room.
+    fn forget(&self, gone: &[Reader]);
+}
 
 /// Splits `readers` into living ones, by port, and those that have exited or whose PID was reused.
 ///

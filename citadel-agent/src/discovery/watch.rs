@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::look::{Around, Looker, Unseen};
+use super::readers::NotedReaders;
 use super::server::Server;
 use super::usage::{Usage, Usages};
 use crate::config::resolved::{Config, Models};
-use crate::ebpf::readers::RequestReaders;
 use crate::host::skipped::{Skipped, Tally};
 use crate::host::sock_diag::{self, Listener, Listeners};
 use crate::host::{Roots, mountinfo, net_tcp};
@@ -62,9 +62,9 @@ impl Discovery {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(config: &Config, roots: &Roots, readers: RequestReaders) -> io::Result<Self> {
+    pub fn start(config: &Config, roots: &Roots, readers: impl NotedReaders + 'static) -> io::Result<Self> {
         let newest = Slot::default();
-        let mut watcher = Watcher::new(Settings::of(config), roots, readers, newest.clone());
+        let mut watcher = Watcher::new(Settings::of(config), roots, Box::new(readers), newest.clone());
         watcher.tick();
         let (settings, changes) = mpsc::channel();
         let thread = thread::Builder::new().name("discovery".to_owned()).stack_size(256 << 10).spawn(move || {
@@ -108,7 +108,7 @@ impl Drop for Discovery {
 struct Watcher {
     settings: Settings,
     roots: Roots,
-    readers: RequestReaders,
+    readers: Box<dyn NotedReaders>,
     looker: Looker,
     usages: Usages,
     listeners: Vec<Listener>,
@@ -119,7 +119,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(settings: Settings, roots: &Roots, readers: RequestReaders, newest: Slot<Discovered>) -> Self {
+    fn new(settings: Settings, roots: &Roots, readers: Box<dyn NotedReaders>, newest: Slot<Discovered>) -> Self {
         let mount = mountinfo::read_cgroup2_mount(roots).ok().flatten();
         Self {
             settings,

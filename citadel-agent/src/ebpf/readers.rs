@@ -11,6 +11,7 @@ use citadel_agent_common::shares::READERS;
 
 use super::shares::{SharedMap, Shares};
 use super::slots::Slots;
+use crate::discovery::readers::{NotedReaders, Reader};
 
 /// The map that the program writes, which models share.
 pub(super) const SHARED: SharedMap = SharedMap { name: "READERS", held: "READERS_HELD", sharing: READERS };
@@ -24,17 +25,6 @@ pub(super) type ReaderMap = HashMap<MapData, u64, Noted>;
 pub(super) struct Noted(ReadAt);
 // SAFETY: `repr(C)` of integers, without padding.
 unsafe impl Pod for Noted {}
-
-/// A process that has read a request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Reader {
-    /// The port that the request came to.
-    pub port: u16,
-    /// The process.
-    pub pid: u32,
-    /// When a connection last came to be read by it, in nanoseconds of `CLOCK_BOOTTIME`: it had begun by then.
-    pub read_ns: u64,
-}
 
 /// Asks the programs. Clones share the map; without one, nobody reads.
 #[derive(Clone, Default)]
@@ -54,10 +44,8 @@ impl std::fmt::Debug for RequestReaders {
     }
 }
 
-impl RequestReaders {
-    /// All that were noted and not forgotten since.
-    #[must_use]
-    pub fn all(&self) -> Vec<Reader> {
+impl NotedReaders for RequestReaders {
+    fn all(&self) -> Vec<Reader> {
         let attached = self.attached();
         let Some(Attached { map, slots, .. }) = attached.as_ref() else { return Vec::new() };
         let ports: BTreeMap<u32, u16> = slots.ports().filter_map(|port| Some((slots.get(port)?, port))).collect();
@@ -70,8 +58,7 @@ impl RequestReaders {
         entries.filter_map(reader).collect()
     }
 
-    /// Makes room: these have ended.
-    pub fn forget(&self, gone: &[Reader]) {
+    fn forget(&self, gone: &[Reader]) {
         if let Some(Attached { map, shares, slots }) = self.attached().as_mut() {
             for reader in gone {
                 let Some(key) = slots.get(reader.port).map(|slot| abi::reader_key(slot, reader.pid)) else { continue };
@@ -84,7 +71,9 @@ impl RequestReaders {
             }
         }
     }
+}
 
+impl RequestReaders {
     /// Asks these programs from now on.
     pub(super) fn attach(&self, map: ReaderMap, shares: Arc<Shares>, slots: Slots) {
         *self.attached() = Some(Attached { map, shares, slots });

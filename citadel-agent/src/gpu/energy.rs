@@ -11,17 +11,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::sample::Process;
+use super::sample::{Joules, Process};
 use crate::discovery::owners::{Owner, Owners};
-
-/// The charge of a model for a GPU.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Joules {
-    /// The model; `None`: charged to nobody.
-    pub owner: Option<Arc<Owner>>,
-    /// Microjoules.
-    pub microjoules: u64,
-}
 
 /// A model's share of a GPU's SM time in an interval, in percent.
 #[derive(Clone, PartialEq, Debug)]

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub use self::nvml::calls::Cost;
-use self::sample::Sample;
+use self::sample::Pass;
 pub use self::worker::Report;
 use self::worker::{Order, Shared, Worker, orders};
 pub use self::xid::Xids;
@@ -87,14 +87,14 @@ pub enum View {
 impl View {
     /// The sample in it, if any.
     #[must_use]
-    pub fn sample(&self) -> Option<&Sample> {
+    pub fn pass(&self) -> Option<&Pass> {
         let report = match self {
             View::Absent | View::Released => None,
             View::Fresh(report) => Some(report),
             View::Lost { known, .. } => known.as_ref(),
         };
         match &*report?.value {
-            Report::Sample(sample) | Report::Failed { known: sample, .. } => Some(sample),
+            Report::Pass(sample) | Report::Failed { known: sample, .. } => Some(sample),
             Report::Released | Report::Absent => None,
         }
     }
@@ -197,11 +197,11 @@ impl Gpu {
             Report::Absent => View::Absent,
             Report::Released => View::Released,
             Report::Failed { reason, .. } => View::Lost { reason: reason.clone(), known: Some(newest) },
-            Report::Sample(sample) if newest.age() <= stale && sample.all_lost() => {
+            Report::Pass(sample) if newest.age() <= stale && sample.all_lost() => {
                 View::Lost { reason: sample.trouble().unwrap_or_default(), known: Some(newest) }
             }
-            Report::Sample(_) if newest.age() <= stale => View::Fresh(newest),
-            Report::Sample(_) => View::Lost { reason: self.silence(newest.age()), known: Some(newest) },
+            Report::Pass(_) if newest.age() <= stale => View::Fresh(newest),
+            Report::Pass(_) => View::Lost { reason: self.silence(newest.age()), known: Some(newest) },
         }
     }
 
@@ -221,14 +221,14 @@ impl Gpu {
         let (state, reason) = match &view {
             View::Absent => ("absent", None),
             View::Released => ("released", None),
-            View::Fresh(_) => match view.sample().and_then(Sample::trouble) {
+            View::Fresh(_) => match view.pass().and_then(Pass::trouble) {
                 None => ("ok", None),
                 Some(trouble) => ("partly", Some(trouble)),
             },
             View::Lost { reason, .. } => ("lost", Some(reason.clone())),
         };
-        let gpus = view.sample().map(|sample| sample.gpus.len());
-        let driver = view.sample().map(|sample| &sample.driver.version).filter(|version| !version.is_empty());
+        let gpus = view.pass().map(|sample| sample.gpus.len());
+        let driver = view.pass().map(|sample| &sample.driver.version).filter(|version| !version.is_empty());
         serde_json::json!({ "status": state, "reason": reason, "gpus": gpus, "driver": driver })
     }
 

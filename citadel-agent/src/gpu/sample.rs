@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::energy::Joules;
 use crate::discovery::inventory::Pid;
+use crate::discovery::owners::Owner;
 use crate::metrics::catalogue::Desc;
 
 /// One pass over all GPUs.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
+pub struct Pass {
     /// The driver.
     pub driver: Driver,
     /// The GPUs by index, including lost ones.
@@ -20,8 +20,8 @@ pub struct Sample {
     pub missing: Vec<String>,
 }
 
-impl Sample {
-    /// A message about GPUs that do not answer; `None` if all do.
+impl Pass {
+    /// The GPUs that do not answer, for a person; `None` where all do.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let lost: Vec<_> = self.gpus.iter().filter_map(|gpu| Some((gpu, gpu.reading.as_ref().err()?))).collect();
@@ -114,6 +114,15 @@ pub struct Gpu {
     pub reading: Result<Box<Reading>, String>,
     /// Its energy so far, attributed to models; empty if it does not count energy.
     pub energy: Vec<Joules>,
+}
+
+/// The charge of a model for a GPU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Joules {
+    /// The model; `None`: charged to nobody.
+    pub owner: Option<Arc<Owner>>,
+    /// Microjoules.
+    pub microjoules: u64,
 }
 
 /// The values of a GPU.

@@ -11,7 +11,7 @@ use super::events::Events;
 use super::nvml::calls::{Costs, Running};
 use super::nvml::{Kept, Library, OpenError, Options, Session};
 use super::pci;
-use super::sample::{Identity, Sample};
+use super::sample::{Identity, Pass};
 use super::xid::Xids;
 use crate::config::resolved;
 use crate::discovery::owners::Owners;
@@ -25,8 +25,8 @@ const REOPEN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub enum Report {
     /// A pass over the GPUs.
-    Sample(Sample),
-    /// NVML is closed by a command.
+    Pass(Pass),
+    /// NVML is closed by order.
     Released,
     /// This host has no NVIDIA GPU.
     Absent,
@@ -35,7 +35,7 @@ pub enum Report {
         /// The reason, and what to do.
         reason: String,
         /// The GPUs that answered before.
-        known: Sample,
+        known: Pass,
     },
 }
 
@@ -219,11 +219,11 @@ impl Worker {
         next
     }
 
-    fn publish(&self, sample: Sample) {
+    fn publish(&self, sample: Pass) {
         use std::sync::atomic::Ordering::Relaxed;
         self.shared.work.passes.fetch_add(1, Relaxed);
         self.shared.work.cpu_ns.store(thread_cpu_ns(), Relaxed);
-        self.shared.report.publish(Report::Sample(sample));
+        self.shared.report.publish(Report::Pass(sample));
     }
 
     /// Waits with NVML closed. If `released` by a command, only a command or the timeout ends it.

@@ -7,7 +7,8 @@ use tokio::task::{self, JoinHandle};
 use tracing::warn;
 
 use super::History;
-use crate::collector::{Pages, wall_ms};
+use crate::clock::wall_ms;
+use crate::collector::Pages;
 use crate::state_file;
 
 /// Name of the file in the state directory.

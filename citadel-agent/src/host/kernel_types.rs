@@ -104,20 +104,20 @@ pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
 /// # Errors
 /// The BTF is malformed, or a member is missing.
 pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
-    let mut places = [
-        Place::of("tcp_sock", "copied_seq"),
-        Place::of("sock", "sk_lock"),
-        // After a spinlock, whose size depends on PREEMPT_RT and lock debugging, or before it, as in Linux 7.x.
-        Place::of("socket_lock_t", "owned"),
-        Place::of("task_struct", "pid"),
-        Place::of("task_struct", "tgid"),
-        Place::of("task_struct", "__state"),
-        Place::of("task_struct", "state"),
-        Place::of("task_struct", "se"),
-        Place::of("sched_entity", "sum_exec_runtime"),
+    let mut members = [
+        Member::of("tcp_sock", "copied_seq"),
+        Member::of("sock", "sk_lock"),
+        // After a spinlock, which is longer with PREEMPT_RT and with lock debugging, or before it, as Linux 7.x has it.
+        Member::of("socket_lock_t", "owned"),
+        Member::of("task_struct", "pid"),
+        Member::of("task_struct", "tgid"),
+        Member::of("task_struct", "__state"),
+        Member::of("task_struct", "state"),
+        Member::of("task_struct", "se"),
+        Member::of("sched_entity", "sum_exec_runtime"),
     ];
-    find(btf, &mut places)?;
-    let [copied_seq, lock, owned, task_pid, task_tgid, state, old_state, entity, on_cpu] = places;
+    find(btf, &mut members)?;
+    let [copied_seq, lock, owned, task_pid, task_tgid, state, old_state, entity, on_cpu] = members;
     Ok(Layout {
         copied_seq: copied_seq.found()?,
         lock_owned: lock.found()? + owned.found()?,
@@ -129,8 +129,8 @@ pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
 }
 
 /// A member of a struct, and its offset once found.
-struct Place {
-    /// Name of the struct, or of a typedef of one.
+struct Member {
+    /// The struct's, or that of a typedef of one.
     name: &'static str,
     /// Name of the member, which can also be in an anonymous struct or union within it (C11, section 6.7.2.1, paragraph
     /// 13).
@@ -138,7 +138,7 @@ struct Place {
     offset: Option<u32>,
 }
 
-impl Place {
+impl Member {
     const fn of(name: &'static str, member: &'static str) -> Self {
         Self { name, member, offset: None }
     }
@@ -231,14 +231,14 @@ fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
 }
 
 /// Finds members of structs; if several structs have the same name, in the first one that has the member.
-fn find(btf: &[u8], places: &mut [Place]) -> Result<(), LayoutError> {
+fn find(btf: &[u8], members: &mut [Member]) -> Result<(), LayoutError> {
     let mut types = Vec::new();
     walk(btf, |found| types.push(*found))?;
     let types = All { btf, strings: Sections::of(btf)?.strings.start, types };
     for found in types.types.iter().filter(|found| matches!(found.kind, STRUCT | TYPEDEF)) {
-        for place in places.iter_mut().filter(|place| place.offset.is_none() && types.is(found.name, place.name)) {
+        for wanted in members.iter_mut().filter(|wanted| wanted.offset.is_none() && types.is(found.name, wanted.name)) {
             let meant = if found.kind == STRUCT { Some(found) } else { types.numbered(word(btf, found.at + 8)) };
-            place.offset = meant.and_then(|holder| types.member(holder, place.member, NESTED)).map(|bits| bits / 8);
+            wanted.offset = meant.and_then(|holder| types.member(holder, wanted.member, NESTED)).map(|bits| bits / 8);
         }
     }
     Ok(())
@@ -297,7 +297,7 @@ mod tests {
     fn members_of_this_kernel_are_found() {
         let roots = Roots::default();
         if !path(&roots).exists() {
-            eprintln!("this kernel has no BTF: nothing to look at");
+            assert!(matches!(read(&roots), Err(LayoutError::Read { .. })), "a kernel without BTF has no layout");
             return;
         }
         let layout = read(&roots).unwrap().layout;
@@ -309,25 +309,32 @@ mod tests {
 
     #[test]
     fn what_programs_attach_to_keeps_its_number_in_the_outline() {
-        let roots = Roots::default();
-        let Ok(whole) = read_whole(&path(&roots), MAX_BTF) else {
-            eprintln!("this kernel has no BTF: nothing to look at");
-            return;
-        };
-        let outline = outline(&whole).unwrap();
-        assert!(outline.len() < whole.len());
-        let [whole, outline] = [whole, outline].map(|bytes| Btf::parse(&bytes, Endianness::Little).unwrap());
-        for (name, kind) in [
-            ("btf_trace_sched_switch", BtfKind::Typedef),
-            ("btf_trace_sys_enter", BtfKind::Typedef),
-            ("tcp_sendmsg", BtfKind::Func),
-            ("__x64_sys_read", BtfKind::Func),
-        ] {
-            let id = whole.id_by_type_name_kind(name, kind).unwrap();
-            assert_eq!(outline.id_by_type_name_kind(name, kind).unwrap(), id, "{name}");
+        // int, struct task_struct { int task_struct; }, a function's type, the function, a typedef.
+        let strings = b"\0int\0task_struct\0tcp_sendmsg\0btf_trace_sched_switch\0";
+        let (int, task_struct, tcp_sendmsg, sched_switch) = (1, 5, 17, 29);
+        let made = btf(
+            &[
+                &[int, 1 << 24, 4, 32],
+                &[task_struct, STRUCT << 24 | 1, 4, task_struct, 1, 0],
+                &[0, 13 << 24, 1],
+                &[tcp_sendmsg, 12 << 24, 3],
+                &[sched_switch, TYPEDEF << 24, 1],
+            ],
+            strings,
+        );
+        // And those of this kernel, where it has any.
+        let own = read_whole(&path(&Roots::default()), MAX_BTF).ok();
+        for whole in [Some(made), own].into_iter().flatten() {
+            let outline = outline(&whole).unwrap();
+            assert!(outline.len() < whole.len());
+            let [whole, outline] = [whole, outline].map(|bytes| Btf::parse(&bytes, Endianness::Little).unwrap());
+            for (name, kind) in [("btf_trace_sched_switch", BtfKind::Typedef), ("tcp_sendmsg", BtfKind::Func)] {
+                let id = whole.id_by_type_name_kind(name, kind).unwrap();
+                assert_eq!(outline.id_by_type_name_kind(name, kind).unwrap(), id, "{name}");
+            }
+            assert!(whole.id_by_type_name_kind("task_struct", BtfKind::Struct).is_ok());
+            assert!(outline.id_by_type_name_kind("task_struct", BtfKind::Struct).is_err(), "nothing attaches to it");
         }
-        assert!(whole.id_by_type_name_kind("task_struct", BtfKind::Struct).is_ok());
-        assert!(outline.id_by_type_name_kind("task_struct", BtfKind::Struct).is_err(), "nothing attaches to it");
     }
 
     /// A BTF of these types, each as words, and these strings, the first of which is empty.
@@ -347,9 +354,10 @@ mod tests {
             |name: u32, kind: u32, member: u32, of: u32, bits: u32| [name, kind << 24 | 1, 64, member, of, bits];
         let typedef = |name: u32, of: u32| [name, TYPEDEF << 24, of];
         let offsets = |btf: &[u8]| {
-            let mut places = [Place::of("lock_t", "owned"), Place::of("other", "owned"), Place::of("lock_t", "other")];
-            find(btf, &mut places).unwrap();
-            places.map(|place| place.offset)
+            let mut members =
+                [Member::of("lock_t", "owned"), Member::of("other", "owned"), Member::of("lock_t", "other")];
+            find(btf, &mut members).unwrap();
+            members.map(|wanted| wanted.offset)
         };
         let (near, far) = (holder(0, STRUCT, owned, 1, 8), holder(0, STRUCT, owned, 1, 320));
         let before = btf(&[&number, &near, &typedef(other, 2), &far, &typedef(lock_t, 4)], strings);

@@ -55,7 +55,7 @@ impl Roots {
 
     /// The directory of a process.
     #[must_use]
-    pub fn of(&self, pid: pid::Pid) -> PathBuf {
+    pub fn of(&self, pid: u32) -> PathBuf {
         self.proc.join(pid.to_string())
     }
 }

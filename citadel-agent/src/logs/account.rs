@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::reader::{Lost, Place};
+use super::reader::{Lost, Position};
 use crate::state_file;
 
 /// What the file must say to be read; another version's would be read wrongly.
@@ -38,11 +38,11 @@ pub struct Account {
 impl Account {
     /// One that begins here.
     #[must_use]
-    pub fn new(place: Place) -> Self {
-        let (cursor, since_us) = match place {
-            Place::After(cursor, time_us) => (Some((cursor, time_us)), 0),
-            Place::Since(us) => (None, us),
-            Place::End => (None, 0),
+    pub fn new(position: Position) -> Self {
+        let (cursor, since_us) = match position {
+            Position::After(cursor, time_us) => (Some((cursor, time_us)), 0),
+            Position::Since(us) => (None, us),
+            Position::End => (None, 0),
         };
         Self {
             version: VERSION,
@@ -59,16 +59,16 @@ impl Account {
 
     /// Where to go on.
     #[must_use]
-    pub fn place(&self) -> Place {
+    pub fn position(&self) -> Position {
         match &self.cursor {
-            Some((cursor, time_us)) => Place::After(cursor.clone(), *time_us),
-            None => Place::Since(self.since_us),
+            Some((cursor, time_us)) => Position::After(cursor.clone(), *time_us),
+            None => Position::Since(self.since_us),
         }
     }
 
     /// Moves on to where the journal was read, of which everything is settled.
-    pub fn move_to(&mut self, place: &Place) {
-        if let Place::After(cursor, time_us) = place {
+    pub fn move_to(&mut self, position: &Position) {
+        if let Position::After(cursor, time_us) = position {
             self.settled_up_to(cursor, *time_us);
         }
     }
@@ -118,13 +118,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         assert_eq!(Account::read(&path).unwrap(), None);
-        let mut account = Account::new(Place::Since(5));
-        assert_eq!(account.place(), Place::Since(5));
+        let mut account = Account::new(Position::Since(5));
+        assert_eq!(account.position(), Position::Since(5));
         account.settled_up_to("s=1;i=2", 7);
         account.acknowledged = 9;
         account.write(&path).unwrap();
         assert_eq!(Account::read(&path).unwrap(), Some(account.clone()));
-        assert_eq!(account.place(), Place::After("s=1;i=2".to_owned(), 7));
+        assert_eq!(account.position(), Position::After("s=1;i=2".to_owned(), 7));
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();

@@ -10,7 +10,7 @@ use super::reader::Journal;
 use super::select::Record;
 use super::sender::{Meaning, meaning};
 use super::severity::Severity;
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::config::Config;
 use crate::outbound::Client;
 

@@ -15,15 +15,12 @@ use tracing::{error, info, warn};
 use super::account::Account;
 use super::encode::{Identity, body, headers};
 use super::numbers::DestinationNumbers;
-use super::reader::{Follower, Place};
+use super::reader::{Follower, Position};
 use super::select::{Choice, Record, Selector};
-use super::sender::{News, Outcome, Sender, meaning};
+use super::sender::{MOST_ENTRIES, News, Outcome, Sender, meaning};
 use crate::config::resolved::logs::Format;
 use crate::outbound::backoff::Chance;
 use crate::outbound::{Client, Reply};
-
-/// Most entries of a request.
-pub(super) const MOST_ENTRIES: usize = 1000;
 
 /// Most bytes of entries in a request.
 const MOST_BYTES: usize = 1 << 20;
@@ -130,7 +127,7 @@ impl Destination {
                         Choice::Leave => {}
                     }
                     if self.batch.is_empty() {
-                        self.account.move_to(self.follower.place());
+                        self.account.move_to(self.follower.position());
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -177,7 +174,7 @@ impl Destination {
             }
         }
         self.bytes = 0;
-        self.account.move_to(self.follower.place());
+        self.account.move_to(self.follower.position());
         self.save(SAVE);
     }
 
@@ -278,8 +275,8 @@ pub(super) async fn begin(
             if let Err(error) = crate::state_file::put_aside(path, "damaged") {
                 error!(file = %path.display(), %error, "cannot set the file aside; remove it");
             }
-            let now_us = crate::collector::wall_ms().max(0).unsigned_abs() * 1000;
-            return Ok(Account::new(Place::Since(now_us.saturating_sub(24 * 60 * 60 * 1_000_000))));
+            let now_us = crate::clock::wall_ms().max(0).unsigned_abs() * 1000;
+            return Ok(Account::new(Position::Since(now_us.saturating_sub(24 * 60 * 60 * 1_000_000))));
         }
     }
     Ok(Account::new(journal.end().await?))

@@ -95,7 +95,7 @@ fn otlp_request(records: &[Record], identity: &Identity) -> otlp::Request {
         };
         otlp::KeyValue { key: key.to_owned(), value }
     };
-    let observed = crate::collector::wall_ms().unsigned_abs() * 1_000_000;
+    let observed = crate::clock::wall_ms().unsigned_abs() * 1_000_000;
     let mut resources: Vec<otlp::ResourceLogs> = Vec::new();
     let mut places = HashMap::new();
     for record in records {

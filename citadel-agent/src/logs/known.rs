@@ -9,7 +9,7 @@ use super::entry::{Entry, Origin};
 use crate::discovery::inventory::{Inventory, Pid};
 use crate::discovery::owners::Owners;
 use crate::discovery::unit::Unit;
-use crate::gpu::sample::{Identity, Sample};
+use crate::gpu::sample::{Identity, Pass};
 
 /// Most units that are remembered; those of a host are fewer.
 const MOST: usize = 1024;
@@ -97,7 +97,7 @@ impl Known {
     }
 
     /// Takes what NVML has found: which GPUs there are, and whose processes use them.
-    pub fn learn_gpus(&self, sample: &Sample, owners: &Owners) {
+    pub fn learn_gpus(&self, sample: &Pass, owners: &Owners) {
         let mut used: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
         for gpu in &sample.gpus {
             let processes = gpu.reading.iter().flat_map(|reading| &reading.processes);
@@ -286,7 +286,7 @@ pub(super) mod tests {
             };
             Gpu { id: Arc::new(id), reading: Ok(Box::new(reading)), energy: Vec::new() }
         };
-        let learn = |gpus| known.learn_gpus(&Sample { gpus, ..Sample::default() }, &Owners::new(&inventory));
+        let learn = |gpus| known.learn_gpus(&Pass { gpus, ..Pass::default() }, &Owners::new(&inventory));
         assert_eq!(known.gpu("0000:01:00.0"), NamedGpu { pci: "0000:01:00.0".to_owned(), id: None });
         learn(vec![gpu(0, &[8]), gpu(1, &[9, 99]), gpu(2, &[7])]);
         assert_eq!(known.gpu("0000:01:00.0").id.unwrap().uuid, "GPU-1");

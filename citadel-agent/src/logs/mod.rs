@@ -43,7 +43,7 @@ use self::destination::{Destination, Parts};
 use self::encode::Identity;
 use self::known::Known;
 use self::numbers::{Counts, DestinationNumbers, Numbers};
-use self::reader::{Follower, Journal, Place};
+use self::reader::{Follower, Journal, Position};
 use self::select::{Own, Selector};
 use crate::config::Config;
 use crate::config::resolved::Logs;
@@ -220,7 +220,7 @@ async fn run(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: C
             tasks.spawn_local(async move {
                 let begun = begun(&name, &path, &journal, &numbers);
                 let account = tokio::select! { account = begun => account, _ = stopping.changed() => return };
-                let follower = Follower::new(journal, account.place());
+                let follower = Follower::new(journal, account.position());
                 info!(destination = name, "sending logs");
                 let parts = Parts { name, format, identity, client, follower, selector, account, path, numbers };
                 Destination::new(parts).run(stopping).await;
@@ -296,7 +296,7 @@ async fn count(logs: Logs, known: Known, shared: Rc<Shared>, mut stopping: watch
 }
 
 /// The place after the last entry, as soon as the journal can be read.
-async fn end(journal: &Journal, problem: &RefCell<Option<String>>) -> Place {
+async fn end(journal: &Journal, problem: &RefCell<Option<String>>) -> Position {
     loop {
         match journal.end().await {
             Ok(place) => {

@@ -66,7 +66,7 @@ pub struct Journal {
 
 /// Where reading begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Position {
     /// After the entry with this cursor and this time.
     After(String, u64),
     /// With the first entry of this time, in microseconds since the epoch.
@@ -110,19 +110,19 @@ struct Reader {
 }
 
 impl Journal {
-    fn start(&self, place: &Place, follow: bool) -> Result<Reader, ReadError> {
+    fn start(&self, position: &Position, follow: bool) -> Result<Reader, ReadError> {
         let mut arguments: Vec<OsString> = ["--quiet", "--no-pager", "--output=export"].map(Into::into).into();
         if follow {
             arguments.push("--follow".into());
         }
-        match place {
-            Place::After(cursor, _) => arguments.extend(["--no-tail".into(), format!("--cursor={cursor}").into()]),
-            Place::Since(us) => {
+        match position {
+            Position::After(cursor, _) => arguments.extend(["--no-tail".into(), format!("--cursor={cursor}").into()]),
+            Position::Since(us) => {
                 let (seconds, rest) = (us / 1_000_000, us % 1_000_000);
                 arguments.extend(["--no-tail".into(), format!("--since=@{seconds}.{rest:06}").into()]);
             }
-            Place::End if follow => arguments.push("--lines=0".into()),
-            Place::End => arguments.push("--lines=1".into()),
+            Position::End if follow => arguments.push("--lines=0".into()),
+            Position::End => arguments.push("--lines=1".into()),
         }
         if let Some(directory) = &self.directory {
             let mut argument = OsString::from("--directory=");
@@ -157,7 +157,7 @@ impl Journal {
     /// It cannot be read, and why.
     pub async fn last(&self) -> Result<Option<Entry>, String> {
         let read = async {
-            let mut reader = self.start(&Place::End, false)?;
+            let mut reader = self.start(&Position::End, false)?;
             reader.next(self).await
         };
         match timeout(LAST_ENTRY, read).await {
@@ -172,8 +172,8 @@ impl Journal {
     ///
     /// # Errors
     /// It cannot be read, and why.
-    pub async fn end(&self) -> Result<Place, String> {
-        Ok(self.last().await?.map_or(Place::Since(0), |entry| Place::After(entry.cursor, entry.time_us)))
+    pub async fn end(&self) -> Result<Position, String> {
+        Ok(self.last().await?.map_or(Position::Since(0), |entry| Position::After(entry.cursor, entry.time_us)))
     }
 }
 
@@ -214,10 +214,10 @@ impl Reader {
     }
 }
 
-/// Follows the journal from a place on, whatever happens to the child.
+/// Follows the journal from a position on, whatever happens to the child.
 pub struct Follower {
     journal: Journal,
-    place: Place,
+    position: Position,
     reader: Option<Reader>,
     /// The next entry is the first of a child that begins after a cursor.
     first: bool,
@@ -231,10 +231,10 @@ pub struct Follower {
 impl Follower {
     /// Nothing is started before [`Self::next`].
     #[must_use]
-    pub fn new(journal: Journal, place: Place) -> Self {
+    pub fn new(journal: Journal, position: Position) -> Self {
         Self {
             journal,
-            place,
+            position,
             reader: None,
             first: false,
             again: Instant::now(),
@@ -246,8 +246,8 @@ impl Follower {
 
     /// Where it is.
     #[must_use]
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn position(&self) -> &Position {
+        &self.position
     }
 
     /// Why nothing comes, if it should.
@@ -271,10 +271,10 @@ impl Follower {
         loop {
             if self.reader.is_none() {
                 sleep_until(self.again).await;
-                match self.journal.start(&self.place, true) {
+                match self.journal.start(&self.position, true) {
                     Ok(reader) => {
                         self.reader = Some(reader);
-                        self.first = matches!(self.place, Place::After(..));
+                        self.first = matches!(self.position, Position::After(..));
                     }
                     Err(error) => self.failed(&error),
                 }
@@ -290,7 +290,7 @@ impl Follower {
                     if std::mem::take(&mut self.first) && self.is_known(&entry) {
                         continue;
                     }
-                    self.place = Place::After(entry.cursor.clone(), entry.time_us);
+                    self.position = Position::After(entry.cursor.clone(), entry.time_us);
                     return entry;
                 }
             }
@@ -299,7 +299,7 @@ impl Follower {
 
     /// Whether the first entry of a child is the one that was read last. If it is not, that one is gone, and perhaps others.
     fn is_known(&mut self, entry: &Entry) -> bool {
-        let Place::After(cursor, time_us) = &self.place else { return false };
+        let Position::After(cursor, time_us) = &self.position else { return false };
         if is_same(cursor, &entry.cursor) {
             return true;
         }
@@ -325,10 +325,10 @@ impl Follower {
         self.reader = None;
         let words = error.to_string();
         // A cursor that systemd does not take would not be taken again.
-        if let (Place::After(_, time_us), ReadError::Ended { words, .. }) = (&self.place, error)
+        if let (Position::After(_, time_us), ReadError::Ended { words, .. }) = (&self.position, error)
             && words.contains("cursor")
         {
-            self.place = Place::Since(*time_us);
+            self.position = Position::Since(*time_us);
         }
         if self.problem.replace(words.clone()).is_none() {
             warn!(error = words, "cannot read the journal, retrying");
@@ -359,14 +359,14 @@ mod tests {
     #[test]
     fn what_is_between_two_entries_that_are_not_neighbours_is_lost() {
         let journal = Journal { journalctl: "journalctl".into(), directory: None, all_fields: false };
-        for (place, first, lost) in [
+        for (position, first, lost) in [
             ("s=a;i=9;b=1;m=1;t=1;x=1", "s=a;i=a;b=1;m=2;t=2;x=2", Lost::default()),
             ("s=a;i=9;b=1;m=1;t=1;x=1", "s=a;i=ff;b=1;m=2;t=2;x=2", Lost { entries: 245, us: 5_000_000 }),
             ("s=a;i=9;b=1;m=1;t=1;x=1", "s=b;i=1;b=2;m=2;t=2;x=2", Lost { entries: 0, us: 5_000_000 }),
         ] {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let _guard = runtime.enter();
-            let mut follower = Follower::new(journal.clone(), Place::After(place.to_owned(), 1_000_000));
+            let mut follower = Follower::new(journal.clone(), Position::After(position.to_owned(), 1_000_000));
             let entry =
                 Entry { cursor: first.to_owned(), time_us: 6_000_000, fields: super::super::export::Fields::default() };
             assert!(!follower.is_known(&entry));

@@ -20,6 +20,9 @@ use crate::config::resolved::logs::Format;
 use crate::outbound::Reply;
 use crate::outbound::backoff::{Backoff, PROBE, jittered};
 
+/// Most entries of a request.
+pub(super) const MOST_ENTRIES: usize = 1000;
+
 /// After so many 5xx in a row that are its own, a receiver is searched for the entry on which it fails.
 const OWN_FAILURES: u32 = 10;
 
@@ -128,8 +131,7 @@ impl Sender {
                 let was_closed = std::mem::take(&mut self.closed);
                 let recovered = self.backoff.succeeded() || was_closed;
                 (self.own_failures, self.refused) = (0, 0);
-                self.limit =
-                    self.limit.map(|limit| limit * 2).filter(|limit| *limit < super::destination::MOST_ENTRIES);
+                self.limit = self.limit.map(|limit| limit * 2).filter(|limit| *limit < MOST_ENTRIES);
                 let acknowledged = (sent as u64).saturating_sub(missing);
                 let news = if missing > 0 { Some(News::Rejects) } else { recovered.then_some(News::Recovered) };
                 Outcome { settled: Some((sent, acknowledged)), wait: Duration::ZERO, news }

@@ -5,6 +5,7 @@
 use citadel_agent_common::hist::Histogram;
 use smol_str::SmolStr;
 
+use super::catalogue::agent::PROCESS_START;
 use super::catalogue::{self, Desc, Kind};
 use super::foreign::{self, Families};
 
@@ -63,8 +64,29 @@ pub struct Page {
     pub began: Option<f64>,
 }
 
+/// When a family's values were 0, if they count from the agent's start (`start`, of [`Page::start_seconds`]) or later on.
+pub(crate) fn began(family: &Family, start: Option<f64>) -> Option<f64> {
+    if !family.desc.counts_since_start() {
+        return None;
+    }
+    match (start, family.began) {
+        (Some(start), Some(began)) => Some(began.max(start)),
+        (start, began) => start.or(began),
+    }
+}
+
 impl Page {
-    /// Adds a sample to the family of `desc`; `labels` must have one value per label of `desc`.
+    /// The agent's start, from the page itself, in seconds since the epoch.
+    pub(crate) fn start_seconds(&self) -> Option<f64> {
+        let family = self.families.iter().find(|family| std::ptr::eq(family.desc, &PROCESS_START))?;
+        match family.samples.first()?.value {
+            Value::Float(seconds) => Some(seconds),
+            Value::Integer(seconds) => Some(seconds as f64),
+            Value::Histogram(_) => None,
+        }
+    }
+
+    /// Adds one sample to the family of `desc`, which must have as many labels as `labels` has values.
     pub fn add<const N: usize>(&mut self, desc: &'static Desc, labels: [&str; N], value: Value) {
         self.push(desc, labels.map(SmolStr::new).into(), value);
     }

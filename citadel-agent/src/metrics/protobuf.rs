@@ -177,11 +177,11 @@ pub struct MetricFamily {
 
 /// Encodes a sorted page as delimited messages, one family at a time, so that at most one is in memory twice.
 pub(super) fn encode(page: &Page) -> Vec<u8> {
-    let start = super::start_seconds(page);
+    let start = page.start_seconds();
     let mut out = Vec::new();
     for family in &page.families {
         out.extend_from_slice(
-            &message(family, super::began(family, start).map(timestamp)).encode_length_delimited_to_vec(),
+            &message(family, family::began(family, start).map(timestamp)).encode_length_delimited_to_vec(),
         );
     }
     for (name, samples) in foreign_names(&page.foreign) {

@@ -5,34 +5,24 @@
 //! is written directly into one buffer, the labels of a sample are formatted once, and bounds are stored as text. The
 //! tests compare with prometheus-client's encoder, which calls a trait object for every part of a line.
 
-use std::borrow::Cow;
-
 use citadel_agent_common::hist::Histogram;
 use smol_str::SmolStr;
 
 use super::buckets::{self, Classic};
 use super::catalogue::{Desc, Kind, Unit};
-use super::family::{Family, Page, Sample, Value};
+use super::dialect::{Dialect, escape};
+use super::family::{self, Family, Page, Sample, Value};
 use super::foreign;
 
-/// A text format.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Dialect {
-    /// Prometheus 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
-
-/// Encodes a sorted page as text.
+/// A sorted page as text.
 pub(super) fn encode(page: &Page, dialect: Dialect) -> String {
     let mut text = String::with_capacity(page.families.iter().map(expected_size).sum());
     let mut labels = String::new();
-    let start = super::start_seconds(page);
+    let start = page.start_seconds();
     for family in &page.families {
         let Family { desc, samples, .. } = family;
         write_head(&mut text, desc, dialect);
-        let began = super::began(family, start).filter(|_| dialect == Dialect::OpenMetrics).map(Start::new);
+        let began = family::began(family, start).filter(|_| dialect == Dialect::OpenMetrics).map(Start::new);
         let classic = buckets::classic(Some(desc));
         for sample in samples {
             join_labels(&mut labels, desc, sample);
@@ -126,28 +116,5 @@ fn write_histogram(text: &mut String, name: &str, labels: &str, histogram: &Hist
     let after = format!("\"{}{labels}}} ", if labels.is_empty() { "" } else { "," });
     for (le, count) in classic.le.iter().zip(classic.cumulative(histogram)) {
         text.extend([before.as_str(), le, &after, itoa::Buffer::new().format(count), "\n"]);
-    }
-}
-
-/// Escapes backslashes, newlines and, if `quotes`, quotes: for label values and OpenMetrics' HELP. In 0.0.4's HELP,
-/// `\"` is not an escape.
-pub(super) fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
-    if !text.contains(['\\', '\n', '"']) {
-        return Cow::Borrowed(text);
-    }
-    let text = text.replace('\\', r"\\").replace('\n', r"\n");
-    Cow::Owned(if quotes { text.replace('"', "\\\"") } else { text })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn help_is_escaped_as_each_format_wants_it() {
-        let help = "A \"quoted\" back\\slash\nand a line.";
-        assert_eq!(escape(help, false), "A \"quoted\" back\\\\slash\\nand a line.");
-        assert_eq!(escape(help, true), "A \\\"quoted\\\" back\\\\slash\\nand a line.");
-        assert!(matches!(escape("Plain.", true), Cow::Borrowed("Plain.")));
     }
 }

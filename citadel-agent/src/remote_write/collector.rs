@@ -10,7 +10,6 @@ use super::record::{Identity, Record, Shape};
 use super::spool::{Reason, Spool};
 use super::stale::{Change, Gone};
 use crate::collector::Collected;
-use crate::metrics;
 use crate::metrics::family::Page;
 
 /// If the clock goes back by less than this, it is waited for; if by more, the earlier time was wrong. Receivers reject
@@ -114,7 +113,7 @@ fn stamp(last_ms: Option<i64>, now_ms: i64) -> Option<i64> {
 
 /// The agent's start in milliseconds since the epoch; 0 if the page does not have it.
 fn start_ms(page: &Page) -> i64 {
-    let since = metrics::start_seconds(page).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let since = page.start_seconds().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     since.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
 }
 

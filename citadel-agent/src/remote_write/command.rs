@@ -13,7 +13,7 @@ use super::encode::{self, Form, Protocol};
 use super::record::Record;
 use super::sender::{Answer, Event, Next, Sender, Settings};
 use super::{folder, identity};
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::config::Config;
 use crate::config::resolved::remote_write::Histograms;
 use crate::metrics::catalogue::agent::REMOTE_WRITE_TEST;

@@ -15,11 +15,11 @@ use super::client::Client;
 use super::dead_letter;
 use super::encode::{self, Body, Form, Protocol, Room};
 use super::ledger::{Ledger, Outcome};
-use super::queue::{Loaded, Place, Queue, Source};
+use super::queue::{Ahead, Loaded, Queue, Source};
 use super::refused::{Key, Refused};
 use super::sender::{Answer, Event, Next, Sender, Settings};
 use super::spool::{Reason, Spool};
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::outbound::backoff::Chance;
 
 /// Maximum number of refused series logged per minute; all are counted.
@@ -163,16 +163,16 @@ impl Destination {
         loop {
             let seq = self.seq();
             match self.batch(seq)? {
-                Place::Batch(batch) => {
+                Ahead::Batch(batch) => {
                     self.front = batch.start;
                     self.account.borrow_mut().oldest_ms = self.queue.time_ms(seq);
                     return Ok(Some(batch));
                 }
-                Place::End => {
+                Ahead::End => {
                     self.account.borrow_mut().oldest_ms = None;
                     return Ok(None);
                 }
-                Place::Lost(until, reason) => {
+                Ahead::Lost(until, reason) => {
                     let samples = until - seq;
                     warn!(destination = self.name(), samples, reason = reason.label(), "dropped samples");
                     self.settle(|ledger| ledger.settle(seq..until, Outcome::Dropped(reason)));
@@ -181,7 +181,7 @@ impl Destination {
         }
     }
 
-    fn batch(&mut self, seq: u64) -> std::io::Result<Place> {
+    fn batch(&mut self, seq: u64) -> std::io::Result<Ahead> {
         let room = Room::new(self.sender.most_samples(self.begin.elapsed()));
         let (spool, newest) = (&mut self.shared.spool.borrow_mut(), self.shared.newest.borrow());
         self.queue.batch(Source { spool, newest: newest.as_ref() }, seq, room, self.sender.form())
@@ -228,7 +228,7 @@ impl Destination {
     /// Sends the batch after the front, to find out whether the receiver fails on everything.
     async fn scout(&mut self, from: u64) {
         let batch = match self.batch(from) {
-            Ok(Place::Batch(batch)) => Some(batch),
+            Ok(Ahead::Batch(batch)) => Some(batch),
             _ => None,
         };
         let load = batch.as_ref().and_then(|batch| self.prepare(batch)).filter(|load| load.body.sent.samples > 0);

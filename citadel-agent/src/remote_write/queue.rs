@@ -11,8 +11,8 @@ use super::encode::{Form, Room};
 use super::record::Record;
 use super::spool::{Found, Reason, Spool};
 
-/// What is at a sequence number.
-pub(super) enum Place {
+/// What is ahead at a sequence number.
+pub(super) enum Ahead {
     /// A batch.
     Batch(Range<u64>),
     /// Nothing before this number.
@@ -59,29 +59,29 @@ impl Queue {
     ///
     /// # Errors
     /// The disk cannot be read.
-    pub(super) fn batch(&mut self, mut from: Source<'_>, seq: u64, mut room: Room, form: Form) -> io::Result<Place> {
+    pub(super) fn batch(&mut self, mut from: Source<'_>, seq: u64, mut room: Room, form: Form) -> io::Result<Ahead> {
         let mut at = seq;
         loop {
             let loaded = match self.record(&mut from, at) {
                 Ok(Ok(loaded)) => loaded,
                 // Available samples are sent first.
-                Ok(Err(_)) | Err(_) if at > seq => return Ok(Place::Batch(seq..at)),
+                Ok(Err(_)) | Err(_) if at > seq => return Ok(Ahead::Batch(seq..at)),
                 Ok(Err(place)) => return Ok(place),
                 Err(error) => return Err(error),
             };
             let (first, end) = (loaded.first, loaded.end());
             at = first + u64::from(room.take(&loaded.record, (at - first) as u32, form));
             if at < end {
-                return Ok(Place::Batch(seq..at));
+                return Ok(Ahead::Batch(seq..at));
             }
             if room.is_full() {
-                return Ok(Place::Batch(seq..at));
+                return Ok(Ahead::Batch(seq..at));
             }
         }
     }
 
     /// The record that contains sample `seq`.
-    fn record(&mut self, from: &mut Source<'_>, seq: u64) -> io::Result<Result<&Loaded, Place>> {
+    fn record(&mut self, from: &mut Source<'_>, seq: u64) -> io::Result<Result<&Loaded, Ahead>> {
         if let Some(i) = self.records.iter().position(|loaded| loaded.holds(seq)) {
             return Ok(Ok(&self.records[i]));
         }
@@ -90,14 +90,14 @@ impl Queue {
             return Ok(Ok(self.insert(Rc::clone(newest))));
         }
         let (first, samples, body) = match from.spool.read(seq)? {
-            Found::End => return Ok(Err(Place::End)),
-            Found::Gap { until, reason } => return Ok(Err(Place::Lost(until, reason))),
+            Found::End => return Ok(Err(Ahead::End)),
+            Found::Gap { until, reason } => return Ok(Err(Ahead::Lost(until, reason))),
             Found::Record { first, samples, body, .. } => (first, samples, body),
         };
         match Record::from_bytes(&body) {
             Ok(record) if record.len() == samples => Ok(Ok(self.insert(Rc::new(Loaded { first, record })))),
             // The checksum is correct, so it was written by a version that this one does not understand.
-            _ => Ok(Err(Place::Lost(first + u64::from(samples), Reason::Damaged))),
+            _ => Ok(Err(Ahead::Lost(first + u64::from(samples), Reason::Damaged))),
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
 
     fn batches(spool: &mut Spool, queue: &mut Queue, most: Option<u64>) -> Vec<Range<u64>> {
         let (mut seq, mut all) = (0, Vec::new());
-        while let Place::Batch(batch) = queue.batch(read(spool), seq, Room::new(most), FORM).unwrap() {
+        while let Ahead::Batch(batch) = queue.batch(read(spool), seq, Room::new(most), FORM).unwrap() {
             let samples: u32 = queue.runs(&batch).map(|(_, run)| run.end - run.start).sum();
             assert_eq!(u64::from(samples), batch.end - batch.start);
             seq = batch.end;
@@ -192,7 +192,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mut spool = spool(&dir, &[20_000]);
         let mut queue = Queue::default();
-        let Place::Batch(batch) = queue.batch(read(&mut spool), 0, Room::new(None), FORM).unwrap() else {
+        let Ahead::Batch(batch) = queue.batch(read(&mut spool), 0, Room::new(None), FORM).unwrap() else {
             panic!("a batch")
         };
         assert_eq!(batch, 0..2000);
@@ -215,13 +215,13 @@ mod tests {
         let mut queue = Queue::default();
         let batch =
             queue.batch(Source { spool: &mut spool, newest: Some(&newest) }, 10, Room::new(None), FORM).unwrap();
-        assert!(matches!(batch, Place::Batch(Range { start: 10, end: 11 })));
+        assert!(matches!(batch, Ahead::Batch(Range { start: 10, end: 11 })));
         assert_eq!(queue.time_ms(10), Some(3));
         spool.flush(i64::MAX);
         let mut queue = Queue::default();
         let source = Source { spool: &mut spool, newest: Some(&newest) };
         let dropped = queue.batch(source, 10, Room::new(None), FORM).unwrap();
-        assert!(matches!(dropped, Place::Lost(11, Reason::Age)));
+        assert!(matches!(dropped, Ahead::Lost(11, Reason::Age)));
     }
 
     #[test]
@@ -230,11 +230,11 @@ mod tests {
         let mut spool = spool(&dir, &[10]);
         spool.lose(5, Reason::Clock);
         let mut queue = Queue::default();
-        let Place::Batch(batch) = queue.batch(read(&mut spool), 0, Room::new(None), FORM).unwrap() else {
+        let Ahead::Batch(batch) = queue.batch(read(&mut spool), 0, Room::new(None), FORM).unwrap() else {
             panic!("a batch")
         };
         assert_eq!((batch, queue.time_ms(9), queue.time_ms(10)), (0..10, Some(1), None));
         let lost = queue.batch(read(&mut spool), 10, Room::new(None), FORM).unwrap();
-        assert!(matches!(lost, Place::Lost(15, Reason::Clock)));
+        assert!(matches!(lost, Ahead::Lost(15, Reason::Clock)));
     }
 }

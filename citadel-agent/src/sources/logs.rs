@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Origin, Outcome, Reading};
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::logs::events::{OF_MODELS, OOM_KILL, XID};
 use crate::logs::numbers::{DestinationNumbers, Numbers};
 use crate::logs::severity::Severity;

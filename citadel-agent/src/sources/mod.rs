@@ -1,7 +1,7 @@
 //! Sources of samples. A new one is a file here, a line in [`SOURCES`], entries in the catalogue and a fixture; a slow
-//! one belongs in the table of [`apart`].
+//! one belongs in the table of [`background`].
 
-pub mod apart;
+pub mod background;
 mod discovery;
 pub mod engine;
 mod gpu;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use self::apart::Readers;
+use self::background::Readers;
 use self::health::Probes;
 use self::services::Services;
 use crate::config::resolved::Config;
@@ -69,19 +69,19 @@ pub struct Origin<'a> {
     pub families: &'a mut Families,
     /// The GPUs, if enabled.
     pub gpu: Option<&'a Gpu>,
-    /// The sources that are read on their own threads.
+    /// The background sources.
     pub readers: &'a Readers,
     /// systemd units, if monitored.
     pub services: Option<&'a Services>,
     /// The probes of models, if enabled.
     pub probes: Option<&'a Probes>,
-    /// State that the host's sources keep between reads.
-    pub memory: &'a mut Memory,
+    /// State that the host's sources carry over between reads.
+    pub carry_over: &'a mut CarryOver,
 }
 
 /// State that sources keep between reads.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct CarryOver {
     cpu: system::cpu::Highest,
     /// Units of the models that listen or have listened.
     units: BTreeMap<u16, String>,
@@ -89,7 +89,7 @@ pub struct Memory {
     history: History,
 }
 
-impl Memory {
+impl CarryOver {
     /// Nothing read yet; the history says what listened before this run.
     #[must_use]
     pub fn new(history: History) -> Self {
@@ -161,7 +161,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "process", section: Section::Agent, read: |origin, page, _| process::read(origin, page) },
     Source { name: "logs", section: Section::Agent, read: |origin, page, _| logs::read(origin, page) },
     Source { name: "remote_write", section: Section::Agent, read: |origin, page, _| remote_write(origin, page) },
-    system("cpu", |origin, page, skipped| system::cpu::read(origin.roots, &mut origin.memory.cpu, page, skipped)),
+    system("cpu", |origin, page, skipped| system::cpu::read(origin.roots, &mut origin.carry_over.cpu, page, skipped)),
     system("stat", |origin, page, skipped| system::load::read_stat(origin.roots, page, skipped)),
     system("meminfo", |origin, page, skipped| system::memory::read_meminfo(origin.roots, page, skipped)),
     system("meminfo_numa", |origin, page, skipped| system::memory::read_numa(origin.roots, page, skipped)),
@@ -200,14 +200,15 @@ const fn system(name: &'static str, read: fn(&mut Origin<'_>, &mut Page, &mut Sk
 #[derive(Debug)]
 pub struct Health {
     sources: [Trouble; SOURCES.len()],
-    apart: [Trouble; apart::SOURCES.len()],
+    background: [Trouble; background::SOURCES.len()],
     skipped: [Tally; SOURCES.len()],
 }
 
 impl Default for Health {
     fn default() -> Self {
-        let (sources, apart) = ([Trouble::default(); SOURCES.len()], [Trouble::default(); apart::SOURCES.len()]);
-        Self { sources, apart, skipped: std::array::from_fn(|_| Tally::default()) }
+        let (sources, background) =
+            ([Trouble::default(); SOURCES.len()], [Trouble::default(); background::SOURCES.len()]);
+        Self { sources, background, skipped: std::array::from_fn(|_| Tally::default()) }
     }
 }
 
@@ -279,7 +280,7 @@ impl Taken {
 
 /// Reads the sources of a section and of the agent itself, or all. A failing source is omitted and logged.
 ///
-/// For sources with their own threads it takes the available reading; call [`Readers::refresh`] first.
+/// For background sources it takes the available reading; call [`Readers::refresh`] first.
 pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut Health) -> Page {
     let mut page = Page::default();
     let wanted = |own: Section| section.is_none_or(|section| own == section || own == Section::Agent);
@@ -294,7 +295,7 @@ pub fn collect(section: Option<Section>, origin: &mut Origin<'_>, health: &mut H
         tally.add(source.name, &skipped);
         include(&mut page, source.name, taken, begin.elapsed(), tally.total(), trouble);
     }
-    for (index, (source, trouble)) in apart::SOURCES.iter().zip(&mut health.apart).enumerate() {
+    for (index, (source, trouble)) in background::SOURCES.iter().zip(&mut health.background).enumerate() {
         if wanted(source.section) {
             let (taken, took, skipped) = origin.readers.take(index);
             include(&mut page, source.name, taken, took, skipped, trouble);

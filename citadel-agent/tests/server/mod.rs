@@ -76,7 +76,11 @@ impl Drop for Server {
 /// This program once more, named as vLLM is.
 fn again(role: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.arg0("/opt/bin/vllm").args(arguments).args(["be_a_server", "--exact", "--nocapture"]).env(ROLE, role);
+    command
+        .arg0("/opt/bin/vllm")
+        .args(arguments)
+        .args(["be_a_server", "--exact", "--ignored", "--nocapture"])
+        .env(ROLE, role);
     command
 }
 

@@ -11,8 +11,8 @@ use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::Page;
 use citadel_agent::metrics::format::Format;
 use citadel_agent::slot::Slot;
-use citadel_agent::sources::apart::Readers;
-use citadel_agent::sources::{Memory, Origin};
+use citadel_agent::sources::background::Readers;
+use citadel_agent::sources::{CarryOver, Origin};
 
 /// An agent that has nothing to read from.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub struct Nothing {
     logs: Slot<citadel_agent::logs::numbers::Numbers>,
     remote_write: Slot<Vec<citadel_agent::remote_write::Numbers>>,
     readers: Readers,
-    memory: Memory,
+    carry_over: CarryOver,
 }
 
 impl Nothing {
@@ -48,7 +48,7 @@ impl Nothing {
             readers: &self.readers,
             services: None,
             probes: None,
-            memory: &mut self.memory,
+            carry_over: &mut self.carry_over,
         }
     }
 }

@@ -15,14 +15,15 @@ mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::bench;
-use crate::build;
 use crate::dist;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
+use crate::{build, cores};
 
 /// A kernel and the Debian release that it comes from.
 struct Kernel {
@@ -126,24 +127,30 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("only x86-64 kernels are emulated so far");
     }
-    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
     setup::ensure(workspace, &[Purpose::Kernels])?;
     // The release build, which is shipped and which `cargo xtask test` has built already: how soon it reports a unit is
     // measured.
     let agent = if args.no_build { workspace.agent(true) } else { build::agent(workspace, true)? };
     let folder = folder(workspace);
-    let mut failed = Vec::new();
-    for kernel in KERNELS.iter().filter(|kernel| wanted(kernel.version)) {
-        let console = folder.join(kernel.version).join("console.log");
-        let verdict = boot(workspace, kernel, &console, machine::Guest::OWN, || image::build(&folder, &agent, &[]));
-        report(kernel.version, &console, args.console, verdict, &mut failed);
-    }
-    if wanted(SYSTEMD) {
-        let console = folder.join(SYSTEMD).join("console.log");
-        let image = || systemd::image::build(&folder.join(SYSTEMD), &dist::package(workspace)?);
-        let verdict = boot(workspace, SYSTEMD_KERNEL, &console, machine::Guest::SYSTEMD, image);
-        report(SYSTEMD, &console, args.console, verdict, &mut failed);
-    }
+    let wanted = |name: &str| args.versions.is_empty() || args.versions.iter().any(|version| version == name);
+    let machines = prepare(workspace, &folder, &agent, wanted)?;
+    let failed = Mutex::new(Vec::new());
+    // Each is emulated on one core, and its clocks do not depend on what the others do.
+    cores::share(&machines, |machine| {
+        let verdict = boot(workspace, machine);
+        if args.console {
+            eprintln!("{}", fs::read_to_string(&machine.console).unwrap_or_default());
+        }
+        match verdict {
+            Ok(summary) => eprintln!("xtask: {}: ok, {summary}", machine.name),
+            Err(error) => {
+                eprintln!("xtask: {}: {error:#}", machine.name);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(machine.name);
+            }
+        }
+        Ok(())
+    })?;
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let consoles = KERNELS.each_ref().map(|kernel| folder.join(kernel.version).join("console.log"));
     if KERNELS.iter().all(|kernel| wanted(kernel.version) && !failed.contains(&kernel.version)) {
         support::write(workspace, &consoles.each_ref().map(PathBuf::as_path))?;
@@ -159,29 +166,40 @@ fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target().join("kernels")
 }
 
-/// Runs one machine and returns its summary.
-fn boot(
-    workspace: &Workspace,
-    kernel: &Kernel,
-    console: &Path,
-    guest: machine::Guest<'_>,
-    image: impl FnOnce() -> Result<PathBuf>,
-) -> Result<String> {
-    let linux =
-        packages::kernel(&folder(workspace), kernel).with_context(|| format!("getting Linux {}", kernel.version))?;
-    let image = image().context("building the image")?;
-    machine::run(workspace, &linux, &image, console, guest)
+/// A machine, and what it boots.
+struct Machine {
+    name: &'static str,
+    console: PathBuf,
+    guest: machine::Guest<'static>,
+    /// Kernel and file system, or why there are none.
+    boots: Result<(PathBuf, PathBuf)>,
 }
 
-fn report(name: &'static str, console: &Path, show: bool, verdict: Result<String>, failed: &mut Vec<&'static str>) {
-    if show {
-        eprintln!("{}", fs::read_to_string(console).unwrap_or_default());
+/// Gets what the wanted machines boot, one after the other, because they share kernels and a file system. That which takes
+/// longest comes first.
+fn prepare(workspace: &Workspace, folder: &Path, agent: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Machine>> {
+    let machine = |name: &'static str, kernel: &Kernel, guest, image: Result<PathBuf>| {
+        let linux = packages::kernel(folder, kernel).with_context(|| format!("getting Linux {}", kernel.version));
+        let boots = linux.and_then(|linux| Ok((linux, image.context("building the file system")?)));
+        Machine { name, console: folder.join(name).join("console.log"), guest, boots }
+    };
+    let mut machines = Vec::new();
+    if wanted(SYSTEMD) {
+        let image = dist::package(workspace).and_then(|package| systemd::image::build(&folder.join(SYSTEMD), &package));
+        machines.push(machine(SYSTEMD, SYSTEMD_KERNEL, machine::Guest::SYSTEMD, image));
     }
-    match verdict {
-        Ok(summary) => eprintln!("xtask: {name}: ok, {summary}"),
-        Err(error) => {
-            eprintln!("xtask: {name}: {error:#}");
-            failed.push(name);
-        }
+    let kernels: Vec<_> = KERNELS.iter().filter(|kernel| wanted(kernel.version)).collect();
+    if !kernels.is_empty() {
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        let image = image::build(folder, agent, &[]).context("building the file system")?;
+        let own = |kernel: &&'static Kernel| machine(kernel.version, kernel, machine::Guest::OWN, Ok(image.clone()));
+        machines.extend(kernels.iter().map(own));
     }
+    Ok(machines)
+}
+
+/// Runs one machine; its summary, if all is well.
+fn boot(workspace: &Workspace, machine: &Machine) -> Result<String> {
+    let (linux, image) = machine.boots.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+    machine::run(workspace, linux, image, &machine.console, machine.guest)
 }

@@ -8,8 +8,8 @@ use super::fake_proc::{FakeProc, Program};
 use crate::config::resolved::{Config, Models};
 use crate::discovery::inventory::Inventory;
 use crate::discovery::look::{Around, Looker, Unseen};
+use crate::discovery::readers::Reader;
 use crate::discovery::server::Server;
-use crate::ebpf::readers::Reader;
 use crate::host::pid::Pid;
 use crate::host::sock_diag::Listener;
 

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use nvml_wrapper::Device;
 use nvml_wrapper::enum_wrappers::device::{
-    Clock, EccCounter, MemoryError, MemoryLocation, PcieUtilCounter, TemperatureSensor,
+    EccCounter, MemoryError, MemoryLocation, PcieUtilCounter, TemperatureSensor,
 };
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_C2C_LINK_COUNT;
 use nvml_wrapper_sys::bindings::{
-    nvmlMarginTemperature_t, nvmlMemory_t, nvmlTemperature_t,
-    nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU as GPU_SENSOR,
+    nvmlMarginTemperature_t, nvmlTemperature_t, nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU as GPU_SENSOR,
 };
 
 use super::calls::{Calls, Gone};
@@ -21,12 +20,13 @@ use super::joules::Energy;
 use super::limits::{CELSIUS, COUNT, FAN_PERCENT, MEGAHERTZ, MEMORY, MILLIJOULES, MILLIWATTS, PCIE_RATE, PERCENT};
 use super::links::{Links, chip_to_chip};
 use super::measure::{FIELD_VALUES, measured, possible};
+use super::memory::memory;
 use super::mig::Instances;
 use super::raw::{get, get_from, version};
-use super::seldom::Reader;
+use super::seldom::{CLOCKS, Reader};
 use super::table::{Field, Means, Pace};
 use super::{Options, compat, processes};
-use crate::gpu::sample::{EccCount, Identity, Labels, Measured, Memory, Number, Reading};
+use crate::gpu::sample::{EccCount, Identity, Labels, Measured, Number, Reading};
 use crate::metrics::catalogue::gpu as catalogue;
 
 /// Maximum interval for slowly changing values, however long reading them takes.
@@ -35,9 +35,6 @@ const SELDOM_MOST: Duration = Duration::from_secs(300);
 /// ECC counters change once in months and need 16 calls: they are read at this interval, and after each event that
 /// reports an ECC error.
 const ECC_PERIOD: Duration = Duration::from_secs(30);
-
-pub(super) const CLOCKS: [(Clock, &str); 4] =
-    [(Clock::Graphics, "graphics"), (Clock::SM, "sm"), (Clock::Memory, "memory"), (Clock::Video, "video")];
 
 const ECC_KINDS: [(MemoryError, &str); 2] =
     [(MemoryError::Corrected, "corrected"), (MemoryError::Uncorrected, "uncorrected")];
@@ -353,30 +350,6 @@ fn identify(calls: &mut Calls, device: &Device<'_>) -> Result<Identity, Gone> {
         pci: pci.map(|pci| crate::gpu::pci::address(pci.domain, pci.bus, pci.device)).unwrap_or_default(),
         uuid,
     })
-}
-
-/// The memory of a device, also of a MIG device.
-pub(super) fn memory(calls: &mut Calls, key: &Arc<str>, device: &Device<'_>) -> Result<Option<Memory>, Gone> {
-    const SECOND: &str = "nvmlDeviceGetMemoryInfo_v2";
-    if let Some(info) = calls.ask(key, SECOND, 0, || device.memory_info())? {
-        let memory = Memory { total: info.total, used: info.used, reserved: Some(info.reserved) };
-        return Ok(possible_memory(calls, SECOND, memory));
-    }
-    // Before R510, memory reserved by the driver is included in used memory.
-    const FIRST: &str = "nvmlDeviceGetMemoryInfo";
-    let zeros = nvmlMemory_t { total: 0, free: 0, used: 0 };
-    let ask = || get_from(device, device.nvml().lib().nvmlDeviceGetMemoryInfo.as_ref(), zeros);
-    let Some(info) = calls.ask(key, FIRST, 0, ask)? else { return Ok(None) };
-    Ok(possible_memory(calls, FIRST, Memory { total: info.total, used: info.used, reserved: None }))
-}
-
-fn possible_memory(calls: &mut Calls, call: &'static str, memory: Memory) -> Option<Memory> {
-    let total = calls.sane(call, "total", Some(memory.total), &MEMORY)?;
-    calls.sane(call, "used", Some(memory.used), &(0..=total))?;
-    if let Some(reserved) = memory.reserved {
-        calls.sane(call, "reserved", Some(reserved), &(0..=total))?;
-    }
-    Some(memory)
 }
 
 /// Clock event reasons with all bits: the wrapper drops unknown ones.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use nvml_wrapper::Device;
 
-use super::board::memory;
 use super::calls::{Calls, Gone};
 use super::gpm::Meter;
+use super::memory::memory;
 use super::raw::get;
 use crate::gpu::sample::Mig;
 

@@ -14,6 +14,7 @@ mod library;
 mod limits;
 mod links;
 mod measure;
+mod memory;
 mod mig;
 mod processes;
 mod raw;
@@ -35,7 +36,7 @@ use self::calls::{Calls, Costs, Gone, Running};
 use self::fields::Unwrapped;
 pub(in crate::gpu) use self::library::{Library, OpenError};
 use super::pci;
-use super::sample::{Driver, Gpu, Identity, Reading, Sample};
+use super::sample::{Driver, Gpu, Identity, Pass, Reading};
 use super::xid::Xids;
 use crate::discovery::owners::Owners;
 use crate::gpu::energy::{Ledger, parts};
@@ -87,10 +88,10 @@ pub(in crate::gpu) struct Kept {
 
 impl Kept {
     /// All GPUs as lost, for when there is no driver to query.
-    pub(in crate::gpu) fn lost(&self, reason: &str) -> Sample {
+    pub(in crate::gpu) fn lost(&self, reason: &str) -> Pass {
         let mut gpus: Vec<_> = self.known.values().map(|id| self.gpu(id, Err(reason.to_owned()))).collect();
         gpus.sort_by_key(|gpu| gpu.id.index);
-        Sample { gpus, driver: self.driver.clone(), ..Sample::default() }
+        Pass { gpus, driver: self.driver.clone(), ..Pass::default() }
     }
 
     fn gpu(&self, id: &Arc<Identity>, reading: Result<Box<Reading>, String>) -> Gpu {
@@ -98,8 +99,8 @@ impl Kept {
     }
 }
 
-/// An NVML index that has, or had, a GPU.
-enum Place<'n> {
+/// A GPU that NVML lists, or once listed.
+enum Tracked<'n> {
     Here(Box<Board<'n>>),
     /// Its identity (without a UUID if it never answered), why it does not answer, and when to retry.
     Lost {
@@ -109,15 +110,15 @@ enum Place<'n> {
     },
 }
 
-impl Place<'_> {
+impl Tracked<'_> {
     fn lost(id: Arc<Identity>, reason: String) -> Self {
-        Place::Lost { id, reason, retry: Instant::now() + RETRY }
+        Tracked::Lost { id, reason, retry: Instant::now() + RETRY }
     }
 
     fn id(&self) -> &Arc<Identity> {
         match self {
-            Place::Here(board) => &board.id,
-            Place::Lost { id, .. } => id,
+            Tracked::Here(board) => &board.id,
+            Tracked::Lost { id, .. } => id,
         }
     }
 }
@@ -130,7 +131,7 @@ pub(in crate::gpu) struct Session<'n> {
     calls: Calls,
     /// The number of GPUs in NVML, and the suspended ones, at the last search.
     looked: Option<(u32, Vec<String>)>,
-    places: Vec<Place<'n>>,
+    tracked: Vec<Tracked<'n>>,
     kept: &'n mut Kept,
     xids: &'n Xids,
     /// The GPUs on the PCI bus, and when it was searched.
@@ -153,31 +154,42 @@ impl<'n> Session<'n> {
         let driver = Driver { version, cuda };
         info!(driver = driver.version, cuda = driver.cuda, "NVML initialized");
         kept.driver = driver.clone();
-        Self { nvml, sys, driver, calls, looked: None, places: Vec::new(), kept, xids, bus: Vec::new(), searched: None }
+        Self {
+            nvml,
+            sys,
+            driver,
+            calls,
+            looked: None,
+            tracked: Vec::new(),
+            kept,
+            xids,
+            bus: Vec::new(),
+            searched: None,
+        }
     }
 
     /// The answering GPUs with the wrapper's devices.
     pub(in crate::gpu) fn devices(&self) -> impl Iterator<Item = (&Arc<Identity>, &Device<'n>)> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Here(board) => Some((&board.id, board.device())),
-            Place::Lost { .. } => None,
+        self.tracked.iter().filter_map(|one| match one {
+            Tracked::Here(board) => Some((&board.id, board.device())),
+            Tracked::Lost { .. } => None,
         })
     }
 
     /// One pass over all GPUs.
     ///
     /// # Errors
-    /// The driver is gone. A lost GPU is part of the sample.
-    pub(in crate::gpu) fn pass(&mut self, options: &Options, owners: &Owners) -> Result<Sample, String> {
+    /// The driver is gone. A lost GPU is part of the pass.
+    pub(in crate::gpu) fn pass(&mut self, options: &Options, owners: &Owners) -> Result<Pass, String> {
         self.search_bus(options);
         let suspended: Vec<String> =
             self.bus.iter().filter(|address| pci::is_suspended(self.sys, address)).cloned().collect();
         self.look_for_gpus(&suspended)?;
         let ecc_event = self.xids.take_ecc();
         let missing = self.missing(&suspended);
-        let mut sample = Sample { driver: self.driver.clone(), gpus: Vec::new(), suspended, missing };
-        for place in &mut self.places {
-            if let Place::Lost { id, retry, .. } = place
+        let mut sample = Pass { driver: self.driver.clone(), gpus: Vec::new(), suspended, missing };
+        for one in &mut self.tracked {
+            if let Tracked::Lost { id, retry, .. } = one
                 && *retry <= Instant::now()
                 && !sample.suspended.contains(&id.pci)
             {
@@ -187,10 +199,10 @@ impl<'n> Session<'n> {
                     "" => by_index(self.nvml, &self.calls, id.index),
                     uuid => self.calls.timed("nvmlDeviceGetHandleByUUID", || self.nvml.device_by_uuid(uuid)),
                 };
-                *place = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
-                self.xids.know([place.id().pci.as_str()]);
+                *one = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
+                self.xids.know([one.id().pci.as_str()]);
             }
-            let Place::Here(board) = place else { continue };
+            let Tracked::Here(board) = one else { continue };
             if sample.suspended.contains(&board.id.pci) {
                 continue;
             }
@@ -209,13 +221,13 @@ impl<'n> Session<'n> {
                 }
                 Err(Gone::Gpu(reason)) => {
                     warn!(gpu = board.id.uuid, index = board.id.index, reason, "GPU lost, retrying every 10 s");
-                    *place = Place::lost(Arc::clone(&board.id), reason);
+                    *one = Tracked::lost(Arc::clone(&board.id), reason);
                 }
                 Err(Gone::Driver(reason)) => return Err(reason),
             }
         }
-        for place in &self.places {
-            if let Place::Lost { id, reason, .. } = place {
+        for one in &self.tracked {
+            if let Tracked::Lost { id, reason, .. } = one {
                 sample.gpus.push(self.kept.gpu(id, Err(reason.clone())));
             }
         }
@@ -235,9 +247,8 @@ impl<'n> Session<'n> {
 
     /// GPUs on the bus that NVML does not list and that are not bound to another driver.
     fn missing(&self, suspended: &[String]) -> Vec<String> {
-        let has = |address: &String| {
-            suspended.contains(address) || self.places.iter().any(|place| place.id().pci == *address)
-        };
+        let has =
+            |address: &String| suspended.contains(address) || self.tracked.iter().any(|one| one.id().pci == *address);
         self.bus.iter().filter(|address| !has(address) && pci::is_nvidias(self.sys, address)).cloned().collect()
     }
 
@@ -267,19 +278,19 @@ impl<'n> Session<'n> {
                 found.push((device, known.unwrap_or_else(unknown)));
             }
         }
-        let mut places = Vec::new();
+        let mut tracked = Vec::new();
         for (device, id) in found {
-            let place = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
-            self.xids.know([place.id().pci.as_str()]);
-            places.push(place);
+            let one = take(self.nvml, &mut self.calls, self.kept, device, &id)?;
+            self.xids.know([one.id().pci.as_str()]);
+            tracked.push(one);
         }
         // One that answered before and is not listed now.
         for id in self.kept.known.values() {
-            if !places.iter().any(|place| place.id().uuid == id.uuid) && !suspended.contains(&id.pci) {
-                places.push(Place::lost(Arc::clone(id), "NVML does not list it".to_owned()));
+            if !tracked.iter().any(|one| one.id().uuid == id.uuid) && !suspended.contains(&id.pci) {
+                tracked.push(Tracked::lost(Arc::clone(id), "NVML does not list it".to_owned()));
             }
         }
-        self.places = places;
+        self.tracked = tracked;
         self.looked = Some((count, suspended.to_owned()));
         Ok(())
     }
@@ -296,18 +307,18 @@ fn take<'n>(
     kept: &mut Kept,
     device: Result<Device<'n>, NvmlError>,
     id: &Arc<Identity>,
-) -> Result<Place<'n>, String> {
+) -> Result<Tracked<'n>, String> {
     let device = match device {
         Ok(device) => device,
-        Err(error) => return Ok(Place::lost(Arc::clone(id), error.to_string())),
+        Err(error) => return Ok(Tracked::lost(Arc::clone(id), error.to_string())),
     };
     match Board::attach(calls, device, nvml.has_gpm()) {
         Ok(mut board) => {
             board.pcie = kept.pcie.get(&board.id.uuid).copied().unwrap_or_default().map(Unwrapped::resumed);
             kept.known.insert(board.id.uuid.clone(), Arc::clone(&board.id));
-            Ok(Place::Here(Box::new(board)))
+            Ok(Tracked::Here(Box::new(board)))
         }
-        Err(Gone::Gpu(reason)) => Ok(Place::lost(Arc::clone(id), reason)),
+        Err(Gone::Gpu(reason)) => Ok(Tracked::lost(Arc::clone(id), reason)),
         Err(Gone::Driver(reason)) => Err(reason),
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::TemperatureThreshold;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureThreshold};
 use nvml_wrapper::enum_wrappers::vgpu::VmId;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper_sys::bindings::{
@@ -20,6 +20,10 @@ use super::unbound;
 use crate::gpu::sample::{Labels, Measured, Number};
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::gpu as catalogue;
+
+/// The clocks of a GPU, and the values of the label `clock`.
+pub(super) const CLOCKS: [(Clock, &str); 4] =
+    [(Clock::Graphics, "graphics"), (Clock::SM, "sm"), (Clock::Memory, "memory"), (Clock::Video, "video")];
 
 const MEGA: u64 = 1_000_000;
 
@@ -72,7 +76,7 @@ impl Reader<'_, '_> {
     /// Clocks in megahertz.
     fn clocks(&mut self) -> Result<(), Gone> {
         let device = self.device;
-        for (number, (clock, name)) in (0..).zip(super::board::CLOCKS) {
+        for (number, (clock, name)) in (0..).zip(CLOCKS) {
             let ask = || device.max_clock_info(clock);
             let most = self.calls.ask_sane(self.gpu, "nvmlDeviceGetMaxClockInfo", number, &MEGAHERTZ, ask)?;
             if let Some(most) = most {

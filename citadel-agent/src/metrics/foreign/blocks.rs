@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::{Families, Foreign, ForeignSample};
-use crate::metrics::text::{Dialect, escape};
+use crate::metrics::dialect::{Dialect, escape};
 
 /// Writes families in one of the text formats.
 pub(in crate::metrics) fn write(families: &Families, dialect: Dialect, out: &mut String) {

@@ -33,14 +33,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use frame::Header;
-use segment::Segment;
+use segment::{SEGMENT, Segment};
 
 use crate::state_file;
 
-/// Maximum size of a segment: the amount that a limit drops at once.
-const SEGMENT: u64 = 4 << 20;
-
-/// Limits of the spool.
+/// What the spool may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Size on disk in bytes.

@@ -5,14 +5,16 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::SEGMENT;
 use super::frame::{self, Header, MAX_BODY};
 use crate::state_file;
 
 /// Suffix of segment names.
 const SUFFIX: &str = ".segment";
 
-/// Maximum size of a segment: a record larger than the segment limit has its own segment.
+/// Maximum size of a segment: the amount that a limit drops at once.
+pub(super) const SEGMENT: u64 = 4 << 20;
+
+/// Most bytes of a segment: a record that is longer than segments should be has one of its own.
 const MAX_BYTES: u64 = SEGMENT + MAX_BODY as u64 + frame::HEADER as u64;
 
 /// A segment, described by its headers.

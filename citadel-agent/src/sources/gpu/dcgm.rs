@@ -4,7 +4,7 @@ use smol_str::SmolStr;
 
 use crate::config::resolved::DcgmRelease;
 use crate::gpu::Xids;
-use crate::gpu::sample::{Gpm, Gpu, Identity, Memory, Reading, Sample};
+use crate::gpu::sample::{Gpm, Gpu, Identity, Memory, Pass, Reading};
 use crate::gpu::xid::Xid;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::dcgm as catalogue;
@@ -48,23 +48,23 @@ const MESSAGES: [(u64, &str); 29] = [
 const UNKNOWN: &str = "Unknown Error";
 
 /// Adds the metrics. For a lost GPU, and for all if `fresh` is false, only the Xid, which may be the reason.
-pub(super) fn add(page: &mut Page, release: DcgmRelease, fresh: bool, sample: &Sample, xids: &Xids, host_name: &str) {
+pub(super) fn add(page: &mut Page, release: DcgmRelease, fresh: bool, sample: &Pass, xids: &Xids, host_name: &str) {
     let driver = match release {
         DcgmRelease::V4_8 => [sample.driver.version.as_str(), ""],
         DcgmRelease::V4_9 => ["", sample.driver.version.as_str()],
     };
     for gpu in &sample.gpus {
-        let mut series = Series { page, release, labels: labels(&gpu.id, ["", ""], host_name, driver) };
-        add_xid(&mut series, gpu, xids);
+        let mut writer = Writer { page, release, labels: labels(&gpu.id, ["", ""], host_name, driver) };
+        add_xid(&mut writer, gpu, xids);
         let Some(reading) = gpu.reading.as_ref().ok().filter(|_| fresh) else { continue };
-        add_gpu(&mut series, reading);
+        add_gpu(&mut writer, reading);
         for mig in &reading.mig {
             let instance = [mig.profile.as_str(), &mig.gi.to_string()];
-            series.labels = labels(&gpu.id, instance, host_name, driver);
-            // dcgm-exporter has only GPU instances, which can contain several compute instances.
+            writer.labels = labels(&gpu.id, instance, host_name, driver);
+            // dcgm-exporter names GPU instances only, of which several compute instances may be a part.
             if reading.mig.iter().find(|other| other.gi == mig.gi).is_some_and(|first| std::ptr::eq(first, mig)) {
-                add_memory(&mut series, mig.memory);
-                series.float([&catalogue::GR_ENGINE_ACTIVE, &catalogue::GR_ENGINE_RATIO], mig.utilization);
+                add_memory(&mut writer, mig.memory);
+                writer.float([&catalogue::GR_ENGINE_ACTIVE, &catalogue::GR_ENGINE_RATIO], mig.utilization);
             }
         }
     }
@@ -79,7 +79,7 @@ fn labels(id: &Identity, [profile, instance]: [&str; 2], host_name: &str, driver
     [&index, &id.uuid, &bus, &device, &id.name, profile, instance, host_name, older, newer].map(str::to_owned)
 }
 
-struct Series<'a> {
+struct Writer<'a> {
     page: &'a mut Page,
     release: DcgmRelease,
     labels: [String; 10],
@@ -88,8 +88,8 @@ struct Series<'a> {
 /// Names of a metric in 4.8 and 4.9.
 type Names = [&'static Desc; 2];
 
-impl Series<'_> {
-    /// Selects the variant of this release.
+impl Writer<'_> {
+    /// The one of two that this release has.
     fn choose<T: Copy>(&self, [older, newer]: [T; 2]) -> T {
         match self.release {
             DcgmRelease::V4_8 => older,
@@ -133,17 +133,17 @@ impl Series<'_> {
     }
 }
 
-fn add_xid(series: &mut Series<'_>, gpu: &Gpu, xids: &Xids) {
-    // Numbers unknown to the driver are not Xids for dcgm-exporter.
+fn add_xid(writer: &mut Writer<'_>, gpu: &Gpu, xids: &Xids) {
+    // A number that the driver does not have is no Xid to it.
     let xid = xids.last(&gpu.id.pci).and_then(Xid::number).unwrap_or(0);
     let message = MESSAGES.iter().find(|(number, _)| *number == xid).map_or(UNKNOWN, |(_, message)| message);
-    let mut labels: Vec<SmolStr> = series.labels.iter().map(SmolStr::new).collect();
+    let mut labels: Vec<SmolStr> = writer.labels.iter().map(SmolStr::new).collect();
     labels.extend([SmolStr::new(xid.to_string()), SmolStr::new_static(message)]);
-    let desc = series.choose([&catalogue::XID_ERRORS, &catalogue::XID_ERROR]);
-    series.page.push(desc, labels, Value::Integer(xid));
+    let desc = writer.choose([&catalogue::XID_ERRORS, &catalogue::XID_ERROR]);
+    writer.page.push(desc, labels, Value::Integer(xid));
 }
 
-fn add_gpu(series: &mut Series<'_>, reading: &Reading) {
+fn add_gpu(writer: &mut Writer<'_>, reading: &Reading) {
     use catalogue as c;
     let clock = |name| {
         let megahertz = reading.clocks.iter().find(|(clock, _)| *clock == name).map(|(_, mhz)| u64::from(*mhz));
@@ -151,45 +151,45 @@ fn add_gpu(series: &mut Series<'_>, reading: &Reading) {
     };
     let degrees = |name| reading.temperatures.iter().find(|(sensor, _)| *sensor == name).map(|(_, c)| *c as f64);
     let rows = |name| reading.remapped.iter().find(|(kind, _)| *kind == name).map(|(_, rows)| *rows);
-    series.scaled([&c::SM_CLOCK, &c::SM_CLOCK_HERTZ], clock("sm"));
-    series.scaled([&c::MEM_CLOCK, &c::MEMORY_CLOCK_HERTZ], clock("memory"));
-    series.float([&c::MEMORY_TEMP, &c::MEMORY_TEMP_CELSIUS], degrees("memory"));
-    series.float([&c::GPU_TEMP, &c::GPU_TEMP_CELSIUS], degrees("gpu"));
+    writer.scaled([&c::SM_CLOCK, &c::SM_CLOCK_HERTZ], clock("sm"));
+    writer.scaled([&c::MEM_CLOCK, &c::MEMORY_CLOCK_HERTZ], clock("memory"));
+    writer.float([&c::MEMORY_TEMP, &c::MEMORY_TEMP_CELSIUS], degrees("memory"));
+    writer.float([&c::GPU_TEMP, &c::GPU_TEMP_CELSIUS], degrees("gpu"));
     let watts = reading.power_mw.map(|milliwatts| f64::from(milliwatts) / 1e3);
-    series.float([&c::POWER_USAGE, &c::BOARD_POWER_WATTS], watts);
+    writer.float([&c::POWER_USAGE, &c::BOARD_POWER_WATTS], watts);
     let energy = reading.energy_mj.map(|millijoules| [millijoules, millijoules / 1000]);
-    series.scaled([&c::TOTAL_ENERGY, &c::ENERGY_JOULES], energy);
-    series.integer([&c::PCIE_REPLAY, &c::PCIE_REPLAY_TOTAL], reading.pcie_replays);
-    series.percent([&c::GPU_UTIL, &c::GPU_UTIL_RATIO], reading.utilization.map(|(gpu, _)| gpu));
-    series.percent([&c::MEM_COPY_UTIL, &c::MEMORY_UTIL_RATIO], reading.utilization.map(|(_, memory)| memory));
-    series.percent([&c::ENC_UTIL, &c::ENC_UTIL_RATIO], reading.compat.encoder);
-    series.percent([&c::DEC_UTIL, &c::DEC_UTIL_RATIO], reading.compat.decoder);
-    series.integer([&c::VGPU_LICENSE; 2], reading.compat.licensed.map(u64::from));
-    add_memory(series, reading.memory);
-    // DCGM divides KiB by 1000 for MB, and multiplies them by 1024 for bytes.
+    writer.scaled([&c::TOTAL_ENERGY, &c::ENERGY_JOULES], energy);
+    writer.integer([&c::PCIE_REPLAY, &c::PCIE_REPLAY_TOTAL], reading.pcie_replays);
+    writer.percent([&c::GPU_UTIL, &c::GPU_UTIL_RATIO], reading.utilization.map(|(gpu, _)| gpu));
+    writer.percent([&c::MEM_COPY_UTIL, &c::MEMORY_UTIL_RATIO], reading.utilization.map(|(_, memory)| memory));
+    writer.percent([&c::ENC_UTIL, &c::ENC_UTIL_RATIO], reading.compat.encoder);
+    writer.percent([&c::DEC_UTIL, &c::DEC_UTIL_RATIO], reading.compat.decoder);
+    writer.integer([&c::VGPU_LICENSE; 2], reading.compat.licensed.map(u64::from));
+    add_memory(writer, reading.memory);
+    // DCGM divides KiB by 1000 for what it calls MB, and multiplies them by 1024 for bytes.
     let links = reading.links_kib_per_second.map(|kib| [(kib / 1e3) as u64, (kib * 1024.0) as u64]);
-    series.scaled([&c::NVLINK_BANDWIDTH, &c::NVLINK_BYTES], links);
-    series.integer([&c::UNCORRECTABLE_ROWS, &c::UNCORRECTABLE_TOTAL], rows("uncorrectable"));
-    series.integer([&c::CORRECTABLE_ROWS, &c::CORRECTABLE_TOTAL], rows("correctable"));
-    series.integer([&c::ROW_REMAP_FAILURE, &c::ROW_REMAP_FAILED], rows("failure"));
+    writer.scaled([&c::NVLINK_BANDWIDTH, &c::NVLINK_BYTES], links);
+    writer.integer([&c::UNCORRECTABLE_ROWS, &c::UNCORRECTABLE_TOTAL], rows("uncorrectable"));
+    writer.integer([&c::CORRECTABLE_ROWS, &c::CORRECTABLE_TOTAL], rows("correctable"));
+    writer.integer([&c::ROW_REMAP_FAILURE, &c::ROW_REMAP_FAILED], rows("failure"));
     let Gpm { graphics, tensor, dram, pcie } = reading.gpm;
-    series.float([&c::GR_ENGINE_ACTIVE, &c::GR_ENGINE_RATIO], graphics);
-    series.float([&c::TENSOR_ACTIVE, &c::TENSOR_RATIO], tensor);
-    series.float([&c::DRAM_ACTIVE, &c::DRAM_RATIO], dram);
-    series.integer([&c::PCIE_TX; 2], pcie.map(|[transmitted, _]| transmitted as u64));
-    series.integer([&c::PCIE_RX; 2], pcie.map(|[_, received]| received as u64));
+    writer.float([&c::GR_ENGINE_ACTIVE, &c::GR_ENGINE_RATIO], graphics);
+    writer.float([&c::TENSOR_ACTIVE, &c::TENSOR_RATIO], tensor);
+    writer.float([&c::DRAM_ACTIVE, &c::DRAM_RATIO], dram);
+    writer.integer([&c::PCIE_TX; 2], pcie.map(|[transmitted, _]| transmitted as u64));
+    writer.integer([&c::PCIE_RX; 2], pcie.map(|[_, received]| received as u64));
 }
 
-fn add_memory(series: &mut Series<'_>, memory: Option<Memory>) {
+fn add_memory(writer: &mut Writer<'_>, memory: Option<Memory>) {
     use catalogue as c;
     let Some(memory) = memory else { return };
     let units = |bytes: u64| [bytes / MIB, bytes];
     let reserved = memory.reserved.unwrap_or(0);
     let free = memory.total.saturating_sub(memory.used.saturating_add(reserved));
-    series.scaled([&c::FB_FREE, &c::FB_FREE_BYTES], Some(units(free)));
-    series.scaled([&c::FB_USED, &c::FB_USED_BYTES], Some(units(memory.used)));
-    series.scaled([&c::FB_RESERVED, &c::FB_RESERVED_BYTES], memory.reserved.map(units));
-    if series.release == DcgmRelease::V4_9 {
-        series.integer([&c::FB_CAPACITY_BYTES; 2], Some(memory.total));
+    writer.scaled([&c::FB_FREE, &c::FB_FREE_BYTES], Some(units(free)));
+    writer.scaled([&c::FB_USED, &c::FB_USED_BYTES], Some(units(memory.used)));
+    writer.scaled([&c::FB_RESERVED, &c::FB_RESERVED_BYTES], memory.reserved.map(units));
+    if writer.release == DcgmRelease::V4_9 {
+        writer.integer([&c::FB_CAPACITY_BYTES; 2], Some(memory.total));
     }
 }

@@ -9,7 +9,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Origin, Outcome, Reading};
 use crate::discovery::owners::Owners;
-use crate::gpu::sample::{Gpu, Identity, Labels as More, Measured, Mig, Number, Reading as Answers, Sample};
+use crate::gpu::sample::{Gpu, Identity, Labels as More, Measured, Mig, Number, Pass, Reading as Answers};
 use crate::gpu::xid::Xid;
 use crate::gpu::{self, View};
 use crate::metrics::catalogue::gpu as catalogue;
@@ -43,7 +43,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     }
     let fresh = matches!(view, View::Fresh(_));
     let compat = origin.config.gpu.dcgm_compat;
-    if let Some(sample) = view.sample() {
+    if let Some(sample) = view.pass() {
         let owners = gpu.owners();
         for one in &sample.gpus {
             add_gpu(page, one, fresh, sample, &owners);
@@ -91,7 +91,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-fn add_gpu(page: &mut Page, gpu: &Gpu, fresh: bool, sample: &Sample, owners: &Owners) {
+fn add_gpu(page: &mut Page, gpu: &Gpu, fresh: bool, sample: &Pass, owners: &Owners) {
     let id = &gpu.id;
     let labels = Labels::of(id);
     let answers = gpu.reading.as_ref().ok().filter(|_| fresh);
@@ -249,7 +249,7 @@ fn add_mig(page: &mut Page, labels: &Labels<'_>, mig: &Mig) {
 }
 
 /// Adds Xids of GPUs, including those that have stopped answering; without the name of a GPU that never answered.
-fn add_xids(page: &mut Page, sample: &Sample, xids: &gpu::Xids) {
+fn add_xids(page: &mut Page, sample: &Pass, xids: &gpu::Xids) {
     let nameless = Identity::default();
     let of = |pci: &str| sample.gpus.iter().find(|gpu| gpu.id.pci == pci).map_or(&nameless, |gpu| &*gpu.id);
     let all = xids.all();

@@ -2,7 +2,7 @@
 
 use crate::discovery::owners::Owner;
 use crate::gpu::View;
-use crate::gpu::energy::Joules;
+use crate::gpu::sample::Joules;
 use crate::join::gpu::split;
 use crate::metrics::catalogue::models::{GPU_ENERGY, GPU_MEMORY, GPU_SM};
 use crate::metrics::family::{Page, Value};
@@ -14,7 +14,7 @@ pub(in crate::sources) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Read
     let sample = match &view {
         View::Absent | View::Released => return Ok(Outcome::Absent),
         View::Lost { reason, .. } => return Err(reason.clone().into()),
-        View::Fresh(_) => view.sample(),
+        View::Fresh(_) => view.pass(),
     };
     let owners = gpu.owners();
     for one in sample.iter().flat_map(|sample| &sample.gpus) {

@@ -11,7 +11,7 @@ use zbus::fdo::DBusProxy;
 use zbus::zvariant::{DynamicType, ObjectPath, OwnedObjectPath, Type};
 use zbus::{Connection, Error, MatchRule};
 
-use super::guard::{Guarded, Trusted};
+use super::guard::{BUS, Guarded, Trusted};
 use super::unit::{Properties, Unit};
 use crate::host::skipped::Skipped;
 
@@ -20,8 +20,6 @@ pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 pub(super) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-/// The bus itself.
-pub(super) const BUS: &str = "org.freedesktop.DBus";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 

@@ -10,7 +10,8 @@ use tracing::{info, warn};
 use zbus::zvariant::OwnedObjectPath;
 use zbus::{Error, Message, MessageStream};
 
-use super::bus::{self, BUS, MANAGER, MAX_UNITS, PROPERTIES, Systemd};
+use super::bus::{self, MANAGER, MAX_UNITS, PROPERTIES, Systemd};
+use super::guard::BUS;
 use super::{Known, Unit, Wanted};
 use crate::host::skipped::{Skipped, Tally};
 use crate::slot::Slot;

@@ -17,7 +17,8 @@ use zbus::connection::socket::{BoxedSplit, ReadHalf, Split};
 use zbus::names::OwnedUniqueName;
 use zbus::{Address, Error, Message};
 
-use super::bus::BUS;
+/// The bus's own name on it.
+pub(super) const BUS: &str = "org.freedesktop.DBus";
 
 /// Maximum size of a message; systemd's list of ten thousand units is smaller.
 const MAX_MESSAGE: u64 = 4 << 20;

@@ -86,6 +86,12 @@ impl Services {
         })
     }
 
+    /// Whether it is known yet if this host has systemd; until then the source is absent.
+    #[must_use]
+    pub fn has_answer(&self) -> bool {
+        self.known.newest().is_some()
+    }
+
     /// Sets the patterns.
     pub fn set_patterns(&self, patterns: &[String]) {
         self.wanted.send_if_modified(|wanted| {

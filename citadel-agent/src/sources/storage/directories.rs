@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::metrics::catalogue::storage::{DIRECTORY_COMPLETE, DIRECTORY_FILES, DIRECTORY_NEWEST, DIRECTORY_SIZE};
 use crate::metrics::family::{Page, Value};
-use crate::sources::apart::Context;
 use crate::sources::{Outcome, Reading};
 
 /// Limits of a walk; a model store has thousands of files, not millions.
@@ -18,8 +17,7 @@ const LIMITS: Limits = Limits { entries: 500_000, depth: 64, time: Duration::fro
 /// The unit of `st_blocks`, regardless of the file system's block size (`stat(2)`).
 const BLOCK: u64 = 512;
 
-pub(in crate::sources) fn read(context: &Context, page: &mut Page) -> Reading {
-    let paths = &context.config.storage.directories;
+pub(in crate::sources) fn read(paths: &[PathBuf], page: &mut Page) -> Reading {
     if paths.is_empty() {
         return Ok(Outcome::Absent);
     }

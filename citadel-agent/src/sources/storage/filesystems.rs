@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::host::Roots;
 use crate::host::mountinfo::unescape;
 use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::storage::{
     FS_AVAIL, FS_DEVICE_ERROR, FS_FILES, FS_FILES_FREE, FS_FREE, FS_READONLY, FS_SIZE,
 };
 use crate::metrics::family::{Page, Value};
-use crate::sources::apart::Context;
 use crate::sources::{Outcome, Reading};
 
 /// Time limit for a file system.
@@ -61,9 +61,9 @@ const IGNORED_TREES: &[&str] = &["/dev", "/proc", "/sys"];
 /// Mounts below these, but not these themselves.
 const IGNORED_BELOW: &[&str] = &["/run/credentials", "/var/lib/docker", "/var/lib/containers/storage"];
 
-pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut Skipped) -> Reading {
-    // Those of process 1, because a service manager may have given the agent its own mount namespace.
-    let proc = &context.roots.proc;
+pub(in crate::sources) fn read(roots: &Roots, hung: &HungMounts, page: &mut Page, skipped: &mut Skipped) -> Reading {
+    // Of process 1, because a service manager may have given the agent a view of its own.
+    let proc = &roots.proc;
     let mut first = Skipped::default();
     let text = first.bytes("mounts", &proc.join("1/mounts"));
     if text.is_some() {
@@ -73,7 +73,7 @@ pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut
     let text = text.or_else(|| skipped.bytes("mounts", &proc.join("self/mounts")));
     let Some(text) = text else { return Ok(Outcome::Absent) };
     let mounts = parse(&text, skipped);
-    let answers = ask_all(&mounts, &context.hung_mounts, PATIENCE, statfs);
+    let answers = ask_all(&mounts, hung, PATIENCE, statfs);
     for (mount, answer) in mounts.iter().zip(answers) {
         add(page, mount, answer);
     }

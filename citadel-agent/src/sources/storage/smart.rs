@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use super::smart_report::{Device, Report, devices};
 use crate::host::skipped::Skipped;
 use crate::metrics::catalogue::storage::SMART_ASLEEP;
 use crate::metrics::family::{Page, Value};
-use crate::sources::apart::Context;
 use crate::sources::{Outcome, Reading};
 
 /// Time limit for a disk.
@@ -32,15 +32,14 @@ struct Known {
     hung: HashMap<String, Child>,
 }
 
-pub(in crate::sources) fn read(context: &Context, page: &mut Page, skipped: &mut Skipped) -> Reading {
-    let program = &context.config.storage.smartctl;
+pub(in crate::sources) fn read(program: &Path, disks: &Disks, page: &mut Page, skipped: &mut Skipped) -> Reading {
     let scan = match command::run(Command::new(program).args(["--scan", "--json"]), PATIENCE, MAX_OUTPUT) {
         Ok(Run::Ended(output)) => devices(&output, skipped)?,
         Ok(Run::Hangs(_)) => return Err("smartctl --scan timed out".into()),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Absent),
         Err(error) => return Err(format!("{} --scan --json: {error}", program.display()).into()),
     };
-    let mut known = context.disks.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = disks.0.lock().unwrap_or_else(PoisonError::into_inner);
     let devices = labelled(&scan);
     known.last.retain(|label, _| devices.iter().any(|(kept, _)| kept == label));
     let mut errors = Vec::new();

@@ -1,4 +1,4 @@
-//! Slow sources: each is read on its own thread, so that it cannot delay others.
+//! Background sources: slow ones, each read on its own thread, so that it cannot delay others.
 //!
 //! A scrape first requests a refresh, which starts the reads that are due and waits for them up to the scrape's time
 //! limit; then it takes the available readings. A sensor that hangs therefore costs only its own series, and the values
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::storage::{directories, disks, filesystems, raid, smart};
 use super::system::{network, sensors};
 use super::{Reading, Taken};
+use crate::collector::HOPELESS;
 use crate::config::resolved::Config;
 use crate::host::Roots;
 use crate::host::skipped::{Skipped, Tally};
@@ -63,13 +64,17 @@ pub(super) const SOURCES: &[Source] = &[
     system("hwmon", |context, page, skipped| sensors::read_hwmon(&context.roots, page, skipped)),
     system("thermal_zone", |context, page, skipped| sensors::read_thermal(&context.roots, page, skipped)),
     system("cpufreq", |context, page, skipped| sensors::read_cpufreq(&context.roots, page, skipped)),
-    storage("filesystem", Pace::Scrape, filesystems::read),
-    // Reading the file blocks while an array is being reconfigured.
+    storage("filesystem", Pace::Scrape, |context, page, skipped| {
+        filesystems::read(&context.roots, &context.hung_mounts, page, skipped)
+    }),
+    // The file waits for an array that is being reconfigured.
     storage("mdadm", Pace::Scrape, |context, page, skipped| raid::read(&context.roots, page, skipped)),
     storage("nvme", Pace::Scrape, |context, page, skipped| disks::read_nvme(&context.roots, page, skipped)),
-    storage("smart", Pace::Spaced(|config| config.storage.smart_interval), smart::read),
+    storage("smart", Pace::Spaced(|config| config.storage.smart_interval), |context, page, skipped| {
+        smart::read(&context.config.storage.smartctl, &context.disks, page, skipped)
+    }),
     storage("directories", Pace::Spaced(|config| config.storage.directory_interval), |context, page, _| {
-        directories::read(context, page)
+        directories::read(&context.config.storage.directories, page)
     }),
 ];
 
@@ -81,11 +86,8 @@ const fn storage(name: &'static str, pace: Pace, read: fn(&Context, &mut Page, &
     Source { name, section: Section::Storage, pace, read }
 }
 
-/// A read that takes longer than this is no longer waited for.
-pub const HOPELESS: Duration = Duration::from_secs(10);
-
-/// Maximum age of a reading that a scrape gets while the next read is in progress: two simultaneous scrapes share a
-/// read.
+/// How old a reading may be that a scrape gets while the next read is under way: two scrapers that come at the same time share
+/// a read.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Time limit for a source that scrapes do not wait for.
@@ -114,12 +116,12 @@ enum Previous {
 struct State {
     /// Start of the current read.
     busy: Option<Instant>,
-    newest: Option<Sample>,
+    newest: Option<LastRead>,
     skipped: Tally,
 }
 
 /// Result of a read.
-struct Sample {
+struct LastRead {
     at: Instant,
     took: Duration,
     taken: Taken,
@@ -202,11 +204,11 @@ impl Readers {
     }
 
     fn finish(&self, index: usize, began: Instant, taken: Taken, skipped: &Skipped) {
-        let sample = Sample { at: Instant::now(), took: began.elapsed(), taken };
+        let read = LastRead { at: Instant::now(), took: began.elapsed(), taken };
         let mut state = self.state(index);
         state.skipped.add(SOURCES[index].name, skipped);
         state.busy = None;
-        let old = state.newest.replace(sample);
+        let old = state.newest.replace(read);
         drop(state);
         drop(old);
         self.finished.send_modify(|count| *count += 1);
@@ -238,7 +240,7 @@ impl Readers {
         }
         match &state.newest {
             None => (Taken::Nothing, Duration::ZERO, skipped),
-            Some(Sample { taken, took, .. }) => (taken.clone(), *took, skipped),
+            Some(LastRead { taken, took, .. }) => (taken.clone(), *took, skipped),
         }
     }
 

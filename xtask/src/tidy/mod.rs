@@ -1,4 +1,7 @@
-//! The project's rules that no other tool checks. Each is a pure function of a file's text.
+//! The project's rules that no other tool checks. Each is a pure function of a file's text, or of a crate's.
+
+mod imports;
+mod source;
 
 use std::fs;
 
@@ -13,7 +16,17 @@ const LONGEST_FILE: usize = 500;
 /// The two commands that a newcomer needs, which the README must name.
 const COMMANDS: [&str; 2] = ["cargo xtask run", "cargo xtask test"];
 
-/// A violation at a line, counted from 1.
+/// The crates whose files must not import each other in circles.
+const CRATES: [&str; 4] =
+    ["citadel-agent/src/", "citadel-agent-common/src/", "citadel-agent-ebpf/src/", "package/src/"];
+
+/// Files that are allowed to: a connection is served by the server, which admits it, and both are short.
+const ALLOWED: &str = "http/";
+
+/// Where the order of the agent's modules is written.
+const ARCHITECTURE: &str = "docs/architecture.md";
+
+/// A rule broken at a line, counted from 1.
 #[derive(PartialEq, Eq, Debug)]
 struct Problem {
     line: usize,
@@ -42,6 +55,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             count += 1;
         }
     }
+    for problem in of_imports(workspace, &listed)? {
+        eprintln!("{problem}");
+        count += 1;
+    }
     let front = fs::read_to_string(workspace.root.join("README.md")).context("cannot read README.md")?;
     for command in COMMANDS.iter().filter(|command| !front.contains(**command)) {
         eprintln!("README.md:1: does not name `{command}`");
@@ -53,12 +70,33 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Circles of files, and imports against the documented order.
+fn of_imports(workspace: &Workspace, listed: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for source in CRATES {
+        let files = listed.lines().filter_map(|path| path.strip_prefix(source).filter(|file| file.ends_with(".rs")));
+        let read =
+            |file: &str| Some((file.to_owned(), fs::read_to_string(workspace.root.join(source).join(file)).ok()?));
+        let own = imports::Crate::new(&files.filter_map(read).collect::<Vec<_>>());
+        let circle =
+            |files: Vec<&str>| format!("{source}: these files import each other in a circle: {}", files.join(", "));
+        let circles = own.circles().into_iter().filter(|files| !files.iter().all(|file| file.starts_with(ALLOWED)));
+        found.extend(circles.map(circle));
+        if source == CRATES[0] {
+            let text = fs::read_to_string(workspace.root.join(ARCHITECTURE)).context(ARCHITECTURE)?;
+            let order = imports::documented(&text);
+            found.extend(own.out_of_order(&order).iter().map(|what| format!("{source}{what} in {ARCHITECTURE}")));
+        }
+    }
+    Ok(found)
+}
+
 fn problems(path: &str, text: &str) -> Vec<Problem> {
     let mut found = machine_paths(text);
     if path.ends_with(".rs") {
         found.extend(length(text));
         // This file has to name what it forbids.
-        if !path.ends_with("xtask/src/tidy.rs") {
+        if !path.ends_with("xtask/src/tidy/mod.rs") {
             found.extend(unfinished(text));
             found.extend(unsafe_without_reason(text));
         }
