@@ -33,18 +33,18 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
 
 /// Which models have listened and do no longer.
 fn add_gone(origin: &mut Origin<'_>, page: &mut Page) {
-    let mut known = origin.memory.history.listened();
+    let mut known = origin.carry_over.history.listened();
     for model in &origin.inventory.models {
         if model.listens {
             known.insert(model.port, model.name.as_str().into());
             if let Some(unit) = &model.unit {
-                origin.memory.units.insert(model.port, unit.clone());
+                origin.carry_over.units.insert(model.port, unit.clone());
             }
         } else if let Some(name) = known.get_mut(&model.port) {
             *name = model.name.as_str().into();
         }
     }
-    let units = &mut origin.memory.units;
+    let units = &mut origin.carry_over.units;
     units.retain(|port, _| known.contains_key(port));
     let services = origin.services;
     let stopped = |port| units.get(port).is_some_and(|unit| services.is_some_and(|services| services.is_stopped(unit)));
