@@ -30,6 +30,16 @@ pub enum Endpoint {
     Health = 7,
     /// `/metrics`.
     Metrics = 8,
+    /// `/v1/messages` (Anthropic's).
+    Messages = 9,
+    /// `/tokenize`, `/detokenize`, `/v1/messages/count_tokens`.
+    Tokenize = 10,
+    /// `/v1/audio/...`.
+    Audio = 11,
+    /// `/v1/images/...`.
+    Images = 12,
+    /// `/generate`, `/generate_stream` (TGI, SGLang), `/api/generate` (Ollama).
+    Generate = 13,
 }
 
 impl Endpoint {
@@ -44,6 +54,11 @@ impl Endpoint {
         Self::Models,
         Self::Health,
         Self::Metrics,
+        Self::Messages,
+        Self::Tokenize,
+        Self::Audio,
+        Self::Images,
+        Self::Generate,
     ];
 
     /// The value of the `endpoint` label.
@@ -59,12 +74,17 @@ impl Endpoint {
             Self::Models => "models",
             Self::Health => "health",
             Self::Metrics => "metrics",
+            Self::Messages => "messages",
+            Self::Tokenize => "tokenize",
+            Self::Audio => "audio",
+            Self::Images => "images",
+            Self::Generate => "generate",
         }
     }
 }
 
 /// Number of [`Endpoint`]s.
-pub const ENDPOINTS: usize = 9;
+pub const ENDPOINTS: usize = 14;
 
 /// Which side ended a connection first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +110,12 @@ pub enum Phase {
     Streaming = 3,
     /// Inside any other body.
     Body = 4,
+    /// The server told of a failure inside the streamed response.
+    Error = 5,
 }
+
+/// Number of [`Phase`]s.
+pub const PHASES: u32 = 6;
 
 /// What the first bytes of a connection were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,21 +213,28 @@ pub const LOST_CELLS: usize = 16;
 pub enum Latency {
     /// First request byte in to last response byte out.
     Duration = 0,
-    /// Last request byte in to first response byte out.
+    /// Last request byte in to first response byte out; responses that are not streamed.
     FirstByte = 1,
-    /// Last request byte in to first body byte out, streamed responses only.
+    /// Last request byte in to the first event with output, streamed responses only.
     FirstToken = 2,
-    /// Between consecutive chunks of a streamed response.
+    /// Between consecutive events with output of a streamed response.
     InterToken = 3,
+    /// Last request byte in to first response byte out, streamed responses only.
+    FirstByteOfStream = 4,
+    /// Last request byte in to first body byte out, streamed responses only.
+    FirstChunk = 5,
 }
 
+/// Number of [`Latency`]s.
+pub const LATENCIES: usize = 6;
+
 /// Everything that is counted per model and endpoint: one entry of the `ENDPOINT_STATS` map, at
-/// `slot * ENDPOINTS + endpoint`. Three pages, so that a slot's entries can be mapped on their own.
+/// `slot * ENDPOINTS + endpoint`. Four pages, so that a slot's entries can be mapped on their own.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct EndpointStats {
     /// Indexed by [`Latency`].
-    pub latencies: [Histogram; 4],
+    pub latencies: [Histogram; LATENCIES],
     /// Indexed by the functions below.
     pub counters: [u64; 512],
 }
@@ -210,21 +242,31 @@ pub struct EndpointStats {
 impl EndpointStats {
     /// Index of the number of body chunks of streamed responses.
     pub const CHUNKS: usize = 0;
+    /// Index of the number of events with output of streamed responses.
+    pub const EVENTS_WITH_OUTPUT: usize = 1;
+    /// Index of the number of events without.
+    pub const EVENTS_WITHOUT: usize = 2;
+    /// Index of the number of streamed responses whose events could not be read.
+    pub const UNREAD: usize = 3;
 
-    /// The status codes that there are (RFC 9110, section 15).
-    pub const CODES: Range<u32> = 100..600;
+    /// The status codes of final responses (RFC 9110, section 15), but for 101.
+    pub const CODES: Range<u32> = 200..600;
+    /// The code with which HTTP ends on a connection (section 15.2.2).
+    pub const SWITCHING: u32 = 101;
+    /// Index of the number of requests with a status code that is none of these.
+    pub const INVALID: usize = 4 + 2 * PHASES as usize;
 
     /// The words of the whole entry of which one is not zero as soon as anything was counted: the sums of the latencies
     /// (an ended request lasted some time), then the aborted requests.
-    pub const TELLING: [usize; 14] = {
-        let mut words = [0; 14];
+    pub const TELLING: [usize; LATENCIES + 2 * PHASES as usize] = {
+        let mut words = [0; LATENCIES + 2 * PHASES as usize];
         let mut i = 0;
-        while i < 4 {
+        while i < LATENCIES {
             words[i] = i * crate::hist::CELLS + crate::hist::SUM_CELL;
             i += 1;
         }
-        while i < 14 {
-            words[i] = 4 * crate::hist::CELLS + 1 + (i - 4);
+        while i < words.len() {
+            words[i] = LATENCIES * crate::hist::CELLS + Self::aborted(0, 0) + (i - LATENCIES);
             i += 1;
         }
         words
@@ -234,7 +276,7 @@ impl EndpointStats {
     #[inline(always)]
     #[must_use]
     pub const fn aborted(side: u32, phase: u32) -> usize {
-        1 + (side * 5 + phase) as usize
+        4 + (side * PHASES + phase) as usize
     }
 
     /// Index of the number of requests with status `code`; all that are none of [`Self::CODES`] share one.
@@ -242,7 +284,11 @@ impl EndpointStats {
     #[must_use]
     pub const fn requests(code: u32) -> usize {
         let above = code.wrapping_sub(Self::CODES.start);
-        if above < Self::CODES.end - Self::CODES.start { 12 + above as usize } else { 11 }
+        if above < Self::CODES.end - Self::CODES.start {
+            Self::INVALID + 2 + above as usize
+        } else {
+            Self::INVALID + (code == Self::SWITCHING) as usize
+        }
     }
 }
 
@@ -345,12 +391,12 @@ pub const NO_SLOT: u32 = 0;
 
 const _: () = {
     assert!(size_of::<Histogram>() == 2048);
-    assert!(size_of::<EndpointStats>() == 3 * 4096);
+    assert!(size_of::<EndpointStats>() == 4 * 4096);
     assert!(size_of::<ModelStats>() == 4096);
     assert!(size_of::<PortRange>() == 8);
     assert!(size_of::<ReadAt>() == 16);
     assert!(Endpoint::ALL.len() == ENDPOINTS);
     assert!(Lost::ALL.len() <= LOST_CELLS);
-    assert!(EndpointStats::aborted(1, 4) < EndpointStats::requests(0));
+    assert!(EndpointStats::aborted(1, PHASES - 1) < EndpointStats::requests(0));
     assert!(EndpointStats::requests(599) < 512);
 };

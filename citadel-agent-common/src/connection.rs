@@ -28,6 +28,9 @@ pub struct Window {
     pub scratch: u32,
     /// Runs that want it: the one that finds itself alone has it.
     pub claims: u64,
+    /// Which of the CPU's windows it is.
+    pub index: u32,
+    _reserved: u32,
 }
 
 /// Windows a CPU: a run may be interrupted by a softirq, and on a kernel that preempts by other tasks' runs.

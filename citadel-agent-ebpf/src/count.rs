@@ -15,6 +15,13 @@ pub fn bounded(mut value: u64, mask: u64) -> u64 {
     value
 }
 
+/// Tells the compiler that what is at this place is read and written where it cannot see it.
+#[inline(always)]
+pub fn escape<T>(place: &mut T) {
+    // SAFETY: a move to itself.
+    unsafe { asm!("{0} = {0}", in(reg) &raw mut *place, options(nostack)) };
+}
+
 /// Adds to a counter that other CPUs add to as well.
 #[inline(always)]
 pub fn add(cell: &mut u64, count: u64) {

@@ -173,7 +173,7 @@ impl Report<'_> {
         }
         const LATENCIES: [(&str, &Desc); 4] = [
             ("time to first token", &TIME_TO_FIRST_TOKEN),
-            ("between chunks", &INTER_TOKEN_LATENCY),
+            ("between tokens", &INTER_TOKEN_LATENCY),
             ("duration", &REQUEST_DURATION),
             ("in the receive queue", &RECEIVE_QUEUE),
         ];
@@ -334,7 +334,7 @@ mod tests {
             "served by: citadel-phi3.service, 2 processes, /opt/vllm",
             "requests: 2 completed, 0 aborted, 1 in flight",
             "  chat_completions 200: 2",
-            "between chunks: none observed",
+            "between tokens: none observed",
             "stream chunks: 9",
             "overhead: 0.50 % of a core, 21.0 MiB, 1500 ns per request in the kernel (including the cost of measuring this)",
             "verdict: phi3 can be measured",

@@ -10,12 +10,18 @@ pub const ABORTED: &str = "citadel_model_requests_aborted_total";
 pub const DURATION: &str = "citadel_model_request_duration_seconds";
 /// Last request byte in to first response byte out.
 pub const TTFB: &str = "citadel_model_time_to_first_byte_seconds";
-/// Last request byte in to first body byte out, of streamed responses.
+/// Last request byte in to the first event with output, of streamed responses.
 pub const TTFT: &str = "citadel_model_time_to_first_token_seconds";
-/// Between consecutive chunks of a streamed response.
+/// Last request byte in to first body byte out, of streamed responses.
+pub const TTFC: &str = "citadel_model_time_to_first_chunk_seconds";
+/// Between consecutive events with output of a streamed response.
 pub const INTER_TOKEN: &str = "citadel_model_inter_token_latency_seconds";
 /// Chunks of streamed responses.
 pub const CHUNKS: &str = "citadel_model_stream_chunks_total";
+/// Events of streamed responses.
+pub const STREAM_EVENTS: &str = "citadel_model_stream_events_total";
+/// Streamed responses whose events cannot be read.
+pub const STREAMS_UNREAD: &str = "citadel_model_streams_unread_total";
 /// TCP payload from clients.
 pub const REQUEST_BYTES: &str = "citadel_model_request_bytes_total";
 /// TCP payload to clients.

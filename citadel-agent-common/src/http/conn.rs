@@ -6,20 +6,13 @@
 //! single-producer, single-consumer queue between them, whose entries are numbered; those that the server has not begun to
 //! read are another one, between ingress (`come`) and whoever sees the server read (`read`).
 
-/// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
-/// value on this path, so that all paths through a step of the parser end in the same state.
-macro_rules! fresh {
-    ($place:expr) => {
-        // SAFETY: the place is behind a reference, so it is readable and aligned.
-        unsafe { core::ptr::read_volatile(&raw const $place) }
-    };
-}
-
 mod close;
 mod observe;
+mod stream;
 mod unread;
 mod writer;
 
+use super::events::Events;
 use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
 pub use super::request::PIPELINE;
@@ -87,8 +80,10 @@ pub struct Conn {
     tx_first_ns: u64,
     /// Time of the last response byte so far.
     tx_last_ns: u64,
-    /// Time of the last chunk of the response under way.
-    chunk_ns: u64,
+    /// Time of the last event with output of the response under way; 0: none yet.
+    output_ns: u64,
+    /// Of a streamed response.
+    events: Events,
     tx_next: u32,
     /// `tx_next` is known.
     tx_synced: u32,
@@ -135,7 +130,8 @@ impl Conn {
         tx: Framer::NEW,
         tx_first_ns: 0,
         tx_last_ns: 0,
-        chunk_ns: 0,
+        output_ns: 0,
+        events: Events::NONE,
         tx_next: 0,
         tx_synced: 0,
         head: 0,
@@ -418,7 +414,9 @@ impl Conn {
         // The body or the chunk that a line announced belongs to its step.
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
         let (used, event) = framer.found();
-        if used < left && event & !event::START == 0 {
+        if used < left && event & !(event::START | event::HEAD) == 0 {
+            let left = if RESPONSE { self.read_events(payload, offset, left) } else { left };
+            let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
             framer.skip(left);
         }
     }
@@ -444,6 +442,8 @@ impl Conn {
             }
             self.tx_first_ns = now;
             self.body_begun = 0;
+            self.output_ns = 0;
+            self.events.begin();
             let asked = self.oldest().flags & flag::ASKED;
             self.tx.message.flags = (self.tx.message.flags & !flag::ASKED) | asked;
             return true;

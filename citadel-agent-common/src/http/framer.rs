@@ -83,6 +83,16 @@ pub mod event {
     pub const NOT_HTTP: u32 = 16;
     /// The framing was lost; the framer is in [`super::state::RESYNC`].
     pub const LOST: u32 = 32;
+    /// A final response's header section is complete.
+    pub const HEAD: u32 = 64;
+    /// An event of a stream has output.
+    pub const OUTPUT: u32 = 128;
+    /// An event of a stream ended and had none.
+    pub const OTHER: u32 = 256;
+    /// An event of a stream ended.
+    pub const EVENT_ENDS: u32 = 512;
+    /// The stream's events cannot be read.
+    pub const UNREAD: u32 = 1024;
 }
 
 /// The framing of one direction.
@@ -153,6 +163,27 @@ impl Framer {
             let skipped = self.message.skip(count);
             self.report(used.wrapping_add(count), event | skipped);
         }
+    }
+
+    /// How many of the `left` bytes are data of the body, and whether the chunk ends with them.
+    #[inline(always)]
+    #[must_use]
+    pub fn data(&self, left: u32) -> (u32, bool) {
+        if !matches!(self.state(), state::DATA | state::UNTIL_CLOSE) {
+            return (0, false);
+        }
+        let mut data = self.message.skippable();
+        if fresh!(self.message.flags) & flag::CHUNKED != 0 {
+            // Without the line end after them.
+            data = data.saturating_sub(2);
+        }
+        if data <= u64::from(left) { (data as u32, true) } else { (left, false) }
+    }
+
+    /// Notes what else the step has found.
+    #[inline(always)]
+    pub fn add(&mut self, event: u32) {
+        self.event = fresh!(self.event) | event;
     }
 
     /// Moves to the start of the next message: called on [`event::END`], once the flags are no longer needed.

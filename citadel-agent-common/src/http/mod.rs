@@ -3,7 +3,17 @@
 //! All of it is pure: bytes and a time go in, observations come out through [`conn::Sink`]. Host tests, a fuzzer and a
 //! reference parser run the same code as the kernel.
 
+/// Reads a place afresh: another CPU may have written it, and the kernel's verifier is to forget what it knew of the
+/// value on this path, so that all paths through a step of the parser end in the same state.
+macro_rules! fresh {
+    ($place:expr) => {
+        // SAFETY: the place is behind a reference, so it is readable and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $place) }
+    };
+}
+
 pub mod conn;
+pub mod events;
 pub mod framer;
 pub mod line;
 mod pending;
@@ -41,6 +51,15 @@ pub trait Payload {
     fn word(&mut self, offset: u32) -> Option<u64> {
         Some(self.text(offset)?.at::<0>())
     }
+
+    /// Calls [`events::Events::look`].
+    #[inline(always)]
+    fn look(&mut self, events: &mut events::Events)
+    where
+        Self: Sized,
+    {
+        events.look(self);
+    }
 }
 
 /// Receives observations: atomic adds to map values in the kernel, a recorder in tests.
@@ -59,6 +78,10 @@ pub trait Sink {
     fn latency(&mut self, which: Latency, endpoint: u32, ns: u64);
     /// A body chunk of a streamed response.
     fn chunk(&mut self, endpoint: u32);
+    /// An event of a streamed response, and whether it carries output.
+    fn event(&mut self, endpoint: u32, output: bool);
+    /// A streamed response whose events cannot be read.
+    fn unread(&mut self, endpoint: u32);
     /// A request whose connection ended before its response was complete.
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
     /// Something that could not be measured.

@@ -94,5 +94,11 @@ impl Sink for Pending {
     fn chunk(&mut self, _endpoint: u32) {}
 
     #[inline(always)]
+    fn event(&mut self, _endpoint: u32, _output: bool) {}
+
+    #[inline(always)]
+    fn unread(&mut self, _endpoint: u32) {}
+
+    #[inline(always)]
     fn aborted(&mut self, _endpoint: u32, _side: Side, _phase: Phase) {}
 }

@@ -32,8 +32,14 @@ pub(super) fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
 /// The endpoint of a request target in origin form: the path without its API version, up to `?`, `/` or the end.
 #[inline(always)]
 pub(super) fn endpoint(line: &Text, target: u32) -> Endpoint {
-    let first = line.word(target) & keep(4);
-    let at = if first == prefix(b"/v1/") || first == prefix(b"/v2/") { target + 3 } else { target };
+    let first = line.word(target);
+    let at = if first & keep(4) == prefix(b"/v1/") || first & keep(4) == prefix(b"/v2/") {
+        target + 3
+    } else if first & keep(5) == prefix(b"/api/") {
+        target + 4
+    } else {
+        target
+    };
     let words = [line.word(at), line.word(at + 8), line.word(at + 16)];
     let is = |path: &Path| path.begins(words) && matches!(line.word(at + path.len) as u8, b' ' | b'?' | b'/');
     macro_rules! is_one_of {
@@ -42,13 +48,22 @@ pub(super) fn endpoint(line: &Text, target: u32) -> Endpoint {
     // By the first letter, which distinguishes most paths.
     match (words[0] >> 8) as u8 {
         b'c' if is_one_of!(b"/chat/completions") => Endpoint::ChatCompletions,
+        // Ollama's.
+        b'c' if at == target + 4 && is_one_of!(b"/chat") => Endpoint::ChatCompletions,
         b'c' if is_one_of!(b"/completions", b"/completion") => Endpoint::Completions,
         b'r' if is_one_of!(b"/responses") => Endpoint::Responses,
-        b'e' if is_one_of!(b"/embeddings", b"/embedding") => Endpoint::Embeddings,
+        b'e' if is_one_of!(b"/embeddings", b"/embedding", b"/embed") => Endpoint::Embeddings,
         b'r' if is_one_of!(b"/rerank", b"/reranking") => Endpoint::Rerank,
         b'm' if is_one_of!(b"/models") => Endpoint::Models,
         b'h' if is_one_of!(b"/health", b"/healthz") => Endpoint::Health,
         b'm' if is_one_of!(b"/metrics") => Endpoint::Metrics,
+        b'm' if is_one_of!(b"/messages/count_tokens") => Endpoint::Tokenize,
+        b'm' if is_one_of!(b"/messages") => Endpoint::Messages,
+        b't' if is_one_of!(b"/tokenize") => Endpoint::Tokenize,
+        b'd' if is_one_of!(b"/detokenize") => Endpoint::Tokenize,
+        b'a' if is_one_of!(b"/audio") => Endpoint::Audio,
+        b'i' if is_one_of!(b"/images") => Endpoint::Images,
+        b'g' if is_one_of!(b"/generate", b"/generate_stream") => Endpoint::Generate,
         _ => Endpoint::Other,
     }
 }

@@ -235,7 +235,8 @@ const fn first_equal(word: u64, byte: u8) -> u64 {
 
 /// Flags exactly the bytes of `word` that equal `byte`.
 #[inline(always)]
-const fn all_equal(word: u64, byte: u8) -> u64 {
+#[must_use]
+pub const fn all_equal(word: u64, byte: u8) -> u64 {
     let difference = word ^ (byte as u64).wrapping_mul(ONES);
     // A byte that differs carries into its own top bit, or has it set.
     !(((difference & !HIGHS) + !HIGHS) | difference) & HIGHS
@@ -251,7 +252,8 @@ const fn in_range(word: u64, first: u8, last: u8) -> u64 {
 
 /// Number of bytes below the lowest flagged one; 8 if none is.
 #[inline(always)]
-const fn bytes_before_lowest(flags: u64) -> u32 {
+#[must_use]
+pub const fn bytes_before_lowest(flags: u64) -> u32 {
     let below = flags.wrapping_sub(1) & !flags;
     (((below >> 7) & ONES).wrapping_mul(ONES) >> 56) as u32
 }

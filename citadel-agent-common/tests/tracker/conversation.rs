@@ -6,6 +6,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use crate::pieces::{self, PIECES};
+
 /// Where one exchange lies in the bytes of both directions.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange {
@@ -260,6 +262,15 @@ impl Response {
     }
 }
 
+/// A stream of events.
+fn stream() -> impl Strategy<Value = Framing> {
+    pieces::chunks().prop_map(|parts| {
+        let chunk = |data| Chunk { zeros: 0, upper: false, extension: "", data, eol: "\r\n" };
+        let chunks = parts.into_iter().map(chunk).collect();
+        Framing::Chunked { coding: "chunked", chunks, last: "0\r\n", trailers: vec![] }
+    })
+}
+
 /// A bare LF is a line end too (RFC 9112, section 2.2).
 fn eol() -> impl Strategy<Value = &'static str> {
     prop_oneof![7 => Just("\r\n"), 1 => Just("\n")]
@@ -312,6 +323,7 @@ fn data(bodies: Bodies, most: usize) -> BoxedStrategy<Vec<u8>> {
         b"data: [DONE]\n\n",
     ];
     prop_oneof![
+        vec(select(PIECES.to_vec()), 1..6).prop_map(|pieces| pieces.concat().into_bytes()),
         vec(any::<u8>(), 1..most),
         vec(select(http.to_vec()), 1..3).prop_map(|parts| parts.concat()),
         "[a-z{}\":, ]{1,40}".prop_map(String::into_bytes),
@@ -340,6 +352,7 @@ fn framing(bodies: Bodies) -> impl Strategy<Value = Framing> {
         4 => (coding, vec(chunk, 0..6), last, trailers)
             .prop_map(|(coding, chunks, last, trailers)| Framing::Chunked { coding, chunks, last, trailers }),
         1 => data(bodies, 200).prop_map(Framing::OtherCoding),
+        if bodies == Bodies::Any { 3 } else { 0 } => stream(),
     ]
 }
 
@@ -368,6 +381,18 @@ fn target() -> impl Strategy<Value = String> {
         "/v1/chat/completion",
         "/V1/models",
         "/v1/tokenize",
+        "/detokenize",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/message",
+        "/v1/audio/speech",
+        "/v1/images/generations",
+        "/generate",
+        "/generate_stream",
+        "/api/generate",
+        "/api/chat",
+        "/chat",
+        "/api/embed",
         "*",
         "http://h/v1/models",
     ]);
@@ -405,6 +430,7 @@ fn response(bodies: Bodies) -> impl Strategy<Value = Response> {
     let content_type = select(vec![
         None,
         Some("application/json"),
+        Some("text/event-stream"),
         Some("text/event-stream"),
         Some("text/event-stream; charset=utf-8"),
         Some("Text/Event-Stream ;x"),

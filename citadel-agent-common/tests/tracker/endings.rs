@@ -8,16 +8,19 @@ use citadel_agent_common::abi::{Phase, Side};
 use crate::conversation::{Bodies, conversations};
 use crate::recorder::{Observation, Tracked};
 use crate::reference::{Request, Response, requests, responses};
+use crate::stream::Stream;
 use crate::wire::{Wire, choices};
 
 /// How far a response has come when `sent` of the server's bytes have left; `None` before its first byte.
-fn response_phase(response: &Response, sent: usize) -> Option<Phase> {
+fn response_phase(response: &Response, server: &[u8], sent: usize) -> Option<Phase> {
     let begun = response.starts.iter().rposition(|&start| start < sent)?;
     if response.starts.get(begun + 1) == Some(&sent) {
         // Just after an interim response.
         return None;
     }
+    let come = response.body.iter().filter(|&&at| at < sent).count();
     Some(match response.data.first() {
+        Some(_) if response.streamed && Stream::read(&response.content(server)[..come]).failed => Phase::Error,
         Some(&first) if first < sent && response.streamed => Phase::Streaming,
         Some(&first) if first < sent => Phase::Body,
         _ => Phase::Headers,
@@ -25,7 +28,13 @@ fn response_phase(response: &Response, sent: usize) -> Option<Phase> {
 }
 
 /// Which requests are aborted when the connection ends after so many bytes: endpoint and phase.
-fn aborted(requests: &[Request], responses: &[Response], sent: [usize; 2], orderly: bool) -> Vec<(u32, Phase)> {
+fn aborted(
+    requests: &[Request],
+    responses: &[Response],
+    server: &[u8],
+    sent: [usize; 2],
+    orderly: bool,
+) -> Vec<(u32, Phase)> {
     let [from_client, from_server] = sent;
     let pairs = requests.iter().zip(responses).filter(|(request, response)| {
         let begun = request.line_end <= from_client;
@@ -34,11 +43,12 @@ fn aborted(requests: &[Request], responses: &[Response], sent: [usize; 2], order
         } else {
             response.end <= from_server
         };
-        begun && !ended
+        let failed = ended && response.streamed && Stream::read(&response.content(server)).failed;
+        begun && (!ended || failed)
     });
     let phases = pairs.map(|(request, response)| {
         let waiting = if request.end <= from_client { Phase::Waiting } else { Phase::Request };
-        (request.endpoint, response_phase(response, from_server).unwrap_or(waiting))
+        (request.endpoint, response_phase(response, server, from_server).unwrap_or(waiting))
     });
     phases.collect()
 }
@@ -68,9 +78,12 @@ proptest! {
         tracked.check();
         let sent = wire.sent_before(at);
         let side = if client_first || !server { Side::Client } else { Side::Server };
-        let expected: Vec<_> = aborted(&requests, &responses, sent, orderly)
+        let expected: Vec<_> = aborted(&requests, &responses, &conversation.server, sent, orderly)
             .into_iter()
-            .map(|(endpoint, phase)| Observation::Aborted { endpoint, side, phase })
+            .map(|(endpoint, phase)| {
+                let side = if phase == Phase::Error { Side::Server } else { side };
+                Observation::Aborted { endpoint, side, phase }
+            })
             .collect();
         let seen: Vec<_> = tracked.observed().filter(|seen| matches!(seen, Observation::Aborted { .. })).collect();
         prop_assert_eq!(seen, expected);

@@ -197,7 +197,7 @@ proptest! {
         tracked.close(true, Side::Server, wire.end());
         tracked.check();
         let time = |client, at| wire.time(client, at);
-        prop_assert_eq!(tracked.by_direction(), truth(time, &requests[next..], &responses[next..], wire.end()));
+        prop_assert_eq!(tracked.by_direction(), truth(time, &conversation.server, &requests[next..], &responses[next..], wire.end()));
     }
 }
 

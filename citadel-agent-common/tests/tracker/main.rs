@@ -6,10 +6,13 @@
 mod conversation;
 mod endings;
 mod findings;
+mod forms;
 mod garbage;
 mod operations;
+mod pieces;
 mod recorder;
 mod reference;
 mod segments;
+mod stream;
 mod tcp;
 mod wire;

@@ -13,6 +13,8 @@ pub(crate) enum Observation {
     Ended { endpoint: u32, code: u32 },
     Latency { which: Latency, endpoint: u32, ns: u64 },
     Chunk { endpoint: u32 },
+    Event { endpoint: u32, output: bool },
+    Unread { endpoint: u32 },
     Aborted { endpoint: u32, side: Side, phase: Phase },
     Lost { why: Lost, count: u32 },
 }
@@ -59,6 +61,12 @@ impl Sink for Recorder {
     }
     fn chunk(&mut self, endpoint: u32) {
         self.note(Observation::Chunk { endpoint });
+    }
+    fn event(&mut self, endpoint: u32, output: bool) {
+        self.note(Observation::Event { endpoint, output });
+    }
+    fn unread(&mut self, endpoint: u32) {
+        self.note(Observation::Unread { endpoint });
     }
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
         self.note(Observation::Aborted { endpoint, side, phase });
@@ -230,7 +238,10 @@ impl Tracked {
                 Observation::Ended { .. } | Observation::Aborted { .. } => accounted += 1,
                 Observation::Lost { why: Lost::ResponseFraming, count } => accounted += i64::from(count),
                 Observation::Lost { count, .. } => assert_ne!(count, 0),
-                Observation::Chunk { .. } | Observation::Latency { .. } => {
+                Observation::Chunk { .. }
+                | Observation::Event { .. }
+                | Observation::Unread { .. }
+                | Observation::Latency { .. } => {
                     assert!(requests > 0, "a response to no request: {:?}", self.recorder.seen);
                 }
                 Observation::Protocol(_) => {}

@@ -1,9 +1,10 @@
 //! What the bytes of a conversation mean, read from whole byte strings: heads by `httparse`, bodies as RFC 9112,
 //! section 6.3, says. Slow, plain, and written without a look at the tracker.
 
-use citadel_agent_common::abi::{Endpoint, Latency, Protocol};
+use citadel_agent_common::abi::{Endpoint, Latency, Phase, Protocol, Side};
 
 use crate::recorder::Observation;
+use crate::stream::{Seen, Stream};
 
 const FIELDS: usize = 128;
 
@@ -25,12 +26,12 @@ pub(crate) struct Request {
 pub(crate) struct Response {
     /// Where the interim responses and the final one begin.
     pub(crate) starts: Vec<usize>,
-    /// One past the status line.
-    pub(crate) line_end: usize,
     /// One past the header section.
     pub(crate) head_end: usize,
     /// First byte of each chunk of the body, or of the body.
     pub(crate) data: Vec<usize>,
+    /// Each byte of the body.
+    pub(crate) body: Vec<usize>,
     /// One past the last byte.
     pub(crate) end: usize,
     pub(crate) code: u32,
@@ -67,9 +68,9 @@ fn line(bytes: &[u8], at: usize) -> (&[u8], usize) {
     (bytes[at..end].strip_suffix(b"\r").unwrap_or(&bytes[at..end]), end + 1)
 }
 
-/// Where the chunks' data begin, and where the body ends.
-fn chunks(bytes: &[u8], mut at: usize) -> (Vec<usize>, usize) {
-    let mut data = vec![];
+/// Where the chunks' data begin, where each byte of them lies, and where the body ends.
+fn chunks(bytes: &[u8], mut at: usize) -> (Vec<usize>, Vec<usize>, usize) {
+    let (mut data, mut body) = (vec![], vec![]);
     loop {
         let (size, next) = line(bytes, at);
         let size = std::str::from_utf8(size).expect("ASCII").split(';').next().expect("one at least").trim();
@@ -79,6 +80,7 @@ fn chunks(bytes: &[u8], mut at: usize) -> (Vec<usize>, usize) {
             break;
         }
         data.push(at);
+        body.extend(at..at + size);
         let (rest, next) = line(bytes, at + size);
         assert!(rest.is_empty(), "a line end after a chunk");
         at = next;
@@ -87,24 +89,32 @@ fn chunks(bytes: &[u8], mut at: usize) -> (Vec<usize>, usize) {
         let (trailer, next) = line(bytes, at);
         at = next;
         if trailer.is_empty() {
-            return (data, at);
+            return (data, body, at);
         }
     }
 }
 
 fn endpoint(target: &str) -> Endpoint {
     let path = target.split('?').next().expect("one at least");
-    let path = path.strip_prefix("/v1/").or_else(|| path.strip_prefix("/v2/")).or_else(|| path.strip_prefix('/'));
+    let ollama = path.strip_prefix("/api/");
+    let path =
+        path.strip_prefix("/v1/").or_else(|| path.strip_prefix("/v2/")).or(ollama).or_else(|| path.strip_prefix('/'));
     let parts: Vec<_> = path.unwrap_or("").split('/').collect();
     match parts[..] {
         ["chat", "completions", ..] => Endpoint::ChatCompletions,
+        ["chat", ..] if ollama.is_some() => Endpoint::ChatCompletions,
         ["completions" | "completion", ..] => Endpoint::Completions,
         ["responses", ..] => Endpoint::Responses,
-        ["embeddings" | "embedding", ..] => Endpoint::Embeddings,
+        ["embeddings" | "embedding" | "embed", ..] => Endpoint::Embeddings,
         ["rerank" | "reranking", ..] => Endpoint::Rerank,
         ["models", ..] => Endpoint::Models,
         ["health" | "healthz", ..] => Endpoint::Health,
         ["metrics", ..] => Endpoint::Metrics,
+        ["messages", "count_tokens", ..] | ["tokenize" | "detokenize", ..] => Endpoint::Tokenize,
+        ["messages", ..] => Endpoint::Messages,
+        ["audio", ..] => Endpoint::Audio,
+        ["images", ..] => Endpoint::Images,
+        ["generate" | "generate_stream", ..] => Endpoint::Generate,
         _ => Endpoint::Other,
     }
 }
@@ -121,14 +131,17 @@ pub(crate) fn requests(bytes: &[u8]) -> Vec<Request> {
         let start = at + bytes[at..].iter().position(|byte| !b"\r\n".contains(byte)).expect("a request line");
         let framing = framing(head.headers);
         let end = match framing.length {
-            _ if framing.chunked => chunks(bytes, head_end).1,
+            _ if framing.chunked => chunks(bytes, head_end).2,
             length => head_end + length.unwrap_or(0),
         };
         requests.push(Request {
             start,
             line_end: line(bytes, start).1,
             end,
-            endpoint: endpoint(head.path.expect("a target")) as u32,
+            endpoint: match head.method {
+                Some("HEAD" | "OPTIONS") => Endpoint::Other,
+                _ => endpoint(head.path.expect("a target")),
+            } as u32,
             head: head.method == Some("HEAD"),
         });
         at = end;
@@ -147,7 +160,7 @@ pub(crate) fn responses(bytes: &[u8], requests: &[Request]) -> Vec<Response> {
             let mut fields = [httparse::EMPTY_HEADER; FIELDS];
             let mut head = httparse::Response::new(&mut fields);
             let parsed = head.parse(&bytes[at..]).expect("a response");
-            let (line_end, head_end) = (line(bytes, at).1, at + parsed.unwrap());
+            let head_end = at + parsed.unwrap();
             let code = head.code.expect("a status code");
             if (100..200).contains(&code) {
                 at = head_end;
@@ -159,23 +172,20 @@ pub(crate) fn responses(bytes: &[u8], requests: &[Request]) -> Vec<Response> {
             let streamed = [&b"text/event-stream"[..], b"application/x-ndjson"];
             let framing = framing(head.headers);
             let bodiless = request.head || code == 204 || code == 304;
-            let (data, end, until_close) = match framing.length {
-                _ if bodiless => (vec![], head_end, false),
-                _ if framing.chunked => {
-                    let (data, end) = chunks(bytes, head_end);
-                    (data, end, false)
-                }
-                Some(length) if !framing.other_coding => {
-                    (Vec::from_iter((length > 0).then_some(head_end)), head_end + length, false)
-                }
-                _ => (Vec::from_iter((bytes.len() > head_end).then_some(head_end)), bytes.len(), true),
+            let whole =
+                |end: usize| (Vec::from_iter((end > head_end).then_some(head_end)), (head_end..end).collect(), end);
+            let ((data, body, end), until_close) = match framing.length {
+                _ if bodiless => ((vec![], vec![], head_end), false),
+                _ if framing.chunked => (chunks(bytes, head_end), false),
+                Some(length) if !framing.other_coding => (whole(head_end + length), false),
+                _ => (whole(bytes.len()), true),
             };
             at = end;
             responses.push(Response {
                 starts,
-                line_end,
                 head_end,
                 data,
+                body,
                 end,
                 code: u32::from(code),
                 streamed: streamed.iter().any(|name| media_type.eq_ignore_ascii_case(name)),
@@ -189,10 +199,18 @@ pub(crate) fn responses(bytes: &[u8], requests: &[Request]) -> Vec<Response> {
     responses
 }
 
+impl Response {
+    /// The bytes of the body.
+    pub(crate) fn content(&self, bytes: &[u8]) -> Vec<u8> {
+        self.body.iter().map(|&at| bytes[at]).collect()
+    }
+}
+
 /// What the tracker must observe of a conversation that ends with the server's FIN at `close`, by direction and with the
 /// time of the segment that shows it. `time` says when a byte came, from the client or not.
 pub(crate) fn truth(
     time: impl Fn(bool, usize) -> u64,
+    server: &[u8],
     requests: &[Request],
     responses: &[Response],
     close: u64,
@@ -212,23 +230,51 @@ pub(crate) fn truth(
         let first = time(true, request.start);
         let asked = time(true, request.end - 1);
         let answers = time(false, *response.starts.last().expect("the final one"));
-        of_responses.push((time(false, response.line_end - 1), latency(Latency::FirstByte, answers - asked)));
+        let first_byte = if response.streamed { Latency::FirstByteOfStream } else { Latency::FirstByte };
+        of_responses.push((time(false, response.head_end - 1), latency(first_byte, answers - asked)));
         let ended = time(false, response.end - 1);
         let seen = if response.until_close { close } else { ended };
+        let mut failed = false;
         if response.streamed {
-            let mut before = None;
-            for &position in &response.data {
-                let now = time(false, position);
-                let (which, since) = before.map_or((Latency::FirstToken, asked), |at| (Latency::InterToken, at));
-                of_responses.push((now, latency(which, now - since)));
-                if response.chunked {
+            let stream = Stream::read(&response.content(server));
+            failed = stream.failed;
+            // Chunks and events, by the byte that shows them.
+            let chunks = response.data.iter().map(|&at| (at, None));
+            let events = stream.seen.into_iter().map(|(at, seen)| (response.body[at], Some(seen)));
+            let mut all: Vec<_> = chunks.chain(events).collect();
+            all.sort_by_key(|&(at, seen)| (at, seen.is_some()));
+            let (mut before, mut unread) = (None, false);
+            for (at, seen) in all {
+                let now = time(false, at);
+                if seen.is_none() && Some(&at) == response.data.first() {
+                    of_responses.push((now, latency(Latency::FirstChunk, now - asked)));
+                }
+                if seen.is_none() && response.chunked {
                     of_responses.push((now, Observation::Chunk { endpoint }));
                 }
-                before = Some(now);
+                if matches!(seen, Some(Seen::Output | Seen::Unread)) || (seen.is_none() && unread) {
+                    let (which, since) = before.map_or((Latency::FirstToken, asked), |at| (Latency::InterToken, at));
+                    of_responses.push((now, latency(which, now - since)));
+                    before = Some(now);
+                }
+                match seen {
+                    None => {}
+                    Some(Seen::Unread) => {
+                        of_responses.push((now, Observation::Unread { endpoint }));
+                        unread = true;
+                    }
+                    Some(seen) => {
+                        of_responses.push((now, Observation::Event { endpoint, output: seen == Seen::Output }));
+                    }
+                }
             }
         }
-        of_responses.push((seen, latency(Latency::Duration, ended - first)));
-        of_responses.push((seen, Observation::Ended { endpoint, code: response.code }));
+        if failed {
+            of_responses.push((seen, Observation::Aborted { endpoint, side: Side::Server, phase: Phase::Error }));
+        } else {
+            of_responses.push((seen, latency(Latency::Duration, ended - first)));
+            of_responses.push((seen, Observation::Ended { endpoint, code: response.code }));
+        }
         of_responses.push((seen, Observation::Left(1)));
     }
     [of_requests, of_responses]

@@ -40,7 +40,10 @@ fn compare(conversation: &Conversation, choices: &Choices) -> Result<(), TestCas
     }
     let wire = Wire::new(conversation, choices);
     let (tracked, close) = run(&wire);
-    prop_assert_eq!(tracked.by_direction(), truth(|client, at| wire.time(client, at), &requests, &responses, close));
+    prop_assert_eq!(
+        tracked.by_direction(),
+        truth(|client, at| wire.time(client, at), &conversation.server, &requests, &responses, close)
+    );
     prop_assert_eq!(tracked.bytes(), [conversation.client.len() as u64, conversation.server.len() as u64]);
     Ok(())
 }

@@ -125,7 +125,7 @@ proptest! {
             delivery.shuffled(&segments(exchange.request_head_end..exchange.request.end, &sizes, &[]), &mut order);
             delivery.server(exchange.response.start, exchange.response.end, exchange.request.end);
         }
-        let expected = truth(|client, at| delivery.time(client, at), &requests, &responses, 0);
+        let expected = truth(|client, at| delivery.time(client, at), &conversation.server, &requests, &responses, 0);
         prop_assert_eq!(delivery.tracked.by_direction(), expected);
         let sent = [conversation.client.len() as u64, conversation.server.len() as u64];
         prop_assert_eq!(delivery.tracked.bytes(), sent);

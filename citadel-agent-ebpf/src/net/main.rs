@@ -31,7 +31,7 @@ use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
 
 use maps::{BLANK, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
-use packet::Segment;
+use packet::{Bytes, Segment};
 use sink::Counters;
 
 /// What a cgroup program returns to let the packet pass.
@@ -66,6 +66,23 @@ pub fn net_egress(ctx: SkBuffContext) -> i32 {
         egress(skb, slot);
     }
     PASS
+}
+
+/// Reads on in a stream's events, for `net_egress`, with this window. A global function: the verifier follows it once, by itself, and
+/// not from each place where it is called. So it is handed nothing but the context and a number, which is all that 5.10 knows, and
+/// finds the rest by them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_events(skb: *mut __sk_buff, window: u32) -> u32 {
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return 0;
+    }
+    // SAFETY: a map value, which the caller has claimed.
+    let Some(window) = maps::SCRATCH.get_ptr_mut(window).map(|window| unsafe { &mut *window }) else { return 0 };
+    let Some(connection) = connections::find(sock) else { return 0 };
+    connection.conn.events().look(&mut Bytes::go_on(skb, window));
+    1
 }
 
 /// Connections that begin and end.

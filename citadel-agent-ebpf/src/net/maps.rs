@@ -28,7 +28,7 @@ static PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 #[map]
 pub(crate) static MODEL_STATS: Array<ModelStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Slot * 9 + endpoint -> what is counted per endpoint. Sized like `MODEL_STATS`.
+/// Slot * `ENDPOINTS` + endpoint -> what is counted per endpoint. Sized like `MODEL_STATS`.
 #[map]
 pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

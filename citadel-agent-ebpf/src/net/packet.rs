@@ -4,8 +4,9 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use citadel_agent_common::connection::{self, Tuple, WINDOWS, Window};
+use citadel_agent_common::http::events::Events;
 use citadel_agent_common::http::{Payload, Text, forget};
-use citadel_agent_ebpf::count::{add, bounded};
+use citadel_agent_ebpf::count::{add, bounded, escape};
 
 use crate::maps::{SCRATCH, V4_MAPPED};
 
@@ -248,6 +249,7 @@ pub(crate) fn claim() -> Option<&'static mut Window> {
         add(&mut window.claims, 1);
         // SAFETY: behind a reference. Volatile: what the sum is now.
         if unsafe { (&raw const window.claims).read_volatile() } == 1 {
+            window.index = index;
             return Some(window);
         }
         release(window);
@@ -285,9 +287,25 @@ impl Payload for Bytes<'_> {
         // SAFETY: at most 511 bytes into the window, which has room for a text after that. Bytes need no alignment.
         Some(unsafe { &*self.window.bytes.as_ptr().add(within).cast::<Text>() })
     }
+
+    #[inline(always)]
+    fn look(&mut self, events: &mut Events) {
+        // The function finds both by itself.
+        escape(events);
+        escape(self.window);
+        crate::net_events(self.skb, self.window.index);
+        escape(events);
+        escape(self.window);
+    }
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
+    /// The payload that `window` is of already.
+    #[inline(always)]
+    pub(crate) fn go_on(skb: *mut __sk_buff, window: &'a mut Window) -> Self {
+        Self { skb, window }
+    }
+
     /// Loads the window from `offset` on: up to [`LOADED`] bytes, as many as there are.
     #[inline(always)]
     fn load(&mut self, offset: u32) -> Option<()> {

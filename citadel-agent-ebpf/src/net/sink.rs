@@ -98,6 +98,21 @@ impl Sink for Counters {
     }
 
     #[inline(always)]
+    fn event(&mut self, endpoint: u32, output: bool) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            let which = if output { EndpointStats::EVENTS_WITH_OUTPUT } else { EndpointStats::EVENTS_WITHOUT };
+            add(cell(&mut stats.counters, which), 1);
+        }
+    }
+
+    #[inline(always)]
+    fn unread(&mut self, endpoint: u32) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            add(&mut stats.counters[EndpointStats::UNREAD], 1);
+        }
+    }
+
+    #[inline(always)]
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
         if let Some(stats) = self.endpoint(endpoint) {
             add(cell(&mut stats.counters, EndpointStats::aborted(side as u32, phase as u32)), 1);

@@ -64,7 +64,7 @@ pub struct Net {
     models: Mapped<ModelStats>,
     receive_queue: Mapped<Histogram>,
     endpoints: MapData,
-    /// A slot's endpoint entries, mapped when it is first read with something in it: 108 KiB each.
+    /// A slot's endpoint entries, mapped when it is first read with something in it: 224 KiB each.
     endpoints_of: Vec<Option<Mapped<EndpointStats>>>,
     lost: Mapped<u64>,
     /// How many sockets have state, and may.

@@ -1,5 +1,7 @@
 //! Models: counts of the `net` programs per port, with the models' names.
 
+use std::iter;
+
 use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
 
 use super::{Origin, Outcome, Reading};
@@ -9,8 +11,8 @@ use crate::ebpf::family::Family;
 use crate::ebpf::mapped::Entry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
-    REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE,
-    TIME_TO_FIRST_TOKEN,
+    REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS, STREAMS_UNREAD,
+    TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK, TIME_TO_FIRST_TOKEN,
 };
 use crate::metrics::family::{Page, Value};
 
@@ -19,12 +21,13 @@ pub(super) const PROTOCOLS: [(Protocol, &str); 4] =
 
 const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
 
-const PHASES: [(Phase, &str); 5] = [
+const PHASES: [(Phase, &str); 6] = [
     (Phase::Request, "request"),
     (Phase::Waiting, "waiting"),
     (Phase::Headers, "headers"),
     (Phase::Streaming, "streaming"),
     (Phase::Body, "body"),
+    (Phase::Error, "error"),
 ];
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
@@ -71,7 +74,7 @@ fn add_model(page: &mut Page, labels: [&str; 2], stats: Entry<'_, ModelStats>, o
 /// Metrics of an endpoint after its first request.
 fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: Entry<'_, EndpointStats>) {
     let [model, port, endpoint] = labels;
-    for code in EndpointStats::CODES {
+    for code in iter::once(EndpointStats::SWITCHING).chain(EndpointStats::CODES) {
         let count = stats.counter(EndpointStats::requests(code));
         if count > 0 {
             page.add(&REQUESTS, [model, port, endpoint, &code.to_string()], Value::Integer(count));
@@ -94,9 +97,25 @@ fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: Entry<'_, EndpointSta
     if chunks > 0 {
         page.add(&STREAM_CHUNKS, labels, Value::Integer(chunks));
     }
+    let events = [(EndpointStats::EVENTS_WITH_OUTPUT, "content"), (EndpointStats::EVENTS_WITHOUT, "other")];
+    for (index, kind) in events {
+        let count = stats.counter(index);
+        if count > 0 {
+            page.add(&STREAM_EVENTS, [model, port, endpoint, kind], Value::Integer(count));
+        }
+    }
+    let unread = stats.counter(EndpointStats::UNREAD);
+    if unread > 0 {
+        page.add(&STREAMS_UNREAD, labels, Value::Integer(unread));
+    }
+    for (latency, response) in [(Latency::FirstByte, "plain"), (Latency::FirstByteOfStream, "stream")] {
+        if let Some(histogram) = stats.latency(latency) {
+            page.add(&TIME_TO_FIRST_BYTE, [model, port, endpoint, response], Value::Histogram(histogram));
+        }
+    }
     for (latency, desc) in [
         (Latency::Duration, &REQUEST_DURATION),
-        (Latency::FirstByte, &TIME_TO_FIRST_BYTE),
+        (Latency::FirstChunk, &TIME_TO_FIRST_CHUNK),
         (Latency::FirstToken, &TIME_TO_FIRST_TOKEN),
         (Latency::InterToken, &INTER_TOKEN_LATENCY),
     ] {

@@ -37,27 +37,30 @@ def event(delta, finish=None):
 
 
 def events():
-    """As vLLM sends them: the role, the tokens, the reason, and a closing mark."""
-    yield event({"role": "assistant", "content": ""})
+    """As vLLM sends them, and whether each has output: the role, the tokens, the reason, and a closing mark."""
+    yield event({"role": "assistant", "content": ""}), False
     for number in range(TOKENS):
-        yield event({"content": f" token{number}"})
-    yield event({}, finish="stop")
-    yield "data: [DONE]\n\n"
+        yield event({"content": f" token{number}"}), True
+    yield event({}, finish="stop"), False
+    yield "data: [DONE]\n\n", False
 
 
 async def stream(began):
     ended, previous = False, None
     try:
-        for chunk in events():
-            await asyncio.sleep(BETWEEN_TOKENS if previous else FIRST_TOKEN)
+        for chunk, output in events():
+            if output:
+                await asyncio.sleep(BETWEEN_TOKENS if previous else FIRST_TOKEN)
             now = time.perf_counter()
-            if previous:
+            if not output:
+                pass
+            elif previous:
                 truth["between_sum"] += now - previous
                 truth["between_count"] += 1
             else:
                 truth["first_token_sum"] += now - began
                 truth["first_token_count"] += 1
-            previous = now
+            previous = now if output else previous
             yield chunk
         ended = True
     finally:

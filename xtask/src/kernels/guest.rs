@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::image::{AGENT, CONFIG};
-use super::traffic::{self, CHUNKS, Client, FIRST, GAP};
+use super::traffic::{self, Client, FIRST, GAP, OTHERS, TOKENS};
 use super::{calls, support};
 use crate::scrape::{self, Page};
 
@@ -144,15 +144,18 @@ type Labels<'a> = &'a [(&'a str, &'a str)];
 fn compare(page: &Page, first: f64) -> Result<()> {
     let chat = [("endpoint", "chat_completions")];
     let models = [("endpoint", "models")];
-    let (lists, chats, chunks) = (f64::from(2 * LISTS), f64::from(2 * CHATS), f64::from(2 * CHATS * CHUNKS));
-    let counts: [(&str, Labels, f64); 9] = [
+    let (lists, chats) = (f64::from(2 * LISTS), f64::from(2 * CHATS));
+    let (tokens, others) = (chats * f64::from(TOKENS), chats * f64::from(OTHERS));
+    let counts: [(&str, Labels, f64); 11] = [
         ("citadel_model_requests_total", &models, lists),
         ("citadel_model_requests_total", &chat, chats),
         ("citadel_model_requests_total", &[("code", "200")], lists + chats),
         ("citadel_model_requests_in_flight", &[], 0.0),
-        ("citadel_model_stream_chunks_total", &chat, chunks),
+        ("citadel_model_stream_chunks_total", &chat, tokens + others),
+        ("citadel_model_stream_events_total", &[("kind", "content")], tokens),
+        ("citadel_model_stream_events_total", &[("kind", "other")], others),
         ("citadel_model_time_to_first_token_seconds_count", &chat, chats),
-        ("citadel_model_inter_token_latency_seconds_count", &chat, chunks - chats),
+        ("citadel_model_inter_token_latency_seconds_count", &chat, tokens - chats),
         ("citadel_model_connections_total", &[("protocol", "http1")], 2.0),
         ("citadel_model_connections_open", &[], 0.0),
     ];

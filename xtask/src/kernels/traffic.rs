@@ -9,11 +9,13 @@ use anyhow::{Context as _, Result, bail};
 
 /// The server's port, the first of the models'.
 pub(super) const PORT: u16 = 11400;
-/// The server's delay before the first chunk, and between chunks.
+/// The delay of the server before the first event with output, and between such events.
 pub(super) const FIRST: Duration = Duration::from_millis(100);
 pub(super) const GAP: Duration = Duration::from_millis(50);
-/// Chunks of a stream, without the empty last one.
-pub(super) const CHUNKS: u32 = 8;
+/// Events of a stream that have output.
+pub(super) const TOKENS: u32 = 8;
+/// Those that have none: a role before all, usage and the end after them. Each event is a chunk.
+pub(super) const OTHERS: u32 = 3;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -42,13 +44,16 @@ fn answer(stream: TcpStream) -> Result<()> {
         reader.read_exact(&mut body)?;
         if head.starts_with("POST ") {
             write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-            for number in 0..CHUNKS {
+            // In one piece: the client looks at the clock when it has the size, the agent when the output after it left.
+            let mut write =
+                |event: &str| out.write_all(format!("{:x}\r\ndata: {event}\n\n\r\n", event.len() + 8).as_bytes());
+            write(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#)?;
+            for number in 0..TOKENS {
                 thread::sleep(if number == 0 { FIRST } else { GAP });
-                let event = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{number}\"}}}}]}}\n\n");
-                // In one write: the client looks at the clock when it has the size, the agent when the first byte after
-                // it has left.
-                out.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
+                write(&format!(r#"{{"choices":[{{"delta":{{"content":"{number}"}}}}]}}"#))?;
             }
+            write(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":8}}"#)?;
+            write("[DONE]")?;
             out.write_all(b"0\r\n\r\n")?;
         } else {
             let body = r#"{"object":"list","data":[{"id":"guest"}]}"#;
@@ -97,7 +102,7 @@ impl Client {
         Ok(self.reader.read_exact(&mut body)?)
     }
 
-    /// Requests a stream; returns the time to its first chunk.
+    /// Requests a stream; returns the time to its first token, which is in the second chunk.
     pub(super) fn chat(&mut self) -> Result<Duration> {
         let body = r#"{"model":"guest","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#;
         let (begun, length) = (Instant::now(), body.len());
@@ -108,16 +113,16 @@ impl Client {
         self.stream.write_all(head.as_bytes())?;
         self.stream.write_all(body.as_bytes())?;
         read_head(&mut self.reader)?.context("no answer")?;
-        let mut first = None;
+        let mut seen = Vec::new();
         loop {
             let mut size = String::new();
             self.reader.read_line(&mut size)?;
-            first.get_or_insert_with(|| begun.elapsed());
+            seen.push(begun.elapsed());
             let size = usize::from_str_radix(size.trim(), 16).with_context(|| format!("chunk size {size:?}"))?;
             let mut chunk = vec![0; size + 2];
             self.reader.read_exact(&mut chunk)?;
             if size == 0 {
-                return first.context("no chunk");
+                return seen.get(1).copied().context("no token");
             }
         }
     }

@@ -23,7 +23,10 @@ impl Conn {
             }
             let request = *self.oldest();
             let waiting = if request.flags & COMPLETE != 0 { Phase::Waiting } else { Phase::Request };
-            sink.aborted(request.endpoint, side, response.unwrap_or(waiting));
+            let phase = response.unwrap_or(waiting);
+            // It is the server that failed, whoever has closed first then.
+            let side = if matches!(phase, Phase::Error) { Side::Server } else { side };
+            sink.aborted(request.endpoint, side, phase);
             response = None;
             aborted += 1;
             self.head = fresh!(self.head).wrapping_add(1);
@@ -43,6 +46,7 @@ impl Conn {
             state::RESYNC | state::OPAQUE => None,
             state::START if self.tx.at_message_start() => None,
             _ if self.body_begun == 0 => Some(Phase::Headers),
+            _ if self.tx.message.flags & flag::STREAMED != 0 && self.events.has_failed() => Some(Phase::Error),
             _ if self.tx.message.flags & flag::STREAMED != 0 => Some(Phase::Streaming),
             _ => Some(Phase::Body),
         }

@@ -1,7 +1,7 @@
 //! The observations made at the start, during and at the end of a message.
 
 use super::Conn;
-use crate::abi::{Latency, Lost, Protocol};
+use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 use crate::http::Sink;
 use crate::http::framer::{event, flag};
 use crate::http::request::COMPLETE;
@@ -69,26 +69,32 @@ impl Conn {
         }
         if self.awaits_response() {
             let request = *self.oldest();
-            if event & event::START != 0 {
-                sink.latency(Latency::FirstByte, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
+            let streamed = self.tx.message.flags & flag::STREAMED != 0;
+            if event & event::HEAD != 0 {
+                let which = if streamed { Latency::FirstByteOfStream } else { Latency::FirstByte };
+                sink.latency(which, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
             }
             if event & event::DATA != 0 {
-                if self.tx.message.flags & flag::STREAMED != 0 {
+                if streamed {
                     if self.body_begun == 0 {
-                        sink.latency(Latency::FirstToken, request.endpoint, now.saturating_sub(request.last_ns));
-                    } else {
-                        sink.latency(Latency::InterToken, request.endpoint, now.saturating_sub(self.chunk_ns));
+                        sink.latency(Latency::FirstChunk, request.endpoint, now.saturating_sub(request.last_ns));
                     }
                     if self.tx.message.flags & flag::CHUNKED != 0 {
                         sink.chunk(request.endpoint);
                     }
                 }
                 self.body_begun = 1;
-                self.chunk_ns = now;
+            }
+            if streamed {
+                self.event_of_stream(event, now, &request, sink);
             }
             if event & event::END != 0 {
-                sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
-                sink.ended(request.endpoint, fresh!(self.tx.message.subject));
+                if streamed && self.events.has_failed() {
+                    sink.aborted(request.endpoint, Side::Server, Phase::Error);
+                } else {
+                    sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
+                    sink.ended(request.endpoint, fresh!(self.tx.message.subject));
+                }
                 self.head = fresh!(self.head).wrapping_add(1);
                 sink.left(1);
                 self.tx.begin_next();

@@ -1,6 +1,7 @@
 //! A message: the meaning of its lines, and what they determine about its body (RFC 9112, sections 3 to 7).
 
 use super::{event, flag, state};
+use crate::abi::Endpoint;
 use crate::http::line::{Tail, ends_with_version};
 use crate::http::start_line::endpoint;
 use crate::http::text::{Decimal, Text, keep, lower, prefix, status_code, trails, within};
@@ -128,8 +129,11 @@ impl Message {
         } else if word == prefix(b"CONNECT ") {
             flags |= flag::CONNECT;
         }
+        let options = word == prefix(b"OPTIONS ");
         self.flags = flags;
-        self.subject = endpoint(text, target) as u32;
+        // What asks for no output, a browser's CORS preflight for one, is none of an endpoint's requests.
+        let no_output = flags & flag::HEAD != 0 || options;
+        self.subject = if no_output { Endpoint::Other } else { endpoint(text, target) } as u32;
         self.state = state::FIELDS;
         event::START
     }
@@ -211,6 +215,7 @@ impl Message {
     /// Handles the empty line after the fields: what follows is defined by RFC 9112, section 6.3.
     #[inline(always)]
     fn fields_end<const RESPONSE: bool>(&mut self) -> u32 {
+        let head = if RESPONSE { event::HEAD } else { event::NONE };
         if RESPONSE {
             let code = self.subject;
             if is_interim(code) {
@@ -221,25 +226,25 @@ impl Message {
             }
             if code == 101 || (self.flags & flag::CONNECT != 0 && code / 100 == 2) {
                 self.flags |= flag::SWITCHES;
-                return event::END;
+                return head | event::END;
             }
             if self.flags & flag::HEAD != 0 || code == 204 || code == 304 {
-                return event::END;
+                return head | event::END;
             }
         }
         if self.flags & flag::CHUNKED != 0 {
             self.state = state::CHUNK_SIZE;
-            return event::NONE;
+            return head;
         }
         if self.flags & flag::OTHER_CODING == 0 {
             if self.flags & flag::LENGTH != 0 && self.length > 0 {
                 self.remaining = self.length;
                 self.flags |= flag::DATA_BEGINS;
                 self.state = state::DATA;
-                return event::NONE;
+                return head;
             }
             if !RESPONSE || self.flags & flag::LENGTH != 0 {
-                return event::END;
+                return head | event::END;
             }
         } else if !RESPONSE {
             // A server answers 400 and closes: the end of such a request is unknown (rule 4).
@@ -247,7 +252,7 @@ impl Message {
         }
         self.flags |= flag::DATA_BEGINS;
         self.state = state::UNTIL_CLOSE;
-        event::NONE
+        head
     }
 
     #[inline(always)]

@@ -10,17 +10,23 @@ catalogue! {
     REQUESTS_IN_FLIGHT: Gauge None "citadel_model_requests_in_flight" ["model", "port"]
         "Requests that have started and whose response is not complete.";
     REQUESTS_ABORTED: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
-        "Requests whose connection was closed or reset before the response was complete, by the side that closed first and the phase: request (still arriving), waiting (no response byte sent), headers (headers sent, no body yet), streaming, body.";
+        "Requests whose connection was closed or reset before the response was complete, by the side that closed first and the phase: request (still arriving), waiting (no response byte sent), headers (headers sent, no body yet), streaming, body. Also streamed responses in which the server reported an error (phase error): citadel_model_requests_total does not count these, whatever their status code.";
     REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint"]
-        "Time from the first request byte reaching the server's TCP socket to the server writing the last response byte.";
-    TIME_TO_FIRST_BYTE: Histogram<Requests> Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint"]
-        "Time from the last request byte received to the first response byte sent; 1xx responses are not counted.";
+        "Time from the first request byte reaching the server's TCP socket to its TCP sending the last response byte. A client that reads slowly delays that.";
+    TIME_TO_FIRST_BYTE: Histogram<Requests> Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint", "response"]
+        "Time from the last request byte received to the first response byte sent, by response: plain, or stream, whose header is often sent before any work is done. 1xx responses are not counted.";
     TIME_TO_FIRST_TOKEN: Histogram<Requests> Seconds "citadel_model_time_to_first_token_seconds" ["model", "port", "endpoint"]
-        "Time from the last request byte received to the first body byte sent, for streamed responses only (text/event-stream, application/x-ndjson). The first chunk of an OpenAI stream may carry only the role and no text.";
+        "Time from the last request byte received to the first event with output sent (text, reasoning, arguments of a tool call, audio or image data), for streamed responses only (text/event-stream, application/x-ndjson). Where events cannot be read, to the first chunk: see citadel_model_streams_unread_total.";
+    TIME_TO_FIRST_CHUNK: Histogram<Requests> Seconds "citadel_model_time_to_first_chunk_seconds" ["model", "port", "endpoint"]
+        "Time from the last request byte received to the first body byte sent, for streamed responses only. The first chunk may carry only the role or other events without output.";
     INTER_TOKEN_LATENCY: Histogram<Requests> Seconds "citadel_model_inter_token_latency_seconds" ["model", "port", "endpoint"]
-        "Time between consecutive body chunks of a streamed response. A chunk can contain several tokens.";
+        "Time between consecutive events with output of a streamed response. An event can contain several tokens.";
     STREAM_CHUNKS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
         "HTTP body chunks of streamed responses, excluding the empty last chunk.";
+    STREAM_EVENTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_events_total" ["model", "port", "endpoint", "kind"]
+        "Events of streamed responses, by kind: content (with output), other (roles, starts and ends of parts, usage, errors, [DONE]).";
+    STREAMS_UNREAD: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_streams_unread_total" ["model", "port", "endpoint"]
+        "Streamed responses whose events cannot be read (compressed, of an unknown form, or too long before the output): each of their chunks counts as an event with output.";
     RECEIVE_QUEUE: Histogram<Queues> Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
         "Time from the first request byte reaching the kernel to the server's first read of it: delay of accept, event loop and thread pool together.";
     REQUEST_BYTES: Counter(Start) Bytes "citadel_model_request_bytes_total" ["model", "port"]
