@@ -99,10 +99,9 @@ pub struct Events {
     used: u32,
     /// What was found in them, see [`event`].
     found: u32,
-    /// Whether the chunk ends with them.
-    ends: u32,
     /// See [`super::forget`].
     scratch: u32,
+    _reserved: u32,
 }
 
 impl Events {
@@ -120,8 +119,8 @@ impl Events {
         left: 0,
         used: 0,
         found: 0,
-        ends: 0,
         scratch: 0,
+        _reserved: 0,
     };
 
     /// A response begins.
@@ -164,10 +163,9 @@ impl Events {
         self.left = left;
         self.used = 0;
         self.found = event::NONE;
-        self.ends = u32::from(ends);
         if self.is_unread() {
             self.used = left;
-        } else {
+        } else if !(ends && self.glance(payload, offset, left)) {
             payload.look(self);
         }
     }
@@ -175,9 +173,6 @@ impl Events {
     /// Reads on, up to the end of an event: what [`Self::read`] was asked for.
     #[inline(always)]
     pub fn look<P: Payload>(&mut self, payload: &mut P) {
-        if fresh!(self.ends) != 0 && self.glance(payload, fresh!(self.offset), fresh!(self.left)) {
-            return;
-        }
         for _ in 0..ROUNDS {
             let (used, found) = self.found();
             let left = fresh!(self.left).wrapping_sub(used);

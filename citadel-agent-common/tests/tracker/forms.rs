@@ -31,9 +31,12 @@ fn streamed(pieces: &[&str]) -> (usize, usize, usize, Option<u64>) {
     )
 }
 
+/// A form's name, the pieces of a stream, and what it shows.
+type Form<'a> = (&'a str, &'a [&'a str], (usize, usize, usize, Option<u64>));
+
 #[test]
 fn each_engines_form_is_known() {
-    let forms: [(&str, &[&str], (usize, usize, usize, Option<u64>)); 12] = [
+    let forms: [Form<'_>; 12] = [
         (
             "chat",
             &[
