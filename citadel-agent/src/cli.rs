@@ -16,7 +16,7 @@ use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
 use crate::test_mode::{self, TestModeError};
-use crate::{agent, alerts, check, logs};
+use crate::{agent, alerts, check, explain, logs};
 
 /// Exit code for failures.
 pub const FAILED: u8 = 1;
@@ -79,6 +79,16 @@ enum Command {
     /// Test log destinations.
     #[command(subcommand)]
     Logs(LogsCommand),
+    /// Say why a model is slow, failing or silent: what is wrong first, then why.
+    ///
+    /// The running agent compares a window with the hour before it, or with yesterday, names causes, the most telling first, and says
+    /// what is normal and what is not measured on this host. Root and the group citadel-agent may ask.
+    Explain {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        what: explain::command::What,
+    },
     /// Reload the configuration of the running agent, and wait until it is applied.
     ///
     /// If the file is invalid, the agent keeps its current configuration, and this command prints all errors and fails.
@@ -367,6 +377,10 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             order(config, &Order::GpuRelease { seconds: time.as_secs() })?;
         }
         Command::Gpu(GpuCommand::Resume(config)) => order(config, &Order::GpuResume {})?,
+        Command::Explain { config, what } => {
+            let (config, _) = config.load()?;
+            print(explain::command::run(&what, &config.local.control_socket)?)?;
+        }
         Command::Reload(config) => order(config, &Order::Reload {})?,
         Command::Version => print(format_args!("citadel-agent {VERSION}\n"))?,
     }

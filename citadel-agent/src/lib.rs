@@ -13,6 +13,7 @@ pub mod control;
 mod credentials;
 pub mod discovery;
 pub mod ebpf;
+pub mod explain;
 pub mod gpu;
 pub mod history;
 pub mod host;

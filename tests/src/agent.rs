@@ -96,10 +96,13 @@ impl Agent {
         let mut command = Command::new(program);
         let config = dir.path().join("config.yaml");
         command.args(["run", "--config"]).arg(&config);
-        fs::write(&config, setup.yaml(metrics_port, health_port)).expect("write the configuration");
+        fs::write(&config, setup.yaml(metrics_port, health_port, &dir.path().join("control")))
+            .expect("write the configuration");
         if setup.nobody {
             command.uid(NOBODY).gid(NOBODY);
         }
+        // What it keeps is this test's alone.
+        command.env("STATE_DIRECTORY", dir.path().join("state"));
         // By default there is none, so that what runs on this host is no part of any test.
         command.env("DBUS_SYSTEM_BUS_ADDRESS", setup.bus.as_deref().unwrap_or("unix:path=/nonexistent"));
         if let Some(procs) = &setup.cgroup {
@@ -222,7 +225,7 @@ impl Agent {
     /// # Panics
     /// If the file cannot be written.
     pub fn reload(&self, setup: &Setup) {
-        self.reload_with(&setup.yaml(self.metrics_port, self.health_port));
+        self.reload_with(&setup.yaml(self.metrics_port, self.health_port, &self.dir.path().join("control")));
     }
 
     /// The configuration file's text.
@@ -266,6 +269,17 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Runs a command of the agent's with its configuration: exit status, and standard output and error together.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> (ExitStatus, String) {
+        let config = self.config_path();
+        let config = config.to_str().expect("a path in UTF-8");
+        run(&[&arguments[..1], &["--config", config], &arguments[1..]].concat())
     }
 
     /// Sends a signal.

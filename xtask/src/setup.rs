@@ -164,6 +164,12 @@ const NEEDS: &[Need] = &[
         how: How::Debian(Package::new("iproute2", Known::Program("ip"))),
     },
     Need {
+        name: "nftables",
+        why: "a network that loses packets",
+        purpose: Purpose::Test,
+        how: How::Debian(Package::new("nftables", Known::Program("nft"))),
+    },
+    Need {
         name: "python3-venv",
         why: "uvicorn and FastAPI, the HTTP stack of vLLM, in a virtual environment",
         purpose: Purpose::Test,

@@ -24,7 +24,7 @@ use crate::collector::Collector;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::control::{self, Control};
-use crate::history;
+use crate::history::{self, History};
 use crate::http::{App as _, Guard};
 use crate::logging::LogHandle;
 use crate::{alerts, logs, remote_write};
@@ -60,15 +60,15 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let mut listeners = Listeners::bind(config)?;
     let (destinations, peers) = (remote_write::prepare(config)?, alerts::prepare(config)?);
     let journal = logs::prepare(config)?;
-    let agent = Arc::new(Agent::start(config.clone()).context("cannot start discovery")?);
+    let history = History::default();
+    let agent = Arc::new(Agent::start(config.clone(), history.clone()).context("cannot start discovery")?);
     // The first reading, so that the agent is ready as soon as it answers.
     agent.state().page(None);
     listeners.serve(&agent);
-    let mut sinks = Sinks::new(&agent);
+    let mut sinks = Sinks::new(&agent, &history);
     sinks.remote_write.replace(destinations, sinks.collector.pages()).await;
     sinks.alerts.replace(peers, sinks.collector.pages()).await;
     sinks.logs.replace(journal).await;
-    let history = agent.state().history.clone();
     let recorded = history::Running::start(history.clone(), sinks.collector.subscribe_live(RECORDED));
     let (desk, mut reloads) = Desk::new(agent.state().gpu_handle(), history);
     let _control = take_orders(config, desk);
@@ -128,12 +128,12 @@ struct Sinks {
 }
 
 impl Sinks {
-    fn new(agent: &Arc<Agent>) -> Self {
+    fn new(agent: &Arc<Agent>, history: &History) -> Self {
         let state = agent.state();
         Self {
             collector: Collector::start(Arc::clone(agent) as _),
             remote_write: remote_write::Running::new(state.remote_write.clone()),
-            alerts: alerts::Running::new(state.alerts.clone()),
+            alerts: alerts::Running::new(state.alerts.clone()).explained_by(history.clone()),
             logs: logs::Running::new(state.logs.clone(), state.known.clone()),
         }
     }

@@ -3,6 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Order, Orders};
+use crate::explain::explain;
 use crate::gpu;
 use crate::history::{History, Subject};
 
@@ -25,6 +26,24 @@ impl Desk {
         // Reloads are serialized; clients wait.
         let (reloads, requests) = mpsc::channel(1);
         (Self { gpu, history, reloads }, requests)
+    }
+
+    /// The port of a model that is named by its name or its port; `None`: all.
+    fn port(&self, model: Option<&str>) -> Result<Option<u16>, String> {
+        let Some(wanted) = model else { return Ok(None) };
+        let models = self.history.subjects().into_iter().filter_map(|(subject, name)| match subject {
+            Subject::Model(port) => Some((port, name)),
+            _ => None,
+        });
+        let models: Vec<_> = models.collect();
+        let found = models.iter().find(|(port, name)| name == wanted || port.to_string() == wanted);
+        match found {
+            Some((port, _)) => Ok(Some(*port)),
+            None => {
+                let known: Vec<_> = models.iter().map(|(port, name)| format!("{name} (port {port})")).collect();
+                Err(format!("no model '{wanted}' is known; known are: {}", known.join(", ")))
+            }
+        }
     }
 
     fn reload(&self) -> Option<Outcome> {
@@ -54,6 +73,10 @@ impl Orders for Desk {
                     Err(id) => Answer::Failed(format!("'{id}' is not `host`, a port or `gpu:UUID`")),
                 }
             }
+            (Order::Explain { model, from_ms, to_ms, against }, _) => match self.port(model.as_deref()) {
+                Ok(port) => data(&explain(&self.history, port, *from_ms, *to_ms, *against)),
+                Err(error) => Answer::Failed(error),
+            },
             (_, Some(gpu)) => gpu.carry_out(order),
             (_, None) => Answer::Failed("this agent is not monitoring GPUs; see its log".to_owned()),
         }

@@ -69,7 +69,7 @@ pub(super) struct State {
 }
 
 impl Agent {
-    pub(super) fn start(config: Config) -> io::Result<Self> {
+    pub(super) fn start(config: Config, history: History) -> io::Result<Self> {
         let roots = Roots::default();
         let mut families = Families::attach(&config, &roots);
         let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
@@ -92,7 +92,7 @@ impl Agent {
             readers: Readers::default(),
             services,
             probes,
-            memory: Memory::default(),
+            memory: Memory::new(history.clone()),
             own,
             request_readers,
             discovery,
@@ -100,7 +100,7 @@ impl Agent {
             followed: None,
             alerts: Slot::default(),
             http_dropped: Arc::default(),
-            history: History::default(),
+            history,
             gpu,
             read_once: false,
         };

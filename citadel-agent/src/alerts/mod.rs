@@ -7,6 +7,7 @@
 //! All modules but `command`, `delivery`, `saved` and `service` are pure: pages and times go in, alerts come out.
 
 mod annotation;
+mod cause;
 pub mod command;
 mod delivery;
 mod engine;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::cause::explained;
 use super::delivery::{Delivery, TIMEOUT};
 use super::engine::{Engine, Settings};
 use super::figures::{Active, Numbers};
@@ -17,6 +18,7 @@ use super::state::{Alert, Phase};
 use super::window::Millis;
 use crate::collector::{Pages, wall_ms};
 use crate::config::resolved::Config;
+use crate::history::History;
 use crate::metrics::family::Page;
 use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
@@ -73,6 +75,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
 pub struct Running {
     numbers: Slot<Numbers>,
     folder: PathBuf,
+    history: History,
     task: Option<(oneshot::Sender<()>, JoinHandle<Saved>)>,
 }
 
@@ -80,13 +83,19 @@ impl Running {
     /// Not running yet; metrics will be stored in `numbers`.
     #[must_use]
     pub fn new(numbers: Slot<Numbers>) -> Self {
-        Self { numbers, folder: state_file::folder(), task: None }
+        Self { numbers, folder: state_file::folder(), history: History::default(), task: None }
     }
 
     /// Keeps state in this folder instead of the unit's state directory.
     #[must_use]
     pub fn in_folder(self, folder: &Path) -> Self {
         Self { folder: folder.to_owned(), ..self }
+    }
+
+    /// Explains alerts about models by this history.
+    #[must_use]
+    pub fn explained_by(self, history: History) -> Self {
+        Self { history, ..self }
     }
 
     /// Stops the running alerts and starts `prepared`, if any; existing alerts continue. `pages` subscribes to pages at
@@ -108,7 +117,8 @@ impl Running {
         };
         let (peers, clients) = peers.into_iter().map(|(peer, client)| (delivery(peer), client)).unzip();
         let engine = Engine::new(settings, before.alerts, before.at, wall_ms());
-        let service = Service { engine, peers, path, saved: None, numbers: self.numbers.clone() };
+        let history = self.history.clone();
+        let service = Service { engine, peers, path, saved: None, numbers: self.numbers.clone(), history };
         let (stop, stopped) = oneshot::channel();
         self.task = Some((stop, tokio::spawn(service.run(clients, pages, stopped))));
     }
@@ -142,6 +152,7 @@ struct Service {
     /// When the file was last written, and whether that succeeded; `None`: not yet.
     saved: Option<(Instant, bool)>,
     numbers: Slot<Numbers>,
+    history: History,
 }
 
 impl Service {
@@ -179,7 +190,8 @@ impl Service {
         if changed {
             log_changes(&before, &self.engine);
         }
-        let due = self.engine.due(now);
+        let due = self.engine.due(now).into_iter().map(|alert| explained(&self.history, alert, now));
+        let due: Vec<_> = due.collect();
         if !due.is_empty() {
             self.peers.iter().for_each(|peer| peer.push(&due));
         }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::explain::Against;
+
 pub use client::{Connection, ControlError, send};
 pub use server::{Control, serve};
 
@@ -71,6 +73,20 @@ pub enum Order {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step_ms: Option<i64>,
     },
+    /// Why a model is slow, failing or silent: the data are a list of [`Explanation`](crate::explain::Explanation)s, the worst
+    /// first.
+    Explain {
+        /// A model's name or port; all where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        /// From when, milliseconds since the epoch.
+        from_ms: i64,
+        /// Until when.
+        to_ms: i64,
+        /// What that is compared with.
+        #[serde(default)]
+        against: Against,
+    },
 }
 
 impl Order {
@@ -79,7 +95,7 @@ impl Order {
         match self {
             // Closing NVML waits for the current call.
             Self::GpuRelease { .. } | Self::GpuResume {} => Duration::from_secs(15),
-            Self::History { .. } => Duration::from_secs(15),
+            Self::History { .. } | Self::Explain { .. } => Duration::from_secs(15),
             // The kernel may have to verify programs again, and another reload may be in progress. systemd waits for 90
             // s.
             Self::Reload {} => Duration::from_secs(85),
@@ -90,7 +106,7 @@ impl Order {
     const fn changes(&self) -> bool {
         match self {
             Self::GpuRelease { .. } | Self::GpuResume {} | Self::Reload {} => true,
-            Self::History { .. } => false,
+            Self::History { .. } | Self::Explain { .. } => false,
         }
     }
 }

@@ -22,6 +22,9 @@ const PSS_PAUSE: u32 = 100;
 pub struct Usage {
     /// CPU time since the agent first saw the model, plus the time its processes had used before.
     pub cpu: Option<CpuTime>,
+    /// How long its cgroup's CPU quota held its threads back, in microseconds; `None` where it has no cgroup of its own, or no
+    /// CPU controller.
+    pub throttled_us: Option<u64>,
     /// Memory of all processes together.
     pub memory: Option<Memory>,
 }
@@ -68,6 +71,8 @@ impl Usages {
             ports.insert(server.port);
             let reading = self.reading(server, skipped);
             let one = self.by_port.entry(server.port).or_default();
+            let cgroup = self.mount.as_ref().zip(server.cgroup.as_ref());
+            one.usage.throttled_us = cgroup.and_then(|(mount, path)| cgroup::read_throttled(mount, path).ok()?);
             one.usage.cpu = reading.map(|reading| one.meter.take(reading));
         }
         self.by_port.retain(|port, _| ports.contains(port));

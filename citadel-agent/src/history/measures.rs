@@ -70,6 +70,10 @@ const ROWS: &[Row] = &[
     row(Of::Model, How::Count, "bytes_out", &[], &models::RESPONSE_BYTES),
     row(Of::Model, How::Gauge, "connections_open", &[], &models::CONNECTIONS_OPEN),
     row(Of::Model, How::Count, "connections", &["protocol"], &models::CONNECTIONS),
+    row(Of::Model, How::Gauge, "held_back_connections", &[], &models::CONNECTIONS_HELD_BACK),
+    row(Of::Model, How::Gauge, "accept_queue", &[], &models::ACCEPT_QUEUE),
+    row(Of::Model, How::Gauge, "accept_queue_limit", &[], &models::ACCEPT_QUEUE_LIMIT),
+    row(Of::Model, How::Micro, "throttled_seconds", &[], &models::CPU_THROTTLED),
     row(Of::Model, How::Histogram, "rtt", &[], &models::TCP_RTT),
     row(Of::Model, How::Count, "retransmits", &[], &models::TCP_RETRANSMITS),
     row(Of::Model, How::Gauge, "up", &[], &models::MODEL_UP),
@@ -159,6 +163,13 @@ pub(super) fn documented() -> impl Iterator<Item = (&'static str, String, String
     let mut all: Vec<_> = all.collect();
     all.sort();
     all.into_iter().map(|(_, row)| row)
+}
+
+/// The models that a page says listen, by port.
+pub(super) fn listening(page: &Page) -> impl Iterator<Item = (u16, SmolStr)> {
+    let info = page.families.iter().filter(|family| std::ptr::eq(family.desc, &raw const models::INFO));
+    info.flat_map(|family| &family.samples)
+        .filter_map(|sample| Some((sample.labels.get(1)?.parse().ok()?, sample.labels[0].clone())))
 }
 
 /// The intervals of a page by subject, with the subject's name.

@@ -80,6 +80,8 @@ struct Inner {
     store: Store,
     /// When the last page was collected.
     last_ms: Option<Millis>,
+    /// Models on whose port something has listened in the time that is kept.
+    listened: BTreeMap<u16, SmolStr>,
 }
 
 impl History {
@@ -88,12 +90,15 @@ impl History {
         let mut inner = self.inner();
         let inner = &mut *inner;
         let intervals = inner.reader.read(page, &mut inner.store.keys);
+        inner.listened.extend(measures::listening(page));
         match inner.last_ms.replace(at_ms) {
             Some(from_ms) if from_ms < at_ms => {
                 for (subject, (name, interval)) in intervals {
                     inner.store.add(subject, &name, from_ms, at_ms, interval);
                 }
                 inner.store.forget_before(at_ms);
+                let kept = &inner.store.subjects;
+                inner.listened.retain(|port, _| kept.contains_key(&Subject::Model(*port)));
             }
             // The clock was set back: earlier intervals would be in the future.
             Some(from_ms) if from_ms > at_ms => inner.store.forget_after(at_ms),
@@ -105,6 +110,12 @@ impl History {
     #[must_use]
     pub fn subjects(&self) -> BTreeMap<Subject, SmolStr> {
         self.inner().store.names()
+    }
+
+    /// The models on whose port something has listened, as far back as the history goes, by port.
+    #[must_use]
+    pub fn listened(&self) -> BTreeMap<u16, SmolStr> {
+        self.inner().listened.clone()
     }
 
     /// When the last page was added.
@@ -173,6 +184,11 @@ impl History {
             // Its keys have other numbers.
             inner.reader = Reader::default();
             inner.last_ms = None;
+            let models = store.subjects.iter().filter_map(|(subject, kept)| match subject {
+                Subject::Model(port) if store.has_listened(subject, now_ms) => Some((*port, kept.name.clone())),
+                _ => None,
+            });
+            inner.listened.extend(models);
             inner.store = store;
         }
         Ok(())

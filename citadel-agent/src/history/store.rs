@@ -242,6 +242,12 @@ impl Store {
         self.sealed
     }
 
+    /// Whether a process of a model's is known in what is kept.
+    pub(super) fn has_listened(&self, subject: &Subject, now: Millis) -> bool {
+        let all = self.windows(subject, now - SPAN_MS, now, SPAN_MS);
+        all.iter().any(|window| window.gauge("pid").is_some())
+    }
+
     /// Windows of `step_ms` from `from_ms` to `to_ms`, without empty ones.
     pub(super) fn windows(&self, subject: &Subject, from_ms: Millis, to_ms: Millis, step_ms: Millis) -> Vec<Window> {
         let Some(kept) = self.subjects.get(subject) else { return Vec::new() };

@@ -23,6 +23,7 @@ fn page(requests: u64, in_flight: u64, durations_ms: &[u64]) -> Page {
         page.add(&models::REQUEST_DURATION, labels, Value::Histogram(Box::new(histogram)));
     }
     page.add(&models::SYSCALL_DURATION, ["phi3", "11403", "fsync"], Value::Histogram(Box::new(histogram)));
+    page.add(&models::INFO, ["phi3", "11403", "", "4711", "", "", ""], Value::Integer(1));
     page.add(&models::CPU, ["phi3", "11403", "user"], Value::Float(requests as f64 * 0.25));
     page
 }
@@ -231,6 +232,7 @@ fn a_restart_goes_on_with_what_was_saved() {
     after.load(&path, end + 1000).unwrap();
     assert_eq!(after.window(&MODEL, START, end), before.window(&MODEL, START, end));
     assert_eq!(after.subjects(), before.subjects());
+    assert_eq!(after.listened(), BTreeMap::from([(11403, "phi3".into())]));
     // Counts of the new agent begin at 0, and the pause is none of its intervals.
     for n in 0..3 {
         after.take(&page(n, 1, &[]), end + 60_000 + n as i64 * FINE_MS);
@@ -239,7 +241,7 @@ fn a_restart_goes_on_with_what_was_saved() {
     // A day later nothing of it is left.
     let late = History::default();
     late.load(&path, end + SPAN_MS + COARSE_MS).unwrap();
-    assert_eq!(late.newest_ms(), None);
+    assert_eq!((late.newest_ms(), late.listened().len()), (None, 0));
 
     let content = fs::read(&path).unwrap();
     for (what, bytes) in [

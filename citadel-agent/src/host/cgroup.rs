@@ -90,6 +90,21 @@ pub fn parse_cpu_time(text: &str) -> Option<CpuTime> {
     Some(CpuTime { user_us: field("user_usec")?, system_us: field("system_usec")? })
 }
 
+/// Parses how long the cgroup's threads were held back by its CPU quota, in microseconds, out of `cpu.stat`; `None` where its CPU
+/// controller is off.
+#[must_use]
+pub fn parse_throttled(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("throttled_usec ")?.parse().ok())
+}
+
+/// Reads the same.
+///
+/// # Errors
+/// When the cgroup is gone.
+pub fn read_throttled(mount: &Path, cgroup: &Path) -> io::Result<Option<u64>> {
+    Ok(parse_throttled(&read_whole_text(&mount.join(cgroup).join("cpu.stat"), MAX_TEXT)?))
+}
+
 /// Reads the memory limit of this process's cgroup: the lowest limit of it and its ancestors, in cgroup v1 or v2. `None`: there is
 /// no limit, or it cannot be read.
 #[must_use]
@@ -137,6 +152,8 @@ mod tests {
         let text = "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\n";
         assert_eq!(parse_cpu_time(text), Some(CpuTime { user_us: 20, system_us: 10 }));
         assert_eq!(parse_cpu_time("usage_usec 30\nuser_usec x\n"), None);
+        assert_eq!(parse_throttled("user_usec 20\nnr_throttled 3\nthrottled_usec 12345\n"), Some(12_345));
+        assert_eq!(parse_throttled(text), None);
     }
 
     #[test]

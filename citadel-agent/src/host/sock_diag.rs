@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags,
+};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
 
@@ -104,10 +107,64 @@ pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Soc
     Ok(sockets.into_iter().collect())
 }
 
+/// What waits at a port: connections to be accepted, and data to be read by clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Queues {
+    /// Connections that wait to be accepted, on the listening socket where most do.
+    pub accept: u32,
+    /// How many may wait there.
+    pub accept_limit: u32,
+    /// Connections whose data wait for the client's receive window.
+    pub held_back: u32,
+}
+
+/// Reads what waits at the ports that `wanted` takes and on which something listens, in the agent's own network namespace.
+///
+/// # Errors
+/// When the kernel does not answer as `sock_diag(7)` says it does.
+pub fn read_queues(wanted: impl Fn(u16) -> bool) -> io::Result<BTreeMap<u16, Queues>> {
+    let mut queues: BTreeMap<u16, Queues> = BTreeMap::new();
+    dump(&StateFlags::LISTEN, |header| {
+        let port = header.socket_id.source_port;
+        if wanted(port) {
+            let of_port = queues.entry(port).or_default();
+            if header.recv_queue >= of_port.accept {
+                (of_port.accept, of_port.accept_limit) = (header.recv_queue, header.send_queue);
+            }
+        }
+    })?;
+    let states = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    dump_with(&states, &ExtensionFlags::INFO, |response| {
+        let Some(of_port) = queues.get_mut(&response.header.socket_id.source_port) else { return };
+        let info = response.nlas.iter().find_map(|nla| match nla {
+            Nla::TcpInfo(info) => Some(info),
+            _ => None,
+        });
+        of_port.held_back += u32::from(info.and_then(|info| is_held_back(info)).unwrap_or(false));
+    })?;
+    Ok(queues)
+}
+
+/// Whether a connection has data that wait for the client: nothing is under way though something is to be sent, or its window
+/// was the limit for most of the time in which there was something to send. `None` where the kernel says too little
+/// (`struct tcp_info` of `<linux/tcp.h>`, which only grows at its end: all of this is in it since 4.10).
+fn is_held_back(info: &[u8]) -> Option<bool> {
+    let u32_at = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let u64_at = |at: usize| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let (unacked, not_sent) = (u32_at(24)?, u32_at(144)?);
+    let (busy_us, window_limited_us) = (u64_at(168)?, u64_at(176)?);
+    Some(not_sent > 0 && (unacked == 0 || window_limited_us > busy_us / 2))
+}
+
 /// All TCP sockets in these states, IPv4 and IPv6.
 fn dump(states: &StateFlags, mut take: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+    dump_with(states, &ExtensionFlags::empty(), |response| take(&response.header))
+}
+
+/// Likewise, with what the kernel says besides.
+fn dump_with(states: &StateFlags, extensions: &ExtensionFlags, mut take: impl FnMut(&InetResponse)) -> io::Result<()> {
     for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump_family(family, id, states.clone(), &mut take)?;
+        dump_family(family, id, states.clone(), extensions.clone(), &mut take)?;
     }
     Ok(())
 }
@@ -116,14 +173,15 @@ fn dump_family(
     family: u8,
     socket_id: SocketId,
     states: StateFlags,
-    take: &mut impl FnMut(&InetResponseHeader),
+    extensions: ExtensionFlags,
+    take: &mut impl FnMut(&InetResponse),
 ) -> io::Result<()> {
     let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
     netlink.bind_auto()?;
     netlink.connect(&NetlinkAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
     let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -139,7 +197,7 @@ fn dump_family(
             let answer = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
             match answer.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    take(&response.header);
+                    take(&response);
                 }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
@@ -178,6 +236,27 @@ mod tests {
             drop(clients);
             assert_eq!(open(), []);
         }
+    }
+
+    #[test]
+    fn connections_that_wait_to_be_accepted_and_data_that_wait_to_be_read_are_counted() {
+        use std::io::Write as _;
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let queues = || read_queues(|port| port == address.port()).unwrap()[&address.port()];
+        let clients = [0; 3].map(|_| TcpStream::connect(address).unwrap());
+        let before = queues();
+        assert_eq!((before.accept, before.held_back), (3, 0));
+        assert!(before.accept_limit >= 3);
+        let servers = [0; 3].map(|_| listener.accept().unwrap().0);
+        // One client does not read, and another has nothing to read.
+        servers[0].set_nonblocking(true).unwrap();
+        while (&servers[0]).write(&[0; 65_536]).is_ok() {}
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let after = queues();
+        assert_eq!((after.accept, after.held_back), (0, 1));
+        drop(clients);
     }
 
     #[test]

@@ -15,10 +15,12 @@ mod process;
 pub mod processes;
 mod sched;
 pub mod services;
+mod sockets;
 mod storage;
 mod syscalls;
 mod system;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,7 @@ use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::Discovered;
 use crate::ebpf::families::Families;
 use crate::gpu::Gpu;
+use crate::history::History;
 use crate::host::Roots;
 use crate::host::skipped::{Skipped, Tally};
 use crate::http::Dropped;
@@ -80,6 +83,18 @@ pub struct Origin<'a> {
 #[derive(Debug, Default)]
 pub struct Memory {
     cpu: system::cpu::Highest,
+    /// Units of the models that listen or have listened.
+    units: BTreeMap<u16, String>,
+    /// The last day, which says what has listened before this run.
+    history: History,
+}
+
+impl Memory {
+    /// Nothing read yet; the history says what listened before this run.
+    #[must_use]
+    pub fn new(history: History) -> Self {
+        Self { history, ..Self::default() }
+    }
 }
 
 /// Outcome of a read.
@@ -136,6 +151,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "engine", section: Section::Models, read: |origin, page, _| engine::read(origin, page) },
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: |origin, page, _| processes::read(origin, page) },
+    Source { name: "sockets", section: Section::Models, read: |origin, page, _| sockets::read(origin, page) },
     Source { name: "sched", section: Section::Models, read: |origin, page, _| sched::read(origin, page) },
     Source { name: "syscalls", section: Section::Models, read: |origin, page, _| syscalls::read(origin, page) },
     Source { name: "log_events", section: Section::Models, read: |origin, page, _| logs::read_events(origin, page) },

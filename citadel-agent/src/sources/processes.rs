@@ -9,7 +9,7 @@ use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::{Inventory, Model};
 use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
-use crate::metrics::catalogue::models::{CPU, INFO, MEMORY};
+use crate::metrics::catalogue::models::{CPU, CPU_THROTTLED, GONE, INFO, MEMORY};
 use crate::metrics::family::{Page, Value};
 use crate::printable::escaped;
 
@@ -27,7 +27,32 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
             add_usage(page, labels, usage);
         }
     }
+    add_gone(origin, page);
     Ok(Outcome::Read)
+}
+
+/// Which models have listened and do no longer.
+fn add_gone(origin: &mut Origin<'_>, page: &mut Page) {
+    let mut known = origin.memory.history.listened();
+    for model in &origin.inventory.models {
+        if model.listens {
+            known.insert(model.port, model.name.as_str().into());
+            if let Some(unit) = &model.unit {
+                origin.memory.units.insert(model.port, unit.clone());
+            }
+        } else if let Some(name) = known.get_mut(&model.port) {
+            *name = model.name.as_str().into();
+        }
+    }
+    let units = &mut origin.memory.units;
+    units.retain(|port, _| known.contains_key(port));
+    let services = origin.services;
+    let stopped = |port| units.get(port).is_some_and(|unit| services.is_some_and(|services| services.is_stopped(unit)));
+    for (port, name) in &known {
+        let listens = origin.inventory.model_at(*port).is_some_and(|model| model.listens || model.dormant);
+        let gone = !listens && !stopped(port);
+        page.add(&GONE, [name, &port.to_string()], Value::Integer(gone.into()));
+    }
 }
 
 fn add_info(page: &mut Page, [model, port]: [&str; 2], of: &Model, served: &str, protocol: Option<&str>) {
@@ -65,6 +90,9 @@ fn add_usage(page: &mut Page, [model, port]: [&str; 2], usage: &Usage) {
         for (mode, microseconds) in [("system", cpu.system_us), ("user", cpu.user_us)] {
             page.add(&CPU, [model, port, mode], Value::Float(microseconds as f64 * 1e-6));
         }
+    }
+    if let Some(throttled) = usage.throttled_us {
+        page.add(&CPU_THROTTLED, [model, port], Value::Float(throttled as f64 * 1e-6));
     }
     if let Some(memory) = usage.memory {
         for (kind, bytes) in [("pss", memory.pss), ("rss", Some(memory.rss)), ("swap", Some(memory.swap))] {

@@ -15,7 +15,56 @@ const EVENTS: &str = "citadel_model_log_events_total";
 const GPU: Series = ("citadel_gpu_up", "", Is(1.0));
 
 pub(super) const CASES: &[Case] = &[
-    case("ModelDown", &[("citadel_model_up", "", Then(1.0, 0.0))], &[("citadel_model_up", "", Is(1.0))]),
+    case(
+        "ModelDown",
+        &[("citadel_model_up", "", Then(1.0, 0.0)), ("citadel_model_gone", "", Is(0.0))],
+        // One is up, one was never there.
+        &[
+            ("citadel_model_up", "port=1", Is(1.0)),
+            ("citadel_model_gone", "port=1", Is(0.0)),
+            ("citadel_model_up", "port=2", Is(0.0)),
+        ],
+    ),
+    case("ModelGone", &[("citadel_model_gone", "", Then(0.0, 1.0))], &[("citadel_model_gone", "", Is(0.0))]),
+    Case {
+        rule: "ModelStalled",
+        minutes: 6,
+        fires: &[IN_FLIGHT, ("citadel_model_response_bytes_total", "", Grows(0.0, 6000.0, 0.0))],
+        // One streams slowly, one is idle.
+        does_not: &[
+            ("citadel_model_requests_in_flight", "port=1", Is(2.0)),
+            ("citadel_model_response_bytes_total", "port=1", Grows(0.0, 6000.0, 60.0)),
+            ("citadel_model_requests_in_flight", "port=2", Is(0.0)),
+            ("citadel_model_response_bytes_total", "port=2", Grows(0.0, 6000.0, 0.0)),
+        ],
+    },
+    case(
+        "ModelQueueing",
+        &[("citadel_engine_requests_waiting", "reason=capacity", Then(0.0, 8.0))],
+        &[("citadel_engine_requests_waiting", "reason=capacity", Is(2.0))],
+    ),
+    case(
+        "ModelStarvedOfCpu",
+        &[("citadel_model_runqueue_latency_seconds", "", Takes(SECOND / 10_000, SECOND / 4))],
+        &[("citadel_model_runqueue_latency_seconds", "", Takes(SECOND / 1000, SECOND / 50))],
+    ),
+    Case {
+        rule: "ModelNetworkLoss",
+        minutes: 6,
+        fires: &[
+            IN_FLIGHT,
+            WELL_ANSWERED,
+            ("citadel_model_tcp_retransmits_total", "", Grows(0.0, 0.0, 600.0)),
+            ("citadel_model_connections_held_back", "", Is(0.0)),
+        ],
+        // Clients that do not read.
+        does_not: &[
+            IN_FLIGHT,
+            WELL_ANSWERED,
+            ("citadel_model_tcp_retransmits_total", "", Grows(0.0, 0.0, 600.0)),
+            ("citadel_model_connections_held_back", "", Is(3.0)),
+        ],
+    },
     case(
         "ModelUnauthorised",
         &[("citadel_model_state", "state=unauthorised", Then(0.0, 1.0))],
@@ -40,7 +89,7 @@ pub(super) const CASES: &[Case] = &[
     case(
         "ModelTokensSlow",
         &[("citadel_model_inter_token_latency_seconds", "", Takes(SECOND / 50, 2 * SECOND))],
-        &[("citadel_model_inter_token_latency_seconds", "", Takes(SECOND / 50, SECOND / 2))],
+        &[("citadel_model_inter_token_latency_seconds", "", Takes(SECOND / 50, SECOND / 8))],
     ),
     Case {
         rule: "ModelErrors",
@@ -73,7 +122,7 @@ pub(super) const CASES: &[Case] = &[
     case(
         "ModelServerLags",
         &[("citadel_model_receive_queue_seconds", "", Takes(SECOND / 100, 2 * SECOND))],
-        &[("citadel_model_receive_queue_seconds", "", Takes(SECOND / 100, SECOND / 2))],
+        &[("citadel_model_receive_queue_seconds", "", Takes(SECOND / 100, SECOND / 8))],
     ),
     case("GpuLost", &[("citadel_gpu_up", "", Then(1.0, 0.0))], &[GPU, ("citadel_gpu_released", "", Is(1.0))]),
     case(
@@ -392,5 +441,15 @@ pub(super) const CASES: &[Case] = &[
         &[("citadel_log_journal_lost_seconds_total", "", Then(60.0, 3600.0))],
         // What was lost before this agent.
         &[("citadel_log_journal_lost_seconds_total", "", IsReadLate(60.0))],
+    ),
+    case(
+        "ListenOverflows",
+        &[("node_netstat_TcpExt_ListenOverflows", "", Grows(5.0, 0.0, 60.0))],
+        &[("node_netstat_TcpExt_ListenOverflows", "", Is(5.0))],
+    ),
+    case(
+        "ClockUnsynchronised",
+        &[("node_timex_sync_status", "", Then(1.0, 0.0))],
+        &[("node_timex_sync_status", "", Is(1.0))],
     ),
 ];

@@ -1,6 +1,6 @@
 //! What an agent is started with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Agent;
 
@@ -114,10 +114,12 @@ impl Setup {
     }
 
     /// The configuration file, for an agent on these ports.
-    pub(super) fn yaml(&self, metrics_port: u16, health_port: u16) -> String {
+    pub(super) fn yaml(&self, metrics_port: u16, health_port: u16, control: &Path) -> String {
         let mut yaml = format!(
             "local_collection:\n  listen_address: \"127.0.0.1\"\n  metrics_port: {metrics_port}\n  \
-             health_check_port: {health_port}\n  log_level: \"INFO\"\n  collection_interval: 1\nmodel_monitoring:\n"
+             health_check_port: {health_port}\n  log_level: \"INFO\"\n  collection_interval: 1\n  \
+             control_socket: \"{}\"\nmodel_monitoring:\n",
+            control.display()
         );
         let ports: Vec<_> = self.models.iter().map(|(name, port)| format!("{name}: {port}")).collect();
         yaml += &format!("  ports: {{ {} }}\n", ports.join(", "));

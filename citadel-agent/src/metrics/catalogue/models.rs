@@ -29,6 +29,12 @@ catalogue! {
         "TCP payload sent to clients, excluding retransmissions.";
     CONNECTIONS_OPEN: Gauge None "citadel_model_connections_open" ["model", "port"]
         "Established TCP connections to the model's port.";
+    CONNECTIONS_HELD_BACK: Gauge None "citadel_model_connections_held_back" ["model", "port"]
+        "Connections with data that wait for the client to read: its receive window is full, or has been for most of the time in which there was something to send.";
+    ACCEPT_QUEUE: Gauge None "citadel_model_accept_queue_connections" ["model", "port"]
+        "Connections that the server has not accepted yet; of several listening sockets, the fullest.";
+    ACCEPT_QUEUE_LIMIT: Gauge None "citadel_model_accept_queue_limit" ["model", "port"]
+        "Connections that may wait to be accepted (the backlog of that listening socket); more are turned away.";
     CONNECTIONS: Counter(Start) None "citadel_model_connections_total" ["model", "port", "protocol"]
         "Connections by the protocol detected from their first bytes: http1, http2, tls, or other (including connections closed without sending a byte).";
     TCP_RTT: Histogram<RoundTrips> Seconds "citadel_model_tcp_rtt_seconds" ["model", "port"]
@@ -53,8 +59,12 @@ catalogue! {
         "1 if the model's own metrics are relayed, 0 if relaying them failed; absent if the relay is not configured.";
     INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]
         "Always 1 while the model is listening; the labels identify its server: systemd unit, PID and executable of the process that has been listening longest, model name reported by the server, most common protocol of its connections. Unknown labels are empty.";
+    GONE: Gauge None "citadel_model_gone" ["model", "port"]
+        "1 if something has listened on the model's port in the last day (restarts of the agent included) and nothing does now, unless its unit was stopped; else 0. Absent of a model that was not there in that time.";
     CPU: Counter(Before) Seconds "citadel_model_cpu_seconds_total" ["model", "port", "mode"]
         "CPU time of the model's processes: from the unit's cgroup if it contains nothing else, else summed over the listening processes and their descendants. CPU time of exited processes is kept; a process that listens on two ports counts for both.";
+    CPU_THROTTLED: Counter(Before) Seconds "citadel_model_cpu_throttled_seconds_total" ["model", "port"]
+        "Time for which the CPU quota of the model's cgroup held its threads back, since the cgroup was made; absent where the model has no cgroup of its own, or that no CPU controller.";
     MEMORY: Gauge Bytes "citadel_model_memory_bytes" ["model", "port", "kind"]
         "Memory of the model's processes: rss (resident set size, shared pages counted once per process), pss (proportional set size, each shared page divided by the number of processes sharing it), swap (swapped out).";
     RUN_QUEUE: Histogram<Queues> Seconds "citadel_model_runqueue_latency_seconds" ["model", "port"]

@@ -77,6 +77,15 @@ impl Services {
         Self { known, wanted, task }
     }
 
+    /// Whether a unit is followed and was stopped: one that has failed is not.
+    pub(super) fn is_stopped(&self, unit: &str) -> bool {
+        let newest = self.known.newest();
+        newest.is_some_and(|newest| match &*newest.value {
+            Known::Units { units, .. } => units.get(unit).is_some_and(|unit| unit.active_state == "inactive"),
+            _ => false,
+        })
+    }
+
     /// Sets the patterns.
     pub fn set_patterns(&self, patterns: &[String]) {
         self.wanted.send_if_modified(|wanted| {

@@ -1,0 +1,39 @@
+//! The mean time to first token, divided. The parts add up to it.
+
+use super::Part;
+use super::case::{Case, Facts};
+
+/// What the parts are called, in the order in which they are taken from the whole.
+const NAMES: [&str; 6] =
+    ["accept and receive queue", "run queue", "system calls", "engine's queue", "prefill", "rest: the model itself"];
+
+pub(super) fn parts(case: &Case<'_>) -> Vec<Part> {
+    let Some(now) = divided(&case.now) else { return Vec::new() };
+    let before = divided(&case.before).filter(|_| case.compared());
+    let part = |(at, name): (usize, &&str)| Part {
+        part: (*name).to_owned(),
+        now: now[at],
+        before: before.map(|before| before[at]),
+    };
+    NAMES.iter().enumerate().map(part).collect()
+}
+
+/// Run queue and system calls are those of whole requests and of all threads: no more of them counts than is left.
+fn divided(facts: &Facts<'_>) -> Option<[f64; 6]> {
+    let (_, first) = facts.first()?;
+    let mut rest = first.mean()?;
+    let mut take = |seconds: f64| {
+        let taken = seconds.clamp(0.0, rest);
+        rest -= taken;
+        taken
+    };
+    let parts = [
+        take(facts.receive_queue()),
+        take(facts.run_queue()),
+        take(facts.calls().map(|(_, seconds)| seconds).sum()),
+        take(facts.phase("queue").unwrap_or(0.0)),
+        take(facts.phase("prefill").unwrap_or(0.0)),
+    ];
+    let [a, b, c, d, e] = parts;
+    Some([a, b, c, d, e, rest])
+}
