@@ -6,7 +6,7 @@ use super::Finding;
 use crate::history::window::Window;
 
 /// Reasons that hold no model back: an idle GPU, or a clock that a person has set.
-const HARMLESS: [&str; 4] = ["gpu_idle", "idle", "applications_clocks_setting", "display_clock_setting"];
+const HARMLESS: [&str; 4] = ["gpu_idle", "idle", "applications_clocks", "display_clocks"];
 
 /// Part of the time.
 const PART: f64 = 0.1;
