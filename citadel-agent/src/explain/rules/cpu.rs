@@ -1,8 +1,9 @@
 //! Threads that could run and do not: for want of a CPU, or because their cgroup has used up its share.
 
-use super::super::case::{Case, rate};
+use super::super::case::{Case, Facts, rate};
 use super::super::words::{number, percent, time};
 use super::{Finding, explains};
+use crate::history::window::Distribution;
 
 /// So much of the time held back is no cause.
 const NOT_HELD_BACK: f64 = 0.05;
@@ -32,10 +33,10 @@ pub(super) fn starved(case: &Case<'_>) -> Finding {
     if !case.now.has("run_queue") && !case.before.has("run_queue") {
         return Finding::NotMeasured("whether threads wait for a CPU (the sched programs do not run)".to_owned());
     }
-    let seconds = case.excess(|facts| facts.run_queue());
+    let seconds = case.excess(Facts::run_queue);
     let (now, before) = (case.now.run_queue(), case.before.run_queue());
     let sentence = || {
-        let longest = case.now.histogram("run_queue").and_then(|found| found.longest()).unwrap_or(0.0);
+        let longest = case.now.histogram("run_queue").and_then(Distribution::longest).unwrap_or(0.0);
         format!(
             "Its threads wait {} a request for a CPU, {} before (up to {} at a time): others have taken the CPUs{}.",
             time(now),

@@ -1,6 +1,6 @@
 //! The server does not read its requests: its event loop, or all its threads, are busy with something else.
 
-use super::super::case::{Case, DISK_CALLS};
+use super::super::case::{Case, DISK_CALLS, Facts};
 use super::super::words::{percent, time};
 use super::{Finding, explains};
 
@@ -10,7 +10,7 @@ pub(super) fn judge(case: &Case<'_>) -> Finding {
             "how long requests wait before the server reads them (the recvq program does not run)".to_owned(),
         );
     }
-    let seconds = case.excess(|facts| facts.receive_queue());
+    let seconds = case.excess(Facts::receive_queue);
     let (now, before) = (case.now.receive_queue(), case.before.receive_queue());
     let busy = |what: &str| {
         format!(
@@ -25,8 +25,8 @@ pub(super) fn judge(case: &Case<'_>) -> Finding {
 
 /// What the loop does meanwhile.
 fn blocked(case: &Case<'_>, seconds: f64) -> String {
-    let run_queue = case.excess(|facts| facts.run_queue());
-    let on_cpu = case.excess(|facts| facts.on_cpu());
+    let run_queue = case.excess(Facts::run_queue);
+    let on_cpu = case.excess(Facts::on_cpu);
     let calls = case.now.calls().map(|(call, now)| (call, (now - case.before.call(call)).max(0.0)));
     let most = calls.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, excess)| *excess >= 0.3 * seconds);
     match most {

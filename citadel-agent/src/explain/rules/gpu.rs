@@ -6,7 +6,7 @@ use super::Finding;
 use crate::history::window::Window;
 
 /// Reasons that hold no model back: an idle GPU, or a clock that a person has set.
-const HARMLESS: [&str; 4] = ["gpu_idle", "idle", "applications_clocks_setting", "display_clock_setting"];
+const HARMLESS: [&str; 4] = ["gpu_idle", "idle", "applications_clocks", "display_clocks"];
 
 /// Part of the time.
 const PART: f64 = 0.1;
@@ -27,7 +27,7 @@ pub(super) fn lost(case: &Case<'_>) -> Finding {
 }
 
 /// Seconds a second for which clocks were held down, by reason.
-fn throttled_for<'a>(window: &'a Window) -> impl Iterator<Item = (&'a str, f64)> {
+fn throttled_for(window: &Window) -> impl Iterator<Item = (&str, f64)> {
     let counted = window.sums_of("throttle_seconds").map(move |(reason, seconds)| (reason, rate(window, seconds)));
     let seen = window.gauges_of("throttle_active").map(|(reason, gauge)| (reason, gauge.mean));
     counted.chain(seen).filter(|(reason, _)| !HARMLESS.contains(reason))
