@@ -266,7 +266,9 @@ fn gpus(page: &Page) -> Vec<Json> {
         // Clocks that are low because the GPU is idle, or because an administrator set them, are not throttled.
         if !["gpu_idle", "applications_clocks", "display_clocks"].contains(&series.label("reason")) {
             let reasons = gpus.of(series, &LABELS).entry("throttled").or_insert_with(|| json!([]));
-            reasons.as_array_mut().map(|reasons| reasons.push(json!(series.label("reason"))));
+            if let Some(reasons) = reasons.as_array_mut() {
+                reasons.push(json!(series.label("reason")));
+            }
         }
     }
     for series in series(page, "citadel_gpu_xid_errors_total").filter(|series| series.number() > 0.0) {
