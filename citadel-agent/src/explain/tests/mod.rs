@@ -1,5 +1,5 @@
-//! Cases whose cause was planted: the numbers are those of a small streaming server under load on the running kernel, with what each
-//! cause changed.
+//! Cases for the rules: windows written by hand, with the values that a small streaming server would have under load and with what
+//! each cause would change. They hold the rules, not their thresholds, which are not taken from recordings.
 
 mod planted;
 
