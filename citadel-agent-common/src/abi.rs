@@ -1,18 +1,18 @@
-//! Layout of the maps that kernel programs write and userspace reads.
+//! Layout of the maps that the eBPF programs write and userspace reads.
 //!
-//! Everything is `repr(C)`, without padding, in `u64`/`u32` only, so that any byte pattern is a valid value. Counters only
-//! grow; userspace reads them through mmap while the kernel adds to them.
+//! Everything is `repr(C)`, without padding, made of `u64` and `u32` only, so that any byte pattern is a valid value.
+//! Counters only grow; userspace reads them through mmap while the kernel updates them.
 
 use core::ops::Range;
 
 use crate::hist::Histogram;
 use crate::shares::Owner;
 
-/// What a request asked for: a closed set, so that the number of series is bounded.
+/// The kind of a request: a closed set, so that the number of series is bounded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Endpoint {
-    /// Anything that is none of the others.
+    /// Any other path.
     Other = 0,
     /// `/v1/chat/completions`.
     ChatCompletions = 1,
@@ -43,7 +43,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// All endpoints, in the order of their numbers.
+    /// All endpoints, in the order of their discriminants.
     pub const ALL: [Self; ENDPOINTS] = [
         Self::Other,
         Self::ChatCompletions,
@@ -86,29 +86,29 @@ impl Endpoint {
 /// Number of [`Endpoint`]s.
 pub const ENDPOINTS: usize = 14;
 
-/// Which side ended a connection first.
+/// The side that closed a connection first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Side {
-    /// The client sent FIN or RST first, or vanished.
+    /// The client sent FIN or RST first, or disappeared.
     Client = 0,
-    /// The server did.
+    /// The server closed first.
     Server = 1,
 }
 
-/// How far a request had come when its connection ended.
+/// The phase of a request when its connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Phase {
     /// Its last byte had not arrived.
     Request = 0,
-    /// It was complete, and no response byte had left.
+    /// It was complete, and no response byte had been sent.
     Waiting = 1,
-    /// Response bytes had left, but no body byte.
+    /// Response bytes had been sent, but no body byte.
     Headers = 2,
-    /// Inside the body of a streamed response.
+    /// In the body of a streamed response.
     Streaming = 3,
-    /// Inside any other body.
+    /// In any other body.
     Body = 4,
     /// The server told of a failure inside the streamed response.
     Error = 5,
@@ -117,7 +117,7 @@ pub enum Phase {
 /// Number of [`Phase`]s.
 pub const PHASES: u32 = 6;
 
-/// What the first bytes of a connection were.
+/// The protocol detected from the first bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Protocol {
@@ -137,25 +137,27 @@ pub enum Protocol {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Lost {
-    /// A request's framing could not be followed (malformed, or bytes unseen because segments came out of order).
+    /// A request's framing could not be followed (malformed, or bytes were missed because segments arrived out of
+    /// order).
     RequestFraming = 0,
     /// Responses whose framing could not be followed.
     ResponseFraming = 1,
     /// Requests beyond [`crate::http::conn::PIPELINE`] outstanding ones on a connection.
     PipelineFull = 2,
-    /// Packets with more framing than one program run may parse.
+    /// Packets with more framing than one program run can parse.
     StepLimit = 3,
     /// Connections without state: the kernel had no memory for it.
     NoMemory = 4,
     /// Packets whose headers could not be read.
     PacketHeader = 5,
-    /// Requests whose time in the receive queue is unknown: more than [`PIPELINE`](crate::http::conn::PIPELINE) were unread.
+    /// Requests whose time in the receive queue is unknown: more than [`PIPELINE`](crate::http::conn::PIPELINE) were
+    /// unread.
     Unread = 6,
     /// Threads of models that could not be followed: the model's share of the map was full ([`crate::shares`]).
     ThreadsFull = 7,
     /// Errors of system calls that could not be counted, likewise.
     FailuresFull = 8,
-    /// System calls that were not timed, because the program ran already on that CPU. The kernel counts them.
+    /// System calls that were not timed, because the program was already running on that CPU. The kernel counts them.
     Recursion = 9,
     /// Processes of models that could not be followed: the model's share of the map was full.
     ProcessesFull = 10,
@@ -166,7 +168,7 @@ pub enum Lost {
 }
 
 impl Lost {
-    /// All reasons, in the order of their numbers.
+    /// All reasons, in the order of their discriminants.
     pub const ALL: [Self; 13] = [
         Self::RequestFraming,
         Self::ResponseFraming,
@@ -207,11 +209,11 @@ impl Lost {
 /// Entries of the `LOST` map: a power of two, at least the number of reasons.
 pub const LOST_CELLS: usize = 16;
 
-/// A latency of one endpoint: index into [`EndpointStats::latencies`].
+/// A latency of an endpoint: index into [`EndpointStats::latencies`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Latency {
-    /// First request byte in to last response byte out.
+    /// From the first request byte to the last response byte.
     Duration = 0,
     /// Last request byte in to first response byte out; responses that are not streamed.
     FirstByte = 1,
@@ -221,7 +223,7 @@ pub enum Latency {
     InterToken = 3,
     /// Last request byte in to first response byte out, streamed responses only.
     FirstByteOfStream = 4,
-    /// Last request byte in to first body byte out, streamed responses only.
+    /// From the last request byte to the first body byte, for streamed responses only.
     FirstChunk = 5,
 }
 
@@ -256,8 +258,8 @@ impl EndpointStats {
     /// Index of the number of requests with a status code that is none of these.
     pub const INVALID: usize = 4 + 2 * PHASES as usize;
 
-    /// The words of the whole entry of which one is not zero as soon as anything was counted: the sums of the latencies
-    /// (an ended request lasted some time), then the aborted requests.
+    /// Words of the entry, at least one of which is not zero as soon as anything was counted: the sums of the latencies
+    /// (a completed request took some time), then the aborted requests.
     pub const TELLING: [usize; LATENCIES + 2 * PHASES as usize] = {
         let mut words = [0; LATENCIES + 2 * PHASES as usize];
         let mut i = 0;
@@ -272,14 +274,14 @@ impl EndpointStats {
         words
     };
 
-    /// Index of the number of aborted requests.
+    /// Index of the counter of aborted requests.
     #[inline(always)]
     #[must_use]
     pub const fn aborted(side: u32, phase: u32) -> usize {
         4 + (side * PHASES + phase) as usize
     }
 
-    /// Index of the number of requests with status `code`; all that are none of [`Self::CODES`] share one.
+    /// Index of the counter of requests with status `code`; all codes outside [`Self::CODES`] share one.
     #[inline(always)]
     #[must_use]
     pub const fn requests(code: u32) -> usize {
@@ -292,7 +294,7 @@ impl EndpointStats {
     }
 }
 
-/// Everything that is counted per model: one entry of the `MODEL_STATS` map, exactly a page.
+/// Everything counted per model: one entry of the `MODEL_STATS` map, exactly one page.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ModelStats {
@@ -302,28 +304,28 @@ pub struct ModelStats {
     pub counters: [u64; 256],
 }
 
-/// Indices into [`ModelStats::counters`]. What ingress and what egress adds to lies in different pairs of cache
+/// Indexes into [`ModelStats::counters`]. Counters written by ingress and by egress are in different pairs of cache
 /// lines, because the two run on different CPUs at the same time (see [`crate::apart`]).
 pub mod counter {
     /// Payload bytes received.
     pub const REQUEST_BYTES: usize = 0;
-    /// Requests begun.
+    /// Requests started.
     pub const BEGUN: usize = 1;
     /// Payload bytes sent.
     pub const RESPONSE_BYTES: usize = 16;
-    /// Requests ended, aborted or lost.
+    /// Requests completed, aborted or lost.
     pub const ENDED: usize = 17;
-    /// Segments sent again.
+    /// Retransmitted segments.
     pub const RETRANSMITS: usize = 18;
     /// Connections established.
     pub const OPENED: usize = 32;
-    /// Connections closed that had been counted as established.
+    /// Closed connections that had been counted as established.
     pub const CLOSED: usize = 33;
-    /// Connections by protocol: this plus [`super::Protocol`].
+    /// Connections by protocol: add [`super::Protocol`].
     pub const PROTOCOLS: usize = 40;
 }
 
-/// Which ports are measured: what the variable `PORT_RANGE` of the `net` programs holds.
+/// The measured ports: the variable `PORT_RANGE` of the `net` programs.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PortRange {
@@ -333,10 +335,10 @@ pub struct PortRange {
     pub span: u32,
 }
 
-/// Entries of `MARKS`, a power of two: as many as Linux has process ids by default (`PID_MAX_DEFAULT` of `<linux/threads.h>`).
+/// Entries of `MARKS`, a power of two: the default number of PIDs in Linux (`PID_MAX_DEFAULT` in `<linux/threads.h>`).
 pub const MARKS: u32 = 1 << 15;
 
-/// The mark of a process: processes whose numbers agree in their last bits share one.
+/// The mark of a process: processes whose PIDs have the same low bits share one.
 #[inline(always)]
 #[must_use]
 pub const fn mark(process: u32) -> u32 {
@@ -346,7 +348,7 @@ pub const fn mark(process: u32) -> u32 {
 /// Seats for threads: entries of `SEATED`; a power of two.
 pub const SEATS: u32 = 16384;
 
-/// The seat that a thread can have: threads whose numbers agree in their last bits share one.
+/// The seat of a thread: threads whose TIDs have the same low bits share one.
 #[inline(always)]
 #[must_use]
 pub const fn seat(tid: u32) -> u32 {

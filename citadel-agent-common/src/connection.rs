@@ -1,10 +1,10 @@
-//! What the kernel keeps per connection, and of what arrives before there is one.
+//! The kernel's state of each connection, and of data that arrives before the connection exists.
 
 use crate::http::Pending;
 use crate::http::Text;
 use crate::http::conn::Conn;
 
-/// Payload bytes that a [`Window`] holds: the head of most messages; a power of two.
+/// Payload bytes in a [`Window`]: the head of most messages; a power of two.
 pub const WINDOW: usize = 512;
 
 /// A part of a payload. The stack is too small for it, and a connection would pay for it as long as it lives: so each CPU has
@@ -12,15 +12,15 @@ pub const WINDOW: usize = 512;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Window {
-    /// The bytes, and room for a text that begins in the last of them.
+    /// The bytes, plus room for a text that starts at the last of them.
     pub bytes: [u8; WINDOW + Text::LEN],
     /// Payload offset of the first byte.
     pub base: u32,
-    /// The last byte that a text may begin with.
+    /// The last offset at which a text may start.
     pub last_text: u32,
-    /// Where the segment's payload begins, from the IP header on.
+    /// Offset of the segment's payload from the IP header.
     pub payload_at: u32,
-    /// How long it is.
+    /// Length of the payload.
     pub payload_len: u32,
     /// The segment's TCP flags.
     pub flags: u32,
@@ -40,7 +40,7 @@ pub const WINDOWS: u32 = 6;
 pub mod note {
     /// The programs saw the connection begin, and count it as open; callbacks will tell its end.
     pub const OPEN: u32 = 1;
-    /// Nothing of it is measured: the agent itself opened it, or no listener of the port has accepted it.
+    /// Not measured: the agent itself opened the connection, or it was not accepted by a listener of the port.
     pub const IGNORED: u32 = 2;
 }
 
@@ -63,60 +63,60 @@ pub mod room {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Connection {
-    /// The state was set up: new memory is zero.
+    /// Whether the state was initialised: new memory is zero.
     pub known: u32,
-    /// The connection is older than the programs: no callback will say that it closes.
+    /// Whether the connection is older than the programs: no callback will report that it closes.
     pub joined: u32,
-    /// The socket's retransmitted segments that are counted.
+    /// The socket's retransmitted segments that have been counted.
     pub retransmits: u32,
     /// The model's slot.
     pub slot: u32,
-    /// The process that last began to read a request; 0: none yet.
+    /// PID of the process that last started to read a request; 0: none yet.
     pub reader: u32,
     _reserved: u32,
     _to_a_line: [u32; 2],
-    // Up to here, and at the beginning of `conn`: what is looked at for each segment and hardly ever written.
-    /// Both directions, and the requests that are not done yet.
+    // Up to here, and at the start of `conn`: read for each segment and almost never written.
+    /// Both directions, and the outstanding requests.
     pub conn: Conn,
 }
 
-/// What a listener's segment brought for a connection that does not exist yet, and may never: the value of `EARLY`. The
-/// connection is made from it in the same softirq, on the same CPU, or never: so there is one place a CPU, and what nobody
-/// takes from there has not counted.
+/// Data of a segment to a listener for a connection that does not exist yet, and may never exist: the value of `EARLY`.
+/// The connection is created from it in the same softirq, on the same CPU, or not at all: so one entry per CPU
+/// suffices, and an unused entry is not counted.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Early {
-    /// Whose it is.
+    /// The connection's addresses.
     pub tuple: Tuple,
     /// The sequence number of its first byte.
     pub first_seq: u32,
-    /// Something is there.
+    /// Whether the entry is used.
     pub present: u32,
-    /// What has to be counted once the connection exists.
+    /// What to count once the connection exists.
     pub pending: Pending,
-    /// What the connection begins as.
+    /// The initial state of the connection.
     pub connection: Connection,
 }
 
-/// A connection's addresses, for the time before it has a socket of its own. IPv4 is v4-mapped IPv6, addresses are in network
-/// and ports in host byte order.
+/// The addresses of a connection before it has a socket of its own. IPv4 addresses are v4-mapped IPv6 addresses;
+/// addresses are in network byte order, ports in host byte order.
 ///
-/// Aligned to eight bytes: it lies on the stack, where the verifier wants every access aligned.
+/// Aligned to eight bytes: it is on the stack, where the verifier requires every access to be aligned.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Tuple {
     /// The client's address.
     pub remote: [u32; 4],
-    /// The server's.
+    /// The server's address.
     pub local: [u32; 4],
     /// The client's port.
     pub remote_port: u32,
-    /// The server's.
+    /// The server's port.
     pub local_port: u32,
 }
 
 impl Tuple {
-    /// Whether it is the same. Word by word, since a comparison of arrays would be a call.
+    /// Whether both are equal. Compared word by word, because comparing arrays would be a function call.
     #[inline(always)]
     #[must_use]
     pub const fn is(&self, other: &Self) -> bool {
@@ -124,7 +124,7 @@ impl Tuple {
         let (one, other) = ((&raw const *self).cast::<u64>(), (&raw const *other).cast::<u64>());
         let (mut differ, mut i) = (0, 0);
         while i < WORDS {
-            // SAFETY: both are as long, aligned to a word, and without padding.
+            // SAFETY: both have the same length, are aligned to a word, and have no padding.
             differ |= unsafe { *one.add(i) ^ *other.add(i) };
             i += 1;
         }
@@ -137,7 +137,7 @@ impl Tuple {
 const STORAGE_AT: usize = 8;
 
 const _: () = {
-    // A place in two lines goes from CPU to CPU twice.
+    // A place that straddles two lines would move between CPUs twice.
     let (places, place) = Conn::PLACES;
     assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
     assert!(size_of::<Tuple>() == 40);

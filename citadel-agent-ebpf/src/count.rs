@@ -1,12 +1,12 @@
-//! Adding to the cells that userspace has mapped.
+//! Updates cells that userspace has mapped.
 
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use citadel_agent_common::hist::{self, Histogram};
 
-/// `value & mask`, for a mask that changes nothing: it shows the verifier the bound right before the value is used, where
-/// the compiler, which knows the bound as well, would leave the instruction out.
+/// `value & mask`, for a mask that does not change it: it shows the verifier the bound directly before the value is
+/// used, where the compiler, which knows the bound too, would drop the instruction.
 #[inline(always)]
 #[must_use]
 pub fn bounded(mut value: u64, mask: u64) -> u64 {
@@ -22,21 +22,21 @@ pub fn escape<T>(place: &mut T) {
     unsafe { asm!("{0} = {0}", in(reg) &raw mut *place, options(nostack)) };
 }
 
-/// Adds to a counter that other CPUs add to as well.
+/// Adds to a counter that other CPUs update too.
 #[inline(always)]
 pub fn add(cell: &mut u64, count: u64) {
-    // SAFETY: a valid, aligned place. `BPF_XADD` is the form that 5.10 knows; the result must stay unused, or a newer
-    // instruction is emitted.
+    // SAFETY: a valid, aligned place. 5.10 only supports the `BPF_XADD` form; the result must stay unused, otherwise a
+    // newer instruction is generated.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(cell, count) };
 }
 
-/// The cell at `index`, which is in bounds.
+/// The cell at `index`, which is within bounds.
 #[inline(always)]
 #[must_use]
 pub fn cell<const N: usize>(cells: &mut [u64; N], index: usize) -> &mut u64 {
     const { assert!(N.is_power_of_two()) };
     let index = bounded(index as u64, N as u64 - 1) as usize;
-    // SAFETY: below N.
+    // SAFETY: `index` is below N.
     unsafe { cells.get_unchecked_mut(index) }
 }
 

@@ -1,10 +1,10 @@
-//! One TCP connection of a model server: both directions, the requests under way, and what is observed of them.
+//! One TCP connection of a model server: both directions, the outstanding requests, and the observations made of them.
 //!
-//! The ingress program calls [`Conn::receive`], the egress program [`Conn::transmit`], and whoever sees the connection end
-//! calls [`Conn::close`]. The two directions run on different CPUs at the same time and share no lock, so each field has
-//! one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The requests under way are a
-//! single-producer, single-consumer queue between them, whose entries are numbered; those that the server has not begun to
-//! read are another one, between ingress (`come`) and whoever sees the server read (`read`).
+//! The ingress program calls [`Conn::receive`], the egress program [`Conn::transmit`], and the program that sees the
+//! connection end calls [`Conn::close`]. The two directions run on different CPUs at the same time without a lock, so
+//! each field has one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The outstanding requests
+//! are a single-producer, single-consumer queue between them with numbered entries; those that the server has not
+//! started to read are another queue, between ingress (`come`) and the program that sees the server read (`read`).
 
 mod close;
 mod observe;
@@ -23,33 +23,34 @@ use crate::apart::Apart;
 pub use unread::Read;
 pub use writer::Writer;
 
-/// Parser steps of one [`Conn::receive`]: a step is up to a dozen whole lines, or some 32 to 256 bytes of one that is cut or
-/// long, and the body or the chunk that they announce. A call that runs out of steps says [`Progress::More`], and the same
-/// call again goes on where it stopped: the kernel allows 33 runs (tail calls) a packet. The verifier follows at most a
-/// million instructions, which bounds the steps of a run.
+/// Parser steps of one [`Conn::receive`]: a step is up to a dozen complete lines, or some 32 to 256 bytes of a split or
+/// long one, and the body or chunk that they announce. A call that runs out of steps returns [`Progress::More`], and
+/// repeating it continues where it stopped: the kernel allows 33 runs (tail calls) per packet. The verifier follows at
+/// most a million instructions, which limits the steps per run.
 pub const RECEIVE_STEPS: u32 = 4;
 
-/// Likewise of [`Conn::transmit`]; a chunk is a step, so that a packet may hold 264 of them.
+/// The same for [`Conn::transmit`]; a chunk is a step, so that a packet may contain 264 of them.
 pub const TRANSMIT_STEPS: u32 = 8;
 
-/// Whether a call took the whole segment.
+/// Whether a call processed the whole segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// It did.
+    /// The whole segment was processed.
     Done,
-    /// It ran out of steps; the same call again goes on.
+    /// Out of steps; repeat the call to continue.
     More,
 }
 
-/// The connection's state: what both directions look at, then what ingress writes, then what egress writes, then the queues
-/// between them, then what the server's reading writes. Each lies apart from the others, because a cache line that two CPUs write in turn costs more than all
-/// the rest of a request: of the other direction's part, a request in the common case needs nothing.
+/// The state of a connection: fields read by both directions, then those written by ingress, then those written by
+/// egress, then the queues between them, then those written when the server reads. Each group is in cache lines of its
+/// own, because a line that two CPUs write alternately costs more than everything else about a request: normally a
+/// request needs nothing from the other direction's group.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Conn {
-    /// The client's direction is no longer read. Written once.
+    /// The client's direction is no longer parsed. Written once.
     rx_opaque: u32,
-    /// The server's direction, likewise.
+    /// The server's direction is no longer parsed. Written once.
     tx_opaque: u32,
     _apart: Apart,
     // Written by ingress.
@@ -57,22 +58,22 @@ pub struct Conn {
     rx_first_ns: u64,
     early: EarlyRanges,
     rx_next: u32,
-    /// `rx_next` is known.
+    /// Whether `rx_next` is known.
     rx_synced: u32,
     /// Requests pushed into the queue so far.
     tail: u32,
-    /// `head` as ingress saw it last: it looks again only when the queue seems full.
+    /// Ingress' cached value of `head`: refreshed only when the queue seems full.
     head_seen: u32,
-    /// More requests than [`PIPELINE`] were under way once: later ones are not followed.
+    /// More than [`PIPELINE`] requests were outstanding once: later ones are not followed.
     overflown: u32,
     /// The client sent FIN or RST.
     client_ended: u32,
     protocol: u32,
-    /// Requests whose first byte has come so far.
+    /// Requests whose first byte has arrived so far.
     come: u32,
-    /// Up to where the server's TCP has the client's bytes in order, as ingress asked it last.
+    /// Sequence number up to which the server's TCP has the client's bytes in order, when ingress last read it.
     in_order: u32,
-    /// `in_order` is known.
+    /// Whether `in_order` is known.
     asked: u32,
     _apart_from_rx: Apart,
     // Written by egress.
@@ -85,30 +86,30 @@ pub struct Conn {
     /// Of a streamed response.
     events: Events,
     tx_next: u32,
-    /// `tx_next` is known.
+    /// Whether `tx_next` is known.
     tx_synced: u32,
     /// Requests taken from the queue so far.
     head: u32,
-    /// A body byte of the response under way was sent.
+    /// Whether a body byte of the current response was sent.
     body_begun: u32,
-    /// Up to where the server's TCP has acknowledged the client's bytes.
+    /// Sequence number up to which the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
-    /// `acknowledged` is known.
+    /// Whether `acknowledged` is known.
     acknowledges: u32,
     _apart_from_tx: Apart,
-    /// None lies in two cache lines: `crate::connection` holds it to that.
+    /// None straddles two cache lines: checked in `crate::connection`.
     places: [Place; PIPELINE],
     // Written as the server reads. Beside the last place alone, which is one in sixteen.
-    /// Requests that the server has begun to read, or that were given up.
+    /// Requests that the server has started to read, or that were given up.
     read: u32,
     _reserved: u32,
 }
 
 impl Conn {
-    /// Where the queues begin, and how long a place in them is.
+    /// Offset of the queues, and the size of an entry.
     pub(crate) const PLACES: (usize, usize) = (core::mem::offset_of!(Self, places), size_of::<Place>());
 
-    /// A connection that is seen from its beginning, the handshake. All zero, as new kernel memory is.
+    /// A connection observed from its start, the handshake. All zero, like new kernel memory.
     pub const NEW: Self = Self {
         rx_opaque: 0,
         tx_opaque: 0,
@@ -144,16 +145,16 @@ impl Conn {
         _reserved: 0,
     };
 
-    /// Turns [`Self::NEW`] into a connection that was open before anyone looked: nothing is read until a segment begins
-    /// like a request.
+    /// Turns [`Self::NEW`] into a connection that was open before the programs were attached: nothing is parsed until a
+    /// segment starts like a request.
     #[inline(always)]
     pub const fn join(&mut self) {
         self.rx.join();
         self.tx.join();
     }
 
-    /// Tells the sequence number of the client's first byte, unless bytes have come already: so that even a first segment
-    /// out of order finds its place.
+    /// Sets the sequence number of the client's first byte, unless bytes have arrived already: so that even a first
+    /// segment that is out of order can be placed.
     #[inline(always)]
     pub const fn expect_first(&mut self, seq: u32) {
         if self.rx_synced == 0 {
@@ -168,15 +169,15 @@ impl Conn {
         self.client_ended = 1;
     }
 
-    /// For ingress: the server's TCP has everything up to `seq`.
+    /// Called by ingress: the server's TCP has everything up to `seq`.
     #[inline(always)]
     pub const fn has_in_order(&mut self, seq: u32) {
         self.in_order = seq;
         self.asked = 1;
     }
 
-    /// Up to where the server's TCP is known to have the client's bytes, at least `next`: by what it has acknowledged, and by
-    /// what ingress has asked it.
+    /// Sequence number, at least `next`, up to which the server's TCP is known to have the client's bytes: from its
+    /// acknowledgements, and from what ingress has read.
     #[inline(always)]
     fn server_has(&self, next: u32) -> u32 {
         let (acknowledged, in_order) = (fresh!(self.acknowledged), self.in_order);
@@ -190,21 +191,22 @@ impl Conn {
         to
     }
 
-    /// Whether `seq` is just what the client is to send next: what a RST must have to count (RFC 5961, section 3.2).
+    /// Whether `seq` is exactly the client's next sequence number, which a RST must have to be valid (RFC 5961, section
+    /// 3.2).
     #[inline(always)]
     #[must_use]
     pub fn is_next(&self, seq: u32) -> bool {
         fresh!(self.rx_next) == seq
     }
 
-    /// Whether the server has sent from `seq` on before.
+    /// Whether the server has sent bytes from `seq` on before.
     #[inline(always)]
     #[must_use]
     pub fn has_sent(&self, seq: u32) -> bool {
         self.tx_synced != 0 && after(fresh!(self.tx_next), seq)
     }
 
-    /// Takes the protocol as [`Protocol::Other`] if nothing has shown what it is: for a connection that ends.
+    /// Reports the protocol as [`Protocol::Other`] if it is still unknown, when a connection ends.
     #[inline(always)]
     pub fn settle_protocol<S: Sink>(&mut self, sink: &mut S) {
         if self.protocol == Protocol::Unknown as u32 {
@@ -218,7 +220,7 @@ impl Conn {
         sink.protocol(protocol);
     }
 
-    /// A segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`.
+    /// Processes a segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`.
     #[inline(always)]
     pub fn receive<P: Payload, S: Sink>(
         &mut self,
@@ -243,10 +245,10 @@ impl Conn {
             let (left, seen) = if offset < len {
                 (len - offset, true)
             } else if after(seq, next) {
-                // What the server's TCP has acknowledged has come, whether it was seen here or not.
+                // What the server's TCP has acknowledged has arrived, whether it was seen here or not.
                 let has = self.server_has(next);
                 if has == next {
-                    // Without room, the server's acknowledgements tell later.
+                    // If there is no room, the server's acknowledgements will tell later.
                     self.early.keep(seq, len, next);
                     progress = Progress::Done;
                     break;
@@ -266,7 +268,7 @@ impl Conn {
             self.rx_next = next.wrapping_add(used);
             self.request_event(event, now, sink);
         }
-        // Not where they begin: an atomic add waits for all stores before it, and those to the queue take long.
+        // Not where they start: an atomic add waits for all earlier stores, and those to the queue are slow.
         let begun = fresh!(self.tail).wrapping_sub(begun_before);
         if begun != 0 {
             sink.begun(begun);
@@ -285,8 +287,8 @@ impl Conn {
         progress
     }
 
-    /// A segment from the server: `len` > 0 payload bytes from sequence number `seq` on, at time `now`; `ack` is its
-    /// acknowledgement number.
+    /// Processes a segment from the server: `len` > 0 payload bytes from sequence number `seq` on, at time `now`; `ack`
+    /// is its acknowledgement number.
     #[inline(always)]
     pub fn transmit<P: Payload, S: Sink>(
         &mut self,
@@ -306,7 +308,7 @@ impl Conn {
         }
         let before = fresh!(self.tx_next);
         if after(seq, before) {
-            // TCP sends in order, so bytes went out that no program saw.
+            // TCP sends in order, so bytes were sent that no program saw.
             self.tx.lose();
             let (_, event) = self.tx.found();
             self.response_event(event, now, sink);
@@ -348,14 +350,14 @@ impl Conn {
         fresh!(self.tail).wrapping_sub(fresh!(self.head))
     }
 
-    /// Whether a request is in the queue, for the side that empties it: [`Self::oldest`] is that request.
+    /// Whether a request is in the queue, for the consumer: [`Self::oldest`] is that request.
     #[inline(always)]
     fn awaits_response(&self) -> bool {
         let head = fresh!(self.head);
         fresh!(self.places[head as usize & (PIPELINE - 1)].request.number) == head.wrapping_add(1)
     }
 
-    /// Whether the queue is full, for the side that fills it.
+    /// Whether the queue is full, for the producer.
     #[inline(always)]
     fn is_full(&mut self) -> bool {
         let tail = fresh!(self.tail);
@@ -372,7 +374,7 @@ impl Conn {
         &mut self.places[index & (PIPELINE - 1)].request
     }
 
-    /// Where the next request goes. No reference, since the other direction may look at the place at any time.
+    /// Place of the next request. Not a reference, because the other direction may read it at any time.
     #[inline(always)]
     fn next_place(&mut self) -> *mut Request {
         let index = fresh!(self.tail) as usize;
@@ -385,8 +387,8 @@ impl Conn {
         &mut self.places[index & (PIPELINE - 1)].request
     }
 
-    /// One step: lines, or part of one, and what is there of the body after them. Of the `left` bytes at `offset`, only those
-    /// `seen` can be looked at; the others came out of order.
+    /// One step: lines, or a part of one, and the part of the body after them. Of the `left` bytes at `offset`, only
+    /// `seen` can be read; the others arrived out of order.
     #[inline(always)]
     fn step<const RESPONSE: bool, P: Payload, S: Sink>(
         &mut self,
@@ -411,7 +413,7 @@ impl Conn {
             let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
             framer.read::<RESPONSE, P>(payload, offset, left);
         }
-        // The body or the chunk that a line announced belongs to its step.
+        // The body or chunk that a line announced belongs to its step.
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
         let (used, event) = framer.found();
         if used < left && event & !(event::START | event::HEAD) == 0 {
@@ -421,7 +423,7 @@ impl Conn {
         }
     }
 
-    /// The first byte of a message. `false`: nothing that is to be read; then what it is, is reported.
+    /// Handles the first byte of a message. Returns false if nothing is to be parsed; the result is then reported.
     #[inline(always)]
     fn begin<const RESPONSE: bool, P: Payload, S: Sink>(
         &mut self,
@@ -431,12 +433,12 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> bool {
-        // Before a request's entry is touched, which lies in the other CPU's cache: stores go out in order, and sampling showed
-        // that what the kernel copies for this is read only when they have.
+        // Read before the request's entry is written, which is in the other CPU's cache: stores retire in order, and
+        // profiling showed that the copied payload can be read only after them.
         let Some(word) = payload.word(offset) else { return true };
         if RESPONSE {
             if !self.awaits_response() {
-                // A server may send what nobody asked for, such as 408 on an idle connection.
+                // A server may send responses that nobody requested, such as 408 on an idle connection.
                 self.tx.report(left, event::NONE);
                 return false;
             }
@@ -450,22 +452,22 @@ impl Conn {
         }
         self.rx_first_ns = now;
         if !self.is_full() {
-            // The entry that the request will get, asked for now: it is here when the request line is read.
+            // Prefetches the entry that the request will use: it is in the cache when the request line has been read.
             let place = self.next_place();
             // SAFETY: the place is behind `self`.
             unsafe { (&raw mut (*place).first_ns).write_volatile(now) };
         }
         let byte = (word & 0xff) as u8;
         let blank = matches!(byte, b'\r' | b'\n');
-        // The very first byte tells what is not HTTP before a line end, which may never come.
+        // The very first byte identifies what is not HTTP, without waiting for a line end that may never come.
         if byte.is_ascii_uppercase() || blank || self.protocol != Protocol::Unknown as u32 {
-            // An empty line may precede a request, and is none.
+            // An empty line may precede a request, and is not one.
             if !blank {
                 self.arrive(fresh!(self.rx_next), now);
             }
             return true;
         }
-        // TLS content types (RFC 8446, section 5.1): no HTTP begins with such a byte.
+        // TLS content types (RFC 8446, section 5.1): no HTTP message starts with such a byte.
         if matches!(byte, 20..=23) {
             self.rx.enter(state::OPAQUE);
             self.speaks(Protocol::Tls, sink);

@@ -1,11 +1,12 @@
-//! The `net` family: requests, tokens and TCP of each model port, seen below the socket. And `recvq`, which shares its
-//! connections: a map can be shared within an object only, and each program is loaded by itself all the same.
+//! The `net` family: requests, tokens and TCP of each model port, observed below the socket. And `recvq`, which uses
+//! its connections: a map can only be shared within an object, but each program is still loaded separately.
 //!
-//! `net_ingress` and `net_egress` (cgroup_skb) see every segment of every socket under their cgroup, `net_sockops`
-//! (sock_ops) sees connections begin and end. All three are thin: they find the connection's state and hand it what they
-//! saw; what it means is decided in `citadel_agent_common::http`. They never change or drop a packet.
+//! `net_ingress` and `net_egress` (cgroup_skb) see every segment of every socket below their cgroup, `net_sockops`
+//! (sock_ops) sees connections open and close. All three are thin: they look up the connection's state and pass on what
+//! they saw; `citadel_agent_common::http` interprets it. They never change or drop a packet.
 //!
-//! Hooks and helpers are stable UAPI, the newest of Linux 5.10 (sk_storage from cgroup_skb, 5.9; mmapable arrays, 5.5).
+//! Hooks and helpers are stable UAPI, all available in Linux 5.10 (sk_storage from cgroup_skb since 5.9; mmapable
+//! arrays since 5.5).
 #![no_std]
 #![no_main]
 
@@ -34,7 +35,7 @@ use maps::{BLANK, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRES
 use packet::{Bytes, Segment};
 use sink::Counters;
 
-/// What a cgroup program returns to let the packet pass.
+/// Return value of a cgroup program that lets the packet pass.
 const PASS: i32 = 1;
 
 /// Segments from clients.
@@ -47,8 +48,9 @@ pub fn net_ingress(ctx: SkBuffContext) -> i32 {
     PASS
 }
 
-/// Segments from clients that belong to a listener: `net_ingress` goes on here. A program of its own, because the
-/// verifier would follow the whole parser once for each kind of place that a connection's state is in.
+/// Segments from clients that belong to a listener: continuation of `net_ingress`. A separate program, because
+/// otherwise the verifier would follow the whole parser once for each kind of memory that the connection's state can be
+/// in.
 #[cgroup_skb(ingress)]
 pub fn net_early(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
@@ -85,10 +87,10 @@ pub extern "C" fn net_events(skb: *mut __sk_buff, window: u32) -> u32 {
     1
 }
 
-/// Connections that begin and end.
+/// Connections that open and close.
 #[sock_ops]
 pub fn net_sockops(ctx: SockOpsContext) -> u32 {
-    // SAFETY: the context is valid for the program's whole run. Volatile: context fields are rewritten one by one.
+    // SAFETY: the context is valid for the whole run. Volatile: context accesses are rewritten individually.
     let port = unsafe { (&raw const (*ctx.ops).local_port).read_volatile() };
     if let Some(slot) = maps::slot(port) {
         sockops(ctx.ops, slot);
@@ -103,7 +105,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     if sock.is_null() {
         return;
     }
-    // SAFETY: not null; the verifier knows it as a socket.
+    // SAFETY: not null; the verifier knows that it is a socket.
     if unsafe { (&raw const (*sock).state).read_volatile() } == BPF_TCP_LISTEN {
         maps::tail_call(skb, &INGRESS_PROGRAMS, EARLY_INGRESS);
         return;
@@ -113,19 +115,19 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     }
     let Some(connection) = connection(sock, slot, segment.len > 0) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
-    // A FIN comes last: with it, what came out of order before is settled.
+    // A FIN comes last: with it, data that arrived out of order is settled.
     if segment.len > 0 || segment.is_fin() {
         if !connection.conn.is_next(segment.seq)
             && let Some(tcp) = tcp_sock(sock)
         {
-            // Out of order: what the socket has in order by now tells what was missed.
+            // Out of order: the data that the socket has in order by now shows what was missed.
             connection.conn.has_in_order(tcp.rcv_nxt);
         }
         receive(connection, skb, &mut segment, INGRESS, &mut counters);
     }
     if segment.ends() {
         connection.conn.client_ends();
-        // A connection older than the programs has no callback when it closes: the packet has to tell.
+        // No callback reports the close of a connection older than the programs: the packet has to.
         if segment.is_reset() && connection.joined != 0 && connection.conn.is_next(segment.seq) {
             connection.conn.close(false, Side::Client, &mut counters);
             connections::release(sock);
@@ -134,8 +136,8 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 }
 
 /// A segment that still belongs to the listener, because the child's socket does not exist yet: TCP Fast Open, deferred
-/// accept, a lost ACK. Or nothing at all makes a connection of it, and anybody can send it: so what it means is kept in `EARLY`,
-/// and counts when `net_sockops` gives it to the child, in the same softirq.
+/// accept, a lost ACK. There may never be a connection, and anybody can send such a segment: so the observations are
+/// stored in `EARLY`, and count when `net_sockops` passes them to the child, in the same softirq.
 #[inline(always)]
 fn early_ingress(skb: *mut __sk_buff) {
     let Some(mut segment) = Segment::read(skb) else { return };
@@ -146,7 +148,7 @@ fn early_ingress(skb: *mut __sk_buff) {
     }
 }
 
-/// A packet that is not measured.
+/// Handles a packet that is not measured.
 #[inline(always)]
 fn unread(skb: *mut __sk_buff) {
     if packet::is_tcp(skb) {
@@ -155,7 +157,7 @@ fn unread(skb: *mut __sk_buff) {
     }
 }
 
-/// Follows a segment's payload; `program` is the one that runs, to run again.
+/// Processes a segment's payload; `program` is the running program, in case it must run again.
 #[inline(always)]
 fn receive<S: Sink>(
     connection: &mut Connection,
@@ -218,10 +220,10 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
 
 #[inline(always)]
 fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
-    // Context fields are rewritten one by one, so each is read by itself.
+    // Context accesses are rewritten individually, so each field is read separately.
     macro_rules! field {
         ($($place:tt)+) => {
-            // SAFETY: the context is valid for the program's whole run.
+            // SAFETY: the context is valid for the whole run.
             unsafe { (&raw const (*ops).$($place)+).read_volatile() }
         };
     }
@@ -266,7 +268,7 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         let rcv_nxt = field!(rcv_nxt);
         // SAFETY: a map value; nothing else runs in this CPU's softirq.
         let Some(early) = EARLY.get_ptr_mut(0).map(|early| unsafe { &mut *early }) else { return };
-        // What came early becomes the connection's first state.
+        // Early observations become the connection's initial state.
         if early.present != 0 && early.first_seq == rcv_nxt && early.tuple.is(&tuple) {
             early.present = 0;
             if let Some(connection) = connections::begin(sock, &raw mut early.connection) {
@@ -289,7 +291,8 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         }
         let Some(mut counters) = Counters::of(slot, sock) else { return };
         let mut connection = connections::find(sock);
-        // One that is older than the programs has callbacks only if another program asked for them, and was not counted as open.
+        // A connection older than the programs has callbacks only if another program requested them, and was not
+        // counted as open.
         let mut counted = noted & note::OPEN != 0 || field!(bpf_sock_ops_cb_flags) & NOT_NOTED != 0;
         if let Some(connection) = &mut connection {
             if counted {
@@ -297,8 +300,8 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             }
             counted = connection.joined == 0;
         }
-        // Open as long as the server's application has it open. It comes from the first of these states right after it was
-        // counted, and with TCP Fast Open may be closed in it.
+        // Open for as long as the server's application has it open. A connection enters the first of these states right
+        // after it was counted, and with TCP Fast Open may be closed in it.
         let was_open = matches!(old, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT);
         if counted && was_open && new != BPF_TCP_ESTABLISHED && new != BPF_TCP_CLOSE_WAIT {
             counters.add(counter::CLOSED, 1);
@@ -309,9 +312,9 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         let total = field!(total_retrans);
         if let Some(connection) = connection {
             count_retransmits(connection, total, &mut counters);
-            // An abortive close by the server's application gets here before its RST goes out (`tcp_disconnect`,
-            // `tcp_close`). A retransmission time-out sends none: then segments are lost or under way again, and it is the
-            // client that is gone.
+            // An abortive close by the server's application gets here before its RST is sent (`tcp_disconnect`,
+            // `tcp_close`). A retransmission timeout sends none: then segments are lost or being retransmitted, and it
+            // is the client that has disappeared.
             let vanished = field!(retrans_out) | field!(lost_out) != 0;
             connection.conn.close(false, if vanished { Side::Client } else { Side::Server }, &mut counters);
             connection.conn.settle_protocol(&mut counters);
@@ -319,21 +322,21 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             if total != 0 {
                 counters.add(counter::RETRANSMITS, total as u64);
             }
-            // Nothing came, or it was not looked at.
+            // No data arrived, or none was parsed.
             counters.protocol(Protocol::Other);
         }
         connections::release(sock);
     }
 }
 
-/// What a connection is known by for which there was no room for a note: the programs ask for calls on time-outs too, which nobody
-/// else does together with the others, and do nothing in them.
+/// Identifies a connection for which there was no room for a note: the programs also request RTO callbacks, which
+/// nobody else combines with the others, and ignore them.
 const NOT_NOTED: u32 = BPF_SOCK_OPS_RTO_CB_FLAG;
 
-/// `AF_INET6` of `<linux/socket.h>`.
+/// `AF_INET6` from `<linux/socket.h>`.
 const AF_INET6: u32 = 10;
 
-/// The connection's state; `None` for one that is not measured. It is made when a segment carries something.
+/// The connection's state; `None` for one that is not measured. It is created when a segment has a payload.
 #[inline(always)]
 fn connection(sock: *mut bpf_sock, slot: u32, carries: bool) -> Option<&'static mut Connection> {
     match connections::find(sock) {
@@ -342,24 +345,24 @@ fn connection(sock: *mut bpf_sock, slot: u32, carries: bool) -> Option<&'static 
     }
 }
 
-/// What TCP knows of the socket.
+/// The TCP state of the socket.
 #[inline(always)]
 pub(crate) fn tcp_sock(sock: *mut bpf_sock) -> Option<&'static bpf_tcp_sock> {
-    // SAFETY: the socket is valid while its packet is looked at, which is as long as the program runs.
+    // SAFETY: the socket is valid while its packet is processed, which is as long as the program runs.
     unsafe { helpers::bpf_tcp_sock(sock).as_ref() }
 }
 
-/// The place in `EARLY` for a segment's payload.
+/// The entry of `EARLY` for a segment's payload.
 #[inline(always)]
 fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Early> {
     let mut tuple = segment.tuple(skb);
     if maps::is_own(&mut tuple) {
         return None;
     }
-    // SAFETY: a map value, of this CPU alone.
+    // SAFETY: a map value of this CPU only.
     let early = unsafe { &mut *EARLY.get_ptr_mut(0)? };
     if segment.len == 0 {
-        // The handshake completes without the data that a SYN may have carried: it was not taken, and will come again.
+        // The handshake completes without the data of a SYN: it was not accepted, and will be sent again.
         if !segment.is_syn() {
             early.present = 0;
         }
@@ -370,7 +373,7 @@ fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Early> {
     }
     let blank = BLANK.get_ptr(0)?;
     let mut zero = 0u32;
-    // SAFETY: valid maps, key and value, which are as long as each other.
+    // SAFETY: valid maps, key and value, which have the same length.
     unsafe {
         let map = (&raw const EARLY).cast_mut().cast();
         bpf_map_update_elem(map, (&raw mut zero).cast(), blank.cast_mut().cast(), 0);
@@ -382,7 +385,7 @@ fn early(skb: *mut __sk_buff, segment: &Segment) -> Option<&'static mut Early> {
     Some(early)
 }
 
-/// Counts what the socket has retransmitted since it was last asked.
+/// Counts the socket's retransmissions since the last call.
 #[inline(always)]
 fn count_retransmits(connection: &mut Connection, total: u32, counters: &mut Counters) {
     let new = total.wrapping_sub(connection.retransmits);

@@ -15,16 +15,16 @@ use citadel_agent_ebpf::shares::Shares;
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
 pub(crate) const V4_MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 
-/// Which ports can be measured at all; written by userspace, also while the programs run: it sees it as the only value of the
-/// map `.bss`. A variable, because every packet of the host is looked at: reading one is an instruction, where a look-up in a map
-/// is a dozen.
+/// The range of ports that can be measured; written by userspace, also while the programs run, as the only value of the
+/// map `.bss`. A variable, because it is read for every packet of the host: that takes one instruction, a map look-up a
+/// dozen.
 static mut PORT_RANGE: PortRange = PortRange { first: 0, span: 0 };
 
-/// Port -> slot + 1, [`NO_SLOT`] where the port is not measured. Half a megabyte, so that no port needs a search.
+/// Port -> slot + 1, [`NO_SLOT`] if the port is not measured. Half a megabyte, so that no port needs a search.
 #[map]
 static PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 
-/// Slot -> what is counted per model. Userspace sets the size to the number of slots before it loads.
+/// Slot -> counters of the model. Userspace sets the size to the number of slots before loading.
 #[map]
 pub(crate) static MODEL_STATS: Array<ModelStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
@@ -32,65 +32,67 @@ pub(crate) static MODEL_STATS: Array<ModelStats> = Array::with_max_entries(1, BP
 #[map]
 pub(crate) static ENDPOINT_STATS: Array<EndpointStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Slot -> how long requests lay in the receive queue. Sized like `MODEL_STATS`.
+/// Slot -> time of requests in the receive queue. Sized like `MODEL_STATS`.
 #[map]
 pub(crate) static RECEIVE_QUEUE: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// `reader_key` of a slot and a process that read a request of it -> when a connection last came to be read by it. Userspace
-/// takes out those that have ended. Sized and shared out as `shares::READERS` says: beyond its share, a model's further readers
-/// are not noted, and counted. Preallocated: 5.11 lets no tracing program allocate.
+/// `reader_key` of a slot and a process that read a request of it -> when the process last started to read a
+/// connection. Userspace removes exited processes. Sized and shared according to `shares::READERS`: further readers
+/// beyond a model's share are not recorded, and counted. Preallocated, because in 5.11 tracing programs cannot
+/// allocate.
 #[map]
 pub(crate) static READERS: HashMap<u64, ReadAt> = HashMap::with_max_entries(1, 0);
 
-/// What models hold of `READERS`.
+/// Usage of `READERS` by model.
 #[map]
 static READERS_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Likewise.
+/// The shares of `READERS`.
 pub(crate) const READERS_SHARES: Shares = Shares { held: &READERS_HELD, own: shares::READERS.own };
 
-/// Reason -> how much could not be measured.
+/// Reason -> number of events that could not be measured.
 #[map]
 pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, BPF_F_MMAPABLE);
 
-/// Socket -> connection, from its first payload byte on. It lives in the socket and goes with it, or before, when a callback
-/// says that the connection is closed. At most as many as `ROOM` says.
+/// Socket -> connection, from its first payload byte on. Stored in the socket and freed with it, or earlier when a
+/// callback reports the close. Limited by `ROOM`.
 #[btf_map]
 pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
-/// Socket -> `connection::note`, until a payload byte comes: as little as a socket's storage can be. Bounded likewise.
+/// Socket -> `connection::note`, until the first payload byte: the minimum size of socket storage. Limited in the same
+/// way.
 #[btf_map]
 pub(crate) static NOTES: SkStorage<u32> = SkStorage::new();
 
-/// How many entries both have, and may have: `connection::room`.
+/// Number of entries of both, and their limits: `connection::room`.
 #[map]
 pub(crate) static ROOM: Array<u64> = Array::with_max_entries(room::CELLS as u32, BPF_F_MMAPABLE);
 
-/// Where runs look at payloads.
+/// Windows in which runs parse payloads.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Window> = PerCpuArray::with_max_entries(WINDOWS, 0);
 
-/// What a listener's segment brought, until the child's callback in the same softirq takes it: one place a CPU, so nobody can
-/// fill it, and what finds no child (its handshake failed, or there was none) is overwritten.
+/// Data of a listener's segment, until the child's callback in the same softirq takes it: one entry per CPU, so nobody
+/// can fill it, and an entry without a child (its handshake failed, or there was none) is overwritten.
 #[map]
 pub(crate) static EARLY: PerCpuArray<Early> = PerCpuArray::with_max_entries(1, 0);
 
-/// Addresses of the connections that the agent itself is about to open -> anything; written by userspace, which does not
-/// connect where it finds the map full.
+/// Addresses of the connections that the agent itself is about to open -> anything; written by userspace, which does
+/// not connect if the map is full.
 #[map]
 pub(crate) static OWN: HashMap<Tuple, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
 
-/// Zeros: what the value of `EARLY` begins as. Nothing writes it.
+/// The initial value of an `EARLY` entry, all zero. Never written.
 #[map]
 pub(crate) static BLANK: Array<Early> = Array::with_max_entries(1, 0);
 
-/// The ingress programs: to go on with a listener's segment, and to run again on packets with more framing than one run
-/// may parse. One map a direction, because the kernel refuses programs with different attach types in one
+/// The ingress programs: to continue with a listener's segment, and to run again on packets with more framing than one
+/// run can parse. One map per direction, because the kernel refuses programs with different attach types in one map
 /// (`bpf_prog_map_compatible`).
 #[map]
 pub(crate) static INGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
-/// The egress program, likewise.
+/// The egress program, for the same purpose.
 #[map]
 pub(crate) static EGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
@@ -104,7 +106,7 @@ pub(crate) const EGRESS: u32 = 0;
 /// The slot of a port, if it is measured.
 #[inline(always)]
 pub(crate) fn slot(port: u32) -> Option<u32> {
-    // SAFETY: always readable. Volatile: userspace writes it at any time.
+    // SAFETY: always readable. Volatile: userspace may write it at any time.
     let (first, span) =
         unsafe { ((&raw const PORT_RANGE.first).read_volatile(), (&raw const PORT_RANGE.span).read_volatile()) };
     if port.wrapping_sub(first) > span {
@@ -124,8 +126,8 @@ pub(crate) fn is_own(tuple: &mut Tuple) -> bool {
     !found.is_null()
 }
 
-/// Goes on with another program, or with the same one from its beginning: sequence numbers tell it where it stopped.
-/// Returns only if the kernel refuses (33 runs on a packet, `MAX_TAIL_CALL_CNT`).
+/// Continues with another program, or runs the same one again: sequence numbers tell it where it stopped. Returns only
+/// if the kernel refuses (33 runs per packet, `MAX_TAIL_CALL_CNT`).
 #[inline(always)]
 pub(crate) fn tail_call(skb: *mut __sk_buff, programs: &ProgramArray, index: u32) {
     // SAFETY: the entries are programs of the same type; an empty one makes the call return.

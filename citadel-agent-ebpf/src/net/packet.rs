@@ -1,5 +1,5 @@
-//! Reading segments: addresses and TCP header from the packet's linear part, payload through helper calls, because on
-//! loopback and on transmission it sits in page fragments.
+//! Reads segments: addresses and TCP header from the packet's linear part, the payload through helper calls, because on
+//! loopback and on transmission it is in page fragments.
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
@@ -10,9 +10,9 @@ use citadel_agent_ebpf::count::{add, bounded, escape};
 
 use crate::maps::{SCRATCH, V4_MAPPED};
 
-/// `ETH_P_IP` as `__sk_buff::protocol` has it, in network byte order.
+/// `ETH_P_IP` as in `__sk_buff::protocol`, in network byte order.
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
-/// `ETH_P_IPV6`, likewise.
+/// `ETH_P_IPV6`, in network byte order.
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 const IPPROTO_TCP: u8 = 6;
 
@@ -20,17 +20,18 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 
-/// Room for payload bytes, with which offsets into them are bounded.
+/// Size of the payload buffer, by which offsets are bounded.
 const WINDOW: u32 = connection::WINDOW as u32;
 
-/// Payload bytes that one helper call brings: most of a server's heads whole. Copying is a good part of what a packet costs.
+/// Payload bytes per helper call: most response heads as a whole. Copying is a large part of the cost of a packet.
 const LOADED: u32 = 320;
 const _: () = assert!(LOADED <= WINDOW);
 
-/// A field of the context. Volatile, because the verifier rewrites each access by itself and refuses merged ones.
+/// Reads a field of the context. Volatile, because the verifier rewrites each access individually and refuses merged
+/// ones.
 macro_rules! context {
     ($skb:expr, $field:ident) => {
-        // SAFETY: the context is valid for the program's whole run.
+        // SAFETY: the context is valid for the whole run.
         unsafe { (&raw const (*$skb).$field).read_volatile() }
     };
 }
@@ -48,20 +49,21 @@ pub(crate) fn sock(skb: *mut __sk_buff) -> *mut bpf_sock {
     unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() }
 }
 
-/// Bytes of an IPv6 header.
+/// Length of an IPv6 header.
 const IPV6_HEADER: usize = 40;
-/// Extension headers that are walked through: BIG TCP has one (hop by hop, with the length; kernels before it went without).
+/// Maximum number of extension headers that are skipped: BIG TCP has one (hop-by-hop, with the length; later kernels
+/// have none).
 const EXTENSIONS: u32 = 4;
 
-/// Whether a protocol number is that of an IPv6 extension header that has its length in its second byte: hop by hop, routing,
+/// Whether a protocol number is an IPv6 extension header with its length in its second byte: hop-by-hop, routing,
 /// destination options (RFC 8200, section 4).
 #[inline(always)]
 const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, 0 | 43 | 60)
 }
 
-/// Where the TCP header behind IPv6 extension headers begins; 0 if there is none, or the packet is of IPv4. Not inlined: what a packet with extensions
-/// looks like is nothing that the verifier should remember through the parser.
+/// Offset of the TCP header after IPv6 extension headers; 0 if there is none, or the packet is IPv4. Not inlined: the
+/// verifier should not remember the form of a packet with extensions throughout the parser.
 #[inline(never)]
 fn behind_extensions(skb: *mut __sk_buff) -> u32 {
     let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
@@ -88,11 +90,12 @@ fn behind_extensions(skb: *mut __sk_buff) -> u32 {
     if protocol == IPPROTO_TCP { at as u32 } else { 0 }
 }
 
-/// Whether a packet whose headers could not be read ([`Segment::read`]) is TCP all the same. No TCP is none of a model's.
+/// Whether a packet whose headers could not be read ([`Segment::read`]) is TCP. Other protocols never belong to a
+/// model.
 #[inline(never)]
 pub(crate) fn is_tcp(skb: *mut __sk_buff) -> bool {
     let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
-    // Bytes of an IPv4 header without options.
+    // Length of an IPv4 header without options.
     if context!(skb, protocol) != IPV4 || data + 20 > end {
         return behind_extensions(skb) != 0;
     }
@@ -100,11 +103,11 @@ pub(crate) fn is_tcp(skb: *mut __sk_buff) -> bool {
     unsafe { *(data as *const u8).add(9) == IPPROTO_TCP }
 }
 
-/// What a TCP segment's headers say.
+/// The headers of a TCP segment.
 pub(crate) struct Segment {
     pub(crate) seq: u32,
     pub(crate) ack: u32,
-    /// Payload bytes.
+    /// Payload length.
     pub(crate) len: u32,
     source_port: u32,
     /// Offset of the payload from the IP header.
@@ -113,7 +116,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Reads the headers; `None` for what is no TCP.
+    /// Reads the headers; `None` if it is not TCP.
     #[inline(always)]
     pub(crate) fn read(skb: *mut __sk_buff) -> Option<Self> {
         let (data, end) = (context!(skb, data) as usize, context!(skb, data_end) as usize);
@@ -122,7 +125,7 @@ impl Segment {
             return None;
         }
         let header = data as *const u8;
-        // SAFETY: so many bytes from `data` on are inside the packet.
+        // SAFETY: this many bytes from `data` on are inside the packet.
         let (ip_len, protocol) = unsafe {
             if protocol == IPV4 {
                 ((*header as u32 & 0xf) * 4, *header.add(9))
@@ -158,18 +161,18 @@ impl Segment {
         let at = ip_len + offset;
         let total = context!(skb, len);
         let len = total.saturating_sub(at);
-        // SYN takes the first sequence number.
+        // SYN uses the first sequence number.
         let seq = if flags & SYN != 0 { seq.wrapping_add(1) } else { seq };
         Some(Self { seq, ack, len, source_port, at, flags })
     }
 
-    /// Nothing but an acknowledgement.
+    /// Whether it is only an acknowledgement.
     #[inline(always)]
     pub(crate) fn is_bare(&self) -> bool {
         self.len == 0 && !self.ends()
     }
 
-    /// FIN or RST.
+    /// Whether it is a FIN or RST.
     #[inline(always)]
     pub(crate) fn ends(&self) -> bool {
         self.flags & (FIN | RST) != 0
@@ -190,20 +193,20 @@ impl Segment {
         self.flags & SYN != 0
     }
 
-    /// The addresses of a segment that came in.
+    /// The addresses of an incoming segment.
     #[inline(always)]
     pub(crate) fn tuple(&self, skb: *mut __sk_buff) -> Tuple {
         let [a, b, c] = V4_MAPPED;
         let mut tuple = Tuple {
             remote: [a, b, c, 0],
             local: [a, b, c, 0],
-            // The context's own remote port is the listener's, which has none.
+            // The context's own remote port belongs to the listener, which has none.
             remote_port: self.source_port,
             local_port: local_port(skb),
         };
         let v4 = context!(skb, protocol) == IPV4;
         let skb = skb.cast();
-        // SAFETY: the destinations are as long as the lengths say; a failed call zeroes them.
+        // SAFETY: the destinations have the given lengths; a failed call zeroes them.
         unsafe {
             if v4 {
                 bpf_skb_load_bytes(skb, 12, (&raw mut tuple.remote[3]).cast(), 4);
@@ -216,9 +219,8 @@ impl Segment {
         tuple
     }
 
-    /// The segment's flags, after [`Self::payload`]. By way of memory, for the verifier's sake as in
-    /// `citadel_agent_common`: kept in a register, each way in which a segment can end would be followed through the parser
-    /// by itself.
+    /// The segment's flags, after [`Self::payload`]. Through memory, for the verifier, as in `citadel_agent_common`: in
+    /// a register, each way in which a segment can end would be followed through the parser separately.
     #[inline(always)]
     pub(crate) fn recall(&mut self, window: &Window) {
         // SAFETY: behind a reference.
@@ -228,7 +230,7 @@ impl Segment {
     /// The payload, read through `window`.
     #[inline(always)]
     pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window) -> Bytes<'a> {
-        // A base from which no offset is inside the window: nothing is loaded yet.
+        // A base for which no offset is inside the window: nothing has been loaded.
         window.base = u32::MAX - LOADED;
         window.last_text = LOADED - 1;
         window.payload_at = self.at;
@@ -238,16 +240,17 @@ impl Segment {
     }
 }
 
-/// A window of this CPU's that no other run has, to be given back by [`release`]. What interrupts a run ends before the run goes on,
-/// or, on a kernel that preempts, tries as well and finds that it is not alone: whoever has added to the claims and reads 1 has
-/// the window. (Not by one instruction that does both: BPF has those from 5.12 on.)
+/// Claims a window of this CPU that no other run uses, to be returned with [`release`]. Code that interrupts a run
+/// finishes before the run continues or, on a preemptible kernel, tries to claim too and finds that it is not alone:
+/// whoever has incremented the claims and reads 1 owns the window. (Not with one instruction that does both, which eBPF
+/// has only since 5.12.)
 #[inline(always)]
 pub(crate) fn claim() -> Option<&'static mut Window> {
     for index in 0..WINDOWS {
-        // SAFETY: a map value, of this CPU alone.
+        // SAFETY: a map value of this CPU only.
         let window = unsafe { &mut *SCRATCH.get_ptr_mut(index)? };
         add(&mut window.claims, 1);
-        // SAFETY: behind a reference. Volatile: what the sum is now.
+        // SAFETY: behind a reference. Volatile: the current sum.
         if unsafe { (&raw const window.claims).read_volatile() } == 1 {
             window.index = index;
             return Some(window);
@@ -257,7 +260,7 @@ pub(crate) fn claim() -> Option<&'static mut Window> {
     None
 }
 
-/// Gives a window back.
+/// Returns a window.
 #[inline(always)]
 pub(crate) fn release(window: &mut Window) {
     add(&mut window.claims, 1_u64.wrapping_neg());
@@ -272,7 +275,7 @@ pub(crate) struct Bytes<'a> {
 impl Payload for Bytes<'_> {
     #[inline(always)]
     fn text(&mut self, offset: u32) -> Option<&Text> {
-        // SAFETY: behind a reference. Volatile for the verifier's sake, as in `citadel_agent_common`.
+        // SAFETY: behind a reference. Volatile for the verifier, as in `citadel_agent_common`.
         let (base, last) = unsafe {
             ((&raw const self.window.base).read_volatile(), (&raw const self.window.last_text).read_volatile())
         };
@@ -281,7 +284,7 @@ impl Payload for Bytes<'_> {
             self.load(offset)?;
             within = 0;
         }
-        // Forgotten, or all that it was made from would have to agree.
+        // Forgotten, otherwise everything that it was computed from would have to agree.
         let within = forget(&mut self.window.scratch, within);
         let within = bounded(within as u64, WINDOW as u64 - 1) as usize;
         // SAFETY: at most 511 bytes into the window, which has room for a text after that. Bytes need no alignment.
@@ -306,7 +309,7 @@ impl<'a> Bytes<'a> {
         Self { skb, window }
     }
 
-    /// Loads the window from `offset` on: up to [`LOADED`] bytes, as many as there are.
+    /// Loads the window from `offset` on: up to [`LOADED`] bytes, as far as available.
     #[inline(always)]
     fn load(&mut self, offset: u32) -> Option<()> {
         // SAFETY: behind a reference. Volatile, as in `text`.
@@ -325,7 +328,7 @@ impl<'a> Bytes<'a> {
             )
         };
         self.window.base = offset;
-        // What is read beyond the payload's end has no meaning, so a text may begin in its last byte.
+        // Bytes beyond the payload's end are unspecified, so a text may start at its last byte.
         self.window.last_text = if left < LOADED { LOADED - 1 } else { LOADED - Text::LEN as u32 };
         if failed == 0 { Some(()) } else { None }
     }

@@ -1,4 +1,4 @@
-//! Where observations go: atomic adds on the maps that userspace has mapped.
+//! Records observations: atomic adds to the maps that userspace has mapped.
 
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
@@ -9,7 +9,7 @@ use citadel_agent_ebpf::count::{add, cell, observe};
 use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS};
 use crate::say;
 
-/// Counts what could not be measured.
+/// Counts something that could not be measured.
 #[inline(always)]
 pub(crate) fn lost(why: Lost, count: u32) {
     if let Some(cell) = LOST.get_ptr_mut(why as u32) {
@@ -18,7 +18,7 @@ pub(crate) fn lost(why: Lost, count: u32) {
     }
 }
 
-/// The counters of one model, and the socket whose round-trip time goes with its responses.
+/// The counters of one model, and the socket whose round-trip time is recorded with its responses.
 pub(crate) struct Counters {
     slot: u32,
     model: *mut ModelStats,
@@ -32,7 +32,7 @@ impl Counters {
         Some(Self { slot, model: MODEL_STATS.get_ptr_mut(slot)?, sock })
     }
 
-    /// Adds to one of [`counter`]'s cells.
+    /// Adds to one of the cells in [`counter`].
     #[inline(always)]
     pub(crate) fn add(&mut self, cell: usize, count: u64) {
         // SAFETY: a map value; other CPUs only add atomically.
@@ -73,10 +73,10 @@ impl Sink for Counters {
         if let Some(stats) = self.endpoint(endpoint) {
             add(cell(&mut stats.counters, EndpointStats::requests(code)), 1);
         }
-        // SAFETY: the socket is valid while its packet is looked at.
+        // SAFETY: the socket is valid while its packet is processed.
         let tcp = unsafe { bpf_tcp_sock(self.sock) };
         if !tcp.is_null() {
-            // SAFETY: not null. The kernel keeps eight times the smoothed round-trip time, in microseconds.
+            // SAFETY: not null. The kernel stores eight times the smoothed round-trip time, in microseconds.
             let srtt_ns = unsafe { (*tcp).srtt_us } as u64 * (1000 / 8);
             // SAFETY: a map value; other CPUs only add atomically.
             observe(unsafe { &mut (*self.model).rtt }, srtt_ns);

@@ -14,15 +14,15 @@ use citadel_agent_ebpf::threads::Entry;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Thread {
-    /// Since when it waits for a CPU; 0 if it does not.
+    /// Since when it has been waiting for a CPU; 0 if it is not.
     pub(crate) runnable_ns: u64,
-    /// How long it had had a CPU when it last lost one, or was first seen as the model's.
+    /// On-CPU time when it last left a CPU, or was first attributed to the model.
     pub(crate) on_cpu_ns: u64,
     /// Its model.
     pub(crate) owner: Owner,
-    /// The mark of its process when the slot was looked up: as long as it is the same, so is the slot.
+    /// The mark of its process when the slot was looked up: while it is unchanged, so is the slot.
     pub(crate) mark: u32,
-    /// Its own number; 0 in a seat that is free.
+    /// Its TID; 0 in a free seat.
     pub(crate) tid: u32,
     pub(crate) _reserved: u32,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Thread {
 const _: () = assert!(size_of::<Thread>() == 2 * size_of::<u64>() + 4 * size_of::<u32>());
 
 impl Thread {
-    /// One that is seen for the first time. Whose it is is entered as it is kept.
+    /// A new entry. The owner is set when it is stored.
     pub(crate) const fn new(mark: u32, tid: u32, on_cpu_ns: u64) -> Self {
         Self { runnable_ns: 0, on_cpu_ns, owner: Owner(0), mark, tid, _reserved: 0 }
     }
@@ -51,32 +51,32 @@ impl Entry for Thread {
     }
 }
 
-/// Process -> slot of its model. Userspace writes it from what discovery found, each fork adds to it, and the end of a process
-/// takes it out. Sized and shared out as `shares::PROCESSES` says: beyond its share, a model's new processes are not followed,
-/// and counted.
+/// Process -> slot of its model. Userspace writes it from discovery's results, each fork adds to it, and the end of a
+/// process removes it. Sized and shared according to `shares::PROCESSES`: new processes beyond a model's share are not
+/// followed, and counted.
 #[map]
 pub(crate) static TASKS: HashMap<u32, Owner> = HashMap::with_max_entries(1, 0);
 
-/// What models hold of `TASKS`.
+/// Usage of `TASKS` by model.
 #[map]
 static PROCESSES_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// `abi::mark` of a process -> not 0 if it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
-/// of too many in the long run, never of too few. Userspace counts it up after it has changed or taken back an entry.
+/// `abi::mark` of a process -> not 0 if it may be in `TASKS`. Set before the process is added, never reset: so it may
+/// report too many in the long run, never too few. Userspace increments it after changing or removing an entry.
 #[map]
 pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 
-/// All of these.
+/// All of these maps.
 pub(crate) const MODELS: Models =
     Models { tasks: &TASKS, shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own }, marks: &MARKS };
 
-// Thread -> what is known of it, until it dies. Preallocated: programs run under the run queue's lock.
+// Thread -> its entry, until it exits. Preallocated, because programs run under the run queue's lock.
 citadel_agent_ebpf::threads!(Thread);
 
-/// Slot -> time that threads waited for a CPU. Userspace sets the size to the number of slots before it loads.
+/// Slot -> time that threads waited for a CPU. Userspace sets the size to the number of slots before loading.
 #[map]
 pub(crate) static RUN_QUEUE: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Slot -> nanoseconds on a CPU, to the last time that each thread left one. Sized like `RUN_QUEUE`.
+/// Slot -> on-CPU nanoseconds, up to the last time that each thread left a CPU. Sized like `RUN_QUEUE`.
 #[map]
 pub(crate) static ON_CPU: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);

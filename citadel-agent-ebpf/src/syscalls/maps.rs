@@ -14,15 +14,15 @@ use citadel_agent_ebpf::threads::Entry;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Thread {
-    /// Since when it is in a measured call; 0 if it is in none.
+    /// Start of the measured call that it is in; 0 if it is in none.
     pub(crate) since_ns: u64,
-    /// Whose it was then.
+    /// Its model at that time.
     pub(crate) owner: Owner,
-    /// The mark of its process when the slot was looked up: as long as it is the same, so is the slot.
+    /// The mark of its process when the slot was looked up: while it is unchanged, so is the slot.
     pub(crate) mark: u32,
-    /// Which call, by its place.
+    /// The call, by its place.
     pub(crate) place: u32,
-    /// Its own number; 0 in a seat that is free.
+    /// Its TID; 0 in a free seat.
     pub(crate) tid: u32,
 }
 
@@ -43,41 +43,41 @@ impl Entry for Thread {
     }
 }
 
-/// Process -> slot of its model. Userspace writes it from what discovery found, each fork adds to it, and the end of a process
-/// takes it out. Sized and shared out as `shares::PROCESSES` says: beyond its share, a model's new processes are not followed,
-/// and counted.
+/// Process -> slot of its model. Userspace writes it from discovery's results, each fork adds to it, and the end of a
+/// process removes it. Sized and shared according to `shares::PROCESSES`: new processes beyond a model's share are not
+/// followed, and counted.
 #[map]
 pub(crate) static TASKS: HashMap<u32, Owner> = HashMap::with_max_entries(1, 0);
 
-/// What models hold of `TASKS`.
+/// Usage of `TASKS` by model.
 #[map]
 static PROCESSES_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// `abi::mark` of a process -> not 0 if it may be in `TASKS`. Set before the process is there, never taken back: so it may tell
-/// of too many in the long run, never of too few. Userspace counts it up after it has changed or taken back an entry.
+/// `abi::mark` of a process -> not 0 if it may be in `TASKS`. Set before the process is added, never reset: so it may
+/// report too many in the long run, never too few. Userspace increments it after changing or removing an entry.
 #[map]
 pub(crate) static MARKS: Array<u32> = Array::with_max_entries(abi::MARKS, 0);
 
-/// All of these.
+/// All of these maps.
 pub(crate) const MODELS: Models =
     Models { tasks: &TASKS, shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own }, marks: &MARKS };
 
-// Thread -> the call that it is in, until it ends: kept between calls, because changing an entry costs a third of making and
-// removing one.
+// Thread -> its current call, until it exits: kept between calls, because changing an entry costs a third of creating
+// and deleting one.
 citadel_agent_ebpf::threads!(Thread);
 
-/// Slot and call -> how long the calls took. Userspace sets the size before it loads: slots times `STRIDE`.
+/// Slot and call -> duration of the calls. Userspace sets the size before loading: slots times `STRIDE`.
 #[map]
 pub(crate) static CALL_TIMES: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// `Failure::key` -> how often. Sized and shared out as `shares::FAILURES` says: a process may make calls fail with any number
-/// (seccomp). Beyond its share, a model's further kinds of failures are not counted, and that is.
+/// `Failure::key` -> number of errors. Sized and shared according to `shares::FAILURES`: a process can make calls fail
+/// with any error number (seccomp). Further kinds of errors beyond a model's share are dropped, and that is counted.
 #[map]
 pub(crate) static CALL_ERRORS: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
 
-/// What models hold of `CALL_ERRORS`. Nothing is given back: counters do not go away.
+/// Usage of `CALL_ERRORS` by model. Nothing is ever returned: counters are not deleted.
 #[map]
 static FAILURES_HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Likewise.
+/// The shares of `CALL_ERRORS`.
 pub(crate) const KINDS_OF_FAILURES: Shares = Shares { held: &FAILURES_HELD, own: FAILURES.own };

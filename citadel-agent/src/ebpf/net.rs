@@ -1,5 +1,4 @@
-//! The `net` family in userspace: loads and attaches the programs, tells them which ports to measure, reads what they
-//! counted.
+//! The `net` family in userspace: loads and attaches the programs, sets the ports to measure, reads the counters.
 //!
 //! Dropping [`Net`] detaches the programs and frees the maps: nothing is pinned.
 
@@ -29,37 +28,37 @@ use super::stats::{self, RunStats};
 use crate::host::kernel_types::Layout;
 use crate::host::sock_diag::{self, Socket};
 
-/// The kernel programs, as `build.rs` made them.
+/// The eBPF object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/net.o"));
 
-/// Where the programs find each other: map, index, program.
+/// Tail call targets: map, index, program.
 const CONTINUATIONS: [(&str, u32, &str); 3] = [
     ("INGRESS_PROGRAMS", 0, "net_ingress"),
     ("INGRESS_PROGRAMS", 1, "net_early"),
     ("EGRESS_PROGRAMS", 0, "net_egress"),
 ];
 
-/// The map of the programs' variables, of which there is one: `PORT_RANGE`.
+/// The map with the programs' variables, of which there is one: `PORT_RANGE`.
 const VARIABLES: &str = ".bss";
 
 /// The attached programs and their maps.
 pub struct Net {
-    /// Holds programs and links.
+    /// Owns programs and links.
     ebpf: Ebpf,
-    /// Reads what the programs log, as long as they are there.
+    /// Reads the programs' log as long as they are attached.
     #[cfg(feature = "bpf-log")]
     _log: Option<super::log::Forwarding>,
     /// The ports that are measured now.
     measured: BTreeSet<u16>,
     range: Array<MapData, Range>,
     ports: Array<MapData, u32>,
-    /// The agent's own connections, until somebody announces them here.
+    /// The map of the agent's own connections, until it is passed on.
     own: Option<OwnMap>,
-    /// Who reads requests, until somebody wants to know.
+    /// The map of readers, until it is passed on.
     readers: Option<ReaderMap>,
-    /// What models hold of them.
+    /// Usage of it by model.
     reader_shares: Arc<Shares>,
-    /// Who wants to know.
+    /// Receives the readers.
     told: RequestReaders,
     models: Mapped<ModelStats>,
     receive_queue: Mapped<Histogram>,
@@ -67,15 +66,15 @@ pub struct Net {
     /// A slot's endpoint entries, mapped when it is first read with something in it: 224 KiB each.
     endpoints_of: Vec<Option<Mapped<EndpointStats>>>,
     lost: Mapped<u64>,
-    /// How many sockets have state, and may.
+    /// Number of sockets with state, and the limits.
     room: Cells,
-    /// Connections that were open before the programs saw any begin.
+    /// Connections that were open before the programs were attached.
     older: Vec<Socket>,
-    /// Where in the kernel's structs `recvq` finds what it reads was known.
+    /// Whether the offsets of the kernel structures that `recvq` reads were known.
     knows_types: bool,
 }
 
-/// [`abi::PortRange`] as aya wants it.
+/// [`abi::PortRange`] for aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct Range(abi::PortRange);
@@ -83,12 +82,11 @@ struct Range(abi::PortRange);
 unsafe impl Pod for Range {}
 
 impl Net {
-    /// Loads the programs, with these slots, and attaches them to `cgroup`, to measure `ports`, of which at most
-    /// `max_connections` connections are followed at a time. `layout` is for
-    /// [`Self::attach_receive_queue`].
+    /// Loads the programs with these slots, and attaches them to `cgroup` to measure `ports`, following at most
+    /// `max_connections` connections at a time. `layout` is for [`Self::attach_receive_queue`].
     ///
     /// # Errors
-    /// When any of it fails; then nothing stays attached.
+    /// Any step fails; then nothing stays attached.
     pub fn attach(
         cgroup: &Path,
         ports: &BTreeSet<u16>,
@@ -139,9 +137,9 @@ impl Net {
             ebpf,
         };
         net.allow(max_connections);
-        // Before they are attached: so no segment is looked at under half a configuration.
+        // Before they are attached, so that no segment is processed with an incomplete configuration.
         net.measure(ports, slots)?;
-        // The callbacks count connections that begin; those that are open already are listed right before.
+        // The callbacks count connections that open; those that are already open are listed just before.
         net.older = open_connections(|port| ports.contains(&port));
         for program in Family::Net.programs() {
             attach(&mut net.ebpf, program, &directory)?;
@@ -149,10 +147,10 @@ impl Net {
         Ok(net)
     }
 
-    /// Attaches the `recvq` family, which reads these programs' connections.
+    /// Attaches the `recvq` family, which uses these programs' connections.
     ///
     /// # Errors
-    /// When the kernel refuses; `net` goes on.
+    /// The kernel refuses; `net` continues.
     pub fn attach_receive_queue(&mut self, btf: &Btf) -> Result<(), ProbeError> {
         for program in Family::Recvq.programs() {
             if let Hook::Tracepoint(tracepoint) = program.hook {
@@ -162,36 +160,37 @@ impl Net {
         Ok(())
     }
 
-    /// Takes the `recvq` family away again; `net` goes on.
+    /// Detaches the `recvq` family; `net` continues.
     pub fn detach_receive_queue(&mut self) {
         for program in Family::Recvq.programs() {
             if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(program.name) {
-                // One that was not loaded needs nothing.
+                // A program that was not loaded needs nothing.
                 _ = program.unload();
             }
         }
     }
 
-    /// Whether [`Self::attach_receive_queue`] can be called: the kernel's types were known when the programs were loaded.
+    /// Whether [`Self::attach_receive_queue`] can be called: the kernel's types were known when the programs were
+    /// loaded.
     #[must_use]
     pub const fn can_attach_receive_queue(&self) -> bool {
         self.knows_types
     }
 
-    /// How long the requests of a slot's model lay in the receive queue, if one was read.
+    /// How long requests of a slot's model were in the receive queue; `None` if none was read.
     #[must_use]
     pub fn receive_queue(&self, slot: u32) -> Option<Box<Histogram>> {
         self.receive_queue.entry(slot as usize)?.histogram()
     }
 
-    /// Lets the agent's own connections be announced to these programs.
+    /// Registers the map of the agent's own connections, which these programs ignore.
     pub fn leave_out(&mut self, own: &OwnConnections) {
         if let Some(map) = self.own.take() {
             own.attach(map);
         }
     }
 
-    /// Lets whoever wants to know ask these programs which processes read requests.
+    /// Passes the processes that read requests to `readers`.
     pub fn tell_readers(&mut self, readers: &RequestReaders, slots: &Slots) {
         if let Some(map) = self.readers.take() {
             readers.attach(map, Arc::clone(&self.reader_shares), slots.clone());
@@ -199,14 +198,14 @@ impl Net {
         }
     }
 
-    /// How many of a port's open connections are older than the programs. Only those of the agent's own network
+    /// Number of a port's open connections that are older than the programs. Only those in the agent's own network
     /// namespace are known.
     #[must_use]
     pub fn older_connections(&self, port: u16) -> u64 {
         self.older.iter().filter(|socket| socket.local_port == port).count() as u64
     }
 
-    /// Forgets the older connections that have closed; costs nothing once there are none.
+    /// Removes older connections that have closed; free once there are none.
     pub fn refresh_older_connections(&mut self) {
         if !self.older.is_empty() {
             let open = open_connections(|port| self.measured.contains(&port));
@@ -214,10 +213,10 @@ impl Net {
         }
     }
 
-    /// Measures these ports from now on, which have slots, and no others. What was counted stays.
+    /// Measures exactly these ports from now on; they must have slots. Counters are kept.
     ///
     /// # Errors
-    /// When a map cannot be written.
+    /// A map cannot be written.
     pub fn measure(&mut self, ports: &BTreeSet<u16>, slots: &Slots) -> Result<(), ProbeError> {
         let failed = |map| move |error| ProbeError::Map { map, error };
         for &port in self.measured.difference(ports) {
@@ -233,28 +232,28 @@ impl Net {
             (Some(&first), Some(&last)) => {
                 abi::PortRange { first: u32::from(first), span: u32::from(last) - u32::from(first) }
             }
-            // No port at all: one that no packet has.
+            // No port at all: a range that matches no packet.
             _ => abi::PortRange { first: 0, span: 0 },
         };
         self.range.set(0, Range(range), 0).map_err(failed(VARIABLES))
     }
 
-    /// Follows at most so many connections from now on; those that are followed already go on.
+    /// Sets the maximum number of followed connections; those already followed are kept.
     pub fn allow(&self, max_connections: u64) {
         self.room.cell(room::MAX_FOLLOWED as usize).store(max_connections, Relaxed);
         self.room.cell(room::MAX_NOTED as usize).store(max_connections * NOTES, Relaxed);
     }
 
-    /// What was counted for a slot's model.
+    /// The counters of a slot's model.
     #[must_use]
     pub fn model(&self, slot: u32) -> Option<Entry<'_, ModelStats>> {
         self.models.entry(slot as usize)
     }
 
-    /// What was counted for those of its endpoints that anyone asked.
+    /// The counters of those of its endpoints that were requested.
     ///
     /// # Errors
-    /// When the kernel does not map the entries.
+    /// The kernel refuses to map the entries.
     pub fn endpoints(
         &mut self,
         slot: u32,
@@ -274,7 +273,7 @@ impl Net {
         Ok(Endpoint::ALL.into_iter().filter_map(entry).filter(asked))
     }
 
-    /// How much could not be measured, by reason.
+    /// Number of events that could not be measured, by reason.
     pub fn lost(&self) -> impl Iterator<Item = (Lost, u64)> {
         Lost::ALL.into_iter().map(|why| (why, self.lost.first_word(why as usize)))
     }
@@ -284,7 +283,7 @@ impl Net {
     pub fn fill(&self) -> [(&'static str, u64, u64); 3] {
         let (readers, most_readers) = self.reader_shares.fill();
         let sockets = |name, used, most| {
-            // Below zero for a moment where two CPUs free the same.
+            // Briefly negative when two CPUs free the same entry.
             let [used, most] = [used, most].map(|cell: u32| self.room.cell(cell as usize).load(Relaxed));
             (name, used.cast_signed().max(0).cast_unsigned(), most)
         };
@@ -295,30 +294,30 @@ impl Net {
         ]
     }
 
-    /// What found no room, by slot and reason.
+    /// What did not fit, by slot and reason.
     pub fn refused(&self) -> impl Iterator<Item = (u32, Lost, u64)> {
         self.reader_shares.refused().into_iter().map(|(slot, count)| (slot, Lost::ReadersFull, count))
     }
 
-    /// What each program has cost, while the kernel keeps count.
+    /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.ebpf, Family::Net).chain(stats::of(&self.ebpf, Family::Recvq))
     }
 }
 
-/// What a connection that is followed takes of the kernel's memory, in bytes: its state and the kernel's own part, in the sizes that
-/// the kernel allocates (measured: docs/overhead.md).
+/// Kernel memory per followed connection in bytes: its state and the kernel's overhead, in allocation sizes (measured:
+/// docs/overhead.md).
 const BYTES: u64 = 2304;
 
-/// Connections on which nothing came yet that may be noted for each one that is followed: a note takes an eighth.
+/// Connections without data that may have a note, per followed connection: a note takes an eighth of its memory.
 const NOTES: u64 = 4;
 
-/// How many connections are followed: as configured, or by a limit on the agent's memory, in bytes.
+/// The maximum number of followed connections: as configured, or derived from the limit on the agent's memory in bytes.
 #[must_use]
 pub fn max_connections(configured: Option<u64>, memory: Option<u64>) -> u64 {
     const UNLIMITED: u64 = 65_536;
     const FEWEST: u64 = 1024;
-    // What is more than there can be sockets is no limit.
+    // A number above that of possible sockets is no limit.
     const MOST: u64 = 1 << 32;
     let fitting = memory.map_or(UNLIMITED, |bytes| (bytes / 4 / BYTES).clamp(FEWEST, UNLIMITED));
     configured.unwrap_or(fitting).min(MOST)
@@ -333,7 +332,7 @@ fn open_connections(measured: impl Fn(u16) -> bool) -> Vec<Socket> {
 }
 
 fn attach(ebpf: &mut Ebpf, program: &family::Program, cgroup: &File) -> Result<(), ProbeError> {
-    // "Single" is what aya maps to a link on 5.7 and later, and the kernel still allows several at one cgroup.
+    // aya maps "Single" to a link on 5.7 and later, and the kernel still allows several at one cgroup.
     let mode = CgroupAttachMode::Single;
     let name = program.name;
     let result = match (ebpf.program_mut(name).ok_or(ProbeError::Missing(name))?, program.hook) {

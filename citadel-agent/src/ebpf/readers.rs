@@ -1,4 +1,4 @@
-//! Which processes read the models' requests, as the `recvq` program notes them: for discovery, which counts them to the
+//! The processes that read the models' requests, as recorded by the `recvq` program: discovery attributes them to the
 //! models.
 
 use std::collections::BTreeMap;
@@ -13,20 +13,20 @@ use super::shares::{SharedMap, Shares};
 use super::slots::Slots;
 use crate::discovery::readers::{NotedReaders, Reader};
 
-/// The map that the program writes, which models share.
+/// The map that the program writes, shared by the models.
 pub(super) const SHARED: SharedMap = SharedMap { name: "READERS", held: "READERS_HELD", sharing: READERS };
 
-/// Likewise.
+/// The map in userspace.
 pub(super) type ReaderMap = HashMap<MapData, u64, Noted>;
 
-/// [`ReadAt`] as aya wants it.
+/// [`ReadAt`] for aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct Noted(ReadAt);
 // SAFETY: `repr(C)` of integers, without padding.
 unsafe impl Pod for Noted {}
 
-/// Asks the programs. Clones share the map; without one, nobody reads.
+/// Gives access to the programs' records. Clones share the map; without a map, there are none.
 #[derive(Clone, Default)]
 pub struct RequestReaders {
     attached: Arc<Mutex<Option<Attached>>>,
@@ -49,7 +49,7 @@ impl NotedReaders for RequestReaders {
         let attached = self.attached();
         let Some(Attached { map, slots, .. }) = attached.as_ref() else { return Vec::new() };
         let ports: BTreeMap<u32, u16> = slots.ports().filter_map(|port| Some((slots.get(port)?, port))).collect();
-        // An entry that cannot be read is one that was not noted: its process is looked for at the next look again.
+        // An unreadable entry is skipped: the next pass looks for its process again.
         let entries = map.iter().flatten();
         let reader = |(key, Noted(read))| {
             let (slot, pid) = abi::reader(key);
@@ -62,7 +62,7 @@ impl NotedReaders for RequestReaders {
         if let Some(Attached { map, shares, slots }) = self.attached().as_mut() {
             for reader in gone {
                 let Some(key) = slots.get(reader.port).map(|slot| abi::reader_key(slot, reader.pid)) else { continue };
-                // It may be gone with the programs that noted it.
+                // It may be gone together with the programs that recorded it.
                 if let Ok(Noted(read)) = map.get(&key, 0)
                     && map.remove(&key).is_ok()
                 {
@@ -74,12 +74,12 @@ impl NotedReaders for RequestReaders {
 }
 
 impl RequestReaders {
-    /// Asks these programs from now on.
+    /// Reads from these programs from now on.
     pub(super) fn attach(&self, map: ReaderMap, shares: Arc<Shares>, slots: Slots) {
         *self.attached() = Some(Attached { map, shares, slots });
     }
 
-    /// Takes the slots of ports that are new.
+    /// Updates the slots.
     pub(super) fn measure(&self, slots: &Slots) {
         if let Some(attached) = self.attached().as_mut() {
             attached.slots.clone_from(slots);

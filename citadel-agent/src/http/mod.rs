@@ -42,31 +42,32 @@ pub use dropped::Dropped;
 pub use guard::{Guard, GuardError, Prepared, TlsError};
 pub use server::Limits;
 
-/// What the listeners ask the agent for. Calls come from the runtime's only thread: they must not wait.
+/// The listeners' view of the agent. Called on the runtime's only thread: must not block.
 pub trait App: Send + Sync + 'static {
-    /// The configuration in force; the paths of the pages may change by a reload.
+    /// The current configuration; a reload can change the paths of the pages.
     fn config(&self) -> Arc<Config>;
 
-    /// Has the sources of a page read that may take long; done when they are, or when `within` is over. Those that are late are
-    /// then missing on the page. Gives the number of the reading, which grows with each source that has been read.
+    /// Reads the slow sources of a page; completes when they are done, or when `within` has passed. Sources that are
+    /// late are then missing on the page. Returns the number of the reading, which increases with each source that is
+    /// read.
     fn refresh(&self, section: Option<Section>, within: Duration) -> Pin<Box<dyn Future<Output = u64> + Send>>;
 
     /// The families of a page: of everything (`None`), or of a section, always with [`Section::Agent`].
     ///
     /// # Errors
-    /// When what the page is about cannot be read. A source that is merely missing is no error, but absent.
+    /// What the page is about cannot be read. A missing source is not an error, but absent.
     fn collect(&self, section: Option<Section>) -> Result<Page, CollectError>;
 
     /// The history of the last day.
     fn history(&self) -> History;
 
-    /// What `/status` answers: families, programs, verdicts and reasons.
+    /// The content of `/status`: families, programs, verdicts and reasons.
     fn status(&self) -> serde_json::Value;
 
-    /// Whether the first read is done.
+    /// Whether the first read is complete.
     ///
     /// # Errors
-    /// Why it is not, in words for a person.
+    /// Why it is not, for a person.
     fn ready(&self) -> Result<(), String>;
 }
 
@@ -100,25 +101,25 @@ impl Content {
     }
 }
 
-/// What a listener serves, and to whom.
+/// A listener's content and clients.
 pub struct Listener {
-    /// What it serves.
+    /// Its content.
     pub content: Content,
-    /// Of whom.
+    /// The agent.
     pub app: Arc<dyn App>,
-    /// What its clients have to pass.
+    /// Its access control.
     pub guard: Arc<Guard>,
-    /// What they may take.
+    /// Limits on its clients.
     pub limits: Limits,
-    /// Those that were closed before they were done, or refused.
+    /// Counts connections that were closed early and requests that were refused.
     pub dropped: Arc<Dropped>,
 }
 
 impl Listener {
-    /// Serves on `socket` until `shutdown` is done and the open responses are out.
+    /// Serves on `socket` until `shutdown` completes and open responses are sent.
     ///
     /// # Errors
-    /// When the runtime cannot take the socket. What happens on a connection ends that connection only.
+    /// The runtime cannot use the socket. Errors on a connection end only that connection.
     pub async fn serve(self, socket: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { content, app, guard, limits, dropped } = self;
         let budget = Budget::new(limits.response_bytes);

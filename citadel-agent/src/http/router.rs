@@ -1,4 +1,5 @@
-//! Which path answers what: an axum router over the agent. The same table makes the list of a 404 and the links of the overview.
+//! Routing: an axum router over the agent. The list in a 404 response and the links of the overview come from the same
+//! table.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,10 +27,10 @@ use crate::config::resolved::Endpoints;
 use crate::metrics::catalogue::Section;
 use crate::metrics::format::Format;
 
-/// What one listener serves.
+/// The content of one listener.
 pub(super) struct Site {
     served: Served,
-    /// The router, and the paths that it was made for.
+    /// The router, and the paths that it was built for.
     current: Mutex<(Endpoints, Router)>,
 }
 
@@ -47,12 +48,12 @@ impl Site {
         Self { served, current: Mutex::new((endpoints, router)) }
     }
 
-    /// What requests have to pass.
+    /// The access control of requests.
     pub(super) const fn gate(&self) -> &Gate {
         &self.served.gate
     }
 
-    /// The router of the configuration in force: a reload may have moved pages.
+    /// The router for the current configuration: a reload may have moved pages.
     pub(super) fn router(&self) -> Router {
         let config = self.served.app.config();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +70,7 @@ impl Site {
     }
 }
 
-/// What the handlers need.
+/// State of the handlers.
 #[derive(Clone)]
 struct Served {
     app: Arc<dyn App>,
@@ -79,11 +80,11 @@ struct Served {
     names: Arc<Names>,
 }
 
-/// A path, and what answers GET and HEAD there.
+/// A path and its handler for GET and HEAD.
 type Route = (Link, MethodRouter<Served>);
 
-/// The configured paths are other ones than `/` and `/metrics`, differ, and have no characters that mean anything to the
-/// router: the configuration's checks see to that.
+/// The configured paths differ from each other and from `/` and `/metrics`, and have no characters with a meaning to
+/// the router: the configuration is validated.
 fn router(endpoints: &Endpoints, mut served: Served) -> Router {
     let routes = match served.gate.content {
         Content::Metrics => metrics(endpoints, &served),
@@ -102,7 +103,7 @@ fn router(endpoints: &Endpoints, mut served: Served) -> Router {
         .with_state(served)
 }
 
-/// Where the overview's script asks for the last hour.
+/// Path from which the overview's script fetches the last hour.
 const LAST_HOUR: &str = "/last-hour";
 
 fn metrics(endpoints: &Endpoints, served: &Served) -> Vec<Route> {
@@ -156,7 +157,7 @@ fn by_own_name(method: MethodRouter<Served>, served: &Served) -> MethodRouter<Se
 /// A metrics page: everything, or a section.
 fn page(section: Option<Section>) -> MethodRouter<Served> {
     get(async move |State(served): State<Served>, headers: HeaderMap| -> Result<Response, Failure> {
-        // A field that occurs more than once is one list: RFC 9110, section 5.3.
+        // A repeated field is one list: RFC 9110, section 5.3.
         let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let format = Format::negotiate(&accept.join(","));
         let wanted = Wanted { section, format, coding: Coding::negotiate(&headers) };
@@ -171,7 +172,7 @@ async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Re
     let alerts = &served.app.status()["alerts"]["active"];
     let history = served.app.history();
     let overview = overview::overview(&served.app.config(), &served.links, &page, &history, alerts);
-    // The page's own script asks for this, and nothing else; a browser that opens the page asks for HTML first.
+    // Only the page's own script requests this; a browser that opens the page prefers HTML.
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (content_type, body) = if accept.starts_with("application/json") {
         (JSON, overview.to_string())
@@ -225,7 +226,7 @@ fn coded(content_type: &'static str, coding: Coding, body: Bytes) -> Response {
     response
 }
 
-/// No page can be made: why, here and in the log.
+/// No page can be created; the reason is sent and logged.
 struct Failure(NoPage);
 
 impl From<NoPage> for Failure {
@@ -242,14 +243,14 @@ impl IntoResponse for Failure {
     }
 }
 
-/// How long a page may wait for its sources where the client does not say: half of Prometheus' default.
+/// How long a page waits for its sources if the client does not say: half of Prometheus' default timeout.
 const UNASKED: Duration = Duration::from_secs(5);
 
-/// The longest that a page waits, whatever the client says: the answer itself has its own limit.
+/// Upper limit of that time, whatever the client says: sending the response has a limit of its own.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// How long a page may wait for its sources: what Prometheus says that it waits for the page, less what encoding and sending
-/// it may take.
+/// How long a page waits for its sources: the scrape timeout sent by Prometheus, less a margin for encoding and
+/// sending.
 fn patience(headers: &HeaderMap) -> Duration {
     let timeout =
         headers.get("x-prometheus-scrape-timeout-seconds").and_then(|value| value.to_str().ok()?.parse().ok());

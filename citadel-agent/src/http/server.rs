@@ -1,9 +1,9 @@
-//! Accepts connections and ends those that take too much.
+//! Accepts connections and closes those that use too much.
 //!
-//! Everything a client can do to hold something is bounded by [`Limits`]: how many connections there are, how long each may
-//! take for what it is doing, and how much memory responses take. A newcomer always gets in: when there are too many, the
-//! connection goes that can best be missed, see [`connections`](super::connections). So neither a thousand idle connections
-//! nor a thousand slow ones keep a scraper out.
+//! Everything that a client can occupy is limited by [`Limits`]: the number of connections, the time of each phase, and
+//! the memory of responses. A new connection is always accepted: if there are too many, the most dispensable one is
+//! closed, see [`connections`](super::connections). So neither a thousand idle connections nor a thousand slow ones
+//! lock out a scraper.
 
 use std::io;
 use std::net::IpAddr;
@@ -29,20 +29,20 @@ use super::connections::{Client, Connections};
 use super::guard::Tls;
 use super::router::Site;
 
-/// What the clients of one listener may take.
+/// Limits on the clients of one listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Open connections.
     pub connections: usize,
-    /// Memory of the responses under way.
+    /// Memory of responses in progress.
     pub response_bytes: usize,
-    /// How long a connection may do nothing. More than any usual scrape interval, so that scrapers keep theirs.
+    /// Maximum idle time of a connection. Longer than usual scrape intervals, so that scrapers keep their connections.
     pub idle: Duration,
-    /// How long a request may take to arrive, from its first byte.
+    /// Maximum time of a request, from its first byte.
     pub request: Duration,
-    /// How long a response may take, from the end of the request until all of it is sent.
+    /// Maximum time of a response, from the end of the request until all of it is sent.
     pub answer: Duration,
-    /// How long open requests may take to end once the agent shuts down.
+    /// Maximum time of open requests when the agent shuts down.
     pub grace: Duration,
 }
 
@@ -50,7 +50,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 32,
-            // Some uncompressed pages of 101 models, or a hundred compressed ones; any number of clients that share a buffer.
+            // Some uncompressed pages of 101 models, or a hundred compressed ones; any number of clients that share a
+            // buffer.
             response_bytes: 32 << 20,
             idle: Duration::from_secs(300),
             request: Duration::from_secs(10),
@@ -71,26 +72,26 @@ impl Limits {
     }
 }
 
-/// Largest request header. A scraper's has some 500 bytes; longer ones are answered with 431.
+/// Maximum size of a request header. A scraper sends about 500 bytes; larger ones are answered with 431.
 const MAX_HEADER: usize = 16 * 1024;
 
-/// What is read ahead of a connection: a header, and what its client has sent after it.
+/// Read buffer of a connection: a header, and what follows it.
 const MAX_BUFFER: usize = 2 * MAX_HEADER;
 
-/// What the kernel may hold of an answer. By itself it would grow to megabytes a connection, and take a whole page from a
-/// reader that is too slow to ever get it.
+/// Kernel send buffer. By default it would grow to megabytes per connection, and accept a whole page for a reader that
+/// is too slow to ever get it.
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// How often connections are held against their time limits.
+/// How often the time limits are checked.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// Wait after a failed accept, which fails again at once where file descriptors have run out.
+/// Pause after a failed accept, which would fail again immediately if file descriptors have run out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Maximum time for the header of a plain-text request on a TLS port.
 const PLAIN_TEXT: Duration = Duration::from_secs(1);
 
-/// Serves `site` on `listener` until `shutdown` is done, then lets open requests end within the grace time.
+/// Serves `site` on `listener` until `shutdown` completes, then lets open requests finish within the grace time.
 pub(super) async fn serve(
     listener: std::net::TcpListener,
     mut connections: Connections,
@@ -108,7 +109,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     connections.admit(stream, client.ip());
-                    // A request that is here already is read before the next newcomer may take this one's place.
+                    // A request that has already arrived is read before the next new connection can replace this one.
                     task::yield_now().await;
                 }
                 Err(error) => {
@@ -129,7 +130,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Whether a connection less would help: out of file descriptors or memory. Else the newcomer itself had failed.
+/// Whether closing a connection would help: out of file descriptors or memory. Otherwise the new connection itself
+/// failed.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
@@ -142,7 +144,7 @@ pub(super) async fn connection(
     site: Arc<Site>,
     closing: watch::Receiver<bool>,
 ) {
-    // Answers go out whole, so that waiting for more to send only delays them.
+    // Responses are written as a whole, so waiting for more data only delays them.
     let options = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER));
     if let Err(error) = options {
         tracing::debug!(%error, "cannot set socket options of a connection");
@@ -158,7 +160,7 @@ pub(super) async fn connection(
         let mut stream = stream;
         // Closing a socket with unread data would reset the connection before the answer arrives.
         _ = time::timeout(PLAIN_TEXT, read_head(&mut stream)).await;
-        // The same answer as from Go's servers.
+        // The same response as from Go's servers.
         let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
         _ = stream.write_all(answer).await;
         return;
@@ -175,7 +177,7 @@ pub(super) async fn connection(
     }
 }
 
-/// Whether a client sends plain text: a TLS handshake begins with byte 22 (RFC 8446, section 5.1).
+/// Whether a client uses plain text: a TLS handshake starts with byte 22 (RFC 8446, section 5.1).
 async fn speaks_in_the_clear(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_alphabetic()
@@ -213,11 +215,11 @@ async fn talk(
         }
     });
     let serving = http1::Builder::new()
-        // Who has said all and shut its sending side still gets the answer.
+        // A client that has shut down its sending side still gets the response.
         .half_close(true)
         .max_header_size(MAX_HEADER)
         .max_buf_size(MAX_BUFFER)
-        // The sweep does this, and tells an idle connection from a slow header, which hyper does not.
+        // The sweep does this, and distinguishes an idle connection from a slow header, which hyper does not.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);

@@ -1,4 +1,5 @@
-//! What became of a destination's entries, and up to where: one small file each, replaced as a whole, after the receiver has answered.
+//! The state of a destination: its cursor, and counters of entries. One small file each, always replaced as a whole,
+//! after the receiver has answered.
 
 use std::io;
 use std::path::Path;
@@ -8,35 +9,35 @@ use serde::{Deserialize, Serialize};
 use super::reader::{Lost, Position};
 use crate::state_file;
 
-/// What the file must say to be read; another version's would be read wrongly.
+/// Version of the file format; files with another version are not read.
 const VERSION: u32 = 1;
 
-/// A file larger than this is none of ours.
+/// A larger file was not written by the agent.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// A destination's account. At every moment: collected = acknowledged + rejected + limited + what is in hand.
+/// A destination's account. Invariant: collected = acknowledged + rejected + limited + pending.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Account {
     version: u32,
-    /// The last entry that is settled, and its time; `None`: nothing before the first entry of `since_us`.
+    /// The last settled entry and its time; `None`: nothing before the first entry since `since_us`.
     cursor: Option<(String, u64)>,
     since_us: u64,
-    /// Entries that the receiver has.
+    /// Entries accepted by the receiver.
     pub acknowledged: u64,
-    /// Entries that the receiver does not want.
+    /// Entries rejected by the receiver.
     pub rejected: u64,
-    /// Entries that were left out because their unit logged more than it may.
+    /// Entries dropped because their unit exceeded its rate limit.
     pub limited: u64,
     /// Entries of which a part was too long.
     pub truncated: u64,
-    /// Entries of the journal that were gone before they were read.
+    /// Journal entries that were deleted before they were read.
     pub lost_entries: u64,
-    /// The time of such gaps, in microseconds.
+    /// Duration of these gaps, in microseconds.
     pub lost_us: u64,
 }
 
 impl Account {
-    /// One that begins here.
+    /// A new account that starts at `place`.
     #[must_use]
     pub fn new(position: Position) -> Self {
         let (cursor, since_us) = match position {
@@ -57,7 +58,7 @@ impl Account {
         }
     }
 
-    /// Where to go on.
+    /// Where to continue.
     #[must_use]
     pub fn position(&self) -> Position {
         match &self.cursor {
@@ -66,28 +67,28 @@ impl Account {
         }
     }
 
-    /// Moves on to where the journal was read, of which everything is settled.
+    /// Moves to the current position in the journal, up to which everything is settled.
     pub fn move_to(&mut self, position: &Position) {
         if let Position::After(cursor, time_us) = position {
             self.settled_up_to(cursor, *time_us);
         }
     }
 
-    /// Moves on behind an entry.
+    /// Moves past an entry.
     pub fn settled_up_to(&mut self, cursor: &str, time_us: u64) {
         self.cursor = Some((cursor.to_owned(), time_us));
     }
 
-    /// Counts what was lost.
+    /// Counts lost entries.
     pub fn lose(&mut self, lost: Lost) {
         self.lost_entries += lost.entries;
         self.lost_us += lost.us;
     }
 
-    /// The account at `path`; `None`: there is none.
+    /// Reads the account at `path`; `None` if it does not exist.
     ///
     /// # Errors
-    /// The file cannot be read, or is not to be trusted.
+    /// The file cannot be read, or is not trustworthy.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         let bytes = match state_file::read(path, MAX_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -100,10 +101,10 @@ impl Account {
         }
     }
 
-    /// Writes it to `path`: after a crash the file has the old one or the new one.
+    /// Writes it to `path` atomically: after a crash the file has the old or the new content.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         state_file::replace(path, &serde_json::to_vec(self)?)
     }

@@ -1,4 +1,4 @@
-//! `citadel-agent logs test`: the way to each destination, tried by hand.
+//! `citadel-agent logs test`: sends a test entry to each destination.
 
 use std::io;
 
@@ -14,18 +14,19 @@ use crate::clock::wall_ms;
 use crate::config::Config;
 use crate::outbound::Client;
 
-/// Why nothing was tried.
+/// Why nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is nobody to send to.
+    /// No destination is configured.
     #[error("no destination is configured; set logs.destinations")]
     NoDestination,
-    /// The line cannot be encoded, or there is no runtime.
+    /// The entry cannot be encoded, or the async runtime could not be started.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Sends one line to each destination, and says what came back and whether the journal can be read; false when any of it failed.
+/// Sends one entry to each destination, and reports the responses and whether the journal can be read; returns false if
+/// any of it failed.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -69,7 +70,7 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
     Ok(all)
 }
 
-/// A line that says what it is.
+/// The test entry.
 fn line() -> Record {
     let time_us = wall_ms().max(0).unsigned_abs() * 1000;
     let boot_id =

@@ -1,6 +1,7 @@
-//! One destination at work: reads the journal, sends what is chosen, and moves its cursor once that is answered for.
+//! Runs one destination: reads the journal, sends the selected entries, and moves the cursor once the receiver has
+//! answered.
 //!
-//! A batch is in hand at a time, and while it is sent nothing is read: what waits, waits in the journal.
+//! Only one batch is held at a time, and nothing is read while it is being sent: the backlog stays in the journal.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,20 +23,20 @@ use crate::config::resolved::logs::Format;
 use crate::outbound::backoff::Chance;
 use crate::outbound::{Client, Reply};
 
-/// Most bytes of entries in a request.
+/// Maximum number of bytes of entries per request.
 const MOST_BYTES: usize = 1 << 20;
 
-/// How long an entry waits for others.
+/// How long an entry waits for others before it is sent.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often the account is written while something is settled, and while only entries pass that are not chosen.
+/// How often the account is written while entries are settled, and while only unselected entries pass.
 const SAVE: Duration = Duration::from_secs(1);
 const SAVE_IDLE: Duration = Duration::from_secs(30);
 
-/// Before a longer wait the child ends.
+/// The child process is stopped before a pause longer than this.
 const LONG_WAIT: Duration = Duration::from_secs(10);
 
-/// How often rejections are logged while they go on.
+/// How often rejections are logged while they continue.
 const LOGGED_REJECTIONS: Duration = Duration::from_secs(600);
 
 /// A destination.
@@ -56,11 +57,11 @@ pub(super) struct Destination {
     chance: Chance,
     requests: BTreeMap<String, u64>,
     numbers: Rc<RefCell<DestinationNumbers>>,
-    /// When rejections were logged last, and how many entries were rejected since.
+    /// When rejections were last logged, and how many entries were rejected since.
     rejections: (Option<Instant>, u64),
 }
 
-/// What a destination begins with.
+/// Input of a destination.
 pub(super) struct Parts {
     pub(super) name: String,
     pub(super) format: Format,
@@ -97,9 +98,9 @@ impl Destination {
         }
     }
 
-    /// Sends what there is until `stopped` changes. What was not answered for goes out again.
+    /// Sends entries until `stopped` changes. Entries without an answer are sent again later.
     pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        // Before the first entry, or a crash would have the destination begin later.
+        // Before the first entry; otherwise the destination would start later after a crash.
         self.save(Duration::ZERO);
         tokio::select! {
             () = self.work() => {}
@@ -188,12 +189,12 @@ impl Destination {
         }
     }
 
-    /// Writes the account, unless it was written less than `every` ago or says the same.
+    /// Writes the account, unless it was written less than `every` ago or has not changed.
     fn save(&mut self, every: Duration) {
         self.publish();
         let settled = |account: &Account| account.acknowledged + account.rejected;
         let (saved, at) = &self.saved;
-        // What was settled is written soon, whatever else passes.
+        // Settled entries are saved soon, whatever else happens.
         let news = saved.as_ref().is_none_or(|saved| settled(saved) != settled(&self.account));
         let every = if news { every.min(SAVE) } else { every };
         if saved.as_ref() == Some(&self.account) || saved.is_some() && at.elapsed() < every {
@@ -249,7 +250,7 @@ impl Destination {
                 if last.is_none_or(|last| last.elapsed() >= LOGGED_REJECTIONS) {
                     let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(256)]);
                     warn!(destination, status, answer = %text.escape_debug(), entries, "the receiver rejected entries");
-                    // What is settled next is counted once.
+                    // Entries settled next are counted once.
                     self.rejections = (Some(Instant::now()), 0);
                 }
             }
@@ -258,7 +259,7 @@ impl Destination {
     }
 }
 
-/// Where a destination begins: where it was, or, when it is new, behind what the journal has.
+/// Where a destination starts: at its saved cursor or, if it is new, at the end of the journal.
 ///
 /// # Errors
 /// The journal cannot be read.

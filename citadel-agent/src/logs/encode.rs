@@ -1,4 +1,4 @@
-//! Entries as the body of a request, in each format. Pure.
+//! Encodes entries as the body of a request, in each format. Pure.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,19 +15,19 @@ use super::wire::{loki, otlp};
 use crate::config::resolved::logs::Format;
 use crate::metrics::protobuf::Timestamp;
 
-/// Header fields of a request.
+/// Headers of a request.
 type Headers = &'static [(HeaderName, &'static str)];
 
-/// What is the same of all entries of this host.
+/// What all entries of this host have in common.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The host, as the label `instance` of the metrics has it.
+    /// The host, equal to the label `instance` of the metrics.
     pub host: String,
     /// The label `job` of the metrics.
     pub job: String,
 }
 
-/// Header fields that say what a body is.
+/// Headers for the body.
 #[must_use]
 pub fn headers(format: Format) -> Headers {
     match format {
@@ -37,7 +37,7 @@ pub fn headers(format: Format) -> Headers {
     }
 }
 
-/// The entries as a body.
+/// Encodes the entries.
 ///
 /// # Errors
 /// They cannot be compressed.
@@ -61,7 +61,7 @@ pub fn body(records: &[Record], format: Format, identity: &Identity) -> io::Resu
     }
 }
 
-/// What is known of an entry besides its text and who wrote it, by OpenTelemetry's names where it has them.
+/// Attributes of an entry besides its text and its origin, with OpenTelemetry's names where they exist.
 fn attributes(record: &Record) -> Vec<(&'static str, String)> {
     let field = |name| record.entry.fields.text(name).map(str::to_owned);
     let mut all = Vec::with_capacity(10);
@@ -82,7 +82,7 @@ fn attributes(record: &Record) -> Vec<(&'static str, String)> {
     all
 }
 
-/// Attributes whose values are numbers.
+/// Attributes with numeric values.
 const NUMBERS: [&str; 4] = ["gpu.index", "server.port", "process.pid", "syslog.priority"];
 
 fn otlp_request(records: &[Record], identity: &Identity) -> otlp::Request {
@@ -160,7 +160,7 @@ fn loki_push(records: &[Record], identity: &Identity) -> loki::Push {
     loki::Push { streams }
 }
 
-/// Labels as Loki reads them: values are strings of Go.
+/// Labels in Loki's syntax: values are Go string literals.
 fn selector(labels: &[(&str, &str)]) -> String {
     let mut text = String::from("{");
     for (i, (name, value)) in labels.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Which model an entry is of: discovery knows the units of models while they listen, and this remembers them, because a model's
-//! last words come when it no longer does.
+//! Attributes entries to models: discovery knows the units of models while they are listening; this remembers them,
+//! because a model's last messages are written when it no longer is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::discovery::owners::Owners;
 use crate::discovery::unit::Unit;
 use crate::gpu::sample::{Identity, Pass};
 
-/// Most units that are remembered; those of a host are fewer.
+/// Maximum number of remembered units; a host has fewer.
 const MOST: usize = 1024;
 
-/// A model as its series have it.
+/// A model, as labelled in its series.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Label {
     /// The label `model`.
@@ -23,15 +23,15 @@ pub struct Label {
     pub port: u16,
 }
 
-/// What is known of models. Clones share it.
+/// What is known about models. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Known(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By port, the models of now.
+    /// The current models by port.
     models: BTreeMap<u16, Arc<Label>>,
-    /// Ports of a unit's models, those of units that have ended among them.
+    /// Ports of the models of a unit, including units that have stopped.
     units: BTreeMap<String, BTreeSet<u16>>,
     /// The processes that last served a port.
     pids: BTreeMap<u16, BTreeSet<Pid>>,
@@ -50,12 +50,12 @@ pub struct NamedGpu {
     pub id: Option<Arc<Identity>>,
 }
 
-/// What an entry is of.
+/// The model of an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Of {
     /// This model.
     Model(Arc<Label>),
-    /// One of several models of a unit; nobody knows which.
+    /// One of several models of a unit, but it is unknown which.
     Some,
     /// No model.
     None,
@@ -73,7 +73,7 @@ impl Of {
 }
 
 impl Known {
-    /// Takes what discovery has found.
+    /// Updates it with the results of discovery.
     pub fn learn(&self, inventory: &Inventory) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let label = |model: &crate::discovery::inventory::Model| Label { model: model.name.clone(), port: model.port };
@@ -131,13 +131,13 @@ impl Known {
         Some(NamedGpu { id: inner.gpus.get(&pci).cloned(), pci })
     }
 
-    /// The models of now.
+    /// The current models.
     #[must_use]
     pub fn models(&self) -> Vec<Arc<Label>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).models.values().cloned().collect()
     }
 
-    /// What an entry is of.
+    /// The model of an entry.
     #[must_use]
     pub fn of(&self, entry: &Entry) -> Of {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +148,7 @@ impl Known {
         }
     }
 
-    /// The model that a process belonged to which the kernel has killed.
+    /// The model to which a process killed by the kernel belonged.
     #[must_use]
     pub fn of_process(&self, cgroup: &str, pid: Option<u32>) -> Of {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,14 +170,14 @@ impl Inner {
     }
 
     fn of_container(&self, name: &str, id: &str, pid: Option<u32>) -> Of {
-        // What Docker, Podman and containerd call the scope of a container.
+        // Names of container scopes of Docker, Podman, containerd and others.
         let scopes = ["docker", "libpod", "nerdctl", "cri-containerd", "crio"].map(|kind| format!("{kind}-{id}.scope"));
         let found = scopes.iter().find_map(|scope| self.units.get(scope));
         let ports = found.map_or_else(|| self.by_name(Some(name)), |ports| ports.iter().copied().collect());
         self.one_of(&ports, pid)
     }
 
-    /// Ports of the models of this name.
+    /// Ports of the models with this name.
     fn by_name(&self, name: Option<&str>) -> Vec<u16> {
         let same = |label: &&Arc<Label>| name == Some(label.model.as_str());
         self.models.values().filter(same).map(|label| label.port).collect()
@@ -198,7 +198,7 @@ impl Inner {
     }
 }
 
-/// A login session holds whatever was started there.
+/// A login session contains whatever was started in it.
 fn is_dedicated(unit: &str) -> bool {
     Unit { name: unit.to_owned(), cgroup: PathBuf::new() }.is_dedicated()
 }
@@ -211,7 +211,7 @@ pub(super) mod tests {
     use crate::gpu::sample::{Gpu, Process, Reading};
     use crate::logs::export::Fields;
 
-    /// A model of these properties.
+    /// A model with these properties.
     pub(in crate::logs) fn model(name: &str, port: u16, unit: Option<&str>, pids: &[Pid]) -> Model {
         let models = Models { ports: [(port, name.to_owned())].into(), ..crate::config::Config::default().models };
         let mut model = Inventory::of(&models, &[], |_| None).models.remove(0);

@@ -1,13 +1,13 @@
-//! Logs: systemd's journal, read for what models log, counted, and sent to every destination.
+//! Logs: reads the systemd journal, counts what models log, and sends entries to every destination.
 //!
 //! ```text
-//! journalctl --export--> entry --known--> whose --select--> batch --encode--> POST --sender--> account (cursor)
+//! journalctl --export--> entry --known--> model --select--> batch --encode--> POST --sender--> account (cursor)
 //!                          `-----> counts: messages by severity, events
 //! ```
 //!
-//! The journal is the queue: each destination has a child and a cursor of its own, the cursor moves only once the receiver has
-//! answered, and nothing is kept a second time. One thread does all of it. All but `reader`, `destination`, `account` and this
-//! file is pure.
+//! The journal is the queue: each destination has its own child process and cursor, the cursor moves only once the
+//! receiver has answered, and nothing is stored twice. All of it runs on one thread. All modules but `reader`,
+//! `destination`, `account` and this one are pure.
 
 pub mod account;
 mod child;
@@ -54,13 +54,13 @@ use crate::outbound::{Client, UrlError};
 use crate::slot::Slot;
 use crate::{remote_write, state_file, threads};
 
-/// How often the figures are published.
+/// How often the metrics are published.
 const PUBLISH: Duration = Duration::from_secs(1);
 
-/// How long to wait for a journal that cannot be read.
+/// Pause before the journal is tried again if it cannot be read.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// A destination cannot be sent to.
+/// A destination is misconfigured.
 #[derive(Debug, thiserror::Error)]
 #[error("logs to {name}: {error}")]
 pub struct PrepareError {
@@ -68,13 +68,13 @@ pub struct PrepareError {
     error: UrlError,
 }
 
-/// What must be configured for logs to be read, and the clients for it.
+/// The configuration of logs, and the HTTP clients.
 pub struct Prepared {
     config: Config,
     clients: Vec<(String, Format, Client)>,
 }
 
-/// All that can fail of a start. `None`: logs are not read.
+/// Prepares everything that can fail; `None` if logs are not read.
 ///
 /// # Errors
 /// See [`PrepareError`].
@@ -89,13 +89,13 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, PrepareError> {
     Ok(config.logs.enabled.then(|| Prepared { config: config.clone(), clients }))
 }
 
-/// Whether a reload has to start them again.
+/// Whether a reload must restart them.
 #[must_use]
 pub fn differs(old: &Config, new: &Config) -> bool {
     old.logs != new.logs || identity(old) != identity(new)
 }
 
-/// Labels that all entries of this host have, the same as those of the series that remote write sends.
+/// Labels of all entries of this host: the same as those of the series that remote write sends.
 #[must_use]
 pub fn identity(config: &Config) -> Identity {
     let labels = remote_write::identity(config).labels;
@@ -103,21 +103,21 @@ pub fn identity(config: &Config) -> Identity {
     Identity { host: label("instance").unwrap_or_default(), job: label("job").unwrap_or_default() }
 }
 
-/// Where the cursors are.
+/// Folder of the cursors.
 #[must_use]
 pub fn folder(config: &Config) -> PathBuf {
     config.logs.directory.clone().unwrap_or_else(|| state_file::folder().join("logs"))
 }
 
 impl Journal {
-    /// As configured.
+    /// From the configuration.
     #[must_use]
     pub fn of(logs: &Logs, all_fields: bool) -> Self {
         Self { journalctl: logs.journalctl.clone(), directory: logs.journal.clone(), all_fields }
     }
 }
 
-/// Logs as the agent holds them: what runs, if anything does.
+/// The agent's log processing, running or not.
 #[derive(Debug)]
 pub struct Running {
     numbers: Slot<Numbers>,
@@ -132,13 +132,13 @@ struct Handle {
 }
 
 impl Running {
-    /// Nothing yet; where its figures will be, and what is known of models.
+    /// Not running yet; metrics will be stored in `numbers`, and `known` is what is known about models.
     #[must_use]
     pub fn new(numbers: Slot<Numbers>, known: Known) -> Self {
         Self { numbers, known, handle: None }
     }
 
-    /// Ends what runs and starts what was prepared, if anything was. Counts go on.
+    /// Stops what is running and starts `prepared`, if any. Counters continue.
     pub async fn replace(&mut self, prepared: Option<Prepared>) {
         if let Some(handle) = self.handle.take() {
             handle.stop().await;
@@ -151,7 +151,7 @@ impl Running {
         });
     }
 
-    /// Ends it.
+    /// Stops.
     pub async fn stop(self) {
         if let Some(handle) = self.handle {
             handle.stop().await;
@@ -175,13 +175,13 @@ fn start(prepared: Prepared, numbers: Slot<Numbers>, known: Known, counts: Count
         let local = LocalSet::new();
         local.block_on(&runtime, run(prepared, numbers, known, counts, stopped));
         drop(local);
-        // Look-ups of names have threads of their own, which may hang.
+        // DNS lookups run on their own threads, which can hang.
         runtime.shutdown_background();
     })?;
     Ok(Handle { stop: Some(stop), thread })
 }
 
-/// What the tasks share.
+/// State shared by the tasks.
 #[derive(Default)]
 struct Shared {
     counts: RefCell<Counts>,
@@ -313,7 +313,7 @@ async fn end(journal: &Journal, problem: &RefCell<Option<String>>) -> Position {
     }
 }
 
-/// By what the agent's own entries are known.
+/// How to recognise the agent's own entries.
 fn own() -> Own {
     let pid = std::process::id();
     let cgroup = cgroup::read_cgroup(&Roots::default(), pid).ok().flatten();

@@ -1,8 +1,8 @@
-//! `journalctl` as a child, which writes the journal's entries one after the other.
+//! Runs `journalctl` as a child process that writes the journal's entries.
 //!
-//! A child rather than libsystemd: the agent then needs no library of a version of its own and starts where there is none, a journal
-//! file that is damaged ends a process that is started again, and one that waits for a receiver costs the agent no memory, because
-//! what it has not read stays in the journal.
+//! A child process instead of libsystemd: the agent does not depend on a version of the library and also starts without
+//! it, a damaged journal file only ends a process that is restarted, and a child that waits for a receiver uses no
+//! memory of the agent, because unread entries stay in the journal.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -21,20 +21,20 @@ use super::child::confine;
 use super::entry::{Entry, number};
 use super::export::Parser;
 
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 const PIECE: usize = 64 << 10;
 
-/// Bytes that are kept of what the child says when it fails.
+/// Maximum number of bytes kept of the child's error output.
 const WORDS: usize = 512;
 
-/// Pauses before the child is started again, each twice the one before.
+/// Pauses before the child is restarted, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long the child may take to say what the last entry is.
+/// Timeout for querying the last entry.
 const LAST_ENTRY: Duration = Duration::from_secs(30);
 
-/// Fields by which entries are chosen and labelled, besides those that are always there.
+/// Fields needed for selecting and labelling entries, besides those that are always present.
 pub const FIELDS: &[&str] = &[
     "MESSAGE",
     "PRIORITY",
@@ -53,29 +53,29 @@ pub const FIELDS: &[&str] = &[
     "_BOOT_ID",
 ];
 
-/// Where the journal is.
+/// The journal to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Journal {
-    /// The program.
+    /// Path of journalctl.
     pub journalctl: PathBuf,
-    /// Its files; `None`: this host's.
+    /// Its files; `None`: this host's journal.
     pub directory: Option<PathBuf>,
-    /// Whether all fields are wanted, or only [`FIELDS`].
+    /// Whether all fields are needed, or only [`FIELDS`].
     pub all_fields: bool,
 }
 
-/// Where reading begins.
+/// Where to start reading.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Position {
     /// After the entry with this cursor and this time.
     After(String, u64),
-    /// With the first entry of this time, in microseconds since the epoch.
+    /// At the first entry since this time, in microseconds since 1970.
     Since(u64),
-    /// With what comes from now on.
+    /// At the end: only new entries.
     End,
 }
 
-/// Why nothing more comes.
+/// Why reading stopped.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("cannot start {}: {error}", program.display())]
@@ -88,24 +88,24 @@ enum ReadError {
     Damaged(#[from] super::export::Damaged),
 }
 
-/// Entries that were gone before they were read.
+/// Entries that were deleted before they were read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Lost {
-    /// So many, of all units; 0 where the journal does not say.
+    /// Their number, of all units; 0 if the journal does not provide it.
     pub entries: u64,
-    /// The time between the last that was read and the first that was left, in microseconds.
+    /// Time between the last entry read and the first remaining one, in microseconds.
     pub us: u64,
 }
 
 /// A child that writes entries.
 struct Reader {
-    /// Kept because it ends with this value.
+    /// Kept because dropping it kills the child.
     _child: Child,
     out: ChildStdout,
     words: Rc<RefCell<Vec<u8>>>,
     parser: Parser,
     buffer: Vec<u8>,
-    /// What of the buffer is not parsed yet.
+    /// The unparsed part of the buffer.
     left: std::ops::Range<usize>,
 }
 
@@ -151,10 +151,10 @@ impl Journal {
         Ok(Reader { _child: child, out, words, parser, buffer: vec![0; PIECE], left: 0..0 })
     }
 
-    /// The journal's last entry; `None`: it has none.
+    /// The last entry of the journal; `None` if it is empty.
     ///
     /// # Errors
-    /// It cannot be read, and why.
+    /// It cannot be read; returns the reason.
     pub async fn last(&self) -> Result<Option<Entry>, String> {
         let read = async {
             let mut reader = self.start(&Position::End, false)?;
@@ -177,7 +177,7 @@ impl Journal {
     }
 }
 
-/// Reads what the child says until it closes its end, and keeps the beginning.
+/// Reads the child's error output to the end, and keeps its start.
 async fn listen(mut errors: ChildStderr, words: Rc<RefCell<Vec<u8>>>) {
     let mut piece = [0; 1024];
     while let Ok(count) = errors.read(&mut piece).await
@@ -190,7 +190,7 @@ async fn listen(mut errors: ChildStderr, words: Rc<RefCell<Vec<u8>>>) {
 }
 
 impl Reader {
-    /// The next entry. It may be dropped at any await: nothing is lost by that.
+    /// The next entry. Cancel safe: dropping the future loses nothing.
     async fn next(&mut self, journal: &Journal) -> Result<Entry, ReadError> {
         loop {
             let mut bytes = &self.buffer[self.left.clone()];
@@ -198,14 +198,14 @@ impl Reader {
             self.left.start = self.left.end - bytes.len();
             match found.map(Entry::of) {
                 Some(Some(entry)) => return Ok(entry),
-                // Nothing that journalctl writes is without a cursor.
+                // journalctl writes no entry without a cursor.
                 Some(None) => return Err(super::export::Damaged.into()),
                 None => {}
             }
             let count = self.out.read(&mut self.buffer).await?;
             self.left = 0..count;
             if count == 0 {
-                // Its last words may still be on their way.
+                // The rest of its error output may still be on its way.
                 tokio::task::yield_now().await;
                 let words = String::from_utf8_lossy(&self.words.borrow()).trim().to_owned();
                 return Err(ReadError::Ended { program: journal.journalctl.clone(), words });
@@ -219,9 +219,9 @@ pub struct Follower {
     journal: Journal,
     position: Position,
     reader: Option<Reader>,
-    /// The next entry is the first of a child that begins after a cursor.
+    /// Whether the next entry is the first one of a child that starts after a cursor.
     first: bool,
-    /// The child is started again at this time.
+    /// When the child is restarted.
     again: Instant,
     pause: Duration,
     problem: Option<String>,
@@ -229,7 +229,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Nothing is started before [`Self::next`].
+    /// Starts nothing before [`Self::next`].
     #[must_use]
     pub fn new(journal: Journal, position: Position) -> Self {
         Self {
@@ -244,29 +244,30 @@ impl Follower {
         }
     }
 
-    /// Where it is.
+    /// The current position.
     #[must_use]
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    /// Why nothing comes, if it should.
+    /// Why no entries come, if there is a problem.
     #[must_use]
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// What was found to be lost since the last call.
+    /// Entries found to be lost since the last call.
     pub fn take_lost(&mut self) -> Lost {
         std::mem::take(&mut self.lost)
     }
 
-    /// Ends the child until the next entry is wanted: over a long pause its view of the journal's files would grow old.
+    /// Stops the child until the next entry is needed: during a long pause its view of the journal's files would become
+    /// stale.
     pub fn rest(&mut self) {
         self.reader = None;
     }
 
-    /// The next entry, once there is one. It may be dropped at any await: nothing is lost by that.
+    /// The next entry. Cancel safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> Entry {
         loop {
             if self.reader.is_none() {
@@ -297,7 +298,8 @@ impl Follower {
         }
     }
 
-    /// Whether the first entry of a child is the one that was read last. If it is not, that one is gone, and perhaps others.
+    /// Whether the first entry of a child is the one that was read last. If not, that one has been deleted, and
+    /// possibly others.
     fn is_known(&mut self, entry: &Entry) -> bool {
         let Position::After(cursor, time_us) = &self.position else { return false };
         if is_same(cursor, &entry.cursor) {
@@ -324,7 +326,7 @@ impl Follower {
     fn failed(&mut self, error: &ReadError) {
         self.reader = None;
         let words = error.to_string();
-        // A cursor that systemd does not take would not be taken again.
+        // A cursor that systemd rejected would be rejected again.
         if let (Position::After(_, time_us), ReadError::Ended { words, .. }) = (&self.position, error)
             && words.contains("cursor")
         {
@@ -338,7 +340,7 @@ impl Follower {
     }
 }
 
-/// Whether two cursors are of the same entry: one that was copied into another file has another number there.
+/// Whether two cursors identify the same entry: the sequence number differs if it was copied into another file.
 fn is_same(a: &str, b: &str) -> bool {
     let entry = |cursor: &str| cursor.find(";b=").map(|at| cursor[at..].to_owned());
     a == b || entry(a).is_some_and(|entry_a| entry(b) == Some(entry_a))

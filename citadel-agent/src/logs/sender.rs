@@ -1,14 +1,14 @@
-//! What to do with a receiver's answer: a state machine without clock, network or disk.
+//! How to react to a receiver's response: a state machine without clock, network or disk.
 //!
-//! The entries in hand are a batch; what is sent is a piece from its beginning, in most cases all of it.
+//! The current entries are a batch; a request sends a piece from its start, usually all of it.
 //!
-//! | answer | OTLP | Loki | systemd-journal-remote |
+//! | response | OTLP | Loki | systemd-journal-remote |
 //! |---|---|---|---|
-//! | success | 200, 202, 204, less what `partial_success` rejects | 204 | 200, 202 |
-//! | any other 2xx (Loki's 260: ingestion is blocked), a redirect, 401, 403, 404, 405, 407, 415 | nothing gets in: tried once a minute | same | same |
-//! | 429, 502, 503, 504, no answer | again, for ever, after 0.5 s, 1 s, ... 30 s, or `Retry-After` | same | same |
-//! | 400, 413, 422 | halves, until a single entry is refused, which is rejected | same | same |
-//! | 500, other 5xx | rejected: OTLP allows no retry | again; after ten in a row halves, as above | same |
+//! | success | 200, 202, 204, except what `partial_success` rejects | 204 | 200, 202 |
+//! | any other 2xx (Loki's 260: ingestion is blocked), a redirect, 401, 403, 404, 405, 407, 415 | nothing is accepted: retried once a minute | same | same |
+//! | 429, 502, 503, 504, no response | retried forever, after 0.5 s, 1 s, ... 30 s, or `Retry-After` | same | same |
+//! | 400, 413, 422 | halved until a single entry is refused, which is rejected | same | same |
+//! | 500, other 5xx | rejected: OTLP does not allow a retry | retried; after ten in a row halved as above | same |
 //! | other 4xx | rejected | rejected | rejected |
 
 use std::time::Duration;
@@ -23,30 +23,30 @@ use crate::outbound::backoff::{Backoff, PROBE, jittered};
 /// Most entries of a request.
 pub(super) const MOST_ENTRIES: usize = 1000;
 
-/// After so many 5xx in a row that are its own, a receiver is searched for the entry on which it fails.
+/// After this many consecutive 5xx caused by the receiver itself, the batch is searched for the entry that causes them.
 const OWN_FAILURES: u32 = 10;
 
-/// So many entries in a row are refused one by one; then whole batches are.
+/// After this many consecutive entries are refused one by one, whole batches are rejected.
 const SEARCHES: u32 = 16;
 
-/// What an answer means.
+/// The meaning of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Meaning {
-    /// It has them, but for so many.
+    /// Accepted, except for this many.
     Taken(u64),
-    /// It does not want some of them, or so many.
+    /// Some entries were refused, or there were too many.
     Refused,
-    /// It does not want them, whatever they are.
+    /// Rejected, whatever the entries are.
     Rejected,
-    /// It lets nothing in.
+    /// The receiver accepts nothing.
     Closed,
-    /// It is away or busy.
+    /// The receiver is down or busy.
     Busy,
-    /// It met an error of its own.
+    /// The receiver had an internal error.
     Failed,
 }
 
-/// What `reply` means in `format`.
+/// The meaning of `reply` in `format`.
 #[must_use]
 pub fn meaning(format: Format, reply: &Reply) -> Meaning {
     let taken: &[u16] = match format {
@@ -68,63 +68,64 @@ pub fn meaning(format: Format, reply: &Reply) -> Meaning {
     }
 }
 
-/// Entries that a response of OTLP says were not taken.
+/// Number of entries that an OTLP response reports as rejected.
 fn not_taken(body: &[u8]) -> u64 {
     let partial = otlp::Response::decode(body).ok().and_then(|response| response.partial_success);
     partial.and_then(|partial| u64::try_from(partial.rejected_log_records).ok()).unwrap_or(0)
 }
 
-/// What an answer came to.
+/// The consequences of a response.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
-    /// Entries from the beginning of the batch that are settled, and how many of them are acknowledged; the others are rejected.
+    /// Entries from the start of the batch that are settled, and how many of them are acknowledged; the others are
+    /// rejected.
     pub settled: Option<(usize, u64)>,
-    /// Nothing is sent for so long.
+    /// Pause before the next request.
     pub wait: Duration,
-    /// For the log.
+    /// To be logged.
     pub news: Option<News>,
 }
 
-/// What a person may want to know.
+/// A change to be logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum News {
-    /// Nothing gets in.
+    /// Nothing is accepted.
     Closed,
-    /// It failed, after a success.
+    /// A request failed after a success.
     Failing,
-    /// It takes entries again.
+    /// Entries are accepted again.
     Recovered,
-    /// It rejects entries.
+    /// Entries are rejected.
     Rejects,
 }
 
-/// The machine of one destination.
+/// The state machine of one destination.
 #[derive(Clone, Debug, Default)]
 pub struct Sender {
     backoff: Backoff,
-    /// Failures of its own in a row.
+    /// Consecutive internal errors of the receiver.
     own_failures: u32,
     closed: bool,
-    /// Most entries of a piece, while it is searched for those that are not wanted.
+    /// Maximum number of entries per request while searching for those that are refused.
     limit: Option<usize>,
-    /// Entries in a row that were refused by themselves.
+    /// Consecutive entries that were refused individually.
     refused: u32,
 }
 
 impl Sender {
-    /// How many of so many entries to send now.
+    /// How many of `entries` entries to send now.
     #[must_use]
     pub fn piece(&self, entries: usize) -> usize {
         self.limit.unwrap_or(usize::MAX).clamp(1, entries.max(1))
     }
 
-    /// Whether nothing gets in.
+    /// Whether nothing is accepted.
     #[must_use]
     pub fn closed(&self) -> bool {
         self.closed
     }
 
-    /// Takes the answer to a piece of so many entries. `jitter` is by chance, from -1 to 1.
+    /// Handles the response to a piece of `sent` entries. `jitter` is random, from -1 to 1.
     pub fn answered(&mut self, sent: usize, meaning: Meaning, retry_after: Option<Duration>, jitter: f64) -> Outcome {
         match meaning {
             Meaning::Taken(missing) => {
@@ -173,7 +174,7 @@ impl Sender {
         let wait = if self.refused < SEARCHES {
             Duration::ZERO
         } else {
-            // It wants nothing of all this: whole batches from now on, and few of them.
+            // Everything is refused: send whole batches from now on, and rarely.
             self.limit = None;
             self.backoff.failed(jitter, None)
         };

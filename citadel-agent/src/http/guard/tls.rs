@@ -1,4 +1,4 @@
-//! TLS of the listeners, and the certificates of their clients.
+//! TLS of the listeners, and client certificates.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,32 +22,32 @@ use crate::credentials::{certificates, certificates_in, private_key, private_key
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file of certificates or keys.
+    /// A certificate or key file cannot be used.
     #[error("{0}")]
     File(String),
-    /// A cipher suite that rustls does not have.
+    /// A cipher suite that rustls does not support.
     #[error("cipher_suites: there is no {name}; there are: {known}")]
     Suite {
-        /// As it is written.
+        /// Its name in the file.
         name: String,
-        /// Those that there are.
+        /// The supported ones.
         known: String,
     },
-    /// A curve that rustls does not have.
+    /// A curve that rustls does not support.
     #[error("curve_preferences: there is no {name}; there are: CurveP256, CurveP384, X25519")]
     Curve {
-        /// As it is written.
+        /// Its name in the file.
         name: String,
     },
-    /// The key is another certificate's, or the like.
+    /// The key does not match the certificate, or similar.
     #[error("{0}")]
     Setup(#[from] rustls::Error),
-    /// The CAs of clients.
+    /// The client CA certificates cannot be used.
     #[error("client_ca: {0}")]
     Authority(String),
 }
 
-/// TLS as `tls` says; `None`: it is not spoken.
+/// The acceptor for `tls`; `None` if TLS is off.
 pub(super) fn acceptor(tls: &TlsServer) -> Result<Option<TlsAcceptor>, TlsError> {
     if !tls.is_on() {
         return Ok(None);
@@ -84,7 +84,7 @@ fn versions(min: TlsVersion, max: TlsVersion) -> Vec<&'static SupportedProtocolV
     all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, version)| version).collect()
 }
 
-/// Those of TLS 1.3, and of the others those that are named, in this order.
+/// All suites of TLS 1.3, and the named ones of TLS 1.2, in this order.
 fn suites(all: Vec<SupportedCipherSuite>, names: &[String]) -> Result<Vec<SupportedCipherSuite>, TlsError> {
     if names.is_empty() {
         return Ok(all);
@@ -92,11 +92,11 @@ fn suites(all: Vec<SupportedCipherSuite>, names: &[String]) -> Result<Vec<Suppor
     let name_of = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite());
     let (mut chosen, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|suite| suite.tls13().is_some());
     for name in names {
-        // Go calls those of TLS 1.3 by other names, and ignores them here.
+        // Go has other names for those of TLS 1.3, and ignores them here.
         if name.starts_with("TLS_AES_") || name == "TLS_CHACHA20_POLY1305_SHA256" {
             continue;
         }
-        // Go's older names of two suites leave out the hash.
+        // Go's older names of two suites omit the hash.
         let full = if name.ends_with("_CHACHA20_POLY1305") { format!("{name}_SHA256") } else { name.clone() };
         match others.iter().find(|suite| name_of(suite) == full) {
             Some(suite) => chosen.push(*suite),
@@ -144,7 +144,7 @@ fn client_verifier(tls: &TlsServer, provider: &Arc<CryptoProvider>) -> Result<Ve
     Ok(Verifier { chain, names: tls.client_allowed_sans.clone() })
 }
 
-/// Verifies the chain of a client's certificate, and then that it has one of the names.
+/// Verifies the chain of a client certificate, then that it has one of the names.
 #[derive(Debug)]
 struct Verifier {
     chain: Arc<dyn ClientCertVerifier>,
@@ -200,7 +200,7 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// The subject alternative names of a certificate, RFC 5280, section 4.2.1.6. None where they cannot be read.
+/// The subject alternative names of a certificate, RFC 5280, section 4.2.1.6. Empty if they cannot be read.
 fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };

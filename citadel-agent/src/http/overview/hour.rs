@@ -1,17 +1,17 @@
-//! The last hour of each model, a point a minute, from the history: what the plots of the page show.
+//! The last hour of each model from the history, one point per minute: the data of the page's plots.
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::history::window::{Distribution, Window};
 use crate::history::{COARSE_MS, History, Millis, Subject};
 
-/// How far back the plots go.
+/// Time range of the plots.
 const SPAN_MS: Millis = 60 * 60 * 1000;
 
-/// Native buckets in an octave (schema 3).
+/// Native buckets per power of two (schema 3).
 const OCTAVE: i16 = 8;
 
-/// The last hour up to `now_ms`, by port: an array for each curve, with `null` where there was nothing to observe.
+/// The last hour up to `now_ms`, by port: an array per curve, with `null` where there was nothing to observe.
 pub(in crate::http) fn last_hour(history: &History, now_ms: Millis) -> Json {
     let mut models = Map::new();
     for series in history.series(None, now_ms - SPAN_MS, now_ms, COARSE_MS) {
@@ -41,14 +41,14 @@ fn plots(name: &str, windows: &[&Window]) -> Json {
     })
 }
 
-/// Requests that ended badly: an error, or an abort.
+/// Failed requests: errors and aborts.
 fn failed(window: &Window) -> f64 {
     let code = |key: &str| key.rsplit('.').next().is_some_and(|code| !code.starts_with(['1', '2', '3']));
     let errors: f64 = window.sums_of("requests").filter(|(key, _)| code(key)).map(|(_, count)| count).sum();
     errors + window.total_of("aborted")
 }
 
-/// Where observations lie: for each minute pairs of an octave and a count; octave `n` ends at 2^n seconds.
+/// Distribution of observations: for each minute, pairs of a power of two and a count; bucket `n` ends at 2^n seconds.
 fn heat(windows: &[&Window], key: &str) -> Vec<Vec<(i16, u64)>> {
     windows.iter().map(|window| window.histogram(key).map(octaves).unwrap_or_default()).collect()
 }
@@ -66,7 +66,7 @@ fn octaves(distribution: &Distribution) -> Vec<(i16, u64)> {
     octaves
 }
 
-/// Four digits, which is more than a plot shows and half of what would be sent.
+/// Four digits: more than a plot shows, and half of what would be sent otherwise.
 fn short(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
