@@ -7,7 +7,12 @@ use super::trend::Trend;
 use super::view::View;
 use crate::collector::wall_ms;
 use crate::control::{Connection, ControlError, Order};
+use crate::explain::{Against, Explanation};
+use crate::history::Millis;
 use crate::history::window::Series;
+
+/// What a verdict is about: as `explain` has it where nothing else is asked.
+const EXPLAINED_MS: Millis = 5 * 60 * 1000;
 
 /// What is to be shown.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,8 +43,10 @@ pub(super) fn fetch(socket: &Path, wish: &Wish) -> Result<Fetched, ControlError>
     let to_ms = wall_ms();
     let from_ms = to_ms - wish.span.ms();
     let all: Vec<Series> = connection.data(&Order::History { subject: None, from_ms, to_ms, step_ms: None })?;
+    let order = Order::Explain { model: None, from_ms: to_ms - EXPLAINED_MS, to_ms, against: Against::Before };
+    let explanations: Vec<Explanation> = connection.data(&order)?;
     let node = rustix::system::uname();
-    let view = View::of(&all, &node.nodename().to_string_lossy(), from_ms, to_ms);
+    let view = View::of(&all, &node.nodename().to_string_lossy(), from_ms, to_ms).explained(explanations);
     let view = match &wish.model {
         Some(model) => only(view, model)?,
         None => view,

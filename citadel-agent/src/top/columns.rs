@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::units::{bytes, percent, seconds, short, whole};
-use super::view::{Model, State};
+use super::view::Model;
 
 /// Where nothing is known.
 const NOTHING: &str = "-";
@@ -33,7 +33,7 @@ pub(super) struct Column {
 #[derive(Debug)]
 enum Figure {
     Name,
-    State,
+    Verdict,
     Number { value: fn(&Model) -> Option<f64>, text: fn(f64) -> String, level: fn(f64) -> Level },
 }
 
@@ -55,7 +55,7 @@ const fn failures(title: &'static str, value: fn(&Model) -> Option<f64>) -> Colu
 pub(super) const COLUMNS: &[Column] = &[
     Column { title: "MODEL", width: 12, figure: Figure::Name },
     number("PORT", 5, |model| Some(model.port.into()), whole),
-    Column { title: "STATE", width: 5, figure: Figure::State },
+    Column { title: "VERDICT", width: 7, figure: Figure::Verdict },
     number("REQ/S", 5, |model| model.requests_per_second, short),
     number("RUN", 4, |model| model.in_flight, whole),
     number("TTFT50", 6, |model| model.first_token_p50, seconds),
@@ -75,13 +75,20 @@ pub(super) const COLUMNS: &[Column] = &[
     number("RETR/S", 6, |model| model.retransmits_per_second, short),
 ];
 
+/// The worst first.
+const VERDICTS: [&str; 9] = ["down", "failing", "stalled", "gone", "slow", "starved", "-", "up", "well"];
+
+fn rank(model: &Model) -> usize {
+    VERDICTS.iter().position(|verdict| *verdict == model.verdict()).unwrap_or(VERDICTS.len())
+}
+
 impl Column {
     /// What a model has there.
     #[must_use]
     pub(super) fn text(&self, model: &Model) -> String {
         match self.figure {
             Figure::Name => model.name.clone(),
-            Figure::State => model.state.word().to_owned(),
+            Figure::Verdict => model.verdict().to_owned(),
             Figure::Number { value, text, .. } => value(model).map_or_else(|| NOTHING.to_owned(), text),
         }
     }
@@ -97,22 +104,22 @@ impl Column {
     pub(super) fn level(&self, model: &Model) -> Level {
         match self.figure {
             Figure::Name => Level::Normal,
-            Figure::State => match model.state {
-                State::Down => Level::Bad,
-                State::Gone => Level::Warning,
-                State::Unknown | State::Up => Level::Normal,
+            Figure::Verdict => match model.verdict() {
+                "down" | "failing" | "stalled" => Level::Bad,
+                "gone" | "slow" | "starved" => Level::Warning,
+                _ => Level::Normal,
             },
             Figure::Number { value, level, .. } => value(model).map_or(Level::Normal, level),
         }
     }
 
-    /// In which order two models come: the most first, except for names, ports and states; what is not known last. Those that
+    /// In which order two models come: the most first, except for names, ports and verdicts (the worst first); what is not known last. Those that
     /// are equal come by port.
     #[must_use]
     pub(super) fn order(&self, a: &Model, b: &Model) -> Ordering {
         let order = match self.figure {
             Figure::Name => a.name.cmp(&b.name),
-            Figure::State => a.state.cmp(&b.state),
+            Figure::Verdict => rank(a).cmp(&rank(b)),
             Figure::Number { .. } if self.title == "PORT" => Ordering::Equal,
             Figure::Number { value, .. } => match (value(a), value(b)) {
                 (Some(a), Some(b)) => b.total_cmp(&a),

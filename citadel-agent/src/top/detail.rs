@@ -7,11 +7,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::columns::Level;
-use super::screen::Look;
+use super::look::Look;
 use super::span::words;
 use super::trend::{Point, Times, Trend, heat};
 use super::units::{bytes, percent, seconds, short, whole};
 use super::view::{Model, Rate, State};
+use crate::explain::Verdict;
 
 /// Places of what stands before a plot, and of what stands behind a sparkline.
 const LABEL: u16 = 11;
@@ -23,6 +24,9 @@ const TWO_MAPS: u16 = 160;
 /// Lines that a heat map needs to be of any use, its heading among them.
 const LEAST_MAP: u16 = 4;
 
+/// Most causes that are shown.
+const MOST_CAUSES: usize = 3;
+
 /// Most rates that are listed of a kind.
 const MOST_RATES: usize = 4;
 
@@ -32,7 +36,8 @@ const MAPS: [(&str, Times); 2] =
 
 /// Draws it; what does not fit is left out from the bottom up, the figures last.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, trend: Option<&Trend>, look: Look) {
-    let figures = figures(model, look);
+    let mut figures = figures(model, look);
+    drop(figures.splice(1..1, explained(model, usize::from(area.width), look)));
     let figures_height = u16::try_from(figures.len()).unwrap_or(u16::MAX);
     let [top, rest] = Layout::vertical([Constraint::Length(figures_height), Constraint::Min(0)]).areas(area);
     frame.render_widget(Paragraph::new(figures), top);
@@ -127,6 +132,38 @@ fn bars(values: &[Option<f64>], most: f64, look: Look) -> String {
         Some(_) => ramp[0],
     };
     values.iter().map(bar).collect()
+}
+
+/// What `explain` says: its verdict with the reason, then the causes.
+fn explained(model: &Model, width: usize, look: Look) -> Vec<Line<'static>> {
+    let Some(said) = &model.explanation else { return Vec::new() };
+    let style = match said.verdict {
+        Verdict::Failing | Verdict::Stalled => look.style(Level::Bad),
+        Verdict::Slow | Verdict::Starved => look.style(Level::Warning),
+        Verdict::Unknown | Verdict::Well => Style::new(),
+    };
+    let summary = wrapped(&format!("{}: {}", said.verdict.word(), said.summary), width);
+    let causes =
+        said.causes.iter().take(MOST_CAUSES).flat_map(|cause| wrapped(&format!("- {}", cause.sentence), width));
+    summary.into_iter().map(|line| Line::styled(line, style)).chain(causes.map(Line::from)).collect()
+}
+
+/// A text in lines of this width, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().map_or(0, |line| Span::raw(line.as_str()).width());
+        if last > 0 && last + 1 + Span::raw(word).width() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
 }
 
 /// The figures in words, one line for each kind that there is something of.

@@ -14,7 +14,8 @@ use ratatui::crossterm::event::{self, Event};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::ask::{Fetched, Wish, fetch};
-use super::screen::{Look, Shown, draw};
+use super::look::Look;
+use super::screen::{Shown, draw};
 use super::state::{Effect, State};
 
 /// How long keys are waited for before anything else is looked at.

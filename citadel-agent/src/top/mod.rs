@@ -8,6 +8,7 @@ mod ask;
 mod columns;
 mod detail;
 mod live;
+mod look;
 mod screen;
 mod span;
 mod state;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use self::ask::{Wish, fetch};
-use self::screen::Look;
+use self::look::Look;
 use self::span::Span;
 use self::state::State;
 use crate::control::ControlError;

@@ -2,12 +2,13 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
 use super::columns::{COLUMNS, Level, that_fit};
 use super::detail;
+use super::look::Look;
 use super::state::State;
 use super::trend::Trend;
 use super::units::{bytes, percent, whole};
@@ -43,33 +44,6 @@ const HELP: &[&str] = &[
     "",
     "Press any key to go back.",
 ];
-
-/// How the terminal wants it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Look {
-    /// With colours; without them, nothing is told by a colour alone anyway.
-    pub(super) colour: bool,
-    /// With characters beyond ASCII.
-    pub(super) unicode: bool,
-}
-
-impl Look {
-    /// How a figure of this level is written.
-    #[must_use]
-    pub(super) fn style(self, level: Level) -> Style {
-        match level {
-            Level::Normal => Style::new(),
-            Level::Warning => self.coloured(Color::Yellow),
-            Level::Bad => self.coloured(Color::Red).add_modifier(Modifier::BOLD),
-        }
-    }
-
-    /// In this colour, where there are colours.
-    #[must_use]
-    pub(super) fn coloured(self, colour: Color) -> Style {
-        if self.colour { Style::new().fg(colour) } else { Style::new() }
-    }
-}
 
 /// What there is to draw.
 #[derive(Clone, Copy, Debug)]

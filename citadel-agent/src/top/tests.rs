@@ -13,12 +13,14 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
 use super::columns::COLUMNS;
-use super::screen::{Look, Shown, draw};
+use super::look::Look;
+use super::screen::{Shown, draw};
 use super::span::Span;
 use super::state::{Effect, State};
 use super::text::table;
 use super::trend::{Point, Trend, heat};
 use super::view::{State as ModelState, View};
+use crate::explain::{Against, explain};
 use crate::history::window::{Distribution, Gauge, Series, Window};
 use crate::history::{FINE_MS, History, Millis, Subject};
 use crate::metrics::catalogue::{engine, gpu, models, system};
@@ -161,6 +163,7 @@ fn span() -> Span {
 fn recorded() -> Recorded {
     let (history, span) = (host(), span());
     let view = View::of(&history.series(None, END - span.ms(), END, i64::MAX), "gpu-host-7", END - span.ms(), END);
+    let view = view.explained(explain(&history, None, END - 5 * 60 * 1000, END, Against::Before));
     let (from, step) = (END - span.trend_ms(), span.step_ms());
     let series = history.series(Some(&Subject::Model(11400)), from, END, step);
     Recorded { view, trend: (11400, Trend::of(&series[0].windows, from, END, step)) }
@@ -253,7 +256,7 @@ fn what_nobody_counts_is_unknown_and_not_zero() {
     let model = &view.models[0];
     assert_eq!((model.cpus, model.memory_bytes, model.state), (Some(0.5), Some(7.0), ModelState::Unknown));
     assert_eq!((model.requests_per_second, model.in_flight, model.retransmits_per_second), (None, None, None));
-    assert!(table(&view).lines().nth(1).unwrap().starts_with("phi3  11403 -         -   -"), "{}", table(&view));
+    assert!(table(&view).lines().nth(1).unwrap().starts_with("phi3  11403 -           -   -"), "{}", table(&view));
 }
 
 #[test]
@@ -273,11 +276,17 @@ fn every_size_has_the_table_and_colours_only_colour_it() {
             assert!(!text.contains("gpu_idle"), "{text}");
             // Below a table there is room in the two larger ones.
             if detail || size.1 > 24 {
-                for part in
-                    ["mixtral  port 11400  up", "chat_completions 200 1.98/s", "Time to first token (darkest", "max 14"]
-                {
+                for part in [
+                    "mixtral  port 11400  up",
+                    "slow: The time to first token is 979 ms, 131 ms before",
+                    "- The KV cache is 97 % full",
+                    "chat_completions 200 1.98/s",
+                    "Time to first token (darkest",
+                ] {
                     assert!(text.contains(part), "{size:?}: {part}: {text}");
                 }
+                // In the smallest the reasons take the place of the last curves.
+                assert_eq!(text.contains("max 14"), size.1 > 24, "{text}");
             }
             if !detail {
                 let shown = COLUMNS.iter().filter(|column| text.contains(column.title)).count();
@@ -356,9 +365,9 @@ fn keys_sort_filter_select_pause_and_quit() {
     assert_eq!(ports(&state), [11400, 11403, 11404, 11406]);
     press(&mut state, &view, "r");
     assert_eq!(ports(&state), [11406, 11404, 11403, 11400]);
-    // By state: what is down first.
+    // By verdict: what is down, failing, gone, slow.
     press(&mut state, &view, "rs");
-    assert_eq!(ports(&state), [11404, 11406, 11400, 11403]);
+    assert_eq!(ports(&state), [11404, 11403, 11406, 11400]);
     // By errors: the most first, unknown last.
     let errors = COLUMNS.iter().position(|column| column.title == "ERR%").unwrap();
     press(&mut state, &view, &"s".repeat(errors - 2));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::explain::{Explanation, Verdict};
 use crate::history::Millis;
 use crate::history::window::{Gauge, Series, Window};
 use crate::printable::without_hidden;
@@ -138,6 +139,9 @@ pub(super) struct Model {
     pub(super) tokens_per_second: Option<f64>,
     /// Energy for a generated token.
     pub(super) joules_per_token: Option<f64>,
+    /// How it does, and why: of the last minutes against the hour before, whatever the time of the other figures is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) explanation: Option<Explanation>,
     /// What the row has no place for.
     pub(super) detail: Detail,
 }
@@ -223,6 +227,26 @@ impl View {
     }
 }
 
+impl View {
+    /// Adds what is said of the models.
+    #[must_use]
+    pub(super) fn explained(mut self, explanations: Vec<Explanation>) -> Self {
+        for mut said in explanations {
+            let Some(model) = self.models.iter_mut().find(|model| model.port == said.port) else { continue };
+            said.model.clone_from(&model.name);
+            for text in std::iter::once(&mut said.summary)
+                .chain(said.causes.iter_mut().map(|cause| &mut cause.sentence))
+                .chain(&mut said.ruled_out)
+                .chain(&mut said.not_measured)
+            {
+                *text = without_hidden(text).into_owned();
+            }
+            model.explanation = Some(said);
+        }
+        self
+    }
+}
+
 impl Host {
     fn measure(&mut self, window: Option<&Window>) {
         let Some(window) = window else { return };
@@ -296,7 +320,19 @@ impl Model {
             gpu_watts: joules.map(|joules| joules / seconds),
             tokens_per_second: tokens.map(|tokens| tokens / seconds),
             joules_per_token: joules.zip(tokens).map(|(joules, tokens)| joules / tokens),
+            explanation: None,
             detail: Detail::of(window),
+        }
+    }
+
+    /// How it does, in one word: whether it answers where that is bad, else the verdict.
+    #[must_use]
+    pub(super) fn verdict(&self) -> &'static str {
+        match (self.state, self.explanation.as_ref().map(|said| said.verdict)) {
+            (State::Down | State::Gone, _) | (_, None) => self.state.word(),
+            (_, Some(Verdict::Starved)) => "starved",
+            (_, Some(Verdict::Unknown)) => "-",
+            (_, Some(verdict)) => verdict.word(),
         }
     }
 

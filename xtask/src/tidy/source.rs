@@ -29,7 +29,8 @@ pub(super) fn paths(text: &str, children: &BTreeSet<&str>) -> Vec<Path> {
         let known = found.len();
         let before = |back: usize| at.checked_sub(back).and_then(|at| words.get(at)).map_or("", String::as_str);
         let begins = matches!(word.as_str(), "crate" | "super" | "self") || children.contains(word.as_str());
-        if word == "use" {
+        // `use<'a>` says what a type captures.
+        if word == "use" && words.get(at + 1).is_some_and(|next| next != "<") {
             at = tree(&words, at + 1, &[], &mut found);
         } else if begins && words.get(at + 1).is_some_and(|next| next == "::") && before(1) != "::" {
             let end = end_of_path(&words, at);
@@ -68,7 +69,8 @@ fn tree(words: &[String], mut at: usize, prefix: &[String], found: &mut Vec<Path
         match word.as_str() {
             "{" => {
                 at += 1;
-                while words.get(at).is_some_and(|word| word != "}") {
+                // A semicolon: this is no tree, but a word `use` somewhere else.
+                while words.get(at).is_some_and(|word| word != "}" && word != ";") {
                     at = tree(words, at, &path, found);
                     at += usize::from(words.get(at).is_some_and(|word| word == ","));
                 }
@@ -214,5 +216,11 @@ mod tests {
             ["super::b::B", "super::c::C"]
         );
         assert_eq!(found("/* crate::no */ self.a(); for x in crate::y() {}"), ["crate::y"]);
+    }
+
+    #[test]
+    fn what_a_type_captures_is_no_import() {
+        let text = "fn f<'a>() -> impl Fn() + use<'a> { let x = 1; crate::a::b() }\nfn g() -> impl Fn() + use<> { ; }";
+        assert_eq!(found(text), ["crate::a::b"]);
     }
 }
