@@ -239,11 +239,10 @@ fn orders_that_make_no_sense_are_refused_in_words() {
         answer
     };
     for (line, refusal) in [
-        ("{\"order\":\"gpu_release\",\"seconds\":18446744073709551615}\n", "more than 24h"),
-        ("{\"order\":\"gpu_release\"}\n", "missing field"),
-        ("{\"order\":\"format_disk\"}\n", "invalid command"),
-        ("\n", "invalid command"),
-        ("", "invalid command"),
+        ("{\"version\":1,\"order\":{\"order\":\"gpu_release\",\"seconds\":18446744073709551615}}\n", "more than 24h"),
+        ("{\"version\":1,\"order\":{\"order\":\"gpu_release\"}}\n", "missing field"),
+        ("{\"version\":1,\"order\":{\"order\":\"format_disk\"}}\n", "invalid request"),
+        ("\n", "not valid JSON"),
     ] {
         let answer = say(line);
         assert!(answer.contains("failed") && answer.contains(refusal), "{line}: {answer}");
