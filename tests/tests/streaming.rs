@@ -183,9 +183,18 @@ fn the_response_ends_with_the_last_line_of_the_last_chunk() {
 
 #[test]
 fn chunk_extensions_and_trailers_are_part_of_the_framing() {
-    let extended = "5;name=\"a;b\"\r\nhello\r\n".to_owned();
-    let capital = format!("1A\r\n{}\r\n", "x".repeat(26));
-    let padded = "0000a\r\n0123456789\r\n".to_owned();
+    // The data of an event, without its framing.
+    let data = |token: &str| {
+        let chunk = event(token);
+        let (_, data) = chunk.split_once("\r\n").expect("a size");
+        data.strip_suffix("\r\n").expect("an end").to_owned()
+    };
+    let (one, other) = (data("hello"), data("0123456789"));
+    let extended = format!("{:x};name=\"a;b\"\r\n{one}\r\n", one.len());
+    let in_capitals = |data: &String| format!("{:X}", data.len()).contains(|c: char| c.is_ascii_uppercase());
+    let long = (1..16).map(|length| data(&"x".repeat(length))).find(in_capitals).expect("a size with a letter");
+    let capital = format!("{:X}\r\n{long}\r\n", long.len());
+    let padded = format!("{:05x}\r\n{other}\r\n", other.len());
     let (page, asked, at) = pieces(vec![
         (10, extended),
         (10, capital),
