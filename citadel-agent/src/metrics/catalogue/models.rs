@@ -24,7 +24,7 @@ catalogue! {
     STREAM_CHUNKS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
         "HTTP body chunks of streamed responses, excluding the empty last chunk.";
     STREAM_EVENTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_events_total" ["model", "port", "endpoint", "kind"]
-        "Events of streamed responses, by kind: content (with output), other (roles, starts and ends of parts, usage, errors, [DONE]).";
+        "Events of streamed responses, by kind: content (with output), other (roles, starts and ends of parts, usage, errors, the end marker).";
     STREAMS_UNREAD: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_streams_unread_total" ["model", "port", "endpoint"]
         "Streamed responses whose events cannot be read (compressed, of an unknown form, or too long before the output): each of their chunks counts as an event with output.";
     RECEIVE_QUEUE: Histogram<Queues> Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
