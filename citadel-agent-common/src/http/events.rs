@@ -2,9 +2,9 @@
 //!
 //! Server-sent events (HTML, section 9.2) with JSON as their data, in the forms of OpenAI's chat, completions and responses,
 //! Anthropic's messages, llama.cpp, TGI, SGLang and Triton; and lines of JSON, as Ollama writes them. An event carries output
-//! if one of the keys in [`key::of`] has a value that is not empty, within [`LOOK`] bytes of the event's start. The bytes before
+//! if one of the keys in `key::of` has a value that is not empty, within [`LOOK`] bytes of the event's start. The bytes before
 //! that are mostly the same in all events of a stream, so they are remembered, as a hash: the next event is compared with that
-//! alone ([`Events::glance`]); any other is read key by key ([`Events::look`]).
+//! alone (`Events::glance`); any other is read key by key ([`Events::look`]).
 //!
 //! A stream of unknown form (compressed, for example) is *unread*: nothing in it is parsed any more.
 
