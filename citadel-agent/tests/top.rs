@@ -9,8 +9,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use citadel_agent::collector::wall_ms;
+use citadel_agent::clock::wall_ms;
 use citadel_agent::control::{self, Answer, Control, Order, Orders};
+use citadel_agent::explain::explain;
 use citadel_agent::history::{History, Subject};
 use citadel_agent::metrics::catalogue::models::{REQUESTS, REQUESTS_IN_FLIGHT};
 use citadel_agent::metrics::family::{Page, Value};
@@ -25,10 +26,17 @@ struct Desk(History);
 
 impl Orders for Desk {
     fn carry_out(&self, order: &Order) -> Answer {
-        let Order::History { subject, from_ms, to_ms, step_ms } = order else { return Answer::Failed("no".to_owned()) };
-        let subject = subject.as_deref().and_then(Subject::parse);
-        let series = self.0.series(subject.as_ref(), *from_ms, *to_ms, step_ms.unwrap_or(i64::MAX));
-        Answer::Data(serde_json::to_value(series).unwrap())
+        match order {
+            Order::History { subject, from_ms, to_ms, step_ms } => {
+                let subject = subject.as_deref().and_then(Subject::parse);
+                let series = self.0.series(subject.as_ref(), *from_ms, *to_ms, step_ms.unwrap_or(i64::MAX));
+                Answer::Data(serde_json::to_value(series).unwrap())
+            }
+            Order::Explain { from_ms, to_ms, against, .. } => {
+                Answer::Data(serde_json::to_value(explain(&self.0, None, *from_ms, *to_ms, *against)).unwrap())
+            }
+            _ => Answer::Failed("no".to_owned()),
+        }
     }
 }
 
