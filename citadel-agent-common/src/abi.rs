@@ -110,7 +110,7 @@ pub enum Phase {
     Streaming = 3,
     /// In any other body.
     Body = 4,
-    /// The server told of a failure inside the streamed response.
+    /// The server reported an error inside the streamed response.
     Error = 5,
 }
 

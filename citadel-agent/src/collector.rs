@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
-pub use crate::clock::wall_ms;
+use crate::clock::wall_ms;
 use crate::metrics::family::{Page, PageError};
 
 /// A read of a source that takes longer than this is no longer waited for.

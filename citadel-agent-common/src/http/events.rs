@@ -48,7 +48,7 @@ mod mark {
     pub(super) const OUTPUT: u32 = 4;
     /// It is a line of JSON by itself.
     pub(super) const LINE: u32 = 8;
-    /// It tells of a part of the answer as a whole (of OpenAI's responses): only a `delta` is output.
+    /// The event describes a whole part of the answer (OpenAI's responses): only a `delta` is output.
     pub(super) const PART: u32 = 16;
     /// The value that comes is an object.
     pub(super) const OBJECT: u32 = 32;

@@ -257,7 +257,7 @@ impl Tracked {
     }
 }
 
-/// A connection as it lies in memory.
+/// The bytes of a connection in memory.
 fn bytes_of(conn: &Conn) -> &[u8] {
     // SAFETY: `repr(C)` of integers, without padding.
     unsafe { std::slice::from_raw_parts((&raw const *conn).cast(), size_of::<Conn>()) }

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
+
 use super::mistakes::{nearest, quoted};
 use super::tree::{Node, Value};
 use super::yaml::Yaml;
@@ -111,6 +113,15 @@ pub(super) fn text(node: &Node) -> Result<String, String> {
         return Err(format!("{} contains a control character", quoted(text)));
     }
     Ok(text.to_owned())
+}
+
+/// The value of a header field (RFC 9110, section 5.5).
+pub(super) fn header_value(node: &Node) -> Result<String, String> {
+    let text = text(node)?;
+    match HeaderValue::from_str(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err("contains characters that are not allowed in a header field".to_owned()),
+    }
 }
 
 pub(super) fn port(node: &Node) -> Result<u16, String> {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bcrypt::HashParts;
-use hyper::header::HeaderValue;
 
 use super::kind::{BOOLEAN, List, Mapping, Optional, Scalar, Span, TEXT, Words, string_like};
 use super::mistakes::{ConfigErrors, Mistakes, quoted};
@@ -301,16 +300,8 @@ const HEADERS: Mapping<Scalar<String>> = Mapping {
             Err(format!("{} cannot be set; these can: {}", quoted(written), HEADER_NAMES.join(", ")))
         }
     },
-    value: Scalar { read: header_value, ..TEXT },
+    value: Scalar { read: value::header_value, ..TEXT },
 };
-
-fn header_value(node: &Node) -> Result<String, String> {
-    let text = value::text(node)?;
-    match HeaderValue::from_str(&text) {
-        Ok(_) => Ok(text),
-        Err(_) => Err("holds what no header field can".to_owned()),
-    }
-}
 
 #[cfg(test)]
 mod tests {

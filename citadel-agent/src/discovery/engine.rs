@@ -110,7 +110,7 @@ impl Engine {
         find(|marks| marks.metrics.iter().any(|prefix| name.starts_with(prefix)))
     }
 
-    /// Of two engines with names on one page, the one that serves the page.
+    /// If a page has the metrics of two engines, the one that serves it.
     #[must_use]
     pub fn prefer(self, other: Self) -> Self {
         find(|marks| marks.engine == self || marks.engine == other).unwrap_or(self)

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 
 use super::{Against, Explanation, text};
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::control::{Connection, ControlError, Order};
 use crate::history::Millis;
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -23,6 +23,7 @@ use super::guard::{self, Gate, Names};
 use super::overview::{self, Link};
 use super::pages::{NoPage, Pages, Wanted};
 use super::{App, Content};
+use crate::clock::wall_ms;
 use crate::config::resolved::Endpoints;
 use crate::metrics::catalogue::Section;
 use crate::metrics::format::Format;
@@ -186,15 +187,10 @@ async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Re
 
 /// The last hour of each model, for the plots of the overview.
 async fn last_hour(State(served): State<Served>, headers: HeaderMap) -> Result<Response, Failure> {
-    let hour = overview::last_hour(&served.app.history(), unix_millis());
+    let hour = overview::last_hour(&served.app.history(), wall_ms());
     let coding = Coding::negotiate(&headers);
     let body = served.pages.body(hour.to_string().into_bytes(), coding).map_err(NoPage::from)?;
     Ok(coded(JSON, coding, body))
-}
-
-fn unix_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn ready(State(served): State<Served>) -> Response {

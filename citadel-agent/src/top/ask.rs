@@ -5,7 +5,7 @@ use std::path::Path;
 use super::span::Span;
 use super::trend::Trend;
 use super::view::View;
-use crate::collector::wall_ms;
+use crate::clock::wall_ms;
 use crate::control::{Connection, ControlError, Order};
 use crate::explain::{Against, Explanation};
 use crate::history::Millis;

@@ -24,7 +24,7 @@ impl Conn {
             let request = *self.oldest();
             let waiting = if request.flags & COMPLETE != 0 { Phase::Waiting } else { Phase::Request };
             let phase = response.unwrap_or(waiting);
-            // It is the server that failed, whoever has closed first then.
+            // The server failed, whichever side closes first.
             let side = if matches!(phase, Phase::Error) { Side::Server } else { side };
             sink.aborted(request.endpoint, side, phase);
             response = None;

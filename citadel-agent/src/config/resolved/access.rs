@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::HeaderName;
 
 use crate::config::kind::{ABSOLUTE_PATH, Mapping, Optional, Scalar, TEXT};
 use crate::config::mistakes::{Mistakes, quoted};
 use crate::config::section::{Section, section};
-use crate::config::tree::Node;
 use crate::config::value;
 
 section! {
@@ -50,7 +49,7 @@ const HEADERS: Mapping<Scalar<String>> = Mapping {
     expected: "a mapping of header names to values, or {} for none",
     most: usize::MAX,
     name: header_name,
-    value: Scalar { read: header_value, ..TEXT },
+    value: Scalar { read: value::header_value, ..TEXT },
 };
 
 /// Header fields that are set by the agent or by HTTP.
@@ -75,13 +74,5 @@ fn header_name(written: &str) -> Result<String, String> {
         Err(format!("{} is not a valid header field name", quoted(written)))
     } else {
         Ok(name)
-    }
-}
-
-fn header_value(node: &Node) -> Result<String, String> {
-    let text = value::text(node)?;
-    match HeaderValue::from_str(&text) {
-        Ok(_) => Ok(text),
-        Err(_) => Err("contains characters that are not allowed in a header field".to_owned()),
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn prefix_cache(case: &Case<'_>) -> Finding {
         weight: 0.7,
         share: None,
         sentence: format!(
-            "The prefix cache has gone cold: {} of the prompts' tokens come from it, {} before, so that prompts are computed anew.",
+            "The prefix cache has gone cold: {} of the prompts' tokens come from it, {} before, so prompts have to be computed again.",
             percent(now),
             percent(before)
         ),

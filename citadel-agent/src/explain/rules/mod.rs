@@ -96,7 +96,7 @@ pub(super) fn explains(
     })
 }
 
-/// What is said where something is wrong and no rule says why.
+/// The sentence for when something is wrong and no rule explains it.
 pub(super) fn nothing_found(case: &Case<'_>, verdict: Verdict) -> String {
     match verdict {
         Verdict::Starved => {

@@ -95,12 +95,15 @@ impl Guard {
     /// # Errors
     /// The file, or one that it names, cannot be used.
     pub fn prepare(file: Option<&Path>) -> Result<Prepared, GuardError> {
-        // Taken before the files are read, so that a change in between is noticed.
-        let before = file.map(|file| (file, web::load(file).map(|web| stamps(file, &web))));
-        let (demands, stamps) = match before {
+        let (demands, stamps) = match file {
             None => (Demands::default(), Vec::new()),
-            Some((_, Err(error))) => return Err(error.into()),
-            Some((file, Ok(stamps))) => (Demands::load(file)?, stamps),
+            Some(file) => {
+                // Each version is taken before its file is read, so that a change in between is noticed.
+                let own = stamp(file);
+                let web = web::load(file)?;
+                let stamps = std::iter::once(own).chain(web.files().map(stamp)).collect();
+                (Demands::new(file, web)?, stamps)
+            }
         };
         let file = file.map(Path::to_owned);
         Ok(Prepared(Current { file, demands: Arc::new(demands), stamps, refused: None, looked: Instant::now() }))
@@ -189,8 +192,8 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Demands {
-    fn load(file: &Path) -> Result<Self, GuardError> {
-        let web = web::load(file)?;
+    /// The requirements in `web`, which came from `file`.
+    fn new(file: &Path, web: Web) -> Result<Self, GuardError> {
         let tls = tls::acceptor(&web.tls).map_err(|error| GuardError::Tls { file: file.to_owned(), error })?;
         let rate = web.rate_limit.clone();
         let bucket = || Mutex::new(Bucket::new(rate.burst as f64, rate.interval));
