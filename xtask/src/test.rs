@@ -36,21 +36,24 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(workspace, &[Purpose::Test])?;
     // Unit tests and doctests, in parallel and as whoever calls. The agent is built meanwhile: its last step has a core to itself
     // for minutes, and so do some of the tests' builds.
-    let agent = thread::scope(|scope| {
+    let (units, agent) = thread::scope(|scope| {
         let agent = scope.spawn(|| build::agent(workspace, true));
         let mut units = workspace.cargo("test");
-        units.args(["--locked", "--workspace", "--exclude", ON_THE_KERNEL]).args(test_words(args, false));
+        units.args(["--locked", "--no-fail-fast", "--workspace", "--exclude", ON_THE_KERNEL]);
+        units.args(test_words(args, false));
         let units = process::run(&mut units);
-        let agent = agent.join().unwrap_or_else(|panic| resume_unwind(panic));
-        units.and(agent)
-    })?;
+        (units, agent.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let agent = agent?;
 
     if args.gpu {
         gpu(workspace, args)?;
     }
 
     // The agent on the running kernel: as root, and one at a time, because the tests share the model ports.
-    process::run(on_the_kernel(workspace, &agent, &[])?.args(test_words(args, true)))?;
+    // They run whatever the others said: who waits half an hour for the outcome wants to know all that fails.
+    let live = process::run(on_the_kernel(workspace, &agent, &[])?.args(test_words(args, true)));
+    units.and(live)?;
     if args.bpf_log {
         bpf_log(workspace, args)?;
     }
@@ -61,7 +64,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 /// arguments can be appended.
 pub(crate) fn on_the_kernel(workspace: &Workspace, agent: &Path, which: &[&str]) -> Result<Command> {
     let mut kernel = workspace.cargo("test");
-    kernel.args(["--locked", "--package", ON_THE_KERNEL]).args(which).env("CITADEL_AGENT_BIN", agent);
+    kernel.args(["--locked", "--no-fail-fast", "--package", ON_THE_KERNEL]).args(which).env("CITADEL_AGENT_BIN", agent);
     if let Some(sudo) = process::sudo("the tests on the kernel".as_ref())? {
         kernel.env(runner_variable(), format!("{} --preserve-env", sudo.display()));
     }
