@@ -1,6 +1,8 @@
 //! Layout of the maps that the eBPF programs write and userspace reads.
 //!
-//! Everything is `repr(C)`, without padding, made of `u64` and `u32` only, so that any byte pattern is a valid value.
+//! Everything is `repr(C)`, without padding, made of `u64` and `u32` only, so that any byte pattern is a valid value. The
+//! same holds for all types that cross the kernel boundary; padding would be uninitialised memory to the verifier.
+//! `zerocopy::IntoBytes`, which the tests derive, does not compile for a type with padding.
 //! Counters only grow; userspace reads them through mmap while the kernel updates them.
 
 use core::ops::Range;
@@ -234,6 +236,7 @@ pub const LATENCIES: usize = 6;
 /// `slot * ENDPOINTS + endpoint`. Four pages, so that a slot's entries can be mapped on their own.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct EndpointStats {
     /// Indexed by [`Latency`].
     pub latencies: [Histogram; LATENCIES],
@@ -297,6 +300,7 @@ impl EndpointStats {
 /// Everything counted per model: one entry of the `MODEL_STATS` map, exactly one page.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct ModelStats {
     /// Smoothed round-trip times.
     pub rtt: Histogram,
@@ -328,6 +332,7 @@ pub mod counter {
 /// The measured ports: the variable `PORT_RANGE` of the `net` programs.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct PortRange {
     /// Lowest measured port.
     pub first: u32,
@@ -365,6 +370,7 @@ pub const fn reader_key(slot: u32, process: u32) -> u64 {
 /// What is noted of a process that reads requests: value of `READERS`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct ReadAt {
     /// When a connection last came to be read by it, in nanoseconds of `CLOCK_BOOTTIME`.
     pub ns: u64,

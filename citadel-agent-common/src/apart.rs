@@ -5,6 +5,7 @@
 /// line (`struct bpf_local_storage_elem`), so alignment alone would not suffice.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Apart([u64; 16]);
 
 impl Apart {

@@ -86,14 +86,14 @@ system_calls!(table);
 /// System call numbers are below this.
 pub const NUMBERS: usize = 512;
 
-/// The [`Place`] of each call by its number: read-only data of the programs.
-pub type Places = [Place; NUMBERS];
+/// The [`CallIndex`] of each call by its number: read-only data of the programs.
+pub type CallIndices = [CallIndex; NUMBERS];
 
 /// The index of a call among the measured ones, starting at 1, or [`UNMEASURED`].
-pub type Place = u8;
+pub type CallIndex = u8;
 
-/// The [`Place`] of a call that is not measured.
-pub const UNMEASURED: Place = 0;
+/// The [`CallIndex`] of a call that is not measured.
+pub const UNMEASURED: CallIndex = 0;
 
 /// Number of a slot's histograms in `CALL_TIMES` for `calls` measured calls: even, so that a slot's entries can be
 /// mapped separately.
@@ -111,8 +111,8 @@ pub const MAX_ERRNO: u64 = 4095;
 pub struct Failure {
     /// The model's slot.
     pub slot: u32,
-    /// The call's [`Place`].
-    pub place: Place,
+    /// The call.
+    pub call: CallIndex,
     /// The error number.
     pub errno: u16,
 }
@@ -122,13 +122,13 @@ impl Failure {
     #[inline(always)]
     #[must_use]
     pub const fn key(self) -> u64 {
-        (self.slot as u64) << 32 | (self.place as u64) << 16 | self.errno as u64
+        (self.slot as u64) << 32 | (self.call as u64) << 16 | self.errno as u64
     }
 
     /// The inverse of [`Self::key`].
     #[must_use]
     pub const fn of_key(key: u64) -> Self {
-        Self { slot: (key >> 32) as u32, place: (key >> 16) as u8, errno: key as u16 }
+        Self { slot: (key >> 32) as u32, call: (key >> 16) as u8, errno: key as u16 }
     }
 }
 
@@ -139,7 +139,7 @@ const _: () = {
         assert!(i == 0 || CALLS[i - 1].number < CALLS[i].number);
         i += 1;
     }
-    assert!(CALLS.len() <= Place::MAX as usize);
+    assert!(CALLS.len() <= CallIndex::MAX as usize);
 };
 
 #[cfg(test)]
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_failures_key_tells_the_failure() {
-        for (slot, place, errno) in [(0, 1, 1), (132, 31, 4095), (u32::MAX, u8::MAX, u16::MAX)] {
-            let failure = Failure { slot, place, errno };
+        for (slot, call, errno) in [(0, 1, 1), (132, 31, 4095), (u32::MAX, u8::MAX, u16::MAX)] {
+            let failure = Failure { slot, call, errno };
             assert_eq!(Failure::of_key(failure.key()), failure);
         }
     }

@@ -11,6 +11,7 @@ pub const WINDOW: usize = 512;
 /// some ([`WINDOWS`]), of which a run takes one and gives it back.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Window {
     /// The bytes, plus room for a text that starts at the last of them.
     pub bytes: [u8; WINDOW + Text::LEN],
@@ -24,7 +25,7 @@ pub struct Window {
     pub payload_len: u32,
     /// The segment's TCP flags.
     pub flags: u32,
-    /// See [`crate::http::forget`].
+    /// See [`crate::http::launder`].
     pub scratch: u32,
     /// Runs that want it: the one that finds itself alone has it.
     pub claims: u64,
@@ -62,6 +63,7 @@ pub mod room {
 /// What is kept per connection from its first payload byte on: the value of the `CONNECTIONS` map, in the socket.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Connection {
     /// Whether the state was initialised: new memory is zero.
     pub known: u32,
@@ -85,6 +87,7 @@ pub struct Connection {
 /// suffices, and an unused entry is not counted.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Early {
     /// The connection's addresses.
     pub tuple: Tuple,
@@ -104,6 +107,7 @@ pub struct Early {
 /// Aligned to eight bytes: it is on the stack, where the verifier requires every access to be aligned.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Tuple {
     /// The client's address.
     pub remote: [u32; 4],
@@ -141,8 +145,6 @@ const _: () = {
     let (places, place) = Conn::PLACES;
     assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
     assert!(size_of::<Tuple>() == 40);
-    // No padding: the sum of the fields.
-    assert!(size_of::<Connection>() == 32 + size_of::<Conn>());
     // With what the kernel puts before it, it is one of the sizes that the kernel allocates: the next one is twice as much.
     assert!(64 + STORAGE_AT + size_of::<Connection>() <= 2048);
 };

@@ -32,6 +32,7 @@ pub const SUM_CELL: usize = CELLS - 1;
 /// nanoseconds. 2 KiB, so that a power-of-two mask bounds every index.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Histogram {
     /// The cells, see the type's own documentation.
     pub cells: [u64; CELLS],

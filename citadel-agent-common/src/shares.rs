@@ -8,6 +8,7 @@
 /// which only [`Self::pooled`] is used: the number of free entries.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Held {
     /// Used entries of the model's own share.
     pub own: u64,
@@ -47,6 +48,7 @@ pub const SPARE: u32 = 256;
 /// The owner of an entry: a slot and a [`Charge`].
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Owner(pub u32);
 
 impl Owner {

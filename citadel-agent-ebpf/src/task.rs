@@ -84,7 +84,7 @@ impl Models {
             return;
         }
         // Its PID may be that of one that has just exited.
-        self.forget(process);
+        self.remove(process);
         if let Some(slot) = self.slot(of) {
             if let Some(marked) = self.marks.get_ptr_mut(mark(process)) {
                 // SAFETY: a map value. Userspace only writes numbers other than 0, so the last writer is right.
@@ -111,12 +111,12 @@ impl Models {
         // SAFETY: guaranteed by the caller.
         let (process, thread) = unsafe { (task.field(tgid), task.field::<u32>(pid)) };
         if process == thread {
-            self.forget(process);
+            self.remove(process);
         }
     }
 
     #[inline(always)]
-    fn forget(&self, process: u32) {
+    fn remove(&self, process: u32) {
         if self.mark(process).is_none() {
             return;
         }

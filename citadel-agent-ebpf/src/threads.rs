@@ -4,21 +4,9 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::{Array, HashMap};
 use citadel_agent_common::abi::seat;
-use citadel_agent_common::shares::Owner;
+use citadel_agent_common::threads::Thread;
 
 use crate::shares::Shares;
-
-/// The entry of a thread.
-pub trait Entry: Copy + 'static {
-    /// An empty entry.
-    const NONE: Self;
-
-    /// The TID; 0: no thread.
-    fn tid(&self) -> u32;
-
-    /// The model that it is charged to.
-    fn owner(&mut self) -> &mut Owner;
-}
 
 /// The threads that a family follows. Programs running on behalf of a thread run one at a time.
 pub struct Threads<T: 'static> {
@@ -61,7 +49,7 @@ macro_rules! threads {
     };
 }
 
-impl<T: Entry> Threads<T> {
+impl<T: Thread> Threads<T> {
     /// The entry of a thread.
     #[inline(always)]
     #[must_use]
@@ -82,17 +70,17 @@ impl<T: Entry> Threads<T> {
     pub fn keep(&self, mut entry: T, slot: u32) -> Option<&'static mut T> {
         let owner = self.shares.take(slot)?;
         *entry.owner() = owner;
-        let place = self.place(&entry);
-        if place.is_none() {
+        let stored = self.store(&entry);
+        if stored.is_none() {
             self.shares.fail(owner);
         }
-        place
+        stored
     }
 
     #[inline(always)]
-    fn place(&self, entry: &T) -> Option<&'static mut T> {
+    fn store(&self, entry: &T) -> Option<&'static mut T> {
         let (tid, seat) = (entry.tid(), seat(entry.tid()));
-        let place = if self.taken.insert(seat, tid, u64::from(BPF_NOEXIST)).is_ok() {
+        let stored = if self.taken.insert(seat, tid, u64::from(BPF_NOEXIST)).is_ok() {
             let seated = self.seated.get_ptr_mut(seat)?;
             // SAFETY: a map value, owned by the thread from now on.
             unsafe { *seated = *entry };
@@ -102,24 +90,24 @@ impl<T: Entry> Threads<T> {
             self.others.get_ptr_mut(tid)?
         };
         // SAFETY: a map value of the thread.
-        Some(unsafe { &mut *place })
+        Some(unsafe { &mut *stored })
     }
 
-    /// Charges a thread to another model. If that has no room for it, it is forgotten, and the result is false.
+    /// Charges a thread to another model. If that has no room for it, it is removed, and the result is false.
     #[inline(always)]
     #[must_use]
     pub fn change_owner(&self, thread: &mut T, slot: u32) -> bool {
         let Some(owner) = self.shares.take(slot) else {
-            self.forget(thread.tid());
+            self.remove(thread.tid());
             return false;
         };
         self.shares.give(core::mem::replace(thread.owner(), owner));
         true
     }
 
-    /// Forgets a thread.
+    /// Removes the entry of a thread.
     #[inline(always)]
-    pub fn forget(&self, tid: u32) {
+    pub fn remove(&self, tid: u32) {
         let Some(seated) = self.seated.get_ptr_mut(seat(tid)) else { return };
         // SAFETY: a map value; written only if it belongs to the thread.
         unsafe {

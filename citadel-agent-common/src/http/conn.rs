@@ -47,6 +47,7 @@ pub enum Progress {
 /// request needs nothing from the other direction's group.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Conn {
     /// The client's direction is no longer parsed. Written once.
     rx_opaque: u32,
@@ -230,7 +231,7 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> Progress {
-        let (seq, len) = (self.rx.forget(seq), self.rx.forget(len));
+        let (seq, len) = (self.rx.launder(seq), self.rx.launder(len));
         self.expect_first(seq);
         let (before, begun_before) = (fresh!(self.rx_next), fresh!(self.tail));
         if fresh!(self.tx_opaque) != 0 {
@@ -299,7 +300,7 @@ impl Conn {
         now: u64,
         sink: &mut S,
     ) -> Progress {
-        let (seq, len) = (self.tx.forget(seq), self.tx.forget(len));
+        let (seq, len) = (self.tx.launder(seq), self.tx.launder(len));
         self.acknowledged = ack;
         self.acknowledges = 1;
         if self.tx_synced == 0 {
@@ -400,7 +401,7 @@ impl Conn {
         sink: &mut S,
     ) {
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
-        let left = framer.forget(left);
+        let left = framer.launder(left);
         framer.report(0, event::NONE);
         if framer.reads() {
             if !seen {

@@ -13,7 +13,7 @@ mod key;
 
 use super::framer::event;
 use super::text::{Text, all_equal, bytes_before_lowest, keep, prefix};
-use super::{Payload, forget};
+use super::{Payload, launder};
 
 /// How many bytes of an event are read at most.
 pub const LOOK: u32 = 512;
@@ -74,6 +74,7 @@ const fn ends<const N: usize>(word: u64, with: &[u8; N]) -> bool {
 /// The stream under way. All zero before it begins.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Events {
     /// The last eight bytes of the line, the newest in the highest byte.
     recent: u64,
@@ -99,7 +100,7 @@ pub struct Events {
     used: u32,
     /// What was found in them, see [`event`].
     found: u32,
-    /// See [`super::forget`].
+    /// See [`super::launder`].
     scratch: u32,
     _reserved: u32,
 }
@@ -230,7 +231,7 @@ impl Events {
         let through = bytes_before_lowest(stops) + 1;
         let most = if left < 8 { left } else { 8 };
         let stopped = through <= most;
-        let used = forget(&mut self.scratch, if stopped { through } else { most });
+        let used = launder(&mut self.scratch, if stopped { through } else { most });
         let bits = used * 8;
         // In two shifts, since none is by 64 bits.
         self.recent = (recent >> (bits - 1) >> 1) | (word & keep(used)) << (64 - bits);

@@ -98,6 +98,7 @@ pub mod event {
 /// The framing of one direction.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Framer {
     line: Line,
     /// The current message.
@@ -119,10 +120,10 @@ impl Framer {
         self.message.flags = flag::JOINED | flag::RESYNCING;
     }
 
-    /// See [`super::forget`].
+    /// See [`super::launder`].
     #[inline(always)]
-    pub fn forget(&mut self, value: u32) -> u32 {
-        self.line.forget(value)
+    pub fn launder(&mut self, value: u32) -> u32 {
+        self.line.launder(value)
     }
 
     /// The position of the next byte: see [`state`].
@@ -290,7 +291,7 @@ impl Framer {
     }
 
     /// Records the result of a step and the number of bytes consumed, for [`Self::found`]. Stored in memory, so that
-    /// for the verifier all paths through a step end in the same state (see [`super::forget`]).
+    /// for the verifier all paths through a step end in the same state (see [`super::launder`]).
     #[inline(always)]
     pub const fn report(&mut self, used: u32, event: u32) {
         self.used = used;

@@ -16,6 +16,7 @@ pub type Tail = [u64; 2];
 /// The line being received.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Line {
     /// Its first bytes, including the line end; the bytes after the line end are left over from an earlier line.
     head: Text,
@@ -23,7 +24,7 @@ pub struct Line {
     tail: Tail,
     /// Bytes received so far.
     len: u32,
-    /// See [`super::forget`].
+    /// See [`super::launder`].
     scratch: u32,
 }
 
@@ -31,10 +32,10 @@ impl Line {
     /// An empty line.
     pub const EMPTY: Self = Self { head: Text::EMPTY, tail: [0; 2], len: 0, scratch: 0 };
 
-    /// See [`super::forget`].
+    /// See [`super::launder`].
     #[inline(always)]
-    pub fn forget(&mut self, value: u32) -> u32 {
-        super::forget(&mut self.scratch, value)
+    pub fn launder(&mut self, value: u32) -> u32 {
+        super::launder(&mut self.scratch, value)
     }
 
     /// Its first bytes, as far as received.
@@ -95,7 +96,7 @@ impl Line {
             // A shorter end is joined to the tail word by word.
             if length == 0 || length >= 16 {
                 let (used, complete) = if length == 0 { (Text::LINE, 0) } else { (length, Self::COMPLETE) };
-                let pushed = self.forget(used | complete);
+                let pushed = self.launder(used | complete);
                 let used = pushed & Self::USED;
                 if !RESPONSE {
                     self.tail = [text.word(used - 16), text.word(used - 8)];
@@ -114,7 +115,7 @@ impl Line {
     #[inline(always)]
     fn push_word<const RESPONSE: bool>(&mut self, word: u64, valid: u32) -> u32 {
         let newline = through_newline(word);
-        let used = self.forget(if newline.bytes < valid { newline.bytes } else { valid });
+        let used = self.launder(if newline.bytes < valid { newline.bytes } else { valid });
         let bits = used * 8;
         let word = word & keep(used);
         if !RESPONSE {
@@ -127,7 +128,7 @@ impl Line {
         if len < Text::LINE {
             self.head.put(len, word);
         }
-        self.forget(used | if newline.found && newline.bytes == used { Self::COMPLETE } else { 0 })
+        self.launder(used | if newline.found && newline.bytes == used { Self::COMPLETE } else { 0 })
     }
 }
 

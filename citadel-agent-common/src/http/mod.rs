@@ -32,7 +32,7 @@ pub use text::Text;
 /// all paths agree that the value is "any number". Calling it where many paths join makes the number of paths a sum
 /// instead of a product.
 #[inline(always)]
-pub fn forget(place: &mut u32, value: u32) -> u32 {
+pub fn launder(place: &mut u32, value: u32) -> u32 {
     let place = &raw mut *place;
     // SAFETY: the place is behind a reference.
     unsafe {
@@ -70,10 +70,10 @@ pub trait Sink {
     fn protocol(&mut self, protocol: Protocol);
     /// Requests started: their request lines are complete.
     fn begun(&mut self, count: u32);
-    /// Requests left the queue: completed, aborted or lost.
-    fn left(&mut self, count: u32);
+    /// Requests have ended and left the queue: completed, aborted or lost.
+    fn ended(&mut self, count: u32);
     /// A response with status `code` is complete.
-    fn ended(&mut self, endpoint: u32, code: u32);
+    fn completed(&mut self, endpoint: u32, code: u32);
     /// A latency in nanoseconds.
     fn latency(&mut self, which: Latency, endpoint: u32, ns: u64);
     /// A body chunk of a streamed response.

@@ -7,6 +7,7 @@ use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 /// data by then, so there are none of responses.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Pending {
     /// Payload bytes.
     bytes: u32,
@@ -82,10 +83,10 @@ impl Sink for Pending {
     }
 
     #[inline(always)]
-    fn left(&mut self, _count: u32) {}
+    fn ended(&mut self, _count: u32) {}
 
     #[inline(always)]
-    fn ended(&mut self, _endpoint: u32, _code: u32) {}
+    fn completed(&mut self, _endpoint: u32, _code: u32) {}
 
     #[inline(always)]
     fn latency(&mut self, _which: Latency, _endpoint: u32, _ns: u64) {}

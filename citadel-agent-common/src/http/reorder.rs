@@ -12,6 +12,7 @@ pub(crate) const fn after(a: u32, b: u32) -> bool {
 /// A range of sequence numbers.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 struct Range {
     start: u32,
     /// Equal to `start` if there is no range.
@@ -21,6 +22,7 @@ struct Range {
 /// The ranges that arrived early; no two of them touch.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub(super) struct EarlyRanges {
     ranges: [Range; RANGES],
 }

@@ -9,6 +9,7 @@ pub const PIPELINE: usize = 16;
 /// writes there moves to the server's CPU once, as a whole cache line.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub(super) struct Place {
     pub(super) request: Request,
     pub(super) arrival: Arrival,
@@ -27,6 +28,7 @@ impl Place {
 /// An outstanding request.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub(super) struct Request {
     /// Time of its first byte.
     pub(super) first_ns: u64,
@@ -48,6 +50,7 @@ pub(super) const COMPLETE: u32 = 1 << 31;
 /// A request that has arrived and that the server has not started to read.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub(super) struct Arrival {
     /// When its first byte arrived, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) time: u64,

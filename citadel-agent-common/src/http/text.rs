@@ -14,6 +14,7 @@ const LOWER: u64 = 0x2020_2020_2020_2020;
 /// them may extend to.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Text(pub [u8; Self::LEN]);
 
 impl Text {

@@ -9,11 +9,11 @@ const MODELS: &[u8] = b"GET /v1/models HTTP/1.1\r\n\r\n";
 const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 fn ended(tracked: &Tracked) -> Vec<Observation> {
-    tracked.observed().filter(|seen| matches!(seen, Observation::Ended { .. })).collect()
+    tracked.observed().filter(|seen| matches!(seen, Observation::Completed { .. })).collect()
 }
 
 fn ended_well(endpoint: Endpoint) -> Observation {
-    Observation::Ended { endpoint: endpoint as u32, code: 200 }
+    Observation::Completed { endpoint: endpoint as u32, code: 200 }
 }
 
 /// The second byte of a one-byte segment is not there to be looked at.

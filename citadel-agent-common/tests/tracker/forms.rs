@@ -162,6 +162,6 @@ fn an_error_in_a_stream_ends_the_request_as_the_servers_failure() {
         let failed =
             Observation::Aborted { endpoint: Endpoint::Messages as u32, side: Side::Server, phase: Phase::Error };
         assert!(tracked.observed().any(|seen| seen == failed), "{error}");
-        assert!(!tracked.observed().any(|seen| matches!(seen, Observation::Ended { .. })), "{error}");
+        assert!(!tracked.observed().any(|seen| matches!(seen, Observation::Completed { .. })), "{error}");
     }
 }

@@ -210,7 +210,7 @@ fn a_server_may_send_what_nobody_asked_for() {
     tracked.close(true, Side::Server, 40);
     tracked.check();
     assert_eq!((tracked.begun(), tracked.under_way()), (1, 0));
-    assert_eq!(tracked.observed().filter(|seen| matches!(seen, Observation::Ended { .. })).count(), 1);
+    assert_eq!(tracked.observed().filter(|seen| matches!(seen, Observation::Completed { .. })).count(), 1);
     assert_eq!(tracked.lost(Lost::ResponseFraming), 0);
 }
 

@@ -9,8 +9,8 @@ use citadel_agent_common::http::{Payload, Sink, Text};
 pub(crate) enum Observation {
     Protocol(Protocol),
     Begun,
-    Left(u32),
-    Ended { endpoint: u32, code: u32 },
+    Ended(u32),
+    Completed { endpoint: u32, code: u32 },
     Latency { which: Latency, endpoint: u32, ns: u64 },
     Chunk { endpoint: u32 },
     Event { endpoint: u32, output: bool },
@@ -50,11 +50,11 @@ impl Sink for Recorder {
         let at = self.before + new.iter().position(is_loss).unwrap_or(new.len());
         self.seen.splice(at..at, std::iter::repeat_n((self.now, Observation::Begun), count as usize));
     }
-    fn left(&mut self, count: u32) {
-        self.note(Observation::Left(count));
+    fn ended(&mut self, count: u32) {
+        self.note(Observation::Ended(count));
     }
-    fn ended(&mut self, endpoint: u32, code: u32) {
-        self.note(Observation::Ended { endpoint, code });
+    fn completed(&mut self, endpoint: u32, code: u32) {
+        self.note(Observation::Completed { endpoint, code });
     }
     fn latency(&mut self, which: Latency, endpoint: u32, ns: u64) {
         self.note(Observation::Latency { which, endpoint, ns });
@@ -217,7 +217,7 @@ impl Tracked {
     pub(crate) fn under_way(&self) -> i64 {
         let change = |seen| match seen {
             Observation::Begun => 1,
-            Observation::Left(count) => -i64::from(count),
+            Observation::Ended(count) => -i64::from(count),
             _ => 0,
         };
         self.observed().map(change).sum()
@@ -234,8 +234,8 @@ impl Tracked {
         for seen in self.observed() {
             match seen {
                 Observation::Begun => requests += 1,
-                Observation::Left(count) => left += i64::from(count),
-                Observation::Ended { .. } | Observation::Aborted { .. } => accounted += 1,
+                Observation::Ended(count) => left += i64::from(count),
+                Observation::Completed { .. } | Observation::Aborted { .. } => accounted += 1,
                 Observation::Lost { why: Lost::ResponseFraming, count } => accounted += i64::from(count),
                 Observation::Lost { count, .. } => assert_ne!(count, 0),
                 Observation::Chunk { .. }

@@ -273,9 +273,9 @@ pub(crate) fn truth(
             of_responses.push((seen, Observation::Aborted { endpoint, side: Side::Server, phase: Phase::Error }));
         } else {
             of_responses.push((seen, latency(Latency::Duration, ended - first)));
-            of_responses.push((seen, Observation::Ended { endpoint, code: response.code }));
+            of_responses.push((seen, Observation::Completed { endpoint, code: response.code }));
         }
-        of_responses.push((seen, Observation::Left(1)));
+        of_responses.push((seen, Observation::Ended(1)));
     }
     [of_requests, of_responses]
 }

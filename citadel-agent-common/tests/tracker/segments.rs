@@ -109,7 +109,7 @@ fn pipeline(count: usize) -> Tracked {
 fn requests_beyond_the_pipeline_are_lost_and_said_to_be() {
     for count in [PIPELINE, PIPELINE + 1, 2 * PIPELINE + 3] {
         let tracked = pipeline(count);
-        let ended = tracked.observed().filter(|seen| matches!(seen, Observation::Ended { code: 200, .. })).count();
+        let ended = tracked.observed().filter(|seen| matches!(seen, Observation::Completed { code: 200, .. })).count();
         assert_eq!((tracked.begun(), ended), (PIPELINE as u64, PIPELINE));
         assert_eq!(tracked.lost(Lost::PipelineFull), (count - PIPELINE) as u64);
         assert_eq!(tracked.under_way(), 0);

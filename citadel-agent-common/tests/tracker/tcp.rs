@@ -154,9 +154,9 @@ proptest! {
                 delivery.tracked.close(true, Side::Server, delivery.now);
             }
             let new: Vec<_> = delivery.tracked.observed().skip(before.0).collect();
-            let ended: Vec<_> = new.iter().filter(|seen| matches!(seen, Observation::Ended { .. })).copied().collect();
+            let ended: Vec<_> = new.iter().filter(|seen| matches!(seen, Observation::Completed { .. })).copied().collect();
             let begun = new.iter().filter(|seen| **seen == Observation::Begun).count();
-            let right = Observation::Ended { endpoint: requests[index].endpoint, code: responses[index].code };
+            let right = Observation::Completed { endpoint: requests[index].endpoint, code: responses[index].code };
             match begun {
                 0 => prop_assert!(
                     ended.is_empty() && (!in_step || lost(&delivery.tracked) > before.1),

@@ -122,7 +122,7 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
         connection.retransmits = retransmits;
         say::joined(sock);
     } else {
-        forget_note(sock);
+        remove_note(sock);
     }
     if received == 0 {
         connection.conn.expect_first(next);
@@ -139,11 +139,11 @@ pub(crate) fn release(sock: *mut bpf_sock) {
     if unsafe { bpf_sk_storage_delete(connections(), sock.cast()) } == 0 {
         give(room::FOLLOWED);
     }
-    forget_note(sock);
+    remove_note(sock);
 }
 
 #[inline(always)]
-fn forget_note(sock: *mut bpf_sock) {
+fn remove_note(sock: *mut bpf_sock) {
     // SAFETY: a valid map and socket.
     if unsafe { bpf_sk_storage_delete(notes(), sock.cast()) } == 0 {
         give(room::NOTED);

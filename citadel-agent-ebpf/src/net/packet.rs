@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use citadel_agent_common::connection::{self, Tuple, WINDOWS, Window};
 use citadel_agent_common::http::events::Events;
-use citadel_agent_common::http::{Payload, Text, forget};
+use citadel_agent_common::http::{Payload, Text, launder};
 use citadel_agent_ebpf::count::{add, bounded, escape};
 
 use crate::maps::{SCRATCH, V4_MAPPED};
@@ -285,7 +285,7 @@ impl Payload for Bytes<'_> {
             within = 0;
         }
         // Forgotten, otherwise everything that it was computed from would have to agree.
-        let within = forget(&mut self.window.scratch, within);
+        let within = launder(&mut self.window.scratch, within);
         let within = bounded(within as u64, WINDOW as u64 - 1) as usize;
         // SAFETY: at most 511 bytes into the window, which has room for a text after that. Bytes need no alignment.
         Some(unsafe { &*self.window.bytes.as_ptr().add(within).cast::<Text>() })
@@ -317,7 +317,7 @@ impl<'a> Bytes<'a> {
             ((&raw const self.window.payload_at).read_volatile(), (&raw const self.window.payload_len).read_volatile())
         };
         let left = len.wrapping_sub(offset).wrapping_sub(1);
-        let last = forget(&mut self.window.scratch, if left < LOADED { left } else { LOADED - 1 });
+        let last = launder(&mut self.window.scratch, if left < LOADED { left } else { LOADED - 1 });
         // SAFETY: the window is longer than the length that is passed.
         let failed = unsafe {
             bpf_skb_load_bytes(

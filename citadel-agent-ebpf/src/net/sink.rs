@@ -64,12 +64,12 @@ impl Sink for Counters {
     }
 
     #[inline(always)]
-    fn left(&mut self, count: u32) {
+    fn ended(&mut self, count: u32) {
         self.add(counter::ENDED, count as u64);
     }
 
     #[inline(always)]
-    fn ended(&mut self, endpoint: u32, code: u32) {
+    fn completed(&mut self, endpoint: u32, code: u32) {
         if let Some(stats) = self.endpoint(endpoint) {
             add(cell(&mut stats.counters, EndpointStats::requests(code)), 1);
         }

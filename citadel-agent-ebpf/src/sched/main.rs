@@ -16,10 +16,11 @@ mod maps;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use citadel_agent_common::threads::SchedThread;
 use citadel_agent_ebpf::count::{add, observe};
 use citadel_agent_ebpf::task::Task;
 
-use maps::{MODELS, ON_CPU, RUN_QUEUE, THREADS, Thread};
+use maps::{MODELS, ON_CPU, RUN_QUEUE, THREADS};
 
 /// Offset of `pid` (the TID) in `struct task_struct`. Userspace sets this and the next three from the running kernel's
 /// BTF.
@@ -96,10 +97,12 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     if old != new
         && let Some(known) = THREADS.find(old)
     {
-        let known = Thread { tid: new, ..*known };
-        THREADS.forget(old);
+        let mut known = *known;
+        known.tid = new;
+        THREADS.remove(old);
         if let Some(there) = THREADS.find(new) {
-            *there = Thread { owner: there.owner, ..known };
+            known.owner = there.owner;
+            *there = known;
         } else {
             _ = THREADS.keep(known, known.owner.slot());
         }
@@ -119,7 +122,7 @@ fn wake(task: Task) {
 
 /// A thread of a model leaves the CPU.
 #[inline(always)]
-fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
+fn leaves(thread: &mut SchedThread, task: Task, preempted: bool) {
     // SAFETY: an argument of the tracepoint; the offset is that of this field.
     let state: u32 = unsafe { task.field(&TASK_STATE) };
     let on_cpu_ns = on_cpu_ns(task);
@@ -134,13 +137,13 @@ fn leaves(thread: &mut Thread, task: Task, preempted: bool) {
     // A preempted task stays on the run queue, whatever it was about to wait for.
     thread.runnable_ns = if preempted || state == RUNNING { now() } else { 0 };
     if !preempted && state & DEAD != 0 {
-        THREADS.forget(thread.tid);
+        THREADS.remove(thread.tid);
     }
 }
 
 /// A thread of a model gets the CPU.
 #[inline(always)]
-fn enters(thread: &mut Thread) {
+fn enters(thread: &mut SchedThread) {
     if thread.runnable_ns != 0
         && let Some(histogram) = RUN_QUEUE.get_ptr_mut(thread.owner.slot())
     {
@@ -167,7 +170,7 @@ fn on_cpu_ns(task: Task) -> u64 {
 /// The entry of a thread, if it belongs to a model; created if it is new. A thread is woken and switched under its run
 /// queue's lock, so only one program at a time uses it.
 #[inline(always)]
-fn thread(task: Task) -> Option<&'static mut Thread> {
+fn thread(task: Task) -> Option<&'static mut SchedThread> {
     // SAFETY: an argument of the tracepoint; the offset is that of this field.
     let process = unsafe { task.field(&TASK_TGID) };
     let mark = MODELS.mark(process)?;
@@ -176,20 +179,22 @@ fn thread(task: Task) -> Option<&'static mut Thread> {
     if let Some(thread) = THREADS.find(tid) {
         if thread.mark != mark {
             let Some(slot) = MODELS.slot(process) else {
-                THREADS.forget(tid);
+                THREADS.remove(tid);
                 return None;
             };
             if thread.owner.slot() != slot {
                 if !THREADS.change_owner(thread, slot) {
                     return None;
                 }
-                *thread = Thread { owner: thread.owner, ..Thread::new(mark, tid, on_cpu_ns(task)) };
+                let owner = thread.owner;
+                *thread = SchedThread::new(mark, tid, on_cpu_ns(task));
+                thread.owner = owner;
             }
             thread.mark = mark;
         }
         return Some(thread);
     }
-    THREADS.keep(Thread::new(mark, tid, on_cpu_ns(task)), MODELS.slot(process)?)
+    THREADS.keep(SchedThread::new(mark, tid, on_cpu_ns(task)), MODELS.slot(process)?)
 }
 
 #[cfg(not(test))]

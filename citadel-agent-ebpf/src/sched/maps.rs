@@ -6,50 +6,9 @@ use aya_ebpf::maps::{Array, HashMap};
 use citadel_agent_common::abi;
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::{Held, Owner, PROCESSES};
+use citadel_agent_common::threads::SchedThread;
 use citadel_agent_ebpf::shares::Shares;
 use citadel_agent_ebpf::task::Models;
-use citadel_agent_ebpf::threads::Entry;
-
-/// A thread of a model.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Thread {
-    /// Since when it has been waiting for a CPU; 0 if it is not.
-    pub(crate) runnable_ns: u64,
-    /// On-CPU time when it last left a CPU, or was first attributed to the model.
-    pub(crate) on_cpu_ns: u64,
-    /// Its model.
-    pub(crate) owner: Owner,
-    /// The mark of its process when the slot was looked up: while it is unchanged, so is the slot.
-    pub(crate) mark: u32,
-    /// Its TID; 0 in a free seat.
-    pub(crate) tid: u32,
-    pub(crate) _reserved: u32,
-}
-
-// No padding, which the verifier would take for uninitialised memory: the sum of the fields.
-const _: () = assert!(size_of::<Thread>() == 2 * size_of::<u64>() + 4 * size_of::<u32>());
-
-impl Thread {
-    /// A new entry. The owner is set when it is stored.
-    pub(crate) const fn new(mark: u32, tid: u32, on_cpu_ns: u64) -> Self {
-        Self { runnable_ns: 0, on_cpu_ns, owner: Owner(0), mark, tid, _reserved: 0 }
-    }
-}
-
-impl Entry for Thread {
-    const NONE: Self = Self::new(0, 0, 0);
-
-    #[inline(always)]
-    fn tid(&self) -> u32 {
-        self.tid
-    }
-
-    #[inline(always)]
-    fn owner(&mut self) -> &mut Owner {
-        &mut self.owner
-    }
-}
 
 /// Process -> slot of its model. Userspace writes it from discovery's results, each fork adds to it, and the end of a
 /// process removes it. Sized and shared according to `shares::PROCESSES`: new processes beyond a model's share are not
@@ -71,7 +30,7 @@ pub(crate) const MODELS: Models =
     Models { tasks: &TASKS, shares: Shares { held: &PROCESSES_HELD, own: PROCESSES.own }, marks: &MARKS };
 
 // Thread -> its entry, until it exits. Preallocated, because programs run under the run queue's lock.
-citadel_agent_ebpf::threads!(Thread);
+citadel_agent_ebpf::threads!(SchedThread);
 
 /// Slot -> time that threads waited for a CPU. Userspace sets the size to the number of slots before loading.
 #[map]

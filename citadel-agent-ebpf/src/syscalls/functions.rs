@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::programs::FExitContext;
 use citadel_agent_common::system_calls;
 
-use super::{Running, enter, leave, place};
+use super::{Running, enter, index, leave};
 
 /// Generates a module per call, with `enter_NAME` and `leave_NAME`.
 macro_rules! pairs {
@@ -31,7 +31,7 @@ system_calls!(pairs);
 #[inline(always)]
 fn entered(number: u64) -> i32 {
     if let Some(thread) = Running::get() {
-        enter(thread, place(number));
+        enter(thread, index(number));
     }
     0
 }
@@ -39,6 +39,6 @@ fn entered(number: u64) -> i32 {
 /// The context of fexit has the arguments, of which there is one, and then the return value.
 #[inline(always)]
 fn left(number: u64, ctx: *mut c_void) -> i32 {
-    leave(place(number), FExitContext::new(ctx).arg(1));
+    leave(index(number), FExitContext::new(ctx).arg(1));
     0
 }

@@ -17,12 +17,13 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use citadel_agent_common::calls::{Failure, MAX_ERRNO, NUMBERS, Place, Places, UNMEASURED};
+use citadel_agent_common::calls::{CallIndex, CallIndices, Failure, MAX_ERRNO, NUMBERS, UNMEASURED};
 use citadel_agent_common::shares::Owner;
+use citadel_agent_common::threads::SyscallThread;
 use citadel_agent_ebpf::count::{add, bounded, observe};
 use citadel_agent_ebpf::task::Task;
 
-use maps::{CALL_ERRORS, CALL_TIMES, KINDS_OF_FAILURES, MODELS, THREADS, Thread};
+use maps::{CALL_ERRORS, CALL_TIMES, KINDS_OF_FAILURES, MODELS, THREADS};
 
 /// Offset of `pid` (the TID) in `struct task_struct`. Userspace sets this and the next one from the running kernel's
 /// BTF.
@@ -33,7 +34,7 @@ static TASK_PID: u32 = 0;
 static TASK_TGID: u32 = 0;
 /// The measured calls. Userspace sets this and the next one.
 #[unsafe(no_mangle)]
-static PLACES: Places = [UNMEASURED; NUMBERS];
+static CALL_INDICES: CallIndices = [UNMEASURED; NUMBERS];
 /// Entries of `CALL_TIMES` per slot.
 #[unsafe(no_mangle)]
 static STRIDE: u32 = 1;
@@ -61,7 +62,7 @@ pub fn syscalls_free(ctx: BtfTracePointContext) -> i32 {
 pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
     let old: u32 = ctx.arg(1);
     if old != current().1 {
-        THREADS.forget(old);
+        THREADS.remove(old);
     }
     0
 }
@@ -69,19 +70,19 @@ pub fn syscalls_exec(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_exit(task, ...)`: for the current thread, whether it is in a call or not.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn syscalls_exit(_ctx: BtfTracePointContext) -> i32 {
-    THREADS.forget(current().1);
+    THREADS.remove(current().1);
     0
 }
 
-/// The place of the call with this number.
+/// The index of the call with this number.
 #[inline(always)]
-fn place(number: u64) -> Place {
+fn index(number: u64) -> CallIndex {
     if number >= NUMBERS as u64 {
         return UNMEASURED;
     }
     let number = bounded(number, NUMBERS as u64 - 1) as usize;
     // SAFETY: read-only data, within bounds. Volatile: set by userspace.
-    unsafe { (&raw const PLACES).cast::<Place>().add(number).read_volatile() }
+    unsafe { (&raw const CALL_INDICES).cast::<CallIndex>().add(number).read_volatile() }
 }
 
 /// PID and TID of the current thread.
@@ -111,16 +112,16 @@ impl Running {
 
 /// The current thread starts a call.
 #[inline(always)]
-fn enter(Running { process, tid, mark }: Running, place: Place) {
+fn enter(Running { process, tid, mark }: Running, call: CallIndex) {
     if let Some(thread) = THREADS.find(tid) {
         if thread.mark != mark {
-            let Some(slot) = MODELS.slot(process) else { return THREADS.forget(tid) };
+            let Some(slot) = MODELS.slot(process) else { return THREADS.remove(tid) };
             if thread.owner.slot() != slot && !THREADS.change_owner(thread, slot) {
                 return;
             }
             thread.mark = mark;
         }
-        thread.place = u32::from(place);
+        thread.call = u32::from(call);
         // SAFETY: no arguments.
         thread.since_ns = unsafe { bpf_ktime_get_ns() };
         return;
@@ -128,18 +129,18 @@ fn enter(Running { process, tid, mark }: Running, place: Place) {
     let Some(slot) = MODELS.slot(process) else { return };
     // SAFETY: no arguments.
     let since_ns = unsafe { bpf_ktime_get_ns() };
-    _ = THREADS.keep(Thread { since_ns, owner: Owner(0), mark, place: u32::from(place), tid }, slot);
+    _ = THREADS.keep(SyscallThread { since_ns, owner: Owner(0), mark, call: u32::from(call), tid }, slot);
 }
 
 /// The current thread, of whatever process, finishes a call. A call that started before the programs were attached, or
 /// before its process was attributed to a model, has no start and does not count.
 #[inline(always)]
-fn leave(place: Place, result: i64) {
+fn leave(call: CallIndex, result: i64) {
     let Some(Running { tid, .. }) = Running::get() else { return };
     let Some(thread) = THREADS.find(tid) else { return };
-    let Thread { since_ns, owner, place: begun, .. } = *thread;
+    let SyscallThread { since_ns, owner, call: begun, .. } = *thread;
     let slot = owner.slot();
-    if since_ns == 0 || begun != u32::from(place) {
+    if since_ns == 0 || begun != u32::from(call) {
         return;
     }
     thread.since_ns = 0;
@@ -151,7 +152,7 @@ fn leave(place: Place, result: i64) {
     }
     let errno = result.wrapping_neg() as u64;
     if errno.wrapping_sub(1) < MAX_ERRNO {
-        failed(Failure { slot, place, errno: errno as u16 });
+        failed(Failure { slot, call, errno: errno as u16 });
     }
 }
 

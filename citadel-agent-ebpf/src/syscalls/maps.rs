@@ -6,42 +6,9 @@ use aya_ebpf::maps::{Array, HashMap};
 use citadel_agent_common::abi;
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::{FAILURES, Held, Owner, PROCESSES};
+use citadel_agent_common::threads::SyscallThread;
 use citadel_agent_ebpf::shares::Shares;
 use citadel_agent_ebpf::task::Models;
-use citadel_agent_ebpf::threads::Entry;
-
-/// A thread of a model. Only the thread itself changes it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Thread {
-    /// Start of the measured call that it is in; 0 if it is in none.
-    pub(crate) since_ns: u64,
-    /// Its model at that time.
-    pub(crate) owner: Owner,
-    /// The mark of its process when the slot was looked up: while it is unchanged, so is the slot.
-    pub(crate) mark: u32,
-    /// The call, by its place.
-    pub(crate) place: u32,
-    /// Its TID; 0 in a free seat.
-    pub(crate) tid: u32,
-}
-
-// No padding, which the verifier would take for uninitialised memory: the sum of the fields.
-const _: () = assert!(size_of::<Thread>() == size_of::<u64>() + 4 * size_of::<u32>());
-
-impl Entry for Thread {
-    const NONE: Self = Self { since_ns: 0, owner: Owner(0), mark: 0, place: 0, tid: 0 };
-
-    #[inline(always)]
-    fn tid(&self) -> u32 {
-        self.tid
-    }
-
-    #[inline(always)]
-    fn owner(&mut self) -> &mut Owner {
-        &mut self.owner
-    }
-}
 
 /// Process -> slot of its model. Userspace writes it from discovery's results, each fork adds to it, and the end of a
 /// process removes it. Sized and shared according to `shares::PROCESSES`: new processes beyond a model's share are not
@@ -64,7 +31,7 @@ pub(crate) const MODELS: Models =
 
 // Thread -> its current call, until it exits: kept between calls, because changing an entry costs a third of creating
 // and deleting one.
-citadel_agent_ebpf::threads!(Thread);
+citadel_agent_ebpf::threads!(SyscallThread);
 
 /// Slot and call -> duration of the calls. Userspace sets the size before loading: slots times `STRIDE`.
 #[map]

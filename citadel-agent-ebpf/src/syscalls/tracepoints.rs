@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use citadel_agent_common::calls::UNMEASURED;
 
-use super::{Running, enter, leave, place};
+use super::{Running, enter, index, leave};
 
 /// Offset of `orig_ax`, the call's number, in `struct pt_regs` (`arch/x86/include/asm/ptrace.h`: the order in which the
 /// kernel saves registers, unchanged since 64-bit processors are supported).
@@ -39,12 +39,12 @@ impl Registers {
 /// `sys_enter(regs, id)`: in `syscall_trace_enter`.
 #[btf_tracepoint(function = "sys_enter")]
 pub fn syscalls_enter(ctx: BtfTracePointContext) -> i32 {
-    let place = place(ctx.arg(1));
-    if place != UNMEASURED
+    let call = index(ctx.arg(1));
+    if call != UNMEASURED
         && let Some(thread) = Running::get()
         && !Registers(ctx.arg(0)).is_32_bit()
     {
-        enter(thread, place);
+        enter(thread, call);
     }
     0
 }
@@ -52,9 +52,9 @@ pub fn syscalls_enter(ctx: BtfTracePointContext) -> i32 {
 /// `sys_exit(regs, ret)`: in `syscall_exit_work`, before signals are handled.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscalls_leave(ctx: BtfTracePointContext) -> i32 {
-    let place = place(Registers(ctx.arg(0)).number());
-    if place != UNMEASURED {
-        leave(place, ctx.arg(1));
+    let call = index(Registers(ctx.arg(0)).number());
+    if call != UNMEASURED {
+        leave(call, ctx.arg(1));
     }
     0
 }

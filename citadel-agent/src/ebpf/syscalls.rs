@@ -7,7 +7,7 @@ use aya::maps::{HashMap, MapData};
 use aya::programs::ProgramFd;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use citadel_agent_common::abi::Lost;
-use citadel_agent_common::calls::{Call, Failure, NUMBERS, Place, Places, UNMEASURED, stride};
+use citadel_agent_common::calls::{Call, CallIndex, CallIndices, Failure, NUMBERS, UNMEASURED, stride};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::FAILURES;
 use tracing::info;
@@ -60,14 +60,14 @@ impl Syscalls {
     ) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let stride = stride(calls.len() as u32);
-        let places = places(calls);
+        let indices = indices(calls);
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("TASK_PID", &layout.task_pid, true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
-            .override_global("PLACES", places.as_slice(), true)
+            .override_global("CALL_INDICES", indices.as_slice(), true)
             .override_global("STRIDE", &stride, true)
             .map_max_entries(CALL_TIMES, slots.capacity() * stride);
         for map in [tasks::SHARED, tasks::THREADS, ERRORS] {
@@ -131,8 +131,8 @@ impl Syscalls {
         let mut errors = BTreeMap::new();
         for entry in self.errors.iter() {
             let (key, count) = entry.map_err(|error| ProbeError::Map { map: ERRORS.name, error })?;
-            let Failure { slot, place, errno } = Failure::of_key(key);
-            if let Some(call) = usize::from(place).checked_sub(1).and_then(|index| self.calls.get(index)) {
+            let Failure { slot, call, errno } = Failure::of_key(key);
+            if let Some(call) = usize::from(call).checked_sub(1).and_then(|index| self.calls.get(index)) {
                 errors.insert((slot, call.name, errno), count);
             }
         }
@@ -203,13 +203,13 @@ const fn tracepoint(moment: Moment) -> &'static str {
     }
 }
 
-/// The calls' places by number.
-fn places(calls: &[&Call]) -> Places {
-    let mut places = [UNMEASURED; NUMBERS];
+/// The calls' indices by number.
+fn indices(calls: &[&Call]) -> CallIndices {
+    let mut indices = [UNMEASURED; NUMBERS];
     for (index, call) in calls.iter().enumerate() {
-        places[call.number as usize] = index as Place + 1;
+        indices[call.number as usize] = index as CallIndex + 1;
     }
-    places
+    indices
 }
 
 #[cfg(test)]
@@ -230,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn places_are_in_the_order_of_the_configuration() {
+    fn indices_are_in_the_order_of_the_configuration() {
         let calls: Vec<&Call> = CALLS.iter().rev().collect();
-        let places = places(&calls);
+        let indices = indices(&calls);
         for (index, call) in calls.iter().enumerate() {
-            assert_eq!(usize::from(places[call.number as usize]), index + 1, "{call}");
+            assert_eq!(usize::from(indices[call.number as usize]), index + 1, "{call}");
         }
-        assert_eq!(places.iter().filter(|&&place| place != UNMEASURED).count(), CALLS.len());
+        assert_eq!(indices.iter().filter(|&&index| index != UNMEASURED).count(), CALLS.len());
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -32,7 +32,7 @@ impl Conn {
             self.head = fresh!(self.head).wrapping_add(1);
         }
         if aborted > 0 {
-            sink.left(aborted);
+            sink.ended(aborted);
         }
         // Whatever follows is not a response.
         self.tx.enter(state::OPAQUE);

@@ -93,10 +93,10 @@ impl Conn {
                     sink.aborted(request.endpoint, Side::Server, Phase::Error);
                 } else {
                     sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
-                    sink.ended(request.endpoint, fresh!(self.tx.message.subject));
+                    sink.completed(request.endpoint, fresh!(self.tx.message.subject));
                 }
                 self.head = fresh!(self.head).wrapping_add(1);
-                sink.left(1);
+                sink.ended(1);
                 self.tx.begin_next();
             }
         }
@@ -104,7 +104,7 @@ impl Conn {
             let count = self.under_way();
             self.head = fresh!(self.tail);
             if count > 0 {
-                sink.left(count);
+                sink.ended(count);
                 sink.lost(Lost::ResponseFraming, count);
             }
         }

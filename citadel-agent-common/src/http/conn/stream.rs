@@ -30,7 +30,7 @@ impl Conn {
         let (read, found) = self.events.found();
         self.tx.add(found);
         // With all of its data, a chunk's end.
-        self.tx.forget(if read < data { used.wrapping_add(read) } else { left })
+        self.tx.launder(if read < data { used.wrapping_add(read) } else { left })
     }
 
     /// What a step has found in a stream. Of an unread one, each chunk counts as an event with output.

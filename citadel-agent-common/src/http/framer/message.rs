@@ -9,6 +9,7 @@ use crate::http::text::{Decimal, Text, keep, lower, prefix, status_code, trails,
 /// The current message of one direction.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Message {
     /// Bytes of the body or the chunk still to come.
     remaining: u64,
