@@ -1,7 +1,7 @@
 //! The open connections of a listener, and which one to close if there are too many or they take too much memory.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{self, Instant};
 
-use super::activity::{Activity, Phase, State};
+use super::activity::{Activity, ConnectionState, Phase};
 use super::budget::Budget;
 use super::dropped::Reason;
 use super::guard::Gate;
+use super::limits::Limits;
 use super::router::Site;
-use super::server::{self, Limits};
+use super::{client, connection};
 
 /// A reason is logged again after no connection has been dropped for it for this long.
 const QUIET: Duration = Duration::from_secs(60);
@@ -30,15 +31,6 @@ pub(super) struct Connections {
     open: HashMap<Id, Connection>,
     /// Set when the listener is closed: each connection then ends after its current response.
     closing: watch::Sender<bool>,
-}
-
-/// Who asks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Client {
-    /// What clients are told apart by.
-    pub(super) network: IpAddr,
-    /// Whether the connection is encrypted.
-    pub(super) encrypted: bool,
 }
 
 struct Connection {
@@ -70,8 +62,8 @@ impl Connections {
         }
         let activity = Arc::new(Activity::new());
         let site = Arc::clone(&self.site);
-        let client = client_network(client);
-        let serving = server::connection(stream, client, Arc::clone(&activity), site, self.closing.subscribe());
+        let client = client::network(client);
+        let serving = connection::serve(stream, client, Arc::clone(&activity), site, self.closing.subscribe());
         let task = self.tasks.spawn(serving);
         self.open.insert(task.id(), Connection { client, activity, task });
     }
@@ -165,14 +157,6 @@ impl Connections {
     }
 }
 
-/// Identifies a client: an IPv4 address, or the /64 of an IPv6 address, which a single host can use entirely.
-fn client_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
-    }
-}
-
 /// The connection to close.
 ///
 /// Connections without a complete request are closed before those being answered. The best connection of each client is
@@ -180,14 +164,14 @@ fn client_network(address: IpAddr) -> IpAddr {
 /// old. A client that sends its request immediately is therefore answered whatever clients with other addresses do, as
 /// long as there are fewer of them than connections. During a flood from its own address (or from more addresses than
 /// connections) it is answered if its request arrives before as many new connections as the limit.
-fn most_dispensable<K: Copy>(connections: &[(K, IpAddr, State)]) -> Option<K> {
-    let rank = |state: &State| (state.is_answering(), state.progress);
+fn most_dispensable<K: Copy>(connections: &[(K, IpAddr, ConnectionState)]) -> Option<K> {
+    let rank = |state: &ConnectionState| (state.is_answering(), state.progress);
     let mut best = HashMap::new();
     for (_, client, state) in connections {
         let best = best.entry(client).or_insert(rank(state));
         *best = rank(state).max(*best);
     }
-    let order = |(_, client, state): &&(K, IpAddr, State)| {
+    let order = |(_, client, state): &&(K, IpAddr, ConnectionState)| {
         let (answering, progress) = rank(state);
         (answering, best[client] == (answering, progress), progress)
     };
@@ -198,21 +182,13 @@ fn most_dispensable<K: Copy>(connections: &[(K, IpAddr, State)]) -> Option<K> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_client_is_an_ipv4_address_or_a_network_of_ipv6() {
-        let network = |text: &str| client_network(text.parse().unwrap()).to_string();
-        assert_eq!(network("192.0.2.7"), "192.0.2.7");
-        assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-    }
-
     /// Which one goes: connections as (client, phase, seconds without progress).
     fn first_to_go(connections: &[(u8, Phase, u64)]) -> usize {
         let now = Instant::now() + Duration::from_secs(1000);
         let connections: Vec<_> = (connections.iter().enumerate())
             .map(|(i, (client, phase, seconds))| {
                 let progress = now - Duration::from_secs(*seconds);
-                (i, IpAddr::from([127, 0, 0, *client]), State { phase: *phase, since: now, progress })
+                (i, IpAddr::from([127, 0, 0, *client]), ConnectionState { phase: *phase, since: now, progress })
             })
             .collect();
         most_dispensable(&connections).unwrap()

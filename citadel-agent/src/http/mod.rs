@@ -4,7 +4,7 @@
 //! future is done. They know the rest of the agent only as [`App`]. A page is made in memory and answered whole, or not at all.
 //!
 //! ```text
-//! bind -> server (accept, TLS) -> connection (hyper) -> guard (who may) -> router (axum: path -> handler) -> pages -> App
+//! bind -> server (accept) -> connection (TLS, hyper) -> guard (who may) -> router (axum: path -> handler) -> pages -> App
 //!             |                       | notes its activity                                                     | bytes held
 //!         connections (who goes) <--------------------------------------------------------------------------- budget
 //! ```
@@ -12,10 +12,13 @@
 mod activity;
 mod bind;
 mod budget;
+mod client;
 mod coding;
+mod connection;
 mod connections;
 mod dropped;
 mod guard;
+mod limits;
 mod overview;
 mod pages;
 mod router;
@@ -40,7 +43,7 @@ use router::Site;
 pub use bind::{BindError, Holder, bind, bind_beside};
 pub use dropped::Dropped;
 pub use guard::{Guard, GuardError, Prepared, TlsError};
-pub use server::Limits;
+pub use limits::Limits;
 
 /// The listeners' view of the agent. Called on the runtime's only thread: must not block.
 pub trait App: Send + Sync + 'static {

@@ -16,8 +16,8 @@ use axum::routing::{MethodRouter, get};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::budget::Budget;
+use super::client::Client;
 use super::coding::Coding;
-use super::connections::Client;
 use super::dropped::Refusal;
 use super::guard::{self, Gate, Names};
 use super::overview::{self, Link};
