@@ -1,9 +1,7 @@
 //! Credential, certificate and key files: size-limited, and reloaded when they change.
 
 use std::fmt::Display;
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject as _;
@@ -13,9 +11,6 @@ use crate::host::files::{read_whole, read_whole_text};
 
 /// Maximum size of a credential or certificate file; a host's whole CA bundle is a quarter of this.
 const LARGEST: usize = 1 << 20;
-
-/// Identifies a version of a file; `None` if it is not accessible.
-pub(crate) type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +33,6 @@ pub(crate) enum FileError {
         /// The error.
         error: String,
     },
-}
-
-/// The current version of the file. Replacing the file changes the inode, writing to it the times.
-pub(crate) fn stamp(path: &Path) -> Stamp {
-    let of = |meta: Metadata| {
-        let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
-        (meta.dev(), meta.ino(), meta.len(), modified.0, modified.1, changed.0, changed.1)
-    };
-    std::fs::metadata(path).ok().map(of)
 }
 
 /// Reads the file.

@@ -5,12 +5,13 @@
 //! systems. An inode watch does none of this.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::host::files::FileVersion;
 
 /// Polling interval. A change is reported when two consecutive polls agree.
 pub const POLL_PERIOD: Duration = Duration::from_secs(2);
@@ -104,48 +105,24 @@ impl Watch {
     }
 }
 
-/// Identifies a version of a file. The change time is updated by every operation on a file, even if the modification
-/// time is reset (`cp -p`) or only permissions change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-/// The version of the file behind `path`; `None` if it is not accessible, which is a version too.
-fn stamp(path: &Path) -> Option<Stamp> {
-    // A blocking call, but a stat of a local file takes less time than passing it to another thread.
-    let metadata = std::fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
-}
-
 /// A file, its last reported version, and the version that is not stable yet.
 #[derive(Debug)]
 struct Watched {
     path: PathBuf,
-    reported: Option<Stamp>,
-    last: Option<Stamp>,
+    reported: Option<FileVersion>,
+    last: Option<FileVersion>,
 }
 
 impl Watched {
     fn new(path: &Path) -> Self {
-        let now = stamp(path);
+        let now = FileVersion::of(path);
         Self { path: path.to_owned(), reported: now, last: now }
     }
 
     /// Polls. True once for each new version, when it has been seen twice: a file that is being written, or is absent
     /// between two renames, is not stable.
     fn changed(&mut self) -> bool {
-        let now = stamp(&self.path);
+        let now = FileVersion::of(&self.path);
         let settled = self.last == now;
         self.last = now;
         let changed = settled && self.reported != now;
@@ -157,7 +134,7 @@ impl Watched {
 
     /// The current version is about to be loaded anyway.
     fn seen(&mut self) {
-        self.reported = stamp(&self.path);
+        self.reported = FileVersion::of(&self.path);
         self.last = self.reported;
     }
 }

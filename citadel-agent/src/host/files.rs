@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Limit for all files read here: `/proc/stat` with 8,192 CPUs has 1 MB.
@@ -125,6 +126,32 @@ pub fn read_whole(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 /// See [`read_whole`], or it is not UTF-8.
 pub fn read_whole_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read_whole(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+/// Identifies a version of a file. Replacing a file changes its inode. The change time is updated by every operation on a
+/// file, even if the modification time is reset (`cp -p`) or only permissions change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileVersion {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    /// The version of the file behind `path`; `None` if it is not accessible, which is a version too. Blocks for a `stat`
+    /// of a local file, which takes less time than passing it to another thread.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 /// External names can contain any bytes; invalid UTF-8 is replaced, not rejected.

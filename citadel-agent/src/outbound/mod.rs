@@ -22,7 +22,8 @@ use reqwest::redirect::Policy;
 use tracing::{info, warn};
 
 use crate::config::resolved::Access;
-use crate::credentials::{self, Stamp};
+use crate::credentials;
+use crate::host::files::FileVersion;
 
 /// Connect timeout, for all addresses together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ pub struct Client {
 struct Made {
     client: reqwest::Client,
     at: Instant,
-    stamps: [Stamp; 3],
+    versions: [Option<FileVersion>; 3],
 }
 
 /// The outcome of a request, including failures.
@@ -179,15 +180,15 @@ impl Client {
     /// renewal may be in progress.
     fn client(&mut self) -> Result<&reqwest::Client, Error> {
         let Access { ca_file, cert_file, key_file, .. } = &self.access;
-        let stamps = [ca_file, cert_file, key_file].map(|file| file.as_deref().and_then(credentials::stamp));
-        let current = self.made.as_ref().is_some_and(|made| made.stamps == stamps);
+        let versions = [ca_file, cert_file, key_file].map(|file| file.as_deref().and_then(FileVersion::of));
+        let current = self.made.as_ref().is_some_and(|made| made.versions == versions);
         if !current {
             match (self.make(), self.made.take()) {
                 (Ok(client), before) => {
                     if before.is_some() {
                         info!(host = self.url.host_str(), "reloaded changed CA or client certificates");
                     }
-                    self.made = Some(Made { client, at: Instant::now(), stamps });
+                    self.made = Some(Made { client, at: Instant::now(), versions });
                 }
                 (Err(error), Some(before)) => {
                     let error = chain(error.as_ref());
@@ -195,7 +196,7 @@ impl Client {
                         host = self.url.host_str(),
                         error, "cannot reload CA or client certificates, using the previous ones"
                     );
-                    self.made = Some(Made { stamps, ..before });
+                    self.made = Some(Made { versions, ..before });
                 }
                 (Err(error), None) => return Err(error),
             }

@@ -21,11 +21,12 @@ use tokio_rustls::TlsAcceptor;
 use self::bucket::Bucket;
 use self::login::{Login, Verdict};
 use super::Content;
-use super::connections::Client;
+use super::client::Client;
 use super::dropped::{Dropped, Refusal};
 use crate::config::ConfigErrors;
 use crate::config::web::{self, Web};
-use crate::credentials::{FileError, Stamp, stamp};
+use crate::credentials::FileError;
+use crate::host::files::FileVersion;
 
 pub(super) use self::host::Names;
 pub use self::tls::TlsError;
@@ -65,9 +66,9 @@ struct Current {
     file: Option<PathBuf>,
     demands: Arc<Demands>,
     /// Versions of the files that `demands` was loaded from.
-    stamps: Vec<Stamp>,
+    versions: Vec<Option<FileVersion>>,
     /// Versions of files that could not be used, so that the error is logged once.
-    refused: Option<Vec<Stamp>>,
+    refused: Option<Vec<Option<FileVersion>>>,
     looked: Instant,
 }
 
@@ -95,18 +96,18 @@ impl Guard {
     /// # Errors
     /// The file, or one that it names, cannot be used.
     pub fn prepare(file: Option<&Path>) -> Result<Prepared, GuardError> {
-        let (demands, stamps) = match file {
+        let (demands, versions) = match file {
             None => (Demands::default(), Vec::new()),
             Some(file) => {
                 // Each version is taken before its file is read, so that a change in between is noticed.
-                let own = stamp(file);
+                let own = FileVersion::of(file);
                 let web = web::load(file)?;
-                let stamps = std::iter::once(own).chain(web.files().map(stamp)).collect();
-                (Demands::new(file, web)?, stamps)
+                let versions = std::iter::once(own).chain(web.files().map(FileVersion::of)).collect();
+                (Demands::new(file, web)?, versions)
             }
         };
         let file = file.map(Path::to_owned);
-        Ok(Prepared(Current { file, demands: Arc::new(demands), stamps, refused: None, looked: Instant::now() }))
+        Ok(Prepared(Current { file, demands: Arc::new(demands), versions, refused: None, looked: Instant::now() }))
     }
 
     /// Creates the guard of new listeners.
@@ -143,8 +144,8 @@ fn access(web: Option<&Web>) -> &'static str {
 }
 
 /// Versions of the web configuration file and of the files that it names.
-fn stamps(file: &Path, web: &Web) -> Vec<Stamp> {
-    std::iter::once(file).chain(web.files()).map(stamp).collect()
+fn versions(file: &Path, web: &Web) -> Vec<Option<FileVersion>> {
+    std::iter::once(file).chain(web.files()).map(FileVersion::of).collect()
 }
 
 impl Current {
@@ -152,10 +153,10 @@ impl Current {
         self.looked = Instant::now();
         let Some(file) = &self.file else { return };
         let now = match &self.demands.web {
-            Some(web) => stamps(file, web),
+            Some(web) => versions(file, web),
             None => return,
         };
-        if now == self.stamps || self.refused.as_ref() == Some(&now) {
+        if now == self.versions || self.refused.as_ref() == Some(&now) {
             return;
         }
         match Guard::prepare(Some(file)) {
