@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use citadel_agent::remote_write::ledger;
 use citadel_agent::remote_write::record::{Point, Record};
-use citadel_agent::remote_write::spool::{Found, Limits, Spool};
+use citadel_agent::remote_write::spool::{Found, Spool, SpoolLimits};
 use citadel_agent::remote_write::{encode, ledger::Ledger};
 use support::child::Running;
 use support::receiver::{Got, Receiver, Reply, Request, Value};
@@ -309,7 +309,7 @@ impl Campaign {
             }
         }
         let limits =
-            Limits { max_bytes: u64::MAX, max_age: Duration::from_secs(1 << 40), min_free: 0, memory: usize::MAX };
+            SpoolLimits { max_bytes: u64::MAX, max_age: Duration::from_secs(1 << 40), min_free: 0, memory: usize::MAX };
         let mut spool = Spool::open(copy.path(), limits, 0);
         let mut seq = self.ledger().map_or(0, |ledger| ledger.seq);
         loop {

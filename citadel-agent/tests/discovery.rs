@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use citadel_agent::config::{self, Config};
 use citadel_agent::discovery::inventory::{Inventory, Model};
-use citadel_agent::discovery::usage::Memory;
+use citadel_agent::discovery::usage::ProcessMemory;
 use citadel_agent::discovery::watch::{Discovered, Discovery};
 use citadel_agent::ebpf::readers::RequestReaders;
 use citadel_agent::host::Roots;
@@ -217,11 +217,11 @@ fn memory_is_what_the_processes_have_touched() {
     let mut server = Server::start(looking.port, &[]);
     let memory = |discovered: &Discovered| discovered.usage.get(&looking.port)?.memory;
     // The two are not read at the same times: as soon as both have grown so much.
-    let when_grown = |before: Memory, rss: u64, pss: u64| {
-        let grown = |it: Memory| it.rss >= before.rss + rss && it.pss >= before.pss.map(|before| before + pss);
+    let when_grown = |before: ProcessMemory, rss: u64, pss: u64| {
+        let grown = |it: ProcessMemory| it.rss >= before.rss + rss && it.pss >= before.pss.map(|before| before + pss);
         memory(&looking.when(|_, discovered| memory(discovered).is_some_and(grown)).1).unwrap()
     };
-    let before = when_grown(Memory { rss: 1, pss: Some(1), swap: 0 }, 0, 0);
+    let before = when_grown(ProcessMemory { rss: 1, pss: Some(1), swap: 0 }, 0, 0);
     // The program's own pages are shared with the other tests' servers, which come and go: all of them may change hands.
     let slack = before.rss + 2 * MIB;
     server.ask("touch 128");

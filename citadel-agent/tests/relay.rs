@@ -6,16 +6,16 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use citadel_agent::metrics::family::Page;
-use citadel_agent::metrics::foreign::{self, Families, ForeignError, Limits, Reason};
+use citadel_agent::metrics::foreign::{self, Families, ForeignError, PageLimits, Reason};
 use citadel_agent::metrics::format::Format;
 use proptest::prelude::*;
 use support::origin::text;
 use support::text::parse;
 
-const LIMITS: Limits = Limits { samples: 5, labels: 2, text: 20, memory: 1 << 20 };
+const LIMITS: PageLimits = PageLimits { samples: 5, labels: 2, text: 20, memory: 1 << 20 };
 
 /// Those of the agent.
-const USUAL: Limits = Limits { samples: 10_000, labels: 64, text: 4096, memory: 4 << 20 };
+const USUAL: PageLimits = PageLimits { samples: 10_000, labels: 64, text: 4096, memory: 4 << 20 };
 
 /// The page on which the families of these servers are, each with its port.
 fn together(servers: &[&str]) -> Page {
@@ -29,7 +29,7 @@ fn together(servers: &[&str]) -> Page {
     whole
 }
 
-fn dropped(page: &str, limits: Limits) -> Vec<(String, Reason)> {
+fn dropped(page: &str, limits: PageLimits) -> Vec<(String, Reason)> {
     foreign::parse(page, limits).unwrap().dropped.into_iter().collect()
 }
 
@@ -61,7 +61,7 @@ fn the_widest_family_of_vllm_is_passed_on() {
     // What the agent has itself, and nothing else.
     assert!(parsed.dropped.iter().all(|(name, reason)| name.starts_with("process_") && *reason == Reason::Name));
     // With less allowed, it alone is missing.
-    let parsed = foreign::parse(page, Limits { labels: 32, ..USUAL }).unwrap();
+    let parsed = foreign::parse(page, PageLimits { labels: 32, ..USUAL }).unwrap();
     assert_eq!(parsed.dropped["vllm:cache_config_info"], Reason::Labels);
     assert!(parsed.families.contains_key("vllm:num_requests_running"));
 }
@@ -227,7 +227,7 @@ proptest! {
             let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
             format!("{name}{{{}}} {value}\n", labels.join(","))
         }).collect();
-        let limits = Limits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
+        let limits = PageLimits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
         prop_assume!(!samples.keys().any(|(name, _)| name == "up"));
         let mut families = foreign::parse(&page, limits).unwrap().families;
         foreign::label(&mut families, "port", "11400");

@@ -10,7 +10,7 @@ use citadel_agent::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUESTS, TIME
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::{self, format::Format};
 use citadel_agent::remote_write::record::Record;
-use citadel_agent::remote_write::spool::{Limits, Spool};
+use citadel_agent::remote_write::spool::{Spool, SpoolLimits};
 use citadel_agent::remote_write::{self, ledger};
 use support::prometheus::{Prometheus, Version};
 use support::sending::{Sending, always, counting};
@@ -157,7 +157,7 @@ fn what_was_collected_while_prometheus_was_down_is_in_it_afterwards() {
 
 /// A night's collections, five minutes apart, in the spool of a sender that has sent none of them.
 fn night(sending: &Sending) -> u64 {
-    let limits = Limits { max_bytes: 1 << 30, max_age: Duration::from_secs(1 << 30), min_free: 0, memory: 0 };
+    let limits = SpoolLimits { max_bytes: 1 << 30, max_age: Duration::from_secs(1 << 30), min_free: 0, memory: 0 };
     let mut spool = Spool::open(sending.dir.path(), limits, 0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
     for minutes in (5..=12 * 60).rev().step_by(5) {

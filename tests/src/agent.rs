@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use tempfile::TempDir;
 
 pub use self::setup::Setup;
-use crate::get::{Answer, get};
+use crate::get::{Response, get};
 use crate::scrape::Page;
 use crate::truth::pause;
 
@@ -156,7 +156,7 @@ impl Agent {
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn health(&self, path: &str) -> std::io::Result<Answer> {
+    pub fn health(&self, path: &str) -> std::io::Result<Response> {
         get(self.health_port, path)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// An answer of the agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub code: u16,
     /// The body.
@@ -17,7 +17,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// Those of the socket, and `InvalidData` for something that is not an HTTP answer in UTF-8.
-pub fn get(port: u16, path: &str) -> io::Result<Answer> {
+pub fn get(port: u16, path: &str) -> io::Result<Response> {
     get_as(port, path, "*/*")
 }
 
@@ -25,7 +25,7 @@ pub fn get(port: u16, path: &str) -> io::Result<Answer> {
 ///
 /// # Errors
 /// Those of [`get`].
-pub fn get_as(port: u16, path: &str, accept: &str) -> io::Result<Answer> {
+pub fn get_as(port: u16, path: &str, accept: &str) -> io::Result<Response> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n")?;
@@ -34,8 +34,8 @@ pub fn get_as(port: u16, path: &str, accept: &str) -> io::Result<Answer> {
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP answer: {text:?}")))
 }
 
-fn parse(text: &str) -> Option<Answer> {
+fn parse(text: &str) -> Option<Response> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { code, body: body.to_owned() })
+    Some(Response { code, body: body.to_owned() })
 }

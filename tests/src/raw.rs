@@ -48,7 +48,7 @@ pub struct Header {
 
 /// A segment that the server sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer {
+pub struct Sent {
     /// Its headers.
     pub header: Header,
     /// Payload bytes.
@@ -121,7 +121,7 @@ impl Wire {
     ///
     /// # Panics
     /// If the device fails.
-    pub fn receive(&self, within_ms: u32) -> Option<Answer> {
+    pub fn receive(&self, within_ms: u32) -> Option<Sent> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(within_ms) * 1_000_000 };
         loop {
             let mut fds = [PollFd::from_borrowed_fd(self.device.as_fd(), PollFlags::IN)];
@@ -231,7 +231,7 @@ fn words(bytes: &[u8]) -> u32 {
 }
 
 /// A segment of the server's; one over IPv6 is to the unspecified address.
-fn parse(packet: &[u8]) -> Option<Answer> {
+fn parse(packet: &[u8]) -> Option<Sent> {
     let (client, at, protocol) = match packet.first()? >> 4 {
         4 => {
             let client = Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?);
@@ -253,5 +253,5 @@ fn parse(packet: &[u8]) -> Option<Answer> {
         flags: *tcp.get(13)?,
     };
     let length = tcp.len().checked_sub(usize::from(*tcp.get(12)? >> 4) * 4)? as u32;
-    Some(Answer { header, length })
+    Some(Sent { header, length })
 }

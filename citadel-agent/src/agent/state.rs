@@ -34,11 +34,11 @@ use crate::sources::{self, CarryOver, Health, Origin};
 
 /// The running agent, as seen by the listeners.
 pub(super) struct Agent {
-    state: Mutex<State>,
+    state: Mutex<AgentState>,
 }
 
 /// Everything that a reading or a reload changes. The lock is never held across an await.
-pub(super) struct State {
+pub(super) struct AgentState {
     config: Arc<Config>,
     loaded: Loaded,
     roots: Roots,
@@ -79,7 +79,7 @@ impl Agent {
         let config = Arc::new(config);
         let services = Services::start(config.services.units.clone(), None);
         let probes = Probes::new(&config.models, announcing(&own));
-        let state = State {
+        let state = AgentState {
             context: Context::new(Arc::clone(&config), roots.clone()),
             config,
             loaded: Loaded::now(),
@@ -107,13 +107,13 @@ impl Agent {
         Ok(Self { state: Mutex::new(state) })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, AgentState> {
         // The state is consistent between statements, so a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl AgentState {
     /// Reads the page for a scrape.
     pub(super) fn page(&mut self, section: Option<Section>) -> Page {
         let readers = self.readers.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::annotation::render;
 use super::evaluate::{CarryOver, evaluate};
 use super::notification::Notification;
-use super::state::{Alert, Found, Phase, State, Texts};
+use super::state::{Alert, AlertStates, Found, Phase, Texts};
 use super::window::{Millis, millis};
 use crate::config::resolved::alerts::{Rule, Severity};
 use crate::metrics::family::Page;
@@ -36,7 +36,7 @@ pub struct Settings {
 pub struct Engine {
     settings: Settings,
     memories: Vec<CarryOver>,
-    state: State,
+    state: AlertStates,
     started: Millis,
     /// What was last sent for each alert.
     sent: BTreeMap<Texts, Sent>,
@@ -56,7 +56,7 @@ impl Engine {
     #[must_use]
     pub fn new(settings: Settings, alerts: Vec<Alert>, saved: Millis, now: Millis) -> Self {
         let memories = settings.rules.iter().map(CarryOver::new).collect();
-        let state = State::restored(alerts, saved, now);
+        let state = AlertStates::restored(alerts, saved, now);
         Self { settings, memories, state, started: now, sent: BTreeMap::new() }
     }
 

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::window::{Key, Millis, Series, Window};
+use super::window::{Key, Millis, SeriesReadings, Window};
 use crate::metrics::catalogue::agent::PROCESS_START;
 use crate::metrics::catalogue::{Desc, Since};
 use crate::metrics::family::{Page, Value};
@@ -34,7 +34,7 @@ impl Beside {
     }
 
     /// Whether a page in the window has the metric but not the counter with these labels.
-    fn counter_was_zero(&self, key: &Key, counter: &Series, now: Millis) -> bool {
+    fn counter_was_zero(&self, key: &Key, counter: &SeriesReadings, now: Millis) -> bool {
         let own: Key = self.labels.iter().filter_map(|&place| key.get(place).cloned()).collect();
         let there = self.window.series(&own).map_or(0, |series| self.window.samples(series, now).count());
         self.window.samples(counter, now).count() < there

@@ -13,13 +13,13 @@ const BATCH: usize = 64;
 #[derive(Debug)]
 pub(super) struct Outbox {
     capacity: usize,
-    waiting: BTreeMap<Texts, Entry>,
+    waiting: BTreeMap<Texts, Waiting>,
     /// Sequence number of the next entry.
     next: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Waiting {
     number: u64,
     notification: Arc<Notification>,
 }
@@ -27,7 +27,7 @@ struct Entry {
 /// Notifications taken out to be sent.
 #[derive(Debug)]
 pub(super) struct Batch {
-    entries: Vec<Entry>,
+    entries: Vec<Waiting>,
 }
 
 impl Batch {
@@ -54,7 +54,7 @@ impl Outbox {
         match self.waiting.get_mut(&notification.labels) {
             // It keeps its position, so that an alert that is repeated often does not wait forever.
             Some(entry) => entry.notification = notification,
-            None => _ = self.waiting.insert(notification.labels.clone(), Entry { number, notification }),
+            None => _ = self.waiting.insert(notification.labels.clone(), Waiting { number, notification }),
         }
         self.trim()
     }

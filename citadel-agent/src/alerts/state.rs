@@ -102,13 +102,13 @@ pub(super) struct Found {
 
 /// All alerts of all rules, by their labels.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct State {
+pub(super) struct AlertStates {
     alerts: BTreeMap<Texts, Alert>,
     /// Alerts from before the restart that have not been true since.
     from_before: BTreeSet<Texts>,
 }
 
-impl State {
+impl AlertStates {
     /// Restores at `now` what was saved at `saved`. The time in between does not count toward a pending alert's `for`;
     /// after a long time it is forgotten.
     ///

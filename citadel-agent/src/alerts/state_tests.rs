@@ -26,13 +26,13 @@ fn found(name: &str) -> Vec<Found> {
 /// An alert's life, a step each 10 s.
 struct Life {
     rule: Rule,
-    state: State,
+    state: AlertStates,
     now: Millis,
 }
 
 impl Life {
     fn new() -> Self {
-        Self { rule: rule("A"), state: State::default(), now: 0 }
+        Self { rule: rule("A"), state: AlertStates::default(), now: 0 }
     }
 
     fn step(&mut self, is_true: bool) -> Option<Phase> {
@@ -104,7 +104,7 @@ fn without_for_it_fires_at_once() {
 fn what_has_not_been_seen_for_long_enough_is_not_taken_for_untrue() {
     let mut life = Life::new();
     let firing = life.steps(&FIRING);
-    life.state = State::restored(life.state.alerts().cloned().collect(), life.now, life.now);
+    life.state = AlertStates::restored(life.state.alerts().cloned().collect(), life.now, life.now);
     assert_eq!(life.step_settled(false, false), firing);
     assert!(matches!(life.step_settled(false, true), Some(Phase::Firing { untrue_since: Some(_), .. })));
 }
@@ -113,7 +113,7 @@ fn what_has_not_been_seen_for_long_enough_is_not_taken_for_untrue() {
 fn what_was_found_since_the_restart_is_believed_at_once() {
     let mut life = Life::new();
     life.steps(&FIRING);
-    life.state = State::restored(life.state.alerts().cloned().collect(), life.now, life.now);
+    life.state = AlertStates::restored(life.state.alerts().cloned().collect(), life.now, life.now);
     life.step_settled(true, false);
     assert!(matches!(life.step_settled(false, false), Some(Phase::Firing { untrue_since: Some(_), .. })));
 }
@@ -122,16 +122,16 @@ fn what_was_found_since_the_restart_is_believed_at_once() {
 fn the_time_away_counts_neither_for_nor_against_what_was_pending() {
     let mut life = Life::new();
     life.steps(&[true, true]);
-    let saved = |state: &State| state.alerts().cloned().collect::<Vec<_>>();
+    let saved = |state: &AlertStates| state.alerts().cloned().collect::<Vec<_>>();
     let minute = 60 * SECOND;
-    life.state = State::restored(saved(&life.state), life.now, life.now + minute);
+    life.state = AlertStates::restored(saved(&life.state), life.now, life.now + minute);
     life.now += minute;
     assert_eq!(life.step(true), Some(Phase::Pending { since: 70 * SECOND }), "20 of the 30 seconds are over");
     assert!(matches!(life.step(true), Some(Phase::Firing { .. })));
 
     let mut forgotten = Life::new();
     forgotten.steps(&[true, true]);
-    let state = State::restored(saved(&forgotten.state), forgotten.now, forgotten.now + 2 * 60 * minute);
+    let state = AlertStates::restored(saved(&forgotten.state), forgotten.now, forgotten.now + 2 * 60 * minute);
     assert_eq!(state.alerts().count(), 0);
 }
 
@@ -141,7 +141,7 @@ fn a_firing_one_outlives_a_restart_with_its_beginning() {
     let firing = life.steps(&FIRING);
     let alerts: Vec<Alert> = life.state.alerts().cloned().collect();
     let text = serde_json::to_string(&alerts).unwrap();
-    life.state = State::restored(serde_json::from_str(&text).unwrap(), life.now, life.now + 3600 * SECOND);
+    life.state = AlertStates::restored(serde_json::from_str(&text).unwrap(), life.now, life.now + 3600 * SECOND);
     life.now += 3600 * SECOND;
     assert_eq!(life.step(true), firing);
 }
@@ -153,7 +153,7 @@ fn a_clock_set_back_over_a_restart_makes_nothing_pending_for_longer() {
     let day = 24 * 3600 * SECOND;
     // The clock was a day ahead until now.
     life.state.clock_was_set(day);
-    life.state = State::restored(life.state.alerts().cloned().collect(), life.now + day, life.now);
+    life.state = AlertStates::restored(life.state.alerts().cloned().collect(), life.now + day, life.now);
     assert_eq!(life.step(true), Some(Phase::Pending { since: 10 * SECOND }));
     assert!(matches!(life.step(true), Some(Phase::Firing { .. })));
 }
@@ -169,7 +169,7 @@ fn alerts_of_a_rule_that_is_gone_end() {
 
 #[test]
 fn rules_do_not_touch_each_others_alerts() {
-    let mut state = State::default();
+    let mut state = AlertStates::default();
     let (a, b) = (rule("A"), rule("B"));
     for step in 0..5 {
         state.step(&a, found("A"), step * 10 * SECOND, true);
@@ -218,7 +218,7 @@ proptest! {
         for (at, is_true) in truths.into_iter().enumerate() {
             if at == cut {
                 let alerts = restarted.state.alerts().cloned().collect();
-                restarted.state = State::restored(alerts, restarted.now, restarted.now);
+                restarted.state = AlertStates::restored(alerts, restarted.now, restarted.now);
             }
             prop_assert_eq!(through.step(is_true), restarted.step(is_true));
         }

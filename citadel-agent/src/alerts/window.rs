@@ -53,12 +53,12 @@ pub(super) struct Window {
     of_devices: bool,
     /// Time of the newest page.
     newest: Option<Millis>,
-    series: BTreeMap<Key, Series>,
+    series: BTreeMap<Key, SeriesReadings>,
 }
 
 /// One series: its readings in the window and the last one before it. `None`: it was on the previous page, but not on
 /// this one.
-pub(super) type Series = VecDeque<(Millis, Option<Reading>)>;
+pub(super) type SeriesReadings = VecDeque<(Millis, Option<Reading>)>;
 
 impl Window {
     /// A window of this length over series of this metric.
@@ -100,44 +100,48 @@ impl Window {
     }
 
     /// All series.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &Series)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &SeriesReadings)> {
         self.series.iter()
     }
 
     /// The series with these labels.
-    pub(super) fn series(&self, key: &Key) -> Option<&Series> {
+    pub(super) fn series(&self, key: &Key) -> Option<&SeriesReadings> {
         self.series.get(key)
     }
 
     /// The samples of a series in the window.
-    pub(super) fn samples<'a>(&self, series: &'a Series, now: Millis) -> impl Iterator<Item = (Millis, &'a Reading)> {
+    pub(super) fn samples<'a>(
+        &self,
+        series: &'a SeriesReadings,
+        now: Millis,
+    ) -> impl Iterator<Item = (Millis, &'a Reading)> {
         within(series, self.start(now))
     }
 
     /// Whether a series existed at the start of the window, as PromQL's `offset` finds it.
-    pub(super) fn was_there(&self, series: &Series, now: Millis) -> bool {
+    pub(super) fn was_there(&self, series: &SeriesReadings, now: Millis) -> bool {
         let start = self.start(now);
         let then = series.iter().rev().find(|(at, _)| *at <= start);
         then.is_some_and(|(at, reading)| reading.is_some() && *at > start.saturating_sub(LOOKBACK))
     }
 
     /// The value of a series on the newest page.
-    pub(super) fn newest(&self, series: &Series) -> Option<f64> {
+    pub(super) fn newest(&self, series: &SeriesReadings) -> Option<f64> {
         series.back().and_then(|(_, reading)| reading.as_ref()?.number())
     }
 
     /// The last value of a series in the window, even if the series has ended.
-    pub(super) fn last(&self, series: &Series, now: Millis) -> Option<f64> {
+    pub(super) fn last(&self, series: &SeriesReadings, now: Millis) -> Option<f64> {
         self.samples(series, now).last().and_then(|(_, reading)| reading.number())
     }
 
     /// PromQL's `increase`; `None` if a device's counter decreased.
-    pub(super) fn increase(&self, series: &Series, now: Millis) -> Option<f64> {
+    pub(super) fn increase(&self, series: &SeriesReadings, now: Millis) -> Option<f64> {
         self.growth(series, now, 1.0)
     }
 
     /// Growth over the whole window, divided by `seconds`.
-    fn growth(&self, series: &Series, now: Millis, seconds: f64) -> Option<f64> {
+    fn growth(&self, series: &SeriesReadings, now: Millis, seconds: f64) -> Option<f64> {
         let samples = numbers(series, self.start(now));
         let [(_, first), .., (_, last)] = samples.as_slice() else { return None };
         let drops = samples.windows(2).filter(|pair| pair[1].1 < pair[0].1);
@@ -196,18 +200,18 @@ impl Window {
 }
 
 /// Drops readings before `start`, except the last of them.
-fn forget(series: &mut Series, start: Millis) {
+fn forget(series: &mut SeriesReadings, start: Millis) {
     while series.get(1).is_some_and(|(second, _)| *second <= start) {
         series.pop_front();
     }
 }
 
 /// The samples since `start`.
-fn within(series: &Series, start: Millis) -> impl Iterator<Item = (Millis, &Reading)> {
+fn within(series: &SeriesReadings, start: Millis) -> impl Iterator<Item = (Millis, &Reading)> {
     series.iter().filter(move |(at, _)| *at >= start).filter_map(|(at, reading)| Some((*at, reading.as_ref()?)))
 }
 
-fn numbers(series: &Series, start: Millis) -> Vec<(Millis, f64)> {
+fn numbers(series: &SeriesReadings, start: Millis) -> Vec<(Millis, f64)> {
     within(series, start).filter_map(|(at, reading)| Some((at, reading.number()?))).collect()
 }
 

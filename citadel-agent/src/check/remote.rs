@@ -11,7 +11,7 @@ use crate::config::resolved::remote_write::{self as resolved, Destination};
 use crate::outbound::Reply;
 use crate::remote_write::client::Client;
 use crate::remote_write::encode::Protocol;
-use crate::remote_write::sender::Answer;
+use crate::remote_write::sender::ReceiverAnswer;
 
 /// Timeout of these requests.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -112,8 +112,8 @@ fn prometheus_found(name: &str, About { version, features, config }: &About) -> 
 }
 
 /// The meaning of the responses to empty requests, in the order received.
-fn answers_found(name: &str, url: &str, answers: &[(Protocol, Answer)]) -> Found {
-    let success = |answer: &Answer| answer.status.is_some_and(|status| (200..300).contains(&status));
+fn answers_found(name: &str, url: &str, answers: &[(Protocol, ReceiverAnswer)]) -> Found {
+    let success = |answer: &ReceiverAnswer| answer.status.is_some_and(|status| (200..300).contains(&status));
     for (protocol, answer) in answers {
         match protocol {
             Protocol::V2 if success(answer) && answer.written.is_some() => {
@@ -212,9 +212,9 @@ mod tests {
     use super::*;
     use crate::remote_write::sender::Written;
 
-    fn answer(status: Option<u16>, written: bool) -> Answer {
+    fn answer(status: Option<u16>, written: bool) -> ReceiverAnswer {
         let written = written.then_some(Written { samples: Some(0), histograms: None });
-        Answer { status, words: "words".to_owned(), retry_after: None, written, classic_only: false }
+        ReceiverAnswer { status, words: "words".to_owned(), retry_after: None, written, classic_only: false }
     }
 
     #[test]
@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn an_empty_request_tells_which_protocol_a_receiver_takes() {
-        let found = |answers: &[(Protocol, Answer)]| answers_found("prometheus", "http://p/api/v1/write", answers);
+        let found =
+            |answers: &[(Protocol, ReceiverAnswer)]| answers_found("prometheus", "http://p/api/v1/write", answers);
         let two = found(&[(Protocol::V2, answer(Some(204), true))]);
         assert!(two.0 == Severity::Ok && two.1.ends_with("2.0"), "{two:?}");
         // An old Prometheus answers 204 to what it does not understand.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::mistakes::{Mistakes, Pos, join, quoted};
-use super::tree::{Entry, Node, Value};
+use super::tree::{KeyValue, Node, Value};
 use super::value::{self, expected, is_null};
 use super::yaml::Yaml;
 
@@ -21,7 +21,7 @@ pub(super) struct Written<'a> {
 
 impl<'a> Written<'a> {
     /// The value of `entry` in the mapping at `path`.
-    pub(super) fn of(path: &str, entry: &'a Entry) -> Self {
+    pub(super) fn of(path: &str, entry: &'a KeyValue) -> Self {
         Self { path: join(path, &entry.key), key_pos: entry.key_pos, node: &entry.value }
     }
 
@@ -75,7 +75,7 @@ impl<'a> Written<'a> {
     }
 
     /// The entries of a mapping with unique keys; `what` describes the mapping in errors.
-    pub(super) fn entries(&self, what: &str, mistakes: &mut Mistakes) -> Option<Vec<&'a Entry>> {
+    pub(super) fn entries(&self, what: &str, mistakes: &mut Mistakes) -> Option<Vec<&'a KeyValue>> {
         let written = match &self.node.value {
             Value::Map(written) => written,
             Value::Refused => return None,

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::kind::{Describe, Inner, Item, Kind, Written};
 use super::mistakes::{Mistakes, Pos, nearest, quoted};
 use super::schema;
-use super::tree::{Entry, Node};
+use super::tree::{KeyValue, Node};
 use super::value::is_null;
 use super::yaml::Yaml;
 
@@ -221,7 +221,7 @@ pub(super) struct Section<'a> {
     /// Position; `None` if it is not in the file.
     pos: Option<Pos>,
     /// Entries by name, such as `prometheus.scrape_interval`, including the mappings in between.
-    entries: HashMap<String, &'a Entry>,
+    entries: HashMap<String, &'a KeyValue>,
 }
 
 impl<'a> Section<'a> {
@@ -245,7 +245,7 @@ impl<'a> Section<'a> {
         if name.is_empty() {
             return self.clone();
         }
-        let inner = |(path, entry): (&String, &&'a Entry)| {
+        let inner = |(path, entry): (&String, &&'a KeyValue)| {
             Some((path.strip_prefix(name)?.strip_prefix('.')?.to_owned(), *entry))
         };
         Section {
@@ -314,7 +314,7 @@ fn collect<'a>(
     prefix: &str,
     written: &Written<'a>,
     names: &[String],
-    entries: &mut HashMap<String, &'a Entry>,
+    entries: &mut HashMap<String, &'a KeyValue>,
     mistakes: &mut Mistakes,
 ) {
     if is_null(written.node) {

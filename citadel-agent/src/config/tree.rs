@@ -24,14 +24,14 @@ pub(super) enum Value {
     /// A sequence.
     List(Vec<Node>),
     /// A mapping in file order, including duplicates.
-    Map(Vec<Entry>),
+    Map(Vec<KeyValue>),
     /// An unsupported value, already reported.
     Refused,
 }
 
 /// A `key: value` entry of a mapping.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct KeyValue {
     pub(super) key: String,
     pub(super) key_pos: Pos,
     pub(super) value: Node,
@@ -66,7 +66,7 @@ impl From<ScanError> for Fatal {
 /// An open collection.
 enum Open {
     List { pos: Pos, items: Vec<Node> },
-    Map { pos: Pos, entries: Vec<Entry>, key: Option<(String, Pos)> },
+    Map { pos: Pos, entries: Vec<KeyValue>, key: Option<(String, Pos)> },
 }
 
 struct Builder<'m> {
@@ -141,7 +141,7 @@ impl Builder<'_> {
             Some(Open::List { items, .. }) => items.push(node),
             Some(Open::Map { entries, key, .. }) => match (key.take(), node.value) {
                 (Some((key, key_pos)), value) => {
-                    entries.push(Entry { key, key_pos, value: Node { pos: node.pos, value } });
+                    entries.push(KeyValue { key, key_pos, value: Node { pos: node.pos, value } });
                 }
                 (None, Value::Scalar { text, .. }) => *key = Some((text, node.pos)),
                 (None, _) => {

@@ -59,7 +59,7 @@ pub enum Order {
     GpuResume {},
     /// Reload the configuration.
     Reload {},
-    /// Query the history: the data are a list of [`Series`](crate::history::window::Series).
+    /// Query the history: the data are a list of [`SubjectHistory`](crate::history::window::SubjectHistory).
     History {
         /// `host`, a model's port or `gpu:UUID`; all if it is missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]

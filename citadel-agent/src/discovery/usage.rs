@@ -26,13 +26,13 @@ pub struct Usage {
     /// CPU controller.
     pub throttled_us: Option<u64>,
     /// Memory of all processes together.
-    pub memory: Option<Memory>,
+    pub memory: Option<ProcessMemory>,
 }
 
 /// Memory in bytes. Summed over processes instead of taken from the cgroup, because a cgroup is charged only for pages
 /// that it touched first: a model file that an earlier run has read is not charged to the later one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Memory {
+pub struct ProcessMemory {
     /// In RAM; shared pages count once per process.
     pub rss: u64,
     /// In RAM; a page shared by n processes counts 1/n to each. `None` if access is denied.
@@ -94,7 +94,7 @@ impl Usages {
                     one.next_pss = Some(now + took * PSS_PAUSE);
                     return memory;
                 }
-                Memory { pss: last, ..memory }
+                ProcessMemory { pss: last, ..memory }
             });
         }
     }
@@ -134,8 +134,8 @@ fn read_memory(
     server: &Server,
     with_pss: bool,
     skipped: &mut Skipped,
-) -> Option<(Memory, Option<Duration>)> {
-    let mut memory = Memory { pss: Some(0), ..Memory::default() };
+) -> Option<(ProcessMemory, Option<Duration>)> {
+    let mut memory = ProcessMemory { pss: Some(0), ..ProcessMemory::default() };
     let mut any = false;
     let mut took = Duration::ZERO;
     for process in &server.processes {

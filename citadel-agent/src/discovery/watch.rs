@@ -40,18 +40,18 @@ pub struct Discovered {
 #[derive(Debug)]
 pub struct Discovery {
     newest: Slot<Discovered>,
-    settings: Option<Sender<Settings>>,
+    settings: Option<Sender<DiscoverySettings>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The relevant part of the configuration.
 #[derive(Clone, PartialEq, Debug)]
-struct Settings {
+struct DiscoverySettings {
     models: Models,
     interval: Duration,
 }
 
-impl Settings {
+impl DiscoverySettings {
     fn of(config: &Config) -> Self {
         Self { models: config.models.clone(), interval: config.local.collection_interval }
     }
@@ -64,7 +64,7 @@ impl Discovery {
     /// The thread cannot be started.
     pub fn start(config: &Config, roots: &Roots, readers: impl NotedReaders + 'static) -> io::Result<Self> {
         let newest = Slot::default();
-        let mut watcher = Watcher::new(Settings::of(config), roots, Box::new(readers), newest.clone());
+        let mut watcher = Watcher::new(DiscoverySettings::of(config), roots, Box::new(readers), newest.clone());
         watcher.tick();
         let (settings, changes) = mpsc::channel();
         let thread = thread::Builder::new().name("discovery".to_owned()).stack_size(256 << 10).spawn(move || {
@@ -90,7 +90,7 @@ impl Discovery {
     pub fn configure(&self, config: &Config) {
         if let Some(settings) = &self.settings {
             // Without a receiver the thread has panicked, which has been logged.
-            _ = settings.send(Settings::of(config));
+            _ = settings.send(DiscoverySettings::of(config));
         }
     }
 }
@@ -106,7 +106,7 @@ impl Drop for Discovery {
 
 /// The thread's state.
 struct Watcher {
-    settings: Settings,
+    settings: DiscoverySettings,
     roots: Roots,
     readers: Box<dyn NotedReaders>,
     looker: Looker,
@@ -119,7 +119,12 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(settings: Settings, roots: &Roots, readers: Box<dyn NotedReaders>, newest: Slot<Discovered>) -> Self {
+    fn new(
+        settings: DiscoverySettings,
+        roots: &Roots,
+        readers: Box<dyn NotedReaders>,
+        newest: Slot<Discovered>,
+    ) -> Self {
         let mount = mountinfo::read_cgroup2_mount(roots).ok().flatten();
         Self {
             settings,
@@ -139,7 +144,7 @@ impl Watcher {
         TICK.min(self.settings.interval)
     }
 
-    fn configure(&mut self, settings: Settings) {
+    fn configure(&mut self, settings: DiscoverySettings) {
         self.settings = settings;
         self.looked = None;
     }

@@ -64,11 +64,11 @@ impl<T: Words> Mapped<T> {
 
     /// Entry `index`, counted from the first mapped one.
     #[must_use]
-    pub fn entry(&self, index: usize) -> Option<Entry<'_, T>> {
+    pub fn entry(&self, index: usize) -> Option<MapEntry<'_, T>> {
         let words = size_of::<T>() / size_of::<u64>();
         // SAFETY: inside the mapping.
         let start = || unsafe { self.start.add(index * words) };
-        (index < self.entries).then(|| Entry { start: start(), _entry: PhantomData })
+        (index < self.entries).then(|| MapEntry { start: start(), _entry: PhantomData })
     }
 
     /// The first word of entry `index`; 0 if there is no such entry.
@@ -107,12 +107,12 @@ impl Cells {
 /// An entry in place, which the kernel keeps updating: each word is consistent, different words may be of different
 /// times.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a, T> {
+pub struct MapEntry<'a, T> {
     start: NonNull<u64>,
     _entry: PhantomData<&'a Mapped<T>>,
 }
 
-impl<T: Words> Entry<'_, T> {
+impl<T: Words> MapEntry<'_, T> {
     /// Word `at` of it.
     ///
     /// # Panics
@@ -145,7 +145,7 @@ impl<T: Words> Entry<'_, T> {
     }
 }
 
-impl Entry<'_, Histogram> {
+impl MapEntry<'_, Histogram> {
     /// The histogram; `None` while it has no observation.
     #[must_use]
     pub fn histogram(self) -> Option<Box<Histogram>> {
@@ -153,7 +153,7 @@ impl Entry<'_, Histogram> {
     }
 }
 
-impl Entry<'_, ModelStats> {
+impl MapEntry<'_, ModelStats> {
     /// One of [`ModelStats::counters`].
     #[must_use]
     pub fn counter(self, index: usize) -> u64 {
@@ -167,7 +167,7 @@ impl Entry<'_, ModelStats> {
     }
 }
 
-impl Entry<'_, EndpointStats> {
+impl MapEntry<'_, EndpointStats> {
     /// One of [`EndpointStats::counters`].
     #[must_use]
     pub fn counter(self, index: usize) -> u64 {

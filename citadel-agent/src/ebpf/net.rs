@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::error::ProbeError;
 use super::family::{self, Family, Hook};
-use super::mapped::{Cells, Entry, Mapped};
+use super::mapped::{Cells, MapEntry, Mapped};
 use super::object;
 use super::own::{OwnConnections, OwnMap};
 use super::readers::{self, ReaderMap, RequestReaders};
@@ -246,7 +246,7 @@ impl Net {
 
     /// The counters of a slot's model.
     #[must_use]
-    pub fn model(&self, slot: u32) -> Option<Entry<'_, ModelStats>> {
+    pub fn model(&self, slot: u32) -> Option<MapEntry<'_, ModelStats>> {
         self.models.entry(slot as usize)
     }
 
@@ -257,7 +257,7 @@ impl Net {
     pub fn endpoints(
         &mut self,
         slot: u32,
-    ) -> Result<impl Iterator<Item = (Endpoint, Entry<'_, EndpointStats>)>, ProbeError> {
+    ) -> Result<impl Iterator<Item = (Endpoint, MapEntry<'_, EndpointStats>)>, ProbeError> {
         let slot = slot as usize;
         let mapped = match self.endpoints_of.get_mut(slot) {
             Some(Some(mapped)) => Some(&*mapped),
@@ -269,7 +269,8 @@ impl Net {
         };
         let entry =
             move |endpoint| mapped.and_then(|mapped: &Mapped<_>| Some((endpoint, mapped.entry(endpoint as usize)?)));
-        let asked = |(_, entry): &(_, Entry<'_, _>)| EndpointStats::TELLING.iter().any(|&word| entry.word(word) != 0);
+        let asked =
+            |(_, entry): &(_, MapEntry<'_, _>)| EndpointStats::TELLING.iter().any(|&word| entry.word(word) != 0);
         Ok(Endpoint::ALL.into_iter().filter_map(entry).filter(asked))
     }
 

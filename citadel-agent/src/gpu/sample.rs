@@ -129,7 +129,7 @@ pub struct Joules {
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// Device memory.
-    pub memory: Option<Memory>,
+    pub memory: Option<DeviceMemory>,
     /// Percent of time in which a kernel ran, and in which memory was accessed.
     pub utilization: Option<(u32, u32)>,
     /// Values needed only for dcgm-exporter's names; empty unless enabled.
@@ -209,7 +209,7 @@ impl Sharing {
 
 /// Bytes of device memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Memory {
+pub struct DeviceMemory {
     /// Installed.
     pub total: u64,
     /// Allocated.
@@ -265,7 +265,7 @@ pub struct Mig {
     /// Compute instance.
     pub ci: u32,
     /// Its memory.
-    pub memory: Option<Memory>,
+    pub memory: Option<DeviceMemory>,
     /// Fraction of its SM time with a kernel, on Hopper and newer.
     pub utilization: Option<f64>,
 }

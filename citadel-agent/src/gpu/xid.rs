@@ -93,11 +93,11 @@ impl Refusal {
 /// Counts by GPU and Xid.
 #[derive(Debug, Default)]
 pub struct Xids {
-    state: Mutex<State>,
+    state: Mutex<XidState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct XidState {
     /// Addresses of this host's GPUs, according to sysfs or NVML at any time.
     gpus: BTreeSet<String>,
     /// By PCI address and Xid: the number of reports by NVML, and by the kernel.
@@ -114,7 +114,7 @@ struct State {
 }
 
 impl Xids {
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut XidState) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

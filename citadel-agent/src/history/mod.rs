@@ -26,7 +26,7 @@ use self::measures::Reader;
 pub use self::service::Running;
 use self::store::Store;
 pub use self::store::{COARSE_MS, FINE_MS, FINE_SPAN_MS, MAX_BYTES, SPAN_MS};
-use self::window::{Series, Window};
+use self::window::{SubjectHistory, Window};
 use crate::metrics::family::Page;
 
 /// Milliseconds since 1970.
@@ -133,7 +133,13 @@ impl History {
     /// Consecutive windows of `step_ms`, which is increased if there would be more than [`MAX_WINDOWS`]. `None` as
     /// subject: all.
     #[must_use]
-    pub fn series(&self, subject: Option<&Subject>, from_ms: Millis, to_ms: Millis, step_ms: Millis) -> Vec<Series> {
+    pub fn series(
+        &self,
+        subject: Option<&Subject>,
+        from_ms: Millis,
+        to_ms: Millis,
+        step_ms: Millis,
+    ) -> Vec<SubjectHistory> {
         let span = to_ms.saturating_sub(from_ms).clamp(1, SPAN_MS + COARSE_MS);
         let from_ms = to_ms - span;
         let step_ms = step_ms.max(FINE_MS).max(span / MAX_WINDOWS);
@@ -141,7 +147,7 @@ impl History {
         let names = inner.store.names();
         let wanted = names.into_iter().filter(|(of, _)| subject.is_none_or(|subject| subject == of));
         wanted
-            .map(|(of, name)| Series {
+            .map(|(of, name)| SubjectHistory {
                 subject: of.id().to_string(),
                 name: name.to_string(),
                 windows: inner.store.windows(&of, from_ms, to_ms, step_ms),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Windows of one subject.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Series {
+pub struct SubjectHistory {
     /// `host`, a model's port, or `gpu:UUID`.
     pub subject: String,
     /// The model's name; for a GPU, its index.

@@ -24,7 +24,7 @@ pub(super) enum Phase {
 
 /// The state of a connection at a point in time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct State {
+pub(super) struct ConnectionState {
     /// Current phase.
     pub(super) phase: Phase,
     /// Start of the phase, for its time limit. Creating and sending a response share one limit.
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) progress: Instant,
 }
 
-impl State {
+impl ConnectionState {
     /// Whether a complete request has not been answered yet.
     pub(super) fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Making | Phase::Sending)
@@ -43,37 +43,37 @@ impl State {
 
 /// Shared by a connection, which updates it, and the accept loop, which evaluates it.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity(Mutex<ConnectionState>);
 
 impl Activity {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(State { phase: Phase::Idle, since: now, progress: now }))
+        Self(Mutex::new(ConnectionState { phase: Phase::Idle, since: now, progress: now }))
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> ConnectionState {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request is complete.
     pub(super) fn requested(&self) {
-        self.change(|state, now| *state = State { phase: Phase::Making, since: now, progress: now });
+        self.change(|state, now| *state = ConnectionState { phase: Phase::Making, since: now, progress: now });
     }
 
     /// The response is created.
     pub(super) fn responded(&self) {
-        self.change(|state, now| *state = State { phase: Phase::Sending, progress: now, ..*state });
+        self.change(|state, now| *state = ConnectionState { phase: Phase::Sending, progress: now, ..*state });
     }
 
     /// TLS has been agreed upon: what came so far was no request.
     pub(super) fn secured(&self) {
-        self.change(|state, now| *state = State { phase: Phase::Idle, since: now, ..*state });
+        self.change(|state, now| *state = ConnectionState { phase: Phase::Idle, since: now, ..*state });
     }
 
     fn received(&self) {
         self.change(|state, now| {
             if state.phase == Phase::Idle {
-                *state = State { phase: Phase::Reading, since: now, ..*state };
+                *state = ConnectionState { phase: Phase::Reading, since: now, ..*state };
             }
         });
     }
@@ -90,12 +90,12 @@ impl Activity {
     fn sent_all(&self) {
         self.change(|state, now| {
             if state.phase == Phase::Sending {
-                *state = State { phase: Phase::Idle, since: now, progress: now };
+                *state = ConnectionState { phase: Phase::Idle, since: now, progress: now };
             }
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut State, Instant)) {
+    fn change(&self, change: impl FnOnce(&mut ConnectionState, Instant)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
     }
 }

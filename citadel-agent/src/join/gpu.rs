@@ -55,7 +55,7 @@ mod tests {
 
     use super::*;
     use crate::discovery::inventory::{Inventory, Model};
-    use crate::gpu::sample::{Memory, Process};
+    use crate::gpu::sample::{DeviceMemory, Process};
 
     fn model(name: &str, port: u16, pids: &[u32]) -> Model {
         Model {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn reading(used: u64, processes: Vec<Process>) -> Reading {
-        let memory = Some(Memory { total: 1000, used, reserved: Some(10) });
+        let memory = Some(DeviceMemory { total: 1000, used, reserved: Some(10) });
         Reading { memory, processes, ..Reading::default() }
     }
 

@@ -91,7 +91,7 @@ pub struct Damaged;
 pub struct Parser {
     /// The fields to keep besides those that the journal adds (`__CURSOR` and so on); `None`: all.
     wanted: Option<&'static [&'static str]>,
-    state: State,
+    state: ParserState,
     /// The current line or value as far as read, at most `MAX_FIELD` bytes plus a name.
     held: Vec<u8>,
     /// Whether a part of it was dropped.
@@ -102,7 +102,7 @@ pub struct Parser {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum ParserState {
     #[default]
     Line,
     /// The length of the field with this name is expected.
@@ -128,7 +128,7 @@ impl Parser {
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Fields>, Damaged> {
         while !bytes.is_empty() {
             match &mut self.state {
-                State::Line => match bytes.iter().position(|&byte| byte == b'\n') {
+                ParserState::Line => match bytes.iter().position(|&byte| byte == b'\n') {
                     None => {
                         self.hold(bytes);
                         *bytes = &[];
@@ -141,7 +141,7 @@ impl Parser {
                         }
                     }
                 },
-                State::Length(name) => {
+                ParserState::Length(name) => {
                     let take = (8 - self.held.len()).min(bytes.len());
                     self.held.extend_from_slice(&bytes[..take]);
                     *bytes = &bytes[take..];
@@ -150,12 +150,12 @@ impl Parser {
                         if length > LONGEST {
                             return Err(Damaged);
                         }
-                        self.state = State::Value(std::mem::take(name), length);
+                        self.state = ParserState::Value(std::mem::take(name), length);
                         self.held.clear();
                         self.finish_value();
                     }
                 }
-                State::Value(_, left) => {
+                ParserState::Value(_, left) => {
                     let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     *left -= take as u64;
                     let (value, rest) = bytes.split_at(take);
@@ -163,12 +163,12 @@ impl Parser {
                     self.hold(value);
                     self.finish_value();
                 }
-                State::End => {
+                ParserState::End => {
                     if bytes[0] != b'\n' {
                         return Err(Damaged);
                     }
                     *bytes = &bytes[1..];
-                    self.state = State::Line;
+                    self.state = ParserState::Line;
                 }
             }
         }
@@ -182,9 +182,9 @@ impl Parser {
     }
 
     fn finish_value(&mut self) {
-        if let State::Value(name, 0) = &mut self.state {
+        if let ParserState::Value(name, 0) = &mut self.state {
             let name = std::mem::take(name);
-            self.state = State::End;
+            self.state = ParserState::End;
             let held = std::mem::take(&mut self.held);
             self.field(&name, &held);
             self.held = held;
@@ -217,7 +217,7 @@ impl Parser {
             _ => return Err(Damaged),
         };
         if name_end == held.len() {
-            self.state = State::Length(name.to_owned());
+            self.state = ParserState::Length(name.to_owned());
         } else {
             self.field(name, &held[name_end + 1..]);
         }

@@ -11,14 +11,14 @@ pub enum Line<'a> {
     /// `# TYPE`: a family's name and type.
     Type(&'a str, &'a str),
     /// A sample.
-    Sample(Sample<'a>),
+    Sample(SampleLine<'a>),
     /// An empty line or any other comment.
     Nothing,
 }
 
 /// A sample. Timestamps and exemplars are ignored, because only the current value matters.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Sample<'a> {
+pub struct SampleLine<'a> {
     /// Its name.
     pub name: &'a str,
     /// Label names and values, in the order of the line.
@@ -27,7 +27,7 @@ pub struct Sample<'a> {
     pub value: f64,
 }
 
-impl Sample<'_> {
+impl SampleLine<'_> {
     /// The value of a label; empty if absent, which is equivalent in Prometheus.
     #[must_use]
     pub fn label(&self, name: &str) -> &str {
@@ -81,7 +81,7 @@ fn is_name(name: &str, colons: bool) -> bool {
 }
 
 /// `name{label="value",...} 1.5 [timestamp] [# exemplar]`.
-fn sample(line: &str) -> Option<Sample<'_>> {
+fn sample(line: &str) -> Option<SampleLine<'_>> {
     let end = line.find(['{', ' ', '\t'])?;
     let (name, mut rest) = line.split_at(end);
     if !is_name(name, true) {
@@ -112,7 +112,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     if words.next().is_some_and(|word| !word.starts_with('#') && word.parse::<f64>().is_err()) {
         return None;
     }
-    Some(Sample { name, labels, value })
+    Some(SampleLine { name, labels, value })
 }
 
 /// A line with more labels is invalid: comparing each label with each other one must stay cheap.

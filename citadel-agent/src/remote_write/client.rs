@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 
 use super::encode::Protocol;
-use super::sender::{Answer, Written};
+use super::sender::{ReceiverAnswer, Written};
 use crate::config::resolved::remote_write::Destination;
 use crate::outbound;
 pub use crate::outbound::UrlError;
@@ -29,12 +29,18 @@ impl Client {
     }
 
     /// Posts `body` and returns the outcome, including failures.
-    pub async fn post(&mut self, body: Bytes, protocol: Protocol) -> Answer {
+    pub async fn post(&mut self, body: Bytes, protocol: Protocol) -> ReceiverAnswer {
         let headers =
             [(CONTENT_ENCODING, "snappy"), (CONTENT_TYPE, protocol.content_type()), (VERSION, protocol.version())];
         let reply = self.0.post(&headers, body).await;
         let (written, classic_only) = (written(&reply.headers), classic_only(&reply.headers));
-        Answer { status: reply.status, words: reply.words, retry_after: reply.retry_after, written, classic_only }
+        ReceiverAnswer {
+            status: reply.status,
+            words: reply.words,
+            retry_after: reply.retry_after,
+            written,
+            classic_only,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::dead_letter::{self, DeadLetter};
 use super::encode::{self, Form, Protocol};
 use super::record::Record;
-use super::sender::{Answer, Event, Next, Sender, Settings};
+use super::sender::{Event, Next, ReceiverAnswer, Sender, SenderSettings};
 use super::{folder, identity};
 use crate::clock::wall_ms;
 use crate::config::Config;
@@ -124,7 +124,7 @@ pub fn test(config: &Config, say: &mut dyn FnMut(&str)) -> Result<bool, CommandE
         let mut page = Page::default();
         page.add(&REMOTE_WRITE_TEST, [&name], Value::Integer(1));
         let record = Record::new(&page, &[], &identity(config), wall_ms(), 0);
-        let settings = Settings::of(&destination);
+        let settings = SenderSettings::of(&destination);
         let mut sender = Sender::new(settings, super::ledger::Receiver::default());
         sender.load(0..1);
         // First with 2.0, and with 1.0 if the receiver may support only that, as the running agent does.
@@ -196,7 +196,7 @@ pub fn replay(config: &Config, only: Option<&str>, say: &mut dyn FnMut(&str)) ->
     Ok(all)
 }
 
-fn told(answer: &Answer) -> String {
+fn told(answer: &ReceiverAnswer) -> String {
     let words = if answer.words.is_empty() { String::new() } else { format!(", {:?}", answer.words) };
     let written = answer.written.map(|written| written.samples.unwrap_or(0) + written.histograms.unwrap_or(0));
     match (answer.status, written) {

@@ -17,7 +17,7 @@ use super::encode::{self, Body, Form, Protocol, Room};
 use super::ledger::{Ledger, Outcome};
 use super::queue::{Ahead, Loaded, Queue, Source};
 use super::refused::{Key, Refused};
-use super::sender::{Answer, Event, Next, Sender, Settings};
+use super::sender::{Event, Next, ReceiverAnswer, Sender, SenderSettings};
 use super::spool::{Reason, Spool};
 use crate::clock::wall_ms;
 use crate::outbound::backoff::Chance;
@@ -93,7 +93,12 @@ struct Load {
 }
 
 impl Destination {
-    pub(super) fn new(shared: Rc<Shared>, account: Rc<RefCell<Account>>, client: Client, settings: Settings) -> Self {
+    pub(super) fn new(
+        shared: Rc<Shared>,
+        account: Rc<RefCell<Account>>,
+        client: Client,
+        settings: SenderSettings,
+    ) -> Self {
         let sender = Sender::new(settings, account.borrow().ledger.receiver.clone());
         Self {
             shared,
@@ -210,7 +215,7 @@ impl Destination {
         let (sent_at, before) = (self.begin.elapsed(), self.seq());
         if sent.samples == 0 {
             let events = self.sender.skipped();
-            events.into_iter().for_each(|event| self.apply(event, &load, &Answer::default()));
+            events.into_iter().for_each(|event| self.apply(event, &load, &ReceiverAnswer::default()));
         } else {
             let answer = self.post(&load).await;
             let jitter = self.chance.draw();
@@ -234,7 +239,7 @@ impl Destination {
         let load = batch.as_ref().and_then(|batch| self.prepare(batch)).filter(|load| load.body.sent.samples > 0);
         let answer = match &load {
             Some(load) => self.post(load).await,
-            None => Answer::default(),
+            None => ReceiverAnswer::default(),
         };
         let jitter = self.chance.draw();
         let sent = load.as_ref().map(|load| (load.range.clone(), load.body.sent));
@@ -283,7 +288,7 @@ impl Destination {
         sample.unwrap_or_default()
     }
 
-    async fn post(&mut self, load: &Load) -> Answer {
+    async fn post(&mut self, load: &Load) -> ReceiverAnswer {
         let answer = self.client.post(load.body.bytes.clone(), load.form.protocol).await;
         let code = answer.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         *self.account.borrow_mut().requests.entry(code).or_default() += 1;
@@ -295,7 +300,7 @@ impl Destination {
         self.shared.settled.notify_one();
     }
 
-    fn apply(&mut self, event: Event, load: &Load, answer: &Answer) {
+    fn apply(&mut self, event: Event, load: &Load, answer: &ReceiverAnswer) {
         let name = self.name();
         let status = answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
         let words = answer.words.as_str();
@@ -408,12 +413,13 @@ mod tests {
     use crate::metrics::catalogue::models::CONNECTIONS_OPEN;
     use crate::metrics::family::{Page, Value};
     use crate::remote_write::record::{Identity, Record};
-    use crate::remote_write::spool::Limits;
+    use crate::remote_write::spool::SpoolLimits;
 
     #[test]
     fn what_is_set_aside_is_kept_as_it_was_sent_and_counts_as_dropped() {
         let dir = TempDir::new().unwrap();
-        let limits = Limits { max_bytes: 1 << 20, max_age: Duration::from_secs(3600), min_free: 0, memory: 1 << 20 };
+        let limits =
+            SpoolLimits { max_bytes: 1 << 20, max_age: Duration::from_secs(3600), min_free: 0, memory: 1 << 20 };
         let mut spool = Spool::open(dir.path(), limits, 0);
         let mut page = Page::default();
         for model in ["a", "b", "c"] {
@@ -439,11 +445,15 @@ mod tests {
         let account = Rc::new(RefCell::new(account));
         let configured = Configured { url: Some("http://127.0.0.1:9/".to_owned()), ..Configured::default() };
         let client = Client::new(&configured).unwrap();
-        let mut sink = Destination::new(shared, Rc::clone(&account), client, Settings::of(&configured));
+        let mut sink = Destination::new(shared, Rc::clone(&account), client, SenderSettings::of(&configured));
         assert_eq!(sink.load_front().unwrap(), Some(0..3));
         assert_eq!(account.borrow().oldest_ms, Some(1));
         let load = sink.prepare(&(0..3)).unwrap();
-        sink.apply(Event::DeadLetter(0..3, 1), &load, &Answer { status: Some(500), ..Answer::default() });
+        sink.apply(
+            Event::DeadLetter(0..3, 1),
+            &load,
+            &ReceiverAnswer { status: Some(500), ..ReceiverAnswer::default() },
+        );
         let ledger = account.borrow().ledger.clone();
         assert_eq!((ledger.rejected, ledger.dropped[&Reason::DeadLetter]), (1, 2));
         assert!(ledger.holds());

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use super::record::{Family, Record, Sample};
+use super::record::{Family, Record, RecordSample};
 use super::refused::{Key, Refused};
 use super::series;
 use crate::metrics::buckets::{self, Classic};
@@ -187,14 +187,14 @@ pub fn body(record: &Record, range: Range<u32>, form: Form) -> Result<Body, snap
 
 /// The series of a sample, for [`Refused`].
 #[must_use]
-pub fn key(record: &Record, sample: &Sample<'_>, refused: &Refused) -> Key {
+pub fn key(record: &Record, sample: &RecordSample<'_>, refused: &Refused) -> Key {
     let own = [&sample.family.name].into_iter().chain(sample.values);
     refused.key(own.chain(&record.shape.identity).map(|&position| record.shape.symbol(position)))
 }
 
 /// A sample's series, for the log.
 #[must_use]
-pub fn display(record: &Record, sample: &Sample<'_>) -> String {
+pub fn display(record: &Record, sample: &RecordSample<'_>) -> String {
     let symbol = |&position: &u32| record.shape.symbol(position);
     let own = sample.family.label_names.iter().map(symbol).zip(sample.values.iter().map(symbol));
     series::display(&series::labels(&record.shape.identity(), symbol(&sample.family.name), own))

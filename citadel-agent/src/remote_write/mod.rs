@@ -46,7 +46,7 @@ use client::{Client, UrlError};
 pub use collector::Told;
 pub use figures::{Numbers, SILENT};
 use record::Identity;
-use sender::Settings;
+use sender::SenderSettings;
 
 /// Why remote write cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub struct Handle {
 /// Configured remote write, ready to start, with its clients.
 pub struct Prepared {
     config: Config,
-    clients: Vec<(String, Client, Settings)>,
+    clients: Vec<(String, Client, SenderSettings)>,
     told: Option<Told>,
 }
 
@@ -96,7 +96,7 @@ pub fn prepare(config: &Config) -> Result<Option<Prepared>, StartError> {
     for (name, destination) in config.destinations() {
         let client =
             Client::new(&destination).map_err(|error| StartError::Destination { name: name.clone(), error })?;
-        let settings = Settings::of(&destination);
+        let settings = SenderSettings::of(&destination);
         clients.push((name, client, settings));
     }
     Ok((!clients.is_empty()).then(|| Prepared { config: config.clone(), clients, told: None }))

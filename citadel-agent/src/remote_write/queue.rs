@@ -141,12 +141,13 @@ mod tests {
     use crate::metrics::family::{Page, Value};
     use crate::remote_write::encode::{MAX_SERIES, Protocol};
     use crate::remote_write::record::Identity;
-    use crate::remote_write::spool::Limits;
+    use crate::remote_write::spool::SpoolLimits;
 
     const FORM: Form = Form { protocol: Protocol::V2, native: false, classic: true };
 
     fn spool(dir: &TempDir, records: &[u32]) -> Spool {
-        let limits = Limits { max_bytes: 1 << 30, max_age: Duration::from_secs(3600), min_free: 0, memory: 1 << 20 };
+        let limits =
+            SpoolLimits { max_bytes: 1 << 30, max_age: Duration::from_secs(3600), min_free: 0, memory: 1 << 20 };
         let mut spool = Spool::open(dir.path(), limits, 0);
         for (&samples, time_ms) in records.iter().zip(1..) {
             let mut page = Page::default();

@@ -139,7 +139,7 @@ pub enum Point<'a> {
 
 /// One sample of a record.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Sample<'a> {
+pub struct RecordSample<'a> {
     /// Its family.
     pub family: &'a Family,
     /// Its label values, as positions in the symbols.
@@ -331,7 +331,7 @@ impl Record {
     }
 
     /// The samples at `range`, an index over all families.
-    pub fn samples(&self, range: Range<u32>) -> impl Iterator<Item = Sample<'_>> {
+    pub fn samples(&self, range: Range<u32>) -> impl Iterator<Item = RecordSample<'_>> {
         self.runs(range).flat_map(Run::samples)
     }
 
@@ -358,11 +358,15 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Each of them.
-    pub fn samples(self) -> impl Iterator<Item = Sample<'a>> {
+    pub fn samples(self) -> impl Iterator<Item = RecordSample<'a>> {
         let (family, width) = (self.family, self.family.label_names.len());
         self.part.map(move |i| {
             let i = i as usize;
-            Sample { family, values: &family.label_values[i * width..(i + 1) * width], point: self.values.point(i) }
+            RecordSample {
+                family,
+                values: &family.label_values[i * width..(i + 1) * width],
+                point: self.values.point(i),
+            }
         })
     }
 }

@@ -25,7 +25,7 @@ const MOST: usize = 4096;
 pub type Key = u64;
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Strikes {
     strikes: u32,
     /// The batch of the last strike, identified by its first sample.
     batch: u64,
@@ -37,7 +37,7 @@ struct Entry {
 /// The refused series of a destination.
 #[derive(Clone, Debug, Default)]
 pub struct Refused {
-    series: HashMap<Key, Entry>,
+    series: HashMap<Key, Strikes>,
     /// Incremented with each change of the omitted series.
     version: u64,
     /// Randomly seeded, so that nobody can choose a model name whose series collides with another one.
@@ -103,7 +103,7 @@ impl Refused {
             oldest.map(|key| self.series.remove(&key));
             self.version += 1;
         }
-        let new = Entry { strikes: 0, batch, at: now, next: now + FIRST_TRY, pause: FIRST_TRY };
+        let new = Strikes { strikes: 0, batch, at: now, next: now + FIRST_TRY, pause: FIRST_TRY };
         let entry = self.series.entry(key).or_insert(new);
         if entry.strikes > 0 && entry.batch == batch {
             return false;

@@ -24,7 +24,7 @@ use super::encode::{Form, Protocol, Sent};
 use super::ledger::Receiver;
 use crate::config::resolved::remote_write::{self, Denied, Histograms};
 use crate::outbound::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT, PROBE, jittered};
-pub use answer::{Answer, Event, Next, Written};
+pub use answer::{Event, Next, ReceiverAnswer, Written};
 use front::{Front, Trial};
 
 /// Number of increasing waits between refused requests if nothing was ever accepted; then a batch is searched at a
@@ -66,7 +66,7 @@ const NATIVE_OFF: &str = "native histograms are disabled";
 
 /// Settings of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
+pub struct SenderSettings {
     /// Protocol version.
     pub protocol: remote_write::Protocol,
     /// Histograms.
@@ -75,7 +75,7 @@ pub struct Settings {
     pub denied: Denied,
 }
 
-impl Settings {
+impl SenderSettings {
     /// The settings of `destination`.
     #[must_use]
     pub fn of(destination: &remote_write::Destination) -> Self {
@@ -87,7 +87,7 @@ impl Settings {
 /// The state machine of a destination.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    settings: Settings,
+    settings: SenderSettings,
     receiver: Receiver,
     front: Option<Front>,
     /// Time of the last response.
@@ -111,7 +111,7 @@ pub struct Sender {
 impl Sender {
     /// A state machine for a receiver with remembered limitations.
     #[must_use]
-    pub fn new(settings: Settings, receiver: Receiver) -> Self {
+    pub fn new(settings: SenderSettings, receiver: Receiver) -> Self {
         Self {
             settings,
             receiver,
@@ -209,7 +209,14 @@ impl Sender {
     }
 
     /// Processes the response to [`Next::Send`]. `jitter` is random, from -1 to 1; `now_ms` is the wall-clock time.
-    pub fn answered(&mut self, now: Duration, now_ms: i64, jitter: f64, sent: &Sent, answer: &Answer) -> Vec<Event> {
+    pub fn answered(
+        &mut self,
+        now: Duration,
+        now_ms: i64,
+        jitter: f64,
+        sent: &Sent,
+        answer: &ReceiverAnswer,
+    ) -> Vec<Event> {
         let Some(front) = &self.front else { return vec![] };
         let (piece, trial) = (front.piece(), front.trial);
         self.now = now;
@@ -261,7 +268,7 @@ impl Sender {
         now: Duration,
         jitter: f64,
         batch: Option<(Range<u64>, Sent)>,
-        answer: &Answer,
+        answer: &ReceiverAnswer,
     ) -> Vec<Event> {
         self.now = now;
         let silent = self.form().protocol == Protocol::V2 && answer.written.is_none();
@@ -282,7 +289,7 @@ impl Sender {
     }
 
     /// What each response reveals about the receiver.
-    fn learn(&mut self, now_ms: i64, answer: &Answer) -> Vec<Event> {
+    fn learn(&mut self, now_ms: i64, answer: &ReceiverAnswer) -> Vec<Event> {
         self.receiver.knows_v2 |= self.form().protocol == Protocol::V2 && answer.written.is_some();
         if !answer.classic_only || self.settings.histograms != Histograms::Auto {
             return vec![];
@@ -315,7 +322,7 @@ impl Sender {
     }
 
     /// A response about the samples.
-    fn understood(&mut self, now_ms: i64, sent: &Sent, answer: &Answer, piece: Range<u64>) -> Vec<Event> {
+    fn understood(&mut self, now_ms: i64, sent: &Sent, answer: &ReceiverAnswer, piece: Range<u64>) -> Vec<Event> {
         let form = self.form();
         let status = answer.status.unwrap_or(0);
         let written = answer.written.filter(|_| form.protocol == Protocol::V2);

@@ -8,24 +8,24 @@ use crate::remote_write::ledger::{Ledger, Outcome};
 use crate::remote_write::refused::Refused;
 use crate::remote_write::spool::Reason;
 
-const AUTO: Settings =
-    Settings { protocol: remote_write::Protocol::Auto, histograms: Histograms::Auto, denied: Denied::Park };
+const AUTO: SenderSettings =
+    SenderSettings { protocol: remote_write::Protocol::Auto, histograms: Histograms::Auto, denied: Denied::Park };
 
 /// Samples of a batch at most.
 const BATCH: u64 = 2000;
 
-pub(super) fn answer(status: u16) -> Answer {
-    Answer { status: Some(status), ..Answer::default() }
+pub(super) fn answer(status: u16) -> ReceiverAnswer {
+    ReceiverAnswer { status: Some(status), ..ReceiverAnswer::default() }
 }
 
 /// An answer of a 2.0 receiver that has written all of what came, or nothing where it is an error.
-pub(super) fn written(status: u16) -> Answer {
+pub(super) fn written(status: u16) -> ReceiverAnswer {
     let samples = Some(if status < 300 { u64::MAX } else { 0 });
-    Answer { written: Some(Written { samples, histograms: None }), ..answer(status) }
+    ReceiverAnswer { written: Some(Written { samples, histograms: None }), ..answer(status) }
 }
 
-pub(super) fn no_answer() -> Answer {
-    Answer::default()
+pub(super) fn no_answer() -> ReceiverAnswer {
+    ReceiverAnswer::default()
 }
 
 /// One request.
@@ -39,7 +39,7 @@ pub(super) struct Request {
 }
 
 /// Who answers a request.
-pub(super) type Receiver<'a> = &'a mut dyn FnMut(&Request) -> Answer;
+pub(super) type Receiver<'a> = &'a mut dyn FnMut(&Request) -> ReceiverAnswer;
 
 /// A machine, its clock and its account.
 pub(super) struct Run {
@@ -64,7 +64,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(settings: Settings, end: u64, batch: u64) -> Self {
+    pub(super) fn new(settings: SenderSettings, end: u64, batch: u64) -> Self {
         Self {
             sender: Sender::new(settings, Default::default()),
             now: Duration::ZERO,
@@ -133,7 +133,7 @@ impl Run {
             Next::Scout(from) => {
                 let batch = self.batch_at(from);
                 let request = batch.map(|range| self.request(&range));
-                let answer = request.as_ref().map_or_else(Answer::default, |(request, _)| receiver(request));
+                let answer = request.as_ref().map_or_else(ReceiverAnswer::default, |(request, _)| receiver(request));
                 let batch = request.map(|(request, sent)| {
                     let range = request.range.clone();
                     self.sent.push(request);
@@ -185,7 +185,7 @@ impl Run {
         self.sent.push(request);
     }
 
-    pub(super) fn finish(&mut self, mut receiver: impl FnMut(&Request) -> Answer) {
+    pub(super) fn finish(&mut self, mut receiver: impl FnMut(&Request) -> ReceiverAnswer) {
         for _ in 0..100_000 {
             if !self.step(&mut receiver) {
                 return;
@@ -195,7 +195,7 @@ impl Run {
     }
 
     /// Collects so many samples each `every` and sends them, until `until`.
-    fn live(&mut self, every: Duration, until: Duration, mut receiver: impl FnMut(&Request) -> Answer) {
+    fn live(&mut self, every: Duration, until: Duration, mut receiver: impl FnMut(&Request) -> ReceiverAnswer) {
         self.jitter = 1.0;
         let mut next = self.now;
         while self.now < until {

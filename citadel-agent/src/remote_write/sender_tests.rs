@@ -9,8 +9,8 @@ use super::*;
 use crate::remote_write::ledger::Outcome;
 use crate::remote_write::spool::Reason;
 
-const AUTO: Settings =
-    Settings { protocol: remote_write::Protocol::Auto, histograms: Histograms::Both, denied: Denied::Park };
+const AUTO: SenderSettings =
+    SenderSettings { protocol: remote_write::Protocol::Auto, histograms: Histograms::Both, denied: Denied::Park };
 
 fn sent(samples: u64) -> Sent {
     Sent { samples, series: samples, ..Sent::default() }
@@ -55,7 +55,7 @@ fn retry_after_is_honoured_up_to_ten_minutes() {
         for status in [429, 503] {
             let mut sender = Sender::new(AUTO, Receiver::default());
             sender.load(0..1);
-            let asks = Answer { retry_after: Some(Duration::from_secs(asked)), ..answer(status) };
+            let asks = ReceiverAnswer { retry_after: Some(Duration::from_secs(asked)), ..answer(status) };
             let events = sender.answered(Duration::ZERO, 0, 0.0, &sent(1), &asks);
             assert_eq!(events, [Event::Retry(Duration::from_secs_f64(waited))], "{status}, {asked} s");
         }
@@ -94,7 +94,7 @@ fn a_400_to_both_protocols_is_about_the_samples_and_says_nothing_about_the_proto
 
 #[test]
 fn a_415_to_both_protocols_parks_and_loses_nothing() {
-    for settings in [AUTO, Settings { protocol: remote_write::Protocol::V1, ..AUTO }] {
+    for settings in [AUTO, SenderSettings { protocol: remote_write::Protocol::V1, ..AUTO }] {
         let mut run = Run::new(settings, 10, 10);
         let mut failures = if settings == AUTO { 4 } else { 2 };
         run.finish(|_| {
@@ -155,7 +155,7 @@ fn a_400_of_a_receiver_that_knows_2_0_is_about_the_samples() {
 
 #[test]
 fn who_insists_on_2_0_loses_nothing_to_a_receiver_that_only_pretends() {
-    let mut run = Run::new(Settings { protocol: remote_write::Protocol::V2, ..AUTO }, 10, 10);
+    let mut run = Run::new(SenderSettings { protocol: remote_write::Protocol::V2, ..AUTO }, 10, 10);
     let mut upgraded = 3;
     run.finish(|_| {
         upgraded -= 1;
@@ -171,7 +171,7 @@ fn what_the_receiver_says_that_it_wrote_counts() {
     for (status, samples, acknowledged) in [(204, 1798, 1798), (204, 0, 0), (204, 1700, 1700), (400, 1700, 1700)] {
         let mut sender = Sender::new(AUTO, Receiver::default());
         sender.load(0..1798);
-        let says = Answer { written: counts(samples), ..answer(status) };
+        let says = ReceiverAnswer { written: counts(samples), ..answer(status) };
         let events = sender.answered(Duration::ZERO, 0, 0.0, &sent(1798), &says);
         assert!(events.contains(&Event::Settled(0..1798, acknowledged)), "{status} {samples}: {events:?}");
         let short = events.iter().filter(|event| matches!(event, Event::Short(_))).count();
@@ -185,7 +185,7 @@ fn what_the_receiver_says_that_it_wrote_counts() {
     let mut sender = Sender::new(AUTO, Receiver { knows_v2: true, ..Receiver::default() });
     sender.load(0..10);
     let had = Sent { samples: 8, series: 8 + 34, histograms: 1, skipped: 2 };
-    let says = Answer { written: Some(Written { samples: Some(40), histograms: Some(1) }), ..answer(200) };
+    let says = ReceiverAnswer { written: Some(Written { samples: Some(40), histograms: Some(1) }), ..answer(200) };
     let events = sender.answered(Duration::ZERO, 0, 0.0, &had, &says);
     assert_eq!(events, [Event::Short(1), Event::Settled(0..10, 7)]);
 }
@@ -193,7 +193,7 @@ fn what_the_receiver_says_that_it_wrote_counts() {
 #[test]
 fn native_histograms_go_only_where_they_are_taken() {
     let mut run = Run::new(AUTO, 10, 10);
-    let off = Answer { words: format!("{NATIVE_OFF}\n"), ..answer(500) };
+    let off = ReceiverAnswer { words: format!("{NATIVE_OFF}\n"), ..answer(500) };
     run.finish(|request| if request.form.native { off.clone() } else { written(200) });
     assert_eq!(run.events[0], Event::NoNative);
     assert_eq!(run.sent.len(), 2);
@@ -203,10 +203,10 @@ fn native_histograms_go_only_where_they_are_taken() {
 #[test]
 fn a_receiver_that_has_written_all_but_the_native_histograms_takes_none() {
     for (histograms, acknowledged) in [(Histograms::Both, 10), (Histograms::Native, 8)] {
-        let mut sender = Sender::new(Settings { histograms, ..AUTO }, Receiver::default());
+        let mut sender = Sender::new(SenderSettings { histograms, ..AUTO }, Receiver::default());
         sender.load(0..10);
         let had = Sent { samples: 10, series: 10, histograms: 2, skipped: 0 };
-        let says = Answer { written: Some(Written { samples: Some(8), histograms: Some(0) }), ..answer(204) };
+        let says = ReceiverAnswer { written: Some(Written { samples: Some(8), histograms: Some(0) }), ..answer(204) };
         let events = sender.answered(Duration::ZERO, 5, 0.0, &had, &says);
         assert!(
             events.contains(&Event::NoNative) && events.contains(&Event::Settled(0..10, acknowledged)),
@@ -218,13 +218,13 @@ fn a_receiver_that_has_written_all_but_the_native_histograms_takes_none() {
 
 #[test]
 fn auto_sends_native_histograms_to_those_alone_that_confirm_2_0_and_are_not_known_to_spoil_them() {
-    let auto = Settings { histograms: Histograms::Auto, ..AUTO };
+    let auto = SenderSettings { histograms: Histograms::Auto, ..AUTO };
     let form = |receiver: Receiver| Sender::new(auto, receiver).form();
     assert!(!form(Receiver::default()).native, "nobody has confirmed 2.0 yet");
     assert!(form(Receiver { knows_v2: true, ..Receiver::default() }).native);
     assert!(!form(Receiver { only_v1_ms: Some(1), ..Receiver::default() }).native);
     let mut run = Run::new(auto, 30, 10);
-    run.finish(|_| Answer { classic_only: true, ..written(204) });
+    run.finish(|_| ReceiverAnswer { classic_only: true, ..written(204) });
     assert!(run.sent.iter().all(|request| !request.form.native && request.form.classic));
     let mut run = Run::new(auto, 30, 10);
     run.finish(|_| written(204));
@@ -275,7 +275,7 @@ fn a_closed_door_parks_the_queue_and_is_tried_each_minute() {
         assert_eq!(times, [0, 60, 120, 180], "{status}");
         assert_eq!(run.events, [Event::Parked, Event::Recovered, Event::Settled(0..10, 10)]);
     }
-    let mut run = Run::new(Settings { denied: Denied::Drop, ..AUTO }, 10, 10);
+    let mut run = Run::new(SenderSettings { denied: Denied::Drop, ..AUTO }, 10, 10);
     run.finish(|_| answer(403));
     assert_eq!(run.with(Outcome::Rejected).len(), 10);
 }
@@ -353,7 +353,7 @@ fn a_backlog_goes_out_at_ten_times_the_live_rate() {
     assert_eq!(sender.next(Duration::from_secs(1)), Next::Wait(Duration::from_millis(1200)));
 }
 
-fn any_answer() -> impl Strategy<Value = Answer> {
+fn any_answer() -> impl Strategy<Value = ReceiverAnswer> {
     let status = prop_oneof![
         4 => Just(Some(204)), 1 => Just(None),
         4 => prop::sample::select(vec![200, 201, 301, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 502, 503, 599]).prop_map(Some),
@@ -363,7 +363,7 @@ fn any_answer() -> impl Strategy<Value = Answer> {
     let written = prop::option::of((count(), count()))
         .prop_map(|written| written.map(|(samples, histograms)| Written { samples, histograms }));
     (status, words, prop::option::of(0u64..1000), written, prop::bool::weighted(0.1)).prop_map(
-        |(status, words, after, written, classic_only)| Answer {
+        |(status, words, after, written, classic_only)| ReceiverAnswer {
             status,
             words,
             retry_after: after.map(Duration::from_secs),
@@ -382,7 +382,7 @@ proptest! {
         series in 1u64..50,
     ) {
         let denied = if park { Denied::Park } else { Denied::Drop };
-        let mut run = Run::new(Settings { denied, ..AUTO }, end, batch);
+        let mut run = Run::new(SenderSettings { denied, ..AUTO }, end, batch);
         run.series = series;
         let mut answers = answers.into_iter();
         let mut never_again = BTreeSet::new();

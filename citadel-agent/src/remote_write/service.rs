@@ -17,8 +17,8 @@ use super::client::Client;
 use super::collector::{Collector, Told};
 use super::destination::{Account, Destination, Shared};
 use super::ledger::{self, Ledger};
-use super::sender::Settings;
-use super::spool::{Limits, Spool};
+use super::sender::SenderSettings;
+use super::spool::{Spool, SpoolLimits};
 use super::{Numbers, Prepared, folder, identity};
 use crate::clock::wall_ms;
 use crate::collector::{Collected, Pages};
@@ -99,7 +99,7 @@ impl Service {
     fn open(
         config: &Config,
         folder: &Path,
-        clients: Vec<(String, Client, Settings)>,
+        clients: Vec<(String, Client, SenderSettings)>,
         collector: Collector,
         numbers: Slot<Vec<Numbers>>,
     ) -> Self {
@@ -107,7 +107,7 @@ impl Service {
         let past: Vec<_> = clients.iter().map(|(name, ..)| Past::read(&path(name))).collect();
         let known = past.iter().map(Past::known).max().unwrap_or(0);
         let all_new = past.iter().all(|past| matches!(past, Past::New));
-        let limits = Limits {
+        let limits = SpoolLimits {
             max_bytes: config.remote_write.max_bytes,
             max_age: config.remote_write.max_age,
             min_free: config.remote_write.min_free_bytes,

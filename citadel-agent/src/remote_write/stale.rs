@@ -115,9 +115,9 @@ mod tests {
     use super::*;
     use crate::metrics::catalogue::models::{CONNECTIONS_OPEN, REQUEST_BYTES};
     use crate::metrics::family::Value;
-    use crate::metrics::foreign::{self, Limits};
+    use crate::metrics::foreign::{self, PageLimits};
 
-    const LIMITS: Limits = Limits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
+    const LIMITS: PageLimits = PageLimits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
 
     fn page(open: &BTreeSet<u8>, bytes: &BTreeSet<u8>) -> Page {
         let mut page = Page::default();

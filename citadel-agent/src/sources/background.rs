@@ -96,7 +96,7 @@ const SPACED_PATIENCE: Duration = Duration::from_secs(120);
 /// State of the sources. Clones share it.
 #[derive(Clone)]
 pub struct Readers {
-    states: Arc<[Mutex<State>]>,
+    states: Arc<[Mutex<SourceState>]>,
     /// Counts finished reads of all sources.
     finished: watch::Sender<u64>,
     /// Which reading may be used while the next read is in progress.
@@ -113,7 +113,7 @@ enum Previous {
 }
 
 #[derive(Default)]
-struct State {
+struct SourceState {
     /// Start of the current read.
     busy: Option<Instant>,
     newest: Option<LastRead>,
@@ -244,7 +244,7 @@ impl Readers {
         }
     }
 
-    fn state(&self, index: usize) -> MutexGuard<'_, State> {
+    fn state(&self, index: usize) -> MutexGuard<'_, SourceState> {
         self.states[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
 use crate::ebpf::families::Families;
 use crate::ebpf::family::Family;
-use crate::ebpf::mapped::Entry;
+use crate::ebpf::mapped::MapEntry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
     REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS, STREAMS_UNREAD,
@@ -52,7 +52,7 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
 }
 
 /// Metrics that a model has even without requests.
-fn add_model(page: &mut Page, labels: [&str; 2], stats: Entry<'_, ModelStats>, older_connections: u64) {
+fn add_model(page: &mut Page, labels: [&str; 2], stats: MapEntry<'_, ModelStats>, older_connections: u64) {
     let count = |index: usize| stats.counter(index);
     // The two numbers are read one after the other while both grow: never negative.
     let difference = |more: usize, less: usize| count(more).saturating_sub(count(less));
@@ -72,7 +72,7 @@ fn add_model(page: &mut Page, labels: [&str; 2], stats: Entry<'_, ModelStats>, o
 }
 
 /// Metrics of an endpoint after its first request.
-fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: Entry<'_, EndpointStats>) {
+fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: MapEntry<'_, EndpointStats>) {
     let [model, port, endpoint] = labels;
     for code in iter::once(EndpointStats::SWITCHING).chain(EndpointStats::CODES) {
         let count = stats.counter(EndpointStats::requests(code));

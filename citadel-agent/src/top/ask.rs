@@ -9,7 +9,7 @@ use crate::clock::wall_ms;
 use crate::control::{Connection, ControlError, Order};
 use crate::explain::{Against, Explanation};
 use crate::history::Millis;
-use crate::history::window::Series;
+use crate::history::window::SubjectHistory;
 
 /// What a verdict is about: as `explain` has it where nothing else is asked.
 const EXPLAINED_MS: Millis = 5 * 60 * 1000;
@@ -42,7 +42,7 @@ pub(super) fn fetch(socket: &Path, wish: &Wish) -> Result<Fetched, ControlError>
     let mut connection = Connection::open(socket)?;
     let to_ms = wall_ms();
     let from_ms = to_ms - wish.span.ms();
-    let all: Vec<Series> = connection.data(&Order::History { subject: None, from_ms, to_ms, step_ms: None })?;
+    let all: Vec<SubjectHistory> = connection.data(&Order::History { subject: None, from_ms, to_ms, step_ms: None })?;
     let order = Order::Explain { model: None, from_ms: to_ms - EXPLAINED_MS, to_ms, against: Against::Before };
     let explanations: Vec<Explanation> = connection.data(&order)?;
     let node = rustix::system::uname();
@@ -55,7 +55,7 @@ pub(super) fn fetch(socket: &Path, wish: &Wish) -> Result<Fetched, ControlError>
     if let Some(port) = wish.trend_of {
         let (from_ms, step_ms) = (to_ms - wish.span.trend_ms(), wish.span.step_ms());
         let order = Order::History { subject: Some(port.to_string()), from_ms, to_ms, step_ms: Some(step_ms) };
-        let series: Vec<Series> = connection.data(&order)?;
+        let series: Vec<SubjectHistory> = connection.data(&order)?;
         let windows = series.first().map_or(&[][..], |series| &series.windows);
         fetched.trend = Some((port, Trend::of(windows, from_ms, to_ms, step_ms)));
     }

@@ -11,7 +11,7 @@ use super::look::Look;
 use super::span::words;
 use super::trend::{Point, Times, Trend, heat};
 use super::units::{bytes, percent, seconds, short, whole};
-use super::view::{Model, Rate, State};
+use super::view::{Model, ModelState, Rate};
 use crate::explain::Verdict;
 
 /// Places of what stands before a plot, and of what stands behind a sparkline.
@@ -170,10 +170,10 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 fn figures(model: &Model, look: Look) -> Vec<Line<'static>> {
     let detail = &model.detail;
     let mut first = vec![format!("{}  port {}", model.name, model.port)];
-    if model.state == State::Gone {
+    if model.state == ModelState::Gone {
         first.push("no measurements in this window".to_owned());
     } else {
-        first.extend((model.state != State::Unknown).then(|| model.state.word().to_owned()));
+        first.extend((model.state != ModelState::Unknown).then(|| model.state.word().to_owned()));
         first.extend(detail.pid.map(|pid| format!("PID {pid}")));
         first.extend(detail.connections.map(|count| format!("{count} connections")));
     }
@@ -240,7 +240,7 @@ fn figures(model: &Model, look: Look) -> Vec<Line<'static>> {
             ],
         ),
     ];
-    let state = if model.state == State::Down { Level::Bad } else { Level::Normal };
+    let state = if model.state == ModelState::Down { Level::Bad } else { Level::Normal };
     let mut all = vec![Line::styled(first.join("  "), look.style(state).add_modifier(Modifier::BOLD))];
     all.extend(lines.into_iter().filter_map(|(name, parts)| {
         let parts: Vec<_> = parts.into_iter().flatten().collect();

@@ -19,9 +19,9 @@ use super::span::Span;
 use super::state::{Effect, State};
 use super::text::table;
 use super::trend::{Point, Trend, heat};
-use super::view::{State as ModelState, View};
+use super::view::{ModelState, View};
 use crate::explain::{Against, explain};
-use crate::history::window::{Distribution, Gauge, Series, Window};
+use crate::history::window::{Distribution, Gauge, SubjectHistory, Window};
 use crate::history::{FINE_MS, History, Millis, Subject};
 use crate::metrics::catalogue::{engine, gpu, models, system};
 use crate::metrics::family::{Page, Value};
@@ -251,7 +251,7 @@ fn what_nobody_counts_is_unknown_and_not_zero() {
         gauges: [("memory_bytes.rss".to_owned(), Gauge { mean: 1.0, min: 1.0, max: 1.0, last: 7.0 })].into(),
         ..Window::default()
     };
-    let series = Series { subject: "11403".to_owned(), name: "phi3".to_owned(), windows: vec![window] };
+    let series = SubjectHistory { subject: "11403".to_owned(), name: "phi3".to_owned(), windows: vec![window] };
     let view = View::of(&[series], "h", 0, 5000);
     let model = &view.models[0];
     assert_eq!((model.cpus, model.memory_bytes, model.state), (Some(0.5), Some(7.0), ModelState::Unknown));
@@ -353,7 +353,7 @@ fn names_cannot_steer_the_terminal() {
     assert!(all.contains("evil[31m]0;owned模型"), "{all}");
     assert!(!all.chars().any(|c| c != '\n' && c.is_control() || c == '\u{202e}'), "{all:?}");
     // A long one is cut, within a character too.
-    let long = Series { subject: "1".to_owned(), name: "模".repeat(1000), windows: vec![] };
+    let long = SubjectHistory { subject: "1".to_owned(), name: "模".repeat(1000), windows: vec![] };
     assert!(View::of(&[long], "h", 0, 1).models[0].name.len() <= 128);
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::explain::{Explanation, Verdict};
 use crate::history::Millis;
-use crate::history::window::{Gauge, Series, Window};
+use crate::history::window::{Gauge, SubjectHistory, Window};
 use crate::printable::without_hidden;
 
 /// Longest name.
@@ -71,7 +71,7 @@ pub(super) struct Gpu {
 /// Whether a model answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(super) enum ModelState {
     /// Its probes fail.
     Down,
     /// It was there within a day, and nothing is measured of it in this time.
@@ -83,7 +83,7 @@ pub(super) enum State {
     Up,
 }
 
-impl State {
+impl ModelState {
     /// In a word.
     #[must_use]
     pub(super) const fn word(self) -> &'static str {
@@ -104,7 +104,7 @@ pub(super) struct Model {
     /// Its port.
     pub(super) port: u16,
     /// Whether it answers.
-    pub(super) state: State,
+    pub(super) state: ModelState,
     /// Requests that ended, by second.
     pub(super) requests_per_second: Option<f64>,
     /// Requests in flight at the end of the time.
@@ -194,14 +194,14 @@ fn clean(text: &str) -> String {
 impl View {
     /// Makes one of the answer to a request for all series with one window. `host` is the host's name.
     #[must_use]
-    pub(super) fn of(series: &[Series], host: &str, from_ms: Millis, to_ms: Millis) -> Self {
+    pub(super) fn of(series: &[SubjectHistory], host: &str, from_ms: Millis, to_ms: Millis) -> Self {
         let mut view = Self {
             at_ms: to_ms,
             seconds: (to_ms - from_ms) as f64 / 1000.0,
             host: Host { name: clean(host), ..Host::default() },
             ..Self::default()
         };
-        for Series { subject, name, windows } in series {
+        for SubjectHistory { subject, name, windows } in series {
             let window = windows.last().filter(|window| window.covered_seconds > 0.0);
             if subject == "host" {
                 view.host.measure(window);
@@ -210,7 +210,7 @@ impl View {
             } else if let Ok(port) = subject.parse() {
                 view.models.push(match window {
                     Some(window) => Model::of(name, port, window),
-                    None => Model { name: clean(name), port, state: State::Gone, ..Model::default() },
+                    None => Model { name: clean(name), port, state: ModelState::Gone, ..Model::default() },
                 });
             }
         }
@@ -295,9 +295,9 @@ impl Model {
         let tokens = window.sums.get("tokens.generated").copied();
         let joules = window.sums.get("gpu_joules").copied();
         let state = match window.gauge("up") {
-            Some(up) if up.last > 0.0 => State::Up,
-            Some(_) => State::Down,
-            None => State::Unknown,
+            Some(up) if up.last > 0.0 => ModelState::Up,
+            Some(_) => ModelState::Down,
+            None => ModelState::Unknown,
         };
         Self {
             name: clean(name),
@@ -329,7 +329,7 @@ impl Model {
     #[must_use]
     pub(super) fn verdict(&self) -> &'static str {
         match (self.state, self.explanation.as_ref().map(|said| said.verdict)) {
-            (State::Down | State::Gone, _) | (_, None) => self.state.word(),
+            (ModelState::Down | ModelState::Gone, _) | (_, None) => self.state.word(),
             (_, Some(Verdict::Starved)) => "starved",
             (_, Some(Verdict::Unknown)) => "-",
             (_, Some(verdict)) => verdict.word(),

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
 use super::support::Server;
-use super::support::client::{Answer, PATIENCE, connect, get, parse};
+use super::support::client::{PATIENCE, Response, connect, get, parse};
 use super::{SHORT, fake};
 
 /// A folder with a web configuration file and what it names, and the CA of all certificates.
@@ -65,7 +65,7 @@ impl Folder {
     }
 
     /// A request by TLS, with the certificate in the files of `identity`. `None`: there is no connection.
-    fn get(&self, addr: SocketAddr, identity: Option<&str>, path: &str) -> Option<(Answer, Vec<u8>)> {
+    fn get(&self, addr: SocketAddr, identity: Option<&str>, path: &str) -> Option<(Response, Vec<u8>)> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -19,7 +19,7 @@ use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::format::Format;
 use socket2::{Domain, Socket, Type};
-use support::client::{Answer, connect, get, read_answer, request};
+use support::client::{Response, connect, get, read_answer, request};
 use support::{Fake, NASTY, Server, page};
 
 /// Long enough for a busy machine to do something that takes milliseconds, short enough to wait for.
@@ -354,7 +354,7 @@ fn who_has_shut_the_sending_side_still_gets_the_answer() {
     let mut stream = connect(server.addr);
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    let answer: Answer = read_answer(&mut stream).unwrap();
+    let answer: Response = read_answer(&mut stream).unwrap();
     assert_eq!(answer.status, 200);
     assert!(is_closed(&mut stream, SHORT * 5), "and then the connection ends");
 

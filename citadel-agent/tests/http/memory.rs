@@ -12,7 +12,7 @@ use citadel_agent::metrics::encode;
 use citadel_agent::metrics::format::Format;
 use flate2::read::GzDecoder;
 
-use crate::support::client::{Answer, PATIENCE, connect, get, read_answer, request};
+use crate::support::client::{PATIENCE, Response, connect, get, read_answer, request};
 use crate::support::{Fake, Server, page};
 use crate::{SHORT, assert_scrape, is_closed, large, metrics, slow_client};
 
@@ -42,7 +42,7 @@ fn read_the_sources(fake: &Fake, requests: usize) {
     fake.gate.send_replace(1);
 }
 
-fn whole(stream: &mut TcpStream) -> io::Result<Answer> {
+fn whole(stream: &mut TcpStream) -> io::Result<Response> {
     stream.set_read_timeout(Some(PATIENCE))?;
     read_answer(stream)
 }
@@ -86,7 +86,7 @@ fn requests_that_wait_for_one_reading_share_a_page_for_each_format_and_coding() 
         })
         .collect();
     read_the_sources(&fake, 12);
-    let answers: Vec<Answer> = clients.into_iter().map(|mut stream| whole(&mut stream).unwrap()).collect();
+    let answers: Vec<Response> = clients.into_iter().map(|mut stream| whole(&mut stream).unwrap()).collect();
     assert_eq!(collected.load(Ordering::SeqCst), kinds.len(), "once for each kind");
     for (kind, answer) in kinds.iter().cycle().zip(&answers) {
         let alone = get(server.addr, "/metrics", kind);
@@ -96,7 +96,7 @@ fn requests_that_wait_for_one_reading_share_a_page_for_each_format_and_coding() 
 }
 
 /// The headers of `other`, without what belongs to its connection or its second.
-fn read_again(other: &Answer, like: &Answer) -> Vec<(String, String)> {
+fn read_again(other: &Response, like: &Response) -> Vec<(String, String)> {
     let own = |name: &str| like.header(name).map(|value| (name.to_owned(), value.to_owned()));
     let headers = other.headers.iter().filter(|(name, _)| name != "connection");
     headers.map(|(name, value)| own(name).filter(|_| name == "date").unwrap_or((name.clone(), value.clone()))).collect()

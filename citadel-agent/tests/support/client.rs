@@ -9,14 +9,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -34,11 +34,11 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
 }
 
 /// One request on a connection of its own.
-pub fn get(addr: SocketAddr, path: &str, headers: &str) -> Answer {
+pub fn get(addr: SocketAddr, path: &str, headers: &str) -> Response {
     request(addr, "GET", path, headers)
 }
 
-pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
+pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str) -> Response {
     let mut stream = connect(addr);
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").unwrap();
     let mut bytes = Vec::new();
@@ -47,7 +47,7 @@ pub fn request(addr: SocketAddr, method: &str, path: &str, headers: &str) -> Ans
 }
 
 /// Reads one answer with a Content-Length and leaves the connection open.
-pub fn read_answer(stream: &mut TcpStream) -> io::Result<Answer> {
+pub fn read_answer(stream: &mut TcpStream) -> io::Result<Response> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -61,7 +61,7 @@ pub fn read_answer(stream: &mut TcpStream) -> io::Result<Answer> {
     Ok(parse(&bytes))
 }
 
-pub fn parse(bytes: &[u8]) -> Answer {
+pub fn parse(bytes: &[u8]) -> Response {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an end of the header");
     let head = std::str::from_utf8(&bytes[..end]).unwrap();
     let mut lines = head.split("\r\n");
@@ -71,7 +71,7 @@ pub fn parse(bytes: &[u8]) -> Answer {
         .map(|line| line.split_once(": ").expect("a header field"))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
-    Answer { status, headers, body: bytes[end + 4..].to_vec() }
+    Response { status, headers, body: bytes[end + 4..].to_vec() }
 }
 
 /// What a server that may not be there yet answers to a GET, as JSON.
@@ -86,7 +86,7 @@ pub fn get_json(addr: SocketAddr, path: &str) -> Option<serde_json::Value> {
 }
 
 /// Header and body of the one request, with a Content-Length, that comes in on `stream`, answered with `status`.
-pub fn receive_post(mut stream: TcpStream, status: &str) -> Option<Answer> {
+pub fn receive_post(mut stream: TcpStream, status: &str) -> Option<Response> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let request = read_answer(&mut stream).ok()?;
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;

@@ -31,13 +31,13 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_t,
 };
 
-use crate::state::Answer;
+use crate::state::NvmlResult;
 
 /// Stores an answer where the caller wants it, and gives NVML's code.
 ///
 /// # Safety
 /// `out` is null or a valid place for a `T`.
-unsafe fn put<T>(out: *mut T, answer: Answer<T>) -> nvmlReturn_t {
+unsafe fn put<T>(out: *mut T, answer: NvmlResult<T>) -> nvmlReturn_t {
     match answer {
         Ok(_) if out.is_null() => INVALID_ARGUMENT,
         Ok(value) => {
@@ -53,7 +53,7 @@ unsafe fn put<T>(out: *mut T, answer: Answer<T>) -> nvmlReturn_t {
 ///
 /// # Safety
 /// `out` has room for `length` bytes.
-unsafe fn put_text(out: *mut c_char, length: c_uint, answer: Answer<String>) -> nvmlReturn_t {
+unsafe fn put_text(out: *mut c_char, length: c_uint, answer: NvmlResult<String>) -> nvmlReturn_t {
     match answer {
         Ok(_) if out.is_null() => INVALID_ARGUMENT,
         Ok(text) if text.len() >= length as usize => INSUFFICIENT_SIZE,
@@ -73,7 +73,7 @@ unsafe fn put_text(out: *mut c_char, length: c_uint, answer: Answer<String>) -> 
 ///
 /// # Safety
 /// `count` is valid, and `out` has room for `*count` entries or is null.
-unsafe fn put_list<T>(out: *mut T, count: *mut c_uint, answer: Answer<Vec<T>>) -> nvmlReturn_t {
+unsafe fn put_list<T>(out: *mut T, count: *mut c_uint, answer: NvmlResult<Vec<T>>) -> nvmlReturn_t {
     let list = match answer {
         Ok(_) if count.is_null() => return INVALID_ARGUMENT,
         Ok(list) => list,

@@ -9,7 +9,7 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::put_list;
 use crate::scenario::Process;
-use crate::state::{Answer, State, on_gpu};
+use crate::state::{NvmlResult, State, on_gpu};
 
 /// Where the driver has no answer (`NVML_VALUE_NOT_AVAILABLE`), and what it gives for an instance without MIG.
 const NO_MEMORY: c_ulonglong = c_ulonglong::MAX;
@@ -79,7 +79,7 @@ unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
     unsafe { put_list(out, count, answer) }
 }
 
-fn samples(state: &State, gpu: usize, last_seen: c_ulonglong) -> Answer<Vec<nvmlProcessUtilizationSample_t>> {
+fn samples(state: &State, gpu: usize, last_seen: c_ulonglong) -> NvmlResult<Vec<nvmlProcessUtilizationSample_t>> {
     let sample = |process: &Process| {
         Some(nvmlProcessUtilizationSample_t {
             pid: process.pid,

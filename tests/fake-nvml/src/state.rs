@@ -28,7 +28,7 @@ pub(crate) const OPEN_FILE: &str = "open";
 const HANG_STEP: Duration = Duration::from_millis(10);
 
 /// What a call answers: its value, or NVML's code.
-pub(crate) type Answer<T> = Result<T, nvmlReturn_t>;
+pub(crate) type NvmlResult<T> = Result<T, nvmlReturn_t>;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -71,7 +71,7 @@ impl State {
     }
 
     /// Reads the scenario file, if it is newer than what is in force.
-    pub(crate) fn refresh(&mut self) -> Answer<()> {
+    pub(crate) fn refresh(&mut self) -> NvmlResult<()> {
         let path = scenario_path().ok_or(UNKNOWN)?;
         let written = fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(|_| UNKNOWN)?;
         if self.written != Some(written) {
@@ -102,7 +102,7 @@ impl State {
         start + step * (*reads - 1)
     }
 
-    fn target(&self, device: nvmlDevice_t) -> Answer<Target<'_>> {
+    fn target(&self, device: nvmlDevice_t) -> NvmlResult<Target<'_>> {
         let (index, mig) = indices(device).ok_or(INVALID_ARGUMENT)?;
         let gpu = self.scenario.gpus.get(index).ok_or(INVALID_ARGUMENT)?;
         let mig = mig.map(|mig| gpu.mig.get(mig).ok_or(INVALID_ARGUMENT)).transpose()?;
@@ -114,8 +114,8 @@ impl State {
 pub(crate) fn on_gpu<T>(
     call: &'static str,
     device: nvmlDevice_t,
-    f: impl FnOnce(&mut State, usize) -> Answer<T>,
-) -> Answer<T> {
+    f: impl FnOnce(&mut State, usize) -> NvmlResult<T>,
+) -> NvmlResult<T> {
     let (index, _) = indices(device).ok_or(INVALID_ARGUMENT)?;
     hang(call, index);
     with(|state| {
@@ -134,7 +134,11 @@ pub(crate) fn on_gpu<T>(
 }
 
 /// As [`on_gpu`], for what only needs to look; a value that is absent is not supported.
-pub(crate) fn read<T>(call: &'static str, device: nvmlDevice_t, f: impl FnOnce(Target<'_>) -> Option<T>) -> Answer<T> {
+pub(crate) fn read<T>(
+    call: &'static str,
+    device: nvmlDevice_t,
+    f: impl FnOnce(Target<'_>) -> Option<T>,
+) -> NvmlResult<T> {
     on_gpu(call, device, |state, _| f(state.target(device)?).ok_or(NOT_SUPPORTED))
 }
 

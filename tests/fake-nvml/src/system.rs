@@ -9,7 +9,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use crate::scenario::Gpu;
-use crate::state::{Answer, State, handle, hang, with};
+use crate::state::{NvmlResult, State, handle, hang, with};
 use crate::{put, put_text};
 
 #[unsafe(no_mangle)]
@@ -47,7 +47,7 @@ extern "C" fn nvmlErrorString(code: nvmlReturn_t) -> *const c_char {
     }
 }
 
-fn system<T>(f: impl FnOnce(&mut State) -> Answer<T>) -> Answer<T> {
+fn system<T>(f: impl FnOnce(&mut State) -> NvmlResult<T>) -> NvmlResult<T> {
     with(|state| if state.initialized == 0 { Err(UNINITIALIZED) } else { f(state) })
 }
 
@@ -95,7 +95,7 @@ unsafe extern "C" fn nvmlDeviceGetHandleByPciBusId_v2(bus_id: *const c_char, out
     unsafe { put(out, find(NOT_FOUND, |_, gpu| gpu.pci == bus_id)) }
 }
 
-fn find(missing: nvmlReturn_t, is: impl Fn(usize, &Gpu) -> bool) -> Answer<nvmlDevice_t> {
+fn find(missing: nvmlReturn_t, is: impl Fn(usize, &Gpu) -> bool) -> NvmlResult<nvmlDevice_t> {
     let (index, lost) = system(|state| {
         let mut gpus = state.scenario.gpus.iter().enumerate();
         let (index, gpu) = gpus.find(|(index, gpu)| is(*index, gpu)).ok_or(missing)?;

@@ -9,7 +9,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use crate::scenario::Vgpu;
-use crate::state::{Answer, on_gpu, with};
+use crate::state::{NvmlResult, on_gpu, with};
 use crate::{put, put_list, put_text};
 
 /// An instance is its GPU and its place among the GPU's guests; its type has the same number.
@@ -17,7 +17,7 @@ fn number(gpu: usize, place: usize) -> c_uint {
     (gpu as c_uint + 1) << 8 | place as c_uint
 }
 
-fn guest(number: c_uint) -> Answer<Vgpu> {
+fn guest(number: c_uint) -> NvmlResult<Vgpu> {
     with(|state| {
         let gpu = state.scenario.gpus.get((number as usize >> 8).wrapping_sub(1));
         gpu.and_then(|gpu| gpu.vgpus.get(number as usize & 0xff)).cloned().ok_or(NOT_FOUND)

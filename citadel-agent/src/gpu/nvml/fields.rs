@@ -49,7 +49,7 @@ pub(super) struct Batch {
 }
 
 /// A value: its field, the link, and the number.
-pub(super) type Answer = (&'static Spec, u32, Number);
+pub(super) type FieldValue = (&'static Spec, u32, Number);
 
 impl Batch {
     /// The fields of a GPU, without those of links.
@@ -97,7 +97,7 @@ impl Batch {
 
     /// Reads all fields. Unsupported ones are not read again for a while. The second part of the result is whether a
     /// field that was answered before was refused now, probably because a link went down.
-    pub(super) fn read(&mut self, device: &Device<'_>) -> Result<(Vec<Answer>, bool), NvmlError> {
+    pub(super) fn read(&mut self, device: &Device<'_>) -> Result<(Vec<FieldValue>, bool), NvmlError> {
         let lib = device.nvml().lib();
         let get = nvml_sym(lib.nvmlDeviceGetFieldValues.as_ref())?;
         let now = Instant::now();

@@ -75,12 +75,12 @@ pub(super) fn overview(config: &Config, links: &[Link], page: &Page, history: &H
 
 /// One series.
 #[derive(Clone, Copy)]
-struct Series<'a> {
+struct LabelledSample<'a> {
     labels: &'a [&'static str],
     sample: &'a Sample,
 }
 
-impl<'a> Series<'a> {
+impl<'a> LabelledSample<'a> {
     /// The value of a label; empty where there is no such label.
     fn label(self, name: &str) -> &'a str {
         let position = self.labels.iter().position(|label| *label == name);
@@ -97,11 +97,11 @@ impl<'a> Series<'a> {
 }
 
 /// The series of a metric; empty if it is not on the page.
-fn series<'a>(page: &'a Page, name: &str) -> impl Iterator<Item = Series<'a>> {
+fn series<'a>(page: &'a Page, name: &str) -> impl Iterator<Item = LabelledSample<'a>> {
     let family = page.families.iter().find(|family| family.desc.name == name);
     family
         .into_iter()
-        .flat_map(|family| family.samples.iter().map(|sample| Series { labels: family.desc.labels, sample }))
+        .flat_map(|family| family.samples.iter().map(|sample| LabelledSample { labels: family.desc.labels, sample }))
 }
 
 /// JSON objects keyed and ordered by label values, such as one per model.
@@ -110,7 +110,7 @@ struct Things(BTreeMap<Vec<String>, Map<String, Json>>);
 
 impl Things {
     /// The object for a series; a new one starts with these labels.
-    fn of(&mut self, series: Series<'_>, labels: &[&str]) -> &mut Map<String, Json> {
+    fn of(&mut self, series: LabelledSample<'_>, labels: &[&str]) -> &mut Map<String, Json> {
         let key = labels.iter().map(|label| series.label(label).to_owned()).collect();
         self.0
             .entry(key)
@@ -127,7 +127,7 @@ impl Things {
     }
 
     /// Adds the value of a series to a field.
-    fn add(&mut self, series: Series<'_>, labels: &[&str], field: &str) {
+    fn add(&mut self, series: LabelledSample<'_>, labels: &[&str], field: &str) {
         let thing = self.of(series, labels);
         let sum = thing.get(field).and_then(Json::as_f64).unwrap_or_default() + series.number();
         thing.insert(field.to_owned(), json!(sum));
@@ -274,7 +274,7 @@ fn gpus(page: &Page) -> Vec<Json> {
     for series in series(page, "citadel_gpu_xid_errors_total").filter(|series| series.number() > 0.0) {
         gpus.add(series, &LABELS, "xid");
     }
-    let uncorrected = |series: &Series<'_>| series.label("kind") == "uncorrected" && series.number() > 0.0;
+    let uncorrected = |series: &LabelledSample<'_>| series.label("kind") == "uncorrected" && series.number() > 0.0;
     for series in series(page, "citadel_gpu_ecc_volatile_errors_total").filter(uncorrected) {
         gpus.add(series, &LABELS, "ecc");
     }

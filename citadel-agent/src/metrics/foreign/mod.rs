@@ -12,7 +12,7 @@ use std::hash::BuildHasher as _;
 use std::sync::LazyLock;
 
 use super::catalogue;
-use super::exposition::{self, Line, Sample};
+use super::exposition::{self, Line, SampleLine};
 use crate::printable::without_hidden;
 
 /// A family from another program.
@@ -42,7 +42,7 @@ pub type Families = BTreeMap<String, Foreign>;
 
 /// Limits of one page.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PageLimits {
     /// Number of samples.
     pub samples: usize,
     /// Labels of one sample.
@@ -122,7 +122,7 @@ const MAX_NAME: usize = 1000;
 ///
 /// # Errors
 /// At the first invalid line, because the page is then in another format.
-pub fn parse(page: &str, limits: Limits) -> Result<Parsed, ForeignError> {
+pub fn parse(page: &str, limits: PageLimits) -> Result<Parsed, ForeignError> {
     let kinds = kinds(page)?;
     let mut parsed = Parsed::default();
     let (mut count, mut memory, mut helps) = (0, 0, BTreeMap::new());
@@ -227,7 +227,7 @@ fn family_of(kinds: &BTreeMap<&str, &'static str>, name: &str) -> String {
 }
 
 /// Why a sample cannot be relayed.
-fn fault(sample: &Sample<'_>, family: &str, limits: Limits) -> Option<Reason> {
+fn fault(sample: &SampleLine<'_>, family: &str, limits: PageLimits) -> Option<Reason> {
     let long = |text: &str| text.len() > limits.text;
     if sample.labels.len() > limits.labels {
         Some(Reason::Labels)
@@ -242,7 +242,7 @@ fn fault(sample: &Sample<'_>, family: &str, limits: Limits) -> Option<Reason> {
     }
 }
 
-fn owned(sample: Sample<'_>) -> ForeignSample {
+fn owned(sample: SampleLine<'_>) -> ForeignSample {
     let label = |(name, value): (&str, Cow<'_, str>)| (name.to_owned(), without_hidden(&value).into_owned());
     let labels = sample.labels.into_iter().map(label).collect();
     ForeignSample { name: sample.name.to_owned(), labels, value: sample.value }

@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::{CATALOGUE, Form, Protocol, Sent};
 use crate::metrics::buckets::{self, Classic};
 use crate::metrics::catalogue::Kind;
-use crate::remote_write::record::{Cells, Point, Record, Run, Sample};
+use crate::remote_write::record::{Cells, Point, Record, RecordSample, Run};
 use crate::remote_write::refused::Refused;
 use crate::remote_write::series::{self, Slot};
 use crate::remote_write::wire::{self, BucketSpan, NAN, STALE, v2};
@@ -155,7 +155,7 @@ impl<'a> Message<'a> {
         Text { text, position }
     }
 
-    fn sample(&mut self, strings: &mut Strings<'a>, common: &mut Common<'a>, sample: &Sample<'a>) {
+    fn sample(&mut self, strings: &mut Strings<'a>, common: &mut Common<'a>, sample: &RecordSample<'a>) {
         common.layout(self, strings, sample);
         self.join_labels(strings, common, sample);
         match sample.point {
@@ -167,7 +167,7 @@ impl<'a> Message<'a> {
     }
 
     /// Encodes the labels of a sample.
-    fn join_labels(&mut self, strings: &mut Strings<'a>, common: &Common<'a>, sample: &Sample<'a>) {
+    fn join_labels(&mut self, strings: &mut Strings<'a>, common: &Common<'a>, sample: &RecordSample<'a>) {
         let mut labels = std::mem::take(&mut self.labels);
         labels.fixed.clear();
         labels.between.clear();
@@ -290,7 +290,7 @@ impl<'a> Strings<'a> {
 }
 
 impl<'a> Common<'a> {
-    fn new(message: &mut Message<'a>, strings: &mut Strings<'a>, first: &Sample<'a>) -> Self {
+    fn new(message: &mut Message<'a>, strings: &mut Strings<'a>, first: &RecordSample<'a>) -> Self {
         let record = strings.record;
         let name = record.shape.symbol(first.family.name);
         // A record written by another version can have unknown metrics.
@@ -342,7 +342,7 @@ impl<'a> Common<'a> {
     }
 
     /// Updates the slots for this sample's labels.
-    fn layout(&mut self, message: &mut Message<'a>, strings: &Strings<'a>, sample: &Sample<'a>) {
+    fn layout(&mut self, message: &mut Message<'a>, strings: &Strings<'a>, sample: &RecordSample<'a>) {
         let shape = &strings.record.shape;
         let absent = |value: &u32| shape.symbol(*value).is_empty();
         if !self.slots.is_empty() && sample.values.iter().map(absent).eq(self.absent.iter().copied()) {

@@ -287,7 +287,7 @@ fn relayed_metrics_go_out_as_the_samples_that_they_are() {
     let text = "# HELP vllm:ttft Time to first token.\n# TYPE vllm:ttft histogram\nvllm:ttft_bucket{le=\"0.5\",model=\"m\"} 1\n\
                 vllm:ttft_bucket{le=\"+Inf\",model=\"m\"} 3\nvllm:ttft_sum{model=\"m\"} 2.5\nvllm:ttft_count{model=\"m\"} 3\n\
                 # TYPE gen summary\ngen{quantile=\"0.5\",job=\"x\"} NaN\ngen_sum 7\n";
-    let limits = foreign::Limits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
+    let limits = foreign::PageLimits { samples: 100, labels: 8, text: 100, memory: 1 << 20 };
     let families = foreign::parse(text, limits).unwrap().families;
     let mut page = Page { foreign: families, ..Page::default() };
     page.add(&CONNECTIONS_OPEN, ["phi3", "1"], Value::Integer(2));

@@ -24,7 +24,7 @@ impl Written {
 
 /// A receiver's response to a request.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Answer {
+pub struct ReceiverAnswer {
     /// The status; `None` if there was no response: connection failed, timeout, truncated response.
     pub status: Option<u16>,
     /// Its message, or the error.
@@ -37,7 +37,7 @@ pub struct Answer {
     pub classic_only: bool,
 }
 
-impl Answer {
+impl ReceiverAnswer {
     /// The number of sent samples that the receiver does not report as written.
     #[must_use]
     pub fn missing(&self, sent: &Sent) -> u64 {

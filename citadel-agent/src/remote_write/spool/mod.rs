@@ -39,7 +39,7 @@ use crate::state_file;
 
 /// What the spool may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct SpoolLimits {
     /// Size on disk in bytes.
     pub max_bytes: u64,
     /// Age of a record.
@@ -118,7 +118,7 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
-    limits: Limits,
+    limits: SpoolLimits,
     /// Ordered by first number; while `appending`, records are appended to the last one.
     segments: VecDeque<Segment>,
     appending: bool,
@@ -136,7 +136,7 @@ impl Spool {
     /// Opens the spool in `folder`, which is created if necessary. `at_least` is the highest number in any ledger: new
     /// samples come after it. Unreadable files are ignored and logged; write errors show up with the first record.
     #[must_use]
-    pub fn open(folder: &Path, limits: Limits, at_least: u64) -> Self {
+    pub fn open(folder: &Path, limits: SpoolLimits, at_least: u64) -> Self {
         let mut segments = Vec::new();
         let listed = state_file::create_folder(folder).and_then(|()| fs::read_dir(folder));
         let entries = listed.map_err(|error| warn!(folder = %folder.display(), %error, "cannot read the spool"));
@@ -249,7 +249,7 @@ impl Spool {
     fn write(
         segments: &mut VecDeque<Segment>,
         appending: &mut bool,
-        limits: Limits,
+        limits: SpoolLimits,
         folder: &Path,
         header: &Header,
         body: &[u8],

@@ -9,11 +9,11 @@ use tempfile::TempDir;
 
 use super::*;
 
-const ROOMY: Limits =
-    Limits { max_bytes: 1 << 30, max_age: Duration::from_secs(1 << 30), min_free: 0, memory: 1 << 20 };
+const ROOMY: SpoolLimits =
+    SpoolLimits { max_bytes: 1 << 30, max_age: Duration::from_secs(1 << 30), min_free: 0, memory: 1 << 20 };
 
 /// Small enough that a few records fill a segment.
-const CRAMPED: Limits = Limits { max_bytes: 8 << 10, ..ROOMY };
+const CRAMPED: SpoolLimits = SpoolLimits { max_bytes: 8 << 10, ..ROOMY };
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -62,7 +62,7 @@ struct Expected {
 struct World {
     dir: TempDir,
     spool: Spool,
-    limits: Limits,
+    limits: SpoolLimits,
     records: Vec<Expected>,
     released: u64,
     /// The end at the last sync, which the ledgers then hold.
@@ -71,7 +71,7 @@ struct World {
 }
 
 impl World {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: SpoolLimits) -> Self {
         let dir = TempDir::new().unwrap();
         let spool = Spool::open(dir.path(), limits, 0);
         Self { dir, spool, limits, records: Vec::new(), released: 0, noted: 0, seed: 0 }
@@ -243,7 +243,7 @@ fn append(spool: &mut Spool, time_ms: i64, bytes: usize) {
 #[test]
 fn what_is_dropped_for_a_bound_is_a_gap_with_that_reason() {
     let dir = TempDir::new().unwrap();
-    let mut spool = Spool::open(dir.path(), Limits { max_age: Duration::from_secs(10), ..CRAMPED }, 0);
+    let mut spool = Spool::open(dir.path(), SpoolLimits { max_age: Duration::from_secs(10), ..CRAMPED }, 0);
     for _ in 0..20 {
         append(&mut spool, 0, 1000);
     }
@@ -260,7 +260,7 @@ fn what_is_dropped_for_a_bound_is_a_gap_with_that_reason() {
 #[test]
 fn a_disk_that_keeps_too_little_free_is_left_to_others() {
     let dir = TempDir::new().unwrap();
-    let mut spool = Spool::open(dir.path(), Limits { min_free: u64::MAX, ..ROOMY }, 0);
+    let mut spool = Spool::open(dir.path(), SpoolLimits { min_free: u64::MAX, ..ROOMY }, 0);
     append(&mut spool, 0, 100);
     assert_eq!(spool.read(0).unwrap(), Found::Gap { until: 1, reason: Reason::DiskFree });
     assert_eq!(spool.bytes(), 0);
@@ -271,7 +271,7 @@ fn a_disk_that_keeps_too_little_free_is_left_to_others() {
 fn while_the_disk_refuses_the_newest_stay_in_memory_and_go_to_disk_afterwards() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("spool");
-    let mut spool = Spool::open(&folder, Limits { memory: 2500, ..ROOMY }, 0);
+    let mut spool = Spool::open(&folder, SpoolLimits { memory: 2500, ..ROOMY }, 0);
     fs::remove_dir(&folder).unwrap();
     fs::write(&folder, "in the way").unwrap();
     for _ in 0..5 {

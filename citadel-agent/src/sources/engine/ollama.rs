@@ -1,6 +1,6 @@
 //! Metrics from Ollama's `/api/ps`: the models in memory. Ollama has no metrics page. Pure.
 
-use super::page::{Report, Series};
+use super::page::{EngineSample, Report};
 use crate::discovery::engine::Engine;
 use crate::metrics::catalogue::engine::{LOADED_BYTES, LOADED_MODELS, SLEEPING};
 
@@ -20,7 +20,7 @@ pub fn parse(body: &[u8]) -> Option<Report> {
     let Loaded { models } = serde_json::from_slice(body).ok()?;
     let gpu: u64 = models.iter().map(|model| model.size_vram).fold(0, u64::saturating_add);
     let host = models.iter().map(|model| model.size.saturating_sub(model.size_vram)).fold(0, u64::saturating_add);
-    let series = |desc, label: Option<&'static str>, value: u64| Series {
+    let series = |desc, label: Option<&'static str>, value: u64| EngineSample {
         desc,
         label: label.map(Into::into),
         value: value as f64,

@@ -8,7 +8,7 @@ use super::table::{From, Pick, ROWS, Row};
 use crate::discovery::engine::Engine;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::engine::{PHASE_SECONDS, PHASES};
-use crate::metrics::exposition::{self, Line, Sample};
+use crate::metrics::exposition::{self, Line, SampleLine};
 use crate::printable::without_hidden;
 
 /// Maximum number of samples examined: litellm has several per user and key.
@@ -24,12 +24,12 @@ pub struct Report {
     /// Which engine it is.
     pub engine: Engine,
     /// Exported series.
-    pub series: Vec<Series>,
+    pub series: Vec<EngineSample>,
 }
 
 /// An exported series, without the labels of its model.
 #[derive(Clone, Debug)]
-pub struct Series {
+pub struct EngineSample {
     /// The metric.
     pub desc: &'static Desc,
     /// The label besides model, port and engine.
@@ -69,7 +69,7 @@ pub fn parse(page: &str) -> Result<Option<Report>, PageError> {
     for take in row.takes {
         let first = take.from.iter().find_map(|from| found.take(from));
         for (label, value) in first.transpose()?.unwrap_or_default() {
-            series.push(Series { desc: take.desc, label: label.or(take.label.map(SmolStr::new_static)), value });
+            series.push(EngineSample { desc: take.desc, label: label.or(take.label.map(SmolStr::new_static)), value });
         }
     }
     for (phase, names) in row.phases {
@@ -79,8 +79,8 @@ pub fn parse(page: &str) -> Result<Option<Report>, PageError> {
         };
         if let Some((sum, count)) = names.iter().find_map(both) {
             let label = Some(SmolStr::new_static(phase));
-            series.push(Series { desc: &PHASE_SECONDS, label: label.clone(), value: sum });
-            series.push(Series { desc: &PHASES, label, value: count });
+            series.push(EngineSample { desc: &PHASE_SECONDS, label: label.clone(), value: sum });
+            series.push(EngineSample { desc: &PHASES, label, value: count });
         }
     }
     // NaN, infinite and negative values are invalid.
@@ -96,7 +96,7 @@ fn engine_of(page: &str) -> Option<Engine> {
 
 /// The samples used by a row, by name.
 struct Found<'a> {
-    samples: BTreeMap<&'a str, Vec<Sample<'a>>>,
+    samples: BTreeMap<&'a str, Vec<SampleLine<'a>>>,
     copies: &'static [&'static str],
 }
 
@@ -105,7 +105,7 @@ type Values = Vec<(Option<SmolStr>, f64)>;
 
 impl<'a> Found<'a> {
     fn read(page: &'a str, row: &Row) -> Result<Self, PageError> {
-        let mut samples: BTreeMap<&str, Vec<Sample<'_>>> = BTreeMap::new();
+        let mut samples: BTreeMap<&str, Vec<SampleLine<'_>>> = BTreeMap::new();
         let mut count = 0;
         for (line, text) in exposition::lines(page) {
             if !is_taken(row, exposition::name(text)) {

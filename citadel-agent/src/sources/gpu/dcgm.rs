@@ -4,7 +4,7 @@ use smol_str::SmolStr;
 
 use crate::config::resolved::DcgmRelease;
 use crate::gpu::Xids;
-use crate::gpu::sample::{Gpm, Gpu, Identity, Memory, Pass, Reading};
+use crate::gpu::sample::{DeviceMemory, Gpm, Gpu, Identity, Pass, Reading};
 use crate::gpu::xid::Xid;
 use crate::metrics::catalogue::Desc;
 use crate::metrics::catalogue::dcgm as catalogue;
@@ -180,7 +180,7 @@ fn add_gpu(writer: &mut Writer<'_>, reading: &Reading) {
     writer.integer([&c::PCIE_RX; 2], pcie.map(|[_, received]| received as u64));
 }
 
-fn add_memory(writer: &mut Writer<'_>, memory: Option<Memory>) {
+fn add_memory(writer: &mut Writer<'_>, memory: Option<DeviceMemory>) {
     use catalogue as c;
     let Some(memory) = memory else { return };
     let units = |bytes: u64| [bytes / MIB, bytes];

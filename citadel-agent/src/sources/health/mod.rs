@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 pub use client::Announce;
 use client::MAX_SHARED;
 use plan::Ask;
-use probe::{Answer, State, Verdict};
+use probe::{HealthState, ProbeAnswer, Verdict};
 use relay::Relayed;
 
 use super::engine::Known;
@@ -40,7 +40,7 @@ use crate::metrics::foreign;
 
 /// Settings of the probes of a port.
 #[derive(Clone, PartialEq, Debug)]
-struct Settings {
+struct ProbeSettings {
     /// The configured paths; `None`: those that cost the server no work.
     endpoints: Option<Vec<String>>,
     interval: Duration,
@@ -52,7 +52,7 @@ struct Settings {
     name: bool,
 }
 
-impl Settings {
+impl ProbeSettings {
     /// The settings of a model: its own, by name or else by port, completed by those for all models.
     fn of(models: &Models, probed: &Probed, port: u16) -> Self {
         let own =
@@ -96,7 +96,7 @@ pub struct Probes {
     /// The shared size limit of all responses in progress.
     shared: Arc<Semaphore>,
     heard: Arc<Shared>,
-    tasks: BTreeMap<u16, (Settings, AbortHandle)>,
+    tasks: BTreeMap<u16, (ProbeSettings, AbortHandle)>,
 }
 
 /// Results of the probes of all ports.
@@ -107,8 +107,8 @@ struct Shared(Mutex<BTreeMap<u16, Heard>>);
 #[derive(Default)]
 struct Heard {
     /// By path.
-    answers: BTreeMap<String, Answer>,
-    state: Option<State>,
+    answers: BTreeMap<String, ProbeAnswer>,
+    state: Option<HealthState>,
     /// No process is listening, as far as the agent can connect.
     refused: bool,
     served_model: Option<String>,
@@ -189,8 +189,8 @@ impl Probes {
 
     /// Starts and stops tasks, so that there is one with the current settings for each port.
     fn follow(&mut self) {
-        let wanted: BTreeMap<u16, Settings> = (self.ports.iter())
-            .map(|(&port, probed)| (port, Settings::of(&self.models, probed, port)))
+        let wanted: BTreeMap<u16, ProbeSettings> = (self.ports.iter())
+            .map(|(&port, probed)| (port, ProbeSettings::of(&self.models, probed, port)))
             .filter(|(_, settings)| settings.asks())
             .collect();
         self.tasks.retain(|port, (settings, task)| {
@@ -288,10 +288,10 @@ fn add(page: &mut Page, labels: [&str; 2], heard: &Heard) {
     }
     if let Some(state) = heard.state {
         // If it requires a key, the state is unknown: neither 0 nor 1.
-        if state != State::Unauthorised {
-            page.add(&MODEL_UP, labels, Value::Integer(u64::from(state == State::Up)));
+        if state != HealthState::Unauthorised {
+            page.add(&MODEL_UP, labels, Value::Integer(u64::from(state == HealthState::Up)));
         }
-        for (other, name) in State::NAMES {
+        for (other, name) in HealthState::NAMES {
             page.add(&MODEL_STATE, [model, port, name], Value::Integer(u64::from(state == other)));
         }
     }

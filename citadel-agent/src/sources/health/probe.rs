@@ -10,7 +10,7 @@ use crate::printable::without_hidden;
 
 /// The result of requesting a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Answer {
+pub(super) struct ProbeAnswer {
     pub(super) verdict: Verdict,
     /// From before connecting until the last byte read.
     pub(super) took: Duration,
@@ -36,7 +36,7 @@ pub(super) enum Verdict {
 
 /// The state of a model according to its probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum HealthState {
     /// It reports that it is healthy.
     Up,
     /// It does not.
@@ -45,13 +45,13 @@ pub(super) enum State {
     Unauthorised,
 }
 
-impl State {
+impl HealthState {
     /// Every state with its label value.
     pub(super) const NAMES: [(Self, &'static str); 3] =
         [(Self::Up, "up"), (Self::Down, "down"), (Self::Unauthorised, "unauthorised")];
 }
 
-impl Answer {
+impl ProbeAnswer {
     /// Whether the status indicates success.
     pub(super) fn success(&self) -> bool {
         matches!(self.status(), Some(200..=299))
@@ -75,16 +75,16 @@ impl Answer {
 }
 
 /// Splits a result into the part to keep and the body.
-pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answer, Body) {
+pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (ProbeAnswer, Body) {
     match result {
         Ok(body) => {
-            (Answer { verdict: Verdict::Answered { status: body.status, truncated: body.truncated }, took }, body)
+            (ProbeAnswer { verdict: Verdict::Answered { status: body.status, truncated: body.truncated }, took }, body)
         }
-        Err(error) if error.is_refusal() => (Answer { verdict: Verdict::Refused, took }, Body::default()),
+        Err(error) if error.is_refusal() => (ProbeAnswer { verdict: Verdict::Refused, took }, Body::default()),
         Err(error @ ClientError::Key(_)) => {
-            (Answer { verdict: Verdict::NoKey(error.to_string()), took }, Body::default())
+            (ProbeAnswer { verdict: Verdict::NoKey(error.to_string()), took }, Body::default())
         }
-        Err(error) => (Answer { verdict: Verdict::Failed(error.to_string()), took }, Body::default()),
+        Err(error) => (ProbeAnswer { verdict: Verdict::Failed(error.to_string()), took }, Body::default()),
     }
 }
 
@@ -92,26 +92,26 @@ pub(super) fn judge(result: Result<Body, ClientError>, took: Duration) -> (Answe
 ///
 /// The health path decides. If the server has none (404), or none is requested, any successful path makes it up. If the
 /// agent chose the paths (`chosen`), a server that has none of them is up as long as it responds: more cannot be known.
-pub(super) fn state(asks: &[Ask], answers: &BTreeMap<String, Answer>, chosen: bool) -> Option<State> {
+pub(super) fn state(asks: &[Ask], answers: &BTreeMap<String, ProbeAnswer>, chosen: bool) -> Option<HealthState> {
     if let Some(ask) = asks.iter().find(|ask| ask.purpose == Purpose::Health) {
         let health = answers.get(&ask.path)?;
         if health.is_unauthorised() {
-            return Some(State::Unauthorised);
+            return Some(HealthState::Unauthorised);
         }
         if health.status() != Some(404) {
-            return Some(if health.success() { State::Up } else { State::Down });
+            return Some(if health.success() { HealthState::Up } else { HealthState::Down });
         }
     }
     let of_plan = || asks.iter().filter_map(|ask| answers.get(&ask.path));
     of_plan().next()?;
-    Some(if of_plan().any(Answer::success) {
-        State::Up
-    } else if of_plan().any(Answer::is_unauthorised) {
-        State::Unauthorised
-    } else if chosen && of_plan().all(Answer::has_no_such_path) {
-        State::Up
+    Some(if of_plan().any(ProbeAnswer::success) {
+        HealthState::Up
+    } else if of_plan().any(ProbeAnswer::is_unauthorised) {
+        HealthState::Unauthorised
+    } else if chosen && of_plan().all(ProbeAnswer::has_no_such_path) {
+        HealthState::Up
     } else {
-        State::Down
+        HealthState::Down
     })
 }
 
@@ -128,13 +128,13 @@ pub(super) struct Served {
 }
 
 /// Parses the response to `/v1/models`.
-pub(super) fn served(answer: &Answer, body: &[u8]) -> Option<Served> {
+pub(super) fn served(answer: &ProbeAnswer, body: &[u8]) -> Option<Served> {
     let first = answer.success().then(|| first_model(body))??;
     Some(Served { model: name(&first.id), owner: first.owner })
 }
 
 /// The version in a field of the returned JSON object.
-pub(super) fn version(answer: &Answer, body: &[u8], field: &str) -> Option<String> {
+pub(super) fn version(answer: &ProbeAnswer, body: &[u8], field: &str) -> Option<String> {
     let object: serde_json::Value = answer.success().then(|| serde_json::from_slice(body).ok())??;
     name(object.get(field)?.as_str()?)
 }
@@ -150,20 +150,20 @@ mod tests {
     use super::*;
     use crate::discovery::engine::Engine;
 
-    fn answered(status: u16) -> Answer {
-        Answer { verdict: Verdict::Answered { status, truncated: false }, took: Duration::ZERO }
+    fn answered(status: u16) -> ProbeAnswer {
+        ProbeAnswer { verdict: Verdict::Answered { status, truncated: false }, took: Duration::ZERO }
     }
 
-    fn failed() -> Answer {
-        Answer { verdict: Verdict::Failed("reset".to_owned()), took: Duration::ZERO }
+    fn failed() -> ProbeAnswer {
+        ProbeAnswer { verdict: Verdict::Failed("reset".to_owned()), took: Duration::ZERO }
     }
 
-    fn map(answers: &[(&str, Answer)]) -> BTreeMap<String, Answer> {
+    fn map(answers: &[(&str, ProbeAnswer)]) -> BTreeMap<String, ProbeAnswer> {
         answers.iter().map(|(path, answer)| ((*path).to_owned(), answer.clone())).collect()
     }
 
     /// Of a server whose paths the operator has listed.
-    fn listed(answers: &[(&str, Answer)]) -> Option<State> {
+    fn listed(answers: &[(&str, ProbeAnswer)]) -> Option<HealthState> {
         let paths: Vec<_> = answers.iter().map(|(path, _)| (*path).to_owned()).collect();
         state(&asks(Some(&paths), None), &map(answers), false)
     }
@@ -171,12 +171,12 @@ mod tests {
     #[test]
     fn health_decides_and_without_it_any_path() {
         assert_eq!(listed(&[]), None);
-        assert_eq!(listed(&[("/health", answered(200)), ("/metrics", answered(500))]), Some(State::Up));
-        assert_eq!(listed(&[("/health", answered(503)), ("/metrics", answered(200))]), Some(State::Down));
-        assert_eq!(listed(&[("/health", answered(302)), ("/metrics", answered(200))]), Some(State::Down));
-        assert_eq!(listed(&[("/health", failed()), ("/metrics", answered(200))]), Some(State::Down));
-        assert_eq!(listed(&[("/health", answered(404)), ("/v1/models", answered(200))]), Some(State::Up));
-        assert_eq!(listed(&[("/v1/models", failed()), ("/metrics", answered(404))]), Some(State::Down));
+        assert_eq!(listed(&[("/health", answered(200)), ("/metrics", answered(500))]), Some(HealthState::Up));
+        assert_eq!(listed(&[("/health", answered(503)), ("/metrics", answered(200))]), Some(HealthState::Down));
+        assert_eq!(listed(&[("/health", answered(302)), ("/metrics", answered(200))]), Some(HealthState::Down));
+        assert_eq!(listed(&[("/health", failed()), ("/metrics", answered(200))]), Some(HealthState::Down));
+        assert_eq!(listed(&[("/health", answered(404)), ("/v1/models", answered(200))]), Some(HealthState::Up));
+        assert_eq!(listed(&[("/v1/models", failed()), ("/metrics", answered(404))]), Some(HealthState::Down));
     }
 
     #[test]
@@ -184,30 +184,30 @@ mod tests {
         for status in [401, 403] {
             assert_eq!(
                 listed(&[("/health", answered(status)), ("/metrics", answered(200))]),
-                Some(State::Unauthorised)
+                Some(HealthState::Unauthorised)
             );
             let answers = [("/v1/models", answered(status)), ("/metrics", answered(404))];
-            assert_eq!(listed(&answers), Some(State::Unauthorised));
-            assert_eq!(state(&asks(None, None), &map(&answers), true), Some(State::Unauthorised));
+            assert_eq!(listed(&answers), Some(HealthState::Unauthorised));
+            assert_eq!(state(&asks(None, None), &map(&answers), true), Some(HealthState::Unauthorised));
         }
         // Only the model's own paths are guarded (vLLM's --api-key): its health is known.
-        assert_eq!(listed(&[("/health", answered(200)), ("/v1/models", answered(401))]), Some(State::Up));
+        assert_eq!(listed(&[("/health", answered(200)), ("/v1/models", answered(401))]), Some(HealthState::Up));
     }
 
     #[test]
     fn of_an_unknown_server_the_port_alone_may_have_to_do() {
-        let of = |answers: &[(&str, Answer)]| state(&asks(None, None), &map(answers), true);
-        assert_eq!(of(&[("/v1/models", answered(200))]), Some(State::Up));
-        assert_eq!(of(&[("/v1/models", answered(404)), ("/metrics", answered(404))]), Some(State::Up));
-        assert_eq!(of(&[("/v1/models", answered(500)), ("/metrics", answered(404))]), Some(State::Down));
-        assert_eq!(of(&[("/v1/models", failed()), ("/metrics", failed())]), Some(State::Down));
+        let of = |answers: &[(&str, ProbeAnswer)]| state(&asks(None, None), &map(answers), true);
+        assert_eq!(of(&[("/v1/models", answered(200))]), Some(HealthState::Up));
+        assert_eq!(of(&[("/v1/models", answered(404)), ("/metrics", answered(404))]), Some(HealthState::Up));
+        assert_eq!(of(&[("/v1/models", answered(500)), ("/metrics", answered(404))]), Some(HealthState::Down));
+        assert_eq!(of(&[("/v1/models", failed()), ("/metrics", failed())]), Some(HealthState::Down));
         assert_eq!(of(&[]), None);
         // Once it is known, its own path for health decides, also before that was asked.
         let vllm = asks(None, Some(Engine::Vllm));
         assert_eq!(state(&vllm, &map(&[("/v1/models", answered(200))]), true), None);
         assert_eq!(
             state(&vllm, &map(&[("/health", answered(503)), ("/v1/models", answered(200))]), true),
-            Some(State::Down)
+            Some(HealthState::Down)
         );
     }
 

@@ -8,7 +8,7 @@ use super::Heard;
 use crate::metrics::foreign::{self, Families, ForeignError, Parsed, Reason};
 
 /// Limits of a page. The widest family of vLLM has 37 labels.
-const LIMITS: foreign::Limits = foreign::Limits { samples: 10_000, labels: 64, text: 4096, memory: 4 << 20 };
+const LIMITS: foreign::PageLimits = foreign::PageLimits { samples: 10_000, labels: 64, text: 4096, memory: 4 << 20 };
 
 /// Maximum memory of all relayed pages; a page of vLLM takes half a megabyte.
 const MAX_RELAYED: usize = 16 << 20;

@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::client::{Announce, Body, Client, ClientError, MAX_BODY, MAX_SHARED, Question, Want, listener};
 use super::plan::{self, Ask, MODELS, Purpose};
-use super::probe::{self, Answer, Verdict};
-use super::{Heard, Settings, Shared, random, relay, tls};
+use super::probe::{self, ProbeAnswer, Verdict};
+use super::{Heard, ProbeSettings, Shared, random, relay, tls};
 use crate::config::resolved::probing::Scheme;
 use crate::discovery::ask::{Naming, Said};
 use crate::discovery::engine::Engine;
@@ -19,7 +19,7 @@ use crate::sources::engine::{Asked, ollama, page};
 /// Requests a port's paths periodically.
 pub(super) async fn probe_port(
     port: u16,
-    settings: Settings,
+    settings: ProbeSettings,
     announce: Announce,
     shared: Arc<Semaphore>,
     heard: Arc<Shared>,
@@ -47,7 +47,7 @@ const NAME_CHECK: Duration = Duration::from_secs(15);
 
 struct Task {
     client: Client,
-    settings: Settings,
+    settings: ProbeSettings,
     heard: Arc<Shared>,
     learned: Learned,
     connector: Option<TlsConnector>,
@@ -111,7 +111,7 @@ impl Task {
         }
     }
 
-    fn note_models(&mut self, answer: &Answer, body: &Body) {
+    fn note_models(&mut self, answer: &ProbeAnswer, body: &Body) {
         let served = probe::served(answer, &body.bytes);
         let owner = served.as_ref().and_then(|served| served.owner.as_deref());
         self.learned.by_owner = owner.and_then(Engine::of_owner).or(self.learned.by_owner);
@@ -164,7 +164,7 @@ impl Task {
         change(self.heard.lock().entry(self.client.port).or_default())
     }
 
-    async fn ask(&mut self, ask: &Ask) -> (Answer, Body) {
+    async fn ask(&mut self, ask: &Ask) -> (ProbeAnswer, Body) {
         let begin = Instant::now();
         let want = match ask.purpose {
             Purpose::Metrics if self.settings.relay || self.settings.engine_metrics => Want::Whole,
@@ -232,7 +232,7 @@ impl Task {
         result
     }
 
-    fn note(&mut self, ask: &Ask, answer: Answer, body: &Body) {
+    fn note(&mut self, ask: &Ask, answer: ProbeAnswer, body: &Body) {
         match ask.purpose {
             Purpose::Models => self.note_models(&answer, body),
             Purpose::Metrics => self.note_metrics(&answer, body),
@@ -254,7 +254,7 @@ impl Task {
         self.with(|own| own.answers.insert(ask.path.clone(), answer));
     }
 
-    fn note_metrics(&mut self, answer: &Answer, body: &Body) {
+    fn note_metrics(&mut self, answer: &ProbeAnswer, body: &Body) {
         if self.settings.relay {
             self.relay(answer, body);
         }
@@ -290,7 +290,7 @@ impl Task {
         self.with(|own| own.engine.page = page);
     }
 
-    fn relay(&mut self, answer: &Answer, body: &Body) {
+    fn relay(&mut self, answer: &ProbeAnswer, body: &Body) {
         let port = self.client.port;
         let page = text_of(answer, body).and_then(|text| relay::read(text).map_err(|error| error.to_string()));
         let page = page.and_then(|page| relay::make_room(&mut self.heard.lock(), port, page.size).map(|()| page));
@@ -340,7 +340,7 @@ impl Task {
 }
 
 /// The text of a page.
-fn text_of<'a>(answer: &Answer, body: &'a Body) -> Result<&'a str, String> {
+fn text_of<'a>(answer: &ProbeAnswer, body: &'a Body) -> Result<&'a str, String> {
     match &answer.verdict {
         Verdict::Answered { truncated: true, .. } => Err(format!("the response has more than {MAX_BODY} bytes")),
         Verdict::Answered { .. } if body.no_room => Err(format!(

@@ -12,7 +12,7 @@ use crate::metrics::family::{Page, Value};
 use crate::sources::{Outcome, Reading};
 
 /// Limits of a walk; a model store has thousands of files, not millions.
-const LIMITS: Limits = Limits { entries: 500_000, depth: 64, time: Duration::from_secs(20) };
+const LIMITS: WalkLimits = WalkLimits { entries: 500_000, depth: 64, time: Duration::from_secs(20) };
 
 /// The unit of `st_blocks`, regardless of the file system's block size (`stat(2)`).
 const BLOCK: u64 = 512;
@@ -37,7 +37,7 @@ pub(in crate::sources) fn read(paths: &[PathBuf], page: &mut Page) -> Reading {
 
 /// Limits of a walk.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct WalkLimits {
     entries: usize,
     depth: usize,
     time: Duration,
@@ -54,7 +54,7 @@ struct Tree {
 
 /// Sums up a directory's files like `du -x`: their disk space, hard links once, without symbolic links (except the
 /// directory itself) and other file systems.
-fn walk(root: &Path, limits: Limits) -> io::Result<Tree> {
+fn walk(root: &Path, limits: WalkLimits) -> io::Result<Tree> {
     let deadline = Instant::now() + limits.time;
     let top = fs::metadata(root)?;
     if !top.is_dir() {
@@ -162,9 +162,11 @@ mod tests {
     #[test]
     fn a_walk_ends_at_each_of_its_limits_and_says_so() {
         let folder = tree();
-        for limits in
-            [Limits { entries: 3, ..LIMITS }, Limits { depth: 1, ..LIMITS }, Limits { time: Duration::ZERO, ..LIMITS }]
-        {
+        for limits in [
+            WalkLimits { entries: 3, ..LIMITS },
+            WalkLimits { depth: 1, ..LIMITS },
+            WalkLimits { time: Duration::ZERO, ..LIMITS },
+        ] {
             assert!(walk(folder.path(), limits).unwrap().incomplete, "{limits:?}");
         }
         assert!(walk(&folder.path().join("absent"), LIMITS).is_err());

@@ -20,7 +20,7 @@ pub(in crate::sources) fn add_arrays(page: &mut Page, text: &str, skipped: &mut 
 
 /// State of an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum ArrayState {
     Active,
     Inactive,
     /// More disks failed than it tolerates, and all writes fail (5.19).
@@ -37,15 +37,15 @@ enum State {
 
 /// The exported states, each as 0 or 1. node_exporter has the first five; for an array in another state, all of these
 /// are 0, as there.
-const STATES: [(State, &str); 8] = [
-    (State::Active, "active"),
-    (State::Inactive, "inactive"),
-    (State::Recovering, "recovering"),
-    (State::Resync, "resync"),
-    (State::Check, "check"),
-    (State::Reshape, "reshape"),
-    (State::Broken, "broken"),
-    (State::Container, "container"),
+const STATES: [(ArrayState, &str); 8] = [
+    (ArrayState::Active, "active"),
+    (ArrayState::Inactive, "inactive"),
+    (ArrayState::Recovering, "recovering"),
+    (ArrayState::Resync, "resync"),
+    (ArrayState::Check, "check"),
+    (ArrayState::Reshape, "reshape"),
+    (ArrayState::Broken, "broken"),
+    (ArrayState::Container, "container"),
 ];
 
 /// Disks of an array.
@@ -59,7 +59,7 @@ struct Disks {
 #[derive(PartialEq, Eq, Debug)]
 struct Array<'a> {
     name: &'a str,
-    state: State,
+    state: ArrayState,
     disks: Option<Disks>,
     failed: u64,
     spare: u64,
@@ -94,21 +94,21 @@ fn array<'a>(name: &'a str, description: &str, details: &[&str], skipped: &mut S
     let size = details.iter().find(|line| line.contains(" blocks")).copied();
 
     let state = match state {
-        "active" => State::Active,
-        "broken" => State::Broken,
-        "inactive" if size.is_some_and(is_container) => State::Container,
-        "inactive" => State::Inactive,
+        "active" => ArrayState::Active,
+        "broken" => ArrayState::Broken,
+        "inactive" if size.is_some_and(is_container) => ArrayState::Container,
+        "inactive" => ArrayState::Inactive,
         other => {
             skipped.note("mdstat", format_args!("{name}: {other}"));
-            State::Unknown
+            ArrayState::Unknown
         }
     };
     // Without redundancy there is nothing to count: either all disks are active, or the array is gone.
     let members = members.len() as u64 - marked("(J)");
     let ratio = size.and_then(|line| line.split_ascii_whitespace().rev().find_map(ratio));
     let disks = match (state, ratio) {
-        (State::Container, _) => None,
-        (State::Inactive, _) | (State::Broken, None) => Some(Disks { required: members, active: 0 }),
+        (ArrayState::Container, _) => None,
+        (ArrayState::Inactive, _) | (ArrayState::Broken, None) => Some(Disks { required: members, active: 0 }),
         (_, Some(disks)) => Some(disks),
         (_, None) if size.is_none() => None,
         (_, None) => Some(Disks { required: members, active: members }),
@@ -118,7 +118,7 @@ fn array<'a>(name: &'a str, description: &str, details: &[&str], skipped: &mut S
 
     let progress = details.iter().find_map(|line| progress(line));
     let (state, synced) = match (progress, state) {
-        (Some(progress), State::Active) => {
+        (Some(progress), ArrayState::Active) => {
             let synced =
                 skipped.or_note(progress.synced, "mdstat", format_args!("{name}: how far its {} is", progress.what));
             (progress.state(name, skipped), synced)
@@ -167,17 +167,17 @@ fn progress(line: &str) -> Option<Progress<'_>> {
 }
 
 impl Progress<'_> {
-    fn state(&self, array: &str, skipped: &mut Skipped) -> State {
+    fn state(&self, array: &str, skipped: &mut Skipped) -> ArrayState {
         match self.what {
-            "recovery" | "recover" => State::Recovering,
-            "resync" | "repair" => State::Resync,
-            "check" => State::Check,
-            "reshape" => State::Reshape,
+            "recovery" | "recover" => ArrayState::Recovering,
+            "resync" | "repair" => ArrayState::Resync,
+            "check" => ArrayState::Check,
+            "reshape" => ArrayState::Reshape,
             // Stopped by an administrator.
-            "frozen" | "idle" => State::Active,
+            "frozen" | "idle" => ArrayState::Active,
             other => {
                 skipped.note("mdstat", format_args!("{array}: {other}"));
-                State::Active
+                ArrayState::Active
             }
         }
     }
@@ -209,7 +209,7 @@ mod tests {
     /// Every state that `md.c` prints.
     const MDSTAT: &str = include_str!("../../../tests/fixtures/parsers/mdstat");
 
-    fn array(name: &str, state: State, disks: [u64; 4], blocks: u64, synced: u64) -> Array<'_> {
+    fn array(name: &str, state: ArrayState, disks: [u64; 4], blocks: u64, synced: u64) -> Array<'_> {
         let [required, active, failed, spare] = disks;
         let disks = Some(Disks { required, active });
         Array { name, state, disks, failed, spare, blocks: Some(blocks), synced: Some(synced) }
@@ -220,22 +220,22 @@ mod tests {
         let mut skipped = Skipped::default();
         let arrays = parse(MDSTAT, &mut skipped);
         let expected = [
-            array("md0", State::Active, [2, 2, 0, 0], 248_896, 248_896),
-            array("md1", State::Recovering, [3, 2, 1, 1], 7932, 675),
-            array("md2", State::Active, [2, 2, 0, 0], 314_159_265, 314_159_265),
-            array("md3", State::Inactive, [1, 0, 0, 1], 1024, 1024),
-            array("md4", State::Resync, [2, 2, 0, 0], 4096, 0),
-            array("md5", State::Resync, [2, 2, 0, 0], 4096, 0),
-            array("md6", State::Resync, [2, 2, 0, 0], 4096, 0),
-            array("md7", State::Check, [4, 4, 0, 0], 4096, 2048),
-            array("md8", State::Reshape, [2, 2, 0, 0], 4096, 7),
-            array("md9", State::Active, [2, 2, 0, 0], 4096, 7),
-            array("md10", State::Broken, [2, 0, 0, 0], 314_159_265, 314_159_265),
-            array("md11", State::Broken, [2, 1, 1, 0], 4096, 4096),
-            array("md12", State::Active, [2, 2, 0, 0], 4096, 4096),
-            array("md126", State::Active, [2, 2, 0, 0], 976_759_808, 976_759_808),
-            array("md125", State::Active, [2, 1, 0, 0], 976_759_808, 976_759_808),
-            Array { disks: None, ..array("md127", State::Container, [0, 0, 0, 2], 4784, 4784) },
+            array("md0", ArrayState::Active, [2, 2, 0, 0], 248_896, 248_896),
+            array("md1", ArrayState::Recovering, [3, 2, 1, 1], 7932, 675),
+            array("md2", ArrayState::Active, [2, 2, 0, 0], 314_159_265, 314_159_265),
+            array("md3", ArrayState::Inactive, [1, 0, 0, 1], 1024, 1024),
+            array("md4", ArrayState::Resync, [2, 2, 0, 0], 4096, 0),
+            array("md5", ArrayState::Resync, [2, 2, 0, 0], 4096, 0),
+            array("md6", ArrayState::Resync, [2, 2, 0, 0], 4096, 0),
+            array("md7", ArrayState::Check, [4, 4, 0, 0], 4096, 2048),
+            array("md8", ArrayState::Reshape, [2, 2, 0, 0], 4096, 7),
+            array("md9", ArrayState::Active, [2, 2, 0, 0], 4096, 7),
+            array("md10", ArrayState::Broken, [2, 0, 0, 0], 314_159_265, 314_159_265),
+            array("md11", ArrayState::Broken, [2, 1, 1, 0], 4096, 4096),
+            array("md12", ArrayState::Active, [2, 2, 0, 0], 4096, 4096),
+            array("md126", ArrayState::Active, [2, 2, 0, 0], 976_759_808, 976_759_808),
+            array("md125", ArrayState::Active, [2, 1, 0, 0], 976_759_808, 976_759_808),
+            Array { disks: None, ..array("md127", ArrayState::Container, [0, 0, 0, 2], 4784, 4784) },
         ];
         for (array, expected) in arrays.iter().zip(&expected) {
             assert_eq!(array, expected);
@@ -251,8 +251,8 @@ mod tests {
                     md2 : active raid1 a[0]\n";
         let mut skipped = Skipped::default();
         let arrays = parse(text, &mut skipped);
-        assert_eq!(arrays[0], array("md0", State::Unknown, [2, 1, 0, 0], 4096, 4096));
-        let unread = Array { blocks: None, synced: None, ..array("md1", State::Active, [2, 2, 0, 0], 0, 0) };
+        assert_eq!(arrays[0], array("md0", ArrayState::Unknown, [2, 1, 0, 0], 4096, 4096));
+        let unread = Array { blocks: None, synced: None, ..array("md1", ArrayState::Active, [2, 2, 0, 0], 0, 0) };
         assert_eq!(arrays[1], unread);
         assert_eq!(arrays[2], Array { name: "md2", disks: None, ..unread });
         assert_eq!(skipped.count(), 6, "{}", skipped.summary());
@@ -262,7 +262,7 @@ mod tests {
     fn a_blank_line_between_an_array_and_its_numbers_changes_nothing() {
         let mut skipped = Skipped::default();
         let arrays = parse("md0 : active raid1 a[1] b[0]\n\n      4096 blocks [2/2] [UU]\n", &mut skipped);
-        assert_eq!(arrays, [array("md0", State::Active, [2, 2, 0, 0], 4096, 4096)]);
+        assert_eq!(arrays, [array("md0", ArrayState::Active, [2, 2, 0, 0], 4096, 4096)]);
     }
 
     #[test]
