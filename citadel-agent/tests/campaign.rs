@@ -27,6 +27,7 @@ use citadel_agent::remote_write::ledger;
 use citadel_agent::remote_write::record::{Point, Record};
 use citadel_agent::remote_write::spool::{Found, Spool, SpoolLimits};
 use citadel_agent::remote_write::{encode, ledger::Ledger};
+use support::chance::Chance;
 use support::child::Running;
 use support::receiver::{Got, Receiver, Reply, Request, Value};
 use support::text;
@@ -101,22 +102,6 @@ impl Store {
             }
         }
         Reply::Taken
-    }
-}
-
-/// Chance, repeatable.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn pause(&mut self, longest_ms: u64) {
-        thread::sleep(Duration::from_millis(self.below(longest_ms)));
     }
 }
 
@@ -219,7 +204,7 @@ impl Campaign {
             receiver: None,
             addr: (Ipv4Addr::LOCALHOST, 0).into(),
             metrics: (Ipv4Addr::LOCALHOST, free_port()).into(),
-            chance: Chance(seed | 1),
+            chance: Chance::new(seed),
             promised: BTreeMap::new(),
             looks: 0,
         };

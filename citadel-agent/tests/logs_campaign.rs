@@ -27,6 +27,7 @@ use citadel_agent::logs::account::Account;
 use citadel_agent::logs::wire::otlp;
 use prost::Message as _;
 use rustix::process::Signal;
+use support::chance::Chance;
 use support::child::Running;
 use support::journal::{Journal, journal_remote_on};
 use support::log_lines::lines;
@@ -166,24 +167,8 @@ fn receiver() {
     }
 }
 
-/// Chance, repeatable.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn mood(&mut self) -> Mood {
-        MOODS[self.below(MOODS.len() as u64) as usize]
-    }
-
-    fn pause(&mut self, longest_ms: u64) {
-        thread::sleep(Duration::from_millis(self.below(longest_ms)));
-    }
+fn mood(chance: &mut Chance) -> Mood {
+    MOODS[chance.index(MOODS.len())]
 }
 
 /// A receiver, a process that is killed and started again, and what it has.
@@ -326,7 +311,7 @@ fn whatever_happens_every_line_arrives_in_order_and_counts_once() {
     let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = env::var("CAMPAIGN_SEED").map_or_else(|_| clock(), |seed| seed.parse().expect("a number"));
     println!("{rounds} rounds, CAMPAIGN_SEED={seed}");
-    let mut chance = Chance(seed | 1);
+    let mut chance = Chance::new(seed);
     let dir = TempDir::new().unwrap();
     let mut sinks = NAMES.map(|name| Sink::new(name, dir.path()));
     let mut journal = Journal::new(&dir.path().join("journal"));
@@ -344,12 +329,12 @@ fn whatever_happens_every_line_arrives_in_order_and_counts_once() {
 
     let mut unit = Unit::start(journal);
     for _ in 0..rounds {
-        sinks.iter_mut().for_each(|sink| sink.set(chance.mood()));
+        sinks.iter_mut().for_each(|sink| sink.set(mood(&mut chance)));
         let mut agent = agent(dir.path());
         chance.pause(2000);
         sinks.iter_mut().filter(|_| chance.below(2) == 0).for_each(Sink::kill);
         chance.pause(1000);
-        sinks.iter_mut().for_each(|sink| sink.set(chance.mood()));
+        sinks.iter_mut().for_each(|sink| sink.set(mood(&mut chance)));
         chance.pause(1500);
         agent.0.kill().unwrap();
         agent.0.wait().unwrap();

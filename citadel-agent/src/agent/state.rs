@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::json;
 use tracing::warn;
 
 use super::Examined;
@@ -264,19 +265,23 @@ impl App for Agent {
         self.state().history.clone()
     }
 
+    fn active_alerts(&self) -> serde_json::Value {
+        self.state().alerts.newest().map_or_else(|| json!([]), |newest| json!(newest.value.active))
+    }
+
     fn status(&self) -> serde_json::Value {
         let state = self.state();
         let statuses = state.families.statuses.iter();
         let families: serde_json::Map<_, _> =
-            statuses.map(|status| (status.family.to_owned(), serde_json::json!(status))).collect();
-        serde_json::json!({
+            statuses.map(|status| (status.family.to_owned(), json!(status))).collect();
+        json!({
             "version": env!("CARGO_PKG_VERSION"),
             "commit": env!("CITADEL_COMMIT"),
             "families": families,
             "events_lost": state.families.lost(),
-            "remote_write": state.remote_write.newest().map(|newest| serde_json::json!(*newest.value)),
-            "logs": state.logs.newest().map(|newest| serde_json::json!(newest.value.destinations)),
-            "alerts": state.alerts.newest().map(|newest| serde_json::json!(*newest.value)),
+            "remote_write": state.remote_write.newest().map(|newest| json!(*newest.value)),
+            "logs": state.logs.newest().map(|newest| json!(newest.value.destinations)),
+            "alerts": state.alerts.newest().map(|newest| json!(*newest.value)),
             "gpu": state.gpu.as_ref().map(Gpu::status),
             // Ports with connections whose requests the programs cannot parse: docs/tls.md.
             "encrypted": sources::processes::unread(&state.inventory, &state.families),

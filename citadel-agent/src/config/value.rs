@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 
 use super::mistakes::{nearest, quoted};
 use super::tree::{Node, Value};
@@ -113,6 +113,18 @@ pub(super) fn text(node: &Node) -> Result<String, String> {
         return Err(format!("{} contains a control character", quoted(text)));
     }
     Ok(text.to_owned())
+}
+
+/// The name of a header field (RFC 9110, section 5.1) in lower case. `reserved` are set by `by`.
+pub(super) fn header_name(written: &str, reserved: &[&str], by: &str) -> Result<String, String> {
+    let name = written.to_ascii_lowercase();
+    if reserved.contains(&name.as_str()) {
+        Err(format!("{name} is set by {by}"))
+    } else if HeaderName::try_from(&name).is_err() {
+        Err(format!("{} is not a valid header field name", quoted(written)))
+    } else {
+        Ok(name)
+    }
 }
 
 /// The value of a header field (RFC 9110, section 5.5).

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use citadel_agent_common::hist::{BUCKETS, CELLS, FIRST_INDEX, SUM_CELL};
+use prost::encoding::{decode_varint, encode_varint};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -214,13 +215,13 @@ impl Interval {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.0.len() as u64);
+        encode_varint(self.0.len() as u64, out);
         let mut last = 0;
         for (&key, cell) in &self.0 {
-            put(out, u64::from(key - last));
+            encode_varint(u64::from(key - last), out);
             last = key;
             match cell {
-                Cell::Sum(sum) => put(out, *sum),
+                Cell::Sum(sum) => encode_varint(*sum, out),
                 Cell::Level(level) => {
                     let steady = [level.min, level.max, level.last].iter().all(|value| *value == level.mean);
                     out.push(u8::from(!steady));
@@ -231,16 +232,16 @@ impl Interval {
                 }
                 Cell::Histogram(histogram) => {
                     out.push(histogram.width);
-                    put(out, histogram.cells.len() as u64);
+                    encode_varint(histogram.cells.len() as u64, out);
                     let mut last = 0;
                     for &(cell, count) in &histogram.cells {
                         out.push(cell.wrapping_sub(last));
-                        put(out, count);
+                        encode_varint(count, out);
                         last = cell;
                     }
                     // Minutes have whole microseconds.
                     let unit = if histogram.width > 1 { 1000 } else { 1 };
-                    put(out, histogram.sum_ns / unit);
+                    encode_varint(histogram.sum_ns / unit, out);
                 }
             }
         }
@@ -250,10 +251,10 @@ impl Interval {
     pub(super) fn decode(bytes: &mut &[u8], keys: &Keys) -> Option<Self> {
         let mut cells = BTreeMap::new();
         let mut key: Key = 0;
-        for _ in 0..get(bytes)? {
-            key = key.checked_add(Key::try_from(get(bytes)?).ok()?)?;
+        for _ in 0..varint(bytes)? {
+            key = key.checked_add(Key::try_from(varint(bytes)?).ok()?)?;
             let cell = match keys.names.get(usize::from(key))?.1 {
-                Kind::Count | Kind::Micro => Cell::Sum(get(bytes)?),
+                Kind::Count | Kind::Micro => Cell::Sum(varint(bytes)?),
                 Kind::Gauge => {
                     let steady = take::<1>(bytes)?[0] == 0;
                     let mut next = || take::<4>(bytes).map(f32::from_le_bytes);
@@ -266,14 +267,14 @@ impl Interval {
                     if !histogram.width.is_power_of_two() {
                         return None;
                     }
-                    let count = get(bytes)?;
+                    let count = varint(bytes)?;
                     let mut cell = 0u8;
                     for _ in 0..count {
                         cell = cell.checked_add(take::<1>(bytes)?[0])?;
-                        histogram.cells.push((cell, get(bytes)?));
+                        histogram.cells.push((cell, varint(bytes)?));
                     }
                     let unit = if histogram.width > 1 { 1000 } else { 1 };
-                    histogram.sum_ns = get(bytes)?.saturating_mul(unit);
+                    histogram.sum_ns = varint(bytes)?.saturating_mul(unit);
                     Cell::Histogram(histogram)
                 }
             };
@@ -304,26 +305,9 @@ impl Interval {
     }
 }
 
-/// Writes a number with seven bits per byte (LEB128).
-pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// Reads a number.
-pub(super) fn get(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take::<1>(bytes)?[0];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    decode_varint(bytes).ok()
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {

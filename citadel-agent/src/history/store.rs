@@ -9,9 +9,10 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
+use prost::encoding::encode_varint;
 use smol_str::SmolStr;
 
-use super::interval::{Interval, Keys, get, put};
+use super::interval::{Interval, Keys, varint};
 use super::window::Window;
 use super::{Millis, Subject};
 
@@ -102,8 +103,8 @@ impl Block {
         }
         let mut at = self.from_ms;
         for _ in 0..self.intervals {
-            let from = at.checked_add_unsigned(get(&mut bytes)?)?;
-            at = from.checked_add_unsigned(get(&mut bytes)?)?;
+            let from = at.checked_add_unsigned(varint(&mut bytes)?)?;
+            at = from.checked_add_unsigned(varint(&mut bytes)?)?;
             let mut interval = Interval::decode(&mut bytes, keys)?;
             interval.weigh((at - from).max(1) as f64);
             take(from, at, interval);
@@ -128,8 +129,8 @@ impl Tier {
             }
         }
         if let Some(last) = self.blocks.back_mut() {
-            put(&mut last.bytes, (from_ms - last.to_ms).unsigned_abs());
-            put(&mut last.bytes, (to_ms - from_ms).unsigned_abs());
+            encode_varint((from_ms - last.to_ms).unsigned_abs(), &mut last.bytes);
+            encode_varint((to_ms - from_ms).unsigned_abs(), &mut last.bytes);
             interval.encode(&mut last.bytes);
             last.to_ms = to_ms;
             last.intervals += 1;

@@ -64,6 +64,9 @@ pub trait App: Send + Sync + 'static {
     /// The history of the last day.
     fn history(&self) -> History;
 
+    /// The pending and firing alerts, a list; as `alerts.active` in `/status`.
+    fn active_alerts(&self) -> serde_json::Value;
+
     /// The content of `/status`: families, programs, verdicts and reasons.
     fn status(&self) -> serde_json::Value;
 

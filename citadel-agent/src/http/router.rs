@@ -170,9 +170,9 @@ fn page(section: Option<Section>) -> MethodRouter<Served> {
 async fn overview(State(served): State<Served>, headers: HeaderMap) -> Result<Response, Failure> {
     served.app.refresh(None, UNASKED).await;
     let page = served.app.collect(None).map_err(NoPage::from)?;
-    let alerts = &served.app.status()["alerts"]["active"];
+    let alerts = served.app.active_alerts();
     let history = served.app.history();
-    let overview = overview::overview(&served.app.config(), &served.links, &page, &history, alerts);
+    let overview = overview::overview(&served.app.config(), &served.links, &page, &history, &alerts);
     // Only the page's own script requests this; a browser that opens the page prefers HTML.
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (content_type, body) = if accept.starts_with("application/json") {

@@ -70,7 +70,8 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::known::tests::{entry, model};
+    use super::super::entry::tests::entry;
+    use super::super::known::tests::model;
     use super::super::severity::Severity;
     use super::*;
     use crate::discovery::inventory::Inventory;

@@ -183,7 +183,7 @@ fn selector(labels: &[(&str, &str)]) -> String {
 mod tests {
     use std::io::Read as _;
 
-    use super::super::known::tests::entry;
+    use super::super::entry::tests::entry;
     use super::super::known::{Label, NamedGpu};
     use super::super::severity::Severity;
     use super::*;
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(value(&lines[0].attributes, "gpu.index"), Some(otlp::Value::Integer(1)));
         assert_eq!(value(&lines[0].attributes, "gpu.pci"), text("0000:3b:00.0"));
         assert_eq!(value(&lines[1].attributes, "gpu"), None);
-        assert_eq!(value(&lines[0].attributes, "log.record.uid"), text("s=ab;i=1;b=cd;m=1;t=2;x=3"));
+        assert_eq!(value(&lines[0].attributes, "log.record.uid"), text("s=ab;i=1f;b=cd;m=1;t=2;x=3"));
         assert_eq!(
             value(&request.resource_logs[1].resource.as_ref().unwrap().attributes, "service.name"),
             text("b.service")

@@ -104,10 +104,11 @@ pub fn number(cursor: &str) -> Option<(&str, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn entry(fields: &[(&str, &str)]) -> Entry {
+    /// An entry with these fields.
+    pub(in crate::logs) fn entry(fields: &[(&str, &str)]) -> Entry {
         let mut all = Fields::default();
         all.push("__CURSOR", b"s=ab;i=1f;b=cd;m=1;t=2;x=3");
         all.push("__REALTIME_TIMESTAMP", b"1700000000000000");

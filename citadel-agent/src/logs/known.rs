@@ -205,11 +205,11 @@ fn is_dedicated(unit: &str) -> bool {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::entry::tests::entry;
     use super::*;
     use crate::config::resolved::Models;
     use crate::discovery::inventory::Model;
     use crate::gpu::sample::{Gpu, Process, Reading};
-    use crate::logs::export::Fields;
 
     /// A model with these properties.
     pub(in crate::logs) fn model(name: &str, port: u16, unit: Option<&str>, pids: &[Pid]) -> Model {
@@ -217,15 +217,6 @@ pub(super) mod tests {
         let mut model = Inventory::of(&models, &[], |_| None).models.remove(0);
         (model.unit, model.pids) = (unit.map(str::to_owned), pids.iter().copied().collect());
         model
-    }
-
-    /// An entry with these fields.
-    pub(in crate::logs) fn entry(fields: &[(&str, &str)]) -> Entry {
-        let mut all = Fields::default();
-        all.push("__CURSOR", b"s=ab;i=1;b=cd;m=1;t=2;x=3");
-        all.push("__REALTIME_TIMESTAMP", b"1700000000000000");
-        fields.iter().for_each(|(name, value)| all.push(name, value.as_bytes()));
-        Entry::of(all).unwrap()
     }
 
     fn name(of: &Of) -> &str {

@@ -178,7 +178,8 @@ fn is_about_sending(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::known::tests::{entry, model};
+    use super::super::entry::tests::entry;
+    use super::super::known::tests::model;
     use super::*;
     use crate::discovery::inventory::Inventory;
 

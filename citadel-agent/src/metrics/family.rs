@@ -44,6 +44,15 @@ pub enum Value {
 }
 
 impl Value {
+    /// As a number, which all values are in the Prometheus formats but histograms; of those, the number of observations.
+    pub(crate) fn number(&self) -> f64 {
+        match self {
+            Self::Integer(value) => *value as f64,
+            Self::Float(value) => *value,
+            Self::Histogram(histogram) => histogram.count() as f64,
+        }
+    }
+
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Integer(a), Self::Integer(b)) => a == b,

@@ -244,9 +244,9 @@ fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timest
         (Value::Histogram(value), _) => {
             metric.histogram = Some(histogram(value, buckets::classic(Some(desc)), created_timestamp));
         }
-        (value, Kind::Counter) => metric.counter = Some(Counter { value: number(value), created_timestamp }),
-        (value, Kind::Unknown) => metric.untyped = Some(Untyped { value: number(value) }),
-        (value, _) => metric.gauge = Some(Gauge { value: number(value) }),
+        (value, Kind::Counter) => metric.counter = Some(Counter { value: value.number(), created_timestamp }),
+        (value, Kind::Unknown) => metric.untyped = Some(Untyped { value: value.number() }),
+        (value, _) => metric.gauge = Some(Gauge { value: value.number() }),
     }
     metric
 }
@@ -266,14 +266,5 @@ fn histogram(histogram: &hist::Histogram, classic: &Classic, created_timestamp: 
         positive_span: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
         positive_delta,
         created_timestamp,
-    }
-}
-
-/// A number as in all Prometheus formats. [`Page::sort`] has rejected histograms.
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::Integer(value) => *value as f64,
-        Value::Float(value) => *value,
-        Value::Histogram(histogram) => histogram.count() as f64,
     }
 }

@@ -399,7 +399,7 @@ impl Values {
         } else if values().all(|value| matches!(value, Value::Integer(_))) {
             out.integers = values().map(integer).collect();
         } else {
-            out.floats = values().map(number).collect();
+            out.floats = values().map(Value::number).collect();
         }
         out
     }
@@ -484,13 +484,5 @@ fn integer(value: &Value) -> u64 {
         Value::Integer(value) => *value,
         Value::Float(value) => *value as u64,
         Value::Histogram(histogram) => histogram.count(),
-    }
-}
-
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::Integer(value) => *value as f64,
-        Value::Float(value) => *value,
-        Value::Histogram(histogram) => histogram.count() as f64,
     }
 }

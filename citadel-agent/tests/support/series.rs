@@ -11,6 +11,8 @@ use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
 use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SCHEMA, SUM_CELL, ZERO_THRESHOLD_LOG2};
 use smol_str::SmolStr;
 
+use super::chance::Chance;
+
 /// How much the values change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Behaviour {
@@ -94,7 +96,7 @@ impl World {
     ) -> Self {
         let mut series = BTreeMap::new();
         for &(desc, around) in metrics.values() {
-            let mut random = Random::of(seed, desc.name);
+            let mut random = chance(seed, desc.name);
             for labels in label_sets(desc) {
                 let values = values(desc, (around, counted), steps, behaviour, &mut random);
                 series.insert((desc.name, labels), Series { desc, values });
@@ -216,16 +218,16 @@ fn values(
     (around, counted): (f64, usize),
     steps: usize,
     behaviour: Behaviour,
-    random: &mut Random,
+    random: &mut Chance,
 ) -> Vec<Option<Value>> {
     let lively = behaviour == Behaviour::Lively;
     // A time in which the series is not there: at the beginning, in the middle, or never.
-    let gap = match random.below(if lively { 3 } else { 6 }) {
-        0 => 0..steps / 5 + random.below(steps / 5),
-        1 if lively => steps / 2..steps / 2 + random.below(steps / 8),
+    let gap = match random.index(if lively { 3 } else { 6 }) {
+        0 => 0..steps / 5 + random.index(steps / 5),
+        1 if lively => steps / 2..steps / 2 + random.index(steps / 8),
         _ => 0..0,
     };
-    let mut number = random.below(30) as f64;
+    let mut number = random.index(30) as f64;
     if desc.kind == Kind::Counter {
         number += counted as f64;
     }
@@ -233,29 +235,29 @@ fn values(
     // Prometheus extrapolates each classic bucket by itself, and not below zero: one that has just left zero counts for less
     // than its neighbours, which is no property of the rules. So none is near zero.
     (0..20).for_each(|octave| (0..1000).for_each(|_| histogram.observe(1_000_000 << octave)));
-    let pace = (2 + random.below(4)) as f64 / 2.0;
+    let pace = (2 + random.index(4)) as f64 / 2.0;
     let (mut regime, mut held) = (0, None);
     let mut values = Vec::new();
     for step in 0..steps {
         if step % 37 == 0 {
-            regime = random.below(4);
-            held = (random.below(4) == 0).then(|| random.below(2) as f64);
+            regime = random.index(4);
+            held = (random.index(4) == 0).then(|| random.index(2) as f64);
         }
         match desc.kind {
             Kind::Counter => {
                 // Versions also extrapolate otherwise where all that was seen is a first value and a reset.
-                if lively && random.below(150) == 0 && step != gap.end + 1 {
+                if lively && random.index(150) == 0 && step != gap.end + 1 {
                     number = counted as f64;
                 }
                 let growth = [0, 1, 3, if lively { 900 } else { 30 }][regime];
                 number += if growth == 1 {
-                    f64::from(u8::from(random.below(9) == 0))
+                    f64::from(u8::from(random.index(9) == 0))
                 } else {
-                    random.below(growth + 1) as f64
+                    random.index(growth + 1) as f64
                 };
             }
             Kind::Histogram => {
-                (0..regime * 3).for_each(|_| histogram.observe(1_000_000 << (random.below(8) + 3 * regime)));
+                (0..regime * 3).for_each(|_| histogram.observe(1_000_000 << (random.index(8) + 3 * regime)));
             }
             _ if behaviour == Behaviour::Ebbing => {
                 number = (100.0 - 100.0 * pace * step as f64 / steps as f64).max(0.0);
@@ -265,10 +267,10 @@ fn values(
             // Flags and counts, and now and then a slope.
             _ => {
                 number = match regime {
-                    0 => random.below(2) as f64,
+                    0 => random.index(2) as f64,
                     1 => (number - 2.5).max(0.0),
-                    2 => number + random.below(4) as f64,
-                    _ => random.below(6) as f64,
+                    2 => number + random.index(4) as f64,
+                    _ => random.index(6) as f64,
                 }
             }
         }
@@ -283,20 +285,8 @@ fn values(
     values
 }
 
-/// Xorshift: enough for test data.
-struct Random(u64);
-
-impl Random {
-    /// Of a metric, so that the values of one do not change with which others there are.
-    fn of(seed: u64, name: &str) -> Self {
-        let name = name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Self(name.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound.max(1) as u64).unwrap()
-    }
+/// Chance of a metric, so that the values of one do not change with which others there are.
+fn chance(seed: u64, name: &str) -> Chance {
+    let name = name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    Chance::new(name.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hyper::header::HeaderName;
-
 use crate::config::kind::{ABSOLUTE_PATH, Mapping, Optional, Scalar, TEXT};
-use crate::config::mistakes::{Mistakes, quoted};
+use crate::config::mistakes::Mistakes;
 use crate::config::section::{Section, section};
 use crate::config::value;
 
@@ -48,7 +46,7 @@ const HEADERS: Mapping<Scalar<String>> = Mapping {
     text: "mapping of header names to values",
     expected: "a mapping of header names to values, or {} for none",
     most: usize::MAX,
-    name: header_name,
+    name: |written| value::header_name(written, &RESERVED, "the agent"),
     value: Scalar { read: value::header_value, ..TEXT },
 };
 
@@ -66,13 +64,17 @@ const RESERVED: [&str; 10] = [
     "x-prometheus-remote-write-version",
 ];
 
-fn header_name(written: &str) -> Result<String, String> {
-    let name = written.to_lowercase();
-    if RESERVED.contains(&name.as_str()) {
-        Err(format!("{name} is set by the agent"))
-    } else if HeaderName::try_from(&name).is_err() {
-        Err(format!("{} is not a valid header field name", quoted(written)))
-    } else {
-        Ok(name)
+/// Checks that each of the written destinations has a URL: these are their names, and whether they have one.
+pub(super) fn have_urls<'a>(
+    destinations: impl Iterator<Item = (&'a String, bool)>,
+    section: &Section<'_>,
+    mistakes: &mut Mistakes,
+) {
+    let Some(written) = section.written("destinations") else { return };
+    for (name, has_url) in destinations {
+        let Some(item) = written.entry(name) else { continue };
+        if !has_url && !mistakes.concern(&format!("{}.url", item.path)) {
+            mistakes.push(item.key_pos, item.path, "has no url");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use super::access::Access;
+use super::access::{Access, have_urls};
 use super::host::{PROGRAM, UNIT_PATTERN, unit_pattern};
 use crate::config::kind::{
     ABSOLUTE_PATH, BOOLEAN, COUNT, INTERVAL, List, Mapping, Optional, Scalar, TEXT, URL, Words, string_like,
@@ -67,13 +67,8 @@ section! {
 }
 
 fn destinations_have_urls(logs: &Logs, section: &Section<'_>, mistakes: &mut Mistakes) {
-    let Some(written) = section.written("destinations") else { return };
-    for (name, destination) in &logs.destinations {
-        let Some(item) = written.entry(name) else { continue };
-        if destination.url.is_none() && !mistakes.concern(&format!("{}.url", item.path)) {
-            mistakes.push(item.key_pos, item.path, "has no url");
-        }
-    }
+    let destinations = logs.destinations.iter().map(|(name, destination)| (name, destination.url.is_some()));
+    have_urls(destinations, section, mistakes);
 }
 
 const LOG_UNIT: Scalar<String> = Scalar { read: log_unit, ..UNIT_PATTERN };

@@ -160,16 +160,9 @@ const OWN_HEADERS: [&str; 9] =
     ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "accept", "user-agent"];
 
 fn header_name(written: &str) -> Result<String, String> {
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let name = written.to_ascii_lowercase();
-    if name.is_empty() || !name.chars().all(token) {
-        Err(format!("{} is not a valid header field name", quoted(written)))
-    } else if OWN_HEADERS.contains(&name.as_str()) {
-        Err(format!("{name} is set by the probe"))
-    } else if name == "authorization" {
-        Err("is a secret; put the key into a file and set api_key_file".to_owned())
-    } else {
-        Ok(name)
+    match value::header_name(written, &OWN_HEADERS, "the probe")?.as_str() {
+        "authorization" => Err("is a secret; put the key into a file and set api_key_file".to_owned()),
+        name => Ok(name.to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::access::Access;
+use super::access::{Access, have_urls};
 use crate::config::kind::{ABSOLUTE_PATH, BYTES, INTERVAL, Kind, Mapping, Optional, Scalar, TEXT, URL, Words};
 use crate::config::mistakes::{Mistakes, quoted};
 use crate::config::section::{Keys, Section, keys_of, part, section};
@@ -66,13 +66,11 @@ section! {
 }
 
 fn destinations_have_urls(remote_write: &RemoteWrite, section: &Section<'_>, mistakes: &mut Mistakes) {
-    let Some(written) = section.written("destinations") else { return };
-    for (name, destination) in &remote_write.destinations {
-        let Some(item) = written.entry(name) else { continue };
-        if destination.url.is_none() && name != PROMETHEUS && !mistakes.concern(&format!("{}.url", item.path)) {
-            mistakes.push(item.key_pos, item.path, "has no url");
-        }
-    }
+    let destinations = remote_write
+        .destinations
+        .iter()
+        .map(|(name, destination)| (name, destination.url.is_some() || name == PROMETHEUS));
+    have_urls(destinations, section, mistakes);
 }
 
 /// Protocol version.

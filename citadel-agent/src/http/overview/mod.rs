@@ -61,7 +61,7 @@ pub(super) fn overview(config: &Config, links: &[Link], page: &Page, history: &H
         "version": env!("CARGO_PKG_VERSION"),
         "pages": pages,
         "health_port": config.local.health_check_port,
-        "alerts": alerts.as_array().map(Vec::as_slice).unwrap_or_default(),
+        "alerts": alerts,
         "host": host(page),
         "models": models(config, page, history),
         "gpus": gpus(page),
@@ -88,11 +88,7 @@ impl<'a> LabelledSample<'a> {
     }
 
     fn number(self) -> f64 {
-        match &self.sample.value {
-            Value::Integer(number) => *number as f64,
-            Value::Float(number) => *number,
-            Value::Histogram(histogram) => histogram.count() as f64,
-        }
+        self.sample.value.number()
     }
 }
 
