@@ -4,6 +4,10 @@
 pub const REQUESTS: &str = "citadel_model_requests_total";
 /// Requests begun whose response has not ended.
 pub const IN_FLIGHT: &str = "citadel_model_requests_in_flight";
+/// Age of the oldest request in flight.
+pub const OLDEST_REQUEST: &str = "citadel_model_oldest_request_seconds";
+/// Longest time for which a request in flight has been waiting for the next byte.
+pub const LONGEST_WAIT: &str = "citadel_model_longest_wait_seconds";
 /// Requests whose connection ended before their response did.
 pub const ABORTED: &str = "citadel_model_requests_aborted_total";
 /// First request byte in to last response byte out.

@@ -8,6 +8,7 @@
 
 mod close;
 mod observe;
+mod running;
 mod stream;
 mod unread;
 mod writer;
@@ -20,6 +21,7 @@ use super::request::{Place, Request};
 pub use super::{Payload, Sink};
 use crate::abi::Protocol;
 use crate::apart::Apart;
+pub use running::Running;
 pub use unread::Read;
 pub use writer::Writer;
 

@@ -11,6 +11,7 @@
 #![no_main]
 
 mod connections;
+mod in_flight;
 mod maps;
 mod packet;
 mod receive_queue;

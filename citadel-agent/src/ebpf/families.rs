@@ -125,8 +125,8 @@ impl Families {
         }
         let net_is_kept = kept.contains(&Family::Net) && self.net.is_some();
         if !net_is_kept {
-            // It is in the same object.
-            kept.retain(|family| *family != Family::Recvq);
+            // They are in the same object.
+            kept.retain(|family| !matches!(family, Family::Recvq | Family::InFlight));
         }
         let slots = if kept.is_empty() { Slots::of(&ports) } else { self.slots.with(&ports)? };
         if kept.len() == Family::ALL.len() {
@@ -248,7 +248,8 @@ impl Families {
                 self.syscalls = Some(Syscalls::attach(&self.slots, &config.ebpf.calls, variant.form, btf, layout)?);
             }
             (_, Family::Recvq, Some(net)) => net.attach_receive_queue(btf)?,
-            (_, Family::Recvq, None) => return Err(ProbeError::Needs(Family::Net.name())),
+            (_, Family::InFlight, Some(net)) => net.attach_in_flight(btf)?,
+            (_, Family::Recvq | Family::InFlight, None) => return Err(ProbeError::Needs(Family::Net.name())),
             _ => self.sched = Some(Sched::attach(&self.slots, btf, layout)?),
         }
         Ok(())

@@ -13,6 +13,8 @@ pub enum Family {
     Net,
     /// Time of requests in the receive queue.
     Recvq,
+    /// Age of the requests in flight.
+    InFlight,
     /// Run queue latency and on-CPU time of threads.
     Sched,
     /// Duration and errors of system calls.
@@ -21,7 +23,7 @@ pub enum Family {
 
 impl Family {
     /// All families, dependencies first.
-    pub const ALL: [Self; 4] = [Self::Net, Self::Recvq, Self::Sched, Self::Syscalls];
+    pub const ALL: [Self; 5] = [Self::Net, Self::Recvq, Self::InFlight, Self::Sched, Self::Syscalls];
 
     /// Name in `/status`, metrics and configuration.
     #[must_use]
@@ -29,6 +31,7 @@ impl Family {
         match self {
             Self::Net => "net",
             Self::Recvq => "recvq",
+            Self::InFlight => "in_flight",
             Self::Sched => "sched",
             Self::Syscalls => "syscalls",
         }
@@ -46,6 +49,7 @@ impl Family {
                 Program { name: "net_ingress", hook: Hook::CgroupIngress },
             ],
             Self::Recvq => &[Program { name: "recvq_read", hook: Hook::Tracepoint("tcp_rcv_space_adjust") }],
+            Self::InFlight => &[Program { name: "in_flight_list", hook: Hook::Iterator("bpf_sk_storage_map") }],
             // Forks first: no child of a followed process is missed.
             Self::Sched => &[
                 Program { name: "sched_process_fork", hook: Hook::Tracepoint("sched_process_fork") },
@@ -70,7 +74,8 @@ impl Family {
     /// Whether it is enabled in the configuration.
     pub(super) const fn is_wanted(self, config: &Ebpf) -> bool {
         match self {
-            Self::Net => config.net,
+            // Costs nothing while nobody reads it, so it has no switch of its own.
+            Self::Net | Self::InFlight => config.net,
             Self::Recvq => config.recvq,
             Self::Sched => config.sched,
             Self::Syscalls => config.syscalls,
@@ -83,7 +88,7 @@ impl Family {
         match self {
             // The number of connections can be changed while the programs run.
             Self::Net => alike && old.cgroup == new.cgroup,
-            Self::Recvq | Self::Sched => alike,
+            Self::Recvq | Self::InFlight | Self::Sched => alike,
             Self::Syscalls => alike && old.calls == new.calls && old.call_form == new.call_form,
         }
     }
@@ -111,6 +116,8 @@ pub enum Hook {
     TailCall,
     /// A BTF tracepoint.
     Tracepoint(&'static str),
+    /// A BPF iterator over objects of this kind: runs when userspace reads it.
+    Iterator(&'static str),
     /// System calls, in either [`Form`].
     SystemCall(Moment),
 }
@@ -153,6 +160,7 @@ impl fmt::Display for Hook {
             Self::SockOps => write!(f, "sock_ops"),
             Self::TailCall => write!(f, "tail call"),
             Self::Tracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::Iterator(name) => write!(f, "iter/{name}"),
             Self::SystemCall(Moment::Begin) => write!(f, "entry of all system calls"),
             Self::SystemCall(Moment::End) => write!(f, "exit of all system calls"),
         }

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod families;
 pub mod family;
+pub mod in_flight;
 #[cfg(feature = "bpf-log")]
 mod log;
 pub mod mapped;

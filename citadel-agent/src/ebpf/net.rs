@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::error::ProbeError;
 use super::family::{self, Family, Hook};
+use super::in_flight::InFlight;
 use super::mapped::{Cells, MapEntry, Mapped};
 use super::object;
 use super::own::{OwnConnections, OwnMap};
@@ -56,7 +57,9 @@ pub struct Net {
     own: Option<OwnMap>,
     /// The map of readers, until it is passed on.
     readers: Option<ReaderMap>,
-    /// Usage of it by model.
+    /// The list of connections with requests in flight, if that family runs.
+    in_flight: Option<InFlight>,
+    /// Usage of `readers` by model.
     reader_shares: Arc<Shares>,
     /// Receives the readers.
     told: RequestReaders,
@@ -121,6 +124,7 @@ impl Net {
             range: object::array(&mut ebpf, VARIABLES)?,
             ports: object::array(&mut ebpf, "PORTS")?,
             own: Some(object::hash(&mut ebpf, "OWN")?),
+            in_flight: None,
             reader_shares: Arc::new(readers::SHARED.open(&ebpf, slots)?),
             readers: Some(object::hash(&mut ebpf, readers::SHARED.name)?),
             told: RequestReaders::default(),
@@ -158,6 +162,25 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// Attaches the `in_flight` family, which lists these programs' connections.
+    ///
+    /// # Errors
+    /// The kernel refuses; `net` continues.
+    pub fn attach_in_flight(&mut self, btf: &Btf) -> Result<(), ProbeError> {
+        for program in Family::InFlight.programs() {
+            if let Hook::Iterator(what) = program.hook {
+                self.in_flight = Some(object::iterate(&mut self.ebpf, program.name, what, "CONNECTIONS", btf)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The list of connections with requests in flight, if that family runs.
+    #[must_use]
+    pub const fn in_flight(&self) -> Option<&InFlight> {
+        self.in_flight.as_ref()
     }
 
     /// Detaches the `recvq` family; `net` continues.
@@ -302,7 +325,9 @@ impl Net {
 
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        stats::of(&self.ebpf, Family::Net).chain(stats::of(&self.ebpf, Family::Recvq))
+        stats::of(&self.ebpf, Family::Net)
+            .chain(stats::of(&self.ebpf, Family::Recvq))
+            .chain(stats::of(&self.ebpf, Family::InFlight))
     }
 }
 

@@ -1,11 +1,14 @@
 //! What all families do with their object: loading programs, taking maps.
 
+use std::os::fd::AsFd as _;
+
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, BtfError, Ebpf, Pod};
 use tracing::debug;
 
 use super::error::{ProbeError, chain};
+use super::in_flight::InFlight;
 use super::mapped::{Cells, Mapped, Words};
 
 /// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. An error shows up when the maps are
@@ -158,6 +161,24 @@ pub(super) fn trace_function(
         Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) => Ok(false),
         Err(error) => Err(refused(shown, &error)),
     }
+}
+
+/// Loads an iterator over objects of this kind, and links it to the map with the objects.
+pub(super) fn iterate(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    what: &'static str,
+    map: &'static str,
+    btf: &Btf,
+) -> Result<InFlight, ProbeError> {
+    let Some(Program::Iter(program)) = ebpf.program_mut(name) else { return Err(ProbeError::Missing(name)) };
+    persist(|| program.load(what, btf)).map_err(|error| refused(name, &error))?;
+    let (Some(Program::Iter(program)), Some(Map::SkStorage(map))) = (ebpf.program(name), ebpf.map(map)) else {
+        return Err(ProbeError::Missing(name));
+    };
+    let program = program.fd().map_err(|error| refused(name, &error))?;
+    InFlight::link(program.as_fd(), map.fd().as_fd())
+        .map_err(|error| ProbeError::Program { program: name, error: error.to_string() })
 }
 
 /// The error of a program, in one line; the verifier's log is written to the debug log.

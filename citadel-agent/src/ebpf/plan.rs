@@ -121,7 +121,7 @@ const RAW_TP_PRICE: &str =
     "slows down every system call of the host: nginx keeps 0.89 of its throughput, including on ports of no model";
 
 /// Determined by the newest feature that `net` needs: sk_storage from cgroup_skb programs (5.9), and CAP_BPF (5.8).
-/// 5.10 is the oldest kernel that is tested. BTF tracepoints exist since 5.5.
+/// 5.10 is the oldest kernel that is tested. BTF tracepoints exist since 5.5, iterators over sk_storage since 5.9.
 const OLDEST_KERNEL: Kernel = Kernel(5, 10);
 
 /// `bpf_sk_storage_get` from tracing programs (`bpf_sk_storage_get_tracing_proto`).
@@ -145,15 +145,18 @@ fn decide_one(
     plan: &[(Family, Decision)],
 ) -> Result<Decision, Reason> {
     if !family.is_wanted(config) {
-        return Err(Reason::Disabled(family.name()));
+        // It has no switch of its own.
+        let switch = if family == Family::InFlight { Family::Net } else { family };
+        return Err(Reason::Disabled(switch.name()));
     }
     match family {
         Family::Net => net(config, support),
-        Family::Recvq => {
+        // They are in its object.
+        Family::Recvq | Family::InFlight => {
             if plan.iter().any(|(other, decision)| *other == Family::Net && matches!(decision, Decision::Skip(_))) {
                 return Err(Reason::Needs(Family::Net.name()));
             }
-            trace(RECVQ_KERNEL, support)
+            trace(if family == Family::Recvq { RECVQ_KERNEL } else { OLDEST_KERNEL }, support)
         }
         Family::Sched => trace(OLDEST_KERNEL, support),
         Family::Syscalls => system_calls(config, support),
@@ -325,6 +328,7 @@ mod tests {
         assert_eq!(decide_for(Family::Sched, &ON, &able()), Decision::Trace);
         let without_net = Ebpf { net: false, ..ON };
         assert_eq!(decide_for(Family::Recvq, &without_net, &able()), Decision::Skip(Reason::Needs("net")));
+        assert_eq!(decide_for(Family::InFlight, &without_net, &able()), Decision::Skip(Reason::Disabled("net")));
         assert_eq!(decide_for(Family::Sched, &without_net, &able()), Decision::Trace);
         let without_sched = Ebpf { sched: false, ..ON };
         assert_eq!(decide_for(Family::Sched, &without_sched, &able()), Decision::Skip(Reason::Disabled("sched")));
@@ -347,6 +351,7 @@ mod tests {
         let too_old = Reason::KernelTooOld { have: Kernel(5, 10), need: Kernel(5, 11) };
         assert_eq!(decide_for(Family::Recvq, &ON, &support), Decision::Skip(too_old));
         assert_eq!(decide_for(Family::Sched, &ON, &support), Decision::Trace);
+        assert_eq!(decide_for(Family::InFlight, &ON, &support), Decision::Trace);
         assert!(matches!(decide_net(&ON, &support), Decision::AttachTo { .. }));
     }
 

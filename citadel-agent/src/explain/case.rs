@@ -5,6 +5,10 @@ use crate::history::window::{Distribution, Window};
 /// Fewer requests than this say nothing.
 pub(super) const ENOUGH: f64 = 5.0;
 
+/// Standard errors by which the mean of a window's requests differs from the usual mean by chance: latencies have long tails,
+/// and every window of every model is judged.
+const CHANCE: f64 = 4.0;
+
 /// One of the host's GPUs.
 #[derive(Clone, Debug)]
 pub(super) struct Gpu {
@@ -261,20 +265,21 @@ impl<'a> Case<'a> {
         most.or(duration)
     }
 
-    /// Half as long again, by at least so many seconds, and not because of one or two requests.
+    /// Half as long again, by at least so many seconds, because of more than one or two requests, and by more than requests
+    /// differ by chance. `before` may hold a part of what is looked for: a fault does not begin with the window.
     fn longer(&self, what: What, now: &Distribution, before: Option<&Distribution>, least: f64) -> Option<Slow> {
         // Without a comparison nobody can say what is normal.
         let before = before.filter(|before| before.count as f64 >= ENOUGH)?;
         let (mean, usual) = (now.mean()?, before.mean()?);
-        let normal = before.quantile(0.9)? * 1.25 + least / 2.0;
-        let outside: u64 = now
+        let above: u64 = now
             .buckets
             .iter()
-            .filter(|(index, _)| crate::history::window::upper_bound(*index - 1) >= normal)
+            .filter(|(index, _)| crate::history::window::upper_bound(*index - 1) >= usual * 1.25 + least / 2.0)
             .map(|(_, count)| count)
             .sum();
-        let many = outside >= 3 && outside as f64 >= 0.02 * now.count as f64;
-        let is_slow = mean >= usual * 1.5 && mean >= usual + least && many;
+        let many = above >= 3 && above as f64 >= 0.02 * now.count as f64;
+        let by_chance = CHANCE * before.deviation()? / (now.count as f64).sqrt();
+        let is_slow = mean >= usual * 1.5 && mean >= usual + least.max(by_chance) && many;
         is_slow.then_some(Slow { what, now: mean, before: usual, excess: mean - usual })
     }
 

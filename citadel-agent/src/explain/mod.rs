@@ -1,6 +1,6 @@
 //! Why a model is slow, failing or silent: two windows of the history against each other, and rules that name causes.
 //!
-//! `case` turns windows into numbers a request, `verdict` decides what is wrong at all, `rules` are a table of pure functions
+//! `usual` leaves out of what a window is compared with the times that were wrong themselves, `case` turns windows into numbers a request, `verdict` decides what is wrong at all, `rules` are a table of pure functions
 //! each of which names a cause, rules it out or says that it is not measured, `parts` divides the time to first token, and
 //! `text` writes it for a person.
 
@@ -11,14 +11,20 @@ mod rules;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod usual;
 mod verdict;
 mod words;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use self::case::{Case, Gpu};
 use self::rules::{Finding, RULES};
+use self::usual::Usual;
 use self::words::Words as _;
+use crate::history::window::Window;
 use crate::history::{FINE_MS, History, Millis, SPAN_MS, Subject};
 
 /// How long before a window its comparison reaches back.
@@ -111,6 +117,9 @@ pub struct Explanation {
     pub against: Against,
     /// How the model does.
     pub verdict: Verdict,
+    /// Since when something has been wrong without a break, if that began before the window; milliseconds since the epoch.
+    #[serde(default)]
+    pub since_ms: Option<i64>,
     /// What that was decided by, in a sentence.
     pub summary: String,
     /// Why, the most telling first.
@@ -137,50 +146,62 @@ pub fn explain(
     against: Against,
 ) -> Vec<Explanation> {
     let subjects = history.subjects();
-    let models = subjects.iter().filter_map(|(subject, name)| match subject {
-        Subject::Model(found) if port.is_none_or(|port| port == *found) => Some((*found, name.to_string())),
-        _ => None,
-    });
     let span = to_ms.saturating_sub(from_ms).clamp(FINE_MS, SPAN_MS);
     let now = (to_ms - span, to_ms);
     let before = match against {
         Against::Before => (now.0 - BEFORE_MS, now.0),
         Against::Yesterday => (now.0 - DAY_MS - BEFORE_MS / 2, now.1 - DAY_MS + BEFORE_MS / 2),
     };
-    let window = |subject: &Subject, (from, to): (Millis, Millis)| history.window(subject, from, to);
-    let gpus: Vec<_> = subjects
-        .iter()
-        .filter(|(subject, _)| matches!(subject, Subject::Gpu(_)))
-        .map(|(subject, index)| Gpu {
-            uuid: subject.id().trim_start_matches("gpu:").to_owned(),
-            index: index.to_string(),
-            now: window(subject, now),
-            before: window(subject, before),
-        })
-        .collect();
-    let host = (window(&Subject::Host, now), window(&Subject::Host, before));
-    let models: Vec<_> = models.collect();
-    // All models, because another may have taken what this one lacks.
-    let all = subjects.iter().filter_map(|(subject, name)| match subject {
-        Subject::Model(port) => Some((*port, name.to_string(), window(subject, now), window(subject, before))),
+    let windows = |usual: &Usual| -> Windows<'_> {
+        let both = |subject| (subject, (history.window(subject, now.0, now.1), usual.window(history, subject)));
+        subjects.keys().map(both).collect()
+    };
+    // Those of all models, because another may have taken what one lacks.
+    let all = windows(&Usual::all(before));
+    let models = subjects.iter().filter_map(|(subject, name)| match subject {
+        Subject::Model(found) if port.is_none_or(|port| port == *found) => Some((subject, *found, name)),
         _ => None,
     });
-    let all: Vec<_> = all.collect();
     let mut explanations: Vec<_> = models
-        .into_iter()
-        .filter_map(|(port, name)| {
-            let (_, _, own, own_before) = all.iter().find(|(of, ..)| *of == port)?;
-            let others = all.iter().filter(|(of, ..)| *of != port);
-            let others = others.map(|(_, name, now, before)| (name.as_str(), now, before)).collect();
-            let case = Case::new(own, own_before, (&host.0, &host.1), &gpus, others);
-            let mut explanation = judge(&case);
-            (explanation.model, explanation.port) = (name, port);
+        .filter_map(|(subject, port, name)| {
+            let usual = match against {
+                Against::Before => Usual::of(history, subject, before),
+                Against::Yesterday => Usual::all(before),
+            };
+            let own = (!usual.is_all()).then(|| windows(&usual));
+            let mut explanation = explain_one(&subjects, subject, own.as_ref().unwrap_or(&all))?;
+            (explanation.model, explanation.port) = (name.to_string(), port);
             (explanation.from_ms, explanation.to_ms, explanation.against) = (now.0, now.1, against);
+            let is_wrong = matches!(explanation.verdict, Verdict::Failing | Verdict::Stalled | Verdict::Slow);
+            explanation.since_ms = usual.wrong_since().filter(|_| is_wrong);
             Some(explanation)
         })
         .collect();
     explanations.sort_by_key(|explanation| explanation.verdict);
     explanations
+}
+
+/// The window of each subject, and what it is compared with.
+type Windows<'a> = BTreeMap<&'a Subject, (Window, Window)>;
+
+fn explain_one(subjects: &BTreeMap<Subject, SmolStr>, model: &Subject, windows: &Windows<'_>) -> Option<Explanation> {
+    let nothing = (Window::default(), Window::default());
+    let gpus = subjects.iter().filter_map(|(subject, index)| match subject {
+        Subject::Gpu(uuid) => {
+            let (now, before) = windows.get(subject)?.clone();
+            Some(Gpu { uuid: uuid.to_string(), index: index.to_string(), now, before })
+        }
+        _ => None,
+    });
+    let gpus: Vec<_> = gpus.collect();
+    let others = subjects.iter().filter(|(subject, _)| matches!(subject, Subject::Model(_)) && *subject != model);
+    let others = others.filter_map(|(subject, name)| {
+        let (now, before) = windows.get(subject)?;
+        Some((name.as_str(), now, before))
+    });
+    let (own, own_before) = windows.get(model)?;
+    let (host, host_before) = windows.get(&Subject::Host).unwrap_or(&nothing);
+    Some(judge(&Case::new(own, own_before, (host, host_before), &gpus, others.collect())))
 }
 
 /// What is to be said of a case. Pure.
@@ -226,6 +247,7 @@ fn judge(case: &Case<'_>) -> Explanation {
         to_ms: 0,
         against: Against::Before,
         verdict,
+        since_ms: None,
         summary,
         causes,
         ruled_out,

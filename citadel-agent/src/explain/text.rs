@@ -29,7 +29,9 @@ fn add(text: &mut String, explanation: &Explanation) {
     };
     let span = time((explanation.to_ms - explanation.from_ms) as f64 / 1000.0);
     // Writing to a string does not fail.
-    _ = writeln!(text, "{model} (port {port}): {} ({span} against {against})", verdict.word());
+    let since = |since: i64| format!(" for {}", time((explanation.to_ms - since) as f64 / 1000.0));
+    let since = explanation.since_ms.map_or(String::new(), since);
+    _ = writeln!(text, "{model} (port {port}): {}{since} ({span} against {against})", verdict.word());
     _ = writeln!(text, "  {}", explanation.summary);
     for (number, cause) in (1..).zip(&explanation.causes) {
         let share = cause.share.map_or(String::new(), |share| format!(" [{}]", percent(share)));

@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use super::case::{Case, ENOUGH};
-use super::rules::{hanging, network};
+use super::rules::{clients, hanging, network};
 use super::words::{number, percent, time};
 
 /// So large a part of requests that fail is failing, where it was half of that before.
@@ -25,7 +25,8 @@ pub(super) fn verdict(case: &Case<'_>) -> (Verdict, String) {
     let failed = |facts: &super::case::Facts<'_>| facts.each(facts.server_errors + facts.aborted);
     let (part, part_before) = (failed(now), failed(before));
     let count = now.server_errors + now.aborted;
-    if count >= 3.0 && part >= FAILING && (!case.compared() || part >= 2.0 * part_before) {
+    let new = !case.compared() || part >= 2.0 * part_before;
+    if count >= 3.0 && part >= FAILING && (new || clients::always_fails(now)) {
         let before = if case.compared() { format!(", {} before", percent(part_before)) } else { String::new() };
         let summary = format!(
             "{} of {} requests failed ({} with an error of the server, {} were given up){before}.",

@@ -59,6 +59,8 @@ const fn row(of: Of, how: How, key: &'static str, by: &'static [&'static str], d
 const ROWS: &[Row] = &[
     row(Of::Model, How::Count, "requests", &["endpoint", "code"], &models::REQUESTS),
     row(Of::Model, How::Gauge, "in_flight", &[], &models::REQUESTS_IN_FLIGHT),
+    row(Of::Model, How::Gauge, "oldest_request_seconds", &[], &models::OLDEST_REQUEST),
+    row(Of::Model, How::Gauge, "longest_wait_seconds", &[], &models::LONGEST_WAIT),
     row(Of::Model, How::Count, "aborted", &["side", "phase"], &models::REQUESTS_ABORTED),
     row(Of::Model, How::Histogram, "duration", &[], &models::REQUEST_DURATION),
     row(Of::Model, How::Histogram, "first_byte", &[], &models::TIME_TO_FIRST_BYTE),

@@ -82,6 +82,15 @@ impl Distribution {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
+    /// Standard deviation in seconds, with each observation in the middle of its bucket; `None` without observations.
+    #[must_use]
+    pub fn deviation(&self) -> Option<f64> {
+        let mean = self.mean()?;
+        let middle = |index: i16| 2f64.powf((f64::from(index) - 0.5 * f64::from(self.width)) / f64::from(1 << SCHEMA));
+        let square = |&(index, count): &(i16, u64)| count as f64 * (middle(index) - mean).powi(2);
+        Some((self.buckets.iter().map(square).sum::<f64>() / self.count as f64).sqrt())
+    }
+
     /// A quantile in seconds, interpolated within its bucket like Prometheus does; `None` without observations.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
@@ -109,7 +118,46 @@ impl Distribution {
     }
 }
 
+impl Distribution {
+    /// Adds the observations of another one; the buckets are then taken to be as wide as the wider ones.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.width = self.width.max(other.width);
+        let mut buckets: BTreeMap<_, _> = self.buckets.iter().copied().collect();
+        for &(index, count) in &other.buckets {
+            *buckets.entry(index).or_insert(0) += count;
+        }
+        self.buckets = buckets.into_iter().collect();
+    }
+}
+
 impl Window {
+    /// Adds a later window.
+    pub fn merge(&mut self, later: &Self) {
+        if self.covered_seconds == 0.0 {
+            self.from_ms = later.from_ms;
+        }
+        self.to_ms = later.to_ms;
+        for (key, sum) in &later.sums {
+            *self.sums.entry(key.clone()).or_insert(0.0) += sum;
+        }
+        for (key, gauge) in &later.gauges {
+            let (before, weight) = (self.covered_seconds, later.covered_seconds);
+            let merged = self.gauges.get(key).map_or(*gauge, |known| Gauge {
+                mean: (known.mean * before + gauge.mean * weight) / (before + weight).max(f64::MIN_POSITIVE),
+                min: known.min.min(gauge.min),
+                max: known.max.max(gauge.max),
+                last: gauge.last,
+            });
+            self.gauges.insert(key.clone(), merged);
+        }
+        for (key, histogram) in &later.histograms {
+            self.histograms.entry(key.clone()).or_default().merge(histogram);
+        }
+        self.covered_seconds += later.covered_seconds;
+    }
+
     /// A sum; 0 if it did not increase or is not measured.
     #[must_use]
     pub fn sum(&self, key: &str) -> f64 {

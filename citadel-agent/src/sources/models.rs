@@ -8,11 +8,12 @@ use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
 use crate::ebpf::families::Families;
 use crate::ebpf::family::Family;
+use crate::ebpf::in_flight::{Ages, InFlight};
 use crate::ebpf::mapped::MapEntry;
 use crate::metrics::catalogue::models::{
-    CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, RECEIVE_QUEUE, REQUEST_BYTES, REQUEST_DURATION, REQUESTS,
-    REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS, STREAMS_UNREAD,
-    TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK, TIME_TO_FIRST_TOKEN,
+    CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, LONGEST_WAIT, OLDEST_REQUEST, RECEIVE_QUEUE, REQUEST_BYTES,
+    REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS,
+    STREAMS_UNREAD, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK, TIME_TO_FIRST_TOKEN,
 };
 use crate::metrics::family::{Page, Value};
 
@@ -33,12 +34,18 @@ const PHASES: [(Phase, &str); 6] = [
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     page.began = origin.families.began(Family::Net);
     let Families { net: Some(net), slots, .. } = origin.families else { return Ok(Outcome::Absent) };
+    let ages = net.in_flight().map(InFlight::ages).transpose()?;
     for Model { name: model, port, .. } in origin.inventory.in_page_order() {
         let port = *port;
         let Some(slot) = slots.get(port) else { continue };
         let Some(stats) = net.model(slot) else { continue };
         let port_label = port.to_string();
         add_model(page, [model, &port_label], stats, net.older_connections(port));
+        if let Some(ages) = &ages {
+            let Ages { oldest_ns, longest_wait_ns } = ages.get(&slot).copied().unwrap_or_default();
+            page.add(&OLDEST_REQUEST, [model, &port_label], Value::Float(oldest_ns as f64 * 1e-9));
+            page.add(&LONGEST_WAIT, [model, &port_label], Value::Float(longest_wait_ns as f64 * 1e-9));
+        }
         if let Some(histogram) = net.receive_queue(slot) {
             page.add(&RECEIVE_QUEUE, [model, &port_label], Value::Histogram(histogram));
         }

@@ -41,7 +41,7 @@ impl Conn {
 
     /// The phase of the current response; `None` before its first byte.
     #[inline(always)]
-    fn response_phase(&self) -> Option<Phase> {
+    pub(super) fn response_phase(&self) -> Option<Phase> {
         match self.tx.state() {
             state::RESYNC | state::OPAQUE => None,
             state::START if self.tx.at_message_start() => None,

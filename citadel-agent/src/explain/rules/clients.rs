@@ -7,10 +7,19 @@ use super::Finding;
 /// So large a part of all requests is worth a word.
 const PART: f64 = 0.05;
 
+/// So large a part of the requests with an error of the server is wrong, however long it has been so.
+const ALWAYS_WRONG: f64 = 0.2;
+
+/// Whether so many requests get an error of the server that it does not matter how many did before.
+pub(in super::super) fn always_fails(facts: &Facts<'_>) -> bool {
+    facts.each(facts.server_errors) >= ALWAYS_WRONG
+}
+
 pub(super) fn server_errors(case: &Case<'_>) -> Finding {
     let part = |facts: &Facts<'_>| facts.each(facts.server_errors);
     let (now, before) = (part(&case.now), part(&case.before));
-    if case.now.server_errors < 3.0 || now < PART || (case.compared() && now < 2.0 * before) {
+    let as_before = case.compared() && now < 2.0 * before && !always_fails(&case.now);
+    if case.now.server_errors < 3.0 || now < PART || as_before {
         return match case.now.enough() {
             true => Finding::RuledOut(format!("{} of the requests get an error of the server.", percent(now))),
             false => Finding::Silent,

@@ -3,7 +3,7 @@
 //! A rule's weight orders the causes: the share of what is wrong that it explains, more where the cause is told by its own
 //! number (throttled time), less where it is only what is left over (the model itself).
 
-mod clients;
+pub(super) mod clients;
 mod cpu;
 mod disk;
 mod engine;

@@ -23,7 +23,7 @@ struct World {
 }
 
 /// `count` observations around `mean` seconds.
-fn spread(count: u64, mean: f64) -> Distribution {
+pub(super) fn spread(count: u64, mean: f64) -> Distribution {
     let index = (mean.log2() * 8.0).ceil() as i16;
     let half = count / 2;
     Distribution { count, sum: mean * count as f64, width: 1, buckets: vec![(index, half), (index + 1, count - half)] }
@@ -40,7 +40,7 @@ fn level(value: f64) -> Gauge {
 }
 
 /// A healthy model for so many seconds at two requests a second.
-fn healthy(seconds: f64) -> Window {
+pub(super) fn healthy(seconds: f64) -> Window {
     let requests = (seconds * 2.0) as u64;
     let mut window =
         Window { from_ms: 0, to_ms: (seconds * 1000.0) as i64, covered_seconds: seconds, ..Window::default() };
@@ -203,6 +203,54 @@ fn where_nothing_is_wrong_nothing_is_named() {
     let mut world = World::well();
     world.histogram("first_token", mixed(2, 6.0, 118, 0.12)).histogram("first_byte", mixed(2, 6.0, 118, 0.12));
     assert_eq!(world.explained().verdict, Verdict::Well);
+}
+
+#[test]
+fn a_fault_that_lasts_does_not_become_normal() {
+    // A quarter of the hour before was slow already.
+    let mut world = World::well();
+    world.first_token(0.4);
+    for key in ["first_token", "first_byte", "duration"] {
+        let (slow, usual) = if key == "duration" { (0.78, 0.5) } else { (0.4, 0.12) };
+        world.before.histograms.insert(key.to_owned(), mixed(1800, slow, 5400, usual));
+    }
+    let explanation = world.explained();
+    assert_eq!((explanation.verdict, explanation.causes[0].cause.as_str()), (Verdict::Slow, "model_itself"));
+    // Half of the requests fail, and nearly as many did before.
+    let mut world = World::well();
+    world.sum("requests.chat_completions.200", 60.0).sum("requests.chat_completions.503", 60.0);
+    world.before.sums.insert("requests.chat_completions.503".to_owned(), 5000.0);
+    let explanation = world.explained();
+    assert_eq!((explanation.verdict, explanation.causes[0].cause.as_str()), (Verdict::Failing, "server_errors"));
+}
+
+#[test]
+fn requests_that_always_differ_are_not_slow_by_chance() {
+    // One request in twenty takes 3 s, and by chance one in ten of these 40.
+    let mut world = World::well();
+    world.histogram("first_token", mixed(4, 3.0, 36, 0.12)).histogram("first_byte", mixed(4, 3.0, 36, 0.12));
+    for key in ["first_token", "first_byte"] {
+        world.before.histograms.insert(key.to_owned(), mixed(360, 3.0, 6840, 0.12));
+    }
+    assert_eq!(world.explained().verdict, Verdict::Well);
+}
+
+#[test]
+fn a_request_that_waits_no_longer_than_others_does_not_hang() {
+    let mut world = World::well();
+    // By chance, one was in flight each time when they were counted.
+    world.now.gauges.insert("in_flight".to_owned(), Gauge { mean: 3.0, min: 2.0, max: 5.0, last: 2.0 });
+    world.gauge("longest_wait_seconds", 9.0);
+    assert_eq!(world.explained().verdict, Verdict::Well);
+    // A model whose first token takes 5 s.
+    for window in [&mut world.now, &mut world.before] {
+        window.histograms.insert("first_token".to_owned(), spread(100, 5.0));
+        window.histograms.insert("first_byte".to_owned(), spread(100, 5.0));
+    }
+    for (waited, verdict) in [(18.0, Verdict::Well), (30.0, Verdict::Stalled)] {
+        world.gauge("longest_wait_seconds", waited);
+        assert_eq!(world.explained().verdict, verdict, "{waited}");
+    }
 }
 
 #[test]

@@ -254,6 +254,15 @@ pub(super) const PLANTED: &[Planted] = &[
         "hanging_request",
         Verdict::Stalled,
         |world| {
+            world.gauge("longest_wait_seconds", 42.0);
+        },
+        "1 request hangs in the model: it has read it and sends nothing for 42 s",
+    ),
+    // The same where the times of requests that run are not known.
+    (
+        "hanging_request",
+        Verdict::Stalled,
+        |world| {
             world.now.gauges.insert("in_flight".to_owned(), Gauge { mean: 3.0, min: 2.0, max: 5.0, last: 2.0 });
         },
         "1 request hangs",

@@ -1,0 +1,41 @@
+//! The request that a connection is working on, for a reader that looks at a copy of the connection.
+
+use super::Conn;
+use crate::http::request::{COMPLETE, PIPELINE};
+
+/// The oldest request of a connection without a complete response. Times are nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Running {
+    /// When its first byte arrived.
+    pub first_ns: u64,
+    /// Since when the client has been waiting for the next byte of the response: when the last byte was sent, or the request was
+    /// complete. `None` while the request still arrives.
+    pub waits_since_ns: Option<u64>,
+    /// An [`crate::abi::Endpoint`].
+    pub endpoint: u32,
+}
+
+impl Conn {
+    /// Whether requests are outstanding, as the kernel can tell at fixed offsets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_working(&self) -> bool {
+        self.tail != self.head
+    }
+
+    /// The request that the server works on. The programs may have been writing while the copy was made: an entry that is not
+    /// complete is no request.
+    #[must_use]
+    pub fn running(&self) -> Option<Running> {
+        let request = self.places[self.head as usize & (PIPELINE - 1)].request;
+        if request.number != self.head.wrapping_add(1) {
+            return None;
+        }
+        let answered = if self.response_phase().is_some() { self.tx_last_ns } else { 0 };
+        Some(Running {
+            first_ns: request.first_ns,
+            waits_since_ns: (request.flags & COMPLETE != 0).then(|| answered.max(request.last_ns)),
+            endpoint: request.endpoint,
+        })
+    }
+}

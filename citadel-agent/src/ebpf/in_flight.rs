@@ -1,0 +1,176 @@
+//! The `in_flight` family in userspace: reads the connections with outstanding requests from the kernel, by a BPF iterator.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use citadel_agent_common::connection::Connection;
+use citadel_agent_common::http::conn::Running;
+use rustix::time::{ClockId, clock_gettime};
+
+/// `BPF_LINK_CREATE` and `BPF_ITER_CREATE` of `enum bpf_cmd`.
+const LINK_CREATE: libc::c_long = 28;
+const ITER_CREATE: libc::c_long = 33;
+
+/// `BPF_TRACE_ITER` of `enum bpf_attach_type`.
+const TRACE_ITER: u32 = 28;
+
+/// The part of `union bpf_attr` that `BPF_LINK_CREATE` uses. aya creates links of iterators without the map that they need.
+#[repr(C)]
+struct Link {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    info: u64,
+    info_len: u32,
+    _reserved: u32,
+}
+
+/// The part that `BPF_ITER_CREATE` uses.
+#[repr(C)]
+struct Iteration {
+    link: u32,
+    flags: u32,
+}
+
+/// The iterator over the connections.
+#[derive(Debug)]
+pub struct InFlight {
+    link: OwnedFd,
+}
+
+/// The requests of a model that are in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ages {
+    /// Age of the oldest one in nanoseconds.
+    pub oldest_ns: u64,
+    /// Longest time in nanoseconds for which one has been waiting for the next byte of its response.
+    pub longest_wait_ns: u64,
+}
+
+impl InFlight {
+    /// Links the loaded program to the map with the connections.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn link(program: BorrowedFd<'_>, connections: BorrowedFd<'_>) -> io::Result<Self> {
+        // `union bpf_iter_link_info`.
+        let map = number(connections);
+        let link = Link {
+            program: number(program),
+            target: 0,
+            attach_type: TRACE_ITER,
+            flags: 0,
+            info: (&raw const map) as u64,
+            info_len: size_of_val(&map) as u32,
+            _reserved: 0,
+        };
+        Ok(Self { link: bpf(LINK_CREATE, &link)? })
+    }
+
+    /// The ages of the requests in flight, by slot; a model without any is missing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn ages(&self) -> io::Result<BTreeMap<u32, Ages>> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
+        let mut ages = BTreeMap::new();
+        let iteration = bpf(ITER_CREATE, &Iteration { link: number(self.link.as_fd()), flags: 0 })?;
+        read(&mut File::from(iteration), |slot, running| add(&mut ages, slot, running, now))?;
+        Ok(ages)
+    }
+}
+
+/// Pure.
+fn add(ages: &mut BTreeMap<u32, Ages>, slot: u32, running: &Running, now: u64) {
+    let since = |ns: u64| now.saturating_sub(ns);
+    let known = ages.entry(slot).or_default();
+    known.oldest_ns = known.oldest_ns.max(since(running.first_ns));
+    known.longest_wait_ns = known.longest_wait_ns.max(running.waits_since_ns.map_or(0, since));
+}
+
+const SIZE: usize = size_of::<Connection>();
+
+/// Passes each running request of a list of connections, with its slot.
+fn read(list: &mut impl Read, mut each: impl FnMut(u32, &Running)) -> io::Result<()> {
+    // The kernel's own buffer has eight pages.
+    let mut buffer = vec![0; 32 * 1024];
+    let mut filled = 0;
+    loop {
+        let count = match list.read(&mut buffer[filled..]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        filled += count;
+        let whole = filled / SIZE * SIZE;
+        for bytes in buffer[..whole].chunks_exact(SIZE) {
+            // SAFETY: the length is that of a connection, which consists of integers only.
+            let connection = unsafe { bytes.as_ptr().cast::<Connection>().read_unaligned() };
+            if let Some(running) = connection.conn.running() {
+                each(connection.slot, &running);
+            }
+        }
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+    }
+}
+
+fn number(descriptor: BorrowedFd<'_>) -> u32 {
+    descriptor.as_raw_fd().cast_unsigned()
+}
+
+/// A command that creates a descriptor.
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes have the length that is passed; what they point to lives as long as they do.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_and_the_longest_waiting_request_may_be_different_ones() {
+        let mut ages = BTreeMap::new();
+        let request = |first_ns, waits_since_ns| Running { first_ns, waits_since_ns, endpoint: 1 };
+        for running in [request(100, Some(900)), request(500, Some(600)), request(50, None)] {
+            add(&mut ages, 3, &running, 1000);
+        }
+        // One that began after the clock was read.
+        add(&mut ages, 4, &request(1001, Some(1002)), 1000);
+        assert_eq!(ages[&3], Ages { oldest_ns: 950, longest_wait_ns: 400 });
+        assert_eq!(ages[&4], Ages::default());
+    }
+
+    #[test]
+    fn connections_without_requests_and_parts_of_connections_are_no_requests() {
+        struct Pieces(Vec<u8>);
+        impl Read for Pieces {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let count = self.0.len().min(1000).min(buffer.len());
+                buffer[..count].copy_from_slice(&self.0[..count]);
+                self.0.drain(..count);
+                Ok(count)
+            }
+        }
+        let mut seen = 0;
+        read(&mut Pieces(vec![0; 40 * SIZE + 7]), |_, _| seen += 1).unwrap();
+        assert_eq!(seen, 0);
+    }
+
+    #[test]
+    fn what_is_no_program_cannot_be_linked() {
+        let file = File::open("/dev/null").unwrap();
+        assert!(InFlight::link(file.as_fd(), file.as_fd()).is_err());
+    }
+}
