@@ -52,15 +52,17 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the Debian package that an emulated machine installs, from the existing release build. Its copyright file lacks the
-/// licences of the dependencies, because collecting them takes minutes.
-pub(crate) fn package(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds the Debian packages that an emulated machine installs, from the existing release build: this version, and the same
+/// files as a later one. Their copyright file lacks the licences of the dependencies, because collecting them takes minutes.
+pub(crate) fn packages(workspace: &Workspace) -> Result<[PathBuf; 2]> {
     let (arch, release) = (Arch::native()?, Release::of(workspace)?);
     fs::create_dir_all(folder(workspace))?;
     stage::root(workspace, arch, &release, Licences::Omitted)?;
-    let package = folder(workspace).join("machine.deb");
-    debian_package(workspace, arch, &release, &package)?;
-    Ok(package)
+    let packages = ["machine.deb", "machine-next.deb"].map(|name| folder(workspace).join(name));
+    debian_package(workspace, arch, &release, &packages[0], &[])?;
+    let later = format!("{}+next-1", release.version);
+    debian_package(workspace, arch, &release, &packages[1], &["--deb-version", &later])?;
+    Ok(packages)
 }
 
 /// The licences of the dependencies.
@@ -115,7 +117,7 @@ fn make(workspace: &Workspace, arch: Arch, release: &Release, no_build: bool) ->
     }
     let root = stage::root(workspace, arch, release, Licences::Collected)?;
     let package = folder(workspace).join(format!("citadel-agent_{}-1_{}.deb", release.version, arch.debian()));
-    debian_package(workspace, arch, release, &package)?;
+    debian_package(workspace, arch, release, &package, &[])?;
     let archive = archive(workspace, &root, arch, release)?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len()) as f64 / f64::from(1 << 20);
     eprintln!(
@@ -129,14 +131,16 @@ fn make(workspace: &Workspace, arch: Arch, release: &Release, no_build: bool) ->
     Ok(Made { package, archive })
 }
 
-/// Builds the package from the staged root, as `[package.metadata.deb]` in the agent's Cargo.toml describes it.
-fn debian_package(workspace: &Workspace, arch: Arch, release: &Release, to: &Path) -> Result<()> {
+/// Builds the package from the staged root, as `[package.metadata.deb]` in the agent's Cargo.toml describes it and the further
+/// options of cargo-deb say.
+fn debian_package(workspace: &Workspace, arch: Arch, release: &Release, to: &Path, options: &[&str]) -> Result<()> {
     process::run(
         workspace
             .cargo("deb")
             .args(["--package", "citadel-agent", "--no-build", "--locked", "--quiet", "--target", arch.triple()])
             .arg("--output")
             .arg(to)
+            .args(options)
             .env("SOURCE_DATE_EPOCH", &release.epoch),
     )
 }

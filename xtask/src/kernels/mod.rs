@@ -185,7 +185,8 @@ fn prepare(workspace: &Workspace, folder: &Path, agent: &Path, wanted: impl Fn(&
     };
     let mut machines = Vec::new();
     if wanted(SYSTEMD) {
-        let image = dist::package(workspace).and_then(|package| systemd::image::build(&folder.join(SYSTEMD), &package));
+        let image =
+            dist::packages(workspace).and_then(|packages| systemd::image::build(&folder.join(SYSTEMD), &packages));
         machines.push(machine(SYSTEMD, SYSTEMD_KERNEL, machine::Guest::SYSTEMD, image));
     }
     let kernels: Vec<_> = KERNELS.iter().filter(|kernel| wanted(kernel.version)).collect();

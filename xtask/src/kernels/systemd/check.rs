@@ -20,6 +20,10 @@ pub(super) const YI: (&str, u16) = ("yi", 11450);
 pub(super) const LATE: (&str, u16) = ("late", 11460);
 pub(super) const LAZY: (&str, u16) = ("lazy", 11470);
 
+/// File systems that a unit may be kept from seeing, and their sizes in MiB; and one that is mounted while the agent runs.
+const FILE_SYSTEMS: [(&str, u64); 2] = [("/home", 40), ("/run/user/1000", 8)];
+const LATE_FILE_SYSTEM: (&str, u64) = ("/srv/late", 10);
+
 /// Time limit for a condition to become true: several of the agent's intervals on a slow machine.
 pub(super) const SOON: Duration = Duration::from_secs(40);
 
@@ -45,8 +49,11 @@ pub(crate) fn run() -> Result<String> {
 }
 
 fn everything() -> Result<String> {
+    FILE_SYSTEMS.into_iter().try_for_each(mount)?;
+    let before = lifecycle::System::read().context("what the system consists of")?;
     let installed = lifecycle::installs().context("installing the package")?;
     let agent = the_shipped_unit_measures().context("the shipped unit")?;
+    filesystems_are_true().context("file systems")?;
     units_give_names().context("names")?;
     let tree = the_whole_unit_counts().context("CPU time and memory of a unit")?;
     a_restart_keeps_the_series().context("restart")?;
@@ -55,7 +62,8 @@ fn everything() -> Result<String> {
     let changes = units::changes_are_told().context("changes of units")?;
     lifecycle::without_programs().context("reload without kernel programs")?;
     let arrived = logs::arrive().context("logs")?;
-    Ok(format!("{installed}; {agent}; {tree}; {changes}; {arrived}"))
+    let life = lifecycle::to_the_end(&before)?;
+    Ok(format!("{installed}; {agent}; {tree}; {changes}; {arrived}; {life}"))
 }
 
 /// The agent runs with exactly what its unit grants, and its programs are attached.
@@ -86,6 +94,35 @@ fn the_shipped_unit_measures() -> Result<String> {
     }
     let kib: u64 = field("VmRSS").parse().unwrap_or(0);
     Ok(format!("agent ready after {:.0} s, {} MiB", begun.elapsed().as_secs_f64(), kib / 1024))
+}
+
+/// Mounts a `tmpfs` of this many MiB.
+fn mount((place, mib): (&str, u64)) -> Result<()> {
+    fs::create_dir_all(place)?;
+    process::run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", place]))
+}
+
+/// The agent reads file systems under its unit as `df` does outside of it, also one that was mounted later.
+fn filesystems_are_true() -> Result<()> {
+    mount(LATE_FILE_SYSTEM)?;
+    fs::write("/home/file", vec![1; 5 << 20])?;
+    for (place, mib) in FILE_SYSTEMS.into_iter().chain([LATE_FILE_SYSTEM]) {
+        let begun = Instant::now();
+        loop {
+            let df = process::output(Command::new("df").args(["--block-size=1", "--output=size,avail", place]))?;
+            let df: Vec<f64> = df.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            ensure!(df[0] == (mib << 20) as f64, "{place} has {df:?}");
+            let page = Page::parse(&scrape::get(METRICS, "/metrics/storage")?);
+            let read = |name: &str| page.sum(name, &[("mountpoint", place)]);
+            let agent = ["node_filesystem_size_bytes", "node_filesystem_avail_bytes"].map(read);
+            if agent == [Some(df[0]), Some(df[1])] {
+                break;
+            }
+            ensure!(begun.elapsed() < SOON, "{place}: the agent reads {agent:?}, df {df:?}");
+            thread::sleep(Duration::from_millis(250));
+        }
+    }
+    process::run(Command::new("umount").arg(LATE_FILE_SYSTEM.0))
 }
 
 fn units_give_names() -> Result<()> {
@@ -207,6 +244,16 @@ pub(super) fn value(page: &Page, name: &str, labels: &[(String, String)]) -> Opt
 
 fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
+}
+
+/// Sends a unit's main process a signal; which process that was.
+pub(super) fn kill(unit: &str, signal: libc::c_int) -> Result<String> {
+    let pid = show(unit, "MainPID")?;
+    let number: libc::pid_t = pid.parse().context("MainPID")?;
+    ensure!(number > 1, "{unit} has no main process");
+    // SAFETY: two numbers.
+    ensure!(unsafe { libc::kill(number, signal) } == 0, "process {pid} does not exist");
+    Ok(pid)
 }
 
 pub(super) fn systemctl(words: &[&str]) -> Result<String> {

@@ -50,14 +50,15 @@ const MASKED: [&str; 4] = [
     "systemd-hwdb-update.service",
 ];
 
-/// The package in the machine.
+/// The package in the machine, and the same as a later version.
 pub(super) const PACKAGE: &str = "/citadel-agent.deb";
+pub(super) const NEXT: &str = "/citadel-agent-next.deb";
 
 /// Files of dpkg's database, empty: the package's dependencies are present, but dpkg does not know them.
 const DATABASE: [&str; 5] = ["status", "available", "diversions", "statoverride", "lock"];
 
 /// Builds the image under `folder`.
-pub(in super::super) fn build(folder: &Path, package: &Path) -> Result<PathBuf> {
+pub(in super::super) fn build(folder: &Path, packages: &[PathBuf; 2]) -> Result<PathBuf> {
     // Another list of packages uses another folder.
     let base = folder.join(PACKAGES.join("+"));
     if !base.is_dir() {
@@ -71,7 +72,10 @@ pub(in super::super) fn build(folder: &Path, package: &Path) -> Result<PathBuf> 
     let mut libraries = BTreeSet::new();
     process::run(Command::new("strip").arg("-o").arg(within(&root, Path::new(GUEST))?).arg(&own))?;
     libraries.extend(linked(&own)?);
-    fs::copy(package, within(&root, Path::new(PACKAGE))?).with_context(|| format!("copying {}", package.display()))?;
+    for (package, place) in packages.iter().zip([PACKAGE, NEXT]) {
+        fs::copy(package, within(&root, Path::new(place))?)
+            .with_context(|| format!("copying {}", package.display()))?;
+    }
     for library in libraries {
         let place = within(&root, &library)?;
         if !place.exists() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use super::check::{INFO, SOON, page_when, show, value};
+use super::check::{INFO, SOON, kill, page_when, show, value};
 use super::lifecycle::{AGENT, another};
 use super::server::{LINES, OUT_OF_MEMORY, ask};
 use crate::process;
@@ -61,8 +61,8 @@ pub(super) fn arrive() -> Result<String> {
     });
     for _ in 0..KILLS {
         thread::sleep(Duration::from_secs(2));
-        let old = kill(AGENT)?;
-        kill(RECEIVER)?;
+        let old = kill(AGENT, libc::SIGKILL)?;
+        kill(RECEIVER, libc::SIGKILL)?;
         another(&old).context("the agent after kill -9")?;
     }
     stop.store(true, Ordering::Relaxed);
@@ -101,16 +101,6 @@ fn the_child_may_do_nothing() -> Result<()> {
     // One that counts, one for the destination.
     ensure!(seen == 2, "the agent has {seen} children");
     Ok(())
-}
-
-/// Kills a unit's main process; which it was.
-fn kill(unit: &str) -> Result<String> {
-    let pid = show(unit, "MainPID")?;
-    let number: libc::pid_t = pid.parse().context("MainPID")?;
-    ensure!(number > 1, "{unit} has no main process");
-    // SAFETY: two numbers.
-    ensure!(unsafe { libc::kill(number, libc::SIGKILL) } == 0, "process {pid} does not exist");
-    Ok(pid)
 }
 
 /// Waits until the receiver has the lines up to this one; how many it has, and how many of them more than once.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::guest::METRICS;
-use super::check::{CPU, INFO, MEMORY, REQUESTS, SOON, YI, page_when, show, systemctl, value};
+use super::check::{CPU, INFO, MEMORY, REQUESTS, SOON, YI, kill, page_when, systemctl, value};
 use super::server::{EXIT, ask};
 use crate::scrape::{self, Page};
 
@@ -52,6 +52,8 @@ pub(super) fn changes_are_told() -> Result<String> {
             anyhow::Ok(account)
         };
     let order = |verb: &'static str| move |unit: &str| systemctl(&[verb, "--no-block", unit]).map(drop);
+    // As the OOM killer does.
+    let killed = |unit: &str| kill(unit, libc::SIGKILL).map(drop);
     let running = |account: &Account| account.is("active", "running");
     let crash_by = |how: &'static str, status: i32| {
         move |account: &Account| account.is("failed", "failed") && account.ended(how, status)
@@ -71,7 +73,7 @@ pub(super) fn changes_are_told() -> Result<String> {
         after == requests + 1.0,
         "after a stop, a start and one request, the count went from {requests} to {after}"
     );
-    see("kill", YI, &kill, &|account| crash_by("killed", libc::SIGKILL)(account) && account.result == "signal")?;
+    see("kill", YI, &killed, &|account| crash_by("killed", libc::SIGKILL)(account) && account.result == "signal")?;
     the_series_have_ended()?;
     see("start after it", YI, &order("start"), &running)?;
     see("failure", YI, &|_| fail(YI), &|account| crash_by("exited", EXIT)(account) && account.result == "exit-code")?;
@@ -80,20 +82,11 @@ pub(super) fn changes_are_told() -> Result<String> {
     the_series_are_there()?;
 
     see("start", HARDY, &order("start"), &running)?;
-    see("kill", HARDY, &kill, &waits_after("killed", libc::SIGKILL))?;
+    see("kill", HARDY, &killed, &waits_after("killed", libc::SIGKILL))?;
     see("automatic restart", HARDY, &|_| Ok(()), &|account| running(account) && account.restarts == 1.0)?;
     see("failure", HARDY, &|_| fail(HARDY), &waits_after("exited", EXIT))?;
     see("second automatic restart", HARDY, &|_| Ok(()), &|account| running(account) && account.restarts == 2.0)?;
     Ok(format!("changes of units reported after: {}", told.join(", ")))
-}
-
-/// Kills a unit's main process, as the OOM killer does.
-fn kill(unit: &str) -> Result<()> {
-    let pid: libc::pid_t = show(unit, "MainPID")?.parse().context("MainPID")?;
-    ensure!(pid > 1, "{unit} has no main process");
-    // SAFETY: kill takes two numbers.
-    ensure!(unsafe { libc::kill(pid, libc::SIGKILL) } == 0, "process {pid} does not exist");
-    Ok(())
 }
 
 /// Makes a model's server exit with [`EXIT`].
