@@ -16,7 +16,7 @@ pub fn render(explanations: &[Explanation]) -> String {
         add(&mut text, explanation);
     }
     if explanations.is_empty() {
-        text.push_str("no model is known for this time\n");
+        text.push_str("no model was measured in this time\n");
     }
     text
 }

@@ -29,7 +29,7 @@ pub(super) fn verdict(case: &Case<'_>) -> (Verdict, String) {
     if count >= 3.0 && part >= FAILING && (new || clients::always_fails(now)) {
         let before = if case.compared() { format!(", {} before", percent(part_before)) } else { String::new() };
         let summary = format!(
-            "{} of {} requests failed ({} with an error of the server, {} were given up){before}.",
+            "{} of {} requests failed ({} with a server error, {} aborted){before}.",
             percent(part),
             number(now.requests()),
             number(now.server_errors),
@@ -43,7 +43,7 @@ pub(super) fn verdict(case: &Case<'_>) -> (Verdict, String) {
     let expected = before.per_second() * now.window.covered_seconds;
     if case.compared() && expected >= 2.0 * ENOUGH && now.requests() <= STARVED * expected && !waiting(case) {
         let minute = |facts: &super::case::Facts<'_>| number(facts.per_second() * 60.0);
-        let summary = format!("{} requests a minute come, {} before.", minute(now), minute(before));
+        let summary = format!("{} requests per minute, {} before.", minute(now), minute(before));
         return (Verdict::Starved, summary);
     }
     if !now.enough() {
@@ -66,7 +66,7 @@ pub(super) fn verdict(case: &Case<'_>) -> (Verdict, String) {
     }
     let first = now.first().and_then(|(what, first)| Some((what, first.mean()?)));
     let (what, mean) = first.map_or(("time of a request", 0.0), |(what, mean)| (what.words(), mean));
-    let compared = if case.compared() { "as before" } else { "with nothing to compare it with" };
+    let compared = if case.compared() { "as before" } else { "with nothing to compare to" };
     (Verdict::Well, format!("The {what} is {}, {compared} ({} requests).", time(mean), number(now.requests())))
 }
 

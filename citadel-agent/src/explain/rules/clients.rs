@@ -1,16 +1,16 @@
-//! Requests that end badly: with an error of the server, or because one side hung up.
+//! Requests that fail: with a server error, or because one side closed the connection.
 
 use super::super::case::{Case, Facts};
 use super::super::words::{number, percent, time};
 use super::Finding;
 
-/// So large a part of all requests is worth a word.
+/// A smaller fraction of all requests is not reported.
 const PART: f64 = 0.05;
 
-/// So large a part of the requests with an error of the server is wrong, however long it has been so.
+/// From this fraction on, server errors are wrong even if they have always been there.
 const ALWAYS_WRONG: f64 = 0.2;
 
-/// Whether so many requests get an error of the server that it does not matter how many did before.
+/// Whether so many requests fail with a server error that it does not matter how many did before.
 pub(in super::super) fn always_fails(facts: &Facts<'_>) -> bool {
     facts.each(facts.server_errors) >= ALWAYS_WRONG
 }
@@ -21,7 +21,7 @@ pub(super) fn server_errors(case: &Case<'_>) -> Finding {
     let as_before = case.compared() && now < 2.0 * before && !always_fails(&case.now);
     if case.now.server_errors < 3.0 || now < PART || as_before {
         return match case.now.enough() {
-            true => Finding::RuledOut(format!("{} of the requests get an error of the server.", percent(now))),
+            true => Finding::RuledOut(format!("{} of the requests fail with a server error.", percent(now))),
             false => Finding::Silent,
         };
     }
@@ -39,7 +39,7 @@ pub(super) fn server_errors(case: &Case<'_>) -> Finding {
     let list: Vec<_> = codes.iter().take(3).map(|(code, count)| format!("{} with {code}", number(*count))).collect();
     let overload = match codes.first() {
         Some((code, _)) if ["503", "529"].contains(code) => {
-            ": the server turns requests away, as it does when it is overloaded or not ready"
+            ": the server rejects requests, as it does when it is overloaded or not ready"
         }
         _ => "",
     };
@@ -47,7 +47,7 @@ pub(super) fn server_errors(case: &Case<'_>) -> Finding {
         weight: 3.0 * now.max(0.34),
         share: Some(now),
         sentence: format!(
-            "{} of the requests are answered with an error, {} before ({}){overload}.",
+            "{} of the requests fail with a server error, {} before ({}){overload}.",
             percent(now),
             percent(before),
             list.join(", ")
@@ -65,33 +65,33 @@ pub(super) fn give_up(case: &Case<'_>) -> Finding {
     let count = aborted(&case.now, "client");
     if count < 3.0 || now < PART || (case.compared() && now < 2.0 * before) {
         return match case.now.enough() {
-            true => Finding::RuledOut(format!("Clients give up {} of the requests.", percent(now))),
+            true => Finding::RuledOut(format!("Clients abort {} of the requests.", percent(now))),
             false => Finding::Silent,
         };
     }
     let phase =
         case.now.window.sums_of("aborted.client").max_by(|a, b| a.1.total_cmp(&b.1)).map_or("", |(phase, _)| phase);
     let when = match phase {
-        "request" => "while they still send the request",
-        "waiting" => "while they wait for the first byte",
+        "request" => "while still sending the request",
+        "waiting" => "while waiting for the first byte",
         "headers" => "after the headers, before the first token",
-        _ => "in the middle of the answer",
+        _ => "in the middle of the response",
     };
     let why = match case.slow {
         Some(slow) => format!(
-            "; the {} is {}, {} before, so they may have no patience for that",
+            "; the {} is {}, {} before, which may exceed their timeouts",
             slow.what.words(),
             time(slow.now),
             time(slow.before)
         ),
-        None => "; the server is as fast as before, so it is the clients' own doing (a timeout, a user who leaves)"
+        None => "; the server is as fast as before, so the cause is on the client side (a timeout, a user who leaves)"
             .to_owned(),
     };
     Finding::Cause {
         weight: 2.5 * now.max(0.4),
         share: Some(now),
         sentence: format!(
-            "Clients hang up on {} of the requests, {} before, most of them {when}{why}.",
+            "Clients abort {} of the requests, {} before, mostly {when}{why}.",
             percent(now),
             percent(before)
         ),
@@ -108,7 +108,7 @@ pub(super) fn server_aborts(case: &Case<'_>) -> Finding {
         weight: 2.6 * now.max(0.4),
         share: Some(now),
         sentence: format!(
-            "The server closes the connection on {} of the requests before it has answered, {} before: look into its log.",
+            "The server closes the connection of {} of the requests before the end of the response, {} before: see its log.",
             percent(now),
             percent(before)
         ),

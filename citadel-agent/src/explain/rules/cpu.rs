@@ -1,11 +1,11 @@
-//! Threads that could run and do not: for want of a CPU, or because their cgroup has used up its share.
+//! Threads that are runnable but do not run: no CPU is free, or their cgroup has used up its quota.
 
 use super::super::case::{Case, Facts, rate};
 use super::super::words::{number, percent, time};
 use super::{Finding, explains};
 use crate::history::window::Distribution;
 
-/// So much of the time held back is no cause.
+/// A smaller fraction of throttled time is no cause.
 const NOT_HELD_BACK: f64 = 0.05;
 
 pub(super) fn throttled(case: &Case<'_>) -> Finding {
@@ -21,7 +21,7 @@ pub(super) fn throttled(case: &Case<'_>) -> Finding {
         weight: 1.4,
         share: None,
         sentence: format!(
-            "The model's cgroup has used up its CPU quota: its threads were held back {} of the time, {} before (CPUQuota= of its unit, \
+            "The model's cgroup has used up its CPU quota: its threads were throttled {} of the time, {} before (CPUQuota= of its unit, \
              cpu.max of its cgroup).",
             percent(now),
             percent(before)
@@ -31,14 +31,14 @@ pub(super) fn throttled(case: &Case<'_>) -> Finding {
 
 pub(super) fn starved(case: &Case<'_>) -> Finding {
     if !case.now.has("run_queue") && !case.before.has("run_queue") {
-        return Finding::NotMeasured("whether threads wait for a CPU (the sched programs do not run)".to_owned());
+        return Finding::NotMeasured("whether threads wait for a CPU (the sched programs are not running)".to_owned());
     }
     let seconds = case.excess(Facts::run_queue);
     let (now, before) = (case.now.run_queue(), case.before.run_queue());
     let sentence = || {
         let longest = case.now.histogram("run_queue").and_then(Distribution::longest).unwrap_or(0.0);
         format!(
-            "Its threads wait {} a request for a CPU, {} before (up to {} at a time): others have taken the CPUs{}.",
+            "Its threads wait {} per request for a CPU, {} before (up to {} at a time): other processes use the CPUs{}.",
             time(now),
             time(before),
             time(longest),
@@ -48,7 +48,7 @@ pub(super) fn starved(case: &Case<'_>) -> Finding {
     // Throttled threads are on the run queue as well.
     let specific = if matches!(throttled(case), Finding::Cause { .. }) { 0.0 } else { 0.3 };
     explains(case, seconds, 1.0, specific, sentence).unwrap_or_else(|| {
-        Finding::RuledOut(format!("Its threads wait {} a request for a CPU, so it is not for want of one.", time(now)))
+        Finding::RuledOut(format!("Its threads wait {} per request for a CPU: CPUs are not scarce.", time(now)))
     })
 }
 

@@ -1,4 +1,4 @@
-//! A slow disk: the model's threads are in calls that work on files.
+//! A slow disk: the model's threads are in calls on files.
 
 use super::super::case::{Case, DISK_CALLS};
 use super::super::words::{number, percent, time};
@@ -7,7 +7,7 @@ use super::{Finding, explains};
 pub(super) fn judge(case: &Case<'_>) -> Finding {
     if !case.now.has("syscall_seconds") && !case.before.has("syscall_seconds") {
         return Finding::NotMeasured(
-            "in which system calls it waits, so also whether its disk is slow (the syscalls programs do not run)"
+            "in which system calls it waits, and therefore whether its disk is slow (the syscalls programs are not running)"
                 .to_owned(),
         );
     }
@@ -26,7 +26,7 @@ pub(super) fn judge(case: &Case<'_>) -> Finding {
         let (now, before) = case.host.rates("pressure_seconds.io_waiting");
         let disk = busiest(case).map(|text| format!("; {text}")).unwrap_or_default();
         format!(
-            "It is {} a request in {most}, {} before ({} calls a request, {} before, up to {} each): its disk is slow or it writes more; \
+            "It spends {} per request in {most}, {} before ({} calls per request, {} before, up to {} each): its disk is slow or it writes more; \
              something on the host waits for disks {} of the time, {} before{disk}.",
             time(case.now.call(most)),
             time(case.before.call(most)),
@@ -38,7 +38,7 @@ pub(super) fn judge(case: &Case<'_>) -> Finding {
         )
     };
     explains(case, seconds, 1.0, 0.35, sentence).unwrap_or_else(|| {
-        Finding::RuledOut(format!("It is {} a request in calls that work on files.", time(case.now.disk_calls())))
+        Finding::RuledOut(format!("It spends {} per request in calls on files.", time(case.now.disk_calls())))
     })
 }
 

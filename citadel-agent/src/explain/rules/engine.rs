@@ -1,4 +1,4 @@
-//! What engines say of themselves.
+//! What the engine itself reports.
 
 use super::super::case::{Case, Facts};
 use super::super::words::{number, percent, time};
@@ -7,7 +7,7 @@ use super::{Finding, explains};
 pub(super) fn queue(case: &Case<'_>) -> Finding {
     if !case.now.has("engine_waiting") && !case.now.has("phase_seconds.queue") {
         return Finding::NotMeasured(
-            "the engine's own queue, cache and phases (it has no metrics page that the agent reads)".to_owned(),
+            "the engine's own queue, cache and phases (it has no metrics page that the agent can read)".to_owned(),
         );
     }
     let waiting = |facts: &Facts<'_>| facts.gauge_mean("engine_waiting").unwrap_or(0.0);
@@ -21,7 +21,7 @@ pub(super) fn queue(case: &Case<'_>) -> Finding {
             _ => String::new(),
         };
         format!(
-            "Requests wait in the engine's queue{times}: {} wait ({} before) while {} run, so the engine has no place for more.",
+            "Requests wait in the engine's queue{times}: {} wait ({} before) while {} run, so the engine is at capacity.",
             number(now),
             number(before),
             number(running),
@@ -63,7 +63,7 @@ pub(super) fn preemptions(case: &Case<'_>) -> Finding {
         weight: 0.95,
         share: None,
         sentence: format!(
-            "The engine stops running requests because the KV cache is full and begins them again: {} preemptions a request, {} before.",
+            "The engine preempts running requests because the KV cache is full, and restarts them: {} preemptions per request, {} before.",
             number(now),
             number(before)
         ),
@@ -77,13 +77,13 @@ pub(super) fn prefix_cache(case: &Case<'_>) -> Finding {
     };
     let (Some(now), Some(before)) = (ratio(&case.now), ratio(&case.before)) else { return Finding::Silent };
     if before - now < 0.2 {
-        return Finding::RuledOut(format!("{} of the prompts' tokens come from the prefix cache.", percent(now)));
+        return Finding::RuledOut(format!("{} of the prompt tokens come from the prefix cache.", percent(now)));
     }
     Finding::Cause {
         weight: 0.7,
         share: None,
         sentence: format!(
-            "The prefix cache has gone cold: {} of the prompts' tokens come from it, {} before, so prompts have to be computed again.",
+            "The prefix cache has gone cold: {} of the prompt tokens come from it, {} before, so prompts have to be recomputed.",
             percent(now),
             percent(before)
         ),

@@ -7,7 +7,7 @@ use super::{Finding, explains};
 pub(super) fn judge(case: &Case<'_>) -> Finding {
     if !case.now.has("receive_queue") && !case.before.has("receive_queue") {
         return Finding::NotMeasured(
-            "how long requests wait before the server reads them (the recvq program does not run)".to_owned(),
+            "how long requests wait before the server reads them (the recvq program is not running)".to_owned(),
         );
     }
     let seconds = case.excess(Facts::receive_queue);
@@ -31,12 +31,12 @@ fn blocked(case: &Case<'_>, seconds: f64) -> String {
     let most = calls.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, excess)| *excess >= 0.3 * seconds);
     match most {
         _ if run_queue >= 0.5 * seconds => {
-            format!("not run, for want of a CPU ({} a request)", time(case.now.run_queue()))
+            format!("waiting for a CPU ({} per request)", time(case.now.run_queue()))
         }
         // Reads and writes of a socket or pipe may block as well.
         Some((call, _)) if DISK_CALLS.contains(&call) || on_cpu < 0.3 * seconds => {
             format!(
-                "blocked in {call} ({} a request, {} before)",
+                "blocked in {call} ({} per request, {} before)",
                 time(case.now.call(call)),
                 time(case.before.call(call))
             )
@@ -44,7 +44,7 @@ fn blocked(case: &Case<'_>, seconds: f64) -> String {
         _ if on_cpu >= 0.3 * seconds => {
             let share = case.now.on_cpu() / case.now.each(case.now.window.covered_seconds).max(1e-9);
             format!(
-                "computing ({} of CPU time a request, {} before; {} of a CPU), not waiting for one (run queue {})",
+                "computing ({} of CPU time per request, {} before; {} of a CPU), not waiting for one (run queue {})",
                 time(case.now.on_cpu()),
                 time(case.before.on_cpu()),
                 percent(share),

@@ -8,7 +8,7 @@ use crate::history::window::Window;
 /// Reasons that hold no model back: an idle GPU, or a clock that a person has set.
 const HARMLESS: [&str; 4] = ["gpu_idle", "idle", "applications_clocks", "display_clocks"];
 
-/// Part of the time.
+/// Fraction of the time.
 const PART: f64 = 0.1;
 
 pub(super) fn lost(case: &Case<'_>) -> Finding {
@@ -22,11 +22,11 @@ pub(super) fn lost(case: &Case<'_>) -> Finding {
     Finding::Cause {
         weight: 6.0,
         share: None,
-        sentence: format!("GPU {} does not answer any more{xids}: the driver has lost it.", gpu.index),
+        sentence: format!("GPU {} no longer responds{xids}: the driver has lost it.", gpu.index),
     }
 }
 
-/// Seconds a second for which clocks were held down, by reason.
+/// Fraction of the time for which clocks were throttled, by reason.
 fn throttled_for(window: &Window) -> impl Iterator<Item = (&str, f64)> {
     let counted = window.sums_of("throttle_seconds").map(move |(reason, seconds)| (reason, rate(window, seconds)));
     let seen = window.gauges_of("throttle_active").map(|(reason, gauge)| (reason, gauge.mean));
@@ -55,10 +55,10 @@ pub(super) fn throttled(case: &Case<'_>) -> Finding {
         };
     };
     let why = match reason {
-        "sw_power_cap" | "hw_power_brake_slowdown" | "hw_power_brake" => "for want of power",
-        "hw_thermal_slowdown" | "sw_thermal_slowdown" => "for heat",
-        "hw_slowdown" => "for heat or want of power",
-        "sync_boost" => "because another GPU of its group is",
+        "sw_power_cap" | "hw_power_brake_slowdown" | "hw_power_brake" => "because of its power limit",
+        "hw_thermal_slowdown" | "sw_thermal_slowdown" => "because of heat",
+        "hw_slowdown" => "because of heat or power",
+        "sync_boost" => "because another GPU of its group is,",
         other => other,
     };
     let clock = |window: &Window| {
@@ -78,7 +78,7 @@ pub(super) fn throttled(case: &Case<'_>) -> Finding {
         weight: 1.15,
         share: None,
         sentence: format!(
-            "GPU {} is held back {why} {} of the time, {} before{clocks}{heat}{watts}.",
+            "GPU {} is throttled {why} {} of the time, {} before{clocks}{heat}{watts}.",
             gpu.index,
             percent(now.min(1.0)),
             percent(before)
@@ -99,13 +99,13 @@ pub(super) fn shared(case: &Case<'_>) -> Finding {
         for (name, now, before) in &case.others {
             consider(*name, now, before, &format!("gpu_sm_ratio.{}", gpu.uuid));
         }
-        consider("a process that is no model's", &gpu.now, &gpu.before, "other_gpu_sm_ratio");
+        consider("a process that belongs to no model", &gpu.now, &gpu.before, "other_gpu_sm_ratio");
     }
     let Some((gpu, who, now, before)) = most else {
         return if case.gpus.is_empty() {
             Finding::Silent
         } else {
-            Finding::RuledOut("Nobody else has taken more of its GPUs.".to_owned())
+            Finding::RuledOut("No other process uses more of its GPUs than before.".to_owned())
         };
     };
     let own = format!("gpu_sm_ratio.{}", gpu.uuid);
@@ -130,7 +130,7 @@ pub(super) fn errors(case: &Case<'_>) -> Finding {
         let mut found = Vec::new();
         for (key, what) in [
             ("xid", "Xid errors"),
-            ("pcie_replays", "PCIe packets sent again"),
+            ("pcie_replays", "replayed PCIe packets"),
             ("pcie_errors", "PCIe errors"),
             ("nvlink_errors", "NVLink errors"),
             ("ecc.uncorrected", "uncorrected ECC errors"),

@@ -14,10 +14,10 @@ pub(in super::super) struct Hanging {
     pub(in super::super) summary: String,
 }
 
-/// No request hangs before it has waited for so many seconds.
+/// A request that has waited for less, in seconds, does not hang.
 const WAITED: f64 = 10.0;
 
-/// So many times as long as the slowest ones usually wait is no more slow.
+/// From this multiple of the longest usual wait on, a request hangs and is not just slow.
 const LONGER: f64 = 4.0;
 
 /// By how long a request has waited for the next byte of its response. `None` where that is not measured.
@@ -63,7 +63,7 @@ fn in_flight(case: &Case<'_>) -> Option<Hanging> {
         let quiet = now.window.sum("bytes_out") == 0.0;
         let text = || {
             format!(
-                "{} requests are in flight, and for {} not one has got a byte.",
+                "{} requests are in flight, and none has received a byte for {}.",
                 number(in_flight.min),
                 time(seconds)
             )
@@ -95,7 +95,7 @@ fn in_flight(case: &Case<'_>) -> Option<Hanging> {
 pub(super) fn judge(case: &Case<'_>) -> Finding {
     let Some(Hanging { count, waited, .. }) = hanging(case) else { return Finding::Silent };
     let health = match case.now.window.gauge("up") {
-        Some(up) if up.last > 0.0 => " The health check is answered all the same.",
+        Some(up) if up.last > 0.0 => " The health check still succeeds.",
         _ => "",
     };
     let cpu = case.now.window.total_of("cpu_seconds") / case.now.window.covered_seconds.max(1e-9);

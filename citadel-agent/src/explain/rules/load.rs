@@ -1,16 +1,16 @@
-//! What is asked of the model: more requests, longer prompts, longer answers. And what is left over: the model itself.
+//! The load: more requests, longer prompts, longer responses. And what remains: the model itself.
 
 use super::super::case::{Case, Facts, What};
 use super::super::words::{number, percent, time};
 use super::{Finding, explains};
 
-/// So many times as many is more.
+/// From this ratio on, it is more.
 const MORE: f64 = 1.5;
 
-/// Bytes that a prompt has to grow by at least: what headers are.
+/// Minimum growth of a prompt in bytes: about the size of the headers.
 const BYTES: f64 = 500.0;
 
-/// Tokens of prompts by request where the engine says so, else the bytes of requests.
+/// Prompt tokens per request if the engine reports them, otherwise bytes per request.
 fn prompt(facts: &Facts<'_>) -> (f64, &'static str, f64) {
     let tokens = facts.each(facts.window.sum("tokens.prompt"));
     if tokens > 0.0 { (tokens, "tokens", 20.0) } else { (facts.each(facts.window.sum("bytes_in")), "bytes", BYTES) }
@@ -50,7 +50,7 @@ pub(super) fn prompts(case: &Case<'_>) -> Finding {
     Finding::Cause {
         weight: if explained { 0.8 } else { 0.4 },
         share: None,
-        sentence: format!("Prompts are longer: {} {unit} a request, {} before.", number(now), number(before)),
+        sentence: format!("Prompts are longer: {} {unit} per request, {} before.", number(now), number(before)),
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn answers(case: &Case<'_>) -> Finding {
     Finding::Cause {
         weight: if explained { 0.9 } else { 0.2 },
         share: None,
-        sentence: format!("Answers are longer: {} {unit} a request, {} before.", number(now), number(before)),
+        sentence: format!("Responses are longer: {} {unit} per request, {} before.", number(now), number(before)),
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn more(case: &Case<'_>) -> Finding {
     }
     if now < MORE * before {
         return Finding::RuledOut(format!(
-            "{} requests a minute come, {} before: no more load.",
+            "{} requests per minute, {} before: the load is not higher.",
             minute(now),
             minute(before)
         ));
@@ -80,7 +80,7 @@ pub(super) fn more(case: &Case<'_>) -> Finding {
     Finding::Cause {
         weight: 0.45 + 0.1 * (now / before / 10.0).min(1.0),
         share: None,
-        sentence: format!("More requests come: {} a minute, {} before.", minute(now), minute(before)),
+        sentence: format!("There are more requests: {} per minute, {} before.", minute(now), minute(before)),
     }
 }
 
@@ -98,11 +98,14 @@ pub(super) fn model_itself(case: &Case<'_>) -> Finding {
             (Some(now), Some(before)) => format!("; prefill takes {}, {} before", time(now), time(before)),
             _ => String::new(),
         };
-        let cpu =
-            format!("it uses {} of CPU time a request, {} before", time(case.now.on_cpu()), time(case.before.on_cpu()));
+        let cpu = format!(
+            "it uses {} of CPU time per request, {} before",
+            time(case.now.on_cpu()),
+            time(case.before.on_cpu())
+        );
         format!(
-            "The model itself takes longer: {} of the {} more are after the server has read the request, not on the run queue and not in a \
-             system call ({} of it); {cpu}{prefill}.",
+            "The model itself takes longer: of the {1} more, {0} ({2}) are spent after the server has read the request, neither on the run queue \
+             nor in a system call; {cpu}{prefill}.",
             time(rest),
             time(slow.excess),
             percent(rest / slow.excess),

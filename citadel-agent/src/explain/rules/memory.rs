@@ -1,13 +1,13 @@
-//! Memory pressure: swapping, and time spent to find memory.
+//! Memory pressure: swapping, and time spent waiting for memory.
 
 use super::super::case::{Case, rate};
 use super::super::words::{number, percent};
 use super::Finding;
 
-/// Pages swapped in a second that are more than chance.
+/// Fewer pages swapped in per second are normal.
 const SWAPPED_IN: f64 = 50.0;
 
-/// Part of the time in which something waits for memory.
+/// Fraction of the time in which some task waits for memory.
 const PRESSURE: f64 = 0.05;
 
 pub(super) fn judge(case: &Case<'_>) -> Finding {
@@ -21,11 +21,11 @@ pub(super) fn judge(case: &Case<'_>) -> Finding {
     let waiting = pressure >= PRESSURE && pressure >= 2.0 * pressure_before;
     let faulting = own >= 20.0 && own >= 3.0 * own_before;
     if !swapping && !waiting && !faulting {
-        return Finding::RuledOut(format!("Something on the host waits for memory {} of the time.", percent(pressure)));
+        return Finding::RuledOut(format!("Tasks on the host wait for memory {} of the time.", percent(pressure)));
     }
     let sentence = format!(
-        "Memory is short: something on the host waits for it {} of the time, {} before; {} pages a second are swapped in; the model has {} bytes \
-         in swap ({} before) and {} major faults a second.",
+        "Memory is short: tasks on the host wait for it {} of the time, {} before; {} pages per second are swapped in; the model has {} bytes \
+         in swap ({} before) and {} major faults per second.",
         percent(pressure),
         percent(pressure_before),
         number(swapped),

@@ -23,24 +23,24 @@ use super::case::Case;
 pub(super) enum Finding {
     /// This is a cause.
     Cause {
-        /// By which causes are ordered.
+        /// Causes are ordered by it.
         weight: f64,
-        /// How much of what is wrong it explains, where that can be told.
+        /// How much of what is wrong it explains, if known.
         share: Option<f64>,
-        /// With its numbers.
+        /// The cause with its numbers.
         sentence: String,
     },
-    /// It is not, with the number that says so.
+    /// This is not a cause, with the number that shows it.
     RuledOut(String),
-    /// It cannot be told here.
+    /// Not measured on this host.
     NotMeasured(String),
-    /// Nothing worth a word.
+    /// Nothing to report.
     Silent,
 }
 
 /// A rule.
 pub(super) struct Rule {
-    /// What the cause is called in JSON.
+    /// The name of the cause in JSON.
     pub(super) name: &'static str,
     pub(super) judge: fn(&Case<'_>) -> Finding,
 }
@@ -76,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "model_itself", judge: load::model_itself },
 ];
 
-/// So much of what is wrong a cause has to explain to be one.
+/// A cause explains at least this fraction of what is wrong.
 pub(super) const TELLING: f64 = 0.2;
 
 /// A cause that explains so many seconds by request of what takes longer; `specific` is added to its weight. `None` where it
@@ -100,10 +100,10 @@ pub(super) fn explains(
 pub(super) fn nothing_found(case: &Case<'_>, verdict: Verdict) -> String {
     match verdict {
         Verdict::Starved => {
-            "The model answers as it should; look at what sends it requests: a load balancer, a gateway, the clients."
+            "The model responds normally; check what sends it requests: a load balancer, a gateway, the clients."
                 .to_owned()
         }
-        _ if !case.compared() => "There are too few requests before to compare with.".to_owned(),
-        _ => "None of the causes that are known here explains it.".to_owned(),
+        _ if !case.compared() => "There were too few requests before to compare with.".to_owned(),
+        _ => "No known cause explains it.".to_owned(),
     }
 }

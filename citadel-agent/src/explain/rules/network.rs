@@ -1,10 +1,10 @@
-//! Between server and client: loss, readers that do not read, connections that are turned away.
+//! Between server and client: packet loss, clients that read slowly, rejected connections.
 
 use super::super::case::{Case, Facts};
 use super::super::words::{number, percent, time};
 use super::Finding;
 
-/// Retransmitted segments by request that are more than a network's own.
+/// Retransmitted segments per request: fewer are normal on any network.
 const RETRANSMITS: f64 = 0.2;
 
 /// Part of the connections' time for which a client's window held them back.
@@ -38,10 +38,10 @@ pub(in super::super) fn clients_notice(case: &Case<'_>) -> Option<String> {
     let (now, before) = (number(retransmits(&case.now)), number(retransmits(&case.before)));
     if is_loss(case) {
         return Some(format!(
-            "The server answers as before, but {now} segments a request are sent again, {before} before: clients wait."
+            "The server answers as before, but {now} segments per request are retransmitted, {before} before: clients wait."
         ));
     }
-    is_slow_reader(case).then(|| "The server answers as before, but clients take their answers slowly.".to_owned())
+    is_slow_reader(case).then(|| "The server answers as before, but clients read the responses slowly.".to_owned())
 }
 
 pub(super) fn loss(case: &Case<'_>) -> Finding {
@@ -51,13 +51,13 @@ pub(super) fn loss(case: &Case<'_>) -> Finding {
     }
     if is_slow_reader(case) {
         return Finding::RuledOut(format!(
-            "{} segments a request are sent again, but to clients that do not read: that is no loss.",
+            "{} segments per request are retransmitted, but to clients that do not read: this is not packet loss.",
             number(now)
         ));
     }
     if !is_loss(case) {
         return Finding::RuledOut(format!(
-            "{} segments a request are sent again: the network loses little.",
+            "{} segments per request are retransmitted: the network loses few packets.",
             number(now)
         ));
     }
@@ -66,7 +66,7 @@ pub(super) fn loss(case: &Case<'_>) -> Finding {
         weight: 0.9,
         share: None,
         sentence: format!(
-            "The network loses packets: {} segments a request are sent again, {} before; the round trip takes {}, {} before.",
+            "The network loses packets: {} segments per request are retransmitted, {} before; the round trip takes {}, {} before.",
             number(now),
             number(before),
             rtt(&case.now),
@@ -78,7 +78,7 @@ pub(super) fn loss(case: &Case<'_>) -> Finding {
 pub(super) fn slow_reader(case: &Case<'_>) -> Finding {
     if !case.now.has("held_back_connections") {
         return Finding::NotMeasured(
-            "whether clients read their answers slowly (no connection was seen that sends)".to_owned(),
+            "whether clients read the responses slowly (no sending connection was seen)".to_owned(),
         );
     }
     let (now, before) = (held_back(&case.now), held_back(&case.before));
@@ -87,8 +87,8 @@ pub(super) fn slow_reader(case: &Case<'_>) -> Finding {
     }
     let open = case.now.gauge_mean("connections_open").unwrap_or(0.0);
     let sentence = format!(
-        "Clients read slowly: {} of {} connections wait for their client's receive window, {} before; segments that are sent again \
-         ({} a request) ask for it, and are no loss.",
+        "Clients read slowly: {} of {} connections wait for their client's receive window, {} before; retransmitted segments \
+         ({} per request) probe it, and are not packet loss.",
         number(now),
         number(open),
         number(before),
@@ -109,7 +109,7 @@ pub(super) fn listen_overflow(case: &Case<'_>) -> Finding {
         weight: 1.1,
         share: None,
         sentence: format!(
-            "Connections are turned away: {} wait to be accepted where {} may ({} of the limit), and the host dropped {} for that.",
+            "Connections are rejected: {} wait to be accepted, of at most {} ({} of the limit), and the host dropped {} because of full queues.",
             number(depth),
             number(limit),
             percent(depth / limit),

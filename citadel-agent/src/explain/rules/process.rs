@@ -15,7 +15,7 @@ pub(super) fn restart(case: &Case<'_>) -> Finding {
         weight: 1.5,
         share: None,
         sentence: format!(
-            "The model was restarted (process {from} is now {}): it loads, and its caches are empty.",
+            "The model was restarted (PID {from} before, {} now): it has to load, and its caches are empty.",
             now.last
         ),
     }
@@ -31,16 +31,16 @@ pub(super) fn out_of_memory(case: &Case<'_>) -> Finding {
     Finding::Cause {
         weight: if own > 0.0 { 4.0 } else { 0.6 },
         share: None,
-        sentence: format!("The kernel killed {whose} because memory was not enough ({} times).", number(own.max(all))),
+        sentence: format!("The kernel's OOM killer killed {whose} ({} times).", number(own.max(all))),
     }
 }
 
 pub(super) fn engine_error(case: &Case<'_>) -> Finding {
     let logged = |event: &str| case.now.window.sum(&format!("log_events.{event}"));
     for (event, what) in [
-        ("engine_dead", "The engine has ended, says the model's log, though its server may still answer"),
-        ("cuda_out_of_memory", "A GPU's memory was not enough, says the model's log"),
-        ("nccl_timeout", "GPUs have waited for each other in vain (NCCL), says the model's log"),
+        ("engine_dead", "The model's log reports that the engine died; the server may still answer"),
+        ("cuda_out_of_memory", "The model's log reports that a GPU ran out of memory"),
+        ("nccl_timeout", "The model's log reports an NCCL timeout: GPUs waited for each other"),
     ] {
         let count = logged(event);
         if count > 0.0 {

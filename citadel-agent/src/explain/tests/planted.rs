@@ -52,7 +52,7 @@ pub(super) const PLANTED: &[Planted] = &[
             world.sum("syscall_seconds.fsync", 40.0).histogram("run_queue", spread(4800, 0.001));
             world.host_now.sums.insert("pressure_seconds.io_waiting".to_owned(), 30.0);
         },
-        "333 ms a request in fsync",
+        "333 ms per request in fsync",
     ),
     (
         "memory_pressure",
@@ -70,7 +70,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.sum("retransmits", 300.0);
         },
-        "2.5 segments a request",
+        "2.5 segments per request",
     ),
     // What a paused client does to the counters: probes of its window look like loss.
     (
@@ -97,7 +97,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.sum("requests.chat_completions.200", 80.0).sum("aborted.client.streaming", 40.0);
         },
-        "in the middle of the answer; the server is as fast as before",
+        "in the middle of the response; the server is as fast as before",
     ),
     (
         "server_aborts",
@@ -141,7 +141,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.8).gauge("kv_cache_ratio", 0.99).sum("preemptions", 60.0);
         },
-        "0.5 preemptions a request",
+        "0.5 preemptions per request",
     ),
     (
         "prefix_cache_cold",
@@ -157,7 +157,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.35).sum("bytes_in", 120.0 * 20_000.0);
         },
-        "20 k bytes a request",
+        "20 k bytes per request",
     ),
     (
         "longer_answers",
@@ -165,7 +165,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.histogram("duration", spread(120, 2.0)).sum("chunks", 120.0 * 95.0);
         },
-        "95 chunks a request",
+        "95 chunks per request",
     ),
     (
         "more_load",
@@ -175,7 +175,7 @@ pub(super) const PLANTED: &[Planted] = &[
             world.histogram("first_token", spread(1200, 0.26)).histogram("first_byte", spread(1200, 0.26));
             world.histogram("run_queue", spread(48_000, 0.000_02)).histogram("duration", spread(1200, 0.64));
         },
-        "1200 a minute, 120 before",
+        "1200 per minute, 120 before",
     ),
     (
         "model_itself",
@@ -183,7 +183,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.36);
         },
-        "240 ms of the 240 ms more",
+        "of the 240 ms more, 240 ms",
     ),
     (
         "gpu_throttled",
@@ -193,7 +193,7 @@ pub(super) const PLANTED: &[Planted] = &[
             world.gpu_now.sums.insert("throttle_seconds.hw_thermal_slowdown".to_owned(), 54.0);
             world.gpu_now.gauges.insert("clock_hertz.sm".to_owned(), level(6e8));
         },
-        "for heat 90 % of the time, 0 % before, at 600 MHz, 1980 MHz before",
+        "because of heat 90 % of the time, 0 % before, at 600 MHz, 1980 MHz before",
     ),
     (
         "gpu_shared",
@@ -202,7 +202,7 @@ pub(super) const PLANTED: &[Planted] = &[
             world.first_token(0.3).gauge("gpu_sm_ratio.GPU-1", 0.3);
             world.gpu_now.gauges.insert("other_gpu_sm_ratio".to_owned(), level(0.6));
         },
-        "a process that is no model's, which has 60 %",
+        "a process that belongs to no model, which has 60 %",
     ),
     (
         "gpu_errors",
@@ -211,7 +211,7 @@ pub(super) const PLANTED: &[Planted] = &[
             world.first_token(0.3);
             world.gpu_now.sums.insert("pcie_replays".to_owned(), 4000.0);
         },
-        "4000 PCIe packets sent again",
+        "4000 replayed PCIe packets",
     ),
     (
         "gpu_lost",
@@ -229,7 +229,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.6).gauge("pid", 4800.0);
         },
-        "process 4711 is now 4800",
+        "PID 4711 before, 4800 now",
     ),
     (
         "out_of_memory_kill",
@@ -247,7 +247,7 @@ pub(super) const PLANTED: &[Planted] = &[
             world.sum("requests.chat_completions.200", 20.0).sum("requests.chat_completions.500", 100.0);
             world.sum("log_events.engine_dead", 1.0);
         },
-        "The engine has ended",
+        "the engine died",
     ),
     // One hangs, the others are answered.
     (
