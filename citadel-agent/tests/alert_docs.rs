@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use citadel_agent::config::resolved::Config;
-use citadel_agent::config::resolved::alerts::{Condition, Function, Operand, Rule};
+use citadel_agent::config::resolved::alerts::{Condition, Function, Operand, Rule, optional};
 use citadel_agent::config::selector_text;
 
 const BEGIN: &str =
@@ -45,8 +45,12 @@ fn row(rule: &Rule) -> String {
 #[test]
 fn the_shipped_rules_are_listed_as_they_are() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/alerts.md");
-    let rows: String = Config::default().alerts.rules.iter().map(row).collect();
-    let table = format!("| alert | severity | for | true when |\n|---|---|---|---|\n{rows}");
+    let rows = |rules: &[Rule]| rules.iter().map(row).collect::<String>();
+    let head = "| alert | severity | for | true when |\n|---|---|---|---|\n";
+    let (on, off) = (rows(&Config::default().alerts.rules), rows(&optional()));
+    let table = format!(
+        "{head}{on}\nOff by default, because it is normal on some hosts; `alerts.override.NAME.enabled: true` turns it on:\n\n{head}{off}"
+    );
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (listed, after) = rest.split_once(END).unwrap();

@@ -13,11 +13,11 @@ use std::{env, fs};
 use citadel_agent::alerts::{Engine, Phase, Settings, Texts, rule_file};
 use citadel_agent::config;
 use citadel_agent::config::resolved::Config;
-use citadel_agent::config::resolved::alerts::{Function, Rule};
+use citadel_agent::config::resolved::alerts::{Function, Rule, optional};
 use citadel_agent::metrics::catalogue::Desc;
 use citadel_agent::metrics::catalogue::agent::{REMOTE_WRITE_COLLECTED, REMOTE_WRITE_SAMPLES};
 use citadel_agent::metrics::catalogue::gpu::{ECC_ERRORS, UP, XID_ERRORS};
-use citadel_agent::metrics::catalogue::models::{REQUESTS_ABORTED, REQUESTS_IN_FLIGHT};
+use citadel_agent::metrics::catalogue::models::{REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, STOPPED_ON_REQUEST};
 use citadel_agent::metrics::catalogue::services::UNIT_RESTARTS;
 use citadel_agent::metrics::catalogue::storage::SMART_MEDIA_ERRORS;
 use support::series::{Behaviour, Given, World};
@@ -77,6 +77,7 @@ impl Promtool {
 fn rules(promtool: Promtool) -> Vec<Rule> {
     let more = config::parse("more", MORE_RULES).unwrap_or_else(|errors| panic!("{errors}")).alerts.rules;
     let mut rules = Config::default().alerts.rules;
+    rules.extend(optional());
     rules.extend(more);
     for rule in &mut rules {
         let quantile = matches!(rule.condition.operand.function, Function::Quantile { .. });
@@ -290,12 +291,25 @@ fn first_events_fire_at_once() {
             (&ECC_ERRORS, &ECC, then(Some(42), 3, Some(43))),
             (&REQUESTS_IN_FLIGHT, &MODEL, then(Some(0), 0, Some(0))),
             (&REQUESTS_ABORTED, &ABORTED, then(None, first, Some(7))),
+            (&STOPPED_ON_REQUEST, &MODEL, then(Some(0), 0, Some(0))),
             (&REMOTE_WRITE_COLLECTED, &["central"], then(Some(1000), 0, Some(1000))),
             (&REMOTE_WRITE_SAMPLES, &LOST, then(None, 3, Some(500))),
         ];
         let fired = scenario(vec![age; STEPS], series);
         let expected = ["GpuEccUncorrected", "GpuXid", "ModelAbortsRequests", "RemoteWriteLosesSamples"];
         assert_eq!(fired, expected.map(str::to_owned).into(), "{age}, {first}");
+    }
+}
+
+#[test]
+fn requests_aborted_by_a_planned_restart_fire_nothing() {
+    for (planned, fired) in [(0, BTreeSet::from(["ModelAbortsRequests".to_owned()])), (1, BTreeSet::new())] {
+        let series: Vec<Given<'_>> = vec![
+            (&REQUESTS_IN_FLIGHT, &MODEL, then(Some(0), 0, Some(0))),
+            (&REQUESTS_ABORTED, &ABORTED, then(None, 30, Some(7))),
+            (&STOPPED_ON_REQUEST, &MODEL, then(Some(0), 30, Some(planned))),
+        ];
+        assert_eq!(scenario(vec![-1e6; STEPS], series), fired);
     }
 }
 
@@ -310,6 +324,7 @@ fn a_restart_of_the_agent_is_no_growth_and_hides_none() {
         let series: Vec<Given<'_>> = vec![
             (&REQUESTS_IN_FLIGHT, &MODEL, then(Some(0), 0, Some(0))),
             (&REQUESTS_ABORTED, &ABORTED, aborted),
+            (&STOPPED_ON_REQUEST, &MODEL, then(Some(0), 0, Some(0))),
             (&ECC_ERRORS, &ECC, then(Some(42), 0, Some(42))),
         ];
         scenario(started.clone(), series)

@@ -265,22 +265,10 @@ impl<'a> Case<'a> {
         most.or(duration)
     }
 
-    /// Half as long again, by at least so many seconds, because of more than one or two requests, and by more than requests
-    /// differ by chance. `before` may hold a part of what is looked for: a fault does not begin with the window.
     fn longer(&self, what: What, now: &Distribution, before: Option<&Distribution>, least: f64) -> Option<Slow> {
         // Without a comparison nobody can say what is normal.
-        let before = before.filter(|before| before.count as f64 >= ENOUGH)?;
-        let (mean, usual) = (now.mean()?, before.mean()?);
-        let above: u64 = now
-            .buckets
-            .iter()
-            .filter(|(index, _)| crate::history::window::upper_bound(*index - 1) >= usual * 1.25 + least / 2.0)
-            .map(|(_, count)| count)
-            .sum();
-        let many = above >= 3 && above as f64 >= 0.02 * now.count as f64;
-        let by_chance = CHANCE * before.deviation()? / (now.count as f64).sqrt();
-        let is_slow = mean >= usual * 1.5 && mean >= usual + least.max(by_chance) && many;
-        is_slow.then_some(Slow { what, now: mean, before: usual, excess: mean - usual })
+        let (now, before) = difference(now, before?, least)?;
+        Some(Slow { what, now, before, excess: now - before })
     }
 
     /// How much of what takes longer so many seconds by request are; 0 where nothing does.
@@ -292,4 +280,22 @@ impl<'a> Case<'a> {
     pub(super) fn excess(&self, of: impl Fn(&Facts<'a>) -> f64) -> f64 {
         if self.compared() { (of(&self.now) - of(&self.before)).max(0.0) } else { 0.0 }
     }
+}
+
+/// The means of a window and of what it is compared with, if the first is half as long again, by at least so many seconds,
+/// because of more than one or two requests, and by more than requests differ by chance.
+pub(super) fn difference(now: &Distribution, before: &Distribution, least: f64) -> Option<(f64, f64)> {
+    if (before.count as f64) < ENOUGH {
+        return None;
+    }
+    let (mean, usual) = (now.mean()?, before.mean()?);
+    let above: u64 = now
+        .buckets
+        .iter()
+        .filter(|(index, _)| crate::history::window::upper_bound(*index - 1) >= usual * 1.25 + least / 2.0)
+        .map(|(_, count)| count)
+        .sum();
+    let many = above >= 3 && above as f64 >= 0.02 * now.count as f64;
+    let by_chance = CHANCE * before.deviation()? / (now.count as f64).sqrt();
+    (mean >= usual * 1.5 && mean >= usual + least.max(by_chance) && many).then_some((mean, usual))
 }

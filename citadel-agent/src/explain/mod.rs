@@ -8,6 +8,7 @@ mod case;
 pub mod command;
 mod parts;
 mod rules;
+pub mod slowdown;
 #[cfg(test)]
 mod tests;
 pub mod text;

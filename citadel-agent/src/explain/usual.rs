@@ -25,14 +25,8 @@ pub(super) struct Usual {
 impl Usual {
     /// Judges each part by those before it that were not wrong.
     pub(super) fn of(history: &History, subject: &Subject, range: (Millis, Millis)) -> Self {
-        let mut usual = Self { range, slice_ms: SLICE_MS, wrong: Vec::new() };
-        let mut slices = usual.slices(history, subject);
-        if slices.len() < FEW {
-            usual.slice_ms = SHORT_SLICE_MS;
-            slices = usual.slices(history, subject);
-        }
-        usual.wrong = wrong(&slices);
-        usual
+        let (slice_ms, slices) = cut(history, subject, range);
+        Self { range, slice_ms, wrong: wrong(&slices) }
     }
 
     /// All of the range.
@@ -54,10 +48,13 @@ impl Usual {
             let middle = slice.from_ms.midpoint(slice.to_ms);
             !self.wrong.iter().any(|(from, to)| (*from..*to).contains(&middle))
         };
-        self.slices(history, subject).iter().filter(is_usual).fold(Window::default(), |mut sum, slice| {
-            sum.merge(slice);
-            sum
-        })
+        cut_by(history, subject, self.range, self.slice_ms).iter().filter(is_usual).fold(
+            Window::default(),
+            |mut sum, slice| {
+                sum.merge(slice);
+                sum
+            },
+        )
     }
 
     /// Since when the model has been wrong without a break, if that began before the end of the range.
@@ -73,12 +70,24 @@ impl Usual {
         }
         since
     }
+}
 
-    fn slices(&self, history: &History, subject: &Subject) -> Vec<Window> {
-        let (from, to) = self.range;
-        let series = history.series(Some(subject), from, to, self.slice_ms);
-        series.into_iter().next().map(|series| series.windows).unwrap_or_default()
+/// A range in slices that can be judged, the oldest first.
+pub(super) fn slices(history: &History, subject: &Subject, range: (Millis, Millis)) -> Vec<Window> {
+    cut(history, subject, range).1
+}
+
+/// The same, and their length.
+fn cut(history: &History, subject: &Subject, range: (Millis, Millis)) -> (Millis, Vec<Window>) {
+    let slices = cut_by(history, subject, range, SLICE_MS);
+    if slices.len() >= FEW {
+        return (SLICE_MS, slices);
     }
+    (SHORT_SLICE_MS, cut_by(history, subject, range, SHORT_SLICE_MS))
+}
+
+fn cut_by(history: &History, subject: &Subject, (from, to): (Millis, Millis), step: Millis) -> Vec<Window> {
+    history.series(Some(subject), from, to, step).into_iter().next().map(|series| series.windows).unwrap_or_default()
 }
 
 /// Of these slices, the oldest first, those that are wrong by the ones before them that are not.

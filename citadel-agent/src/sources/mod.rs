@@ -15,6 +15,7 @@ mod process;
 pub mod processes;
 mod sched;
 pub mod services;
+mod slowdown;
 mod sockets;
 mod storage;
 mod syscalls;
@@ -85,6 +86,7 @@ pub struct CarryOver {
     cpu: system::cpu::Highest,
     /// Units of the models that listen or have listened.
     units: BTreeMap<u16, String>,
+    slowdowns: slowdown::Last,
     /// The last day, which says what has listened before this run.
     history: History,
 }
@@ -152,6 +154,7 @@ pub const SOURCES: &[Source] = &[
     Source { name: "discovery", section: Section::Models, read: discovery::read },
     Source { name: "processes", section: Section::Models, read: |origin, page, _| processes::read(origin, page) },
     Source { name: "sockets", section: Section::Models, read: |origin, page, _| sockets::read(origin, page) },
+    Source { name: "slowdown", section: Section::Models, read: |origin, page, _| slowdown::read(origin, page) },
     Source { name: "sched", section: Section::Models, read: |origin, page, _| sched::read(origin, page) },
     Source { name: "syscalls", section: Section::Models, read: |origin, page, _| syscalls::read(origin, page) },
     Source { name: "log_events", section: Section::Models, read: |origin, page, _| logs::read_events(origin, page) },

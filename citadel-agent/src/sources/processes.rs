@@ -6,10 +6,11 @@ use citadel_agent_common::abi::{Protocol, counter};
 
 use super::models::PROTOCOLS;
 use super::{Origin, Outcome, Reading};
+use crate::clock::wall_ms;
 use crate::discovery::inventory::{Inventory, Model};
 use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
-use crate::metrics::catalogue::models::{CPU, CPU_THROTTLED, GONE, INFO, MEMORY};
+use crate::metrics::catalogue::models::{CPU, CPU_THROTTLED, GONE, INFO, MEMORY, STOPPED_ON_REQUEST};
 use crate::metrics::family::{Page, Value};
 use crate::printable::escaped;
 
@@ -47,11 +48,17 @@ fn add_gone(origin: &mut Origin<'_>, page: &mut Page) {
     let units = &mut origin.carry_over.units;
     units.retain(|port, _| known.contains_key(port));
     let services = origin.services;
+    let now = wall_ms() as f64 * 1e-3;
+    let on_request = |port| {
+        units.get(port).is_some_and(|unit| services.is_some_and(|services| services.is_stopped_on_request(unit, now)))
+    };
     let stopped = |port| units.get(port).is_some_and(|unit| services.is_some_and(|services| services.is_stopped(unit)));
     for (port, name) in &known {
         let listens = origin.inventory.model_at(*port).is_some_and(|model| model.listens || model.dormant);
         let gone = !listens && !stopped(port);
-        page.add(&GONE, [name, &port.to_string()], Value::Integer(gone.into()));
+        let labels = [name.as_str(), &port.to_string()];
+        page.add(&GONE, labels, Value::Integer(gone.into()));
+        page.add(&STOPPED_ON_REQUEST, labels, Value::Integer(on_request(port).into()));
     }
 }
 

@@ -38,6 +38,25 @@ pub(super) const CASES: &[Case] = &[
             ("citadel_model_response_bytes_total", "port=2", Grows(0.0, 6000.0, 0.0)),
         ],
     },
+    Case {
+        rule: "ModelNoTraffic",
+        minutes: 31,
+        fires: &[IN_FLIGHT, (REQUESTS, "endpoint=completions,code=200", Grows(0.0, 60.0, 0.0))],
+        // One request in ten minutes, and a model that nobody has asked for anything but its health.
+        does_not: &[
+            (REQUESTS, "port=1,endpoint=completions,code=200", Grows(1.0, 0.1, 0.1)),
+            (REQUESTS, "port=2,endpoint=health,code=200", Grows(0.0, 60.0, 60.0)),
+        ],
+    },
+    case(
+        "ModelRequestHangs",
+        &[("citadel_model_longest_wait_seconds", "", Then(0.0, 300.0))],
+        // An old request to which bytes are sent.
+        &[
+            ("citadel_model_longest_wait_seconds", "", Then(0.0, 20.0)),
+            ("citadel_model_oldest_request_seconds", "", Then(0.0, 900.0)),
+        ],
+    ),
     case(
         "ModelQueueing",
         &[("citadel_engine_requests_waiting", "reason=capacity", Then(0.0, 8.0))],
@@ -88,8 +107,11 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "ModelTokensSlow",
-        &[("citadel_model_inter_token_latency_seconds", "", Takes(SECOND / 50, 2 * SECOND))],
-        &[("citadel_model_inter_token_latency_seconds", "", Takes(SECOND / 50, SECOND / 8))],
+        &[("citadel_model_slowdown", "latency=inter_token", Then(1.0, 3.0))],
+        &[
+            ("citadel_model_slowdown", "latency=inter_token", Then(1.0, 1.8)),
+            ("citadel_model_slowdown", "latency=receive_queue", Then(1.0, 3.0)),
+        ],
     ),
     Case {
         rule: "ModelErrors",
@@ -105,8 +127,21 @@ pub(super) const CASES: &[Case] = &[
     },
     case(
         "ModelAbortsRequests",
-        &[IN_FLIGHT, (ABORTED, "side=server,phase=body", Appears(7.0))],
-        &[IN_FLIGHT, (ABORTED, "side=server", Appears(4.0)), (ABORTED, "side=client", Appears(100.0))],
+        &[
+            IN_FLIGHT,
+            (ABORTED, "side=server,phase=body", Appears(7.0)),
+            ("citadel_model_stopped_on_request", "", Is(0.0)),
+        ],
+        // Few, those of clients, and those of a server that is restarted.
+        &[
+            IN_FLIGHT,
+            (ABORTED, "side=server", Appears(4.0)),
+            (ABORTED, "side=client", Appears(100.0)),
+            ("citadel_model_stopped_on_request", "", Is(0.0)),
+            (ABORTED, "port=1,side=server", Appears(7.0)),
+            ("citadel_model_requests_in_flight", "port=1", Is(1.0)),
+            ("citadel_model_stopped_on_request", "port=1", Then(0.0, 1.0)),
+        ],
     ),
     Case {
         rule: "ModelClientsGiveUp",
@@ -121,8 +156,11 @@ pub(super) const CASES: &[Case] = &[
     },
     case(
         "ModelServerLags",
-        &[("citadel_model_receive_queue_seconds", "", Takes(SECOND / 100, 2 * SECOND))],
-        &[("citadel_model_receive_queue_seconds", "", Takes(SECOND / 100, SECOND / 8))],
+        &[("citadel_model_slowdown", "latency=receive_queue", Then(1.0, 9.0))],
+        &[
+            ("citadel_model_slowdown", "latency=receive_queue", Then(1.0, 3.0)),
+            ("citadel_model_slowdown", "latency=inter_token", Then(1.0, 9.0)),
+        ],
     ),
     case("GpuLost", &[("citadel_gpu_up", "", Then(1.0, 0.0))], &[GPU, ("citadel_gpu_released", "", Is(1.0))]),
     case(

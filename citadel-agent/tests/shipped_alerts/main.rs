@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use citadel_agent::alerts::{Engine, Phase, Settings, Texts};
 use citadel_agent::config::resolved::Config;
-use citadel_agent::config::resolved::alerts::Rule;
+use citadel_agent::config::resolved::alerts::{Rule, optional};
 use citadel_agent::metrics::catalogue::agent::PROCESS_START;
 use citadel_agent::metrics::catalogue::{self, Desc};
 use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
@@ -125,8 +125,13 @@ fn page(series: &[Series], second: i64) -> Page {
     page
 }
 
+/// The shipped rules, those that are off by default too.
+fn all() -> impl Iterator<Item = Rule> {
+    Config::default().alerts.rules.into_iter().chain(optional())
+}
+
 fn rule(name: &str) -> Rule {
-    Config::default().alerts.rules.into_iter().find(|rule| rule.name == name).unwrap_or_else(|| panic!("{name}"))
+    all().find(|rule| rule.name == name).unwrap_or_else(|| panic!("{name}"))
 }
 
 fn seconds(duration: Duration) -> i64 {
@@ -160,7 +165,7 @@ fn firing(rule: &Rule, series: &[Series], pace: Pace) -> Vec<(i64, i64)> {
 
 #[test]
 fn there_is_a_case_for_every_shipped_rule() {
-    let shipped: BTreeSet<_> = Config::default().alerts.rules.into_iter().map(|rule| rule.name).collect();
+    let shipped: BTreeSet<_> = all().map(|rule| rule.name).collect();
     let tried: BTreeSet<_> = CASES.iter().map(|case| case.rule.to_owned()).collect();
     assert_eq!(shipped, tried);
     assert_eq!(CASES.len(), shipped.len());

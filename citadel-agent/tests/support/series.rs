@@ -46,7 +46,8 @@ struct Series {
 pub type Given<'a> = (&'static Desc, &'a [&'a str], Vec<Option<u32>>);
 
 /// Values of labels that rules ask for by name.
-const LABELS: [(&str, &[&str]); 18] = [
+const LABELS: [(&str, &[&str]); 19] = [
+    ("latency", &["inter_token", "receive_queue"]),
     ("model", &["alpha", "beta"]),
     ("port", &["11400"]),
     ("endpoint", &["chat_completions", "health"]),

@@ -77,6 +77,11 @@ fn shipped_rules_can_be_changed_replaced_and_left_out() {
     assert_eq!(rule.condition.operand.selector.metric.name, "citadel_model_connections_open");
     assert_eq!(replaced.len(), shipped.len());
 
+    let more = with("alerts: {override: {ModelNoTraffic: {enabled: true, for: 1h}}}");
+    assert_eq!(more.len(), shipped.len() + 1);
+    assert_eq!(more.iter().find(named("ModelNoTraffic")).map(|rule| rule.hold), Some(Duration::from_secs(3600)));
+    assert_eq!(with("alerts: {override: {ModelNoTraffic: {enabled: false}}}"), shipped);
+
     assert_eq!(with("alerts: {shipped: false}"), []);
 }
 

@@ -69,8 +69,12 @@ catalogue! {
         "1 if the model's own metrics are relayed, 0 if relaying them failed; absent if the relay is not configured.";
     INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]
         "Always 1 while the model is listening; the labels identify its server: systemd unit, PID and executable of the process that has been listening longest, model name reported by the server, most common protocol of its connections. Unknown labels are empty.";
+    SLOWDOWN: Gauge None "citadel_model_slowdown" ["model", "port", "latency"]
+        "Mean of a latency (first_token, inter_token, receive_queue) over the last five minutes, relative to the model's usual one: that of the hour before without the times that were slow or failing themselves. 1 if the difference is too small to matter or can be chance; absent without enough requests in both.";
     GONE: Gauge None "citadel_model_gone" ["model", "port"]
         "1 if something has listened on the model's port in the last day (restarts of the agent included) and nothing does now, unless its unit was stopped; else 0. Absent of a model that was not there in that time.";
+    STOPPED_ON_REQUEST: Gauge None "citadel_model_stopped_on_request" ["model", "port"]
+        "1 if systemd stopped the model's unit, or started it within the last ten minutes, on request and not because it failed; else 0, also if the model has no unit.";
     CPU: Counter(Before) Seconds "citadel_model_cpu_seconds_total" ["model", "port", "mode"]
         "CPU time of the model's processes: from the unit's cgroup if it contains nothing else, else summed over the listening processes and their descendants. CPU time of exited processes is kept; a process that listens on two ports counts for both.";
     CPU_THROTTLED: Counter(Before) Seconds "citadel_model_cpu_throttled_seconds_total" ["model", "port"]

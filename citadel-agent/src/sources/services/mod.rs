@@ -86,6 +86,16 @@ impl Services {
         })
     }
 
+    /// Whether systemd stopped or restarted a unit on request within the last minutes, and not because it failed.
+    #[must_use]
+    pub(super) fn is_stopped_on_request(&self, unit: &str, now: f64) -> bool {
+        let newest = self.known.newest();
+        newest.is_some_and(|newest| match &*newest.value {
+            Known::Units { units, .. } => units.get(unit).is_some_and(|unit| unit.is_stopped_on_request(now)),
+            _ => false,
+        })
+    }
+
     /// Whether it is known yet if this host has systemd; until then the source is absent.
     #[must_use]
     pub fn has_answer(&self) -> bool {

@@ -31,6 +31,9 @@ pub(in crate::sources) struct Unit {
     cgroup: Option<String>,
 }
 
+/// Seconds for which a start is recent: what the rule about aborted requests looks at.
+const RECENT: f64 = 600.0;
+
 impl Unit {
     /// A unit that is installed but not loaded: it is not running.
     pub(super) fn unloaded() -> Self {
@@ -56,6 +59,14 @@ impl Unit {
             last_exit: exit(service, skipped).zip(status),
             cgroup,
         })
+    }
+
+    /// Whether it is stopped or was started within the last minutes, and not because it failed: systemd counts restarts of its
+    /// own, and starts from 0 when somebody else starts the unit.
+    pub(super) fn is_stopped_on_request(&self, now: f64) -> bool {
+        let failed = self.result.as_deref().is_some_and(|result| result != "success");
+        let is_recent = self.active_since.is_some_and(|since| now - since < RECENT);
+        !failed && self.restarts.unwrap_or(0) == 0 && (self.active_state != "active" || is_recent)
     }
 
     /// The unit's cgroup, relative to the mount point of the hierarchy.
@@ -120,6 +131,31 @@ mod tests {
             (Some(1_600_000_000.25), Some(3), Some(("killed", 9)))
         );
         assert_eq!(unit.cgroup_below_mount(), Some(Path::new("system.slice/citadel-phi3.service")));
+    }
+
+    #[test]
+    fn a_unit_that_failed_was_not_stopped_on_request() {
+        let unit = |state: &str, since, restarts, result: &str| Unit {
+            active_state: state.to_owned(),
+            active_since: Some(since),
+            restarts: Some(restarts),
+            result: Some(result.to_owned()),
+            ..Unit::default()
+        };
+        let now = 10_000.0;
+        for (unit, expected) in [
+            (unit("deactivating", 1000.0, 0, "success"), true),
+            (unit("inactive", 1000.0, 0, "success"), true),
+            (unit("active", 9900.0, 0, "success"), true),
+            // It runs, and has for long.
+            (unit("active", 1000.0, 0, "success"), false),
+            // It was killed, and systemd started it again, or did not.
+            (unit("active", 9900.0, 1, "success"), false),
+            (unit("activating", 1000.0, 1, "signal"), false),
+            (unit("failed", 1000.0, 0, "oom-kill"), false),
+        ] {
+            assert_eq!(unit.is_stopped_on_request(now), expected, "{unit:?}");
+        }
     }
 
     #[test]

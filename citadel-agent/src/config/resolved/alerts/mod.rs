@@ -50,7 +50,7 @@ section! {
 section! {
     /// Changes to a shipped rule.
     pub(super) struct Override {
-        /// `false` disables the shipped rule of this name.
+        /// `false` disables the shipped rule of this name; `true` enables one that is off by default.
         enabled: bool = true, BOOLEAN;
         /// Threshold of the rule's first condition.
         threshold: Option<f64> = None, Optional(NUMBER);
@@ -86,11 +86,15 @@ impl section::Part for Alerts {
     fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> Self {
         let configured = Configured::read(section, mistakes);
         let mut rules = if configured.shipped { shipped() } else { Vec::new() };
+        let mut optional = if configured.shipped { optional() } else { Vec::new() };
         for (name, changes) in configured.overrides {
+            if let Some(index) = optional.iter().position(|rule| rule.name == name) {
+                rules.push(optional.remove(index));
+            }
             match rules.iter().position(|rule| rule.name == name) {
                 Some(index) => changes.apply(&mut rules, index),
                 None => {
-                    let near = nearest(&name, rules.iter().map(|rule| rule.name.as_str()));
+                    let near = nearest(&name, rules.iter().chain(&optional).map(|rule| rule.name.as_str()));
                     let hint = near.map_or_else(
                         || "; `citadel-agent alerts rules` prints them".to_owned(),
                         |near| format!("; did you mean {near}?"),
@@ -143,21 +147,33 @@ const SHIPPED: [&str; 7] = [
     include_str!("../../rules/agent.yaml"),
 ];
 
+/// Those that are off unless `override` names them.
+const OPTIONAL: [&str; 1] = [include_str!("../../rules/optional.yaml")];
+
 /// The rules of the default configuration.
 fn shipped() -> Vec<Rule> {
-    const FILE: &[Item] = &[key("alerts", "", &part::<Configured>())];
-    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-        let mut mistakes = Mistakes::new(Vec::new);
-        let mut rules = Vec::new();
-        for text in SHIPPED {
-            let root = tree::parse(text, &mut mistakes).flatten();
-            let section = Section::root(root.as_ref(), FILE, &mut mistakes);
-            let written = section.written("alerts.rules").expect("a file of shipped rules has rules");
-            rules.extend(Rules.read(&written, &mut mistakes).unwrap_or_default());
-        }
-        let mistakes = mistakes.into_vec();
-        assert!(mistakes.is_empty(), "the shipped rules, which are part of the program, are wrong: {mistakes:#?}");
-        rules
-    });
+    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| parsed(&SHIPPED));
     RULES.clone()
+}
+
+/// The shipped rules that are off by default.
+#[must_use]
+pub fn optional() -> Vec<Rule> {
+    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| parsed(&OPTIONAL));
+    RULES.clone()
+}
+
+fn parsed(files: &[&str]) -> Vec<Rule> {
+    const FILE: &[Item] = &[key("alerts", "", &part::<Configured>())];
+    let mut mistakes = Mistakes::new(Vec::new);
+    let mut rules = Vec::new();
+    for text in files {
+        let root = tree::parse(text, &mut mistakes).flatten();
+        let section = Section::root(root.as_ref(), FILE, &mut mistakes);
+        let written = section.written("alerts.rules").expect("a file of shipped rules has rules");
+        rules.extend(Rules.read(&written, &mut mistakes).unwrap_or_default());
+    }
+    let mistakes = mistakes.into_vec();
+    assert!(mistakes.is_empty(), "the shipped rules, which are part of the program, are wrong: {mistakes:#?}");
+    rules
 }

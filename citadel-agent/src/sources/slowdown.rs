@@ -1,0 +1,33 @@
+//! Latencies relative to what is usual for the model, from the history.
+
+use std::time::{Duration, Instant};
+
+use super::{Origin, Outcome, Reading};
+use crate::clock::wall_ms;
+use crate::explain::slowdown::{Slowdown, slowdowns};
+use crate::metrics::catalogue::models::SLOWDOWN;
+use crate::metrics::family::{Page, Value};
+
+/// How long a result is used: five minutes change little in half a minute.
+const FRESH: Duration = Duration::from_secs(30);
+
+/// The last result.
+#[derive(Debug, Default)]
+pub(super) struct Last(Option<(Instant, Vec<Slowdown>)>);
+
+pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
+    let carry_over = &mut *origin.carry_over;
+    let Last(last) = &mut carry_over.slowdowns;
+    let (_, models) = match last.take() {
+        Some(fresh) if fresh.0.elapsed() < FRESH => last.insert(fresh),
+        _ => last.insert((Instant::now(), slowdowns(&carry_over.history, wall_ms()))),
+    };
+    let mut any = false;
+    for Slowdown { model, port, ratios } in &*models {
+        for (latency, ratio) in ratios {
+            any = true;
+            page.add(&SLOWDOWN, [model, &port.to_string(), latency], Value::Float(*ratio));
+        }
+    }
+    Ok(if any { Outcome::Read } else { Outcome::Absent })
+}
