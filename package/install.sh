@@ -13,6 +13,8 @@ root=${DESTDIR:-}
 here=$(cd "$(dirname "$0")" && pwd)
 config=/etc/citadel-agent/monitoring-integration.yaml
 unit=citadel-agent.service
+# The folders that an installation has created: only they are removed again.
+created=/usr/share/citadel-agent/created-folders
 
 fail() {
     echo "install.sh: $*" >&2
@@ -33,16 +35,25 @@ files() {
     (cd "$here/root" && find . -type f ! -path ".$config" | sed 's/^\.//')
 }
 
+# The folders of the archive that do not exist.
+missing_folders() {
+    (cd "$here/root" && find . -mindepth 1 -type d | sed 's/^\.//' | sort) | while read -r folder; do
+        [ -d "$root$folder" ] || echo "$folder"
+    done
+}
+
 install_all() {
     as_root
     [ -x "$here/root/usr/bin/citadel-agent" ] || fail "cannot find the program next to this script; unpack the whole archive"
     "$here/root/usr/bin/citadel-agent" version >/dev/null 2>&1 ||
         fail "the program does not run on this host; it requires 64-bit Linux on its architecture with glibc GLIBC_NEEDED or later"
+    folders=$(missing_folders)
     files | while read -r file; do
         mode=644
         [ -x "$here/root$file" ] && mode=755
         install -D -m "$mode" "$here/root$file" "$root$file"
     done
+    [ -z "$folders" ] || echo "$folders" >>"$root$created"
     if [ -e "$root$config" ]; then
         install -D -m 644 "$here/root$config" "$root$config.new"
         echo "kept $config; the default of this release is $config.new"
@@ -71,7 +82,6 @@ remove_all() {
     files | while read -r file; do
         rm -f "$root$file"
     done
-    rmdir "$root/usr/share/doc/citadel-agent" "$root/usr/share/citadel-agent" 2>/dev/null || true
     if [ "${1:-}" = --purge ]; then
         rm -f "$root$config" "$root$config.new"
         rmdir "$root/etc/citadel-agent" 2>/dev/null || true
@@ -79,6 +89,13 @@ remove_all() {
         if [ -z "$root" ] && getent passwd citadel-agent >/dev/null; then
             userdel citadel-agent || true
         fi
+    fi
+    if [ -f "$root$created" ]; then
+        folders=$(sort -ur "$root$created")
+        rm -f "$root$created"
+        echo "$folders" | while read -r folder; do
+            rmdir "$root$folder" 2>/dev/null || true
+        done
     fi
     if systemd; then
         systemctl daemon-reload

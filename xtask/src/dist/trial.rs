@@ -15,13 +15,14 @@ use crate::workspace::Workspace;
 /// The Debian releases in which it is installed.
 const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 
-/// Files of dpkg, apt and the loader, which change with every package.
-const BOOKKEEPING: [&str; 9] = [
+/// Files of dpkg, apt and the loader, which change with every package, and what does not outlive a boot.
+const BOOKKEEPING: [&str; 10] = [
     "var/lib/dpkg",
     "var/log",
     "var/cache",
     "etc/ld.so.cache",
     "tmp",
+    "run",
     "proc",
     "sys",
     "dev",
