@@ -6,7 +6,7 @@
 
 mod case;
 pub mod command;
-mod parts;
+pub mod parts;
 mod rules;
 pub mod slowdown;
 #[cfg(test)]

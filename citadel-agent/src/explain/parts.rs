@@ -2,6 +2,7 @@
 
 use super::Part;
 use super::case::{Case, Facts};
+use crate::history::window::Window;
 
 /// What the parts are called, in the order in which they are taken from the whole.
 const NAMES: [&str; 6] =
@@ -16,6 +17,13 @@ pub(super) fn parts(case: &Case<'_>) -> Vec<Part> {
         before: before.map(|before| before[at]),
     };
     NAMES.iter().enumerate().map(part).collect()
+}
+
+/// The parts of the mean time to first token of a window, in seconds; `None` without requests.
+#[must_use]
+pub fn of_window(window: &Window) -> Option<[(&'static str, f64); 6]> {
+    let parts = divided(&Facts::of(window))?;
+    Some(std::array::from_fn(|at| (NAMES[at], parts[at])))
 }
 
 /// Run queue and system calls are those of whole requests and of all threads: no more of them counts than is left.

@@ -64,6 +64,7 @@ pub(super) const COLUMNS: &[Column] = &[
     number("ITL99", 6, |model| model.inter_token_p99, seconds),
     failures("ERR%", |model| model.error_ratio),
     failures("ABRT%", |model| model.aborted_ratio),
+    number("WAIT", 5, |model| model.longest_wait_seconds.filter(|wait| *wait > 0.0), seconds),
     number("CPU%", 5, |model| model.cpus, percent),
     number("MEM", 6, |model| model.memory_bytes, bytes),
     number("GPUMEM", 6, |model| model.gpu_memory_bytes, bytes),

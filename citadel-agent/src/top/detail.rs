@@ -12,7 +12,7 @@ use super::span::words;
 use super::trend::{Point, Times, Trend, heat};
 use super::units::{bytes, percent, seconds, short, whole};
 use super::view::{Model, ModelState, Rate};
-use crate::explain::Verdict;
+use crate::explain::{Explanation, Part, Verdict};
 
 /// Places of what stands before a plot, and of what stands behind a sparkline.
 const LABEL: u16 = 11;
@@ -145,7 +145,18 @@ fn explained(model: &Model, width: usize, look: Look) -> Vec<Line<'static>> {
     let summary = wrapped(&format!("{}: {}", said.verdict.word(), said.summary), width);
     let causes =
         said.causes.iter().take(MOST_CAUSES).flat_map(|cause| wrapped(&format!("- {}", cause.sentence), width));
-    summary.into_iter().map(|line| Line::styled(line, style)).chain(causes.map(Line::from)).collect()
+    let shares = shares(said).into_iter().flat_map(|text| wrapped(&text, width));
+    summary.into_iter().map(|line| Line::styled(line, style)).chain(causes.chain(shares).map(Line::from)).collect()
+}
+
+/// What the mean time to first token is divided into, the largest part first; what rounds to nothing is left out.
+fn shares(said: &Explanation) -> Option<String> {
+    let total: f64 = said.parts.iter().map(|part| part.now).sum();
+    let mut parts: Vec<_> = said.parts.iter().filter(|part| part.now >= 0.005 * total).collect();
+    parts.sort_by(|a, b| b.now.total_cmp(&a.now));
+    let share = |part: &&Part| format!("{} {}%", part.part, percent(part.now / total));
+    let list = parts.iter().map(share).collect::<Vec<_>>().join(", ");
+    (total > 0.0 && parts.len() > 1).then(|| format!("Mean TTFT {}: {list}", seconds(total)))
 }
 
 /// A text in lines of this width, broken between words.
@@ -252,4 +263,33 @@ fn figures(model: &Model, look: Look) -> Vec<Line<'static>> {
 fn listed(rates: &[Rate]) -> Vec<Option<String>> {
     let text = |rate: &Rate| Some(format!("{} {}/s", rate.what, short(rate.per_second)));
     rates.iter().take(MOST_RATES).map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(parts: &[(&str, f64)]) -> Explanation {
+        let parts: Vec<_> =
+            parts.iter().map(|(part, now)| json!({ "part": part, "now": now, "before": null })).collect();
+        serde_json::from_value(json!({
+            "model": "phi3", "port": 11403, "from_ms": 0, "to_ms": 1, "against": "before", "verdict": "slow", "summary": "", "causes": [],
+            "ruled_out": [], "not_measured": [], "parts": parts, "requests": 10, "requests_before": 10,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn shares_of_the_time_to_first_token_come_the_largest_first() {
+        let parts = [("run queue", 0.001), ("accept and receive queue", 1.5), ("rest: the model itself", 0.499)];
+        assert_eq!(
+            shares(&said(&parts)).unwrap(),
+            "Mean TTFT 2.00s: accept and receive queue 75.0%, rest: the model itself 24.9%"
+        );
+        // Nothing to divide.
+        assert_eq!(shares(&said(&parts[1..2])), None);
+        assert_eq!(shares(&said(&[])), None);
+    }
 }

@@ -109,6 +109,8 @@ pub(super) struct Model {
     pub(super) requests_per_second: Option<f64>,
     /// Requests in flight at the end of the time.
     pub(super) in_flight: Option<f64>,
+    /// Longest time in seconds for which a request in flight has been waiting for the next byte, at the end of the time.
+    pub(super) longest_wait_seconds: Option<f64>,
     /// Median time to first token, in seconds.
     pub(super) first_token_p50: Option<f64>,
     /// Its 99th percentile.
@@ -305,6 +307,7 @@ impl Model {
             state,
             requests_per_second: counted(ended),
             in_flight: seen.map(|gauge| gauge.last),
+            longest_wait_seconds: last(window, "longest_wait_seconds"),
             first_token_p50: quantile("first_token", 0.5),
             first_token_p99: quantile("first_token", 0.99),
             inter_token_p50: quantile("inter_token", 0.5),

@@ -2,16 +2,21 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::explain::{Against, Explanation, explain, parts};
 use crate::history::window::{Distribution, Window};
 use crate::history::{COARSE_MS, History, Millis, Subject};
 
 /// Time range of the plots.
 const SPAN_MS: Millis = 60 * 60 * 1000;
 
+/// Time range of the verdicts.
+const JUDGED_MS: Millis = 5 * 60 * 1000;
+
 /// Native buckets per power of two (schema 3).
 const OCTAVE: i16 = 8;
 
-/// The last hour up to `now_ms`, by port: an array per curve, with `null` where there was nothing to observe.
+/// The last hour up to `now_ms`, by port: an array per curve, with `null` where there was nothing to observe, and what explains the last
+/// minutes.
 pub(in crate::http) fn last_hour(history: &History, now_ms: Millis) -> Json {
     let mut models = Map::new();
     for series in history.series(None, now_ms - SPAN_MS, now_ms, COARSE_MS) {
@@ -19,7 +24,26 @@ pub(in crate::http) fn last_hour(history: &History, now_ms: Millis) -> Json {
         let windows: Vec<_> = series.windows.iter().filter(|window| window.covered_seconds > 0.0).collect();
         models.insert(port.to_string(), plots(&series.name, &windows));
     }
+    for said in explain(history, None, now_ms - JUDGED_MS, now_ms, Against::Before) {
+        if let Some(model) = models.get_mut(&said.port.to_string()).and_then(Json::as_object_mut) {
+            model.insert("said".to_owned(), verdict(&said));
+        }
+    }
     json!({ "step_seconds": COARSE_MS / 1000, "to_seconds": now_ms / 1000, "models": models })
+}
+
+fn verdict(said: &Explanation) -> Json {
+    let for_seconds = said.since_ms.map(|since| (said.to_ms - since) / 1000);
+    json!({ "verdict": said.verdict, "word": said.verdict.word(), "text": said.first_sentences(), "for_seconds": for_seconds })
+}
+
+/// The parts of the time to first token, a curve each; those that are nothing in all of the hour are left out.
+fn divided(windows: &[&Window]) -> Vec<Json> {
+    let all: Vec<_> = windows.iter().map(|window| parts::of_window(window)).collect();
+    let Some(names) = all.iter().flatten().next().map(|parts| parts.map(|(name, _)| name)) else { return Vec::new() };
+    let curve = |at: usize| all.iter().map(move |parts| parts.as_ref().map(|parts| short(parts[at].1)));
+    let parts = names.iter().enumerate().filter(|(at, _)| curve(*at).flatten().any(|seconds| seconds > 0.0));
+    parts.map(|(at, name)| json!({ "name": name, "data": curve(at).collect::<Vec<_>>() })).collect()
 }
 
 fn plots(name: &str, windows: &[&Window]) -> Json {
@@ -36,6 +60,7 @@ fn plots(name: &str, windows: &[&Window]) -> Json {
         "requests": per_second(|window| window.total_of("requests")),
         "failed": per_second(failed),
         "in_flight": curve(&|window| window.gauge("in_flight").map(|level| level.max)),
+        "parts": divided(windows),
         "first_token": { "p50": quantile("first_token", 0.5), "p99": quantile("first_token", 0.99), "heat": heat(windows, "first_token") },
         "inter_token": { "p50": quantile("inter_token", 0.5), "p99": quantile("inter_token", 0.99), "heat": heat(windows, "inter_token") },
     })
@@ -114,6 +139,12 @@ mod tests {
         let p50 = phi3["first_token"]["p50"][0].as_f64().unwrap();
         assert!((0.25..0.35).contains(&p50), "{p50}");
         assert_eq!(phi3["inter_token"]["p50"], json!([null, null, null]));
+        // Nothing is known but the whole.
+        assert_eq!(phi3["parts"][0]["name"], "rest: the model itself");
+        assert_eq!(phi3["parts"][0]["data"].as_array().map(Vec::len), Some(3));
+        assert_eq!(phi3["parts"].as_array().map(Vec::len), Some(1));
+        assert_eq!(phi3["said"]["verdict"], "failing");
+        assert!(phi3["said"]["text"].as_str().unwrap().contains("requests failed"), "{}", phi3["said"]);
     }
 
     #[test]

@@ -134,6 +134,40 @@ function plot(id, caption, times, curves, values, columns) {
   return { id, figure, end: () => { fit.disconnect(); made.destroy(); } };
 }
 
+// Stacked: each curve is drawn on top of those before it.
+const STACK = ["bar", "second", "good", "warn", "bad", "dim"];
+function stacked(caption, times, curves, values) {
+  const sums = times.map(() => 0);
+  const tops = curves.map(({ data }) => data.map((value, index) => has(value) ? (sums[index] += value) : null));
+  const colors = curves.map((_, index) => color(STACK[index % STACK.length]));
+  const keys = curves.flatMap(({ name }, index) => {
+    const key = element("span", "key", name);
+    key.style.color = colors[index];
+    return [" ", key];
+  });
+  const figure = element("figure", "", element("figcaption", "", caption + ":", ...keys));
+  const place = element("div", "plot");
+  figure.append(place);
+  const newestOf = (data) => { const known = data.filter(has); return known.length ? values(known[known.length - 1]) : none; };
+  place.setAttribute("role", "img");
+  place.setAttribute("aria-label", caption + " in the last hour; newest: " + curves.map(({ name, data }) => name + " " + newestOf(data)).join(", "));
+  const axis = { stroke: color("dim"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+  // The highest first, so that the lower ones cover its lower part.
+  const order = curves.map((_, index) => index).reverse();
+  const made = new uPlot({
+    width: 300, height: 110, legend: { show: false }, cursor: { show: false }, padding: [6, 6, 0, 0],
+    scales: { x: { range: () => [times[times.length - 1] - 3600, times[times.length - 1]] }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+    axes: [{ ...axis, size: 22, space: 60 }, { ...axis, size: 52, space: 24, values: (_, ticks) => ticks.map((tick) => has(tick) ? values(tick) : "") }],
+    series: [{}, ...order.map((index) => ({ stroke: colors[index], fill: colors[index], width: 1, spanGaps: false, points: { show: false } }))],
+  }, [times, ...order.map((index) => tops[index])], place);
+  const fit = new ResizeObserver(() => {
+    const width = Math.floor(place.clientWidth);
+    if (width > 60 && width !== made.width) made.setSize({ width, height: 110 });
+  });
+  fit.observe(place);
+  return { figure, end: () => { fit.disconnect(); made.destroy(); } };
+}
+
 // Creates the plots of a model.
 function plotsOf(port) {
   const model = hour.models[port];
@@ -143,6 +177,7 @@ function plotsOf(port) {
   if (model.first_token.p50.some(has)) {
     all.push(plot(port + "t", "time to first token", model.t, [{ name: "p50", data: model.first_token.p50 }, { name: "p99", data: model.first_token.p99 }], seconds, model.first_token.heat));
   }
+  if (model.parts.length > 1) all.push(stacked("parts of the mean time to first token", model.t, model.parts, seconds));
   if (model.inter_token.p50.some(has)) {
     all.push(plot(port + "i", "inter-token latency", model.t, [{ name: "p50", data: model.inter_token.p50 }, { name: "p99", data: model.inter_token.p99 }], seconds, model.inter_token.heat));
   }
@@ -151,8 +186,17 @@ function plotsOf(port) {
 }
 
 const STATES = { unauthorised: ["unauthorised", "bad"], gone: ["gone", "bad"] };
+const VERDICTS = { failing: "bad", stalled: "bad", slow: "warn", starved: "warn", well: "good" };
+// What is wrong by the history of a model that answers its probes, or has none.
+const saidOf = (model) => { const known = hour.models[model.port]; return known && known.said; };
 function stateOf(model) {
-  return STATES[model.state] || (!has(model.up) ? ["not probed", "dim"] : model.up ? ["up", "good"] : ["down", "bad"]);
+  const said = saidOf(model);
+  if (STATES[model.state]) return STATES[model.state];
+  if (model.up === 0) return ["down", "bad"];
+  if (said && VERDICTS[said.verdict]) {
+    return [said.word + (has(said.for_seconds) ? " for " + Math.round(said.for_seconds / 60) + " min" : ""), VERDICTS[said.verdict]];
+  }
+  return has(model.up) ? ["up", "good"] : ["not probed", "dim"];
 }
 // Worst first; models that are not probed come last.
 const ORDER = ["bad", "warn", "good", "dim"];
@@ -186,6 +230,8 @@ function modelCard(model) {
   if (has(model.unread_connections)) rows.push(["TLS or HTTP/2", "latency not measured"]);
   if (has(model.gpu_memory)) rows.push(["GPU memory", bytes(model.gpu_memory)]);
   const made = card(model.model, state, mood, rows);
+  const said = saidOf(model);
+  if (said && (mood === "bad" || mood === "warn") && VERDICTS[said.verdict] !== "good") made.insertBefore(element("p", "", said.text), made.children[1]);
   for (const { figure } of plots.get(model.port) || []) made.append(figure);
   return made;
 }
