@@ -411,7 +411,8 @@ fn a_thousand_idle_connections_and_a_slow_client_do_not_stop_a_scrape() {
     slow.write(get("/metrics").repeat(50));
     let begin = Instant::now();
     assert!(!agent.metrics("/metrics/models").is_empty());
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // Not only once the others have run into the limit of 10 s for a request.
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 }
 
 #[test]

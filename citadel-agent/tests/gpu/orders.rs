@@ -2,14 +2,15 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use citadel_agent::gpu::View;
 use citadel_agent::metrics::catalogue::Section;
 use fake_nvml::hosts::{h100, host, uuid};
 use fake_nvml::scenario::Event;
+use rustix::io::ioctl_fionread;
 
-use crate::host::{Builder, sum, value};
+use crate::host::{Builder, PATIENCE, sum, value};
 
 #[test]
 fn a_release_closes_nvml_and_the_time_or_an_order_opens_it_again() {
@@ -65,7 +66,12 @@ fn xids_that_nvml_cannot_deliver_come_from_the_kernels_log_and_none_counts_twice
     let mut log = OpenOptions::new().read(true).write(true).open(log).unwrap();
     let mut tell = |sequence: u32, text: &str| {
         log.write_all(format!("4,{sequence},1,-;{text}\n").as_bytes()).unwrap();
-        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(50)).await });
+        // Two records in a pipe would be read as one.
+        let begin = Instant::now();
+        while ioctl_fionread(&log).unwrap() != 0 {
+            assert!(begin.elapsed() < PATIENCE, "record {sequence} is not read");
+            runtime.block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
+        }
     };
     let place = pci.trim_end_matches(".0");
     tell(1, &format!("NVRM: Xid (PCI:{place}): 31, pid=1, MMU fault"));

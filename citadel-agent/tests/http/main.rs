@@ -19,7 +19,7 @@ use citadel_agent::metrics::encode;
 use citadel_agent::metrics::family::{Page, Value};
 use citadel_agent::metrics::format::Format;
 use socket2::{Domain, Socket, Type};
-use support::client::{Response, connect, get, read_answer, request};
+use support::client::{PATIENCE, Response, connect, get, read_answer, request};
 use support::{Fake, NASTY, Server, page};
 
 /// Long enough for a busy machine to do something that takes milliseconds, short enough to wait for.
@@ -49,7 +49,7 @@ fn assert_scrape(addr: SocketAddr) {
     let answer = get(addr, "/metrics", "");
     assert_eq!(answer.status, 200);
     assert!(answer.text().contains("citadel_model_requests_total"));
-    assert!(start.elapsed() < Duration::from_secs(5), "a scrape took {:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "a scrape took {:?}", start.elapsed());
 }
 
 /// Whether the other side closes the connection while we send nothing more.
@@ -272,8 +272,9 @@ fn a_reader_that_takes_too_long_is_closed() {
     let mut slow = slow_client(server.addr);
     let start = Instant::now();
     let mut got = 0;
-    while start.elapsed() < SHORT * 3 && matches!(slow.read(&mut [0]), Ok(1)) {
-        got += 1;
+    while server.dropped("response_timeout") == 0 {
+        assert!(start.elapsed() < PATIENCE, "it is not closed");
+        got += slow.read(&mut [0]).unwrap_or_default();
         thread::sleep(Duration::from_millis(50));
     }
     // Whatever was in the sockets' buffers still arrives, then the end.
@@ -296,23 +297,24 @@ fn a_header_that_takes_too_long_is_closed_though_bytes_keep_coming() {
             break;
         }
     }
-    assert!(closed && start.elapsed() >= SHORT && start.elapsed() < SHORT * 5, "{closed} after {:?}", start.elapsed());
+    assert!(closed && start.elapsed() >= SHORT, "{closed} after {:?}", start.elapsed());
 }
 
 #[test]
 fn an_idle_connection_is_closed_in_the_end_but_not_while_it_is_used() {
-    let limits = Limits { idle: SHORT, ..Limits::default() };
+    // Much longer than the pause between two requests, also on a busy machine.
+    let limits = Limits { idle: SHORT * 3, ..Limits::default() };
     let server = Server::start(Content::Metrics, fake(), limits);
     let mut used = connect(server.addr);
     let mut unused = connect(server.addr);
     let start = Instant::now();
-    while start.elapsed() < SHORT * 2 {
+    while !is_closed(&mut unused, SHORT / 8) {
+        assert!(start.elapsed() < PATIENCE, "it is not closed");
         used.write_all(b"GET /metrics/gpu HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
         assert_eq!(read_answer(&mut used).unwrap().status, 200);
-        thread::sleep(SHORT / 4);
     }
-    assert!(is_closed(&mut unused, SHORT));
-    assert!(is_closed(&mut used, SHORT * 3), "nor is a used one kept forever");
+    assert!(!is_closed(&mut used, Duration::from_millis(1)));
+    assert!(is_closed(&mut used, PATIENCE), "nor is a used one kept forever");
 }
 
 #[test]
@@ -329,7 +331,7 @@ fn a_newcomer_takes_the_place_of_the_one_that_is_idle_for_longest() {
     connections[0].write_all(b"GET /metrics/gpu HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     assert_eq!(read_answer(&mut connections[0]).unwrap().status, 200);
     assert_scrape(server.addr);
-    assert!(is_closed(&mut connections[1], SHORT));
+    assert!(is_closed(&mut connections[1], PATIENCE));
     assert!(!is_closed(&mut connections[0], SHORT / 4));
     assert!(!is_closed(&mut connections[2], SHORT / 4));
 }
@@ -343,7 +345,7 @@ fn huge_and_broken_headers_are_refused() {
     assert_eq!(many.status, 431);
     let mut stream = connect(server.addr);
     stream.write_all(b"\x16\x03\x01\x02\x00 this is no HTTP\r\n\r\n").unwrap();
-    assert!(is_closed(&mut stream, SHORT * 5));
+    assert!(is_closed(&mut stream, PATIENCE));
     assert_scrape(server.addr);
 }
 
@@ -356,11 +358,11 @@ fn who_has_shut_the_sending_side_still_gets_the_answer() {
     stream.shutdown(Shutdown::Write).unwrap();
     let answer: Response = read_answer(&mut stream).unwrap();
     assert_eq!(answer.status, 200);
-    assert!(is_closed(&mut stream, SHORT * 5), "and then the connection ends");
+    assert!(is_closed(&mut stream, PATIENCE), "and then the connection ends");
 
     let mut silent = connect(server.addr);
     silent.shutdown(Shutdown::Write).unwrap();
-    assert!(is_closed(&mut silent, SHORT * 5));
+    assert!(is_closed(&mut silent, PATIENCE));
 }
 
 // Beginning and end
@@ -374,7 +376,7 @@ fn at_shutdown_the_answer_under_way_is_finished_and_idle_connections_end() {
     let mut first = [0; 1];
     reader.read_exact(&mut first).unwrap();
     server.stop();
-    assert!(is_closed(&mut idle, SHORT * 3));
+    assert!(is_closed(&mut idle, PATIENCE));
     assert!(TcpStream::connect(server.addr).is_err(), "no new connections");
     let mut bytes = first.to_vec();
     reader.read_to_end(&mut bytes).unwrap();
@@ -392,7 +394,7 @@ fn shutdown_does_not_wait_longer_than_the_grace_time() {
     stuck.read_exact(&mut first).unwrap();
     let start = Instant::now();
     server.join();
-    assert!(start.elapsed() >= SHORT && start.elapsed() < SHORT * 4, "{:?}", start.elapsed());
+    assert!(start.elapsed() >= SHORT && start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -402,7 +404,7 @@ fn the_port_is_free_again_after_a_shutdown() {
     // A connection that the server ends leaves TIME_WAIT on the server's side.
     let mut idle = connect(addr);
     server.join();
-    assert!(is_closed(&mut idle, SHORT));
+    assert!(is_closed(&mut idle, PATIENCE));
     bind(addr.ip(), addr.port()).expect("bound again at once");
 }
 

@@ -75,7 +75,7 @@ impl Sending {
         let numbers = loop {
             match self.numbers.newest() {
                 Some(newest) => break newest.value[0].clone(),
-                None => assert!(begin.elapsed() < Duration::from_secs(20), "no figures in time"),
+                None => assert!(begin.elapsed() < Duration::from_secs(60), "no figures in time"),
             }
             std::thread::sleep(Duration::from_millis(10));
         };
