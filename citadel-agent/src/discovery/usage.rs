@@ -25,6 +25,8 @@ pub struct Usage {
     /// How long its cgroup's CPU quota held its threads back, in microseconds; `None` where it has no cgroup of its own, or no
     /// CPU controller.
     pub throttled_us: Option<u64>,
+    /// Major page faults of its cgroup; `None` where it has none of its own, or no memory controller.
+    pub major_faults: Option<u64>,
     /// Memory of all processes together.
     pub memory: Option<ProcessMemory>,
 }
@@ -73,6 +75,7 @@ impl Usages {
             let one = self.by_port.entry(server.port).or_default();
             let cgroup = self.mount.as_ref().zip(server.cgroup.as_ref());
             one.usage.throttled_us = cgroup.and_then(|(mount, path)| cgroup::read_throttled(mount, path).ok()?);
+            one.usage.major_faults = cgroup.and_then(|(mount, path)| cgroup::read_major_faults(mount, path).ok()?);
             one.usage.cpu = reading.map(|reading| one.meter.take(reading));
         }
         self.by_port.retain(|port, _| ports.contains(port));
@@ -166,4 +169,30 @@ fn read_memory(
         }
     }
     any.then_some((memory, with_pss.then_some(took)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_of_the_models_own_tells_what_it_had_to_wait_for() {
+        let mount = tempfile::tempdir().unwrap();
+        let folder = mount.path().join("phi3");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("cpu.stat"), "user_usec 20\nsystem_usec 10\nthrottled_usec 7\n").unwrap();
+        let server = Server { port: 11403, cgroup: Some("phi3".into()), ..Server::default() };
+        let mut usages = Usages::new(Roots::default(), Some(mount.path().to_owned()));
+        let mut read = || {
+            usages.read_cpu([&server], &mut Skipped::default());
+            usages.all()[&11403]
+        };
+        // Without a memory controller.
+        assert_eq!((read().throttled_us, read().major_faults), (Some(7), None));
+        fs::write(folder.join("memory.stat"), "anon 1\npgfault 5\npgmajfault 3\n").unwrap();
+        assert_eq!(read().major_faults, Some(3));
+        assert_eq!(read().cpu, Some(CpuTime { user_us: 20, system_us: 10 }));
+    }
 }

@@ -9,6 +9,9 @@ use crate::history::{History, Millis, Subject};
 /// How much is compared with what is usual.
 const WINDOW_MS: Millis = 5 * 60 * 1000;
 
+/// For how long the longest gap is remembered.
+const GAP_MS: Millis = 60 * 1000;
+
 /// The latencies, by the histogram with them in the history, and the least difference in seconds that matters.
 const LATENCIES: [(&str, f64); 3] = [("first_token", 0.02), ("inter_token", 0.005), ("receive_queue", 0.02)];
 
@@ -19,6 +22,8 @@ pub struct Slowdown {
     pub model: String,
     /// Its port.
     pub port: u16,
+    /// Longest time in seconds between two events with output within the last minute.
+    pub longest_gap: Option<f64>,
     /// Latency, and ratio: 1 if they differ by less than matters, or by chance.
     pub ratios: Vec<(&'static str, f64)>,
 }
@@ -37,7 +42,9 @@ pub fn slowdowns(history: &History, now: Millis) -> Vec<Slowdown> {
             let before = slices(history, subject, (from - BEFORE_MS, from));
             let window = history.window(subject, from, now);
             let ratio = |(key, least)| Some((key, ratio(window.histogram(key)?, key, &before, least)?));
-            Slowdown { model, port, ratios: LATENCIES.into_iter().filter_map(ratio).collect() }
+            let minute = history.window(subject, now - GAP_MS, now);
+            let longest_gap = minute.histogram("inter_token").and_then(Distribution::longest);
+            Slowdown { model, port, longest_gap, ratios: LATENCIES.into_iter().filter_map(ratio).collect() }
         })
         .collect()
 }
@@ -56,8 +63,12 @@ fn ratio(now: &Distribution, key: &str, before: &[Window], least: f64) -> Option
 
 #[cfg(test)]
 mod tests {
+    use citadel_agent_common::hist::Histogram;
+
     use super::super::tests::spread;
     use super::*;
+    use crate::metrics::catalogue::models::INTER_TOKEN_LATENCY;
+    use crate::metrics::family::{Page, Value};
 
     fn slices(means: &[f64]) -> Vec<Window> {
         let slice = |mean: &f64| {
@@ -70,6 +81,27 @@ mod tests {
 
     fn of(now: f64, count: u64, before: &[f64]) -> Option<f64> {
         ratio(&spread(count, now), "receive_queue", &slices(before), 0.02)
+    }
+
+    #[test]
+    fn the_longest_gap_is_that_of_the_last_minute() {
+        let (history, now) = (History::default(), 1_800_000_000_000);
+        let mut tokens = Histogram::EMPTY;
+        // Five seconds each; in the third, one token comes late.
+        for interval in 0..40 {
+            (0..100).for_each(|_| tokens.observe(20_000_000));
+            if interval == 3 {
+                tokens.observe(3_000_000_000);
+            }
+            let mut page = Page::default();
+            let labels = ["phi3", "11403", "chat_completions"];
+            page.add(&INTER_TOKEN_LATENCY, labels, Value::Histogram(Box::new(tokens)));
+            history.take(&page, now + interval * 5000);
+        }
+        let gap = |seconds: Millis| slowdowns(&history, now + seconds * 1000)[0].longest_gap.unwrap();
+        assert!((3.0..3.3).contains(&gap(20)), "{}", gap(20));
+        assert!((3.0..3.3).contains(&gap(70)), "{}", gap(70));
+        assert!((0.02..0.022).contains(&gap(80)), "{}", gap(80));
     }
 
     #[test]

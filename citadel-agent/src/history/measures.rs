@@ -75,6 +75,7 @@ const ROWS: &[Row] = &[
     row(Of::Model, How::Gauge, "held_back_connections", &[], &models::CONNECTIONS_HELD_BACK),
     row(Of::Model, How::Gauge, "accept_queue", &[], &models::ACCEPT_QUEUE),
     row(Of::Model, How::Gauge, "accept_queue_limit", &[], &models::ACCEPT_QUEUE_LIMIT),
+    row(Of::Model, How::Count, "major_faults", &[], &models::MAJOR_FAULTS),
     row(Of::Model, How::Micro, "throttled_seconds", &[], &models::CPU_THROTTLED),
     row(Of::Model, How::Histogram, "rtt", &[], &models::TCP_RTT),
     row(Of::Model, How::Count, "retransmits", &[], &models::TCP_RETRANSMITS),

@@ -105,6 +105,21 @@ pub fn read_throttled(mount: &Path, cgroup: &Path) -> io::Result<Option<u64>> {
     Ok(parse_throttled(&read_whole_text(&mount.join(cgroup).join("cpu.stat"), MAX_TEXT)?))
 }
 
+/// Parses the number of major page faults of a cgroup's processes since it was made, out of `memory.stat`; `None` where its memory
+/// controller is off.
+#[must_use]
+pub fn parse_major_faults(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("pgmajfault ")?.parse().ok())
+}
+
+/// Reads the same.
+///
+/// # Errors
+/// The cgroup does not exist, or its memory controller is off.
+pub fn read_major_faults(mount: &Path, cgroup: &Path) -> io::Result<Option<u64>> {
+    Ok(parse_major_faults(&read_whole_text(&mount.join(cgroup).join("memory.stat"), MAX_TEXT)?))
+}
+
 /// Reads the memory limit of this process's cgroup: the lowest limit of it and its ancestors, in cgroup v1 or v2. `None`: there is
 /// no limit, or it cannot be read.
 #[must_use]
@@ -152,6 +167,8 @@ mod tests {
         let text = "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\n";
         assert_eq!(parse_cpu_time(text), Some(CpuTime { user_us: 20, system_us: 10 }));
         assert_eq!(parse_cpu_time("usage_usec 30\nuser_usec x\n"), None);
+        assert_eq!(parse_major_faults("anon 4096\npgfault 900\npgmajfault 17\nworkingset_refault_anon 3\n"), Some(17));
+        assert_eq!(parse_major_faults("pgmajfault x\n"), None);
         assert_eq!(parse_throttled("user_usec 20\nnr_throttled 3\nthrottled_usec 12345\n"), Some(12_345));
         assert_eq!(parse_throttled(text), None);
     }

@@ -10,7 +10,7 @@ use crate::clock::wall_ms;
 use crate::discovery::inventory::{Inventory, Model};
 use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
-use crate::metrics::catalogue::models::{CPU, CPU_THROTTLED, GONE, INFO, MEMORY, STOPPED_ON_REQUEST};
+use crate::metrics::catalogue::models::{CPU, CPU_THROTTLED, GONE, INFO, MAJOR_FAULTS, MEMORY, STOPPED_ON_REQUEST};
 use crate::metrics::family::{Page, Value};
 use crate::printable::escaped;
 
@@ -100,6 +100,9 @@ fn add_usage(page: &mut Page, [model, port]: [&str; 2], usage: &Usage) {
     }
     if let Some(throttled) = usage.throttled_us {
         page.add(&CPU_THROTTLED, [model, port], Value::Float(throttled as f64 * 1e-6));
+    }
+    if let Some(faults) = usage.major_faults {
+        page.add(&MAJOR_FAULTS, [model, port], Value::Integer(faults));
     }
     if let Some(memory) = usage.memory {
         for (kind, bytes) in [("pss", memory.pss), ("rss", Some(memory.rss)), ("swap", Some(memory.swap))] {

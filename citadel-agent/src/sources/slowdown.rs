@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Origin, Outcome, Reading};
 use crate::clock::wall_ms;
 use crate::explain::slowdown::{Slowdown, slowdowns};
-use crate::metrics::catalogue::models::SLOWDOWN;
+use crate::metrics::catalogue::models::{LONGEST_TOKEN_GAP, SLOWDOWN};
 use crate::metrics::family::{Page, Value};
 
-/// How long a result is used: five minutes change little in half a minute.
-const FRESH: Duration = Duration::from_secs(30);
+/// How long a result is used: minutes change little in ten seconds.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// The last result.
 #[derive(Debug, Default)]
@@ -23,7 +23,11 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         _ => last.insert((Instant::now(), slowdowns(&carry_over.history, wall_ms()))),
     };
     let mut any = false;
-    for Slowdown { model, port, ratios } in &*models {
+    for Slowdown { model, port, longest_gap, ratios } in &*models {
+        if let Some(gap) = longest_gap {
+            any = true;
+            page.add(&LONGEST_TOKEN_GAP, [model, &port.to_string()], Value::Float(*gap));
+        }
         for (latency, ratio) in ratios {
             any = true;
             page.add(&SLOWDOWN, [model, &port.to_string(), latency], Value::Float(*ratio));

@@ -25,6 +25,8 @@ catalogue! {
         "Time from the last request byte received to the first body byte sent, for streamed responses only. The first chunk may carry only the role or other events without output.";
     INTER_TOKEN_LATENCY: Histogram<Requests> Seconds "citadel_model_inter_token_latency_seconds" ["model", "port", "endpoint"]
         "Time between consecutive events with output of a streamed response. An event can contain several tokens.";
+    LONGEST_TOKEN_GAP: Gauge Seconds "citadel_model_longest_token_gap_seconds" ["model", "port"]
+        "Longest time between two consecutive events with output of a stream within the last minute: the upper bound of its native bucket, so up to 9 % too long. Absent without such events.";
     STREAM_CHUNKS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
         "HTTP body chunks of streamed responses, excluding the empty last chunk.";
     STREAM_EVENTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_events_total" ["model", "port", "endpoint", "kind"]
@@ -79,6 +81,8 @@ catalogue! {
         "CPU time of the model's processes: from the unit's cgroup if it contains nothing else, else summed over the listening processes and their descendants. CPU time of exited processes is kept; a process that listens on two ports counts for both.";
     CPU_THROTTLED: Counter(Before) Seconds "citadel_model_cpu_throttled_seconds_total" ["model", "port"]
         "Time for which the CPU quota of the model's cgroup held its threads back, since the cgroup was made; absent where the model has no cgroup of its own, or that no CPU controller.";
+    MAJOR_FAULTS: Counter(Before) None "citadel_model_major_page_faults_total" ["model", "port"]
+        "Page faults of the model's cgroup that had to read from a disk or swap, since the cgroup was made; absent where the model has no cgroup of its own, or that no memory controller.";
     MEMORY: Gauge Bytes "citadel_model_memory_bytes" ["model", "port", "kind"]
         "Memory of the model's processes: rss (resident set size, shared pages counted once per process), pss (proportional set size, each shared page divided by the number of processes sharing it), swap (swapped out).";
     RUN_QUEUE: Histogram<Queues> Seconds "citadel_model_runqueue_latency_seconds" ["model", "port"]
