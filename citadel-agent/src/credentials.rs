@@ -30,7 +30,6 @@ pub(crate) enum FileError {
         from: String,
         /// Expected content.
         what: &'static str,
-        /// The error.
         error: String,
     },
 }

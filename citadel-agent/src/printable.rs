@@ -8,7 +8,7 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
 /// Removes the characters; for names.
 #[must_use]
-pub fn without_hidden(text: &str) -> Cow<'_, str> {
+pub(crate) fn without_hidden(text: &str) -> Cow<'_, str> {
     match is_clean(text) {
         true => text.into(),
         false => text.chars().filter(|&c| !is_hidden(c)).collect::<String>().into(),
@@ -17,7 +17,7 @@ pub fn without_hidden(text: &str) -> Cow<'_, str> {
 
 /// Escapes each of them as `\u{202e}`; for paths, which must stay distinct.
 #[must_use]
-pub fn escaped(text: &str) -> Cow<'_, str> {
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if is_clean(text) {
         return text.into();
     }

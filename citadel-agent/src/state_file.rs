@@ -20,7 +20,7 @@ const ASIDES: usize = 10;
 
 /// The state directory set by systemd, or else its default.
 #[must_use]
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     // A list separated by colons; the first entry is the unit's main directory.
     let systemd = env::var("STATE_DIRECTORY").ok().and_then(|list| list.split(':').next().map(PathBuf::from));
     systemd.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_FOLDER.into())
@@ -30,7 +30,7 @@ pub fn folder() -> PathBuf {
 ///
 /// # Errors
 /// It does not exist (`NotFound`), is something else or larger (`InvalidData`), or cannot be opened.
-pub fn open(path: &Path, writable: bool, max_bytes: u64) -> io::Result<File> {
+pub(crate) fn open(path: &Path, writable: bool, max_bytes: u64) -> io::Result<File> {
     // Before opening, because opening some devices has side effects; and again afterwards, because only then it is
     // certain.
     check(&fs::symlink_metadata(path)?, max_bytes)?;
@@ -43,7 +43,7 @@ pub fn open(path: &Path, writable: bool, max_bytes: u64) -> io::Result<File> {
 ///
 /// # Errors
 /// See [`open`].
-pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // It may grow while it is read.
     open(path, false, max_bytes)?.take(max_bytes).read_to_end(&mut bytes)?;
@@ -54,7 +54,7 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It exists (`AlreadyExists`), or cannot be created.
-pub fn create_new(path: &Path) -> io::Result<File> {
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     let file = options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     // The umask may have removed the owner's permissions.
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -65,7 +65,7 @@ pub fn create_new(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// It is a directory, or cannot be created.
-pub fn create(path: &Path) -> io::Result<File> {
+pub(crate) fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -77,7 +77,7 @@ pub fn create(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// For example, the disk is full or the directory does not exist.
-pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = create(&new)?;
     file.write_all(content)?;
@@ -90,7 +90,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// I/O errors.
-pub fn lock(folder: &Path) -> io::Result<Option<File>> {
+pub(crate) fn lock(folder: &Path) -> io::Result<Option<File>> {
     create_folder(folder)?;
     let path = folder.join("lock");
     let file = open_or_create(&path).or_else(|error| {
@@ -111,7 +111,7 @@ pub fn lock(folder: &Path) -> io::Result<Option<File>> {
 ///
 /// # Errors
 /// See [`open`] and [`create_new`].
-pub fn open_or_create(path: &Path) -> io::Result<File> {
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     match create_new(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => open(path, true, u64::MAX),
         result => result,
@@ -122,7 +122,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Something else exists at the path, or I/O errors.
-pub fn create_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -130,7 +130,7 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// It does not exist, is not a directory, or I/O errors.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK).open(path)?.sync_all()
 }
 
@@ -138,7 +138,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// I/O errors, or all names are taken.
-pub fn put_aside(path: &Path, extension: &str) -> io::Result<PathBuf> {
+pub(crate) fn put_aside(path: &Path, extension: &str) -> io::Result<PathBuf> {
     let names = (0..ASIDES).map(|n| if n == 0 { extension.to_owned() } else { format!("{extension}-{n}") });
     let is_free = |aside: &PathBuf| fs::symlink_metadata(aside).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let aside =

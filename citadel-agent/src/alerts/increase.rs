@@ -16,7 +16,6 @@ use crate::metrics::family::{Page, Value};
 /// was 0.
 #[derive(Debug)]
 pub(super) struct Beside {
-    /// That metric.
     pub(super) metric: &'static Desc,
     /// Its series.
     pub(super) window: Window,

@@ -16,7 +16,6 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// A value.
 #[derive(Debug)]
 pub(super) enum Value {
     /// A scalar. Only a plain (unquoted) one can be something other than a string.

@@ -93,7 +93,7 @@ impl Looker {
     ///
     /// # Errors
     /// `/proc` cannot be listed.
-    pub fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
+    pub(crate) fn look(&mut self, listeners: &[Listener], around: &Around<'_>) -> io::Result<Unseen> {
         let mut skipped = Skipped::default();
         let table = Table::read(&self.roots, &mut skipped)?;
         let mut more = BTreeSet::new();

@@ -90,7 +90,7 @@ impl Net {
     ///
     /// # Errors
     /// Any step fails; then nothing stays attached.
-    pub fn attach(
+    pub(crate) fn attach(
         cgroup: &Path,
         ports: &BTreeSet<u16>,
         slots: &Slots,

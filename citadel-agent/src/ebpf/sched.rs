@@ -33,7 +33,7 @@ impl Sched {
     ///
     /// # Errors
     /// Any step fails; then nothing stays attached.
-    pub fn attach(slots: &Slots, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
+    pub(crate) fn attach(slots: &Slots, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let entries = slots.capacity();
         let mut loader = EbpfLoader::new();

@@ -51,7 +51,7 @@ impl Syscalls {
     ///
     /// # Errors
     /// Any step fails; then nothing stays attached.
-    pub fn attach(
+    pub(crate) fn attach(
         slots: &Slots,
         calls: &[&'static Call],
         form: Form,

@@ -12,30 +12,30 @@ use super::files::read_whole;
 
 /// Path of the running kernel's BTF.
 #[must_use]
-pub fn path(roots: &Roots) -> PathBuf {
+pub(crate) fn path(roots: &Roots) -> PathBuf {
     roots.sys.join("kernel/btf/vmlinux")
 }
 
 /// Offsets in bytes of the members that programs read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// `tcp_sock.copied_seq`.
-    pub copied_seq: u32,
+    pub(crate) copied_seq: u32,
     /// `sock.sk_lock.owned`.
-    pub lock_owned: u32,
+    pub(crate) lock_owned: u32,
     /// `task_struct.pid`.
-    pub task_pid: u32,
+    pub(crate) task_pid: u32,
     /// `task_struct.tgid`.
-    pub task_tgid: u32,
+    pub(crate) task_tgid: u32,
     /// `task_struct.__state`; `state` before Linux 5.14.
-    pub task_state: u32,
+    pub(crate) task_state: u32,
     /// `task_struct.se.sum_exec_runtime`.
-    pub task_on_cpu: u32,
+    pub(crate) task_on_cpu: u32,
 }
 
 /// Why a layout is unknown.
 #[derive(Debug, thiserror::Error)]
-pub enum LayoutError {
+pub(crate) enum LayoutError {
     /// The BTF cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
@@ -52,7 +52,6 @@ pub enum LayoutError {
     Missing {
         /// The struct.
         name: &'static str,
-        /// The member.
         member: &'static str,
     },
 }
@@ -62,18 +61,18 @@ const MAX_BTF: usize = 64 << 20;
 
 /// The types needed to load programs.
 #[derive(Clone, Debug)]
-pub struct Types {
+pub(crate) struct Types {
     /// Offsets of the members.
-    pub layout: Layout,
+    pub(crate) layout: Layout,
     /// [`outline`] of the BTF.
-    pub outline: Vec<u8>,
+    pub(crate) outline: Vec<u8>,
 }
 
 /// Reads the running kernel's types; temporarily uses about 6 MB.
 ///
 /// # Errors
 /// There is no BTF, or a member is missing.
-pub fn read(roots: &Roots) -> Result<Types, LayoutError> {
+pub(crate) fn read(roots: &Roots) -> Result<Types, LayoutError> {
     let path = path(roots);
     let bytes =
         read_whole(&path, MAX_BTF).map_err(|error| LayoutError::Read { path: path.display().to_string(), error })?;
@@ -85,7 +84,7 @@ pub fn read(roots: &Roots) -> Result<Types, LayoutError> {
 ///
 /// # Errors
 /// The BTF is malformed.
-pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
+pub(crate) fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
     let Sections { strings, .. } = Sections::of(btf)?;
     let mut types = Vec::new();
     walk(btf, |found| {
@@ -103,7 +102,7 @@ pub fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
 ///
 /// # Errors
 /// The BTF is malformed, or a member is missing.
-pub fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
+pub(crate) fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
     let mut members = [
         Member::of("tcp_sock", "copied_seq"),
         Member::of("sock", "sk_lock"),

@@ -3,13 +3,13 @@
 pub mod cgroup;
 pub mod errno;
 pub mod files;
-pub mod kernel_types;
+pub(crate) mod kernel_types;
 pub mod mountinfo;
-pub mod net_tcp;
+pub(crate) mod net_tcp;
 pub mod pid;
 pub mod process;
 pub mod skipped;
-pub mod sock_diag;
+pub(crate) mod sock_diag;
 
 use std::path::{Path, PathBuf};
 

@@ -26,7 +26,7 @@ const MAX_TABLE: u64 = 32 << 20;
 ///
 /// # Errors
 /// The process does not exist, or access is denied.
-pub fn read_listeners_of(
+pub(crate) fn read_listeners_of(
     roots: &Roots,
     pid: Pid,
     wanted: impl Fn(u16) -> bool,
@@ -44,7 +44,7 @@ pub fn read_listeners_of(
 ///
 /// # Errors
 /// The process does not exist, or access is denied.
-pub fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
+pub(crate) fn read_open_ports_of(roots: &Roots, pid: Pid) -> io::Result<BTreeSet<u16>> {
     let mut ports = BTreeSet::new();
     read_rows(roots, pid, u64::MAX, &mut Skipped::default(), |row| {
         if OPEN.contains(&row.state) {
@@ -84,12 +84,12 @@ fn read_rows(
 ///
 /// # Errors
 /// The process does not exist, or access is denied (needs `CAP_SYS_PTRACE`).
-pub fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
+pub(crate) fn read_namespace(roots: &Roots, pid: Pid) -> io::Result<PathBuf> {
     fs::read_link(roots.of(pid).join("ns/net"))
 }
 
 /// Parses the listening sockets of a table.
-pub fn parse_listeners(table: &str, skipped: &mut Skipped) -> impl Iterator<Item = Listener> {
+pub(crate) fn parse_listeners(table: &str, skipped: &mut Skipped) -> impl Iterator<Item = Listener> {
     let listening = parse_rows(table, skipped).filter(|row| row.state == LISTEN);
     listening.map(|Row { address, port, inode, .. }| Listener { port, address, inode, reachable: false })
 }

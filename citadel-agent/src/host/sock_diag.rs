@@ -16,30 +16,29 @@ use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
 
 /// An open connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// Port of the server.
-    pub local_port: u16,
+    pub(crate) local_port: u16,
     /// The kernel's unique ID of the socket, never reused.
     cookie: [u8; 8],
 }
 
 /// A listening socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Listener {
-    /// Port.
-    pub port: u16,
+pub(crate) struct Listener {
+    pub(crate) port: u16,
     /// Address; unspecified means all addresses of the family, and for IPv6 also IPv4 unless disabled.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// The inode in `/proc/PID/fd`, shown as `socket:[INODE]`. The kernel uses 32 bits.
-    pub inode: u32,
+    pub(crate) inode: u32,
     /// Whether it is in the agent's network namespace, so that the agent can connect to it.
-    pub reachable: bool,
+    pub(crate) reachable: bool,
 }
 
 impl Listener {
     /// The address to connect to: its own, or loopback if it listens on all addresses.
     #[must_use]
-    pub fn server(&self) -> SocketAddr {
+    pub(crate) fn server(&self) -> SocketAddr {
         let address = match self.address {
             IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -50,16 +49,16 @@ impl Listener {
 }
 
 /// Maximum number of listening sockets per port: a server has one, or one per worker.
-pub const MAX_LISTENERS: usize = 256;
+pub(crate) const MAX_LISTENERS: usize = 256;
 
 /// Listening sockets by port, without duplicates, at most [`MAX_LISTENERS`] per port: the oldest, judging by their
 /// inodes.
 #[derive(Clone, Debug, Default)]
-pub struct Listeners(BTreeMap<u16, BTreeMap<u32, Listener>>);
+pub(crate) struct Listeners(BTreeMap<u16, BTreeMap<u32, Listener>>);
 
 impl Listeners {
     /// Adds a socket.
-    pub fn add(&mut self, listener: Listener) {
+    pub(crate) fn add(&mut self, listener: Listener) {
         let of_port = self.0.entry(listener.port).or_default();
         of_port.insert(listener.inode, listener);
         if of_port.len() > MAX_LISTENERS {
@@ -69,7 +68,7 @@ impl Listeners {
 
     /// All sockets, sorted by port and inode.
     #[must_use]
-    pub fn into_vec(self) -> Vec<Listener> {
+    pub(crate) fn into_vec(self) -> Vec<Listener> {
         self.0.into_values().flat_map(BTreeMap::into_values).collect()
     }
 }
@@ -79,7 +78,7 @@ impl Listeners {
 ///
 /// # Errors
 /// The kernel's answer does not match `sock_diag(7)`.
-pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
+pub(crate) fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
     // A dump can contain a socket twice if sockets change meanwhile.
     let mut listeners = Listeners::default();
     dump(&StateFlags::LISTEN, |header| {
@@ -96,7 +95,7 @@ pub fn read_listeners(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>>
 ///
 /// # Errors
 /// The kernel's answer does not match `sock_diag(7)`.
-pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
+pub(crate) fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
     let mut sockets = HashSet::new();
     dump(&(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT), |header| {
         let id = &header.socket_id;
@@ -109,20 +108,20 @@ pub fn read_open_connections(wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Soc
 
 /// What waits at a port: connections to be accepted, and data to be read by clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Queues {
+pub(crate) struct Queues {
     /// Connections that wait to be accepted, on the listening socket where most do.
-    pub accept: u32,
+    pub(crate) accept: u32,
     /// How many may wait there.
-    pub accept_limit: u32,
+    pub(crate) accept_limit: u32,
     /// Connections whose data wait for the client's receive window.
-    pub held_back: u32,
+    pub(crate) held_back: u32,
 }
 
 /// Reads what waits at the ports that `wanted` takes and on which something listens, in the agent's own network namespace.
 ///
 /// # Errors
 /// When the kernel does not answer as `sock_diag(7)` says it does.
-pub fn read_queues(wanted: impl Fn(u16) -> bool) -> io::Result<BTreeMap<u16, Queues>> {
+pub(crate) fn read_queues(wanted: impl Fn(u16) -> bool) -> io::Result<BTreeMap<u16, Queues>> {
     let mut queues: BTreeMap<u16, Queues> = BTreeMap::new();
     dump(&StateFlags::LISTEN, |header| {
         let port = header.socket_id.source_port;

@@ -13,7 +13,6 @@ use flate2::write::GzEncoder;
 pub(super) enum Coding {
     /// Uncompressed.
     Identity,
-    /// gzip.
     Gzip,
 }
 

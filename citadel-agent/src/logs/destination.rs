@@ -39,7 +39,6 @@ const LONG_WAIT: Duration = Duration::from_secs(10);
 /// How often rejections are logged while they continue.
 const LOGGED_REJECTIONS: Duration = Duration::from_secs(600);
 
-/// A destination.
 pub(super) struct Destination {
     name: String,
     format: Format,

@@ -24,7 +24,6 @@ pub(super) struct DeadLetter {
     pub(super) path: PathBuf,
     /// The destination that failed on it.
     pub(super) destination: String,
-    /// Its protocol.
     pub(super) protocol: Protocol,
     /// Number of its samples.
     pub(super) samples: u64,

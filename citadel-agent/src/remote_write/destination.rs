@@ -61,7 +61,6 @@ pub(super) struct Account {
     pub(super) parked: bool,
 }
 
-/// A destination.
 pub(super) struct Destination {
     shared: Rc<Shared>,
     account: Rc<RefCell<Account>>,

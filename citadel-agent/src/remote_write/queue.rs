@@ -13,7 +13,6 @@ use super::spool::{Found, Reason, Spool};
 
 /// What is ahead at a sequence number.
 pub(super) enum Ahead {
-    /// A batch.
     Batch(Range<u64>),
     /// Nothing before this number.
     Lost(u64, Reason),
@@ -26,7 +25,6 @@ pub(super) enum Ahead {
 pub(super) struct Loaded {
     /// The number of its first sample.
     pub(super) first: u64,
-    /// The record.
     pub(super) record: Record,
 }
 

@@ -13,9 +13,7 @@ pub(super) struct Group<'a> {
     pub(super) name: &'a str,
     /// Type of the metric, as in the text formats.
     pub(super) kind: &'a str,
-    /// Its HELP.
     pub(super) help: &'a str,
-    /// Names of the labels.
     pub(super) label_names: Vec<&'a str>,
     /// Label values and value of each series.
     pub(super) samples: Vec<(Vec<&'a str>, f64)>,

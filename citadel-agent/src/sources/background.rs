@@ -48,7 +48,6 @@ enum Pace {
     Spaced(fn(&Config) -> Duration),
 }
 
-/// A source.
 pub(super) struct Source {
     /// Value of the `source` label.
     pub(super) name: &'static str,

@@ -252,7 +252,6 @@ impl Trouble {
 enum Taken {
     /// The source does not exist here.
     Nothing,
-    /// Its page.
     Page(Page),
     /// It failed: what is available nevertheless, and why.
     Failed(Page, String),

@@ -203,7 +203,6 @@ pub(super) enum Meaning {
     Failed,
     /// The GPU is lost.
     GpuGone,
-    /// The driver is gone.
     DriverGone,
 }
 

@@ -11,7 +11,6 @@ use crate::metrics::catalogue::gpu as catalogue;
 /// The scope of a field, as in nvml.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Of {
-    /// The GPU.
     Gpu,
     /// The module that contains the GPU and its CPU (Grace).
     Module,
@@ -98,7 +97,6 @@ const fn count(id: u32, of: Of, pace: Pace, desc: &'static Desc, label: &'static
     spec(id, of, pace, 0, COUNT as i128, Means::Count(desc, label))
 }
 
-/// A flag.
 const fn flag(id: u32, of: Of, desc: &'static Desc) -> Spec {
     spec(id, of, Slow, 0, 1, Means::Count(desc, ""))
 }

@@ -60,7 +60,6 @@ impl Header {
         body.len() == self.length as usize && crc32fast::hash(body) == self.crc
     }
 
-    /// As bytes.
     pub(super) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC);

@@ -36,7 +36,6 @@ pub(super) enum Known {
     Absent,
     /// The bus or systemd is unavailable; the reason.
     Lost(String),
-    /// The units.
     Units {
         /// By name.
         units: BTreeMap<String, Unit>,

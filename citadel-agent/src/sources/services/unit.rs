@@ -10,7 +10,6 @@ use crate::host::skipped::Skipped;
 /// Properties of an object, by name.
 pub(super) type Properties = HashMap<String, OwnedValue>;
 
-/// A unit.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(in crate::sources) struct Unit {
     /// `active`, `failed` and so on.

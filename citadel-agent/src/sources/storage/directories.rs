@@ -35,7 +35,6 @@ pub(in crate::sources) fn read(paths: &[PathBuf], page: &mut Page) -> Reading {
     Ok(Outcome::Partly(errors.join("; ").into()))
 }
 
-/// Limits of a walk.
 #[derive(Clone, Copy, Debug)]
 struct WalkLimits {
     entries: usize,

@@ -18,7 +18,6 @@ pub(in crate::sources) fn add_arrays(page: &mut Page, text: &str, skipped: &mut 
     }
 }
 
-/// State of an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ArrayState {
     Active,
