@@ -254,6 +254,9 @@ impl EndpointStats {
     /// Index of the number of streamed responses whose events could not be read.
     pub const UNREAD: usize = 3;
 
+    /// Index of the number of bytes of streamed responses in which neither chunks nor events were looked for.
+    pub const UNSEEN_BYTES: usize = Self::requests(Self::CODES.end - 1) + 1;
+
     /// The status codes of final responses (RFC 9110, section 15), but for 101.
     pub const CODES: Range<u32> = 200..600;
     /// The code with which HTTP ends on a connection (section 15.2.2).
@@ -406,5 +409,5 @@ const _: () = {
     assert!(Endpoint::ALL.len() == ENDPOINTS);
     assert!(Lost::ALL.len() <= LOST_CELLS);
     assert!(EndpointStats::aborted(1, PHASES - 1) < EndpointStats::requests(0));
-    assert!(EndpointStats::requests(599) < 512);
+    assert!(EndpointStats::UNSEEN_BYTES < 512);
 };

@@ -25,10 +25,16 @@ pub struct Window {
     pub payload_len: u32,
     /// The segment's TCP flags.
     pub flags: u32,
+    /// Its sequence number.
+    pub seq: u32,
+    /// Its acknowledgement number.
+    pub ack: u32,
     /// See [`crate::http::launder`].
     pub scratch: u32,
     /// Runs that want it: the one that finds itself alone has it.
     pub claims: u64,
+    /// When the segment was seen.
+    pub now: u64,
     /// Which of the CPU's windows it is.
     pub index: u32,
     _reserved: u32,

@@ -15,7 +15,7 @@ mod operations;
 mod recorder;
 
 use operations::{Beginning, Operation, perform};
-use recorder::{Observation, Tracked};
+use recorder::{Observation, Steps, Tracked};
 
 #[derive(Arbitrary, Debug)]
 enum Happens {
@@ -23,6 +23,7 @@ enum Happens {
     ClientNext { bytes: Vec<u8> },
     Server { offset: i16, ack: i16, bytes: Vec<u8> },
     ServerNext { bytes: Vec<u8> },
+    Overrun { bytes: Vec<u8> },
     ClientEnds,
     Close { orderly: bool, server: bool },
 }
@@ -34,6 +35,9 @@ enum Input {
     Server { sizes: [Vec<u8>; 2], requests: u8, bytes: Vec<u8> },
 }
 
+/// The kernel programs go on with one step a call.
+const STEPS: [Steps; 2] = [Steps::One, Steps::Eight];
+
 fuzz_target!(|input: Input| match input {
     Input::Anything { client_seq, server_seq, joined, handshake, happens } => {
         let beginning = Beginning { client_seq, server_seq, joined, handshake: handshake && !joined };
@@ -42,11 +46,11 @@ fuzz_target!(|input: Input| match input {
     // Whether it may be TLS depends on a second byte, which may be missing: see `findings` of the property tests.
     Input::Client { bytes, .. } if first_of_line(&bytes).is_some_and(|first| (20..=23).contains(&first)) => {}
     Input::Client { sizes, bytes } => {
-        let [one, other] = sizes.map(|sizes| until_loss(&client(&bytes, &sizes)));
+        let [one, other] = [0, 1].map(|which| until_loss(&client(&bytes, &sizes[which], STEPS[which])));
         assert_eq!(one, other, "the segments made a difference");
     }
     Input::Server { sizes, requests, bytes } => {
-        let [one, other] = sizes.map(|sizes| server(requests, &bytes, &sizes).by_direction());
+        let [one, other] = [0, 1].map(|which| server(requests, &bytes, &sizes[which], STEPS[which]).by_direction());
         assert_eq!(one, other, "the segments made a difference");
     }
 });
@@ -57,6 +61,7 @@ fn operation(happens: Happens) -> Operation {
         Happens::ClientNext { bytes } => Operation::Client { offset: 0, bytes },
         Happens::Server { offset, ack, bytes } => Operation::Server { offset, ack, bytes },
         Happens::ServerNext { bytes } => Operation::Server { offset: 0, ack: 0, bytes },
+        Happens::Overrun { bytes } => Operation::Overrun { offset: 0, ack: 0, bytes },
         Happens::ClientEnds => Operation::ClientEnds,
         Happens::Close { orderly, server } => {
             Operation::Close { orderly, otherwise: if server { Side::Server } else { Side::Client } }
@@ -80,8 +85,8 @@ fn cut(bytes: &[u8], sizes: &[u8], mut send: impl FnMut(u32, &[u8])) {
     }
 }
 
-fn client(bytes: &[u8], sizes: &[u8]) -> Tracked {
-    let mut tracked = Tracked::new();
+fn client(bytes: &[u8], sizes: &[u8], steps: Steps) -> Tracked {
+    let mut tracked = Tracked::new().in_steps(steps);
     cut(bytes, sizes, |seq, segment| tracked.client(seq, segment, 1));
     tracked.check();
     assert_eq!(tracked.bytes(), [bytes.len() as u64, 0]);
@@ -89,8 +94,8 @@ fn client(bytes: &[u8], sizes: &[u8]) -> Tracked {
 }
 
 /// A server that is known to speak HTTP: otherwise each segment may be the start of a connection.
-fn server(requests: u8, bytes: &[u8], sizes: &[u8]) -> Tracked {
-    let mut tracked = Tracked::new();
+fn server(requests: u8, bytes: &[u8], sizes: &[u8], steps: Steps) -> Tracked {
+    let mut tracked = Tracked::new().in_steps(steps);
     let request = if requests & 1 == 0 { "GET / HTTP/1.1\r\n\r\n" } else { "HEAD /health HTTP/1.1\r\n\r\n" };
     tracked.client(1, request.repeat(usize::from(requests >> 1) % 16 + 1).as_bytes(), 1);
     let bytes = [b"HTTP/1.1 200\r\n", bytes].concat();

@@ -26,6 +26,8 @@ pub const CHUNKS: &str = "citadel_model_stream_chunks_total";
 pub const STREAM_EVENTS: &str = "citadel_model_stream_events_total";
 /// Streamed responses whose events cannot be read.
 pub const STREAMS_UNREAD: &str = "citadel_model_streams_unread_total";
+/// Bytes of streamed responses whose chunks and events were not counted.
+pub const STREAM_UNSEEN_BYTES: &str = "citadel_model_stream_unseen_bytes_total";
 /// TCP payload from clients.
 pub const REQUEST_BYTES: &str = "citadel_model_request_bytes_total";
 /// TCP payload to clients.

@@ -3,7 +3,10 @@
 use citadel_agent_tests::agent::Agent;
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, answer, chat, chunk, event, get};
-use citadel_agent_tests::names::{CHUNKS, DURATION, INTER_TOKEN, LOST, REQUESTS, RESPONSE_BYTES, TTFB, TTFT};
+use citadel_agent_tests::names::{
+    CHUNKS, DURATION, IN_FLIGHT, INTER_TOKEN, LOST, REQUESTS, RESPONSE_BYTES, STREAM_UNSEEN_BYTES, TTFB, TTFT,
+};
+use citadel_agent_tests::netns::{Namespace, bring_loopback_up};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::{Page, sums};
 use citadel_agent_tests::truth::{Span, Stamp, gaps, pause};
@@ -221,10 +224,9 @@ fn chunks_that_look_like_http_are_data() {
 #[test]
 fn hundreds_of_chunks_in_one_super_packet_are_counted_exactly() {
     // Loopback's segments carry up to 64 KiB, as those do that a network card cuts up (GSO).
-    // The events are as long as an OpenAI server's, about 250 bytes; a packet may hold 264 of any length.
-    let token = event(&"t".repeat(220));
+    let token = event("t");
     let chunks = 60_000 / token.len();
-    assert!(chunks > 200, "hundreds: {chunks}");
+    assert!(chunks > 900, "many hundreds: {chunks}");
     let burst = token.repeat(chunks);
     let chunks = chunks as u64;
     let (page, asked, at) = pieces(vec![(20, event("first")), (20, burst), (20, event("last")), end(0)]);
@@ -235,22 +237,93 @@ fn hundreds_of_chunks_in_one_super_packet_are_counted_exactly() {
 }
 
 #[test]
-fn ten_thousand_chunks_in_one_super_packet_are_exact_or_reported_lost() {
+fn the_smallest_chunks_in_one_super_packet_are_counted_exactly() {
+    let (page, asked, at) = pieces(vec![(0, chunk("x").repeat(10_000)), end(0)]);
+    assert_eq!(page.counter(CHUNKS).value(), 10_000);
+    page.histogram(DURATION).label("endpoint", "chat_completions").assert_holds(&[asked.until(at[1])]);
+}
+
+/// Chunks pile up in the server's socket, and leave in packets that hold hundreds of them.
+#[test]
+fn a_reader_that_pauses_loses_nothing() {
+    const EACH: usize = 20_000;
+    let tokens = [20, 120, 220].map(|length| event(&"t".repeat(length)));
     let server = Server::bind();
     let agent = Agent::measuring(server.port());
-    let body = chunk("x").repeat(10_000) + LAST_CHUNK;
+    let lengths = tokens.each_ref().map(|token| STREAM_HEAD.len() + token.len() * EACH + LAST_CHUNK.len());
+    let playing = server.serve(move |mut peer| {
+        tokens.map(|token| {
+            peer.read_message();
+            peer.write(STREAM_HEAD);
+            for _ in 0..EACH {
+                peer.write(&token);
+            }
+            peer.write(LAST_CHUNK)
+        })
+    });
+    let mut client = server.connect();
+    let read = lengths.map(|length| {
+        let asked = client.write(chat());
+        assert!(client.has_more());
+        // By now more than the client's buffer takes is on its way.
+        pause(100);
+        (asked, client.read(length).at)
+    });
+    let written = playing.truth();
+
+    let page = assert_eventually!(agent, |page| page.requests() == 3);
+    page.assert_nothing_lost();
+    assert_eq!(page.counter(REQUESTS).by(["endpoint", "code"]), sums([("chat_completions 200", 3)]));
+    assert_eq!(page.gauge(IN_FLIGHT).number(), 0.0);
+    assert_eq!(page.counter(CHUNKS).value(), 3 * EACH as u64);
+    assert_eq!(page.histogram(TTFT).count(), 3);
+    assert_eq!(page.histogram(INTER_TOKEN).count(), 3 * (EACH as u64 - 1));
+    assert_eq!(page.counter(RESPONSE_BYTES).value(), lengths.iter().sum::<usize>() as u64);
+    // The last byte leaves between its write and its read.
+    let durations = read.iter().zip(written).map(|((asked, read), written)| asked.until(written.stretched_to(*read)));
+    page.histogram(DURATION).assert_holds(&durations.collect::<Vec<_>>());
+}
+
+/// A namespace whose loopback lets packets of 500 kB through, which hold more of the smallest chunks than there are steps for.
+#[test]
+fn a_packet_with_too_many_chunks_keeps_its_request() {
+    const CHUNKS_WRITTEN: u64 = 150_000;
+    let namespace = Namespace::new();
+    let server = namespace.enter(|| {
+        bring_loopback_up(500_000);
+        Server::bind()
+    });
+    let agent = Agent::measuring(server.port());
+    let body = chunk("x").repeat(CHUNKS_WRITTEN as usize) + LAST_CHUNK;
     let length = STREAM_HEAD.len() + body.len();
     let playing = server.serve(move |mut peer| {
-        peer.read_message();
-        peer.write(STREAM_HEAD.to_owned() + &body);
+        let mut ask = || {
+            peer.read_message();
+            peer.write(STREAM_HEAD);
+            peer.write(&body)
+        };
+        [ask(), ask()]
     });
-    server.connect().ask(chat(), length);
-    playing.truth();
+    let mut client = namespace.enter(|| server.connect());
+    let read = [0, 1].map(|_| {
+        let asked = client.write(chat());
+        assert!(client.has_more());
+        pause(50);
+        (asked, client.read(length).at)
+    });
+    let written = playing.truth();
 
-    let page = assert_eventually!(agent, |page| page.requests() == 1 || page.counter(LOST).value() > 0);
-    let chunks = page.counter(CHUNKS).value();
-    assert!(chunks == 10_000 || (chunks < 10_000 && page.counter(LOST).value() > 0), "{chunks} chunks:\n{page}");
-    assert_eq!(page.counter(RESPONSE_BYTES).value(), length as u64, "bytes do not depend on chunks");
+    let page = assert_eventually!(agent, |page| page.requests() == 2);
+    assert_eq!(page.counter(REQUESTS).by(["endpoint", "code"]), sums([("chat_completions 200", 2)]));
+    assert_eq!(page.gauge(IN_FLIGHT).number(), 0.0);
+    assert_eq!(page.counter(RESPONSE_BYTES).value(), 2 * length as u64);
+    let durations = read.iter().zip(written).map(|((asked, read), written)| asked.until(written.stretched_to(*read)));
+    page.histogram(DURATION).assert_holds(&durations.collect::<Vec<_>>());
+    let (seen, unseen) = (page.counter(CHUNKS).value(), page.counter(STREAM_UNSEEN_BYTES).value());
+    assert_eq!(page.counter(LOST).by(["reason"]).get("step_limit").copied().unwrap_or(0) > 0, unseen > 0);
+    let each = chunk("x").len() as u64;
+    assert!(seen * each + unseen >= 2 * CHUNKS_WRITTEN * each, "{seen} chunks and {unseen} bytes");
+    assert!(unseen > 0, "no packet was as large: {seen} chunks");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod observe;
 mod running;
 mod stream;
 mod unread;
+mod unseen;
 mod writer;
 
 use super::events::Events;
@@ -25,21 +26,13 @@ pub use running::Running;
 pub use unread::Read;
 pub use writer::Writer;
 
-/// Parser steps of one [`Conn::receive`]: a step is up to a dozen complete lines, or some 32 to 256 bytes of a split or
-/// long one, and the body or chunk that they announce. A call that runs out of steps returns [`Progress::More`], and
-/// repeating it continues where it stopped: the kernel allows 33 runs (tail calls) per packet. The verifier follows at
-/// most a million instructions, which limits the steps per run.
-pub const RECEIVE_STEPS: u32 = 4;
-
-/// The same for [`Conn::transmit`]; a chunk is a step, so that a packet may contain 264 of them.
-pub const TRANSMIT_STEPS: u32 = 8;
-
 /// Whether a call processed the whole segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// The whole segment was processed.
     Done,
-    /// Out of steps; repeat the call to continue.
+    /// Out of steps; repeat the call to continue. If it cannot be repeated as often as needed, a response needs
+    /// [`Conn::overrun`].
     More,
 }
 
@@ -223,9 +216,11 @@ impl Conn {
         sink.protocol(protocol);
     }
 
-    /// Processes a segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`.
+    /// Processes a segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`, in at
+    /// most `STEPS` parser steps: a step is up to a dozen complete lines, or some 32 to 256 bytes of a split or long one,
+    /// and the body or chunk that they announce.
     #[inline(always)]
-    pub fn receive<P: Payload, S: Sink>(
+    pub fn receive<const STEPS: u32, P: Payload, S: Sink>(
         &mut self,
         payload: &mut P,
         seq: u32,
@@ -242,7 +237,7 @@ impl Conn {
             self.rx.try_again::<false>(payload.word(0).unwrap_or(0));
         }
         let mut progress = Progress::More;
-        for _ in 0..RECEIVE_STEPS {
+        for _ in 0..STEPS {
             let next = fresh!(self.rx_next);
             let offset = next.wrapping_sub(seq);
             let (left, seen) = if offset < len {
@@ -291,9 +286,10 @@ impl Conn {
     }
 
     /// Processes a segment from the server: `len` > 0 payload bytes from sequence number `seq` on, at time `now`; `ack`
-    /// is its acknowledgement number.
+    /// is its acknowledgement number. In at most `STEPS` parser steps: as in [`Self::receive`], or up to the end of an
+    /// event.
     #[inline(always)]
-    pub fn transmit<P: Payload, S: Sink>(
+    pub fn transmit<const STEPS: u32, P: Payload, S: Sink>(
         &mut self,
         payload: &mut P,
         seq: u32,
@@ -312,23 +308,19 @@ impl Conn {
         let before = fresh!(self.tx_next);
         if after(seq, before) {
             // TCP sends in order, so bytes were sent that no program saw.
-            self.tx.lose();
-            let (_, event) = self.tx.found();
-            self.response_event(event, now, sink);
+            self.miss(seq.wrapping_sub(before), self.tx_last_ns, sink);
             self.tx_next = seq;
         }
         let next = fresh!(self.tx_next);
         if fresh!(self.rx_opaque) != 0 {
             self.tx.enter(state::OPAQUE);
-        } else if next == seq && self.tx.message.flags & flag::RESYNCING != 0 && self.awaits_response() {
-            self.tx.try_again::<true>(payload.word(0).unwrap_or(0));
+        } else if next == seq && self.tx.message.flags & (flag::RESYNCING | flag::SEEKING) != 0 {
+            self.find_start(payload, sink);
         }
-        let mut progress = Progress::More;
-        for _ in 0..TRANSMIT_STEPS {
+        for _ in 0..STEPS {
             let next = fresh!(self.tx_next);
             let offset = next.wrapping_sub(seq);
             if offset >= len {
-                progress = Progress::Done;
                 break;
             }
             self.step::<true, P, S>(payload, offset, len - offset, true, now, sink);
@@ -336,15 +328,19 @@ impl Conn {
             self.tx_next = next.wrapping_add(used);
             self.response_event(event, now, sink);
         }
-        let taken = fresh!(self.tx_next).wrapping_sub(before);
+        let next = fresh!(self.tx_next);
+        let taken = next.wrapping_sub(before);
         if taken != 0 {
+            if self.tx.message.flags & flag::SEEKING != 0 {
+                self.find_end(payload, len, taken, now, sink);
+            }
             self.tx_last_ns = now;
             sink.bytes(true, taken);
             if self.tx.state() == state::OPAQUE && self.tx_opaque == 0 {
                 self.tx_opaque = 1;
             }
         }
-        progress
+        if next.wrapping_sub(seq) >= len { Progress::Done } else { Progress::More }
     }
 
     /// Number of requests in the queue.

@@ -142,6 +142,12 @@ impl Events {
         fresh!(self.marks) & mark::UNREAD != 0
     }
 
+    /// A part of the stream was not seen: the rest is not looked at.
+    #[inline(always)]
+    pub fn miss(&mut self) {
+        self.mark(mark::UNREAD);
+    }
+
     /// The stream said that it failed.
     #[inline(always)]
     #[must_use]

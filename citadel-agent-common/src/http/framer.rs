@@ -61,6 +61,8 @@ pub mod flag {
     pub const JOINED: u32 = 256;
     /// No start line has been parsed since the framing was lost.
     pub const RESYNCING: u32 = 1024;
+    /// A part of the chunked body was not parsed: the rest extends to an end that is searched for.
+    pub const SEEKING: u32 = 2048;
     /// The properties of a request that determine the framing of its response.
     pub const ASKED: u32 = HEAD | CONNECT;
     /// The flags of the connection rather than of one message.
@@ -312,6 +314,14 @@ impl Framer {
         self.line.clear();
         let event = self.message.lose();
         self.report(0, event);
+    }
+
+    /// `count` bytes are not parsed. The result is in [`Self::found`].
+    #[inline(always)]
+    pub fn miss(&mut self, count: u32) {
+        self.line.clear();
+        let event = self.message.miss(count);
+        self.report(count, event);
     }
 
     /// A segment starts, with `word`: if the framing was lost, a message may start here. A start line in progress

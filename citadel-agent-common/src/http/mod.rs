@@ -82,6 +82,8 @@ pub trait Sink {
     fn event(&mut self, endpoint: u32, output: bool);
     /// A streamed response whose events cannot be read.
     fn unread(&mut self, endpoint: u32);
+    /// Bytes of a streamed response in which neither chunks nor events were looked for.
+    fn unseen(&mut self, endpoint: u32, bytes: u32);
     /// A request whose connection ended before its response was complete.
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
     /// Something that could not be measured.

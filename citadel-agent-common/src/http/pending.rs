@@ -101,5 +101,8 @@ impl Sink for Pending {
     fn unread(&mut self, _endpoint: u32) {}
 
     #[inline(always)]
+    fn unseen(&mut self, _endpoint: u32, _bytes: u32) {}
+
+    #[inline(always)]
     fn aborted(&mut self, _endpoint: u32, _side: Side, _phase: Phase) {}
 }

@@ -51,6 +51,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         8 => (offset(), soup()).prop_map(|(offset, bytes)| Operation::Client { offset, bytes }),
         8 => (offset(), offset(), soup()).prop_map(|(offset, ack, bytes)| Operation::Server { offset, ack, bytes }),
+        2 => (offset(), offset(), soup()).prop_map(|(offset, ack, bytes)| Operation::Overrun { offset, ack, bytes }),
         1 => Just(Operation::ClientEnds),
         1 => any::<(bool, bool)>().prop_map(|(orderly, server)| {
             Operation::Close { orderly, otherwise: if server { Side::Server } else { Side::Client } }

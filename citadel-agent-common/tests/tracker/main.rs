@@ -15,4 +15,5 @@ mod reference;
 mod segments;
 mod stream;
 mod tcp;
+mod unseen;
 mod wire;

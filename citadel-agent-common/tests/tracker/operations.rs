@@ -11,6 +11,8 @@ pub(crate) enum Operation {
     Client { offset: i16, bytes: Vec<u8> },
     /// A segment from the server; what it acknowledges lies so many bytes after what the client has sent so far.
     Server { offset: i16, ack: i16, bytes: Vec<u8> },
+    /// The same, but the programs have steps for a part of it only.
+    Overrun { offset: i16, ack: i16, bytes: Vec<u8> },
     /// The client sends FIN or RST.
     ClientEnds,
     /// The connection ends.
@@ -65,8 +67,9 @@ pub(crate) fn perform(beginning: Beginning, operations: &[Operation]) -> Tracked
     for (now, operation) in (1u64..).zip(operations) {
         match operation {
             // See `findings` for a server that sends after the end.
-            Operation::Server { .. } if closed => {}
-            Operation::Client { bytes, .. } | Operation::Server { bytes, .. } if bytes.is_empty() => {}
+            Operation::Server { .. } | Operation::Overrun { .. } if closed => {}
+            Operation::Client { bytes, .. } | Operation::Server { bytes, .. } | Operation::Overrun { bytes, .. }
+                if bytes.is_empty() => {}
             Operation::Client { offset, bytes } => {
                 let seq = client_seq.wrapping_add(client.place(*offset, bytes.len()));
                 tracked.client(seq, bytes, now);
@@ -75,6 +78,11 @@ pub(crate) fn perform(beginning: Beginning, operations: &[Operation]) -> Tracked
                 let ack = client_seq.wrapping_add((client.end + i64::from(*ack)) as u32);
                 let seq = server_seq.wrapping_add(server.place(*offset, bytes.len()));
                 tracked.server(seq, bytes, ack, now);
+            }
+            Operation::Overrun { offset, ack, bytes } => {
+                let ack = client_seq.wrapping_add((client.end + i64::from(*ack)) as u32);
+                let seq = server_seq.wrapping_add(server.place(*offset, bytes.len()));
+                tracked.overrun::<1>(seq, bytes, ack, now);
             }
             Operation::ClientEnds => tracked.client_ends(),
             Operation::Close { orderly, otherwise } => {

@@ -15,6 +15,7 @@ pub(crate) enum Observation {
     Chunk { endpoint: u32 },
     Event { endpoint: u32, output: bool },
     Unread { endpoint: u32 },
+    Unseen { endpoint: u32, bytes: u32 },
     Aborted { endpoint: u32, side: Side, phase: Phase },
     Lost { why: Lost, count: u32 },
 }
@@ -68,6 +69,9 @@ impl Sink for Recorder {
     fn unread(&mut self, endpoint: u32) {
         self.note(Observation::Unread { endpoint });
     }
+    fn unseen(&mut self, endpoint: u32, bytes: u32) {
+        self.note(Observation::Unseen { endpoint, bytes });
+    }
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
         self.note(Observation::Aborted { endpoint, side, phase });
     }
@@ -103,16 +107,30 @@ impl Payload for Bytes<'_> {
     }
 }
 
+/// How many steps a call takes at most: of the kernel programs' calls, and more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Steps {
+    One,
+    Two,
+    Eight,
+}
+
 /// A connection under the tracker.
 pub(crate) struct Tracked {
     conn: Conn,
     recorder: Recorder,
+    steps: Steps,
 }
 
 impl Tracked {
     /// Seen from its beginning.
     pub(crate) fn new() -> Self {
-        Self { conn: Conn::NEW, recorder: Recorder::default() }
+        Self { conn: Conn::NEW, recorder: Recorder::default(), steps: Steps::Two }
+    }
+
+    /// The same with other steps.
+    pub(crate) fn in_steps(self, steps: Steps) -> Self {
+        Self { steps, ..self }
     }
 
     /// Open before anyone looked.
@@ -134,7 +152,12 @@ impl Tracked {
         let before = self.conn;
         until_done(bytes.len(), || {
             self.recorder.before = self.recorder.seen.len();
-            self.conn.receive(&mut payload, seq, bytes.len() as u32, now, &mut self.recorder)
+            let len = bytes.len() as u32;
+            match self.steps {
+                Steps::One => self.conn.receive::<1, _, _>(&mut payload, seq, len, now, &mut self.recorder),
+                Steps::Two => self.conn.receive::<2, _, _>(&mut payload, seq, len, now, &mut self.recorder),
+                Steps::Eight => self.conn.receive::<8, _, _>(&mut payload, seq, len, now, &mut self.recorder),
+            }
         });
         self.assert_written_by(Writer::Ingress, &before);
     }
@@ -144,7 +167,22 @@ impl Tracked {
         self.recorder.now = now;
         let (mut payload, len) = (Bytes::new(bytes), bytes.len() as u32);
         let before = self.conn;
-        until_done(bytes.len(), || self.conn.transmit(&mut payload, seq, len, ack, now, &mut self.recorder));
+        until_done(bytes.len(), || match self.steps {
+            Steps::One => self.conn.transmit::<1, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
+            Steps::Two => self.conn.transmit::<2, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
+            Steps::Eight => self.conn.transmit::<8, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
+        });
+        self.assert_written_by(Writer::Egress, &before);
+    }
+
+    /// A segment from the server that takes more than `STEPS` steps, which is all that there is.
+    pub(crate) fn overrun<const STEPS: u32>(&mut self, seq: u32, bytes: &[u8], ack: u32, now: u64) {
+        self.recorder.now = now;
+        let (mut payload, len) = (Bytes::new(bytes), bytes.len() as u32);
+        let before = self.conn;
+        if self.conn.transmit::<STEPS, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder) == Progress::More {
+            self.conn.overrun(&mut payload, seq, len, now, &mut self.recorder);
+        }
         self.assert_written_by(Writer::Egress, &before);
     }
 
@@ -241,6 +279,7 @@ impl Tracked {
                 Observation::Chunk { .. }
                 | Observation::Event { .. }
                 | Observation::Unread { .. }
+                | Observation::Unseen { .. }
                 | Observation::Latency { .. } => {
                     assert!(requests > 0, "a response to no request: {:?}", self.recorder.seen);
                 }

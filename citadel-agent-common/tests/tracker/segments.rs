@@ -6,13 +6,17 @@ use citadel_agent_common::abi::{Lost, Side};
 use citadel_agent_common::http::conn::PIPELINE;
 
 use crate::conversation::{Bodies, Conversation, conversations};
-use crate::recorder::{Observation, Tracked};
+use crate::recorder::{Observation, Steps, Tracked};
 use crate::reference::{requests, responses, truth};
 use crate::wire::{Choices, Wire, choices};
 
 /// Sends all of a conversation and ends it; returns the tracker and when it ended.
 fn run(wire: &Wire<'_>) -> (Tracked, u64) {
-    let mut tracked = Tracked::new();
+    run_in(wire, Steps::Two)
+}
+
+fn run_in(wire: &Wire<'_>, steps: Steps) -> (Tracked, u64) {
+    let mut tracked = Tracked::new().in_steps(steps);
     wire.send_all(&mut tracked);
     tracked.close(true, Side::Server, wire.end());
     tracked.check();
@@ -76,8 +80,8 @@ proptest! {
         let whole = Choices { client_sizes: vec![usize::MAX], server_sizes: vec![usize::MAX], ..one.clone() };
         let bytes = Choices { client_sizes: vec![1], server_sizes: vec![1], ..other.clone() };
         let (expected, _) = run(&Wire::new(&conversation, &one));
-        for choices in [other, whole, bytes] {
-            let (tracked, _) = run(&Wire::new(&conversation, &choices));
+        for (choices, steps) in [(other, Steps::Eight), (whole, Steps::One), (bytes, Steps::One)] {
+            let (tracked, _) = run_in(&Wire::new(&conversation, &choices), steps);
             prop_assert_eq!(timeless(&tracked), timeless(&expected));
             prop_assert_eq!(tracked.bytes(), expected.bytes());
         }

@@ -135,6 +135,16 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// Sends a segment; if it is the server's, there are not enough steps for all of it.
+    pub(crate) fn overrun(&self, tracked: &mut Tracked, at: usize) {
+        let Segment { from_client, range, now, .. } = self.segments[at].clone();
+        if from_client {
+            return self.send(tracked, at..at + 1);
+        }
+        let seq = self.choices.server_seq.wrapping_add(range.start as u32);
+        tracked.overrun::<1>(seq, &self.conversation.server[range], self.choices.client_seq, now);
+    }
+
     /// Sends all of it.
     pub(crate) fn send_all(&self, tracked: &mut Tracked) {
         self.send(tracked, 0..self.segments.len());

@@ -17,6 +17,7 @@ mod packet;
 mod receive_queue;
 mod say;
 mod sink;
+mod steps;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
@@ -29,12 +30,13 @@ use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
 use citadel_agent_common::abi::{Lost, Protocol, Side, counter};
 use citadel_agent_common::connection::{Connection, Early, Tuple, note};
-use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
+use citadel_agent_common::http::{Pending, Sink};
 
-use maps::{BLANK, EARLY, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
-use packet::{Bytes, Segment};
+use maps::{BLANK, EARLY, EARLY_INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
+use packet::Segment;
 use sink::Counters;
+use steps::{EARLY_STEPS, receive, transmit};
 
 /// Return value of a cgroup program that lets the packet pass.
 const PASS: i32 = 1;
@@ -69,23 +71,6 @@ pub fn net_egress(ctx: SkBuffContext) -> i32 {
         egress(skb, slot);
     }
     PASS
-}
-
-/// Reads on in a stream's events, for `net_egress`, with this window. A global function: the verifier follows it once, by itself, and
-/// not from each place where it is called. So it is handed nothing but the context and a number, which is all that 5.10 knows, and
-/// finds the rest by them.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn net_events(skb: *mut __sk_buff, window: u32) -> u32 {
-    let sock = packet::sock(skb);
-    if sock.is_null() {
-        return 0;
-    }
-    // SAFETY: a map value, which the caller has claimed.
-    let Some(window) = maps::SCRATCH.get_ptr_mut(window).map(|window| unsafe { &mut *window }) else { return 0 };
-    let Some(connection) = connections::find(sock) else { return 0 };
-    connection.conn.events().look(&mut Bytes::go_on(skb, window));
-    1
 }
 
 /// Connections that open and close.
@@ -124,7 +109,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
             // Out of order: the data that the socket has in order by now shows what was missed.
             connection.conn.has_in_order(tcp.rcv_nxt);
         }
-        receive(connection, skb, &mut segment, INGRESS, &mut counters);
+        receive(connection, skb, &mut segment, &mut counters);
     }
     if segment.ends() {
         connection.conn.client_ends();
@@ -143,7 +128,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 fn early_ingress(skb: *mut __sk_buff) {
     let Some(mut segment) = Segment::read(skb) else { return };
     let Some(Early { pending, connection, .. }) = early(skb, &segment) else { return };
-    receive(connection, skb, &mut segment, EARLY_INGRESS, pending);
+    receive_early(connection, skb, &segment, pending);
     if segment.is_fin() {
         connection.conn.client_ends();
     }
@@ -158,24 +143,17 @@ fn unread(skb: *mut __sk_buff) {
     }
 }
 
-/// Processes a segment's payload; `program` is the running program, in case it must run again.
+/// Processes the payload of a segment to a listener.
 #[inline(always)]
-fn receive<S: Sink>(
-    connection: &mut Connection,
-    skb: *mut __sk_buff,
-    segment: &mut Segment,
-    program: u32,
-    sink: &mut S,
-) {
+fn receive_early(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, sink: &mut Pending) {
     let Some(window) = packet::claim() else { return sink.lost(Lost::StepLimit, 1) };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut payload = segment.payload(skb, window);
-    let progress = connection.conn.receive(&mut payload, segment.seq, segment.len, now, sink);
-    segment.recall(window);
+    let mut payload = segment.payload(skb, window, now);
+    let progress = connection.conn.receive::<EARLY_STEPS, _, _>(&mut payload, segment.seq, segment.len, now, sink);
     packet::release(window);
     if matches!(progress, Progress::More) {
-        maps::tail_call(skb, &INGRESS_PROGRAMS, program);
+        maps::tail_call(skb, &INGRESS_PROGRAMS, EARLY_INGRESS);
         sink.lost(Lost::StepLimit, 1);
     }
 }
@@ -198,18 +176,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
         count_retransmits(connection, tcp.total_retrans, &mut counters);
     }
     if segment.len > 0 {
-        let Some(window) = packet::claim() else { return sink::lost(Lost::StepLimit, 1) };
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        let mut payload = segment.payload(skb, window);
-        let progress =
-            connection.conn.transmit(&mut payload, segment.seq, segment.len, segment.ack, now, &mut counters);
-        segment.recall(window);
-        packet::release(window);
-        if matches!(progress, Progress::More) {
-            maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
-            sink::lost(Lost::StepLimit, 1);
-        }
+        transmit(connection, skb, &mut segment, &mut counters);
     }
     if segment.ends() {
         connection.conn.close(!segment.is_reset(), Side::Server, &mut counters);

@@ -227,15 +227,18 @@ impl Segment {
         self.flags = unsafe { (&raw const window.flags).read_volatile() } as u8;
     }
 
-    /// The payload, read through `window`.
+    /// The payload, read through `window`. What a continuation needs to know of the segment is in the window too.
     #[inline(always)]
-    pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window) -> Bytes<'a> {
+    pub(crate) fn payload<'a>(&self, skb: *mut __sk_buff, window: &'a mut Window, now: u64) -> Bytes<'a> {
         // A base for which no offset is inside the window: nothing has been loaded.
         window.base = u32::MAX - LOADED;
         window.last_text = LOADED - 1;
         window.payload_at = self.at;
         window.payload_len = self.len;
         window.flags = self.flags as u32;
+        window.seq = self.seq;
+        window.ack = self.ack;
+        window.now = now;
         Bytes { skb, window }
     }
 }
@@ -258,6 +261,13 @@ pub(crate) fn claim() -> Option<&'static mut Window> {
         release(window);
     }
     None
+}
+
+/// The window that the caller of a global function has claimed.
+#[inline(always)]
+pub(crate) fn claimed(index: u32) -> Option<&'static mut Window> {
+    // SAFETY: a map value of this CPU only, which no other run uses.
+    SCRATCH.get_ptr_mut(index).map(|window| unsafe { &mut *window })
 }
 
 /// Returns a window.
@@ -296,7 +306,7 @@ impl Payload for Bytes<'_> {
         // The function finds both by itself.
         escape(events);
         escape(self.window);
-        crate::net_events(self.skb, self.window.index);
+        crate::steps::net_events(self.skb, self.window.index);
         escape(events);
         escape(self.window);
     }

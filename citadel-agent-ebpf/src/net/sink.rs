@@ -113,6 +113,13 @@ impl Sink for Counters {
     }
 
     #[inline(always)]
+    fn unseen(&mut self, endpoint: u32, bytes: u32) {
+        if let Some(stats) = self.endpoint(endpoint) {
+            add(&mut stats.counters[EndpointStats::UNSEEN_BYTES], bytes as u64);
+        }
+    }
+
+    #[inline(always)]
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
         if let Some(stats) = self.endpoint(endpoint) {
             add(cell(&mut stats.counters, EndpointStats::aborted(side as u32, phase as u32)), 1);

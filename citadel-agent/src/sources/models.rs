@@ -12,7 +12,7 @@ use crate::ebpf::in_flight::{Ages, InFlight};
 use crate::ebpf::mapped::MapEntry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, LONGEST_WAIT, OLDEST_REQUEST, RECEIVE_QUEUE, REQUEST_BYTES,
-    REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS,
+    REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS, STREAM_UNSEEN_BYTES,
     STREAMS_UNREAD, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK, TIME_TO_FIRST_TOKEN,
 };
 use crate::metrics::family::{Page, Value};
@@ -114,6 +114,10 @@ fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: MapEntry<'_, Endpoint
     let unread = stats.counter(EndpointStats::UNREAD);
     if unread > 0 {
         page.add(&STREAMS_UNREAD, labels, Value::Integer(unread));
+    }
+    let unseen = stats.counter(EndpointStats::UNSEEN_BYTES);
+    if unseen > 0 {
+        page.add(&STREAM_UNSEEN_BYTES, labels, Value::Integer(unseen));
     }
     for (latency, response) in [(Latency::FirstByte, "plain"), (Latency::FirstByteOfStream, "stream")] {
         if let Some(histogram) = stats.latency(latency) {

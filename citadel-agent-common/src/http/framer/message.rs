@@ -11,7 +11,7 @@ use crate::http::text::{Decimal, Text, keep, lower, prefix, status_code, trails,
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Message {
-    /// Bytes of the body or the chunk still to come.
+    /// Bytes of the body or the chunk still to come; the last eight bytes sent if [`flag::SEEKING`].
     remaining: u64,
     /// `Content-Length`.
     length: u64,
@@ -70,6 +70,39 @@ impl Message {
             }
         }
         event
+    }
+
+    /// `count` bytes are not parsed; returns the event.
+    #[inline(always)]
+    pub fn miss(&mut self, count: u32) -> u32 {
+        let chunked = self.flags & flag::CHUNKED != 0;
+        match self.state() {
+            state::OPAQUE | state::RESYNC => event::NONE,
+            state::UNTIL_CLOSE => {
+                self.flags &= !flag::DATA_BEGINS;
+                event::NONE
+            }
+            state::CHUNK_SIZE | state::TRAILERS | state::DATA if chunked => {
+                self.flags = self.flags & !flag::DATA_BEGINS | flag::SEEKING;
+                self.remaining = 0;
+                self.state = state::UNTIL_CLOSE;
+                event::NONE
+            }
+            state::DATA if u64::from(count) <= self.remaining => {
+                self.flags &= !flag::DATA_BEGINS;
+                self.skip(count)
+            }
+            _ => self.lose(),
+        }
+    }
+
+    /// Appends the `count` (1..=8) bytes of `word` to those that were sent; returns the last eight.
+    #[inline(always)]
+    pub fn push_tail(&mut self, word: u64, count: u32) -> u64 {
+        let bits = count * 8;
+        // In two shifts, since none is by 64 bits.
+        self.remaining = (self.remaining >> (bits - 1) >> 1) | word << (64 - bits);
+        self.remaining
     }
 
     /// Something that cannot be followed: not HTTP if these are the connection's first bytes, else lost.

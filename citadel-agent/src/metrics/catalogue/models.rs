@@ -32,7 +32,9 @@ catalogue! {
     STREAM_EVENTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_events_total" ["model", "port", "endpoint", "kind"]
         "Events of streamed responses, by kind: content (with output), other (roles, starts and ends of parts, usage, errors, the end marker).";
     STREAMS_UNREAD: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_streams_unread_total" ["model", "port", "endpoint"]
-        "Streamed responses whose events cannot be read (compressed, of an unknown form, or too long before the output): each of their chunks counts as an event with output.";
+        "Streamed responses whose events cannot be read (compressed, of an unknown form, too long before the output, or not seen completely): each of their chunks counts as an event with output.";
+    STREAM_UNSEEN_BYTES: Counter(Start, beside REQUESTS_IN_FLIGHT) Bytes "citadel_model_stream_unseen_bytes_total" ["model", "port", "endpoint"]
+        "Bytes of streamed responses whose chunks and events were not counted, because a packet contained more than the kernel programs can parse, or was missed. The requests are counted.";
     RECEIVE_QUEUE: Histogram<Queues> Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
         "Time from the first request byte reaching the kernel to the server's first read of it: delay of accept, event loop and thread pool together.";
     REQUEST_BYTES: Counter(Start) Bytes "citadel_model_request_bytes_total" ["model", "port"]

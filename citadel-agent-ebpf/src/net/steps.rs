@@ -1,0 +1,161 @@
+//! How a segment's payload is parsed, in as many steps as it takes.
+//!
+//! The first steps are part of `net_ingress` and `net_egress`: most segments need no more. Further ones are calls of a global
+//! function, which the verifier follows once, by itself, and not from each place where it is called: so there can be hundreds
+//! of them. It is handed nothing but the context and a number, which is all that 5.10 knows, and finds the rest by them. If
+//! they are not enough, the program calls itself by a tail call, 33 times at most.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use citadel_agent_common::abi::Lost;
+use citadel_agent_common::connection::{Connection, Window};
+use citadel_agent_common::http::Sink;
+use citadel_agent_common::http::conn::Progress;
+use citadel_agent_ebpf::count::escape;
+
+use crate::maps::{self, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS};
+use crate::packet::{self, Bytes, Segment};
+use crate::sink::Counters;
+use crate::connections;
+
+/// Steps of `net_early`, which has no continuation but itself.
+pub(crate) const EARLY_STEPS: u32 = 2;
+
+/// Steps that are part of the programs: most segments take one.
+const FIRST_STEPS: u32 = 1;
+
+/// Further steps of a run. With those of 33 runs, a packet may hold 16,929 chunks: more than fit into 64 KiB.
+const MORE_STEPS: u32 = 512;
+
+/// Processes a segment's payload.
+#[inline(always)]
+pub(crate) fn receive(
+    connection: &mut Connection,
+    skb: *mut __sk_buff,
+    segment: &mut Segment,
+    counters: &mut Counters,
+) {
+    let Some(window) = packet::claim() else { return counters.lost(Lost::StepLimit, 1) };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut payload = segment.payload(skb, window, now);
+    let first = connection.conn.receive::<FIRST_STEPS, _, _>(&mut payload, segment.seq, segment.len, now, counters);
+    let progress = go_on(first, window, |index| net_received(skb, index));
+    escape(connection);
+    segment.recall(window);
+    packet::release(window);
+    if matches!(progress, Progress::More) {
+        maps::tail_call(skb, &INGRESS_PROGRAMS, INGRESS);
+        counters.lost(Lost::StepLimit, 1);
+    }
+}
+
+/// Processes a segment's payload.
+#[inline(always)]
+pub(crate) fn transmit(
+    connection: &mut Connection,
+    skb: *mut __sk_buff,
+    segment: &mut Segment,
+    counters: &mut Counters,
+) {
+    // Without one, the next segment shows that this one was missed.
+    let Some(window) = packet::claim() else { return counters.lost(Lost::StepLimit, 1) };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let (seq, len) = (segment.seq, segment.len);
+    let mut payload = segment.payload(skb, window, now);
+    let first = connection.conn.transmit::<FIRST_STEPS, _, _>(&mut payload, seq, len, segment.ack, now, counters);
+    let progress = go_on(first, window, |index| net_sent(skb, index));
+    escape(connection);
+    segment.recall(window);
+    packet::release(window);
+    if matches!(progress, Progress::More) {
+        maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
+        counters.lost(Lost::StepLimit, 1);
+        overrun(skb, segment);
+    }
+}
+
+/// Gives up on the rest of a segment.
+#[inline(always)]
+fn overrun(skb: *mut __sk_buff, segment: &Segment) {
+    let Some(window) = packet::claim() else { return };
+    // SAFETY: no arguments.
+    segment.payload(skb, window, unsafe { bpf_ktime_get_ns() });
+    escape(window);
+    net_overrun(skb, window.index);
+    packet::release(window);
+}
+
+/// Takes more steps, if there are any.
+#[inline(always)]
+fn go_on(first: Progress, window: &mut Window, step: impl Fn(u32) -> u32) -> Progress {
+    if matches!(first, Progress::Done) {
+        return Progress::Done;
+    }
+    for _ in 0..MORE_STEPS {
+        escape(window);
+        if step(window.index) == 0 {
+            return Progress::Done;
+        }
+    }
+    Progress::More
+}
+
+/// The connection of a packet, its counters, and the window that the caller has claimed.
+#[inline(always)]
+fn found(skb: *mut __sk_buff, window: u32) -> Option<(&'static mut Connection, Counters, &'static mut Window)> {
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return None;
+    }
+    let connection = connections::find(sock)?;
+    let counters = Counters::of(connection.slot, sock)?;
+    Some((connection, counters, packet::claimed(window)?))
+}
+
+/// One more step of a segment from a client; returns 0 if there are no more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_received(skb: *mut __sk_buff, window: u32) -> u32 {
+    let Some((connection, mut counters, window)) = found(skb, window) else { return 0 };
+    let (seq, len, now) = (window.seq, window.payload_len, window.now);
+    let mut payload = Bytes::go_on(skb, window);
+    let progress = connection.conn.receive::<1, _, _>(&mut payload, seq, len, now, &mut counters);
+    u32::from(matches!(progress, Progress::More))
+}
+
+/// One more step of a segment from a server; returns 0 if there are no more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_sent(skb: *mut __sk_buff, window: u32) -> u32 {
+    let Some((connection, mut counters, window)) = found(skb, window) else { return 0 };
+    let (seq, len, ack, now) = (window.seq, window.payload_len, window.ack, window.now);
+    let mut payload = Bytes::go_on(skb, window);
+    let progress = connection.conn.transmit::<1, _, _>(&mut payload, seq, len, ack, now, &mut counters);
+    u32::from(matches!(progress, Progress::More))
+}
+
+/// The rest of a segment from a server will not be parsed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_overrun(skb: *mut __sk_buff, window: u32) -> u32 {
+    let Some((connection, mut counters, window)) = found(skb, window) else { return 0 };
+    let (seq, len, now) = (window.seq, window.payload_len, window.now);
+    connection.conn.overrun(&mut Bytes::go_on(skb, window), seq, len, now, &mut counters);
+    0
+}
+
+/// Reads on in a stream's events, for a step.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_events(skb: *mut __sk_buff, window: u32) -> u32 {
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return 0;
+    }
+    let Some(window) = packet::claimed(window) else { return 0 };
+    let Some(connection) = connections::find(sock) else { return 0 };
+    connection.conn.events().look(&mut Bytes::go_on(skb, window));
+    1
+}
