@@ -133,6 +133,9 @@ pub enum Protocol {
     Tls = 3,
     /// Anything else, or nothing at all.
     Other = 4,
+    /// HTTP/1.x until a response switched it to another protocol or made a tunnel of it (101, CONNECT): such a connection counts as
+    /// [`Self::Http1`] too.
+    Upgraded = 5,
 }
 
 /// Why something could not be measured: index into the `LOST` map and value of the `reason` label.

@@ -82,7 +82,6 @@ pub struct Connection {
     /// PID of the process that last started to read a request; 0: none yet.
     pub reader: u32,
     _reserved: u32,
-    _to_a_line: [u32; 2],
     // Up to here, and at the start of `conn`: read for each segment and almost never written.
     /// Both directions, and the outstanding requests.
     pub conn: Conn,

@@ -1,5 +1,6 @@
 //! Connections that end before the response does: by whom, and when.
 
+use std::net::Ipv4Addr;
 use std::sync::mpsc;
 
 use citadel_agent_tests::agent::Agent;
@@ -7,6 +8,8 @@ use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, answer, answer_head, chat, event, get, post, post_head};
 use citadel_agent_tests::names::{ABORTED, CHUNKS, DURATION, IN_FLIGHT, OPEN, REQUESTS, TTFB, TTFT};
 use citadel_agent_tests::peer::{Peer, Server};
+use citadel_agent_tests::raw::flag::{ACK, FIN, PSH, RST, SYN};
+use citadel_agent_tests::raw::{Header, Wire};
 use citadel_agent_tests::scrape::sums;
 use citadel_agent_tests::truth::pause;
 
@@ -224,5 +227,41 @@ fn an_early_refusal_is_an_answer_although_the_request_was_not_read_to_its_end() 
     let page = assert_eventually!(agent, |page| page.requests() == 1);
     assert_eq!(page.counter(REQUESTS).by(["endpoint", "code"]), sums([("embeddings 413", 1)]));
     assert_eq!(page.counter(ABORTED).by(["side", "phase"]), sums([]));
+    assert_eq!(page.gauge(IN_FLIGHT).value(), 0);
+}
+
+/// Segments that no client's TCP has sent: a FIN or RST that the server's TCP does not accept says nothing about the client.
+#[test]
+fn a_forged_end_does_not_make_the_client_the_side() {
+    let wire = Wire::new();
+    let server = wire.bind();
+    let agent = Agent::measuring(server.port());
+    let playing = server.serve(|mut peer| {
+        for _ in 0..2 {
+            peer.read_message();
+        }
+        peer.reset();
+    });
+    let (client, port) = ((Ipv4Addr::new(198, 51, 100, 9), 40_000), server.port());
+    let send = |seq, ack, flags, payload: &str| {
+        wire.send(&Header { client, port, seq, ack, flags }, payload.as_bytes());
+    };
+    send(1, 0, SYN, "");
+    let answer = (0..50).find_map(|_| wire.receive(100)).expect("an answer to the SYN");
+    let ack = answer.header.seq.wrapping_add(1);
+    let request = get("/v1/models");
+    send(2, ack, ACK | PSH, &request);
+    let next = 2 + request.len() as u32;
+    // Before what comes next, after it in the window, and far outside of it.
+    for seq in [next - 5, next + 100, next + (1 << 30), next.wrapping_sub(1 << 30)] {
+        for flags in [RST, RST | ACK, FIN | ACK] {
+            send(seq, ack, flags, "");
+        }
+    }
+    send(next, ack, ACK | PSH, &request);
+    playing.truth();
+
+    let page = assert_eventually!(agent, |page| page.counter(ABORTED).value() == 2);
+    assert_eq!(page.counter(ABORTED).by(["side", "phase"]), sums([("server waiting", 2)]));
     assert_eq!(page.gauge(IN_FLIGHT).value(), 0);
 }

@@ -168,6 +168,7 @@ fn an_upgrade_is_one_request_with_code_101_and_then_bytes() {
 
     let page = assert_eventually!(agent, |page| page.gauge(OPEN).value() == 0 && page.requests() > 0);
     assert_eq!(page.counter(REQUESTS).by(["endpoint", "code"]), sums([("other 101", 1)]));
+    assert_eq!(page.counter(CONNECTIONS).by(["protocol"]), sums([("http1", 1), ("upgraded", 1)]));
     assert_eq!(page.counter(ABORTED).by(["side", "phase"]), sums([]));
     assert_eq!(page.counter(CHUNKS).value(), 0);
     assert_eq!(page.gauge(IN_FLIGHT).value(), 0);

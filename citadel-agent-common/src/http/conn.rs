@@ -9,6 +9,7 @@
 mod close;
 mod observe;
 mod running;
+mod skipped;
 mod stream;
 mod unread;
 mod unseen;
@@ -60,9 +61,13 @@ pub struct Conn {
     tail: u32,
     /// Ingress' cached value of `head`: refreshed only when the queue seems full.
     head_seen: u32,
-    /// More than [`PIPELINE`] requests were outstanding once: later ones are not followed.
-    overflown: u32,
-    /// The client sent FIN or RST.
+    /// Whether the newest request is not in the queue, and more: see `conn/skipped.rs`.
+    skips: u32,
+    /// Requests that are not in the queue, so far.
+    skipped: u32,
+    /// Ingress' cached value of `passed`: refreshed only if it differs from `skipped`.
+    passed_seen: u32,
+    /// The client sent FIN or RST, which the server's TCP accepts. Written once, by ingress or the callback.
     client_ended: u32,
     protocol: u32,
     /// Requests whose first byte has arrived so far.
@@ -82,16 +87,16 @@ pub struct Conn {
     /// Of a streamed response.
     events: Events,
     tx_next: u32,
-    /// Whether `tx_next` is known.
+    /// Whether `tx_next` and `acknowledged` are known.
     tx_synced: u32,
     /// Requests taken from the queue so far.
     head: u32,
+    /// Responses to requests that are not in the queue, so far.
+    passed: u32,
     /// Whether a body byte of the current response was sent.
     body_begun: u32,
     /// Sequence number up to which the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
-    /// Whether `acknowledged` is known.
-    acknowledges: u32,
     _apart_from_tx: Apart,
     /// None straddles two cache lines: checked in `crate::connection`.
     places: [Place; PIPELINE],
@@ -117,7 +122,9 @@ impl Conn {
         rx_synced: 0,
         tail: 0,
         head_seen: 0,
-        overflown: 0,
+        skips: 0,
+        skipped: 0,
+        passed_seen: 0,
         client_ended: 0,
         protocol: Protocol::Unknown as u32,
         come: 0,
@@ -132,9 +139,9 @@ impl Conn {
         tx_next: 0,
         tx_synced: 0,
         head: 0,
+        passed: 0,
         body_begun: 0,
         acknowledged: 0,
-        acknowledges: 0,
         _apart_from_tx: Apart::NEW,
         places: [Place::EMPTY; PIPELINE],
         read: 0,
@@ -178,7 +185,7 @@ impl Conn {
     fn server_has(&self, next: u32) -> u32 {
         let (acknowledged, in_order) = (fresh!(self.acknowledged), self.in_order);
         let mut to = next;
-        if self.acknowledges != 0 && after(acknowledged, to) {
+        if fresh!(self.tx_synced) != 0 && after(acknowledged, to) {
             to = acknowledged;
         }
         if self.asked != 0 && after(in_order, to) {
@@ -275,7 +282,7 @@ impl Conn {
         if taken != 0 {
             sink.bytes(false, taken);
             let in_message = !matches!(self.rx.state(), state::START | state::RESYNC | state::OPAQUE);
-            if in_message && self.overflown == 0 {
+            if in_message && !self.skips_newest() {
                 self.newest().last_ns = now;
             }
             if self.rx.state() == state::OPAQUE && self.rx_opaque == 0 {
@@ -300,7 +307,6 @@ impl Conn {
     ) -> Progress {
         let (seq, len) = (self.tx.launder(seq), self.tx.launder(len));
         self.acknowledged = ack;
-        self.acknowledges = 1;
         if self.tx_synced == 0 {
             self.tx_next = seq;
             self.tx_synced = 1;
@@ -436,7 +442,7 @@ impl Conn {
         // profiling showed that the copied payload can be read only after them.
         let Some(word) = payload.word(offset) else { return true };
         if RESPONSE {
-            if !self.awaits_response() {
+            if !self.awaits_response() && !self.awaits_skipped() {
                 // A server may send responses that nobody requested, such as 408 on an idle connection.
                 self.tx.report(left, event::NONE);
                 return false;
@@ -445,7 +451,8 @@ impl Conn {
             self.body_begun = 0;
             self.output_ns = 0;
             self.events.begin();
-            let asked = self.oldest().flags & flag::ASKED;
+            // Of those that are not in the queue, none asked for it.
+            let asked = if self.awaits_response() { self.oldest().flags & flag::ASKED } else { 0 };
             self.tx.message.flags = (self.tx.message.flags & !flag::ASKED) | asked;
             return true;
         }

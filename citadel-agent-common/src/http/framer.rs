@@ -63,6 +63,8 @@ pub mod flag {
     pub const RESYNCING: u32 = 1024;
     /// A part of the chunked body was not parsed: the rest extends to an end that is searched for.
     pub const SEEKING: u32 = 2048;
+    /// The last line was `Transfer-Encoding`: a line that starts with a blank continues it (obs-fold, RFC 9112, section 5.2).
+    pub const FOLDS: u32 = 4096;
     /// The properties of a request that determine the framing of its response.
     pub const ASKED: u32 = HEAD | CONNECT;
     /// The flags of the connection rather than of one message.
@@ -247,7 +249,9 @@ impl Framer {
                 self.event |= event;
                 break;
             }
-            if begins_framing_field(text) && self.state() == state::FIELDS {
+            if (begins_framing_field(text) || fresh!(self.message.flags) & flag::FOLDS != 0)
+                && self.state() == state::FIELDS
+            {
                 let event = self.message.field(text);
                 self.event |= event;
             }

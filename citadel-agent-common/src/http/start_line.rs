@@ -1,6 +1,6 @@
 //! Start lines: the method, the target, and whether bytes can be a start line at all.
 
-use super::text::{Text, keep, prefix};
+use super::text::{Text, all_equal, bytes_before_lowest, keep, lower, prefix, within};
 use crate::abi::Endpoint;
 
 /// Whether a byte can start a status line, or a request line, the empty line before one, or a TLS record.
@@ -29,9 +29,35 @@ pub(super) fn begins_message<const RESPONSE: bool>(word: u64) -> bool {
         || is(b"CONNECT ")
 }
 
-/// The endpoint of a request target in origin form: the path without its API version, up to `?`, `/` or the end.
+/// Where the path of a target begins: of one in absolute form (RFC 9112, section 3.2.2), which clients send to a proxy, after the
+/// authority. If that is longer than the rest of `line`, the endpoint is not known.
+#[inline(never)]
+fn path(line: &Text, target: u32) -> u32 {
+    let scheme = lower(line.word(target));
+    if scheme as u8 != b'h' {
+        return target;
+    }
+    let mut at = if scheme & keep(7) == prefix(b"http://") {
+        target + 7
+    } else if scheme == prefix(b"https://") {
+        target + 8
+    } else {
+        return target;
+    };
+    for _ in 0..6 {
+        let before = bytes_before_lowest(all_equal(line.word(at), b'/'));
+        at = at.wrapping_add(before);
+        if before < 8 || at >= Text::LINE {
+            break;
+        }
+    }
+    within(at)
+}
+
+/// The endpoint of a request target: the path without its API version, up to `?`, `/` or the end.
 #[inline(always)]
 pub(super) fn endpoint(line: &Text, target: u32) -> Endpoint {
+    let target = path(line, target);
     let first = line.word(target);
     let at = if first & keep(4) == prefix(b"/v1/") || first & keep(4) == prefix(b"/v2/") {
         target + 3

@@ -395,6 +395,9 @@ fn target() -> impl Strategy<Value = String> {
         "/api/embed",
         "*",
         "http://h/v1/models",
+        "https://127.0.0.1:11400/v1/chat/completions",
+        "http://h",
+        "http:/v1/models",
     ]);
     let rest = prop_oneof![3 => Just(String::new()), 1 => "\\?[a-z0-9=&/?]{0,20}", 1 => "/[a-z0-9/]{0,12}", 1 => "[?/x][a-z0-9=]{80,150}"];
     (path, rest).prop_map(|(path, rest)| format!("{path}{rest}"))

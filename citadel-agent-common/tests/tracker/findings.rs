@@ -146,3 +146,44 @@ fn an_early_range_that_joins_two_makes_them_one() {
     }
     assert_eq!(tracked.lost(Lost::RequestFraming), 0);
 }
+
+/// An obsolete line folding (RFC 9112, section 5.2), whole and cut anywhere.
+#[test]
+fn a_folded_coding_is_one_field() {
+    for (fields, body) in [
+        ("Transfer-Encoding: gzip,\r\n chunked\r\n", "1\r\nx\r\n0\r\n\r\n"),
+        ("transfer-encoding:\r\n\tCHUNKED \r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n \r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: gzip,\r\n \r\n chunked\r\n", "0\r\n\r\n"),
+        // Of another field.
+        ("Transfer-Encoding: chunked\r\nX: a,\r\n gzip\r\n", "0\r\n\r\n"),
+        ("Content-Length: 2\r\nX: a\r\n chunked\r\n", "{}"),
+    ] {
+        let response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}");
+        for cut in 1..=response.len() {
+            let mut tracked = Tracked::new();
+            tracked.client(1, MODELS, 1);
+            let (one, two) = response.split_at(cut);
+            tracked.server(1, one.as_bytes(), 28, 2);
+            if !two.is_empty() {
+                tracked.server(1 + cut as u32, two.as_bytes(), 28, 3);
+            }
+            tracked.client(28, HEALTH, 4);
+            tracked.server(1 + response.len() as u32, EMPTY, 52, 5);
+            tracked.check();
+            let both = [ended_well(Endpoint::Models), ended_well(Endpoint::Health)];
+            assert_eq!(ended(&tracked), both, "{fields:?} cut at {cut}");
+        }
+    }
+}
+
+/// The coding that is not last ends the body with the connection.
+#[test]
+fn a_folded_coding_that_is_not_chunked_extends_to_the_close() {
+    let mut tracked = Tracked::new();
+    tracked.client(1, MODELS, 1);
+    tracked.server(1, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked,\r\n gzip\r\n\r\n0\r\n\r\n", 28, 2);
+    assert_eq!(ended(&tracked), []);
+    tracked.close(true, Side::Server, 3);
+    assert_eq!(ended(&tracked), [ended_well(Endpoint::Models)]);
+}

@@ -229,6 +229,9 @@ fn after_an_upgrade_bytes_are_only_counted() {
         tracked.server(1 + response.len() as u32, b"HTTP/1.1 200 OK\r\n\r\n", 1, 40);
         tracked.check();
         assert_eq!((tracked.begun(), tracked.under_way()), (1, 0));
+        let protocols = tracked.observed().filter(|seen| matches!(seen, Observation::Protocol(_)));
+        let expected = [Protocol::Http1, Protocol::Upgraded].map(Observation::Protocol);
+        assert_eq!(protocols.collect::<Vec<_>>(), expected);
         assert_eq!(tracked.bytes(), [(request.len() + tunnelled.len()) as u64, response.len() as u64 + 19]);
     }
 }

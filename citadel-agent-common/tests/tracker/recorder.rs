@@ -225,6 +225,7 @@ impl Tracked {
         let of_requests = |(_, observation): &(u64, Observation)| {
             let framing = Lost::RequestFraming;
             matches!(observation, Observation::Protocol(_) | Observation::Begun)
+                && *observation != Observation::Protocol(Protocol::Upgraded)
                 || matches!(observation, Observation::Lost { why, .. }
                     if [framing, Lost::PipelineFull].contains(why))
         };
@@ -289,7 +290,9 @@ impl Tracked {
             assert!(requests - left <= PIPELINE as i64, "too many under way: {:?}", self.recorder.seen);
         }
         assert_eq!(left, accounted, "each request leaves as ended, aborted or lost: {:?}", self.recorder.seen);
-        let protocols = self.observed().filter(|seen| matches!(seen, Observation::Protocol(_)));
+        let is_upgrade = |seen: &Observation| *seen == Observation::Protocol(Protocol::Upgraded);
+        assert!(self.observed().filter(is_upgrade).count() <= 1, "switched twice: {:?}", self.recorder.seen);
+        let protocols = self.observed().filter(|seen| matches!(seen, Observation::Protocol(_)) && !is_upgrade(seen));
         assert!(protocols.count() <= 1, "a connection has one protocol: {:?}", self.recorder.seen);
         let http1 = self.observed().any(|seen| seen == Observation::Protocol(Protocol::Http1));
         assert!(requests == 0 || http1, "requests without HTTP/1: {:?}", self.recorder.seen);

@@ -95,6 +95,8 @@ fn chunks(bytes: &[u8], mut at: usize) -> (Vec<usize>, Vec<usize>, usize) {
 }
 
 fn endpoint(target: &str) -> Endpoint {
+    let absolute = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    let target = absolute.map_or(target, |rest| rest.find('/').map_or("", |at| &rest[at..]));
     let path = target.split('?').next().expect("one at least");
     let ollama = path.strip_prefix("/api/");
     let path =

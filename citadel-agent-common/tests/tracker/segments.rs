@@ -100,11 +100,14 @@ proptest! {
     }
 }
 
-/// `count` requests for models at once, then their responses.
-fn pipeline(count: usize) -> Tracked {
+const MODELS: &[u8] = b"GET /v1/models HTTP/1.1\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+
+/// `count` requests at once, then their responses.
+fn pipeline(count: usize, request: &[u8]) -> Tracked {
     let mut tracked = Tracked::new();
-    tracked.client(1, b"GET /v1/models HTTP/1.1\r\n\r\n".repeat(count).as_slice(), 10);
-    tracked.server(1, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".repeat(count).as_slice(), 1, 20);
+    tracked.client(1, &request.repeat(count), 10);
+    tracked.server(1, &RESPONSE.repeat(count), 1, 20);
     tracked.check();
     tracked
 }
@@ -112,10 +115,34 @@ fn pipeline(count: usize) -> Tracked {
 #[test]
 fn requests_beyond_the_pipeline_are_lost_and_said_to_be() {
     for count in [PIPELINE, PIPELINE + 1, 2 * PIPELINE + 3] {
-        let tracked = pipeline(count);
-        let ended = tracked.observed().filter(|seen| matches!(seen, Observation::Completed { code: 200, .. })).count();
-        assert_eq!((tracked.begun(), ended), (PIPELINE as u64, PIPELINE));
+        let mut tracked = pipeline(count, MODELS);
+        let ended = |tracked: &Tracked| {
+            tracked.observed().filter(|seen| matches!(seen, Observation::Completed { code: 200, .. })).count()
+        };
+        assert_eq!((tracked.begun(), ended(&tracked)), (PIPELINE as u64, PIPELINE));
         assert_eq!(tracked.lost(Lost::PipelineFull), (count - PIPELINE) as u64);
         assert_eq!(tracked.under_way(), 0);
+        // When all of them are answered, requests are followed again.
+        let seqs = [1 + (count * MODELS.len()) as u32, 1 + (count * RESPONSE.len()) as u32];
+        tracked.client(seqs[0], &MODELS.repeat(2), 30);
+        tracked.server(seqs[1], &RESPONSE.repeat(2), 1, 50);
+        tracked.check();
+        assert_eq!((tracked.begun(), ended(&tracked)), (PIPELINE as u64 + 2, PIPELINE + 2));
+        assert_eq!((tracked.lost(Lost::PipelineFull), tracked.under_way()), ((count - PIPELINE) as u64, 0));
     }
+}
+
+/// What a response to HEAD has after its header depends on the request, which nobody remembers.
+#[test]
+fn a_head_beyond_the_pipeline_ends_the_tracking() {
+    let mut tracked = pipeline(PIPELINE, MODELS);
+    let head = b"HEAD /v1/models HTTP/1.1\r\n\r\n";
+    let seqs = [1 + (PIPELINE * MODELS.len()) as u32, 1 + (PIPELINE * RESPONSE.len()) as u32];
+    let requests = [&MODELS.repeat(PIPELINE)[..], head, MODELS].concat();
+    tracked.client(seqs[0], &requests, 30);
+    tracked.server(seqs[1], &RESPONSE.repeat(PIPELINE), 1, 40);
+    tracked.client(seqs[0] + requests.len() as u32, MODELS, 50);
+    tracked.check();
+    assert_eq!((tracked.begun(), tracked.under_way()), (2 * PIPELINE as u64, 0));
+    assert_eq!(tracked.lost(Lost::PipelineFull), 3);
 }

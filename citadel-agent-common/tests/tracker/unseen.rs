@@ -55,7 +55,7 @@ impl Talk {
     /// Codes and durations of the requests that ended.
     fn ended(&self) -> (Vec<u32>, Vec<u64>) {
         self.tracked.check();
-        let code = |seen| if let Observation::Ended { code, .. } = seen { Some(code) } else { None };
+        let code = |seen| if let Observation::Completed { code, .. } = seen { Some(code) } else { None };
         let duration = |seen| match seen {
             Observation::Latency { which: Latency::Duration, ns, .. } => Some(ns),
             _ => None,
@@ -192,7 +192,7 @@ proptest! {
         prop_assert_eq!(tracked.under_way(), 0);
         let codes: Vec<_> = responses.iter().map(|response| response.code).collect();
         let ended = tracked.observed().filter_map(|seen| match seen {
-            Observation::Ended { code, .. } => Some(code),
+            Observation::Completed { code, .. } => Some(code),
             _ => None,
         });
         let mut left = codes.iter();

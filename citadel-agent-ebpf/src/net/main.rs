@@ -36,7 +36,7 @@ use citadel_agent_common::http::{Pending, Sink};
 use maps::{BLANK, EARLY, EARLY_INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
 use packet::Segment;
 use sink::Counters;
-use steps::{EARLY_STEPS, receive, transmit};
+use steps::{EARLY_STEPS, FIN, RESET, net_closed, receive, transmit};
 
 /// Return value of a cgroup program that lets the packet pass.
 const PASS: i32 = 1;
@@ -112,10 +112,16 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
         receive(connection, skb, &mut segment, &mut counters);
     }
     if segment.ends() {
+        // TCP accepts a FIN or RST only if it is the next in order; others may be anybody's. One that was early ends the
+        // connection in the callback of `net_sockops`.
+        let next = if segment.is_reset() { segment.seq } else { segment.seq.wrapping_add(segment.len) };
+        if !connection.conn.is_next(next) && tcp_sock(sock).is_none_or(|tcp| tcp.rcv_nxt != next) {
+            return;
+        }
         connection.conn.client_ends();
         // No callback reports the close of a connection older than the programs: the packet has to.
-        if segment.is_reset() && connection.joined != 0 && connection.conn.is_next(segment.seq) {
-            connection.conn.close(false, Side::Client, &mut counters);
+        if segment.is_reset() && connection.joined != 0 {
+            net_closed(skb, 0);
             connections::release(sock);
         }
     }
@@ -126,12 +132,9 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 /// stored in `EARLY`, and count when `net_sockops` passes them to the child, in the same softirq.
 #[inline(always)]
 fn early_ingress(skb: *mut __sk_buff) {
-    let Some(mut segment) = Segment::read(skb) else { return };
+    let Some(segment) = Segment::read(skb) else { return };
     let Some(Early { pending, connection, .. }) = early(skb, &segment) else { return };
     receive_early(connection, skb, &segment, pending);
-    if segment.is_fin() {
-        connection.conn.client_ends();
-    }
 }
 
 /// Handles a packet that is not measured.
@@ -179,7 +182,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
         transmit(connection, skb, &mut segment, &mut counters);
     }
     if segment.ends() {
-        connection.conn.close(!segment.is_reset(), Side::Server, &mut counters);
+        net_closed(skb, if segment.is_reset() { RESET } else { FIN });
         if connection.joined != 0 {
             connections::release(sock);
         }
@@ -263,6 +266,10 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         // counted as open.
         let mut counted = noted & note::OPEN != 0 || field!(bpf_sock_ops_cb_flags) & NOT_NOTED != 0;
         if let Some(connection) = &mut connection {
+            if new == BPF_TCP_CLOSE_WAIT {
+                // The client's FIN was accepted.
+                connection.conn.client_ends();
+            }
             if counted {
                 connection.joined = 0;
             }

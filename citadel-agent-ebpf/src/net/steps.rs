@@ -7,7 +7,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use citadel_agent_common::abi::Lost;
+use citadel_agent_common::abi::{Lost, Side};
 use citadel_agent_common::connection::{Connection, Window};
 use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
@@ -72,52 +72,68 @@ pub(crate) fn transmit(
     if matches!(progress, Progress::More) {
         maps::tail_call(skb, &EGRESS_PROGRAMS, EGRESS);
         counters.lost(Lost::StepLimit, 1);
-        overrun(skb, segment);
+        net_overrun(skb);
     }
-}
-
-/// Gives up on the rest of a segment.
-#[inline(always)]
-fn overrun(skb: *mut __sk_buff, segment: &Segment) {
-    let Some(window) = packet::claim() else { return };
-    // SAFETY: no arguments.
-    segment.payload(skb, window, unsafe { bpf_ktime_get_ns() });
-    escape(window);
-    net_overrun(skb, window.index);
-    packet::release(window);
 }
 
 /// Takes more steps, if there are any.
 #[inline(always)]
-fn go_on(first: Progress, window: &mut Window, step: impl Fn(u32) -> u32) -> Progress {
+fn go_on(first: Progress, window: &mut Window, more: impl FnOnce(u32) -> u32) -> Progress {
     if matches!(first, Progress::Done) {
         return Progress::Done;
     }
-    for _ in 0..MORE_STEPS {
-        escape(window);
-        if step(window.index) == 0 {
-            return Progress::Done;
-        }
-    }
-    Progress::More
+    escape(window);
+    if more(window.index) == 0 { Progress::Done } else { Progress::More }
 }
 
-/// The connection of a packet, its counters, and the window that the caller has claimed.
+/// Further steps of a segment from a client; returns 0 if there are no more. A function of its own, so that the verifier does not
+/// follow the loop from each state in which the first step ends.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_received(skb: *mut __sk_buff, window: u32) -> u32 {
+    for _ in 0..MORE_STEPS {
+        if net_received_step(skb, window) == 0 {
+            return 0;
+        }
+    }
+    1
+}
+
+/// The same for a segment from a server.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_sent(skb: *mut __sk_buff, window: u32) -> u32 {
+    for _ in 0..MORE_STEPS {
+        if net_sent_step(skb, window) == 0 {
+            return 0;
+        }
+    }
+    1
+}
+
+/// The connection of a packet, and its counters.
 #[inline(always)]
-fn found(skb: *mut __sk_buff, window: u32) -> Option<(&'static mut Connection, Counters, &'static mut Window)> {
+fn followed(skb: *mut __sk_buff) -> Option<(&'static mut Connection, Counters)> {
     let sock = packet::sock(skb);
     if sock.is_null() {
         return None;
     }
     let connection = connections::find(sock)?;
     let counters = Counters::of(connection.slot, sock)?;
+    Some((connection, counters))
+}
+
+/// These, and the window that the caller has claimed.
+#[inline(always)]
+fn found(skb: *mut __sk_buff, window: u32) -> Option<(&'static mut Connection, Counters, &'static mut Window)> {
+    let (connection, counters) = followed(skb)?;
     Some((connection, counters, packet::claimed(window)?))
 }
 
 /// One more step of a segment from a client; returns 0 if there are no more.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn net_received(skb: *mut __sk_buff, window: u32) -> u32 {
+pub extern "C" fn net_received_step(skb: *mut __sk_buff, window: u32) -> u32 {
     let Some((connection, mut counters, window)) = found(skb, window) else { return 0 };
     let (seq, len, now) = (window.seq, window.payload_len, window.now);
     let mut payload = Bytes::go_on(skb, window);
@@ -128,7 +144,7 @@ pub extern "C" fn net_received(skb: *mut __sk_buff, window: u32) -> u32 {
 /// One more step of a segment from a server; returns 0 if there are no more.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn net_sent(skb: *mut __sk_buff, window: u32) -> u32 {
+pub extern "C" fn net_sent_step(skb: *mut __sk_buff, window: u32) -> u32 {
     let Some((connection, mut counters, window)) = found(skb, window) else { return 0 };
     let (seq, len, ack, now) = (window.seq, window.payload_len, window.ack, window.now);
     let mut payload = Bytes::go_on(skb, window);
@@ -139,11 +155,31 @@ pub extern "C" fn net_sent(skb: *mut __sk_buff, window: u32) -> u32 {
 /// The rest of a segment from a server will not be parsed.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn net_overrun(skb: *mut __sk_buff, window: u32) -> u32 {
-    let Some((connection, mut counters, window)) = found(skb, window) else { return 0 };
-    let (seq, len, now) = (window.seq, window.payload_len, window.now);
-    connection.conn.overrun(&mut Bytes::go_on(skb, window), seq, len, now, &mut counters);
-    0
+pub extern "C" fn net_overrun(skb: *mut __sk_buff) -> u32 {
+    let Some(segment) = Segment::read(skb) else { return 0 };
+    let Some((connection, mut counters)) = followed(skb) else { return 0 };
+    let Some(window) = packet::claim() else { return 0 };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut payload = segment.payload(skb, window, now);
+    connection.conn.overrun(&mut payload, segment.seq, segment.len, now, &mut counters);
+    packet::release(window);
+    1
+}
+
+/// For [`net_closed`]: the server sent a FIN.
+pub(crate) const FIN: u32 = 1;
+/// For [`net_closed`]: the server sent a RST.
+pub(crate) const RESET: u32 = 2;
+
+/// The connection ends with this segment: the client's, if `how` is 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_closed(skb: *mut __sk_buff, how: u32) -> u32 {
+    let Some((connection, mut counters)) = followed(skb) else { return 0 };
+    let side = if how == 0 { Side::Client } else { Side::Server };
+    connection.conn.close(how == FIN, side, &mut counters);
+    1
 }
 
 /// Reads on in a stream's events, for a step.

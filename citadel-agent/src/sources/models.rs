@@ -12,13 +12,19 @@ use crate::ebpf::in_flight::{Ages, InFlight};
 use crate::ebpf::mapped::MapEntry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, LONGEST_WAIT, OLDEST_REQUEST, RECEIVE_QUEUE, REQUEST_BYTES,
-    REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS, STREAM_UNSEEN_BYTES,
-    STREAMS_UNREAD, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK, TIME_TO_FIRST_TOKEN,
+    REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS,
+    STREAM_UNSEEN_BYTES, STREAMS_UNREAD, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK,
+    TIME_TO_FIRST_TOKEN,
 };
 use crate::metrics::family::{Page, Value};
 
-pub(super) const PROTOCOLS: [(Protocol, &str); 4] =
-    [(Protocol::Http1, "http1"), (Protocol::Http2, "http2"), (Protocol::Other, "other"), (Protocol::Tls, "tls")];
+pub(super) const PROTOCOLS: [(Protocol, &str); 5] = [
+    (Protocol::Http1, "http1"),
+    (Protocol::Http2, "http2"),
+    (Protocol::Other, "other"),
+    (Protocol::Tls, "tls"),
+    (Protocol::Upgraded, "upgraded"),
+];
 
 const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
 

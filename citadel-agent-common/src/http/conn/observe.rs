@@ -21,7 +21,7 @@ impl Conn {
                 self.speaks(Protocol::Http1, sink);
             }
             self.push(if event & event::END != 0 { COMPLETE } else { 0 }, now, sink);
-        } else if event & event::END != 0 && self.overflown == 0 {
+        } else if event & event::END != 0 && !self.skips_newest() {
             let request = self.newest();
             request.last_ns = now;
             request.flags |= COMPLETE;
@@ -43,9 +43,7 @@ impl Conn {
     /// Adds the request to the queue, with these flags.
     #[inline(always)]
     fn push<S: Sink>(&mut self, flags: u32, now: u64, sink: &mut S) {
-        if self.overflown != 0 || self.is_full() {
-            self.overflown = 1;
-            sink.lost(Lost::PipelineFull, 1);
+        if self.skip(sink) {
             return;
         }
         let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.message.subject));
@@ -60,6 +58,15 @@ impl Conn {
             (&raw mut (*place).number).write_volatile(number);
         }
         self.tail = number;
+    }
+
+    /// A response has ended.
+    #[inline(always)]
+    fn ends<S: Sink>(&mut self, sink: &mut S) {
+        if self.tx.message.flags & flag::SWITCHES != 0 {
+            sink.protocol(Protocol::Upgraded);
+        }
+        self.tx.begin_next();
     }
 
     #[inline(never)]
@@ -97,12 +104,16 @@ impl Conn {
                 }
                 self.head = fresh!(self.head).wrapping_add(1);
                 sink.ended(1);
-                self.tx.begin_next();
+                self.ends(sink);
             }
+        } else if event & event::END != 0 {
+            self.pass();
+            self.ends(sink);
         }
         if event & event::LOST != 0 {
             let count = self.under_way();
             self.head = fresh!(self.tail);
+            self.passed = fresh!(self.skipped);
             if count > 0 {
                 sink.ended(count);
                 sink.lost(Lost::ResponseFraming, count);

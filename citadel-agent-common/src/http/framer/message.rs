@@ -139,7 +139,7 @@ impl Message {
             state::START => self.request_line(text, tail),
             state::CHUNK_SIZE => self.chunk_size(text),
             _ if is_blank => self.section_end::<RESPONSE>(),
-            state::FIELDS if begins_framing_field(text) => self.field(text),
+            state::FIELDS if begins_framing_field(text) || self.flags & flag::FOLDS != 0 => self.field(text),
             _ => event::NONE,
         }
     }
@@ -186,10 +186,15 @@ impl Message {
         if is_interim(self.subject) { event::NONE } else { event::START }
     }
 
-    /// Handles a field line for which [`begins_framing_field`] is true. Not inlined, for the reason given in
+    /// Handles a field line for which [`begins_framing_field`] is true, or which may continue one. Not inlined, for the reason given in
     /// `conn/observe.rs`.
     #[inline(never)]
     pub fn field(&mut self, text: &Text) -> u32 {
+        let folds = self.flags & flag::FOLDS != 0;
+        self.flags &= !flag::FOLDS;
+        if matches!(text.at::<0>() as u8, b' ' | b'\t') {
+            return if folds { self.coding::<8>(text) } else { event::NONE };
+        }
         let rest = lower(text.at::<8>());
         if lower(text.at::<0>()) == prefix(b"content-") {
             if rest & keep(7) == prefix(b"length:") {
@@ -199,7 +204,8 @@ impl Message {
                 self.flags |= flag::STREAMED;
             }
         } else if rest == prefix(b"-encodin") && lower(text.at::<16>()) & keep(2) == prefix(b"g:") {
-            return self.transfer_encoding(text);
+            // The name, and the word itself.
+            return self.coding::<25>(text);
         }
         event::NONE
     }
@@ -220,21 +226,27 @@ impl Message {
         event::NONE
     }
 
-    /// `Transfer-Encoding` counts as chunked when `chunked` is the last coding (RFC 9112, section 6.1).
+    /// `Transfer-Encoding` counts as chunked when `chunked` is the last coding (RFC 9112, section 6.1). A line of it whose
+    /// value is `chunked` has at least `LEAST` bytes.
     #[inline(always)]
-    fn transfer_encoding(&mut self, text: &Text) -> u32 {
+    fn coding<const LEAST: u32>(&mut self, text: &Text) -> u32 {
         let length = text.line_length();
         if length == 0 {
             return self.lose();
         }
+        self.flags |= flag::FOLDS;
+        if LEAST == 8 && matches!(text.word(text.skip_blanks(0)) as u8, b'\r' | b'\n') {
+            // Nothing but blanks.
+            return event::NONE;
+        }
         // The value ends before CR LF and whitespace.
         let mut end = within(length - 1);
         for _ in 0..4 {
-            end = within(end - trails(text.word(end - 1)));
+            end = within(end.wrapping_sub(trails(text.word(end.wrapping_sub(1)))));
         }
-        let coding = text.lower_word(end - 7) & keep(7);
-        let before = text.word(end - 8) as u8;
-        let chunked = end >= 25 && coding == prefix(b"chunked") && matches!(before, b':' | b' ' | b'\t' | b',');
+        let coding = text.lower_word(end.wrapping_sub(7)) & keep(7);
+        let before = text.word(end.wrapping_sub(8)) as u8;
+        let chunked = end >= LEAST && coding == prefix(b"chunked") && matches!(before, b':' | b' ' | b'\t' | b',');
         self.flags &= !(flag::CHUNKED | flag::OTHER_CODING);
         self.flags |= if chunked { flag::CHUNKED } else { flag::OTHER_CODING };
         event::NONE

@@ -50,7 +50,7 @@ catalogue! {
     ACCEPT_QUEUE_LIMIT: Gauge None "citadel_model_accept_queue_limit" ["model", "port"]
         "Connections that may wait to be accepted (the backlog of that listening socket); more are turned away.";
     CONNECTIONS: Counter(Start) None "citadel_model_connections_total" ["model", "port", "protocol"]
-        "Connections by the protocol detected from their first bytes: http1, http2, tls, or other (including connections closed without sending a byte).";
+        "Connections by the protocol detected from their first bytes: http1, http2, tls, or other (including connections closed without sending a byte). upgraded: HTTP/1 connections that a response switched to another protocol or made a tunnel (101, CONNECT); these are also counted as http1.";
     TCP_RTT: Histogram<RoundTrips> Seconds "citadel_model_tcp_rtt_seconds" ["model", "port"]
         "Smoothed TCP round-trip time of the model's connections, sampled once per response.";
     TCP_RETRANSMITS: Counter(Start) None "citadel_model_tcp_retransmits_total" ["model", "port"]
