@@ -1,6 +1,7 @@
 //! `cargo xtask build`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -33,4 +34,14 @@ pub(crate) fn agent(workspace: &Workspace, release: bool) -> Result<PathBuf> {
     }
     process::run(&mut cargo)?;
     Ok(workspace.agent(release))
+}
+
+/// `citadel-agent run` as root: only the built binary ever runs as root, never cargo.
+pub(crate) fn agent_command(binary: &Path, config: Option<&Path>) -> Result<Command> {
+    let mut command = process::as_root(binary, &["RUST_LOG", "CITADEL_AGENT_CONFIG"])?;
+    command.arg("run");
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    Ok(command)
 }

@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use crate::workspace::Workspace;
-use crate::{build, demo, process, setup};
+use crate::{build, demo, setup};
 
 /// Arguments of `cargo xtask run`.
 #[derive(clap::Args)]
@@ -45,18 +44,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.demo {
         return demo::main(workspace, &binary, args.seconds, &args.rest);
     }
-    let mut command = agent_command(&binary, args.config.as_deref())?;
+    let mut command = build::agent_command(&binary, args.config.as_deref())?;
     command.args(&args.rest);
     // Replaces this process by the agent, so that signals reach it and its exit code is ours.
     Err(command.exec()).with_context(|| format!("cannot run {}", binary.display()))
-}
-
-/// `citadel-agent run` as root: only the built binary ever runs as root, never cargo.
-pub(crate) fn agent_command(binary: &Path, config: Option<&Path>) -> Result<Command> {
-    let mut command = process::as_root(binary, &["RUST_LOG", "CITADEL_AGENT_CONFIG"])?;
-    command.arg("run");
-    if let Some(config) = config {
-        command.arg("--config").arg(config);
-    }
-    Ok(command)
 }

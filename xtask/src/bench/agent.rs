@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 
 use super::Stage;
 use super::stats::Runs;
+use crate::build;
 use crate::group::{self, Group};
-use crate::run;
 use crate::scrape::{self, Page};
 
 /// The programs whose time is measured.
@@ -28,6 +28,9 @@ pub(super) const MODELS: [(&str, u16); 7] = [
     ("coder", 11405),
     ("vision", 11500),
 ];
+
+/// Only the probes that count requests, tokens and TCP.
+pub(super) const NET_ALONE: &str = "ebpf: { recvq: false, sched: false, syscalls: false }\n";
 
 /// A running agent that is ready; stopped on drop.
 pub(super) struct Agent {
@@ -53,7 +56,7 @@ impl Agent {
         );
         let config = stage.folder.join("agent.yaml");
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-        let mut command = run::agent_command(&stage.agent, Some(&config))?;
+        let mut command = build::agent_command(&stage.agent, Some(&config))?;
         let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "agent"), false)?;
         group.wait_until(READY_WITHIN, || scrape::get(health, "/ready").is_ok())?;
         Ok(Self { group, port, health })

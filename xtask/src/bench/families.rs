@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::agent::Agent;
+use super::agent::{Agent, NET_ALONE};
 use super::nginx::{self, Nginx};
 use super::stats::{self, Spread, StatsOn};
 use super::{MODEL_PORT, OTHER_PORT, Stage, document, go_on, report, wrk};
@@ -30,9 +30,6 @@ const SETS: [(&str, &str); 6] = [
     ("syscalls", "ebpf: { net: false, recvq: false, sched: false }\n"),
     ("all", ""),
 ];
-
-/// Only the probes that count requests, tokens and TCP.
-pub(super) const NET_ALONE: &str = "ebpf: { recvq: false, sched: false, syscalls: false }\n";
 
 /// The ports under load: a model port and one that belongs to no model.
 const PORTS: [u16; 2] = [MODEL_PORT, OTHER_PORT];

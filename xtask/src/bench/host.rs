@@ -13,7 +13,7 @@ use super::stats::Spread;
 use super::{Stage, document, go_on, report};
 use crate::group::{self, Group};
 use crate::workspace::Workspace;
-use crate::{run, scrape};
+use crate::{build, scrape};
 
 /// Arguments of `cargo xtask bench host`.
 #[derive(clap::Args)]
@@ -114,7 +114,7 @@ fn agent(stage: &Stage) -> Result<Subject> {
     );
     let config = stage.folder.join("host.yaml");
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-    let mut command = run::agent_command(&stage.agent, Some(&config))?;
+    let mut command = build::agent_command(&stage.agent, Some(&config))?;
     let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "host-agent"), false)?;
     group.wait_until(Duration::from_secs(20), || scrape::get(health, "/ready").is_ok())?;
     Ok(Subject { group, port, pages: &PAGES })

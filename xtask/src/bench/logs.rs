@@ -17,7 +17,7 @@ use super::agent::{bytes, cpu_ticks, free_port};
 use super::{Stage, document, go_on, report};
 use crate::group::{self, Group};
 use crate::workspace::Workspace;
-use crate::{run, scrape};
+use crate::{build, scrape};
 
 /// Arguments of `cargo xtask bench logs`.
 #[derive(clap::Args)]
@@ -180,7 +180,7 @@ impl Subject {
         );
         let config = folder.join(format!("{name}.yaml"));
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-        let mut command = run::agent_command(&stage.agent, Some(&config))?;
+        let mut command = build::agent_command(&stage.agent, Some(&config))?;
         let mut group = Group::spawn(what, &mut command, group::log(folder, name), false)?;
         group.wait_until(Duration::from_secs(30), || scrape::get(health, "/ready").is_ok())?;
         let cursor = folder.join(name).join("sink.json");

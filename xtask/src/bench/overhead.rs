@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::agent::{Agent, MODELS, PROGRAMS};
+use super::agent::{Agent, MODELS, NET_ALONE};
 use super::empty::EmptyPair;
-use super::families::NET_ALONE;
 use super::nginx::Nginx;
-use super::report::{self, Report};
+use super::report::{self, Costs, Rates, Report, Scrape, Steady, Throughput};
 use super::stats::{self, Runs, Spread, StatsOn};
 use super::{MODEL_PORT, OTHER_PORT, Stage, document, go_on, load, wrk};
 use crate::workspace::Workspace;
@@ -81,20 +80,6 @@ enum Attached {
     Agent,
 }
 
-/// Requests per second on one port in each part of one pair.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Rates {
-    pub(super) nothing: f64,
-    pub(super) empty: f64,
-    pub(super) agent: f64,
-}
-
-/// The rates of all pairs, on the model port and on the other one.
-pub(super) struct Throughput {
-    pub(super) model: Vec<Rates>,
-    pub(super) other: Vec<Rates>,
-}
-
 /// Saturates both ports with nothing, the empty pair and the agent attached in turn; the order alternates, so that slow
 /// drift favours none.
 fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
@@ -135,22 +120,6 @@ fn throughput(stage: &Stage, pairs: u32, seconds: u64) -> Result<Throughput> {
         all.other.push(other);
     }
     Ok(all)
-}
-
-/// Time spent in the programs while an event happened a number of times.
-pub(super) struct Costs {
-    /// How often the event happened, over all rounds.
-    pub(super) units: f64,
-    /// Runs of each of [`PROGRAMS`], over all rounds.
-    pub(super) programs: [Runs; PROGRAMS.len()],
-    /// Runs of the empty pair, over all rounds.
-    pub(super) empty: [Runs; 2],
-    /// Nanoseconds of the agent's programs per event, by round.
-    pub(super) each: Spread,
-    /// Nanoseconds per run of the agent's programs, by round.
-    pub(super) run: Spread,
-    /// Nanoseconds per run of the empty pair, by round.
-    pub(super) empty_run: Spread,
 }
 
 /// Measures the agent's programs and an empty pair next to them while `work` runs, `rounds` times; `work` returns how
@@ -198,20 +167,6 @@ fn chunks_seen(agent: &Agent) -> Result<f64> {
     Ok(agent.page()?.sum("citadel_model_stream_chunks_total", &[]).unwrap_or(0.0))
 }
 
-/// The agent's own resource usage under a steady load.
-pub(super) struct Steady {
-    /// Length of the measurement in seconds.
-    pub(super) seconds: f64,
-    /// Requests answered per second.
-    pub(super) rate: f64,
-    /// CPU seconds per second.
-    pub(super) cpu: f64,
-    /// Resident bytes at the end.
-    pub(super) resident: f64,
-    /// Peak resident bytes, start-up included.
-    pub(super) peak: f64,
-}
-
 /// Seven models, a steady load and one scrape per second.
 fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
     let agent = Agent::start(stage, RANGE)?;
@@ -237,18 +192,6 @@ fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
         let rate = answered as f64 / (time.as_secs_f64() + 2.0);
         Ok(Steady { seconds, rate, cpu: used.as_secs_f64() / seconds, resident, peak })
     })
-}
-
-/// Scrapes of all 101 models.
-pub(super) struct Scrape {
-    /// Models on the page.
-    pub(super) models: usize,
-    /// Size of the page in bytes.
-    pub(super) bytes: usize,
-    /// Seconds per scrape, connection included.
-    pub(super) seconds: Spread,
-    /// The agent's resident bytes afterwards.
-    pub(super) resident: f64,
 }
 
 /// Number of scrapes.

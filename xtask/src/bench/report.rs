@@ -7,10 +7,65 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::agent::PROGRAMS;
-use super::overhead::{Costs, Rates, Scrape, Steady, Throughput};
-use super::stats::Spread;
+use super::stats::{Runs, Spread};
 use super::{nginx, wrk};
 use crate::process;
+
+/// Requests per second on one port in each part of one pair.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rates {
+    pub(super) nothing: f64,
+    pub(super) empty: f64,
+    pub(super) agent: f64,
+}
+
+/// The rates of all pairs, on the model port and on the other one.
+pub(super) struct Throughput {
+    pub(super) model: Vec<Rates>,
+    pub(super) other: Vec<Rates>,
+}
+
+/// Time spent in the programs while an event happened a number of times.
+pub(super) struct Costs {
+    /// How often the event happened, over all rounds.
+    pub(super) units: f64,
+    /// Runs of each of [`PROGRAMS`], over all rounds.
+    pub(super) programs: [Runs; PROGRAMS.len()],
+    /// Runs of the empty pair, over all rounds.
+    pub(super) empty: [Runs; 2],
+    /// Nanoseconds of the agent's programs per event, by round.
+    pub(super) each: Spread,
+    /// Nanoseconds per run of the agent's programs, by round.
+    pub(super) run: Spread,
+    /// Nanoseconds per run of the empty pair, by round.
+    pub(super) empty_run: Spread,
+}
+
+/// The agent's own resource usage under a steady load.
+pub(super) struct Steady {
+    /// Length of the measurement in seconds.
+    pub(super) seconds: f64,
+    /// Requests answered per second.
+    pub(super) rate: f64,
+    /// CPU seconds per second.
+    pub(super) cpu: f64,
+    /// Resident bytes at the end.
+    pub(super) resident: f64,
+    /// Peak resident bytes, start-up included.
+    pub(super) peak: f64,
+}
+
+/// Scrapes of all 101 models.
+pub(super) struct Scrape {
+    /// Models on the page.
+    pub(super) models: usize,
+    /// Size of the page in bytes.
+    pub(super) bytes: usize,
+    /// Seconds per scrape, connection included.
+    pub(super) seconds: Spread,
+    /// The agent's resident bytes afterwards.
+    pub(super) resident: f64,
+}
 
 /// Everything that was measured.
 pub(super) struct Report {

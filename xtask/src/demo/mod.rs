@@ -21,7 +21,7 @@ use self::table::{Row, Truth};
 use crate::group::{self, Group};
 use crate::scrape::{self, Page};
 use crate::workspace::Workspace;
-use crate::{process, run};
+use crate::{build, process};
 
 /// The agent's ports: metrics and health.
 const METRICS_PORT: u16 = 8000;
@@ -86,7 +86,7 @@ pub(crate) fn main(workspace: &Workspace, binary: &Path, seconds: Option<u64>, r
 
     let config = folder.join("agent.yaml");
     fs::write(&config, config_text()).with_context(|| format!("cannot write {}", config.display()))?;
-    let mut command = run::agent_command(binary, Some(&config))?;
+    let mut command = build::agent_command(binary, Some(&config))?;
     let mut agent = Group::spawn("the agent", command.args(rest), group::log(&folder, "agent"), false)?;
     agent.wait_until(Duration::from_secs(20), || scrape::get(HEALTH_PORT, "/ready").is_ok())?;
 

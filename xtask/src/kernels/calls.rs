@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::every_call;
-use super::guest::{HEALTH, METRICS, READY_WITHIN};
-use super::image::{AGENT, GUEST};
+use super::image::{AGENT, GUEST, HEALTH, METRICS, READY_WITHIN};
 use super::support::COST;
 use crate::scrape::{self, Page};
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::image::{AGENT, CONFIG};
+use super::image::{AGENT, CONFIG, HEALTH, METRICS, READY_WITHIN};
 use super::traffic::{self, Client, FIRST, GAP, OTHERS, TOKENS};
 use super::{calls, support};
 use crate::scrape::{self, Page};
@@ -20,16 +20,6 @@ use crate::scrape::{self, Page};
 pub(super) const PASSED: &str = "GUEST PASSED:";
 /// Prefix of the line with a failing verdict.
 pub(super) const FAILED: &str = "GUEST FAILED:";
-
-/// The agent's configuration. Without health probes, because the server's connections are counted.
-pub(super) const CONFIG_TEXT: &str = "model_monitoring:\n  ports:\n    guest: 11400\n  health_endpoints: []\n";
-
-/// The agent's ports.
-pub(super) const METRICS: u16 = 8000;
-pub(super) const HEALTH: u16 = 8001;
-
-/// How long the agent may take to become ready: under emulation the verifier takes seconds per program.
-pub(super) const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// Requests of each kind by each of the two clients.
 const LISTS: u32 = 5;

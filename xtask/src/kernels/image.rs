@@ -6,6 +6,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -17,6 +18,16 @@ pub(super) const AGENT: &str = "/bin/citadel-agent";
 pub(super) const GUEST: &str = "/bin/xtask";
 /// Path of the agent's configuration.
 pub(super) const CONFIG: &str = "/etc/config.yaml";
+
+/// The agent's configuration. Without health probes, because the server's connections are counted.
+const CONFIG_TEXT: &str = "model_monitoring:\n  ports:\n    guest: 11400\n  health_endpoints: []\n";
+
+/// The agent's ports.
+pub(super) const METRICS: u16 = 8000;
+pub(super) const HEALTH: u16 = 8001;
+
+/// How long the agent may take to become ready: under emulation the verifier takes seconds per program.
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// Folders that the guest mounts file systems on or writes to.
 const FOLDERS: [&str; 6] = ["dev", "etc", "proc", "sys", "run", "tmp"];
@@ -45,7 +56,7 @@ pub(super) fn build(folder: &Path, agent: &Path, more: &[PathBuf]) -> Result<Pat
     for library in libraries {
         fs::copy(&library, within(&root, &library)?).with_context(|| format!("copying {}", library.display()))?;
     }
-    fs::write(within(&root, Path::new(CONFIG))?, super::guest::CONFIG_TEXT)?;
+    fs::write(within(&root, Path::new(CONFIG))?, CONFIG_TEXT)?;
     fs::write(within(&root, Path::new("/etc/passwd"))?, "root:x:0:0:root:/:/bin/false\n")?;
     fs::write(within(&root, Path::new("/etc/group"))?, "root:x:0:\n")?;
     pack(&root, &folder.join("image.cpio"))

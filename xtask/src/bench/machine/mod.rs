@@ -8,9 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::agent::Agent;
+use super::agent::{Agent, NET_ALONE};
 use super::empty::EmptyPair;
-use super::families::NET_ALONE;
 use super::nginx::Nginx;
 use super::{MODEL_PORT, OTHER_PORT, Stage, document, overhead, report, wrk};
 use crate::kernels::saturate;

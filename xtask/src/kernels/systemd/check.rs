@@ -7,34 +7,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::super::guest::{HEALTH, METRICS, READY_WITHIN};
+use super::super::image::{HEALTH, METRICS, READY_WITHIN};
+use super::machine::{CPU, INFO, LATE, LAZY, MEMORY, PHI3, REQUESTS, SOON, YI, page_when, show, systemctl, value};
 use super::server::{TOUCH, WEIGHTS, ask};
 use super::{lifecycle, logs, units};
 use crate::process;
 use crate::scrape::{self, Page};
 
-/// Models and their ports: two that exist from the beginning, one that is started later, one that systemd starts on the
-/// first connection.
-pub(super) const PHI3: (&str, u16) = ("phi3", 11403);
-pub(super) const YI: (&str, u16) = ("yi", 11450);
-pub(super) const LATE: (&str, u16) = ("late", 11460);
-pub(super) const LAZY: (&str, u16) = ("lazy", 11470);
-
 /// File systems that a unit may be kept from seeing, and their sizes in MiB; and one that is mounted while the agent runs.
 const FILE_SYSTEMS: [(&str, u64); 2] = [("/home", 40), ("/run/user/1000", 8)];
 const LATE_FILE_SYSTEM: (&str, u64) = ("/srv/late", 10);
 
-/// Time limit for a condition to become true: several of the agent's intervals on a slow machine.
-pub(super) const SOON: Duration = Duration::from_secs(40);
-
 /// The capabilities that the shipped unit grants (`<linux/capability.h>`): BPF, PERFMON, SYSLOG, NET_ADMIN, SYS_PTRACE,
 /// DAC_READ_SEARCH.
 const CAPABILITIES: u64 = 1 << 39 | 1 << 38 | 1 << 34 | 1 << 12 | 1 << 19 | 1 << 2;
-
-pub(super) const CPU: &str = "citadel_model_cpu_seconds_total";
-pub(super) const MEMORY: &str = "citadel_model_memory_bytes";
-pub(super) const INFO: &str = "citadel_model_info";
-pub(super) const REQUESTS: &str = "citadel_model_requests_total";
 
 /// Runs all checks and returns the summary.
 pub(crate) fn run() -> Result<String> {
@@ -221,47 +207,8 @@ fn a_socket_waits_for_its_service() -> Result<()> {
     Ok(())
 }
 
-/// Scrapes the models' page until `condition` holds.
-pub(super) fn page_when(what: &str, condition: impl Fn(&Page) -> bool) -> Result<Page> {
-    let begun = Instant::now();
-    loop {
-        let page = Page::parse(&scrape::get(METRICS, "/metrics/models")?);
-        if condition(&page) {
-            return Ok(page);
-        }
-        if begun.elapsed() > SOON {
-            bail!("not within {} s: {what}", SOON.as_secs());
-        }
-        thread::sleep(Duration::from_millis(250));
-    }
-}
-
-/// The sum of the series with these labels.
-pub(super) fn value(page: &Page, name: &str, labels: &[(String, String)]) -> Option<f64> {
-    let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    page.sum(name, &labels)
-}
-
 fn own((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
-}
-
-/// Sends a unit's main process a signal; which process that was.
-pub(super) fn kill(unit: &str, signal: libc::c_int) -> Result<String> {
-    let pid = show(unit, "MainPID")?;
-    let number: libc::pid_t = pid.parse().context("MainPID")?;
-    ensure!(number > 1, "{unit} has no main process");
-    // SAFETY: two numbers.
-    ensure!(unsafe { libc::kill(number, signal) } == 0, "process {pid} does not exist");
-    Ok(pid)
-}
-
-pub(super) fn systemctl(words: &[&str]) -> Result<String> {
-    process::output(Command::new("systemctl").args(words))
-}
-
-pub(super) fn show(unit: &str, property: &str) -> Result<String> {
-    Ok(systemctl(&["show", "--value", "--property", property, unit])?.trim().to_owned())
 }
 
 /// What the kernel charges to a unit's cgroup for mapped files, in bytes.

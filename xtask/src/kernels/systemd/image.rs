@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result};
 
 use super::super::image::{GUEST, linked, pack, within};
 use super::super::packages;
-use super::check::{LATE, LAZY, PHI3, YI};
+use super::lifecycle::{NEXT, PACKAGE};
 use super::logs::{RECEIVER, RECEIVER_FOLDER, RECEIVER_PORT, TALKER};
+use super::machine::{LATE, LAZY, PHI3, YI};
 use super::units::{HARDY, RESTART_AFTER};
 use crate::process;
 
@@ -49,10 +50,6 @@ const MASKED: [&str; 4] = [
     "systemd-update-utmp.service",
     "systemd-hwdb-update.service",
 ];
-
-/// The package in the machine, and the same as a later version.
-pub(super) const PACKAGE: &str = "/citadel-agent.deb";
-pub(super) const NEXT: &str = "/citadel-agent-next.deb";
 
 /// Files of dpkg's database, empty: the package's dependencies are present, but dpkg does not know them.
 const DATABASE: [&str; 5] = ["status", "available", "diversions", "statoverride", "lock"];

@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::super::guest::{HEALTH, METRICS};
-use super::check::{SOON, kill, show, systemctl};
-use super::image::{NEXT, PACKAGE};
+use super::super::image::{HEALTH, METRICS};
+use super::machine::{SOON, kill, show, systemctl};
 use crate::process;
 use crate::scrape;
 
 pub(super) const AGENT: &str = "citadel-agent.service";
 const CONFIG: &str = "/etc/citadel-agent/monitoring-integration.yaml";
+
+/// The package in the machine, and the same as a later version.
+pub(super) const PACKAGE: &str = "/citadel-agent.deb";
+pub(super) const NEXT: &str = "/citadel-agent-next.deb";
 
 /// No model is configured, so that units give the names.
 const CONFIG_TEXT: &str = "local_collection:\n  collection_interval: 2\nmodel_monitoring:\n  ports: {}\n  health_endpoints: []\n\

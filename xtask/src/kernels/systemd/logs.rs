@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use super::check::{INFO, SOON, kill, page_when, show, value};
 use super::lifecycle::{AGENT, another};
+use super::machine::{INFO, SOON, kill, page_when, show, value};
 use super::server::{LINES, OUT_OF_MEMORY, ask};
 use crate::process;
 use crate::scrape::Page;

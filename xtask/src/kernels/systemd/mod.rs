@@ -5,5 +5,6 @@ pub(super) mod image;
 pub(super) mod init;
 mod lifecycle;
 mod logs;
+mod machine;
 pub(super) mod server;
 mod units;

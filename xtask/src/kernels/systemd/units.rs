@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::super::guest::METRICS;
-use super::check::{CPU, INFO, MEMORY, REQUESTS, SOON, YI, kill, page_when, systemctl, value};
+use super::super::image::METRICS;
+use super::machine::{CPU, INFO, MEMORY, REQUESTS, SOON, YI, kill, page_when, systemctl, value};
 use super::server::{EXIT, ask};
 use crate::scrape::{self, Page};
 
