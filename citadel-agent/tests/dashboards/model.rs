@@ -160,6 +160,10 @@ fn requests() -> Vec<Panel> {
             .query(MODEL.or_zero(&MODEL.sum_rate("model, side, phase", "citadel_model_requests_aborted_total", "")), "{{side}} {{phase}}")
             .about("Who ended the connection, and what was under way. Server: it crashed or was restarted. Client, waiting: it gave up, see the first token."),
         Panel::new(Kind::Graph, "In flight", "short").query(sum("model", &MODEL.series("citadel_model_requests_in_flight", "")), ""),
+        Panel::new(Kind::Graph, "Longest wait of a request in flight", "s")
+            .query(by("max", "model", &MODEL.series("citadel_model_longest_wait_seconds", "")), "for the next byte")
+            .query(by("max", "model", &MODEL.series("citadel_model_oldest_request_seconds", "")), "since it began")
+            .about("A request that hangs: the wait for the next byte of its response grows, whatever the health probes say."),
         Panel::new(Kind::Graph, "Health probes", "s").query(MODEL.series("citadel_model_probe_duration_seconds", ""), "{{path}}"),
         Panel::new(Kind::Graph, "Health probes that succeed", "short").max(1.0).query(MODEL.series("citadel_model_probe_success", ""), "{{path}}"),
     ]

@@ -50,11 +50,17 @@ pub(super) const CASES: &[Case] = &[
     },
     case(
         "ModelRequestHangs",
-        &[("citadel_model_longest_wait_seconds", "", Then(0.0, 300.0))],
-        // An old request to which bytes are sent.
         &[
-            ("citadel_model_longest_wait_seconds", "", Then(0.0, 20.0)),
-            ("citadel_model_oldest_request_seconds", "", Then(0.0, 900.0)),
+            ("citadel_model_longest_wait_seconds", "", Then(0.0, 300.0)),
+            ("citadel_model_connections_held_back", "", Is(0.0)),
+        ],
+        // An old request to which bytes are sent, and a client that does not read.
+        &[
+            ("citadel_model_longest_wait_seconds", "port=1", Then(0.0, 20.0)),
+            ("citadel_model_oldest_request_seconds", "port=1", Then(0.0, 900.0)),
+            ("citadel_model_connections_held_back", "port=1", Is(0.0)),
+            ("citadel_model_longest_wait_seconds", "port=2", Then(0.0, 300.0)),
+            ("citadel_model_connections_held_back", "port=2", Is(1.0)),
         ],
     ),
     case(

@@ -104,7 +104,12 @@ impl<'a> Host<'a> {
                 "full" => model.tell("slots 8"),
                 _ => {}
             }
-            model.load(if case.0 == "full" { 6 } else { 2 });
+            model.load(match case.0 {
+                "full" => 6,
+                // Some of them come while the server is blocked.
+                "blocked" => 4,
+                _ => 2,
+            });
         }
         Self { agent, models, gpus, _folder: folder }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use citadel_agent_tests::tools::{fixture, program};
 use citadel_agent_tests::truth::pause;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 /// What clients do besides what they always do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(crate) enum Habit {
     Reads = 0,
     /// Closes the connection at the first bytes of the answer.
     HangsUp = 1,
-    /// Takes its answer in small bites.
+    /// Takes its answer in small bites, with little room for what it has not read.
     ReadsSlowly = 2,
 }
 
@@ -56,10 +57,10 @@ impl Model {
         for client in 0..clients {
             let (port, habit, stop) = (self.port, Arc::clone(&self.habit), Arc::clone(&self.stop));
             self.clients.push(thread::spawn(move || {
-                pause(client * 130);
+                let mut chance = Chance(u64::from(port) << 8 | client);
                 while !stop.load(Ordering::Relaxed) {
                     // A connection that the server or the network ends is none of the client's business here.
-                    _ = session(port, &habit, &stop);
+                    _ = session(port, &habit, &stop, &mut chance);
                 }
             }));
         }
@@ -92,12 +93,26 @@ pub(crate) fn hanging_request(port: u16) -> TcpStream {
     stream
 }
 
-/// Requests over one connection, one after the other, about three a second.
-fn session(port: u16, habit: &AtomicU32, stop: &AtomicBool) -> io::Result<()> {
+/// Pauses of different lengths: clients in step would miss what a server does at regular times.
+struct Chance(u64);
+
+impl Chance {
+    fn pause(&mut self) {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        pause(100 + (self.0 >> 33) % 300);
+    }
+}
+
+/// Requests over one connection, one after the other, about three a second, as long as the client's habit stays.
+fn session(port: u16, habit: &AtomicU32, stop: &AtomicBool, chance: &mut Chance) -> io::Result<()> {
+    chance.pause();
+    let now = habit.load(Ordering::Relaxed);
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    while !stop.load(Ordering::Relaxed) {
-        let now = habit.load(Ordering::Relaxed);
+    if now == Habit::ReadsSlowly as u32 {
+        set_socket_recv_buffer_size(&stream, 16 * 1024)?;
+    }
+    while !stop.load(Ordering::Relaxed) && habit.load(Ordering::Relaxed) == now {
         stream.write_all(format!("{REQUEST}\r\n{{}}").as_bytes())?;
         let (mut tail, mut buffer) = (Vec::new(), [0; 4096]);
         loop {
@@ -107,12 +122,10 @@ fn session(port: u16, habit: &AtomicU32, stop: &AtomicBool) -> io::Result<()> {
             }
             if now == Habit::HangsUp as u32 {
                 // The rest of the answer is still to come.
-                drop(stream);
-                pause(250);
                 return Ok(());
             }
             if now == Habit::ReadsSlowly as u32 && !stop.load(Ordering::Relaxed) {
-                pause(20);
+                pause(10);
             }
             tail.extend(&buffer[..count]);
             let keep = tail.len().saturating_sub(5);
@@ -123,7 +136,7 @@ fn session(port: u16, habit: &AtomicU32, stop: &AtomicBool) -> io::Result<()> {
                 tail.drain(..keep);
             }
         }
-        pause(250);
+        chance.pause();
     }
     Ok(())
 }

@@ -23,6 +23,10 @@ const LONGER: f64 = 4.0;
 /// By how long a request has waited for the next byte of its response. `None` where that is not measured.
 fn waiting(case: &Case<'_>) -> Option<Option<Hanging>> {
     let waited = case.now.window.gauge("longest_wait_seconds")?.last;
+    // A server cannot send to a client that does not read, and which of the connections waits is not known.
+    if case.now.window.gauge("held_back_connections").is_some_and(|held_back| held_back.last >= 1.0) {
+        return Some(None);
+    }
     // The longest that is usual: of the first byte, and between two events.
     let longest = |facts: &Facts<'_>| {
         ["first_byte", "first_token", "inter_token"]

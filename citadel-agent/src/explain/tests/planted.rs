@@ -77,7 +77,7 @@ pub(super) const PLANTED: &[Planted] = &[
         "slow_reader",
         Verdict::Slow,
         |world| {
-            world.sum("retransmits", 5000.0).gauge("held_back_connections", 3.0);
+            world.sum("retransmits", 5000.0).gauge("held_back_connections", 3.0).gauge("longest_wait_seconds", 60.0);
             world.histogram("inter_token", spread(2400, 0.2)).histogram("duration", spread(120, 5.0));
         },
         "3 of 4 connections wait",

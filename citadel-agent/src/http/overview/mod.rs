@@ -144,7 +144,16 @@ fn models(config: &Config, page: &Page, history: &History) -> Vec<Json> {
             Map::from_iter([("port".to_owned(), json!(port)), ("model".to_owned(), json!(name))]),
         );
     }
-    models.values(page, &LABELS, &[("up", "citadel_model_up"), ("in_flight", "citadel_model_requests_in_flight")]);
+    models.values(
+        page,
+        &LABELS,
+        &[
+            ("up", "citadel_model_up"),
+            ("in_flight", "citadel_model_requests_in_flight"),
+            ("oldest", "citadel_model_oldest_request_seconds"),
+            ("longest_wait", "citadel_model_longest_wait_seconds"),
+        ],
+    );
     for series in series(page, "citadel_model_state").filter(|series| series.number() > 0.0) {
         models.of(series, &LABELS).insert("state".to_owned(), json!(series.label("state")));
     }

@@ -220,6 +220,7 @@ function modelCard(model) {
     ["port", model.port],
     ["requests", perSecond(either(rate(model, old, "requests"), "requests"))],
     ["in flight", plain(model.in_flight)],
+    ...(model.oldest > 0 ? [["oldest request, longest wait for a byte", seconds(model.oldest) + ", " + seconds(model.longest_wait)]] : []),
     ["time to first token p50 / p99", pair(quantilesOf("first_token"))],
     ["inter-token latency p50 / p99", pair(quantilesOf("inter_token"))],
     ["errors", perSecond(errors), errors > 0],

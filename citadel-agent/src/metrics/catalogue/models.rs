@@ -12,7 +12,7 @@ catalogue! {
     OLDEST_REQUEST: Gauge Seconds "citadel_model_oldest_request_seconds" ["model", "port"]
         "Age of the oldest request in flight, from its first byte; 0 if there is none.";
     LONGEST_WAIT: Gauge Seconds "citadel_model_longest_wait_seconds" ["model", "port"]
-        "Longest time for which a request in flight has been waiting for the next byte of its response, from the last byte of the request or of the response so far; 0 if there is none. A hung engine shows here even if its health endpoint answers.";
+        "Longest time for which a request in flight has been waiting for the next byte of its response, from the last byte of the request or of the response so far; 0 if there is none. A hung engine shows here even if its health endpoint answers; so does a client that does not read: see citadel_model_connections_held_back.";
     REQUESTS_ABORTED: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
         "Requests whose connection was closed or reset before the response was complete, by the side that closed first and the phase: request (still arriving), waiting (no response byte sent), headers (headers sent, no body yet), streaming, body. Also streamed responses in which the server reported an error (phase error): citadel_model_requests_total does not count these, whatever their status code.";
     REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint"]
