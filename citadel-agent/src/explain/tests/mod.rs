@@ -39,11 +39,15 @@ fn level(value: f64) -> Gauge {
     Gauge { mean: value, min: value, max: value, last: value }
 }
 
+/// A window of so many seconds in which nothing was measured.
+fn empty(seconds: f64) -> Window {
+    Window { to_ms: (seconds * 1000.0) as i64, covered_seconds: seconds, ..Window::default() }
+}
+
 /// A healthy model for so many seconds at two requests a second.
 pub(super) fn healthy(seconds: f64) -> Window {
     let requests = (seconds * 2.0) as u64;
-    let mut window =
-        Window { from_ms: 0, to_ms: (seconds * 1000.0) as i64, covered_seconds: seconds, ..Window::default() };
+    let mut window = empty(seconds);
     for (key, each) in [
         ("requests.chat_completions.200", 1.0),
         ("chunks", 20.0),
@@ -93,7 +97,7 @@ pub(super) fn healthy(seconds: f64) -> Window {
 }
 
 fn gpu(seconds: f64) -> Window {
-    let mut window = Window { covered_seconds: seconds, to_ms: (seconds * 1000.0) as i64, ..Window::default() };
+    let mut window = empty(seconds);
     for (key, value) in [
         ("up", 1.0),
         ("clock_hertz.sm", 1.98e9),
@@ -110,7 +114,7 @@ fn gpu(seconds: f64) -> Window {
 }
 
 fn host(seconds: f64) -> Window {
-    let mut window = Window { covered_seconds: seconds, to_ms: (seconds * 1000.0) as i64, ..Window::default() };
+    let mut window = empty(seconds);
     for (key, each) in [("cpu_seconds.user", 1.0), ("cpu_seconds.idle", 7.0), ("pressure_seconds.memory_waiting", 0.0)]
     {
         window.sums.insert(key.to_owned(), each * seconds);
@@ -130,8 +134,8 @@ impl World {
             host_before: host(BEFORE),
             gpu_now: gpu(NOW),
             gpu_before: gpu(BEFORE),
-            other_now: Window { covered_seconds: NOW, ..Window::default() },
-            other_before: Window { covered_seconds: BEFORE, ..Window::default() },
+            other_now: empty(NOW),
+            other_before: empty(BEFORE),
         }
     }
 
@@ -149,6 +153,26 @@ impl World {
 
     fn sum(&mut self, key: &str, value: f64) -> &mut Self {
         self.now.sums.insert(key.to_owned(), value);
+        self
+    }
+
+    fn host_sum(&mut self, key: &str, value: f64) -> &mut Self {
+        self.host_now.sums.insert(key.to_owned(), value);
+        self
+    }
+
+    fn other_sum(&mut self, key: &str, value: f64) -> &mut Self {
+        self.other_now.sums.insert(key.to_owned(), value);
+        self
+    }
+
+    fn gpu_sum(&mut self, key: &str, value: f64) -> &mut Self {
+        self.gpu_now.sums.insert(key.to_owned(), value);
+        self
+    }
+
+    fn gpu_gauge(&mut self, key: &str, value: f64) -> &mut Self {
+        self.gpu_now.gauges.insert(key.to_owned(), level(value));
         self
     }
 

@@ -32,7 +32,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.4).histogram("receive_queue", spread(120, 0.1));
             world.histogram("run_queue", spread(4800, 0.008)).histogram("inter_token", spread(2400, 0.03));
-            world.other_now.sums.insert("cpu_seconds.user".to_owned(), 55.0);
+            world.other_sum("cpu_seconds.user", 55.0);
         },
         "other uses 0.92 CPUs",
     ),
@@ -50,7 +50,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.5).histogram("receive_queue", spread(120, 0.2)).gauge("syscall_longest.fsync", 0.9);
             world.sum("syscall_seconds.fsync", 40.0).histogram("run_queue", spread(4800, 0.001));
-            world.host_now.sums.insert("pressure_seconds.io_waiting".to_owned(), 30.0);
+            world.host_sum("pressure_seconds.io_waiting", 30.0);
         },
         "333 ms per request in fsync",
     ),
@@ -59,8 +59,8 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Slow,
         |world| {
             world.first_token(0.9).sum("major_faults", 30_000.0);
-            world.host_now.sums.insert("swapped_in_pages".to_owned(), 60_000.0);
-            world.host_now.sums.insert("pressure_seconds.memory_waiting".to_owned(), 20.0);
+            world.host_sum("swapped_in_pages", 60_000.0);
+            world.host_sum("pressure_seconds.memory_waiting", 20.0);
         },
         "33 % of the time",
     ),
@@ -87,7 +87,7 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Slow,
         |world| {
             world.first_token(0.5).gauge("accept_queue", 128.0).gauge("accept_queue_limit", 128.0);
-            world.host_now.sums.insert("listen_overflows".to_owned(), 40.0);
+            world.host_sum("listen_overflows", 40.0);
         },
         "128 wait to be accepted",
     ),
@@ -190,8 +190,8 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Slow,
         |world| {
             world.first_token(0.3).histogram("inter_token", spread(2400, 0.04));
-            world.gpu_now.sums.insert("throttle_seconds.hw_thermal_slowdown".to_owned(), 54.0);
-            world.gpu_now.gauges.insert("clock_hertz.sm".to_owned(), level(6e8));
+            world.gpu_sum("throttle_seconds.hw_thermal_slowdown", 54.0);
+            world.gpu_gauge("clock_hertz.sm", 6e8);
         },
         "because of heat 90 % of the time, 0 % before, at 600 MHz, 1980 MHz before",
     ),
@@ -200,7 +200,7 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Slow,
         |world| {
             world.first_token(0.3).gauge("gpu_sm_ratio.GPU-1", 0.3);
-            world.gpu_now.gauges.insert("other_gpu_sm_ratio".to_owned(), level(0.6));
+            world.gpu_gauge("other_gpu_sm_ratio", 0.6);
         },
         "a process that belongs to no model, which has 60 %",
     ),
@@ -209,7 +209,7 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Slow,
         |world| {
             world.first_token(0.3);
-            world.gpu_now.sums.insert("pcie_replays".to_owned(), 4000.0);
+            world.gpu_sum("pcie_replays", 4000.0);
         },
         "4000 replayed PCIe packets",
     ),
@@ -218,8 +218,8 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Failing,
         |world| {
             world.sum("requests.chat_completions.200", 0.0).sum("requests.chat_completions.500", 100.0);
-            world.gpu_now.gauges.insert("up".to_owned(), level(0.0));
-            world.gpu_now.sums.insert("xid.79".to_owned(), 1.0);
+            world.gpu_gauge("up", 0.0);
+            world.gpu_sum("xid.79", 1.0);
         },
         "Xid 79",
     ),
