@@ -443,21 +443,29 @@ fn trends_put_windows_where_they_were() {
 #[test]
 fn the_documentation_shows_the_screens() {
     let recorded = recorded();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/top.md");
+    let screen = |detail, size| {
+        let lines = lines(&drawn(&recorded, &State::new(span(), detail), PLAIN, size)).join("\n");
+        format!("```text\n{lines}\n```\n")
+    };
+    let mut screens = String::new();
+    for (detail, size) in [(false, SIZES[0]), (true, SIZES[1]), (false, SIZES[2])] {
+        write!(screens, "\n{} x {}:\n\n{}", size.0, size.1, screen(detail, size)).unwrap();
+    }
+    screens.push('\n');
+    hold("docs/top.md", &screens);
+    hold("README.md", &screen(false, SIZES[0]));
+}
+
+/// Compares what a file has between two comments with `screens`, or writes it there.
+fn hold(file: &str, screens: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
     let text = fs::read_to_string(&path).unwrap();
     let begin = "UPDATE_DOCS=1 cargo test -p citadel-agent top -->\n";
     let (head, rest) = text.split_once(begin).unwrap();
     let (listed, tail) = rest.split_once("<!-- end -->").unwrap();
-    let mut screens = String::new();
-    for (detail, size) in [(false, SIZES[0]), (true, SIZES[1]), (false, SIZES[2])] {
-        let state = State::new(span(), detail);
-        let lines = lines(&drawn(&recorded, &state, PLAIN, size)).join("\n");
-        write!(screens, "\n{} x {}:\n\n```text\n{lines}\n```\n", size.0, size.1).unwrap();
-    }
-    screens.push('\n');
     if env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, format!("{head}{begin}{screens}<!-- end -->{tail}")).unwrap();
     } else {
-        assert_eq!(listed, screens, "run UPDATE_DOCS=1 cargo test -p citadel-agent top");
+        assert_eq!(listed, screens, "{file}: run UPDATE_DOCS=1 cargo test -p citadel-agent top");
     }
 }

@@ -1,5 +1,7 @@
 //! The page at `/` in a real browser: what it shows, live, on a phone, in the dark.
 
+mod showcase;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -212,7 +214,11 @@ fn chromium(arguments: &[&str], url: &str) -> String {
 /// What the browser makes of the page at this width.
 fn report(width: u32, arguments: &[&str]) -> serde_json::Value {
     let server = Server::start(Content::Metrics, host(), Limits::default());
-    let phone = phone(server.addr, width);
+    report_of(server.addr, width, arguments)
+}
+
+fn report_of(agent: SocketAddr, width: u32, arguments: &[&str]) -> serde_json::Value {
+    let phone = phone(agent, width);
     let dom = chromium(&[arguments, &["--dump-dom"]].concat(), &format!("http://{phone}/phone"));
     let report =
         dom.split("<pre id=\"report\">").nth(1).and_then(|rest| rest.split("</pre>").next()).unwrap_or_default();
@@ -314,23 +320,35 @@ fn it_is_dark_in_the_dark() {
     assert!(light > 200 && dark < 60, "{light} in the light, {dark} in the dark");
 }
 
+/// A model with a fault is shown with its cause, and those without one are well. With `UPDATE_PICTURES`, pictures of this are made for the
+/// documents.
 #[test]
-fn a_picture_of_it_is_left_for_people() {
-    let server = Server::start(Content::Metrics, host(), Limits::default());
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    for (name, width, scheme) in [("overview.png", 1200, 1), ("overview-phone-dark.png", 390, 0)] {
+fn the_page_of_the_documents_names_the_cause() {
+    let server = Server::start(Content::Metrics, showcase::host(), Limits::default());
+    let report = report_of(server.addr, 1280, &[]);
+    let text = report["text"].as_str().unwrap();
+    let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} in {text}"));
+    assert!(place("hermes") < place("mixtral"), "the worst model comes first: {text}");
+    assert!(text.contains("before the server reads them"), "{text}");
+
+    let folder = PathBuf::from(match env::var_os("UPDATE_PICTURES") {
+        Some(_) => concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/images"),
+        None => env!("CARGO_TARGET_TMPDIR"),
+    });
+    for (name, width, height, scheme) in
+        [("page.png", 1280, 1250, 1), ("page-dark.png", 1280, 1250, 0), ("page-phone.png", 390, 1500, 1)]
+    {
         let phone = phone(server.addr, width);
         let picture = folder.join(name);
         _ = fs::remove_file(&picture);
         let arguments = [
             format!("--screenshot={}", picture.display()),
-            format!("--window-size={width},2600"),
+            format!("--window-size={width},{height}"),
             format!("--blink-settings=preferredColorScheme={scheme}"),
         ];
         chromium(&arguments.each_ref().map(String::as_str), &format!("http://{phone}/phone"));
         let bytes = fs::read(&picture).unwrap();
         assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 20_000, "{} bytes", bytes.len());
-        println!("{}", picture.display());
     }
 }
 
