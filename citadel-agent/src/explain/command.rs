@@ -13,36 +13,36 @@ use crate::history::Millis;
 /// A day.
 const DAY_MS: Millis = 24 * 60 * 60 * 1000;
 
-/// What is to be explained.
+/// What to explain.
 #[derive(Args, Debug)]
 pub struct What {
     /// Only this model: its name, or its port.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Around this time, not now: 14:05 or 14:05:30 (UTC, the last one that was), or 2026-11-30T14:05:00Z.
+    /// Middle of the window: 14:05 or 14:05:30 (UTC, the most recent one), or 2026-11-30T14:05:00Z. By default the window ends now.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<At>,
-    /// How much of it: 30s, 15m, 2h.
+    /// Length of the window: 30s, 15m, 2h.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     last: Duration,
-    /// What it is compared with: the hour before, or the same time yesterday.
+    /// What to compare with: the hour before, or the same time yesterday.
     #[arg(long, value_enum, default_value = "before")]
     against: Against,
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
-/// How it is printed.
+/// Output format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Format {
-    /// For a person.
+    /// Text.
     Text,
-    /// A list of objects, one a model.
+    /// A list of objects, one per model.
     Json,
 }
 
-/// A time, maybe of no day.
+/// A time, with or without a day.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
     /// Milliseconds since the epoch.
@@ -77,7 +77,7 @@ fn time(text: &str) -> Result<At, String> {
     }
 }
 
-/// Asks the agent that listens at `socket`; what it explains, as it is to be printed.
+/// Queries the agent that listens at `socket`, and returns the report to print.
 ///
 /// # Errors
 /// It cannot be reached, or knows no such model.

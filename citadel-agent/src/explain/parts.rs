@@ -1,10 +1,10 @@
-//! The mean time to first token, divided. The parts add up to it.
+//! The parts of the mean time to first token. They add up to it.
 
 use super::Part;
 use super::case::{Case, Facts};
 use crate::history::window::Window;
 
-/// What the parts are called, in the order in which they are taken from the whole.
+/// Names of the parts, in the order in which they are subtracted from the total.
 const NAMES: [&str; 6] =
     ["accept and receive queue", "run queue", "system calls", "engine's queue", "prefill", "rest: the model itself"];
 
@@ -26,7 +26,7 @@ pub fn of_window(window: &Window) -> Option<[(&'static str, f64); 6]> {
     Some(std::array::from_fn(|at| (NAMES[at], parts[at])))
 }
 
-/// Run queue and system calls are those of whole requests and of all threads: no more of them counts than is left.
+/// Run queue and system calls are those of whole requests and of all threads, so each is limited to the time that remains.
 fn divided(facts: &Facts<'_>) -> Option<[f64; 6]> {
     let (_, first) = facts.first()?;
     let mut rest = first.mean()?;

@@ -5,10 +5,10 @@ use super::case::{Case, ENOUGH};
 use super::rules::{clients, hanging, network};
 use super::words::{number, percent, time};
 
-/// So large a part of requests that fail is failing, where it was half of that before.
+/// From this fraction of failed requests on the model is failing, if at most half of it failed before.
 const FAILING: f64 = 0.05;
 
-/// So small a part of the requests of before is starved.
+/// Below this fraction of the previous request rate the model is starved.
 const STARVED: f64 = 0.2;
 
 pub(super) fn verdict(case: &Case<'_>) -> (Verdict, String) {
@@ -70,7 +70,7 @@ pub(super) fn verdict(case: &Case<'_>) -> (Verdict, String) {
     (Verdict::Well, format!("The {what} is {}, {compared} ({} requests).", time(mean), number(now.requests())))
 }
 
-/// Whether requests wait, so that few that end does not mean few that come.
+/// Whether requests are waiting: then few finished requests do not mean few arriving ones.
 fn waiting(case: &Case<'_>) -> bool {
     case.now.gauge_mean("in_flight").unwrap_or(0.0) > case.before.gauge_mean("in_flight").unwrap_or(0.0) + 0.5
 }

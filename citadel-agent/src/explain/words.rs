@@ -1,6 +1,6 @@
-//! Numbers as sentences have them.
+//! Numbers in sentences.
 
-/// A duration in seconds with two or three digits that say something: `1.9 s`, `20 ms`, `3 min`.
+/// A duration in seconds with two or three significant digits: `1.9 s`, `20 ms`, `3 min`.
 pub(super) fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if !s.is_finite() => return "an unknown time".to_owned(),
@@ -13,7 +13,7 @@ pub(super) fn time(seconds: f64) -> String {
     format!("{} {unit}", number(value))
 }
 
-/// A number with two or three digits that say something.
+/// A number with two or three significant digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 1e9 => format!("{:.1} G", value / 1e9),
@@ -27,13 +27,13 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// A part of one.
+/// A ratio in percent.
 pub(super) fn percent(part: f64) -> String {
     format!("{} %", number(part * 100.0))
 }
 
 pub(super) trait Words {
-    /// At most so many bytes.
+    /// Truncates to this many bytes.
     fn cut(self, bytes: usize) -> String;
 }
 

@@ -11,30 +11,30 @@ use crate::explain::{Against, Explanation};
 use crate::history::Millis;
 use crate::history::window::SubjectHistory;
 
-/// What a verdict is about: as `explain` has it where nothing else is asked.
+/// The window of verdicts: the default of `explain`.
 const EXPLAINED_MS: Millis = 5 * 60 * 1000;
 
-/// What is to be shown.
+/// What to request.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Wish {
-    /// Over which time.
+    /// The time span.
     pub(super) span: Span,
     /// Only this model: its name or port.
     pub(super) model: Option<String>,
-    /// The port of the model of which a trend is wanted.
+    /// Port of the model whose trend is requested.
     pub(super) trend_of: Option<u16>,
 }
 
-/// What came back.
+/// The response.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Fetched {
     /// The figures.
     pub(super) view: View,
-    /// A trend and whose it is.
+    /// A trend, and the port of its model.
     pub(super) trend: Option<(u16, Trend)>,
 }
 
-/// Asks over a connection of its own, so that a restart of the agent is none of a later request's concern.
+/// Opens a new connection for each request, so that a restart of the agent does not affect later requests.
 ///
 /// # Errors
 /// See [`ControlError`]; there is no such model ([`ControlError::Failed`]).

@@ -1,14 +1,14 @@
-//! The table's columns, the most telling first: what does not fit on a screen is cut on the right.
+//! The table's columns, the most important first: what does not fit on a screen is cut off on the right.
 
 use std::cmp::Ordering;
 
 use super::units::{bytes, percent, seconds, short, whole};
 use super::view::Model;
 
-/// Where nothing is known.
+/// Shown for an unknown value.
 const NOTHING: &str = "-";
 
-/// How much a figure asks for attention.
+/// How urgent a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Level {
     /// None.
@@ -23,9 +23,9 @@ pub(super) enum Level {
 /// A column.
 #[derive(Debug)]
 pub(super) struct Column {
-    /// What stands above it.
+    /// Its title.
     pub(super) title: &'static str,
-    /// Places that it takes; names take more where there is room.
+    /// Width in cells; names take more if there is room.
     pub(super) width: u16,
     figure: Figure,
 }
@@ -41,7 +41,7 @@ const fn number(title: &'static str, width: u16, value: fn(&Model) -> Option<f64
     Column { title, width, figure: Figure::Number { value, text, level: |_| Level::Normal } }
 }
 
-/// Likewise, of a part that should be none.
+/// A column of ratios that should be 0.
 const fn failures(title: &'static str, value: fn(&Model) -> Option<f64>) -> Column {
     let level = |ratio: f64| match ratio {
         0.0 => Level::Normal,
@@ -84,7 +84,7 @@ fn rank(model: &Model) -> usize {
 }
 
 impl Column {
-    /// What a model has there.
+    /// The value of a model.
     #[must_use]
     pub(super) fn text(&self, model: &Model) -> String {
         match self.figure {
@@ -94,13 +94,13 @@ impl Column {
         }
     }
 
-    /// Whether numbers stand there, which end on the right.
+    /// Whether it has numbers, which are right-aligned.
     #[must_use]
     pub(super) const fn is_number(&self) -> bool {
         matches!(self.figure, Figure::Number { .. })
     }
 
-    /// How much what stands there asks for attention.
+    /// How urgent a model's value is.
     #[must_use]
     pub(super) fn level(&self, model: &Model) -> Level {
         match self.figure {

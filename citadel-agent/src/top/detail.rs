@@ -14,27 +14,27 @@ use super::units::{bytes, percent, seconds, short, whole};
 use super::view::{Model, ModelState, Rate};
 use crate::explain::{Explanation, Part, Verdict};
 
-/// Places of what stands before a plot, and of what stands behind a sparkline.
+/// Width in cells of the label before a plot, and of the value after a sparkline.
 const LABEL: u16 = 11;
 const MAXIMUM: u16 = 12;
 
-/// From this width on, two heat maps stand beside each other.
+/// Minimum width for two heat maps side by side.
 const TWO_MAPS: u16 = 160;
 
-/// Lines that a heat map needs to be of any use, its heading among them.
+/// Minimum number of lines of a heat map, including its heading.
 const LEAST_MAP: u16 = 4;
 
-/// Most causes that are shown.
+/// Maximum number of causes shown.
 const MOST_CAUSES: usize = 3;
 
-/// Most rates that are listed of a kind.
+/// Maximum number of rates listed per kind.
 const MOST_RATES: usize = 4;
 
 /// The heat maps.
 const MAPS: [(&str, Times); 2] =
     [("Time to first token", |point| &point.first_token), ("Time between chunks", |point| &point.inter_token)];
 
-/// Draws it; what does not fit is left out from the bottom up, the figures last.
+/// Draws the model; what does not fit is omitted from the bottom up, the figures last.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, trend: Option<&Trend>, look: Look) {
     let mut figures = figures(model, look);
     drop(figures.splice(1..1, explained(model, usize::from(area.width), look)));
@@ -44,7 +44,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, trend: Opti
     let Some(trend) = trend else { return };
     let columns = usize::from(rest.width.saturating_sub(LABEL + MAXIMUM)).min(trend.points.len());
     let points = trend.newest(columns);
-    // One line says over which time.
+    // One line shows the time span.
     let room = rest.height.saturating_sub(1 + LEAST_MAP).max(1);
     let lines: Vec<_> = sparklines(points, look).into_iter().take(room.into()).collect();
     let sparks_height = u16::try_from(lines.len()).unwrap_or(u16::MAX) + 1;
@@ -74,7 +74,7 @@ fn draw_map(frame: &mut Frame<'_>, area: Rect, (title, times): (&str, Times), po
     let ramp = if look.unicode { [' ', '·', '░', '▒', '▓', '█'] } else { [' ', '.', ':', '+', '*', '#'] };
     let cell = |&count: &u64| match count {
         0 => ramp[0],
-        // Few beside many are seen, too.
+        // A small count next to a large one stays visible.
         _ => ramp[1 + ((count as f64 / most as f64).sqrt() * 4.0).round() as usize],
     };
     let mut lines = vec![match most {
@@ -119,7 +119,7 @@ fn sparklines(points: &[Option<Point>], look: Look) -> Vec<Line<'static>> {
     all.into_iter().filter_map(line).collect()
 }
 
-/// A character a value; none where there is none.
+/// One character per value; a space if there is none.
 fn bars(values: &[Option<f64>], most: f64, look: Look) -> String {
     let ramp = if look.unicode {
         ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
@@ -134,7 +134,7 @@ fn bars(values: &[Option<f64>], most: f64, look: Look) -> String {
     values.iter().map(bar).collect()
 }
 
-/// What `explain` says: its verdict with the reason, then the causes.
+/// The result of `explain`: verdict, reason, causes.
 fn explained(model: &Model, width: usize, look: Look) -> Vec<Line<'static>> {
     let Some(said) = &model.explanation else { return Vec::new() };
     let style = match said.verdict {
@@ -149,7 +149,7 @@ fn explained(model: &Model, width: usize, look: Look) -> Vec<Line<'static>> {
     summary.into_iter().map(|line| Line::styled(line, style)).chain(causes.chain(shares).map(Line::from)).collect()
 }
 
-/// What the mean time to first token is divided into, the largest part first; what rounds to nothing is left out.
+/// The parts of the mean time to first token, the largest first; parts that round to 0 are omitted.
 fn shares(said: &Explanation) -> Option<String> {
     let total: f64 = said.parts.iter().map(|part| part.now).sum();
     let mut parts: Vec<_> = said.parts.iter().filter(|part| part.now >= 0.005 * total).collect();
@@ -159,7 +159,7 @@ fn shares(said: &Explanation) -> Option<String> {
     (total > 0.0 && parts.len() > 1).then(|| format!("Mean TTFT {}: {list}", seconds(total)))
 }
 
-/// A text in lines of this width, broken between words.
+/// Wraps a text between words into lines of this width.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -177,7 +177,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The figures in words, one line for each kind that there is something of.
+/// The figures in words, one line per kind that has any.
 fn figures(model: &Model, look: Look) -> Vec<Line<'static>> {
     let detail = &model.detail;
     let mut first = vec![format!("{}  port {}", model.name, model.port)];

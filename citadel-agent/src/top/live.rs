@@ -1,5 +1,5 @@
-//! The terminal: takes it, gives it back whatever happens, and asks the agent on a thread of its own, so that keys are answered
-//! while it does not.
+//! Takes over the terminal and always restores it. Requests to the agent run on another thread, so that keys work while the agent
+//! does not respond.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,16 +18,16 @@ use super::look::Look;
 use super::screen::{Shown, draw};
 use super::state::{Effect, State};
 
-/// How long keys are waited for before anything else is looked at.
+/// Maximum time to wait for a key before checking for anything else.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The terminal; given back when this goes. A panic gives it back before it prints: ratatui's own hook.
+/// The terminal; restored on drop. If a panic occurs, ratatui's hook restores it before the message is printed.
 struct Screen(DefaultTerminal);
 
 impl Screen {
     fn take() -> io::Result<Self> {
         ratatui::try_init().map(Self).inspect_err(|_| {
-            // Some of it may have been done.
+            // Part of it may have succeeded.
             _ = ratatui::try_restore();
         })
     }
@@ -35,7 +35,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that has gone takes nothing back.
+        // A terminal that no longer exists cannot be restored.
         _ = ratatui::try_restore();
     }
 }
@@ -49,13 +49,13 @@ struct Live {
     model: Option<String>,
     wishes: Sender<Wish>,
     answers: Receiver<Result<Fetched, String>>,
-    /// The agent is asked at this moment.
+    /// A request is in progress.
     asking: bool,
-    /// Something has changed since it was asked.
+    /// Something has changed since the last request.
     stale: bool,
 }
 
-/// Shows it until somebody quits, or a signal ends it.
+/// Shows the view until the user quits or a signal arrives.
 ///
 /// # Errors
 /// The terminal cannot be used.
@@ -81,7 +81,7 @@ pub(super) fn run(
             }
         }
     })?;
-    // At once, for the trend of what is selected.
+    // Immediately, for the trend of the selected model.
     let live = Live { state, newest: first, failed: None, model, wishes, answers, asking: false, stale: true };
     live.run(&mut Screen::take()?, interval, look, &end)
 }
@@ -130,7 +130,7 @@ impl Live {
         self.asking = self.wishes.send(wish).is_ok();
     }
 
-    /// Takes an answer, where one has come.
+    /// Takes a response, if one has arrived.
     fn answered(&mut self) -> bool {
         match self.answers.try_recv() {
             Ok(Ok(fetched)) => {

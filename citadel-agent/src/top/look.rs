@@ -1,20 +1,20 @@
-//! Colours and characters that the terminal has.
+//! Colours and characters that the terminal supports.
 
 use ratatui::style::{Color, Modifier, Style};
 
 use super::columns::Level;
 
-/// How the terminal wants it.
+/// Capabilities of the terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Look {
-    /// With colours; without them, nothing is told by a colour alone anyway.
+    /// Colours. No information is conveyed by colour alone.
     pub(super) colour: bool,
-    /// With characters beyond ASCII.
+    /// Characters beyond ASCII.
     pub(super) unicode: bool,
 }
 
 impl Look {
-    /// How a figure of this level is written.
+    /// The style of a value of this level.
     #[must_use]
     pub(super) fn style(self, level: Level) -> Style {
         match level {
@@ -24,7 +24,7 @@ impl Look {
         }
     }
 
-    /// In this colour, where there are colours.
+    /// This colour, if the terminal has colours.
     #[must_use]
     pub(super) fn coloured(self, colour: Color) -> Style {
         if self.colour { Style::new().fg(colour) } else { Style::new() }

@@ -1,8 +1,8 @@
 //! `citadel-agent top`: what each model does now, live or once.
 //!
-//! `ask` has the history of the running agent through its control socket, `view` and `trend` make figures of it, `columns` says
-//! what a table has, `text` writes it for a pipe; `state` is what keys change, `screen` and `detail` draw, `live` has the
-//! terminal. All but `ask` and `live` is pure.
+//! `ask` queries the history of the running agent through its control socket, `view` and `trend` compute figures from it, `columns`
+//! defines the table, `text` prints it to a pipe; `state` is what keys change, `screen` and `detail` draw, `live` handles the
+//! terminal. All modules but `ask` and `live` are pure.
 
 mod ask;
 mod columns;
@@ -74,7 +74,7 @@ pub enum TopError {
     Json(#[from] serde_json::Error),
 }
 
-/// How an agent is started, where none answers.
+/// How to start an agent, if none responds.
 const fn start(error: &ControlError) -> &'static str {
     match error {
         ControlError::Unreachable { .. } => {
@@ -94,7 +94,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     if limits.contains(&time) { Ok(time) } else { Err("must be between 1s and 1h".to_owned()) }
 }
 
-/// Shows what the agent that listens at `socket` knows. Live where there is a terminal; then the text to print is empty.
+/// Shows the state of the agent that listens at `socket`: live on a terminal, and then the returned text is empty.
 ///
 /// # Errors
 /// See [`TopError`].
@@ -112,7 +112,7 @@ pub fn run(what: What, socket: &Path) -> Result<String, TopError> {
     Ok(String::new())
 }
 
-/// What the environment says about the terminal: <https://no-color.org>, and the locale's characters.
+/// Reads the capabilities of the terminal from the environment: <https://no-color.org>, and the locale's characters.
 fn look() -> Look {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_lowercase();

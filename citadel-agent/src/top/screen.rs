@@ -1,4 +1,4 @@
-//! Draws a view: what it looks like follows from what is given alone.
+//! Draws a view. Pure: the same input is always drawn the same.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -14,10 +14,10 @@ use super::trend::Trend;
 use super::units::{bytes, percent, whole};
 use super::view::{Gpu, Model, View};
 
-/// Most places that a name takes.
+/// Maximum width of a name in cells.
 const NAME: u16 = 28;
 
-/// Lines that are left below the table before the selected model is shown there.
+/// Minimum number of free lines below the table for the details of the selected model.
 const ROOM_FOR_DETAIL: u16 = 14;
 
 /// Keys, in the last line.
@@ -45,16 +45,16 @@ const HELP: &[&str] = &[
     "Press any key to go back.",
 ];
 
-/// What there is to draw.
+/// What to draw.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shown<'a> {
     /// The figures.
     pub(super) view: &'a View,
-    /// The selected model's, with its port.
+    /// The selected model's trend, with its port.
     pub(super) trend: Option<&'a (u16, Trend)>,
     /// What is shown of them.
     pub(super) state: &'a State,
-    /// What went wrong with the last request to the agent.
+    /// Error of the last request to the agent.
     pub(super) failed: Option<&'a str>,
     /// How.
     pub(super) look: Look,
@@ -167,7 +167,7 @@ fn host(view: &View) -> Line<'static> {
     Line::from(parts.join("  "))
 }
 
-/// A line a GPU, `most` at most; of more, the last line says how many.
+/// One line per GPU, at most `most`; if there are more, the last line shows how many.
 fn gpus(shown: &Shown<'_>, width: u16, most: usize) -> Vec<Line<'static>> {
     let gpus = &shown.view.gpus;
     let fit = if gpus.len() > most { most.saturating_sub(1) } else { gpus.len() };

@@ -1,14 +1,14 @@
-//! Over which time figures are taken, and what is drawn beside them.
+//! The time span of figures, and of the trend drawn next to them.
 
 use std::time::Duration;
 
 use crate::history::{COARSE_MS, FINE_MS, FINE_SPAN_MS, Millis, SPAN_MS};
 
-/// Lengths that the keys `+` and `-` go through.
+/// Lengths that the keys `+` and `-` step through.
 const LENGTHS: [Millis; 7] =
     [2 * FINE_MS, COARSE_MS, 5 * COARSE_MS, FINE_SPAN_MS, 60 * COARSE_MS, 6 * 60 * COARSE_MS, SPAN_MS];
 
-/// Points of a trend.
+/// Number of points of a trend.
 const POINTS: Millis = 90;
 
 /// A length of time, 5 s to a day.
@@ -19,7 +19,7 @@ impl Span {
     /// From a duration within the limits.
     ///
     /// # Errors
-    /// It is shorter or longer.
+    /// It is outside the limits.
     pub(super) fn of(time: Duration) -> Result<Self, String> {
         let ms = Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX);
         if (FINE_MS..=SPAN_MS).contains(&ms) { Ok(Self(ms)) } else { Err("must be between 5s and 24h".to_owned()) }
@@ -43,7 +43,7 @@ impl Span {
         Self(LENGTHS.into_iter().rev().find(|&length| length < self.0).unwrap_or(self.0))
     }
 
-    /// Length of a trend's points: whole intervals of the history, and of those that it still has that long ago.
+    /// Length of a trend's points: a multiple of the history's intervals at that age.
     #[must_use]
     pub(super) const fn step_ms(self) -> Millis {
         if self.0 <= COARSE_MS {

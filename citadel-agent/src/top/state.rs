@@ -8,50 +8,50 @@ use super::columns::COLUMNS;
 use super::span::Span;
 use super::view::{Model, View};
 
-/// The column by which rows are sorted at first: ports.
+/// The column by which rows are sorted initially: the port.
 const FIRST_SORT: usize = 1;
 
 /// Longest filter.
 const LONGEST_FILTER: usize = 64;
 
-/// What is shown.
+/// What is shown, and how.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct State {
     /// Column by which rows are sorted.
     pub(super) sort: usize,
-    /// Sorted the other way round.
+    /// Sorted in reverse.
     pub(super) reversed: bool,
     /// Only models whose name contains it.
     pub(super) filter: String,
-    /// The filter is being written.
+    /// The filter is being edited.
     pub(super) typing: bool,
-    /// Nothing is asked.
+    /// Refreshing is paused.
     pub(super) paused: bool,
     /// One model fills the screen.
     pub(super) detail: bool,
-    /// Keys are explained.
+    /// The help is shown.
     pub(super) help: bool,
-    /// First column beside the name.
+    /// First visible column after the name.
     pub(super) from_column: usize,
-    /// Over which time.
+    /// The time span.
     pub(super) span: Span,
-    /// The selected model; the first where it is none of those shown.
+    /// The selected model; if it is not shown, the first one is selected.
     selected: Option<u16>,
 }
 
-/// What a key asks for beside another picture.
+/// What a key causes besides redrawing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Effect {
     /// Nothing.
     None,
-    /// New figures, now.
+    /// A new request, immediately.
     Refresh,
-    /// The end.
+    /// Exit.
     Quit,
 }
 
 impl State {
-    /// The table over this time; `detail` shows one model.
+    /// The table for this time span; `detail` shows one model.
     #[must_use]
     pub(super) const fn new(span: Span, detail: bool) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl State {
         found.or((!rows.is_empty()).then_some(0))
     }
 
-    /// Takes a key.
+    /// Handles a key.
     pub(super) fn key(&mut self, key: KeyEvent, view: &View) -> Effect {
         if key.kind == KeyEventKind::Release {
             return Effect::None;

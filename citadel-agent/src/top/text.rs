@@ -1,4 +1,4 @@
-//! A view as text, for a pipe: one line a model under one with the titles.
+//! A view as text, for a pipe: a line of titles, then one line per model.
 
 use ratatui::text::Span;
 
@@ -11,7 +11,7 @@ pub(super) fn table(view: &View) -> String {
     let titles = COLUMNS.iter().map(|column| column.title.to_owned()).collect();
     let rows = view.models.iter().map(|model| COLUMNS.iter().map(|column| column.text(model)).collect());
     let rows: Vec<Vec<String>> = std::iter::once(titles).chain(rows).collect();
-    // As a terminal counts places: some characters take two.
+    // Some characters take two cells of a terminal.
     let width = |text: &str| Span::raw(text).width();
     let widest = |at: usize| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS.len()).map(widest).collect();

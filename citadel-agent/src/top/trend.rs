@@ -1,4 +1,4 @@
-//! How a model did over a longer time: for sparklines and heat maps. Pure.
+//! The course of a model over a longer time, for sparklines and heat maps. Pure.
 
 use crate::history::Millis;
 use crate::history::window::{Distribution, Window};
@@ -10,22 +10,22 @@ use super::view::errors;
 pub(super) struct Trend {
     /// Length of a point, in seconds.
     pub(super) step_seconds: f64,
-    /// One a step; `None` where nothing is known.
+    /// One per step; `None` if nothing was measured.
     pub(super) points: Vec<Option<Point>>,
 }
 
 /// One point.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Point {
-    /// Requests that ended, by second.
+    /// Requests that ended per second.
     pub(super) requests: f64,
     /// Mean number of requests in flight.
     pub(super) in_flight: Option<f64>,
-    /// Requests that ended with 5xx or were given up, by second.
+    /// Requests per second that ended with 5xx or were aborted.
     pub(super) failed: f64,
     /// CPUs in use.
     pub(super) cpus: f64,
-    /// Part of the SMs' time, added up over all GPUs.
+    /// SM utilisation, 0 to 1, summed over all GPUs.
     pub(super) gpu_sm: Option<f64>,
     /// Times to first token.
     pub(super) first_token: Distribution,
@@ -81,7 +81,7 @@ impl Point {
 pub(super) struct Band {
     /// The longest time in it, in seconds.
     pub(super) up_to: f64,
-    /// How many there were at each point.
+    /// The count at each point.
     pub(super) counts: Vec<u64>,
 }
 

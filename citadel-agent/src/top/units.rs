@@ -1,6 +1,6 @@
-//! Numbers as people read them, in at most six characters.
+//! Numbers in human-readable form, in at most six characters.
 
-/// A number with three digits that say something.
+/// A number with three significant digits.
 #[must_use]
 pub(super) fn short(value: f64) -> String {
     scaled(value, 1000.0, &["", "k", "M", "G", "T"])
@@ -24,7 +24,7 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// A part of a whole, in hundredths.
+/// A ratio in percent.
 #[must_use]
 pub(super) fn percent(value: f64) -> String {
     digits(value * 100.0)
@@ -46,7 +46,7 @@ fn scaled(mut value: f64, base: f64, units: &[&str]) -> String {
     format!("{}{unit}", digits(value))
 }
 
-/// Three digits, and zeros that would say nothing left out only where the number is 0.
+/// Three significant digits; trailing zeros are omitted only if the number is 0.
 fn digits(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
