@@ -40,7 +40,11 @@ const PHASES: [(Phase, &str); 6] = [
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     page.began = origin.families.began(Family::Net);
     let Families { net: Some(net), slots, .. } = origin.families else { return Ok(Outcome::Absent) };
-    let ages = net.in_flight().map(InFlight::ages).transpose()?;
+    // Without them the rest is as true.
+    let (ages, failed) = match net.in_flight().map(InFlight::ages).transpose() {
+        Ok(ages) => (ages, None),
+        Err(error) => (None, Some(error)),
+    };
     for Model { name: model, port, .. } in origin.inventory.in_page_order() {
         let port = *port;
         let Some(slot) = slots.get(port) else { continue };
@@ -61,7 +65,10 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
             }
         }
     }
-    Ok(Outcome::Read)
+    match failed {
+        Some(error) => Ok(Outcome::Partly(format!("cannot read the requests in flight: {error}").into())),
+        None => Ok(Outcome::Read),
+    }
 }
 
 /// Metrics that a model has even without requests.

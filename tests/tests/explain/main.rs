@@ -169,9 +169,11 @@ impl<'a> Host<'a> {
         wrong
     }
 
-    /// What is wrong with what the agent explains of models, from when all that it looks at is after the planting.
+    /// What is wrong with what the agent explains of models, from when all that it looks at is after the planting: each cause is
+    /// named once, while nothing is wrong with those that are well.
     fn judge(&self, group: &[usize], planted_ms: u64) -> Vec<String> {
         let begin = Instant::now();
+        let mut unnamed: Vec<_> = group.iter().map(|at| self.models[*at].0).filter(|case| !case.2.is_empty()).collect();
         loop {
             let found = self.explained();
             let is_right = |case: &Case| {
@@ -179,11 +181,15 @@ impl<'a> Host<'a> {
                 let first = found["causes"][0]["cause"].as_str().unwrap_or_default();
                 found["verdict"] == case.1 && first == case.2
             };
-            let wrong: Vec<_> = group.iter().map(|at| self.models[*at].0).filter(|case| !is_right(case)).collect();
-            let from_ms = found.iter().filter_map(|found| found["from_ms"].as_u64()).min().unwrap_or(0);
-            if from_ms >= planted_ms && (wrong.is_empty() || begin.elapsed() > PATIENCE / 2) {
-                eprintln!("{} of {} named first after {:.0?}", group.len() - wrong.len(), group.len(), begin.elapsed());
-                return wrong.into_iter().map(|case| self.complain(case)).collect();
+            if found.iter().all(|found| found["from_ms"].as_u64() >= Some(planted_ms)) {
+                unnamed.retain(|case| !is_right(case));
+                let well = group.iter().map(|at| self.models[*at].0).filter(|case| case.2.is_empty());
+                let wrong: Vec<_> = unnamed.iter().copied().chain(well.filter(|case| !is_right(case))).collect();
+                if wrong.is_empty() || begin.elapsed() > PATIENCE / 2 {
+                    let named = group.len() - wrong.len();
+                    eprintln!("{named} of {} named first after {:.0?}", group.len(), begin.elapsed());
+                    return wrong.into_iter().map(|case| self.complain(case)).collect();
+                }
             }
             pause(500);
         }
