@@ -66,7 +66,9 @@ fn build() -> Result<(), String> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         // `-Z build-std` on the pinned stable compiler.
         .env("RUSTC_BOOTSTRAP", "1");
-    // So is `CARGO_PROFILE_RELEASE_LTO=off`: without it, the programs are other programs.
+    // So is `CARGO_PROFILE_RELEASE_LTO=off`: without it, the programs are other programs. Incremental compilation changes them
+    // too.
+    cargo.env_remove("CARGO_INCREMENTAL");
     for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CARGO_PROFILE_")) {
         cargo.env_remove(key);
     }

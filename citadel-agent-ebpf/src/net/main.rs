@@ -25,18 +25,17 @@ use aya_ebpf::bindings::{
     BPF_TCP_LISTEN, BPF_TCP_SYN_RECV, bpf_sock, bpf_sock_ops, bpf_tcp_sock,
 };
 use aya_ebpf::helpers::generated as helpers;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::helpers::generated::{bpf_map_update_elem, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
 use citadel_agent_common::abi::{Lost, Protocol, Side, counter};
 use citadel_agent_common::connection::{Connection, Early, Tuple, note};
-use citadel_agent_common::http::conn::Progress;
-use citadel_agent_common::http::{Pending, Sink};
+use citadel_agent_common::http::Sink;
 
 use maps::{BLANK, EARLY, EARLY_INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
 use packet::Segment;
 use sink::Counters;
-use steps::{EARLY_STEPS, FIN, RESET, net_closed, receive, transmit};
+use steps::{FIN, RESET, net_closed, receive, receive_early, transmit};
 
 /// Return value of a cgroup program that lets the packet pass.
 const PASS: i32 = 1;
@@ -133,8 +132,8 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
 #[inline(always)]
 fn early_ingress(skb: *mut __sk_buff) {
     let Some(segment) = Segment::read(skb) else { return };
-    let Some(Early { pending, connection, .. }) = early(skb, &segment) else { return };
-    receive_early(connection, skb, &segment, pending);
+    let Some(Early { pending, .. }) = early(skb, &segment) else { return };
+    receive_early(skb, &segment, pending);
 }
 
 /// Handles a packet that is not measured.
@@ -143,21 +142,6 @@ fn unread(skb: *mut __sk_buff) {
     if packet::is_tcp(skb) {
         sink::lost(Lost::PacketHeader, 1);
         say::unreadable(skb);
-    }
-}
-
-/// Processes the payload of a segment to a listener.
-#[inline(always)]
-fn receive_early(connection: &mut Connection, skb: *mut __sk_buff, segment: &Segment, sink: &mut Pending) {
-    let Some(window) = packet::claim() else { return sink.lost(Lost::StepLimit, 1) };
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let mut payload = segment.payload(skb, window, now);
-    let progress = connection.conn.receive::<EARLY_STEPS, _, _>(&mut payload, segment.seq, segment.len, now, sink);
-    packet::release(window);
-    if matches!(progress, Progress::More) {
-        maps::tail_call(skb, &INGRESS_PROGRAMS, EARLY_INGRESS);
-        sink.lost(Lost::StepLimit, 1);
     }
 }
 

@@ -9,23 +9,25 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use citadel_agent_common::abi::{Lost, Side};
 use citadel_agent_common::connection::{Connection, Window};
-use citadel_agent_common::http::Sink;
 use citadel_agent_common::http::conn::Progress;
+use citadel_agent_common::http::{Pending, Sink};
 use citadel_agent_ebpf::count::escape;
 
-use crate::maps::{self, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS};
+use crate::connections;
+use crate::maps::{self, EARLY_INGRESS, EGRESS, EGRESS_PROGRAMS, INGRESS, INGRESS_PROGRAMS};
 use crate::packet::{self, Bytes, Segment};
 use crate::sink::Counters;
-use crate::connections;
-
-/// Steps of `net_early`, which has no continuation but itself.
-pub(crate) const EARLY_STEPS: u32 = 2;
 
 /// Steps that are part of the programs: most segments take one.
 const FIRST_STEPS: u32 = 1;
 
-/// Further steps of a run. With those of 33 runs, a packet may hold 16,929 chunks: more than fit into 64 KiB.
+/// Further steps of a run, for a server's segment. With those of 33 runs, a packet may hold 16,929 chunks: more than fit into
+/// 64 KiB.
 const MORE_STEPS: u32 = 512;
+
+/// Further steps of a run, for a client's segment: 2,145 with those of 33 runs. Fewer, because anybody can send them, and the
+/// chunks of requests are not counted.
+const MORE_OF_CLIENTS: u32 = 64;
 
 /// Processes a segment's payload.
 #[inline(always)]
@@ -76,6 +78,29 @@ pub(crate) fn transmit(
     }
 }
 
+/// Processes the payload of a segment to a listener, which `EARLY` is about.
+#[inline(always)]
+pub(crate) fn receive_early(skb: *mut __sk_buff, segment: &Segment, pending: &mut Pending) {
+    let Some(window) = packet::claim() else { return pending.lost(Lost::StepLimit, 1) };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    segment.payload(skb, window, now);
+    let progress = go_on(Progress::More, window, |index| {
+        for _ in 0..MORE_OF_CLIENTS {
+            if net_early_step(skb, index) == 0 {
+                return 0;
+            }
+        }
+        1
+    });
+    escape(pending);
+    packet::release(window);
+    if matches!(progress, Progress::More) {
+        maps::tail_call(skb, &INGRESS_PROGRAMS, EARLY_INGRESS);
+        pending.lost(Lost::StepLimit, 1);
+    }
+}
+
 /// Takes more steps, if there are any.
 #[inline(always)]
 fn go_on(first: Progress, window: &mut Window, more: impl FnOnce(u32) -> u32) -> Progress {
@@ -91,7 +116,7 @@ fn go_on(first: Progress, window: &mut Window, more: impl FnOnce(u32) -> u32) ->
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn net_received(skb: *mut __sk_buff, window: u32) -> u32 {
-    for _ in 0..MORE_STEPS {
+    for _ in 0..MORE_OF_CLIENTS {
         if net_received_step(skb, window) == 0 {
             return 0;
         }
@@ -138,6 +163,19 @@ pub extern "C" fn net_received_step(skb: *mut __sk_buff, window: u32) -> u32 {
     let (seq, len, now) = (window.seq, window.payload_len, window.now);
     let mut payload = Bytes::go_on(skb, window);
     let progress = connection.conn.receive::<1, _, _>(&mut payload, seq, len, now, &mut counters);
+    u32::from(matches!(progress, Progress::More))
+}
+
+/// One step of a segment to a listener; returns 0 if there are no more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_early_step(skb: *mut __sk_buff, window: u32) -> u32 {
+    // SAFETY: a map value of this CPU only.
+    let Some(early) = maps::EARLY.get_ptr_mut(0).map(|early| unsafe { &mut *early }) else { return 0 };
+    let Some(window) = packet::claimed(window) else { return 0 };
+    let (seq, len, now) = (window.seq, window.payload_len, window.now);
+    let mut payload = Bytes::go_on(skb, window);
+    let progress = early.connection.conn.receive::<1, _, _>(&mut payload, seq, len, now, &mut early.pending);
     u32::from(matches!(progress, Progress::More))
 }
 
