@@ -88,7 +88,9 @@ pub fn unread(inventory: &Inventory, families: &Families) -> BTreeMap<String, BT
 fn protocol(families: &Families, port: u16) -> Option<&'static str> {
     let stats = families.net.as_ref()?.model(families.slots.get(port)?)?;
     let count = |&(protocol, _): &(_, _)| stats.counter(counter::PROTOCOLS + protocol as usize);
-    let most = PROTOCOLS.iter().max_by_key(|&it| count(it))?;
+    // Those that were upgraded count as HTTP/1 too.
+    let begun = PROTOCOLS.iter().filter(|(protocol, _)| *protocol != Protocol::Upgraded);
+    let most = begun.max_by_key(|&it| count(it))?;
     (count(most) > 0).then_some(most.1)
 }
 

@@ -170,7 +170,9 @@ fn models(config: &Config, page: &Page, history: &History) -> Vec<Json> {
     // Encrypted or HTTP/2 connections have no latency: the page must say why.
     let unread =
         series(page, "citadel_model_connections_total").filter(|series| !series.label("protocol").starts_with("http1"));
-    for series in unread.filter(|series| series.number() > 0.0 && series.label("protocol") != "other") {
+    for series in
+        unread.filter(|series| series.number() > 0.0 && !["other", "upgraded"].contains(&series.label("protocol")))
+    {
         models.add(series, &LABELS, "unread_connections");
     }
     for series in series(page, "citadel_model_requests_total") {
