@@ -63,6 +63,18 @@ impl Endpoint {
         Self::Generate,
     ];
 
+    /// Whether its responses state how many tokens they took: those of `embeddings` and `rerank` do too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn states_usage(endpoint: u32) -> bool {
+        const STATING: u32 = {
+            let mut set = 1 << Endpoint::ChatCompletions as u32 | 1 << Endpoint::Completions as u32;
+            set |= 1 << Endpoint::Responses as u32 | 1 << Endpoint::Embeddings as u32 | 1 << Endpoint::Rerank as u32;
+            set | 1 << Endpoint::Messages as u32 | 1 << Endpoint::Generate as u32
+        };
+        STATING >> (endpoint & 31) & 1 != 0
+    }
+
     /// The value of the `endpoint` label.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -314,6 +326,20 @@ pub struct ModelStats {
     pub counters: [u64; 256],
 }
 
+/// The tokens of a model's requests, as its responses state them: one entry of the `TOKEN_STATS` map, exactly one page.
+///
+/// A token is recorded like `2^-20` s, the zero threshold, so bounds are powers of two in tokens too, from 1 on. The sum is that of
+/// the tokens.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
+pub struct TokenStats {
+    /// Prompt tokens by request.
+    pub prompt: Histogram,
+    /// Completion tokens by request.
+    pub completion: Histogram,
+}
+
 /// Indexes into [`ModelStats::counters`]. Counters written by ingress and by egress are in different pairs of cache
 /// lines, because the two run on different CPUs at the same time (see [`crate::apart`]).
 pub mod counter {
@@ -331,6 +357,14 @@ pub mod counter {
     pub const OPENED: usize = 32;
     /// Closed connections that had been counted as established.
     pub const CLOSED: usize = 33;
+    /// Responses that stated their tokens.
+    pub const USAGE_STATED: usize = 19;
+    /// Responses that could have, and did not.
+    pub const USAGE_MISSING: usize = 20;
+    /// Prompt tokens that were in a cache.
+    pub const CACHED_TOKENS: usize = 21;
+    /// Responses that stated [`CACHED_TOKENS`].
+    pub const CACHED_STATED: usize = 22;
     /// Connections by protocol: add [`super::Protocol`].
     pub const PROTOCOLS: usize = 40;
 }
@@ -407,6 +441,7 @@ const _: () = {
     assert!(size_of::<Histogram>() == 2048);
     assert!(size_of::<EndpointStats>() == 4 * 4096);
     assert!(size_of::<ModelStats>() == 4096);
+    assert!(size_of::<TokenStats>() == 4096);
     assert!(size_of::<PortRange>() == 8);
     assert!(size_of::<ReadAt>() == 16);
     assert!(Endpoint::ALL.len() == ENDPOINTS);

@@ -149,6 +149,10 @@ const _: () = {
     // A place that straddles two lines would move between CPUs twice.
     let (places, place) = Conn::PLACES;
     assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
+    // What egress writes and the places are in different pairs of lines: the kernel allocates 2 KiB at a multiple of it, and the
+    // storage is in its second line.
+    let at = 64 + STORAGE_AT + core::mem::offset_of!(Connection, conn);
+    assert!((at + Conn::TX_END - 1) / 128 < (at + places) / 128);
     assert!(size_of::<Tuple>() == 40);
     // With what the kernel puts before it, it is one of the sizes that the kernel allocates: the next one is twice as much.
     assert!(64 + STORAGE_AT + size_of::<Connection>() <= 2048);

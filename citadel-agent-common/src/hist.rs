@@ -54,6 +54,18 @@ impl Histogram {
         self.cells[..SUM_CELL].iter().sum()
     }
 
+    /// Sum of all observations in their own unit: nanoseconds, or tokens.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.cells[SUM_CELL]
+    }
+
+    /// Adds one observation of a number of tokens.
+    pub fn observe_tokens(&mut self, tokens: u32) {
+        self.cells[cell_of_tokens(tokens)] += 1;
+        self.cells[SUM_CELL] += u64::from(tokens);
+    }
+
     /// Sum of all observations in nanoseconds.
     #[must_use]
     pub const fn sum_ns(&self) -> u64 {
@@ -130,7 +142,22 @@ const NS_TO_UNITS: u64 = 4_948_730;
 #[must_use]
 pub fn cell(ns: u64) -> usize {
     let ns = if ns > MAX_NS { MAX_NS } else { ns };
-    let units = ns + ((ns * NS_TO_UNITS) >> 26);
+    cell_of_units(ns + ((ns * NS_TO_UNITS) >> 26))
+}
+
+/// The cell for `tokens` tokens, at most [`MAX_TOKENS`] of which are told apart: a token is one zero threshold, `2^10` units.
+#[inline(always)]
+#[must_use]
+pub fn cell_of_tokens(tokens: u32) -> usize {
+    cell_of_units(u64::from(if tokens > MAX_TOKENS { MAX_TOKENS } else { tokens }) << 10)
+}
+
+/// More tokens are recorded as this many.
+const MAX_TOKENS: u32 = 1 << 30;
+
+/// The cell for units of 2^-30 s, fewer than 2^42 of them.
+#[inline(always)]
+fn cell_of_units(units: u64) -> usize {
     // The zero bucket ends at 2^-20 s = 2^10 units.
     if units <= 1 << 10 {
         return 0;
@@ -213,6 +240,17 @@ mod tests {
         // Index 0 has upper bound 2^0 s, inclusive.
         assert_eq!(cell(1_000_000_000) as i32, 1 - FIRST_INDEX);
         assert_eq!(cell(1_000_000_002), (2 - FIRST_INDEX) as usize);
+    }
+
+    #[test]
+    fn tokens_are_in_the_bucket_that_ends_at_their_number() {
+        assert_eq!([0, 1].map(cell_of_tokens), [0, 0]);
+        // Cell i ends at 2^(i/8) tokens.
+        let cell = |tokens: u32| (8.0 * f64::from(tokens).log2()).ceil() as usize;
+        for tokens in (2..5000).chain((13..30).flat_map(|octave| [1 << octave, (1 << octave) + 1])) {
+            assert_eq!(cell_of_tokens(tokens), cell(tokens), "{tokens}");
+        }
+        assert_eq!(cell_of_tokens(u32::MAX), 8 * 30);
     }
 
     #[test]

@@ -47,3 +47,11 @@ pub fn observe(histogram: &mut Histogram, ns: u64) {
     add(cell(cells, hist::cell(ns)), 1);
     add(&mut cells[hist::SUM_CELL], ns);
 }
+
+/// Adds `count`, 0 or 1, observations of a number of tokens to a histogram in a map.
+#[inline(always)]
+pub fn observe_tokens(histogram: &mut Histogram, tokens: u32, count: u64) {
+    let cells = &mut histogram.cells;
+    add(cell(cells, hist::cell_of_tokens(tokens)), count);
+    add(&mut cells[hist::SUM_CELL], u64::from(tokens));
+}

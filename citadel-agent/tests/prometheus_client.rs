@@ -61,7 +61,8 @@ fn write_value(metric: &mut MetricEncoder<'_>, desc: &Desc, value: &Value) -> fm
         Value::Integer(value) => metric.encode_gauge(value),
         Value::Float(value) => metric.encode_gauge(value),
         Value::Histogram(histogram) => {
-            let (sum, count) = (histogram.sum_ns() as f64 / 1e9, histogram.count());
+            let buckets = desc.buckets.expect("a histogram has buckets");
+            let (sum, count) = (buckets.sum(histogram), histogram.count());
             metric.encode_histogram::<NoLabelSet>(sum, count, &classic(desc, histogram), None)
         }
     }
@@ -70,13 +71,9 @@ fn write_value(metric: &mut MetricEncoder<'_>, desc: &Desc, value: &Value) -> fm
 /// The classic buckets of a metric, not cumulative.
 fn classic(desc: &Desc, histogram: &Histogram) -> Vec<(f64, u64)> {
     let mut below = 0;
-    let upto = |bound: f64| match bound.is_finite() {
-        true => histogram.cumulative_to((bound.log2() * 8.0).round() as i32),
-        false => histogram.count(),
-    };
-    let bounds = desc.buckets.expect("a histogram has buckets").bounds();
-    let pairs = bounds.iter().map(|&bound| {
-        let count = upto(bound) - below;
+    let buckets = desc.buckets.expect("a histogram has buckets");
+    let pairs = buckets.bounds().iter().map(|&bound| {
+        let count = buckets.cumulative_to(histogram, bound) - below;
         below += count;
         (bound, count)
     });

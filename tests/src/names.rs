@@ -24,6 +24,16 @@ pub const INTER_TOKEN: &str = "citadel_model_inter_token_latency_seconds";
 pub const CHUNKS: &str = "citadel_model_stream_chunks_total";
 /// Events of streamed responses.
 pub const STREAM_EVENTS: &str = "citadel_model_stream_events_total";
+/// Tokens as stated in responses, by kind.
+pub const TOKENS: &str = "citadel_model_tokens_total";
+/// Prompt tokens by request.
+pub const PROMPT_TOKENS: &str = "citadel_model_request_prompt_tokens";
+/// Generated tokens by request.
+pub const COMPLETION_TOKENS: &str = "citadel_model_request_completion_tokens";
+/// Completed requests whose response stated its tokens.
+pub const WITH_USAGE: &str = "citadel_model_requests_with_usage_total";
+/// Completed requests whose response could have.
+pub const WITHOUT_USAGE: &str = "citadel_model_requests_without_usage_total";
 /// Streamed responses whose events cannot be read.
 pub const STREAMS_UNREAD: &str = "citadel_model_streams_unread_total";
 /// Bytes of streamed responses whose chunks and events were not counted.

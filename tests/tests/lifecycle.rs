@@ -426,7 +426,7 @@ fn what_programs_cost_is_what_the_kernel_says() {
     let (runs_before, ns_before) = bpf::runs_held_by(agent.pid());
     let page = agent.scrape();
     let (runs_after, ns_after) = bpf::runs_held_by(agent.pid());
-    let programs = ["net_ingress", "net_egress", "net_early"];
+    let programs = ["net_ingress", "net_egress", "net_early", "net_tokens"];
     let runs: u64 = programs.iter().map(|name| page.counter(PROBE_RUNS).label("program", name).value()).sum();
     let seconds: f64 = programs.iter().map(|name| page.counter(PROBE_SECONDS).label("program", name).number()).sum();
     assert!(runs_before >= 20, "five requests and their answers are packets at both ends: {runs_before}");

@@ -10,7 +10,8 @@ use citadel_agent_tests::agent::{Agent, Setup};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, chat, chunk, event, post};
 use citadel_agent_tests::names::{
-    ABORTED, CHUNKS, DURATION, INTER_TOKEN, REQUESTS, STREAM_EVENTS, STREAMS_UNREAD, TTFB, TTFC, TTFT,
+    ABORTED, CHUNKS, COMPLETION_TOKENS, DURATION, INTER_TOKEN, PROMPT_TOKENS, REQUESTS, STREAM_EVENTS, STREAMS_UNREAD,
+    TOKENS, TTFB, TTFC, TTFT, WITH_USAGE, WITHOUT_USAGE,
 };
 use citadel_agent_tests::peer::{Peer, Server};
 use citadel_agent_tests::scrape::{Page, sums};
@@ -86,6 +87,35 @@ struct Truth {
     /// The segment with the end of each event that has output.
     outputs: Vec<usize>,
     others: u64,
+    tokens: Option<Tokens>,
+}
+
+/// How many tokens an answer says that it took, of the prompt, generated, and from the cache.
+type Tokens = (Option<u64>, u64, Option<u64>);
+
+/// The tokens in a whole answer or event, as the APIs' documentation says where they are. Of an answer that comes in parts, those of
+/// the parts before are known.
+fn tokens_in(json: &Value, before: Option<Tokens>) -> Option<Tokens> {
+    let usage = [json, &json["response"], &json["message"]].map(|part| &part["usage"]);
+    if let Some(usage) = usage.into_iter().find(|usage| usage.is_object()) {
+        let number = |keys: [&str; 2]| keys.iter().find_map(|key| usage[*key].as_u64());
+        let details = [&usage["prompt_tokens_details"], &usage["input_tokens_details"]];
+        let part_of_prompt = details.iter().find_map(|details| details["cached_tokens"].as_u64());
+        let beside_prompt = usage["cache_read_input_tokens"].as_u64();
+        let prompt = number(["prompt_tokens", "input_tokens"]).map(|prompt| prompt + beside_prompt.unwrap_or(0));
+        return Some((
+            prompt.or(before.and_then(|(prompt, ..)| prompt)),
+            number(["completion_tokens", "output_tokens"]).expect("generated tokens"),
+            part_of_prompt.or(beside_prompt).or(before.and_then(|(.., cached)| cached)),
+        ));
+    }
+    let timings = &json["timings"];
+    let of = |key: &str| timings[key].as_u64();
+    if let (None, Some(prompt), Some(predicted)) = (before, of("prompt_n"), of("predicted_n")) {
+        let cached = of("cache_n").expect("llama.cpp's cache");
+        return Some((Some(prompt + cached), predicted, Some(cached)));
+    }
+    before
 }
 
 impl Truth {
@@ -103,8 +133,11 @@ impl Truth {
             body: None,
             outputs: vec![],
             others: 0,
+            tokens: None,
         };
         if !truth.streamed {
+            let json: Value = serde_json::from_slice(&bytes[head_end..]).expect("a plain answer is JSON");
+            truth.tokens = tokens_in(&json, None);
             return truth;
         }
         // The body's bytes, each with its segment.
@@ -128,6 +161,10 @@ impl Truth {
         while let Some(length) = find(&text[at..], b"\n\n") {
             let event = String::from_utf8_lossy(&text[at..at + length]);
             at += length + 2;
+            let data = event.lines().find_map(|line| line.strip_prefix("data:")).expect("an event has data");
+            if let Ok(json) = serde_json::from_str(data) {
+                truth.tokens = tokens_in(&json, truth.tokens);
+            }
             if has_output(&event) {
                 truth.outputs.push(body[at - 1].1);
             } else {
@@ -135,6 +172,23 @@ impl Truth {
             }
         }
         truth
+    }
+
+    fn assert_tokens(&self, page: &Page, name: &str) {
+        let tokens = page.counter(TOKENS).label("model", name).by(["kind"]);
+        // Zeros are left out.
+        let (prompt, completion, cached) = self.tokens.unwrap_or_default();
+        let prompt = prompt.unwrap_or(0);
+        let kinds = [("prompt", prompt), ("completion", completion), ("cached", cached.unwrap_or(0))];
+        let expected = kinds.into_iter().filter(|&(_, count)| count > 0).map(|(kind, count)| (kind.to_owned(), count));
+        assert_eq!(tokens, expected.collect(), "{name}");
+        let sum = |metric: &str| page.histogram(metric).label("model", name).sum();
+        assert_eq!((sum(PROMPT_TOKENS), sum(COMPLETION_TOKENS)), (prompt as f64, completion as f64), "{name}");
+        let requests =
+            |metric: &str| page.counter(metric).label("model", name).by(["model"]).into_values().sum::<u64>();
+        let stated = u64::from(self.tokens.is_some());
+        let missing = u64::from(self.tokens.is_none() && self.code == 200);
+        assert_eq!((requests(WITH_USAGE), requests(WITHOUT_USAGE)), (stated, missing), "{name}");
     }
 
     /// Holds one model's part of the page against it.
@@ -158,6 +212,7 @@ impl Truth {
         assert_eq!((of("content"), of("other")), (outputs.len() as u64, self.others), "{name}");
         let chunks: u64 = counter(CHUNKS).by(["model"]).into_values().sum();
         assert_eq!(chunks, self.chunks, "{name}");
+        self.assert_tokens(page, name);
         assert!(self.header < written.len());
     }
 }

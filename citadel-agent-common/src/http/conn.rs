@@ -11,6 +11,7 @@ mod observe;
 mod running;
 mod skipped;
 mod stream;
+mod tokens;
 mod unread;
 mod unseen;
 mod writer;
@@ -20,8 +21,9 @@ use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
 pub use super::request::PIPELINE;
 use super::request::{Place, Request};
+use super::usage::Usage;
 pub use super::{Payload, Sink};
-use crate::abi::Protocol;
+use crate::abi::{Endpoint, Protocol};
 use crate::apart::Apart;
 pub use running::Running;
 pub use unread::Read;
@@ -86,6 +88,8 @@ pub struct Conn {
     output_ns: u64,
     /// Of a streamed response.
     events: Events,
+    /// Of the response under way.
+    usage: Usage,
     tx_next: u32,
     /// Whether `tx_next` and `acknowledged` are known.
     tx_synced: u32,
@@ -97,7 +101,8 @@ pub struct Conn {
     body_begun: u32,
     /// Sequence number up to which the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
-    _apart_from_tx: Apart,
+    /// As [`Apart`]; shorter, because `places` begin a pair of cache lines: checked in `crate::connection`.
+    _apart_from_tx: [u64; 9],
     /// None straddles two cache lines: checked in `crate::connection`.
     places: [Place; PIPELINE],
     // Written as the server reads. Beside the last place alone, which is one in sixteen.
@@ -109,6 +114,9 @@ pub struct Conn {
 impl Conn {
     /// Offset of the queues, and the size of an entry.
     pub(crate) const PLACES: (usize, usize) = (core::mem::offset_of!(Self, places), size_of::<Place>());
+
+    /// Offset of the end of what egress writes.
+    pub(crate) const TX_END: usize = core::mem::offset_of!(Self, _apart_from_tx);
 
     /// A connection observed from its start, the handshake. All zero, like new kernel memory.
     pub const NEW: Self = Self {
@@ -136,13 +144,14 @@ impl Conn {
         tx_last_ns: 0,
         output_ns: 0,
         events: Events::NONE,
+        usage: Usage::NONE,
         tx_next: 0,
         tx_synced: 0,
         head: 0,
         passed: 0,
         body_begun: 0,
         acknowledged: 0,
-        _apart_from_tx: Apart::NEW,
+        _apart_from_tx: [0; 9],
         places: [Place::EMPTY; PIPELINE],
         read: 0,
         _reserved: 0,
@@ -452,7 +461,10 @@ impl Conn {
             self.output_ns = 0;
             self.events.begin();
             // Of those that are not in the queue, none asked for it.
-            let asked = if self.awaits_response() { self.oldest().flags & flag::ASKED } else { 0 };
+            let queued = self.awaits_response();
+            let asked = if queued { self.oldest().flags & flag::ASKED } else { 0 };
+            let endpoint = if queued { self.oldest().endpoint } else { Endpoint::Other as u32 };
+            self.begin_tokens(endpoint);
             self.tx.message.flags = (self.tx.message.flags & !flag::ASKED) | asked;
             return true;
         }

@@ -155,6 +155,13 @@ impl Events {
         fresh!(self.marks) & mark::FAILED != 0
     }
 
+    /// Whether the next byte is within an event that had no output so far.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_within_other(&self) -> bool {
+        fresh!(self.len) != 0 && fresh!(self.marks) & (mark::OUTPUT | mark::UNREAD) == 0
+    }
+
     /// How many bytes the last look took, and what it found.
     #[inline(always)]
     #[must_use]

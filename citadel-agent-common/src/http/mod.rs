@@ -21,6 +21,7 @@ mod reorder;
 mod request;
 mod start_line;
 pub mod text;
+pub mod usage;
 
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 pub use pending::Pending;
@@ -60,6 +61,15 @@ pub trait Payload {
     {
         events.look(self);
     }
+
+    /// Calls [`usage::Usage::search_block`].
+    #[inline(always)]
+    fn search(&mut self, usage: &mut usage::Usage, from: u32, left: u32) -> u32
+    where
+        Self: Sized,
+    {
+        usage.search_block(self, from, left)
+    }
 }
 
 /// Receives observations: atomic adds to map values in the kernel, a recorder in tests.
@@ -84,6 +94,8 @@ pub trait Sink {
     fn unread(&mut self, endpoint: u32);
     /// Bytes of a streamed response in which neither chunks nor events were looked for.
     fn unseen(&mut self, endpoint: u32, bytes: u32);
+    /// What `count` complete responses said about their tokens: nothing, if none of them is known.
+    fn tokens(&mut self, tokens: usage::Tokens, count: u32);
     /// A request whose connection ended before its response was complete.
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
     /// Something that could not be measured.

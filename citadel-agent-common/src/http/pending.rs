@@ -1,6 +1,7 @@
 //! Observations of a connection that does not exist yet.
 
 use super::Sink;
+use super::usage::Tokens;
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 
 /// Observations from before the connection existed: recorded, and reported once it does. Only a client can have sent
@@ -102,6 +103,9 @@ impl Sink for Pending {
 
     #[inline(always)]
     fn unseen(&mut self, _endpoint: u32, _bytes: u32) {}
+
+    #[inline(always)]
+    fn tokens(&mut self, _tokens: Tokens, _count: u32) {}
 
     #[inline(always)]
     fn aborted(&mut self, _endpoint: u32, _side: Side, _phase: Phase) {}

@@ -279,6 +279,28 @@ const fn digits8(word: u64) -> (u64, u32) {
     ((fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff, count)
 }
 
+/// Flags exactly the colons of a word that come right after a quote; `last` is the byte before the word.
+#[inline(always)]
+#[must_use]
+pub const fn colons_after_quotes(word: u64, last: u8) -> u64 {
+    all_equal(word, b':') & (all_equal(word, b'"') << 8 | ((last == b'"') as u64) << 7)
+}
+
+/// Flags exactly the bytes of a word that are digits or blanks.
+#[inline(always)]
+#[must_use]
+pub const fn digits_or_blanks(word: u64) -> u64 {
+    in_range(word, b'0', b'9') | all_equal(word, b' ')
+}
+
+/// The leading decimal digits of a word: their number, and their value.
+#[inline(always)]
+#[must_use]
+pub const fn leading_digits(word: u64) -> (u32, u64) {
+    let (value, digits) = digits8(word);
+    (digits, value)
+}
+
 /// The three digits after the space at the start of a word, if there is one and there is no fourth digit: `SP 3DIGIT`
 /// of a status line (RFC 9112, section 4).
 #[inline(always)]
@@ -325,7 +347,7 @@ pub fn within(offset: u32) -> u32 {
 /// the verifier would not know the bound. It also makes the verifier forget the history of the value, so that paths
 /// through the parser that differ only in it are merged.
 #[inline(always)]
-fn bounded<const MASK: u32>(value: u32) -> u32 {
+pub(super) fn bounded<const MASK: u32>(value: u32) -> u32 {
     #[cfg(not(target_arch = "bpf"))]
     return value & MASK;
     #[cfg(target_arch = "bpf")]

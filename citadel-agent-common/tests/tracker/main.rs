@@ -15,5 +15,6 @@ mod reference;
 mod segments;
 mod stream;
 mod tcp;
+mod tokens;
 mod unseen;
 mod wire;

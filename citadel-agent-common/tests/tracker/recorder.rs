@@ -1,7 +1,8 @@
 //! Drives one tracked connection and keeps what the tracker observed of it. The fuzz target uses this file too.
 
-use citadel_agent_common::abi::{Latency, Lost, Phase, Protocol, Side};
+use citadel_agent_common::abi::{Endpoint, Latency, Lost, Phase, Protocol, Side};
 use citadel_agent_common::http::conn::{Conn, PIPELINE, Progress, Writer};
+use citadel_agent_common::http::usage::Tokens;
 use citadel_agent_common::http::{Payload, Sink, Text};
 
 /// What the tracker reported, byte counts aside: where these are reported depends on the segments.
@@ -29,6 +30,7 @@ struct Recorder {
     seen: Vec<(u64, Observation)>,
     request_bytes: u64,
     response_bytes: u64,
+    tokens: Vec<Tokens>,
 }
 
 impl Recorder {
@@ -71,6 +73,9 @@ impl Sink for Recorder {
     }
     fn unseen(&mut self, endpoint: u32, bytes: u32) {
         self.note(Observation::Unseen { endpoint, bytes });
+    }
+    fn tokens(&mut self, tokens: Tokens, count: u32) {
+        self.tokens.extend(std::iter::repeat_n(tokens, count as usize));
     }
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
         self.note(Observation::Aborted { endpoint, side, phase });
@@ -172,7 +177,15 @@ impl Tracked {
             Steps::Two => self.conn.transmit::<2, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
             Steps::Eight => self.conn.transmit::<8, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
         });
+        self.search_tokens(&mut payload, seq, len);
         self.assert_written_by(Writer::Egress, &before);
+    }
+
+    /// As the program does after each segment.
+    fn search_tokens(&mut self, payload: &mut Bytes<'_>, seq: u32, len: u32) {
+        if self.conn.may_state_tokens(seq, len) {
+            self.conn.search_tokens(payload, seq, len, &mut self.recorder);
+        }
     }
 
     /// A segment from the server that takes more than `STEPS` steps, which is all that there is.
@@ -183,6 +196,7 @@ impl Tracked {
         if self.conn.transmit::<STEPS, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder) == Progress::More {
             self.conn.overrun(&mut payload, seq, len, now, &mut self.recorder);
         }
+        self.search_tokens(&mut payload, seq, len);
         self.assert_written_by(Writer::Egress, &before);
     }
 
@@ -212,6 +226,7 @@ impl Tracked {
         self.recorder.now = now;
         let before = self.conn;
         self.conn.close(orderly, otherwise, &mut self.recorder);
+        self.search_tokens(&mut Bytes::new(&[]), 0, 0);
         self.assert_written_by(Writer::Egress, &before);
     }
 
@@ -231,6 +246,11 @@ impl Tracked {
         };
         let (requests, responses) = self.recorder.seen.iter().copied().partition(of_requests);
         [requests, responses]
+    }
+
+    /// What complete responses have stated.
+    pub(crate) fn tokens(&self) -> &[Tokens] {
+        &self.recorder.tokens
     }
 
     /// Payload bytes counted: from the client, from the server.
@@ -293,6 +313,12 @@ impl Tracked {
         let is_upgrade = |seen: &Observation| *seen == Observation::Protocol(Protocol::Upgraded);
         assert!(self.observed().filter(is_upgrade).count() <= 1, "switched twice: {:?}", self.recorder.seen);
         let protocols = self.observed().filter(|seen| matches!(seen, Observation::Protocol(_)) && !is_upgrade(seen));
+        let stating = |seen: &Observation| matches!(seen, Observation::Completed { endpoint, code: 200..300 } if Endpoint::states_usage(*endpoint));
+        assert_eq!(
+            self.tokens().len(),
+            self.observed().filter(stating).count(),
+            "each states its tokens, or is missing"
+        );
         assert!(protocols.count() <= 1, "a connection has one protocol: {:?}", self.recorder.seen);
         let http1 = self.observed().any(|seen| seen == Observation::Protocol(Protocol::Http1));
         assert!(requests == 0 || http1, "requests without HTTP/1: {:?}", self.recorder.seen);

@@ -32,7 +32,7 @@ use citadel_agent_common::abi::{Lost, Protocol, Side, counter};
 use citadel_agent_common::connection::{Connection, Early, Tuple, note};
 use citadel_agent_common::http::Sink;
 
-use maps::{BLANK, EARLY, EARLY_INGRESS, INGRESS_PROGRAMS, V4_MAPPED};
+use maps::{BLANK, EARLY, EARLY_INGRESS, EGRESS_PROGRAMS, INGRESS_PROGRAMS, TOKENS, V4_MAPPED};
 use packet::Segment;
 use sink::Counters;
 use steps::{FIN, RESET, net_closed, receive, receive_early, transmit};
@@ -68,6 +68,17 @@ pub fn net_egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     if let Some(slot) = maps::slot(packet::local_port(skb)) {
         egress(skb, slot);
+    }
+    PASS
+}
+
+/// Segments from servers in which a response may state its tokens: continuation of `net_egress`. A separate program, because the
+/// verifier's limit is for each.
+#[cgroup_skb(egress)]
+pub fn net_tokens(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if let Some(slot) = maps::slot(packet::local_port(skb)) {
+        tokens(skb, slot);
     }
     PASS
 }
@@ -169,8 +180,28 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
         net_closed(skb, if segment.is_reset() { RESET } else { FIN });
         if connection.joined != 0 {
             connections::release(sock);
+            return;
         }
     }
+    if connection.conn.may_state_tokens(segment.seq, segment.len) {
+        maps::tail_call(skb, &EGRESS_PROGRAMS, TOKENS);
+    }
+}
+
+/// Searches a segment for the tokens that a response states.
+#[inline(always)]
+fn tokens(skb: *mut __sk_buff, slot: u32) {
+    let Some(mut segment) = Segment::read(skb) else { return };
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return;
+    }
+    let (Some(connection), Some(mut counters)) = (connections::find(sock), Counters::of(slot, sock)) else { return };
+    let Some(window) = packet::claim() else { return sink::lost(Lost::StepLimit, 1) };
+    let mut payload = segment.payload(skb, window, 0);
+    connection.conn.search_tokens(&mut payload, segment.seq, segment.len, &mut counters);
+    segment.recall(window);
+    packet::release(window);
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::SkBuffContext;
-use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange, ReadAt};
+use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange, ReadAt, TokenStats};
 use citadel_agent_common::connection::{Connection, Early, Tuple, WINDOWS, Window, room};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::{self, Held};
@@ -27,6 +27,10 @@ static PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 /// Slot -> counters of the model. Userspace sets the size to the number of slots before loading.
 #[map]
 pub(crate) static MODEL_STATS: Array<ModelStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Slot -> tokens of the model's requests. Sized like `MODEL_STATS`.
+#[map]
+pub(crate) static TOKEN_STATS: Array<TokenStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Slot * `ENDPOINTS` + endpoint -> what is counted per endpoint. Sized like `MODEL_STATS`.
 #[map]
@@ -92,9 +96,9 @@ pub(crate) static BLANK: Array<Early> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static INGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
-/// The egress program, for the same purpose.
+/// The egress programs, for the same purpose, and to search for tokens.
 #[map]
-pub(crate) static EGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static EGRESS_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// Index of `net_ingress` in `INGRESS_PROGRAMS`.
 pub(crate) const INGRESS: u32 = 0;
@@ -102,6 +106,8 @@ pub(crate) const INGRESS: u32 = 0;
 pub(crate) const EARLY_INGRESS: u32 = 1;
 /// Index of `net_egress` in `EGRESS_PROGRAMS`.
 pub(crate) const EGRESS: u32 = 0;
+/// Index of `net_tokens` in `EGRESS_PROGRAMS`.
+pub(crate) const TOKENS: u32 = 1;
 
 /// The slot of a port, if it is measured.
 #[inline(always)]

@@ -5,6 +5,7 @@ use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use citadel_agent_common::connection::{self, Tuple, WINDOWS, Window};
 use citadel_agent_common::http::events::Events;
+use citadel_agent_common::http::usage::Usage;
 use citadel_agent_common::http::{Payload, Text, launder};
 use citadel_agent_ebpf::count::{add, bounded, escape};
 
@@ -309,6 +310,17 @@ impl Payload for Bytes<'_> {
         crate::steps::net_events(self.skb, self.window.index);
         escape(events);
         escape(self.window);
+    }
+
+    #[inline(always)]
+    fn search(&mut self, usage: &mut Usage, from: u32, left: u32) -> u32 {
+        // As above.
+        escape(usage);
+        escape(self.window);
+        let taken = crate::steps::net_search(self.skb, self.window.index, from, left);
+        escape(usage);
+        escape(self.window);
+        taken
     }
 }
 

@@ -4,9 +4,10 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter};
 use citadel_agent_common::http::conn::Sink;
-use citadel_agent_ebpf::count::{add, cell, observe};
+use citadel_agent_common::http::usage::Tokens;
+use citadel_agent_ebpf::count::{add, cell, observe, observe_tokens};
 
-use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS};
+use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS, TOKEN_STATS};
 use crate::say;
 
 /// Counts something that could not be measured.
@@ -110,6 +111,21 @@ impl Sink for Counters {
         if let Some(stats) = self.endpoint(endpoint) {
             add(&mut stats.counters[EndpointStats::UNREAD], 1);
         }
+    }
+
+    // Without branches: what is not known is added as 0.
+    #[inline(always)]
+    fn tokens(&mut self, tokens: Tokens, count: u32) {
+        let stated = tokens.knows(Tokens::PROMPT | Tokens::COMPLETION);
+        self.add(counter::USAGE_STATED, stated);
+        self.add(counter::USAGE_MISSING, u64::from(count) - stated);
+        self.add(counter::CACHED_TOKENS, u64::from(tokens.cached));
+        self.add(counter::CACHED_STATED, tokens.knows(Tokens::CACHED));
+        let Some(stats) = TOKEN_STATS.get_ptr_mut(self.slot) else { return };
+        // SAFETY: a map value; other CPUs only add atomically.
+        let stats = unsafe { &mut *stats };
+        observe_tokens(&mut stats.prompt, tokens.prompt, tokens.knows(Tokens::PROMPT));
+        observe_tokens(&mut stats.completion, tokens.completion, tokens.knows(Tokens::COMPLETION));
     }
 
     #[inline(always)]

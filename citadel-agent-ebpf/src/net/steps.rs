@@ -233,3 +233,17 @@ pub extern "C" fn net_events(skb: *mut __sk_buff, window: u32) -> u32 {
     connection.conn.events().look(&mut Bytes::go_on(skb, window));
     1
 }
+
+/// Searches a block of a segment for token counts, for `net_tokens`: of the `left` bytes of its payload from `from` on. Returns how
+/// many it took.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_search(skb: *mut __sk_buff, window: u32, from: u32, left: u32) -> u32 {
+    let sock = packet::sock(skb);
+    if sock.is_null() {
+        return 0;
+    }
+    let Some(window) = packet::claimed(window) else { return 0 };
+    let Some(connection) = connections::find(sock) else { return 0 };
+    connection.conn.usage().search_block(&mut Bytes::go_on(skb, window), from, left)
+}

@@ -120,7 +120,8 @@ fn vector(operand: &Operand, rule: &Rule, past: Option<&mut Past>, page: &Page, 
             for (key, rate) in window.distributions(now) {
                 sums.entry(labels(operand, rule, key)).or_insert_with(Distribution::empty).add_scaled(&rate, 1.0);
             }
-            sums.into_iter().map(|(labels, rate)| (labels, rate.quantile(quantile))).collect()
+            let scale = selector.metric.buckets.map_or(1.0, crate::metrics::Buckets::scale);
+            sums.into_iter().map(|(labels, rate)| (labels, rate.quantile(quantile) * scale)).collect()
         }
     }
 }

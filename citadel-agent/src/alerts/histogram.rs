@@ -57,7 +57,7 @@ impl Distribution {
         self.counts.iter().any(|&count| count < 0.0)
     }
 
-    /// The quantile in seconds, as Prometheus' `histogram_quantile` of a native histogram: exponential interpolation within
+    /// The quantile in seconds (others are scaled, see `metrics::Buckets::scale`), as Prometheus' `histogram_quantile` of a native histogram: exponential interpolation within
     /// a bucket, linear within the zero bucket. NaN where nothing was observed.
     ///
     /// A value is above a bucket's bound here exactly if it is with the classic buckets, whose bounds are some of these: a

@@ -45,6 +45,7 @@ impl Family {
             Self::Net => &[
                 Program { name: "net_sockops", hook: Hook::SockOps },
                 Program { name: "net_egress", hook: Hook::CgroupEgress },
+                Program { name: "net_tokens", hook: Hook::TailCall },
                 Program { name: "net_early", hook: Hook::TailCall },
                 Program { name: "net_ingress", hook: Hook::CgroupIngress },
             ],

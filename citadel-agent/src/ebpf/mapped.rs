@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats};
+use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, TokenStats};
 use citadel_agent_common::hist::{CELLS, Histogram, SUM_CELL};
 
 /// A value made of `u64` only, so that it can be read word by word while the kernel updates it.
@@ -20,6 +20,8 @@ pub unsafe trait Words: Copy {}
 unsafe impl Words for ModelStats {}
 // SAFETY: as above.
 unsafe impl Words for EndpointStats {}
+// SAFETY: as above.
+unsafe impl Words for TokenStats {}
 // SAFETY: as above.
 unsafe impl Words for Histogram {}
 // SAFETY: it is the word itself.
@@ -178,6 +180,20 @@ impl MapEntry<'_, EndpointStats> {
     #[must_use]
     pub fn latency(self, which: Latency) -> Option<Box<Histogram>> {
         self.histogram_at(offset_of!(EndpointStats, latencies) / size_of::<u64>() + which as usize * CELLS)
+    }
+}
+
+impl MapEntry<'_, TokenStats> {
+    /// Prompt tokens by request, if any response stated them.
+    #[must_use]
+    pub fn prompt(self) -> Option<Box<Histogram>> {
+        self.histogram_at(offset_of!(TokenStats, prompt) / size_of::<u64>())
+    }
+
+    /// Completion tokens by request, if any response stated them.
+    #[must_use]
+    pub fn completion(self) -> Option<Box<Histogram>> {
+        self.histogram_at(offset_of!(TokenStats, completion) / size_of::<u64>())
     }
 }
 

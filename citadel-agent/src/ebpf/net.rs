@@ -11,12 +11,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use citadel_agent_common::abi::{self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT};
+use citadel_agent_common::abi::{
+    self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT, TokenStats,
+};
 use citadel_agent_common::connection::room;
 use citadel_agent_common::hist::Histogram;
 use tracing::warn;
 
-use super::error::ProbeError;
+use super::error::{ProbeError, chain};
 use super::family::{self, Family, Hook};
 use super::in_flight::InFlight;
 use super::mapped::{Cells, MapEntry, Mapped};
@@ -33,11 +35,15 @@ use crate::host::sock_diag::{self, Socket};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/net.o"));
 
 /// Tail call targets: map, index, program.
-const CONTINUATIONS: [(&str, u32, &str); 3] = [
+const CONTINUATIONS: [(&str, u32, &str); 4] = [
     ("INGRESS_PROGRAMS", 0, "net_ingress"),
     ("INGRESS_PROGRAMS", 1, "net_early"),
     ("EGRESS_PROGRAMS", 0, "net_egress"),
+    ("EGRESS_PROGRAMS", 1, TOKENS),
 ];
+
+/// The program that searches responses for their tokens. Without it, its tail call is none.
+const TOKENS: &str = "net_tokens";
 
 /// The map with the programs' variables, of which there is one: `PORT_RANGE`.
 const VARIABLES: &str = ".bss";
@@ -65,6 +71,7 @@ pub struct Net {
     told: RequestReaders,
     models: Mapped<ModelStats>,
     receive_queue: Mapped<Histogram>,
+    tokens: Mapped<TokenStats>,
     endpoints: MapData,
     /// A slot's endpoint entries, mapped when it is first read with something in it: 224 KiB each.
     endpoints_of: Vec<Option<Mapped<EndpointStats>>>,
@@ -110,13 +117,21 @@ impl Net {
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("MODEL_STATS", entries)
             .map_max_entries("RECEIVE_QUEUE", entries)
+            .map_max_entries("TOKEN_STATS", entries)
             .map_max_entries("ENDPOINT_STATS", entries * ENDPOINTS as u32);
         readers::SHARED.size(&mut loader, slots);
         let mut ebpf = loader.load(OBJECT)?;
+        let mut counts_tokens = true;
         for program in Family::Net.programs() {
-            object::load(&mut ebpf, program.name)?;
+            match object::load(&mut ebpf, program.name) {
+                Err(error) if program.name == TOKENS => {
+                    counts_tokens = false;
+                    warn!(error = chain(&error), "tokens of responses are not counted; everything else is measured");
+                }
+                loaded => loaded?,
+            }
         }
-        for (map, index, program) in CONTINUATIONS {
+        for (map, index, program) in CONTINUATIONS.into_iter().filter(|&(.., name)| counts_tokens || name != TOKENS) {
             set_continuation(&mut ebpf, map, index, program)?;
         }
         let mut net = Self {
@@ -132,6 +147,7 @@ impl Net {
             endpoints: object::data(&mut ebpf, "ENDPOINT_STATS")?,
             endpoints_of: (0..entries).map(|_| None).collect(),
             receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
+            tokens: object::map_into_memory(&ebpf, "TOKEN_STATS", entries as usize)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
             room: object::map_cells(&ebpf, "ROOM", room::CELLS)?,
             older: Vec::new(),
@@ -204,6 +220,12 @@ impl Net {
     #[must_use]
     pub fn receive_queue(&self, slot: u32) -> Option<Box<Histogram>> {
         self.receive_queue.entry(slot as usize)?.histogram()
+    }
+
+    /// Tokens of a slot's model.
+    #[must_use]
+    pub fn tokens(&self, slot: u32) -> Option<MapEntry<'_, TokenStats>> {
+        self.tokens.entry(slot as usize)
     }
 
     /// Registers the map of the agent's own connections, which these programs ignore.

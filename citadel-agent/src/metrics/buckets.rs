@@ -4,7 +4,7 @@ use std::f64::consts::SQRT_2;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-use citadel_agent_common::hist::{BUCKETS, FIRST_INDEX, Histogram, SUM_CELL};
+use citadel_agent_common::hist::{BUCKETS, FIRST_INDEX, Histogram, SUM_CELL, ZERO_THRESHOLD_LOG2};
 
 use super::catalogue::Desc;
 
@@ -19,9 +19,11 @@ pub enum Buckets {
     RoundTrips,
     /// Calls, with many series per host: one per power of two.
     Calls,
+    /// Tokens of requests. Their native buckets are those of durations, moved: one token is what the zero threshold is there.
+    Tokens,
 }
 
-/// Bounds as native indices (eighths of a power of two, 0 is 1 s): a range and the step within it.
+/// Bounds as native indices (eighths of a power of two, 0 is 1 s or 1 token): a range and the step within it.
 type Part = (RangeInclusive<i32>, usize);
 
 /// Steps of a factor of 2, and of the square root of 2.
@@ -30,9 +32,58 @@ const HALF: usize = 4;
 
 impl Buckets {
     /// All variants, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 4] = [Self::Requests, Self::Queues, Self::RoundTrips, Self::Calls];
+    pub(crate) const ALL: [Self; 5] = [Self::Requests, Self::Queues, Self::RoundTrips, Self::Calls, Self::Tokens];
 
-    /// The finite bounds; in comments, in seconds.
+    /// By how much the native indices of values differ from those of the histogram's cells.
+    const fn shift(self) -> i32 {
+        match self {
+            Self::Tokens => -8 * ZERO_THRESHOLD_LOG2,
+            _ => 0,
+        }
+    }
+
+    /// How much of the sum's unit is 1: sums of durations are in nanoseconds.
+    const fn sum_unit(self) -> f64 {
+        match self {
+            Self::Tokens => 1.0,
+            _ => 1e9,
+        }
+    }
+
+    /// How many times larger a cell's bounds are than those of a duration in seconds.
+    #[must_use]
+    pub fn scale(self) -> f64 {
+        f64::from(self.shift() / 8).exp2()
+    }
+
+    /// Upper bound of the zero bucket.
+    #[must_use]
+    pub fn zero_threshold(self) -> f64 {
+        f64::from(ZERO_THRESHOLD_LOG2).exp2() * self.scale()
+    }
+
+    /// Native index of the histogram's first cell after the zero bucket.
+    #[must_use]
+    pub const fn first_index(self) -> i32 {
+        FIRST_INDEX + self.shift()
+    }
+
+    /// Sum of all observations, in seconds or tokens.
+    #[must_use]
+    pub fn sum(self, histogram: &Histogram) -> f64 {
+        histogram.sum() as f64 / self.sum_unit()
+    }
+
+    /// Observations up to `bound`, which must be that of a native bucket.
+    #[must_use]
+    pub fn cumulative_to(self, histogram: &Histogram, bound: f64) -> u64 {
+        match bound.is_finite() {
+            true => histogram.cumulative_to((bound.log2() * 8.0).round() as i32 - self.shift()),
+            false => histogram.count(),
+        }
+    }
+
+    /// The finite bounds; in comments, in seconds or tokens.
     const fn parts(self) -> [Part; 3] {
         match self {
             // 61 us and 244 us; 0.98 ms to 64 s; 256 s and 1024 s.
@@ -43,6 +94,8 @@ impl Buckets {
             Self::RoundTrips => [(-128..=-88, OCTAVE), (-80..=0, HALF), (8..=24, OCTAVE)],
             // 0.95 us to 488 us; 0.98 ms to 64 s; 256 s and 1024 s.
             Self::Calls => [(-160..=-88, OCTAVE), (-80..=48, OCTAVE), (64..=80, 2 * OCTAVE)],
+            // 1 to 8; 16 to 32,768; 65,536 to 1,048,576.
+            Self::Tokens => [(0..=24, OCTAVE), (32..=120, HALF), (128..=160, OCTAVE)],
         }
     }
 
@@ -57,10 +110,11 @@ impl Buckets {
                 "powers of two from 15 us (2^-16 s), two per power of two from 0.98 ms (2^-10 s) to 1 s, powers of two to 8 s"
             }
             Self::Calls => "powers of two from 0.95 us (2^-20 s) to 64 s; 256 s, 1024 s",
+            Self::Tokens => "powers of two from 1 to 1048576 tokens, two per power of two from 16 to 32768",
         }
     }
 
-    /// Upper bounds in seconds, inclusive; the last one is infinite.
+    /// Upper bounds in seconds or tokens, inclusive; the last one is infinite.
     #[must_use]
     pub fn bounds(self) -> &'static [f64] {
         &self.classic().bounds
@@ -81,7 +135,9 @@ pub(crate) fn classic(desc: Option<&Desc>) -> &'static Classic {
 /// Classic buckets, including +Inf.
 #[derive(Debug)]
 pub(crate) struct Classic {
-    /// Upper bounds in seconds, inclusive; the last one is infinite.
+    /// Which.
+    pub(crate) buckets: Buckets,
+    /// Upper bounds in seconds or tokens, inclusive; the last one is infinite.
     pub(crate) bounds: Vec<f64>,
     /// The bounds as values of the label `le`.
     ///
@@ -99,9 +155,10 @@ impl Classic {
         let mut bounds: Vec<_> = indices.iter().copied().map(bound).collect();
         bounds.push(f64::INFINITY);
         // Cell 1 is the first index.
-        let mut ends: Vec<_> = indices.iter().map(|index| (index - FIRST_INDEX + 2).unsigned_abs() as usize).collect();
+        let first = buckets.first_index();
+        let mut ends: Vec<_> = indices.iter().map(|index| (index - first + 2).unsigned_abs() as usize).collect();
         ends.push(SUM_CELL);
-        Self { le: bounds.iter().copied().map(canonical).collect(), bounds, ends }
+        Self { buckets, le: bounds.iter().copied().map(canonical).collect(), bounds, ends }
     }
 
     /// Number of series of a histogram: buckets, sum and count.
@@ -142,11 +199,6 @@ fn canonical(bound: f64) -> String {
     }
 }
 
-/// Sum of all observations in seconds.
-pub(crate) fn sum_seconds(histogram: &Histogram) -> f64 {
-    histogram.sum_ns() as f64 / 1e9
-}
-
 /// A run of native buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Span {
@@ -162,7 +214,7 @@ const MAX_GAP: usize = 2;
 /// The non-empty native buckets, each count as the difference to the previous one.
 ///
 /// See [the specification](https://prometheus.io/docs/specs/native_histograms/#buckets).
-pub(crate) fn native(histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {
+pub(crate) fn native(buckets: Buckets, histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {
     let counts = &histogram.cells[1..=BUCKETS];
     let (mut spans, mut deltas) = (Vec::<Span>::new(), Vec::new());
     let (mut next, mut previous) = (0, 0i64);
@@ -173,7 +225,7 @@ pub(crate) fn native(histogram: &Histogram) -> (Vec<Span>, Vec<i64>) {
                 next
             }
             last => {
-                let offset = if last.is_none() { i as i32 + FIRST_INDEX } else { (i - next) as i32 };
+                let offset = if last.is_none() { i as i32 + buckets.first_index() } else { (i - next) as i32 };
                 spans.push(Span { offset, length: 1 });
                 i
             }
@@ -225,9 +277,28 @@ mod tests {
         assert!(within.iter().all(|pair| (pair[1] / pair[0] - SQRT_2).abs() < 1e-9), "{within:?}");
     }
 
+    /// 1000 tokens are in the bucket up to 1024, with the sum as it is.
+    #[test]
+    fn tokens_are_counted_as_such() {
+        let mut histogram = Histogram::EMPTY;
+        for tokens in [1, 1000, 1024, 1025] {
+            histogram.observe_tokens(tokens);
+        }
+        let buckets = Buckets::Tokens;
+        assert_eq!(buckets.sum(&histogram), 3050.0);
+        assert_eq!([1.0, 512.0, 1024.0, 2048.0].map(|bound| buckets.cumulative_to(&histogram, bound)), [1, 1, 3, 4]);
+        assert_eq!(buckets.zero_threshold(), 1.0);
+        let (bounds, le) = (buckets.bounds(), &buckets.classic().le);
+        assert_eq!((bounds[0], bounds[bounds.len() - 2]), (1.0, 1_048_576.0));
+        assert_eq!(le[..6], ["1.0", "2.0", "4.0", "8.0", "16.0", "22.627416997969522"]);
+        // The native bucket that ends at 1024 = 2^(80/8).
+        assert_eq!(native(buckets, &histogram).0[0], Span { offset: 80, length: 2 });
+    }
+
     #[test]
     fn neighbours_share_a_span_and_far_ones_do_not() {
         let mut histogram = Histogram::EMPTY;
+        let native = |histogram: &Histogram| native(Buckets::Requests, histogram);
         assert_eq!(native(&histogram), (vec![], vec![]));
         histogram.cells[1] = 5;
         histogram.cells[2] = 3;
@@ -239,7 +310,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_forms_hold_every_observation(cells in prop::collection::vec((0usize..SUM_CELL, 1u64..1000), 0..60)) {
+        fn both_forms_hold_every_observation(
+            cells in prop::collection::vec((0usize..SUM_CELL, 1u64..1000), 0..60), tokens in any::<bool>(),
+        ) {
             let mut histogram = Histogram::EMPTY;
             for (cell, count) in cells {
                 histogram.cells[cell] = count;
@@ -248,15 +321,15 @@ mod tests {
                 let classic = buckets.classic();
                 let mut cumulative = classic.cumulative(&histogram);
                 for bound in &classic.bounds[..classic.bounds.len() - 1] {
-                    let index = (bound.log2() * 8.0).round() as i32;
-                    prop_assert_eq!(cumulative.next(), Some(histogram.cumulative_to(index)), "{}", bound);
+                    prop_assert_eq!(cumulative.next(), Some(buckets.cumulative_to(&histogram, *bound)), "{}", bound);
                 }
                 prop_assert_eq!(cumulative.collect::<Vec<_>>(), [histogram.count()]);
             }
 
-            let (spans, deltas) = native(&histogram);
+            let buckets = if tokens { Buckets::Tokens } else { Buckets::Calls };
+            let (spans, deltas) = native(buckets, &histogram);
             let mut back = [0u64; BUCKETS];
-            let (mut at, mut count, mut deltas) = (-FIRST_INDEX, 0i64, deltas.into_iter());
+            let (mut at, mut count, mut deltas) = (-buckets.first_index(), 0i64, deltas.into_iter());
             for span in spans {
                 at += span.offset;
                 for _ in 0..span.length {

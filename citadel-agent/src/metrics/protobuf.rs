@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
+use citadel_agent_common::hist::{self, SCHEMA};
 use prost::Message;
 
 use super::buckets::{self, Classic};
@@ -252,16 +252,16 @@ fn metric(desc: &Desc, sample: &family::Sample, created_timestamp: Option<Timest
 }
 
 fn histogram(histogram: &hist::Histogram, classic: &Classic, created_timestamp: Option<Timestamp>) -> Histogram {
-    let (spans, positive_delta) = buckets::native(histogram);
+    let (spans, positive_delta) = buckets::native(classic.buckets, histogram);
     let bucket = (classic.bounds.iter().zip(classic.cumulative(histogram)))
         .map(|(&upper_bound, cumulative_count)| Bucket { cumulative_count, upper_bound })
         .collect();
     Histogram {
         sample_count: histogram.count(),
-        sample_sum: buckets::sum_seconds(histogram),
+        sample_sum: classic.buckets.sum(histogram),
         bucket,
         schema: SCHEMA,
-        zero_threshold: 2f64.powi(ZERO_THRESHOLD_LOG2),
+        zero_threshold: classic.buckets.zero_threshold(),
         zero_count: histogram.cells[0],
         positive_span: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
         positive_delta,

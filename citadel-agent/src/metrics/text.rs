@@ -109,7 +109,7 @@ fn write_line(text: &mut String, [name, suffix]: [&str; 2], labels: &str, value:
 
 /// Writes the sum, the count and the cumulative buckets.
 fn write_histogram(text: &mut String, name: &str, labels: &str, histogram: &Histogram, classic: &Classic) {
-    let sum = buckets::sum_seconds(histogram);
+    let sum = classic.buckets.sum(histogram);
     write_line(text, [name, "_sum"], labels, dtoa::Buffer::new().format(sum));
     write_line(text, [name, "_count"], labels, itoa::Buffer::new().format(histogram.count()));
     let before = format!("{name}_bucket{{le=\"");

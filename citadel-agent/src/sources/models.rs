@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Protocol, Side, counter};
+use citadel_agent_common::abi::{EndpointStats, Latency, ModelStats, Phase, Protocol, Side, TokenStats, counter};
 
 use super::{Origin, Outcome, Reading};
 use crate::discovery::inventory::Model;
@@ -12,9 +12,9 @@ use crate::ebpf::in_flight::{Ages, InFlight};
 use crate::ebpf::mapped::MapEntry;
 use crate::metrics::catalogue::models::{
     CONNECTIONS, CONNECTIONS_OPEN, INTER_TOKEN_LATENCY, LONGEST_WAIT, OLDEST_REQUEST, RECEIVE_QUEUE, REQUEST_BYTES,
-    REQUEST_DURATION, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS,
-    STREAM_UNSEEN_BYTES, STREAMS_UNREAD, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK,
-    TIME_TO_FIRST_TOKEN,
+    REQUEST_COMPLETION_TOKENS, REQUEST_DURATION, REQUEST_PROMPT_TOKENS, REQUESTS, REQUESTS_ABORTED, REQUESTS_IN_FLIGHT,
+    REQUESTS_WITH_USAGE, REQUESTS_WITHOUT_USAGE, RESPONSE_BYTES, STREAM_CHUNKS, STREAM_EVENTS, STREAM_UNSEEN_BYTES,
+    STREAMS_UNREAD, TCP_RETRANSMITS, TCP_RTT, TIME_TO_FIRST_BYTE, TIME_TO_FIRST_CHUNK, TIME_TO_FIRST_TOKEN, TOKENS,
 };
 use crate::metrics::family::{Page, Value};
 
@@ -60,6 +60,9 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
             page.add(&RECEIVE_QUEUE, [model, &port_label], Value::Histogram(histogram));
         }
         if stats.counter(counter::BEGUN) > 0 {
+            if let Some(tokens) = net.tokens(slot) {
+                add_tokens(page, [model, &port_label], stats, tokens);
+            }
             for (endpoint, stats) in net.endpoints(slot)? {
                 add_endpoint(page, [model, &port_label, endpoint.label()], stats);
             }
@@ -88,6 +91,31 @@ fn add_model(page: &mut Page, labels: [&str; 2], stats: MapEntry<'_, ModelStats>
     }
     if let Some(histogram) = stats.rtt() {
         page.add(&TCP_RTT, labels, Value::Histogram(histogram));
+    }
+}
+
+/// What responses stated about their tokens, as far as any did.
+fn add_tokens(page: &mut Page, labels: [&str; 2], stats: MapEntry<'_, ModelStats>, tokens: MapEntry<'_, TokenStats>) {
+    let [model, port] = labels;
+    for (desc, index) in
+        [(&REQUESTS_WITH_USAGE, counter::USAGE_STATED), (&REQUESTS_WITHOUT_USAGE, counter::USAGE_MISSING)]
+    {
+        let count = stats.counter(index);
+        if count > 0 {
+            page.add(desc, labels, Value::Integer(count));
+        }
+    }
+    let kinds = [
+        ("prompt", &REQUEST_PROMPT_TOKENS, tokens.prompt()),
+        ("completion", &REQUEST_COMPLETION_TOKENS, tokens.completion()),
+    ];
+    for (kind, desc, histogram) in kinds {
+        let Some(histogram) = histogram else { continue };
+        page.add(&TOKENS, [model, port, kind], Value::Integer(histogram.sum()));
+        page.add(desc, labels, Value::Histogram(histogram));
+    }
+    if stats.counter(counter::CACHED_STATED) > 0 {
+        page.add(&TOKENS, [model, port, "cached"], Value::Integer(stats.counter(counter::CACHED_TOKENS)));
     }
 }
 

@@ -8,7 +8,7 @@ use citadel_agent::metrics::Buckets;
 use citadel_agent::metrics::catalogue::agent::PROCESS_START;
 use citadel_agent::metrics::catalogue::{Desc, Kind};
 use citadel_agent::metrics::family::{Family, LabelValues, Page, Sample, Value};
-use citadel_agent_common::hist::{FIRST_INDEX, Histogram, SCHEMA, SUM_CELL, ZERO_THRESHOLD_LOG2};
+use citadel_agent_common::hist::{Histogram, SCHEMA, SUM_CELL};
 use smol_str::SmolStr;
 
 use super::chance::Chance;
@@ -142,17 +142,14 @@ impl World {
                 push("", &[], &|value| match value {
                     Value::Integer(value) => value.to_string(),
                     Value::Float(value) => value.to_string(),
-                    Value::Histogram(histogram) => native_notation(histogram),
+                    Value::Histogram(histogram) => native_notation(desc.buckets.unwrap(), histogram),
                 });
                 continue;
             }
             for &bound in desc.buckets.into_iter().flat_map(Buckets::bounds) {
                 let le = if bound.is_infinite() { "+Inf".to_owned() } else { format!("{bound:?}") };
                 push("_bucket", &[("le", &le)], &move |value| match value {
-                    Value::Histogram(histogram) if bound.is_infinite() => histogram.count().to_string(),
-                    Value::Histogram(histogram) => {
-                        histogram.cumulative_to((bound.log2() * 8.0).round() as i32).to_string()
-                    }
+                    Value::Histogram(histogram) => desc.buckets.unwrap().cumulative_to(histogram, bound).to_string(),
                     _ => String::new(),
                 });
             }
@@ -166,7 +163,7 @@ impl World {
 }
 
 /// A native histogram.
-fn native_notation(histogram: &Histogram) -> String {
+fn native_notation(of: Buckets, histogram: &Histogram) -> String {
     let cells = &histogram.cells[1..SUM_CELL];
     let first = cells.iter().position(|&count| count > 0).unwrap_or(0);
     let last = cells.iter().rposition(|&count| count > 0).unwrap_or(0);
@@ -174,10 +171,10 @@ fn native_notation(histogram: &Histogram) -> String {
     format!(
         "{{{{schema:{SCHEMA} count:{} sum:{} z_bucket:{} z_bucket_w:{} offset:{} buckets:[{}]}}}}",
         histogram.count(),
-        histogram.sum_ns() as f64 / 1e9,
+        of.sum(histogram),
         histogram.cells[0],
-        f64::from(ZERO_THRESHOLD_LOG2).exp2(),
-        FIRST_INDEX + i32::try_from(first).unwrap(),
+        of.zero_threshold(),
+        of.first_index() + i32::try_from(first).unwrap(),
         buckets.join(" "),
     )
 }

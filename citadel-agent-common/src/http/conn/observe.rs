@@ -106,6 +106,7 @@ impl Conn {
                 sink.ended(1);
                 self.ends(sink);
             }
+            self.note_tokens(event, streamed);
         } else if event & event::END != 0 {
             self.pass();
             self.ends(sink);

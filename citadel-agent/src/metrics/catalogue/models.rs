@@ -35,6 +35,16 @@ catalogue! {
         "Streamed responses whose events cannot be read (compressed, of an unknown form, too long before the output, or not seen completely): each of their chunks counts as an event with output.";
     STREAM_UNSEEN_BYTES: Counter(Start, beside REQUESTS_IN_FLIGHT) Bytes "citadel_model_stream_unseen_bytes_total" ["model", "port", "endpoint"]
         "Bytes of streamed responses whose chunks and events were not counted, because a packet contained more than the kernel programs can parse, or was missed. The requests are counted.";
+    TOKENS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_tokens_total" ["model", "port", "kind"]
+        "Tokens as stated in the model's responses (usage, or llama.cpp's timings), by kind: prompt (including cached), completion, cached (prompt tokens found in a cache). Requests without such a statement and aborted requests are missing: see citadel_model_requests_without_usage_total. The engine's own count is citadel_engine_tokens_total.";
+    REQUEST_PROMPT_TOKENS: Histogram<Tokens> None "citadel_model_request_prompt_tokens" ["model", "port"]
+        "Prompt tokens by request, including cached ones, as stated in the response.";
+    REQUEST_COMPLETION_TOKENS: Histogram<Tokens> None "citadel_model_request_completion_tokens" ["model", "port"]
+        "Completion tokens by request, as stated in the response.";
+    REQUESTS_WITH_USAGE: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_with_usage_total" ["model", "port"]
+        "Completed requests whose response stated its tokens.";
+    REQUESTS_WITHOUT_USAGE: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_without_usage_total" ["model", "port"]
+        "Completed requests with status 2xx whose response could have stated its tokens but did not, or in which they cannot be read (compressed): most engines state the usage of streamed responses only if the request asks for it (stream_options.include_usage).";
     RECEIVE_QUEUE: Histogram<Queues> Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
         "Time from the first request byte reaching the kernel to the server's first read of it: delay of accept, event loop and thread pool together.";
     REQUEST_BYTES: Counter(Start) Bytes "citadel_model_request_bytes_total" ["model", "port"]

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use citadel_agent_common::hist::{self, SCHEMA, ZERO_THRESHOLD_LOG2};
+use citadel_agent_common::hist::{self, SCHEMA};
 use prost::Message as _;
 
 use super::{CATALOGUE, Form, Protocol, Sent};
@@ -220,7 +220,12 @@ impl<'a> Message<'a> {
             let count = counts.as_mut().and_then(Iterator::next);
             self.number(common, Suffix::Bucket, Some(le), count.map_or(stale, |count| count as f64));
         }
-        self.number(common, Suffix::Sum, None, histogram.as_ref().map_or(stale, buckets::sum_seconds));
+        self.number(
+            common,
+            Suffix::Sum,
+            None,
+            histogram.as_ref().map_or(stale, |histogram| common.classic.buckets.sum(histogram)),
+        );
         let count = histogram.as_ref().map_or(stale, |histogram| histogram.count() as f64);
         self.number(common, Suffix::Count, None, count);
     }
@@ -374,12 +379,12 @@ impl<'a> Common<'a> {
         let Some(histogram) = histogram else {
             return wire::Histogram { sum: f64::from_bits(STALE), timestamp, ..Default::default() };
         };
-        let (spans, positive_deltas) = buckets::native(histogram);
+        let (spans, positive_deltas) = buckets::native(self.classic.buckets, histogram);
         wire::Histogram {
             count_int: Some(histogram.count()),
-            sum: buckets::sum_seconds(histogram),
+            sum: self.classic.buckets.sum(histogram),
             schema: SCHEMA,
-            zero_threshold: 2f64.powi(ZERO_THRESHOLD_LOG2),
+            zero_threshold: self.classic.buckets.zero_threshold(),
             zero_count_int: Some(histogram.cells[0]),
             positive_spans: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
             positive_deltas,

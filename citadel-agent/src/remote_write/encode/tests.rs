@@ -102,7 +102,7 @@ fn expected(page: &Page, gone: &[Gone], identity: &Identity, form: Form, time_ms
                     _ => None,
                 };
                 if form.native {
-                    push("", None, flat(&[], &[native(histogram, time_ms)]));
+                    push("", None, flat(&[], &[native(desc, histogram, time_ms)]));
                 }
                 if !form.classic {
                     return;
@@ -113,7 +113,7 @@ fn expected(page: &Page, gone: &[Gone], identity: &Identity, form: Form, time_ms
                     let upto = histogram.and_then(|histogram| classic.cumulative(histogram).nth(i));
                     push("_bucket", Some(le), or_stale(upto.map(|upto| upto as f64)));
                 }
-                push("_sum", None, or_stale(histogram.map(buckets::sum_seconds)));
+                push("_sum", None, or_stale(histogram.map(|histogram| classic.buckets.sum(histogram))));
                 push("_count", None, or_stale(histogram.map(|histogram| histogram.count() as f64)));
             }
         }
@@ -127,16 +127,17 @@ fn expected(page: &Page, gone: &[Gone], identity: &Identity, form: Form, time_ms
     all
 }
 
-fn native(histogram: Option<&hist::Histogram>, timestamp: i64) -> wire::Histogram {
+fn native(desc: &Desc, histogram: Option<&hist::Histogram>, timestamp: i64) -> wire::Histogram {
     let Some(histogram) = histogram else {
         return wire::Histogram { sum: f64::from_bits(STALE), timestamp, ..Default::default() };
     };
-    let (spans, positive_deltas) = buckets::native(histogram);
+    let buckets = desc.buckets.unwrap();
+    let (spans, positive_deltas) = buckets::native(buckets, histogram);
     wire::Histogram {
         count_int: Some(histogram.count()),
-        sum: buckets::sum_seconds(histogram),
+        sum: buckets.sum(histogram),
         schema: hist::SCHEMA,
-        zero_threshold: 2f64.powi(hist::ZERO_THRESHOLD_LOG2),
+        zero_threshold: buckets.zero_threshold(),
         zero_count_int: Some(histogram.cells[0]),
         positive_spans: spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect(),
         positive_deltas,
