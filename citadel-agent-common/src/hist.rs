@@ -145,7 +145,7 @@ pub fn cell(ns: u64) -> usize {
     cell_of_units(ns + ((ns * NS_TO_UNITS) >> 26))
 }
 
-/// The cell for `tokens` tokens, at most [`MAX_TOKENS`] of which are told apart: a token is one zero threshold, `2^10` units.
+/// The cell for `tokens` tokens, at most `MAX_TOKENS` of which are told apart: a token is one zero threshold, `2^10` units.
 #[inline(always)]
 #[must_use]
 pub fn cell_of_tokens(tokens: u32) -> usize {

@@ -225,7 +225,11 @@ impl Segment {
     #[inline(always)]
     pub(crate) fn recall(&mut self, window: &Window) {
         // SAFETY: behind a reference.
-        self.flags = unsafe { (&raw const window.flags).read_volatile() } as u8;
+        unsafe {
+            self.flags = (&raw const window.flags).read_volatile() as u8;
+            self.seq = (&raw const window.seq).read_volatile();
+            self.len = (&raw const window.payload_len).read_volatile();
+        }
     }
 
     /// The payload, read through `window`. What a continuation needs to know of the segment is in the window too.

@@ -124,10 +124,14 @@ fn begin(addr: SocketAddr) -> TcpStream {
 
 /// Takes the rest; whether that was all.
 fn takes_all(stream: &mut TcpStream, length: usize) -> bool {
-    let mut rest = Vec::new();
-    stream.set_read_timeout(Some(SHORT)).unwrap();
-    _ = stream.read_to_end(&mut rest);
-    rest.len() > length
+    let (mut taken, mut buffer) = (0, vec![0; 1 << 16]);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    while taken <= length
+        && let Ok(count @ 1..) = stream.read(&mut buffer)
+    {
+        taken += count;
+    }
+    taken > length
 }
 
 #[test]
