@@ -6,7 +6,7 @@ use citadel_agent_tests::agent::Agent;
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, chat, event, post_head};
 use citadel_agent_tests::names::{IN_FLIGHT, LONGEST_WAIT, OLDEST_REQUEST};
-use citadel_agent_tests::peer::{Playing, Server};
+use citadel_agent_tests::peer::{Peer, Playing, Server};
 use citadel_agent_tests::truth::{Stamp, assert_within, pause};
 
 /// The metric's value now, which is the time since a moment.
@@ -16,20 +16,34 @@ fn assert_since(agent: &Agent, metric: &str, moment: Stamp) {
     assert_within(metric, page.gauge(metric).number(), moment.until(now));
 }
 
+/// A request to a server that says nothing until `end` is dropped, and then closes.
+struct Unanswered {
+    end: mpsc::Sender<()>,
+    playing: Playing<()>,
+    client: Peer,
+    asked: Stamp,
+}
+
+impl Unanswered {
+    fn ask(server: &Server) -> Self {
+        let (end, ended) = mpsc::channel();
+        let playing = server.serve(move |mut peer| {
+            peer.read_message();
+            _ = ended.recv();
+        });
+        let mut client = server.connect();
+        let asked = client.write(chat());
+        Self { end, playing, client, asked }
+    }
+}
+
 #[test]
 fn a_server_that_never_answers_shows_a_number() {
     let server = Server::bind();
     let agent = Agent::measuring(server.port());
     let page = agent.scrape();
     assert_eq!((page.gauge(OLDEST_REQUEST).number(), page.gauge(LONGEST_WAIT).number()), (0.0, 0.0));
-    let (end, ended) = mpsc::channel::<()>();
-    let playing = server.serve(move |mut peer| {
-        peer.read_message();
-        // Until the test has seen enough.
-        _ = ended.recv();
-    });
-    let mut client = server.connect();
-    let asked = client.write(chat());
+    let Unanswered { end, playing, mut client, asked } = Unanswered::ask(&server);
     assert_eventually!(agent, |page| page.gauge(LONGEST_WAIT).number() > 0.5);
     assert_since(&agent, OLDEST_REQUEST, asked);
     assert_since(&agent, LONGEST_WAIT, asked);
@@ -91,22 +105,11 @@ fn a_request_that_still_arrives_is_old_and_waits_for_nothing() {
 fn the_oldest_of_many_connections_is_found() {
     let server = Server::bind();
     let agent = Agent::measuring(server.port());
-    let (playing, clients): (Vec<_>, Vec<_>) = (0..100)
-        .map(|_| {
-            let (end, ended) = mpsc::channel::<()>();
-            let playing = server.serve(move |mut peer| {
-                peer.read_message();
-                _ = ended.recv();
-            });
-            let mut client = server.connect();
-            let asked = client.write(chat());
-            (playing, (end, asked, client))
-        })
-        .unzip();
+    let requests: Vec<_> = (0..100).map(|_| Unanswered::ask(&server)).collect();
     assert_eventually!(agent, |page| page.gauge(IN_FLIGHT).value() == 100);
-    let first = clients[0].1;
+    let first = requests[0].asked;
     assert_since(&agent, OLDEST_REQUEST, first);
     assert_since(&agent, LONGEST_WAIT, first);
-    drop(clients);
+    let playing: Vec<_> = requests.into_iter().map(|request| request.playing).collect();
     playing.into_iter().for_each(Playing::truth);
 }

@@ -110,7 +110,7 @@ impl Engine {
         find(|marks| marks.metrics.iter().any(|prefix| name.starts_with(prefix)))
     }
 
-    /// If a page has the metrics of two engines, the one that serves it.
+    /// Which of two engines serves a page that has metrics of both.
     #[must_use]
     pub fn prefer(self, other: Self) -> Self {
         find(|marks| marks.engine == self || marks.engine == other).unwrap_or(self)

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use citadel_agent::metrics::catalogue;
 use citadel_agent::metrics::family::{Page, Value};
-use citadel_agent_common::hist::Histogram;
 
+use crate::histogram;
 use crate::support::Fake;
 
 /// Seconds of history, seconds between two of its pages, and the seconds for which the fault has lasted at its end.
@@ -158,14 +158,6 @@ fn add(page: &mut Page, name: &str, labels: &[(&str, &str)], value: Value) {
     let value_of = |wanted: &&str| labels.iter().find(|(label, _)| label == wanted).map_or("", |(_, value)| value);
     let values: Vec<_> = desc.labels.iter().map(|label| value_of(label).into()).collect();
     page.push(desc, values, value);
-}
-
-fn histogram(milliseconds: &[(u64, u64)]) -> Value {
-    let mut histogram = Histogram::EMPTY;
-    for (duration, count) in milliseconds {
-        (0..*count).for_each(|_| histogram.observe(duration * 1_000_000));
-    }
-    Value::Histogram(Box::new(histogram))
 }
 
 fn gib(count: u64) -> f64 {

@@ -203,6 +203,6 @@ impl<'a> Host<'a> {
 
     fn complain(&self, (name, verdict, cause): &Case) -> String {
         let (_, text) = self.agent.command(&["explain", "--model", name, "--last", LOOKED_AT]);
-        format!("{name}: {verdict}, {cause} was planted, and this is said:\n{text}")
+        format!("{name}: expected {verdict} because of {cause}, but `explain` says:\n{text}")
     }
 }
