@@ -30,6 +30,16 @@ pub fn add(cell: &mut u64, count: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(cell, count) };
 }
 
+/// All stores so far come before all loads after it, as other CPUs see them, on x86-64: an atomic add of nothing is that there.
+/// BPF has no other barrier before 6.15.
+#[inline(always)]
+pub fn barrier(cell: &mut u64) {
+    let mut nothing = 0;
+    // SAFETY: a move to itself. A compiler that knows the number would make a newer instruction of the add.
+    unsafe { asm!("{0} = {0}", inout(reg) nothing, options(nostack)) };
+    add(cell, nothing);
+}
+
 /// The cell at `index`, which is within bounds.
 #[inline(always)]
 #[must_use]

@@ -51,6 +51,10 @@ pub struct Conn {
     rx_opaque: u32,
     /// The server's direction is no longer parsed. Written once.
     tx_opaque: u32,
+    /// Whether the connection has ended: see `conn/close.rs`.
+    end: u32,
+    /// Once it has: up to which request all have ended.
+    settled: u32,
     _apart: Apart,
     // Written by ingress.
     rx: Framer,
@@ -102,7 +106,7 @@ pub struct Conn {
     /// Sequence number up to which the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
     /// As [`Apart`]; shorter, because `places` begin a pair of cache lines: checked in `crate::connection`.
-    _apart_from_tx: [u64; 9],
+    _apart_from_tx: [u64; 8],
     /// None straddles two cache lines: checked in `crate::connection`.
     places: [Place; PIPELINE],
     // Written as the server reads. Beside the last place alone, which is one in sixteen.
@@ -122,6 +126,8 @@ impl Conn {
     pub const NEW: Self = Self {
         rx_opaque: 0,
         tx_opaque: 0,
+        end: 0,
+        settled: 0,
         _apart: Apart::NEW,
         rx: Framer::NEW,
         rx_first_ns: 0,
@@ -151,7 +157,7 @@ impl Conn {
         passed: 0,
         body_begun: 0,
         acknowledged: 0,
-        _apart_from_tx: [0; 9],
+        _apart_from_tx: [0; 8],
         places: [Place::EMPTY; PIPELINE],
         read: 0,
         _reserved: 0,
@@ -218,20 +224,6 @@ impl Conn {
         self.tx_synced != 0 && after(fresh!(self.tx_next), seq)
     }
 
-    /// Reports the protocol as [`Protocol::Other`] if it is still unknown, when a connection ends.
-    #[inline(always)]
-    pub fn settle_protocol<S: Sink>(&mut self, sink: &mut S) {
-        if self.protocol == Protocol::Unknown as u32 {
-            self.speaks(Protocol::Other, sink);
-        }
-    }
-
-    #[inline(always)]
-    fn speaks<S: Sink>(&mut self, protocol: Protocol, sink: &mut S) {
-        self.protocol = protocol as u32;
-        sink.protocol(protocol);
-    }
-
     /// Processes a segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`, in at
     /// most `STEPS` parser steps: a step is up to a dozen complete lines, or some 32 to 256 bytes of a split or long one,
     /// and the body or chunk that they announce.
@@ -246,7 +238,7 @@ impl Conn {
     ) -> Progress {
         let (seq, len) = (self.rx.launder(seq), self.rx.launder(len));
         self.expect_first(seq);
-        let (before, begun_before) = (fresh!(self.rx_next), fresh!(self.tail));
+        let (before, begun_before, spoken_before) = (fresh!(self.rx_next), fresh!(self.tail), self.protocol);
         if fresh!(self.tx_opaque) != 0 {
             self.rx.enter(state::OPAQUE);
         } else if before == seq && self.rx.message.flags & flag::RESYNCING != 0 {
@@ -277,25 +269,35 @@ impl Conn {
                 }
                 (left, false)
             };
-            self.step::<false, P, S>(payload, offset, left, seen, now, sink);
+            self.step::<false, P>(payload, offset, left, seen, now);
             let (used, event) = self.rx.found();
             self.rx_next = next.wrapping_add(used);
             self.request_event(event, now, sink);
         }
-        // Not where they start: an atomic add waits for all earlier stores, and those to the queue are slow.
-        let begun = fresh!(self.tail).wrapping_sub(begun_before);
-        if begun != 0 {
-            sink.begun(begun);
-        }
         let taken = fresh!(self.rx_next).wrapping_sub(before);
-        if taken != 0 {
-            sink.bytes(false, taken);
-            let in_message = !matches!(self.rx.state(), state::START | state::RESYNC | state::OPAQUE);
-            if in_message && !self.skips_newest() {
-                self.newest().last_ns = now;
+        if taken == 0 {
+            return progress;
+        }
+        // Also the barrier after the stores to the queue: see `conn/close.rs`.
+        sink.bytes(false, taken);
+        let in_message = !matches!(self.rx.state(), state::START | state::RESYNC | state::OPAQUE);
+        if in_message && !self.skips_newest() {
+            self.newest().last_ns = now;
+        }
+        if self.rx.state() == state::OPAQUE && self.rx_opaque == 0 {
+            self.rx_opaque = 1;
+        }
+        // Not where they start: an atomic add waits for all earlier stores, and those to the queue are slow.
+        let (mut begun, mut spoke) = (fresh!(self.tail).wrapping_sub(begun_before), self.protocol != spoken_before);
+        if begun != 0 || spoke {
+            if fresh!(self.end) != 0 {
+                (begun, spoke) = self.before_the_end(begun_before, begun, spoke);
             }
-            if self.rx.state() == state::OPAQUE && self.rx_opaque == 0 {
-                self.rx_opaque = 1;
+            if begun != 0 {
+                sink.begun(begun);
+            }
+            if spoke {
+                sink.protocol(self.protocol);
             }
         }
         progress
@@ -338,7 +340,7 @@ impl Conn {
             if offset >= len {
                 break;
             }
-            self.step::<true, P, S>(payload, offset, len - offset, true, now, sink);
+            self.step::<true, P>(payload, offset, len - offset, true, now);
             let (used, event) = self.tx.found();
             self.tx_next = next.wrapping_add(used);
             self.response_event(event, now, sink);
@@ -358,10 +360,18 @@ impl Conn {
         if next.wrapping_sub(seq) >= len { Progress::Done } else { Progress::More }
     }
 
-    /// Number of requests in the queue.
+    /// Egress: takes all requests out of the queue, and returns how many there were. `tail` is read once, because ingress can
+    /// add a request at any time. It can be behind `head`: a request can be answered as soon as its entry has a number, before
+    /// `tail` has it.
     #[inline(always)]
-    fn under_way(&self) -> u32 {
-        fresh!(self.tail).wrapping_sub(fresh!(self.head))
+    fn give_up(&mut self) -> u32 {
+        let tail = fresh!(self.tail);
+        let count = tail.wrapping_sub(fresh!(self.head));
+        if count > PIPELINE as u32 {
+            return 0;
+        }
+        self.head = tail;
+        count
     }
 
     /// Whether a request is in the queue, for the consumer: [`Self::oldest`] is that request.
@@ -404,14 +414,13 @@ impl Conn {
     /// One step: lines, or a part of one, and the part of the body after them. Of the `left` bytes at `offset`, only
     /// `seen` can be read; the others arrived out of order.
     #[inline(always)]
-    fn step<const RESPONSE: bool, P: Payload, S: Sink>(
+    fn step<const RESPONSE: bool, P: Payload>(
         &mut self,
         payload: &mut P,
         offset: u32,
         left: u32,
         seen: bool,
         now: u64,
-        sink: &mut S,
     ) {
         let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
         let left = framer.launder(left);
@@ -421,7 +430,7 @@ impl Conn {
                 framer.lose();
                 return;
             }
-            if framer.at_message_start() && !self.begin::<RESPONSE, P, S>(payload, offset, left, now, sink) {
+            if framer.at_message_start() && !self.begin::<RESPONSE, P>(payload, offset, left, now) {
                 return;
             }
             let framer = if RESPONSE { &mut self.tx } else { &mut self.rx };
@@ -439,14 +448,7 @@ impl Conn {
 
     /// Handles the first byte of a message. Returns false if nothing is to be parsed; the result is then reported.
     #[inline(always)]
-    fn begin<const RESPONSE: bool, P: Payload, S: Sink>(
-        &mut self,
-        payload: &mut P,
-        offset: u32,
-        left: u32,
-        now: u64,
-        sink: &mut S,
-    ) -> bool {
+    fn begin<const RESPONSE: bool, P: Payload>(&mut self, payload: &mut P, offset: u32, left: u32, now: u64) -> bool {
         // Read before the request's entry is written, which is in the other CPU's cache: stores retire in order, and
         // profiling showed that the copied payload can be read only after them.
         let Some(word) = payload.word(offset) else { return true };
@@ -488,7 +490,7 @@ impl Conn {
         // TLS content types (RFC 8446, section 5.1): no HTTP message starts with such a byte.
         if matches!(byte, 20..=23) {
             self.rx.enter(state::OPAQUE);
-            self.speaks(Protocol::Tls, sink);
+            self.protocol = Protocol::Tls as u32;
             self.rx.report(left, event::NONE);
         } else {
             let event = self.rx.message.unintelligible();

@@ -23,7 +23,7 @@ mod start_line;
 pub mod text;
 pub mod usage;
 
-use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+use crate::abi::{Latency, Lost, Phase, Side};
 pub use pending::Pending;
 pub(crate) use reorder::after;
 pub use text::Text;
@@ -76,8 +76,10 @@ pub trait Payload {
 pub trait Sink {
     /// Payload bytes, each counted once.
     fn bytes(&mut self, response: bool, count: u32);
-    /// The connection's protocol was detected.
-    fn protocol(&mut self, protocol: Protocol);
+    /// The connection's protocol was detected: a [`crate::abi::Protocol`].
+    fn protocol(&mut self, protocol: u32);
+    /// All stores so far come before all loads after it, as other CPUs see them.
+    fn barrier(&mut self);
     /// Requests started: their request lines are complete.
     fn begun(&mut self, count: u32);
     /// Requests have ended and left the queue: completed, aborted or lost.

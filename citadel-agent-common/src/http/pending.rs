@@ -32,12 +32,8 @@ impl Pending {
     #[inline(always)]
     pub fn tell<S: Sink>(&self, sink: &mut S) {
         sink.bytes(false, self.bytes);
-        match self.protocol {
-            HTTP1 => sink.protocol(Protocol::Http1),
-            HTTP2 => sink.protocol(Protocol::Http2),
-            TLS => sink.protocol(Protocol::Tls),
-            OTHER => sink.protocol(Protocol::Other),
-            _ => {}
+        if self.protocol != Protocol::Unknown as u32 {
+            sink.protocol(self.protocol);
         }
         if self.begun != 0 {
             sink.begun(self.begun);
@@ -52,11 +48,6 @@ impl Pending {
     }
 }
 
-const HTTP1: u32 = Protocol::Http1 as u32;
-const HTTP2: u32 = Protocol::Http2 as u32;
-const TLS: u32 = Protocol::Tls as u32;
-const OTHER: u32 = Protocol::Other as u32;
-
 impl Sink for Pending {
     #[inline(always)]
     fn bytes(&mut self, _response: bool, count: u32) {
@@ -64,9 +55,13 @@ impl Sink for Pending {
     }
 
     #[inline(always)]
-    fn protocol(&mut self, protocol: Protocol) {
-        self.protocol = protocol as u32;
+    fn protocol(&mut self, protocol: u32) {
+        self.protocol = protocol;
     }
+
+    // No other CPU knows this connection.
+    #[inline(always)]
+    fn barrier(&mut self) {}
 
     #[inline(always)]
     fn begun(&mut self, count: u32) {

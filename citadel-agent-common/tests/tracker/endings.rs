@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use citadel_agent_common::abi::{Phase, Side};
+use citadel_agent_common::abi::{Phase, Protocol, Side};
 
 use crate::conversation::{Bodies, conversations};
 use crate::recorder::{Observation, Tracked};
@@ -74,7 +74,7 @@ proptest! {
         }
         tracked.close(orderly, if server { Side::Server } else { Side::Client }, wire.end());
         // The socket's last state change comes after the packets that ended it.
-        tracked.close(false, Side::Client, wire.end());
+        tracked.end(Side::Client, wire.end());
         tracked.check();
         let sent = wire.sent_before(at);
         let side = if client_first || !server { Side::Client } else { Side::Server };
@@ -90,4 +90,22 @@ proptest! {
         prop_assert_eq!(tracked.begun(), requests.iter().filter(|request| request.line_end <= sent[0]).count() as u64);
         prop_assert_eq!(tracked.under_way(), 0);
     }
+}
+
+/// What reaches a connection after its end, because another CPU was about to process it.
+#[test]
+fn what_arrives_after_the_end_leaves_no_trace() {
+    let request = b"GET /v1/models HTTP/1.1\r\n\r\n";
+    let mut tracked = Tracked::new();
+    tracked.end(Side::Server, 1);
+    tracked.client(0, request, 2);
+    assert_eq!(tracked.observed().collect::<Vec<_>>(), [Observation::Protocol(Protocol::Other)]);
+
+    let mut tracked = Tracked::new();
+    tracked.client(0, request, 1);
+    tracked.end(Side::Server, 2);
+    tracked.client(request.len() as u32, request, 3);
+    assert_eq!(tracked.begun(), 1);
+    assert_eq!(tracked.observed().filter(|seen| matches!(seen, Observation::Aborted { .. })).count(), 1);
+    tracked.check();
 }

@@ -43,9 +43,14 @@ impl Sink for Recorder {
     fn bytes(&mut self, response: bool, count: u32) {
         *if response { &mut self.response_bytes } else { &mut self.request_bytes } += u64::from(count);
     }
-    fn protocol(&mut self, protocol: Protocol) {
-        self.note(Observation::Protocol(protocol));
+    fn protocol(&mut self, protocol: u32) {
+        let all = [Protocol::Http1, Protocol::Http2, Protocol::Tls, Protocol::Other, Protocol::Upgraded];
+        let protocol = all.into_iter().find(|&one| one as u32 == protocol).expect("a protocol");
+        // Told at the end of a call, for the kernel's sake, of what showed first.
+        let at = if protocol == Protocol::Upgraded { self.seen.len() } else { self.before };
+        self.seen.insert(at, (self.now, Observation::Protocol(protocol)));
     }
+    fn barrier(&mut self) {}
     fn begun(&mut self, count: u32) {
         // Told at the end of a call, for the kernel's sake; but nothing begins after a loss, up to the next segment.
         let is_loss = |&(_, seen): &(u64, Observation)| matches!(seen, Observation::Lost { .. });
@@ -221,11 +226,21 @@ impl Tracked {
         self.assert_written_by(Writer::Ingress, &before);
     }
 
-    /// The connection ends.
+    /// The server closes the connection.
     pub(crate) fn close(&mut self, orderly: bool, otherwise: Side, now: u64) {
+        self.close_or_end(orderly, otherwise, false, now);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn end(&mut self, otherwise: Side, now: u64) {
+        self.close_or_end(false, otherwise, true, now);
+    }
+
+    fn close_or_end(&mut self, orderly: bool, otherwise: Side, last: bool, now: u64) {
         self.recorder.now = now;
         let before = self.conn;
-        self.conn.close(orderly, otherwise, &mut self.recorder);
+        self.recorder.before = self.recorder.seen.len();
+        self.conn.close(orderly, otherwise, last, &mut self.recorder);
         self.search_tokens(&mut Bytes::new(&[]), 0, 0);
         self.assert_written_by(Writer::Egress, &before);
     }

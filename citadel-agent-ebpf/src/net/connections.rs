@@ -84,10 +84,8 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
     if noted & flag::IGNORED != 0 {
         return None;
     }
-    // SAFETY: the verifier knows that it is a socket.
-    let state = unsafe { (&raw const (*sock).state).read_volatile() };
     // After the server has closed it, nothing that counts follows.
-    if !matches!(state, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT) {
+    if !is_open(sock) {
         return None;
     }
     let (received, next, retransmits) = match tcp_sock(sock) {
@@ -107,7 +105,10 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
     };
     let Some(connection) = made else {
         give(room::FOLLOWED);
-        sink::lost(Lost::NoMemory, 1);
+        // It also fails if the socket's last entry is being deleted, because the connection ends.
+        if is_open(sock) {
+            sink::lost(Lost::NoMemory, 1);
+        }
         return None;
     };
     if connection.known != 0 {
@@ -120,9 +121,15 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
     if noted & flag::OPEN == 0 {
         connection.joined = 1;
         connection.retransmits = retransmits;
+        if !is_open(sock) {
+            // It has ended meanwhile, on another CPU, and no callback will report that again.
+            release(sock);
+            return None;
+        }
         say::joined(sock);
-    } else {
-        remove_note(sock);
+    } else if !remove_note(sock) {
+        // The other direction has, or the callback that reports the connection's end; then this may be too late.
+        return find(sock);
     }
     if received == 0 {
         connection.conn.expect_first(next);
@@ -142,12 +149,23 @@ pub(crate) fn release(sock: *mut bpf_sock) {
     remove_note(sock);
 }
 
+/// Removes the socket's note; returns whether there was one.
 #[inline(always)]
-fn remove_note(sock: *mut bpf_sock) {
+pub(crate) fn remove_note(sock: *mut bpf_sock) -> bool {
     // SAFETY: a valid map and socket.
-    if unsafe { bpf_sk_storage_delete(notes(), sock.cast()) } == 0 {
+    let removed = unsafe { bpf_sk_storage_delete(notes(), sock.cast()) } == 0;
+    if removed {
         give(room::NOTED);
     }
+    removed
+}
+
+/// Whether the server's application has the connection open.
+#[inline(always)]
+fn is_open(sock: *mut bpf_sock) -> bool {
+    // SAFETY: the verifier knows that it is a socket.
+    let state = unsafe { (&raw const (*sock).state).read_volatile() };
+    matches!(state, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT)
 }
 
 /// Reserves room for one more, if there is some. Each CPU may exceed the limit by one.

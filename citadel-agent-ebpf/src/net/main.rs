@@ -276,6 +276,10 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             return;
         }
         let Some(mut counters) = Counters::of(slot, sock) else { return };
+        if new == BPF_TCP_CLOSE {
+            // The first data can arrive at this moment, on another CPU: `follow` creates the state, and then removes the note.
+            connections::remove_note(sock);
+        }
         let mut connection = connections::find(sock);
         // A connection older than the programs has callbacks only if another program requested them, and was not
         // counted as open.
@@ -306,14 +310,13 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             // `tcp_close`). A retransmission timeout sends none: then segments are lost or being retransmitted, and it
             // is the client that has disappeared.
             let vanished = field!(retrans_out) | field!(lost_out) != 0;
-            connection.conn.close(false, if vanished { Side::Client } else { Side::Server }, &mut counters);
-            connection.conn.settle_protocol(&mut counters);
+            connection.conn.close(false, if vanished { Side::Client } else { Side::Server }, true, &mut counters);
         } else if counted {
             if total != 0 {
                 counters.add(counter::RETRANSMITS, total as u64);
             }
             // No data arrived, or none was parsed.
-            counters.protocol(Protocol::Other);
+            counters.protocol(Protocol::Other as u32);
         }
         connections::release(sock);
     }

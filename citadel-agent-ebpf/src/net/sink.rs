@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
-use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Protocol, Side, counter};
+use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Side, counter};
 use citadel_agent_common::http::conn::Sink;
 use citadel_agent_common::http::usage::Tokens;
-use citadel_agent_ebpf::count::{add, cell, observe, observe_tokens};
+use citadel_agent_ebpf::count::{add, barrier, cell, observe, observe_tokens};
 
 use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS, TOKEN_STATS};
 use crate::say;
@@ -55,8 +55,14 @@ impl Sink for Counters {
     }
 
     #[inline(always)]
-    fn protocol(&mut self, protocol: Protocol) {
+    fn protocol(&mut self, protocol: u32) {
         self.add(counter::PROTOCOLS + protocol as usize, 1);
+    }
+
+    #[inline(always)]
+    fn barrier(&mut self) {
+        // SAFETY: a map value; other CPUs only add atomically.
+        barrier(self::cell(unsafe { &mut (*self.model).counters }, counter::ENDED));
     }
 
     #[inline(always)]

@@ -220,7 +220,8 @@ pub(crate) const RESET: u32 = 2;
 pub extern "C" fn net_closed(skb: *mut __sk_buff, how: u32) -> u32 {
     let Some((connection, mut counters)) = followed(skb) else { return 0 };
     let side = if how == 0 { Side::Client } else { Side::Server };
-    connection.conn.close(how == FIN, side, &mut counters);
+    // No callback reports the end of a connection that is older than the programs.
+    connection.conn.close(how == FIN, side, connection.joined != 0, &mut counters);
     1
 }
 

@@ -18,7 +18,7 @@ impl Conn {
         }
         if event & event::START != 0 {
             if self.protocol == Protocol::Unknown as u32 {
-                self.speaks(Protocol::Http1, sink);
+                self.protocol = Protocol::Http1 as u32;
             }
             self.push(if event & event::END != 0 { COMPLETE } else { 0 }, now, sink);
         } else if event & event::END != 0 && !self.skips_newest() {
@@ -30,10 +30,10 @@ impl Conn {
             self.rx.begin_next();
         }
         if event & event::HTTP2 != 0 {
-            self.speaks(Protocol::Http2, sink);
+            self.protocol = Protocol::Http2 as u32;
         }
         if event & event::NOT_HTTP != 0 {
-            self.speaks(Protocol::Other, sink);
+            self.protocol = Protocol::Other as u32;
         }
         if event & event::LOST != 0 {
             sink.lost(Lost::RequestFraming, 1);
@@ -64,7 +64,7 @@ impl Conn {
     #[inline(always)]
     fn ends<S: Sink>(&mut self, sink: &mut S) {
         if self.tx.message.flags & flag::SWITCHES != 0 {
-            sink.protocol(Protocol::Upgraded);
+            sink.protocol(Protocol::Upgraded as u32);
         }
         self.tx.begin_next();
     }
@@ -112,8 +112,7 @@ impl Conn {
             self.ends(sink);
         }
         if event & event::LOST != 0 {
-            let count = self.under_way();
-            self.head = fresh!(self.tail);
+            let count = self.give_up();
             self.passed = fresh!(self.skipped);
             if count > 0 {
                 sink.ended(count);
