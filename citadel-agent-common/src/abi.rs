@@ -230,7 +230,7 @@ pub const LOST_CELLS: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Latency {
-    /// From the first request byte to the last response byte.
+    /// From the first request byte to the last response byte, of successful requests.
     Duration = 0,
     /// Last request byte in to first response byte out; responses that are not streamed.
     FirstByte = 1,
@@ -242,13 +242,27 @@ pub enum Latency {
     FirstByteOfStream = 4,
     /// From the last request byte to the first body byte, for streamed responses only.
     FirstChunk = 5,
+    /// [`Self::Duration`] of requests with a status code of 400 to 499.
+    DurationOfClientError = 6,
+    /// [`Self::Duration`] of requests with a status code of 500 or above.
+    DurationOfServerError = 7,
 }
 
-/// Number of [`Latency`]s.
-pub const LATENCIES: usize = 6;
+impl Latency {
+    /// The duration of a request with status `code`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn duration(code: u32) -> usize {
+        let error = Self::DurationOfClientError as usize + (code >= 500) as usize;
+        if code < 400 { Self::Duration as usize } else { error }
+    }
+}
+
+/// Number of [`Latency`]s: a power of two.
+pub const LATENCIES: usize = 8;
 
 /// Everything that is counted per model and endpoint: one entry of the `ENDPOINT_STATS` map, at
-/// `slot * ENDPOINTS + endpoint`. Four pages, so that a slot's entries can be mapped on their own.
+/// `slot * ENDPOINTS + endpoint`. Five pages, so that a slot's entries can be mapped on their own.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(zerocopy::IntoBytes))]
@@ -439,7 +453,7 @@ pub const NO_SLOT: u32 = 0;
 
 const _: () = {
     assert!(size_of::<Histogram>() == 2048);
-    assert!(size_of::<EndpointStats>() == 4 * 4096);
+    assert!(size_of::<EndpointStats>() == 5 * 4096);
     assert!(size_of::<ModelStats>() == 4096);
     assert!(size_of::<TokenStats>() == 4096);
     assert!(size_of::<PortRange>() == 8);

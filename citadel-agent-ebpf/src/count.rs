@@ -43,7 +43,7 @@ pub fn barrier(cell: &mut u64) {
 /// The cell at `index`, which is within bounds.
 #[inline(always)]
 #[must_use]
-pub fn cell<const N: usize>(cells: &mut [u64; N], index: usize) -> &mut u64 {
+pub fn cell<T, const N: usize>(cells: &mut [T; N], index: usize) -> &mut T {
     const { assert!(N.is_power_of_two()) };
     let index = bounded(index as u64, N as u64 - 1) as usize;
     // SAFETY: `index` is below N.

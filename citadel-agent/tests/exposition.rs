@@ -192,7 +192,7 @@ fn values_are_those_of_the_page() {
 #[test]
 fn bounds_have_one_spelling_in_every_text_format() {
     let mut page = Page::default();
-    page.add(&REQUEST_DURATION, ["phi3", "11403", "other"], Value::Histogram(Box::new(histogram(10))));
+    page.add(&REQUEST_DURATION, ["phi3", "11403", "other", "success"], Value::Histogram(Box::new(histogram(10))));
     for format in [Format::Text, Format::OpenMetrics] {
         let parsed = parse(&text(&page, format));
         let bounds: HashSet<&str> =
@@ -255,7 +255,7 @@ proptest! {
         let mut page = Page::default();
         for (model, &value) in &models {
             page.add(&REQUEST_BYTES, [model, "1"], Value::Integer(value.into()));
-            page.add(&REQUEST_DURATION, [model, "1", model], Value::Histogram(Box::new(histogram(value % 16))));
+            page.add(&REQUEST_DURATION, [model, "1", model, "success"], Value::Histogram(Box::new(histogram(value % 16))));
         }
         let plain = parse(&text(&page, Format::Text));
         prop_assert_eq!(&plain.samples, &parse(&text(&page, Format::OpenMetrics)).samples);

@@ -61,6 +61,11 @@ fn requests_are_counted_by_endpoint_and_code_and_each_is_timed() {
         page.histogram(TTFB).label("endpoint", endpoint).assert_holds(&truths);
         page.histogram(DURATION).label("endpoint", endpoint).assert_holds(&truths);
     }
+    for (outcome, codes) in [("success", '2'), ("client_error", '4'), ("server_error", '5')] {
+        let (of_outcome, all) = (exchanges.iter().enumerate(), page.histogram(DURATION).label("outcome", outcome));
+        let of_outcome = of_outcome.filter(|(_, (_, _, status, _))| status.starts_with(codes));
+        all.assert_holds(&of_outcome.map(|(i, _)| asked[i].until(answered[i])).collect::<Vec<_>>());
+    }
     assert_eq!(page.histogram(TTFT).count(), 0, "nothing was streamed");
     assert_eq!(page.counter(CHUNKS).value(), 0, "nothing was streamed");
     assert_eq!(page.counter(REQUEST_BYTES).value(), client.sent);

@@ -84,8 +84,8 @@ pub trait Sink {
     fn begun(&mut self, count: u32);
     /// Requests have ended and left the queue: completed, aborted or lost.
     fn ended(&mut self, count: u32);
-    /// A response with status `code` is complete.
-    fn completed(&mut self, endpoint: u32, code: u32);
+    /// A response with status `code` is complete, so many nanoseconds after the request's first byte.
+    fn completed(&mut self, endpoint: u32, code: u32, ns: u64);
     /// A latency in nanoseconds.
     fn latency(&mut self, which: Latency, endpoint: u32, ns: u64);
     /// A body chunk of a streamed response.

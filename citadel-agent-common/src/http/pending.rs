@@ -82,7 +82,7 @@ impl Sink for Pending {
     fn ended(&mut self, _count: u32) {}
 
     #[inline(always)]
-    fn completed(&mut self, _endpoint: u32, _code: u32) {}
+    fn completed(&mut self, _endpoint: u32, _code: u32, _ns: u64) {}
 
     #[inline(always)]
     fn latency(&mut self, _which: Latency, _endpoint: u32, _ns: u64) {}

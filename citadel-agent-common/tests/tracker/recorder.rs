@@ -61,7 +61,8 @@ impl Sink for Recorder {
     fn ended(&mut self, count: u32) {
         self.note(Observation::Ended(count));
     }
-    fn completed(&mut self, endpoint: u32, code: u32) {
+    fn completed(&mut self, endpoint: u32, code: u32, ns: u64) {
+        self.note(Observation::Latency { which: Latency::Duration, endpoint, ns });
         self.note(Observation::Completed { endpoint, code });
     }
     fn latency(&mut self, which: Latency, endpoint: u32, ns: u64) {

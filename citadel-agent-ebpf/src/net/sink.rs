@@ -76,9 +76,10 @@ impl Sink for Counters {
     }
 
     #[inline(always)]
-    fn completed(&mut self, endpoint: u32, code: u32) {
+    fn completed(&mut self, endpoint: u32, code: u32, ns: u64) {
         if let Some(stats) = self.endpoint(endpoint) {
             add(cell(&mut stats.counters, EndpointStats::requests(code)), 1);
+            observe(cell(&mut stats.latencies, Latency::duration(code)), ns);
         }
         // SAFETY: the socket is valid while its packet is processed.
         let tcp = unsafe { bpf_tcp_sock(self.sock) };

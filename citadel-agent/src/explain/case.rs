@@ -258,8 +258,8 @@ impl<'a> Case<'a> {
         });
         let duration = self
             .now
-            .histogram("duration")
-            .and_then(|now| self.longer(What::Duration, now, self.before.histogram("duration"), 0.05));
+            .histogram("duration.success")
+            .and_then(|now| self.longer(What::Duration, now, self.before.histogram("duration.success"), 0.05));
         // Of the first two, what costs a request more; the whole only where neither says it.
         let most = [first, inter_token].into_iter().flatten().max_by(|a, b| a.excess.total_cmp(&b.excess));
         most.or(duration)

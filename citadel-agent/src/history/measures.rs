@@ -62,7 +62,7 @@ const ROWS: &[Row] = &[
     row(Of::Model, How::Gauge, "oldest_request_seconds", &[], &models::OLDEST_REQUEST),
     row(Of::Model, How::Gauge, "longest_wait_seconds", &[], &models::LONGEST_WAIT),
     row(Of::Model, How::Count, "aborted", &["side", "phase"], &models::REQUESTS_ABORTED),
-    row(Of::Model, How::Histogram, "duration", &[], &models::REQUEST_DURATION),
+    row(Of::Model, How::Histogram, "duration", &["outcome"], &models::REQUEST_DURATION),
     row(Of::Model, How::Histogram, "first_byte", &[], &models::TIME_TO_FIRST_BYTE),
     row(Of::Model, How::Histogram, "first_token", &[], &models::TIME_TO_FIRST_TOKEN),
     row(Of::Model, How::Histogram, "inter_token", &[], &models::INTER_TOKEN_LATENCY),

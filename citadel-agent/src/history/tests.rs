@@ -19,7 +19,7 @@ fn page(requests: u64, in_flight: u64, durations_ms: &[u64]) -> Page {
     let mut histogram = Histogram::EMPTY;
     durations_ms.iter().for_each(|ms| histogram.observe(ms * 1_000_000));
     for endpoint in ["chat_completions", "completions"] {
-        let labels = ["phi3", "11403", endpoint];
+        let labels = ["phi3", "11403", endpoint, "success"];
         page.add(&models::REQUEST_DURATION, labels, Value::Histogram(Box::new(histogram)));
     }
     page.add(&models::SYSCALL_DURATION, ["phi3", "11403", "fsync"], Value::Histogram(Box::new(histogram)));
@@ -47,7 +47,7 @@ fn a_window_has_what_grew_between_two_pages() {
     let in_flight = window.gauge("in_flight").unwrap();
     assert_eq!((in_flight.mean, in_flight.min, in_flight.max, in_flight.last), (2.0, 0.0, 4.0, 0.0));
     // Both endpoints together, two observations each.
-    let duration = window.histogram("duration").unwrap();
+    let duration = window.histogram("duration.success").unwrap();
     assert_eq!((duration.count, (duration.sum * 1000.0).round()), (4, 1800.0));
     assert!((duration.quantile(0.99).unwrap() - 0.8).abs() < 0.05);
     assert!((duration.quantile(0.25).unwrap() - 0.1).abs() < 0.01);
@@ -56,7 +56,7 @@ fn a_window_has_what_grew_between_two_pages() {
     assert!((window.gauge("syscall_longest.fsync").unwrap().max - 0.84).abs() < 0.01);
     // The second interval alone.
     let window = history.window(&MODEL, START + 5000, START + 10_000);
-    assert_eq!((window.total_of("requests"), window.histogram("duration")), (0.0, None));
+    assert_eq!((window.total_of("requests"), window.histogram("duration.success")), (0.0, None));
     assert_eq!(history.window(&Subject::Model(11404), START, START + 10_000), Window::default());
 }
 
@@ -66,7 +66,7 @@ fn a_counter_that_begins_anew_has_grown_from_nothing_and_levels_of_gpus_without_
     history.take(&page(10, 0, &[100, 100]), START);
     history.take(&page(3, 0, &[100]), START + 5000);
     let window = history.window(&MODEL, START, START + 5000);
-    assert_eq!((window.total_of("requests"), window.histogram("duration").unwrap().count), (3.0, 2));
+    assert_eq!((window.total_of("requests"), window.histogram("duration.success").unwrap().count), (3.0, 2));
     let mut page = Page::default();
     page.add(&models::GPU_SM, ["phi3", "11403", "GPU-1"], Value::Float(0.25));
     page.add(&models::GPU_SM, ["", "", "GPU-1"], Value::Float(0.5));
@@ -88,10 +88,10 @@ fn minutes_take_over_where_short_intervals_end_and_nothing_counts_twice() {
     assert_eq!((all.total_of("requests"), all.covered_seconds), (360.0, 1800.0));
     assert_eq!(all.gauge("in_flight").unwrap().mean, 1.0);
     // Minutes have fewer buckets, and lose no observation.
-    let durations = all.histogram("duration").unwrap();
+    let durations = all.histogram("duration.success").unwrap();
     assert_eq!((durations.count, durations.width), (720, 4));
     assert!((durations.quantile(0.5).unwrap() - 0.1).abs() < 0.03);
-    assert_eq!(history.window(&MODEL, at(300), at(360)).histogram("duration").unwrap().width, 1);
+    assert_eq!(history.window(&MODEL, at(300), at(360)).histogram("duration.success").unwrap().width, 1);
     let series = history.series(None, at(0), at(360), COARSE_MS);
     assert_eq!((series.len(), series[0].subject.as_str(), series[0].name.as_str()), (1, "11403", "phi3"));
     assert_eq!(series[0].windows.iter().map(|window| window.total_of("requests")).sum::<f64>(), 360.0);
@@ -118,7 +118,7 @@ fn a_clock_that_is_set_back_leaves_nothing_in_the_future() {
 fn busy(keys: &mut Keys, seconds: u64, random: &mut impl FnMut(u64) -> u64) -> Interval {
     let mut interval = Interval::default();
     for (name, width, count) in [
-        ("duration", 24, 2),
+        ("duration.success", 24, 2),
         ("first_byte", 20, 2),
         ("first_token", 20, 2),
         ("inter_token", 28, 200),

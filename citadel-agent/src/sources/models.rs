@@ -165,8 +165,16 @@ fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: MapEntry<'_, Endpoint
             page.add(&TIME_TO_FIRST_BYTE, [model, port, endpoint, response], Value::Histogram(histogram));
         }
     }
+    for (latency, outcome) in [
+        (Latency::Duration, "success"),
+        (Latency::DurationOfClientError, "client_error"),
+        (Latency::DurationOfServerError, "server_error"),
+    ] {
+        if let Some(histogram) = stats.latency(latency) {
+            page.add(&REQUEST_DURATION, [model, port, endpoint, outcome], Value::Histogram(histogram));
+        }
+    }
     for (latency, desc) in [
-        (Latency::Duration, &REQUEST_DURATION),
         (Latency::FirstChunk, &TIME_TO_FIRST_CHUNK),
         (Latency::FirstToken, &TIME_TO_FIRST_TOKEN),
         (Latency::InterToken, &INTER_TOKEN_LATENCY),

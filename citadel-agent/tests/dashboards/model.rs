@@ -142,9 +142,9 @@ fn tokens() -> Vec<Panel> {
             .query(MODEL.sum_rate("model, kind", "citadel_engine_tokens_total", ""), "{{kind}}"),
         Panel::new(Kind::Graph, "Duration of requests", "s").quantiles(
             MODEL,
-            "model, endpoint",
+            "model, endpoint, outcome",
             "citadel_model_request_duration_seconds",
-            "{{endpoint}}",
+            "{{endpoint}}, {{outcome}}",
         ),
     ]
 }

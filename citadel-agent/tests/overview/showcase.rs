@@ -122,7 +122,8 @@ fn add_model(page: &mut Page, Model(name, port, first, between, tokens): &Model,
     let answer = first + between * tokens;
     let now_takes = answer + if ill > 0 { UNREAD_MS } else { 0 };
     let durations = [spread(answer, well), spread(answer + UNREAD_MS, ill)].concat();
-    add(page, "citadel_model_request_duration_seconds", &completions, histogram(&durations));
+    let successful = [completions.as_slice(), &[("outcome", "success")]].concat();
+    add(page, "citadel_model_request_duration_seconds", &successful, histogram(&durations));
     add(
         page,
         "citadel_model_inter_token_latency_seconds",

@@ -99,8 +99,8 @@ impl Conn {
                 if streamed && self.events.has_failed() {
                     sink.aborted(request.endpoint, Side::Server, Phase::Error);
                 } else {
-                    sink.latency(Latency::Duration, request.endpoint, now.saturating_sub(request.first_ns));
-                    sink.completed(request.endpoint, fresh!(self.tx.message.subject));
+                    let duration = now.saturating_sub(request.first_ns);
+                    sink.completed(request.endpoint, fresh!(self.tx.message.subject), duration);
                 }
                 self.head = fresh!(self.head).wrapping_add(1);
                 sink.ended(1);

@@ -37,7 +37,9 @@ fn waiting(case: &Case<'_>) -> Option<Option<Hanging>> {
     let usual = if case.compared() { longest(&case.before) } else { longest(&case.now) };
     let hangs = waited >= WAITED.max(LONGER * usual);
     let others = || {
-        case.now.mean("duration").map_or(String::new(), |mean| format!(", while others are answered in {}", time(mean)))
+        case.now
+            .mean("duration.success")
+            .map_or(String::new(), |mean| format!(", while others are answered in {}", time(mean)))
     };
     let summary =
         || format!("A request has been waiting for {} for the next byte of its response{}.", time(waited), others());
@@ -75,8 +77,8 @@ fn in_flight(case: &Case<'_>) -> Option<Hanging> {
         return quiet.then(|| Hanging { count: in_flight.min, waited: None, summary: text() });
     }
     // What comes and goes is in flight for its duration; what is there besides, at its lowest, stays.
-    let duration = now.mean("duration")?;
-    let longest = now.histogram("duration")?.quantile(0.99)?;
+    let duration = now.mean("duration.success")?;
+    let longest = now.histogram("duration.success")?.quantile(0.99)?;
     let moving = now.per_second() * duration;
     let stays = (in_flight.min - moving.max(0.5)).round();
     // With long requests some are always under way; then this cannot tell.

@@ -86,9 +86,13 @@ pub(super) fn healthy(seconds: f64) -> Window {
     }
     // In flight comes and goes.
     window.gauges.insert("in_flight".to_owned(), Gauge { mean: 1.0, min: 0.0, max: 3.0, last: 1.0 });
-    for (key, mean) in
-        [("first_token", 0.12), ("first_byte", 0.12), ("duration", 0.5), ("receive_queue", 0.001), ("rtt", 0.0002)]
-    {
+    for (key, mean) in [
+        ("first_token", 0.12),
+        ("first_byte", 0.12),
+        ("duration.success", 0.5),
+        ("receive_queue", 0.001),
+        ("rtt", 0.0002),
+    ] {
         window.histograms.insert(key.to_owned(), spread(requests, mean));
     }
     window.histograms.insert("inter_token".to_owned(), spread(requests * 20, 0.019));
@@ -189,7 +193,7 @@ impl World {
     /// All first tokens take so long, and the requests that much longer.
     fn first_token(&mut self, mean: f64) -> &mut Self {
         self.histogram("first_token", spread(120, mean)).histogram("first_byte", spread(120, mean));
-        self.histogram("duration", spread(120, 0.38 + mean))
+        self.histogram("duration.success", spread(120, 0.38 + mean))
     }
 }
 
@@ -234,8 +238,8 @@ fn a_fault_that_lasts_does_not_become_normal() {
     // A quarter of the hour before was slow already.
     let mut world = World::well();
     world.first_token(0.4);
-    for key in ["first_token", "first_byte", "duration"] {
-        let (slow, usual) = if key == "duration" { (0.78, 0.5) } else { (0.4, 0.12) };
+    for key in ["first_token", "first_byte", "duration.success"] {
+        let (slow, usual) = if key == "duration.success" { (0.78, 0.5) } else { (0.4, 0.12) };
         world.before.histograms.insert(key.to_owned(), mixed(1800, slow, 5400, usual));
     }
     let explanation = world.explained();

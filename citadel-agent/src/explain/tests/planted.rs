@@ -78,7 +78,7 @@ pub(super) const PLANTED: &[Planted] = &[
         Verdict::Slow,
         |world| {
             world.sum("retransmits", 5000.0).gauge("held_back_connections", 3.0).gauge("longest_wait_seconds", 60.0);
-            world.histogram("inter_token", spread(2400, 0.2)).histogram("duration", spread(120, 5.0));
+            world.histogram("inter_token", spread(2400, 0.2)).histogram("duration.success", spread(120, 5.0));
         },
         "3 of 4 connections wait",
     ),
@@ -115,7 +115,7 @@ pub(super) const PLANTED: &[Planted] = &[
             // Fast errors make latency look better.
             world
                 .histogram("first_byte", mixed(60, 0.12, 60, 0.0004))
-                .histogram("duration", mixed(60, 0.5, 60, 0.0004));
+                .histogram("duration.success", mixed(60, 0.5, 60, 0.0004));
         },
         "60 with 503",
     ),
@@ -163,7 +163,7 @@ pub(super) const PLANTED: &[Planted] = &[
         "longer_answers",
         Verdict::Slow,
         |world| {
-            world.histogram("duration", spread(120, 2.0)).sum("chunks", 120.0 * 95.0);
+            world.histogram("duration.success", spread(120, 2.0)).sum("chunks", 120.0 * 95.0);
         },
         "95 chunks per request",
     ),
@@ -173,7 +173,7 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.now.sums.values_mut().for_each(|sum| *sum *= 10.0);
             world.histogram("first_token", spread(1200, 0.26)).histogram("first_byte", spread(1200, 0.26));
-            world.histogram("run_queue", spread(48_000, 0.000_02)).histogram("duration", spread(1200, 0.64));
+            world.histogram("run_queue", spread(48_000, 0.000_02)).histogram("duration.success", spread(1200, 0.64));
         },
         "1200 per minute, 120 before",
     ),

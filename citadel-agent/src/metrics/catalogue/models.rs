@@ -15,8 +15,8 @@ catalogue! {
         "Longest time for which a request in flight has been waiting for the next byte of its response, from the last byte of the request or of the response so far; 0 if there is none. A hung engine shows here even if its health endpoint answers; so does a client that does not read: see citadel_model_connections_held_back.";
     REQUESTS_ABORTED: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
         "Requests whose connection was closed or reset before the response was complete, by the side that closed first and the phase: request (still arriving), waiting (no response byte sent), headers (headers sent, no body yet), streaming, body. Also streamed responses in which the server reported an error (phase error): citadel_model_requests_total does not count these, whatever their status code.";
-    REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint"]
-        "Time from the first request byte reaching the server's TCP socket to its TCP sending the last response byte. A client that reads slowly delays that.";
+    REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint", "outcome"]
+        "Time from the first request byte reaching the server's TCP socket to its TCP sending the last response byte, by outcome: success, client_error (status 400 to 499), server_error (500 and above). A client that reads slowly delays that.";
     TIME_TO_FIRST_BYTE: Histogram<Requests> Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint", "response"]
         "Time from the last request byte received to the first response byte sent, by response: plain, or stream, whose header is often sent before any work is done. 1xx responses are not counted.";
     TIME_TO_FIRST_TOKEN: Histogram<Requests> Seconds "citadel_model_time_to_first_token_seconds" ["model", "port", "endpoint"]
