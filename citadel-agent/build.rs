@@ -84,10 +84,30 @@ fn build() -> Result<(), String> {
     }
     for family in FAMILIES {
         let object = target_dir.join("bpfel-unknown-none/release").join(family);
-        std::fs::copy(&object, out.join(format!("{family}.o")))
-            .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
+        let whole = std::fs::read(&object).map_err(|error| format!("cannot read {}: {error}", object.display()))?;
+        let stripped = strip(&whole).map_err(|error| format!("cannot strip {}: {error}", object.display()))?;
+        let path = out.join(format!("{family}.o"));
+        std::fs::write(&path, stripped).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// Removes DWARF, from which the linker has made BTF: three quarters of an object, which aya would read at each start.
+fn strip(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut elf = object::build::elf::Builder::read(object)?;
+    for section in &mut elf.sections {
+        section.delete = [&b".debug_"[..], b".rel.debug_"].iter().any(|prefix| section.name.starts_with(prefix));
+    }
+    // The symbols in them.
+    elf.delete_orphans();
+    // LLVM writes the sections' names into the symbols' string table, which the writer does not do.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// Parses `KEY=VALUE` lines.

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use citadel_agent_tests::agent::{Agent, Setup};
+use citadel_agent_tests::agent::{Agent, Setup, free_port};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::get::get;
+use citadel_agent_tests::http::{answer, post};
 use citadel_agent_tests::limit::{MEMORY_MAX, MemoryLimit};
+use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::Page;
 use citadel_agent_tests::truth::pause;
 
@@ -37,10 +39,10 @@ impl Limited {
         Self { agent, limit }
     }
 
-    /// The most memory that the agent had in RAM so far, in bytes.
-    fn peak(&self) -> u64 {
+    /// A field of the agent's `/proc/PID/status`, in bytes.
+    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.agent.pid().as_raw_nonzero())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the agent lives");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the agent lives");
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
@@ -51,11 +53,47 @@ impl Limited {
             assert!(Instant::now() < deadline, "{what}: the agent does not answer; its log:\n{}", self.agent.log());
             pause(100);
         }
-        let peak = self.peak();
+        let peak = self.memory("VmHWM:");
         println!("{what}: {} MiB at most", peak >> 20);
         assert_eq!(self.limit.kills(), 0, "{what}");
         assert!(peak <= most, "{what}: {} MiB", peak >> 20);
     }
+}
+
+/// Loading the programs needs the names and IDs of the kernel's types, not all of its BTF in memory, three times.
+#[test]
+fn starting_takes_little_more_memory_than_running() {
+    let limited = Limited::start(Setup::new().model("model", free_port()));
+    limited.agent.assert_measuring();
+    let (peak, resident) = (limited.memory("VmHWM:"), limited.memory("VmRSS:"));
+    println!("started with {} KiB at most, {} KiB now", peak >> 10, resident >> 10);
+    assert!(peak - resident < 14 << 20, "{} KiB at most, {} KiB now", peak >> 10, resident >> 10);
+}
+
+/// Mapped counters are resident memory: an endpoint's only once it has a request.
+#[test]
+fn counters_of_requested_endpoints() {
+    let server = Server::bind();
+    let agent = Agent::measuring(server.port());
+    let entries = || {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", agent.pid().as_raw_nonzero())).unwrap();
+        let length = |line: &str| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
+        };
+        maps.lines().filter(|line| line.contains("bpf-map") && length(line) == Some(16 << 10)).count()
+    };
+    let before = entries();
+    let requests = [("/v1/chat/completions", 1), ("/v1/embeddings", 2), ("/v1/chat/completions", 2)];
+    let response = answer("200 OK", "{}");
+    let playing = server.answer_each(vec![(0, response.clone()); requests.len()]);
+    let mut client = server.connect();
+    for (count, (path, endpoints)) in (1..).zip(requests) {
+        client.ask(post(path, "{}"), response.len());
+        assert_eventually!(agent, |page| page.requests() == count);
+        assert_eq!(entries(), before + endpoints, "after {count} requests");
+    }
+    playing.truth();
 }
 
 /// A process may show as its command line what it likes: here 64 MiB, of which the beginning names a model.

@@ -176,6 +176,13 @@ impl MapEntry<'_, EndpointStats> {
         self.word(offset_of!(EndpointStats, counters) / size_of::<u64>() + index)
     }
 
+    /// Number of requests that have ended, completed or aborted: all their counters are next to each other.
+    #[must_use]
+    pub fn ended(self) -> u64 {
+        let last = EndpointStats::requests(EndpointStats::CODES.end - 1);
+        (EndpointStats::aborted(0, 0)..=last).map(|index| self.counter(index)).sum()
+    }
+
     /// Latencies of one kind, if there are any.
     #[must_use]
     pub fn latency(self, which: Latency) -> Option<Box<Histogram>> {

@@ -3,6 +3,7 @@
 //!
 //! `support` and `net` do I/O; `plan`, `status` and `slots` are pure.
 
+mod endpoints;
 pub mod error;
 pub mod families;
 pub mod family;

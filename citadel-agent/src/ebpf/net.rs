@@ -10,14 +10,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, SockOps};
-use aya::{Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use aya::{Btf, Ebpf, Pod};
 use citadel_agent_common::abi::{
-    self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT, TokenStats,
+    self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT, TokenStats, counter,
 };
 use citadel_agent_common::connection::room;
 use citadel_agent_common::hist::Histogram;
 use tracing::warn;
 
+use super::endpoints::{self, Endpoints};
 use super::error::{ProbeError, chain};
 use super::family::{self, Family, Hook};
 use super::in_flight::InFlight;
@@ -72,9 +73,7 @@ pub struct Net {
     models: Mapped<ModelStats>,
     receive_queue: Mapped<Histogram>,
     tokens: Mapped<TokenStats>,
-    endpoints: MapData,
-    /// A slot's endpoint entries, mapped when it is first read with something in it: 224 KiB each.
-    endpoints_of: Vec<Option<Mapped<EndpointStats>>>,
+    endpoints: Endpoints,
     lost: Mapped<u64>,
     /// Number of sockets with state, and the limits.
     room: Cells,
@@ -109,16 +108,14 @@ impl Net {
             File::open(cgroup).map_err(|error| ProbeError::Cgroup { path: cgroup.display().to_string(), error })?;
         let entries = slots.capacity();
         let (copied_seq, lock_owned) = layout.map_or((0, 0), |layout| (layout.copied_seq, layout.lock_owned));
-        let mut loader = EbpfLoader::new();
+        let mut loader = object::loader();
         loader
-            .btf(None)
             .override_global("COPIED_SEQ", &copied_seq, true)
             .override_global("LOCK_OWNED", &lock_owned, true)
-            .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("MODEL_STATS", entries)
             .map_max_entries("RECEIVE_QUEUE", entries)
             .map_max_entries("TOKEN_STATS", entries)
-            .map_max_entries("ENDPOINT_STATS", entries * ENDPOINTS as u32);
+            .map_max_entries(endpoints::MAP, entries * ENDPOINTS as u32);
         readers::SHARED.size(&mut loader, slots);
         let mut ebpf = loader.load(OBJECT)?;
         let mut counts_tokens = true;
@@ -144,8 +141,7 @@ impl Net {
             readers: Some(object::hash(&mut ebpf, readers::SHARED.name)?),
             told: RequestReaders::default(),
             models: object::map_into_memory(&ebpf, "MODEL_STATS", entries as usize)?,
-            endpoints: object::data(&mut ebpf, "ENDPOINT_STATS")?,
-            endpoints_of: (0..entries).map(|_| None).collect(),
+            endpoints: Endpoints::of(&mut ebpf, slots)?,
             receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
             tokens: object::map_into_memory(&ebpf, "TOKEN_STATS", entries as usize)?,
             lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
@@ -303,20 +299,9 @@ impl Net {
         &mut self,
         slot: u32,
     ) -> Result<impl Iterator<Item = (Endpoint, MapEntry<'_, EndpointStats>)>, ProbeError> {
-        let slot = slot as usize;
-        let mapped = match self.endpoints_of.get_mut(slot) {
-            Some(Some(mapped)) => Some(&*mapped),
-            Some(place) => {
-                let mapped = object::map_entries(&self.endpoints, "ENDPOINT_STATS", slot * ENDPOINTS, ENDPOINTS)?;
-                Some(&*place.insert(mapped))
-            }
-            None => None,
-        };
-        let entry =
-            move |endpoint| mapped.and_then(|mapped: &Mapped<_>| Some((endpoint, mapped.entry(endpoint as usize)?)));
-        let asked =
-            |(_, entry): &(_, MapEntry<'_, _>)| EndpointStats::TELLING.iter().any(|&word| entry.word(word) != 0);
-        Ok(Endpoint::ALL.into_iter().filter_map(entry).filter(asked))
+        let (models, slot) = (&self.models, slot as usize);
+        let begun = move || models.entry(slot).map_or(0, |stats| stats.counter(counter::BEGUN));
+        self.endpoints.requested(slot, begun)
     }
 
     /// Number of events that could not be measured, by reason.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{Program, ProgramError};
-use aya::{Btf, BtfError, Ebpf, Pod};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use tracing::debug;
 
 use super::error::{ProbeError, chain};
@@ -17,6 +17,43 @@ pub(super) fn lift_memlock_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the argument is a valid limit.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// A loader that does not know the kernel's BTF: no object has relocations against it.
+///
+/// aya reads and models all of it in the constructor, before it can be told not to, which takes 16 MB of memory. So the
+/// constructor runs while no file can be opened. That concerns the whole process, so with several threads, as at a reload,
+/// the memory is used instead. (aya 0.15 reads it when it is needed, but requires Rust 1.98.)
+pub(super) fn loader<'a>() -> EbpfLoader<'a> {
+    let _closed = is_single_threaded().then(NoFiles::new).flatten();
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).verifier_log_level(VerifierLogLevel::STATS);
+    loader
+}
+
+fn is_single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// While it exists, the process cannot open files: `open` fails with EMFILE.
+struct NoFiles(libc::rlimit);
+
+impl NoFiles {
+    fn new() -> Option<Self> {
+        let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a valid place.
+        let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut old) } == 0;
+        let none = libc::rlimit { rlim_cur: 0, ..old };
+        // SAFETY: a valid limit.
+        (known && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) } == 0).then_some(Self(old))
+    }
+}
+
+impl Drop for NoFiles {
+    fn drop(&mut self) {
+        // SAFETY: the limit that was set before.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const self.0) };
+    }
 }
 
 /// Takes a map from the object.

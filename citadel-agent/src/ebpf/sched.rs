@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Btf, Ebpf};
 use citadel_agent_common::abi::Lost;
 use citadel_agent_common::hist::Histogram;
 
@@ -36,10 +36,8 @@ impl Sched {
     pub(crate) fn attach(slots: &Slots, btf: &Btf, layout: &Layout) -> Result<Self, ProbeError> {
         object::lift_memlock_limit();
         let entries = slots.capacity();
-        let mut loader = EbpfLoader::new();
+        let mut loader = object::loader();
         loader
-            .btf(None)
-            .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("TASK_PID", &layout.task_pid, true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
             .override_global("TASK_STATE", &layout.task_state, true)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, MapData};
 use aya::programs::ProgramFd;
-use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Btf, Ebpf};
 use citadel_agent_common::abi::Lost;
 use citadel_agent_common::calls::{Call, CallIndex, CallIndices, Failure, NUMBERS, UNMEASURED, stride};
 use citadel_agent_common::hist::Histogram;
@@ -61,10 +61,8 @@ impl Syscalls {
         object::lift_memlock_limit();
         let stride = stride(calls.len() as u32);
         let indices = indices(calls);
-        let mut loader = EbpfLoader::new();
+        let mut loader = object::loader();
         loader
-            .btf(None)
-            .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("TASK_PID", &layout.task_pid, true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
             .override_global("CALL_INDICES", indices.as_slice(), true)

@@ -68,7 +68,7 @@ pub(crate) struct Types {
     pub(crate) outline: Vec<u8>,
 }
 
-/// Reads the running kernel's types; temporarily uses about 6 MB.
+/// Reads the running kernel's types; temporarily uses about 8 MB.
 ///
 /// # Errors
 /// There is no BTF, or a member is missing.
@@ -79,23 +79,39 @@ pub(crate) fn read(roots: &Roots) -> Result<Types, LayoutError> {
     Ok(Types { layout: parse(&bytes)?, outline: outline(&bytes)? })
 }
 
-/// Reduces the BTF of a little-endian kernel to what programs attach to: functions and typedefs are kept, and every
-/// other type becomes an empty one, so that type IDs stay the same. A parser then needs half of the memory.
+/// What programs attach to: types of this kind whose names start so. Of tracepoints, system calls on x86-64, and iterators.
+const ATTACHED: [(u32, &[u8]); 3] = [(TYPEDEF, b"btf_trace_"), (FUNCTION, b"__x64_sys_"), (FUNCTION, b"bpf_iter_")];
+
+/// Reduces the BTF of a little-endian kernel to what programs attach to: every other type becomes an empty one, so that type
+/// IDs stay the same, and names that are not needed are left out. A parser then needs a third of the memory.
 ///
 /// # Errors
 /// The BTF is malformed.
 pub(crate) fn outline(btf: &[u8]) -> Result<Vec<u8>, LayoutError> {
-    let Sections { strings, .. } = Sections::of(btf)?;
-    let mut types = Vec::new();
+    const HEADER: usize = 24;
+    let Sections { types, strings } = Sections::of(btf)?;
+    let names = btf.get(strings).ok_or(LayoutError::Malformed(0))?;
+    let mut reduced = Vec::with_capacity(HEADER + types.len() / 2);
+    reduced.resize(HEADER, 0);
+    let (mut last, mut kept) = (HEADER, vec![0]);
     walk(btf, |found| {
-        let empty = [0, FORWARD << 24, 0].map(u32::to_le_bytes);
-        let kept = matches!(found.kind, TYPEDEF | FUNCTION).then(|| &btf[found.at..found.at + HEAD]);
-        types.extend_from_slice(kept.unwrap_or(empty.as_flattened()));
+        let rest = names.get(found.name as usize..).unwrap_or_default();
+        let mut type_words = [0, FORWARD << 24, 0];
+        if ATTACHED.iter().any(|(kind, prefix)| found.kind == *kind && rest.starts_with(prefix)) {
+            let name = rest.split_inclusive(|&byte| byte == 0).next().unwrap_or_default();
+            type_words = [kept.len() as u32, found.kind << 24, word(btf, found.at + 8).unwrap_or_default()];
+            kept.extend_from_slice(name);
+            last = reduced.len() + HEAD;
+        }
+        reduced.extend_from_slice(type_words.map(u32::to_le_bytes).as_flattened());
     })?;
-    let strings = btf.get(strings).ok_or(LayoutError::Malformed(0))?;
-    let (header, types_len, strings_len) = (24, types.len() as u32, strings.len() as u32);
-    let words = [header, 0, types_len, types_len, strings_len].map(u32::to_le_bytes);
-    Ok([&btf[..4], words.as_flattened(), &types, strings].concat())
+    reduced.truncate(last);
+    let (types_len, strings_len) = ((reduced.len() - HEADER) as u32, kept.len() as u32);
+    reduced[..4].copy_from_slice(&btf[..4]);
+    let words = [HEADER as u32, 0, types_len, types_len, strings_len].map(u32::to_le_bytes);
+    reduced[4..HEADER].copy_from_slice(words.as_flattened());
+    reduced.extend_from_slice(&kept);
+    Ok(reduced)
 }
 
 /// Parses the BTF of a little-endian kernel.
@@ -231,16 +247,18 @@ fn walk(btf: &[u8], mut each: impl FnMut(&Type)) -> Result<(), LayoutError> {
 
 /// Finds members of structs; if several structs have the same name, in the first one that has the member.
 fn find(btf: &[u8], members: &mut [Member]) -> Result<(), LayoutError> {
-    let mut types = Vec::new();
-    walk(btf, |found| types.push(*found))?;
-    let types = All { btf, strings: Sections::of(btf)?.strings.start, types };
-    for found in types.types.iter().filter(|found| matches!(found.kind, STRUCT | TYPEDEF)) {
-        for wanted in members.iter_mut().filter(|wanted| wanted.offset.is_none() && types.is(found.name, wanted.name)) {
-            let meant = if found.kind == STRUCT { Some(found) } else { types.numbered(word(btf, found.at + 8)) };
-            wanted.offset = meant.and_then(|holder| types.member(holder, wanted.member, NESTED)).map(|bits| bits / 8);
+    let mut places = Vec::new();
+    walk(btf, |found| places.push(found.at as u32))?;
+    let types = All { btf, strings: Sections::of(btf)?.strings.start, places };
+    walk(btf, |found| {
+        if !matches!(found.kind, STRUCT | TYPEDEF) {
+            return;
         }
-    }
-    Ok(())
+        for wanted in members.iter_mut().filter(|wanted| wanted.offset.is_none() && types.is(found.name, wanted.name)) {
+            let meant = if found.kind == STRUCT { Some(*found) } else { types.numbered(word(btf, found.at + 8)) };
+            wanted.offset = meant.and_then(|holder| types.member(&holder, wanted.member, NESTED)).map(|bits| bits / 8);
+        }
+    })
 }
 
 /// Maximum nesting of anonymous structs and unions; the kernel has a few levels.
@@ -251,7 +269,8 @@ struct All<'a> {
     btf: &'a [u8],
     /// Start of the strings.
     strings: usize,
-    types: Vec<Type>,
+    /// Where each type is.
+    places: Vec<u32>,
 }
 
 impl All<'_> {
@@ -262,8 +281,8 @@ impl All<'_> {
     }
 
     /// The type with this ID: IDs count from 1, in file order.
-    fn numbered(&self, number: Option<u32>) -> Option<&Type> {
-        self.types.get(number?.checked_sub(1)? as usize)
+    fn numbered(&self, number: Option<u32>) -> Option<Type> {
+        Type::at(self.btf, *self.places.get(number?.checked_sub(1)? as usize)? as usize)
     }
 
     /// The offset of a member in a struct or union, in bits.
@@ -280,7 +299,7 @@ impl All<'_> {
                 return Some(bits);
             }
             let inner = if name == 0 && depth > 0 { self.numbered(Some(number))? } else { return None };
-            Some(bits + self.member(inner, member, depth - 1)?)
+            Some(bits + self.member(&inner, member, depth - 1)?)
         })
     }
 }
@@ -308,16 +327,18 @@ mod tests {
 
     #[test]
     fn what_programs_attach_to_keeps_its_number_in_the_outline() {
-        // int, struct task_struct { int task_struct; }, a function's type, the function, a typedef.
-        let strings = b"\0int\0task_struct\0tcp_sendmsg\0btf_trace_sched_switch\0";
-        let (int, task_struct, tcp_sendmsg, sched_switch) = (1, 5, 17, 29);
+        // int, struct task_struct { int task_struct; }, a function's type, two functions, a typedef.
+        let strings = b"\0int\0task_struct\0tcp_sendmsg\0btf_trace_sched_switch\0__x64_sys_read\0";
+        let (int, task_struct, tcp_sendmsg, sched_switch, read) = (1, 5, 17, 29, 52);
         let made = btf(
             &[
                 &[int, 1 << 24, 4, 32],
                 &[task_struct, STRUCT << 24 | 1, 4, task_struct, 1, 0],
                 &[0, 13 << 24, 1],
-                &[tcp_sendmsg, 12 << 24, 3],
+                &[tcp_sendmsg, FUNCTION << 24, 3],
+                &[read, FUNCTION << 24, 3],
                 &[sched_switch, TYPEDEF << 24, 1],
+                &[int, 1 << 24, 4, 32],
             ],
             strings,
         );
@@ -327,12 +348,14 @@ mod tests {
             let outline = outline(&whole).unwrap();
             assert!(outline.len() < whole.len());
             let [whole, outline] = [whole, outline].map(|bytes| Btf::parse(&bytes, Endianness::Little).unwrap());
-            for (name, kind) in [("btf_trace_sched_switch", BtfKind::Typedef), ("tcp_sendmsg", BtfKind::Func)] {
+            for (name, kind) in [("btf_trace_sched_switch", BtfKind::Typedef), ("__x64_sys_read", BtfKind::Func)] {
                 let id = whole.id_by_type_name_kind(name, kind).unwrap();
                 assert_eq!(outline.id_by_type_name_kind(name, kind).unwrap(), id, "{name}");
             }
-            assert!(whole.id_by_type_name_kind("task_struct", BtfKind::Struct).is_ok());
-            assert!(outline.id_by_type_name_kind("task_struct", BtfKind::Struct).is_err(), "nothing attaches to it");
+            for (name, kind) in [("task_struct", BtfKind::Struct), ("tcp_sendmsg", BtfKind::Func)] {
+                assert!(whole.id_by_type_name_kind(name, kind).is_ok());
+                assert!(outline.id_by_type_name_kind(name, kind).is_err(), "nothing attaches to {name}");
+            }
         }
     }
 
