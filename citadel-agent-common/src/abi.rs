@@ -167,33 +167,29 @@ pub enum Lost {
     NoMemory = 4,
     /// Packets whose headers could not be read.
     PacketHeader = 5,
-    /// Requests whose time in the receive queue is unknown: more than [`PIPELINE`](crate::http::conn::PIPELINE) were
-    /// unread.
-    Unread = 6,
     /// Threads of models that could not be followed: the model's share of the map was full ([`crate::shares`]).
-    ThreadsFull = 7,
+    ThreadsFull = 6,
     /// Errors of system calls that could not be counted, likewise.
-    FailuresFull = 8,
+    FailuresFull = 7,
     /// System calls that were not timed, because the program was already running on that CPU. The kernel counts them.
-    Recursion = 9,
+    Recursion = 8,
     /// Processes of models that could not be followed: the model's share of the map was full.
-    ProcessesFull = 10,
+    ProcessesFull = 9,
     /// Requests whose reader could not be noted, likewise.
-    ReadersFull = 11,
+    ReadersFull = 10,
     /// Connections that are not followed, because as many as may be are ([`crate::connection::room`]).
-    ConnectionsFull = 12,
+    ConnectionsFull = 11,
 }
 
 impl Lost {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
         Self::StepLimit,
         Self::NoMemory,
         Self::PacketHeader,
-        Self::Unread,
         Self::ThreadsFull,
         Self::FailuresFull,
         Self::Recursion,
@@ -212,7 +208,6 @@ impl Lost {
             Self::StepLimit => "step_limit",
             Self::NoMemory => "no_memory",
             Self::PacketHeader => "packet_header",
-            Self::Unread => "unread",
             Self::ThreadsFull => "threads_full",
             Self::FailuresFull => "failures_full",
             Self::Recursion => "recursion",

@@ -141,19 +141,17 @@ impl Tuple {
     }
 }
 
-/// How far into the second cache line the kernel places a socket's storage (`struct bpf_local_storage_elem`, whose `sdata` begins a
+/// Offset of a socket's storage in the kernel's allocation (`struct bpf_local_storage_elem`, whose `sdata` begins the second cache
 /// line with a pointer).
-const STORAGE_AT: usize = 8;
+const STORAGE_AT: usize = 72;
 
 const _: () = {
-    // A place that straddles two lines would move between CPUs twice.
-    let (places, place) = Conn::PLACES;
-    assert!((STORAGE_AT + core::mem::offset_of!(Connection, conn) + places).is_multiple_of(64) && place == 64);
-    // What egress writes and the places are in different pairs of lines: the kernel allocates 2 KiB at a multiple of it, and the
-    // storage is in its second line.
-    let at = 64 + STORAGE_AT + core::mem::offset_of!(Connection, conn);
-    assert!((at + Conn::TX_END - 1) / 128 < (at + places) / 128);
+    // The kernel allocates powers of two, at a multiple of them: one more byte would cost another KiB.
+    assert!(STORAGE_AT + size_of::<Connection>() <= 1024);
+    // What ingress writes is not in a pair of cache lines with what both directions read, nor with what egress writes: CPUs
+    // prefetch lines in pairs. A request's place does not straddle two lines.
+    let at = STORAGE_AT + core::mem::offset_of!(Connection, conn);
+    let [rx, places, tx] = Conn::GROUPS;
+    assert!((at + rx).is_multiple_of(128) && (at + places).is_multiple_of(16) && (at + tx).is_multiple_of(64));
     assert!(size_of::<Tuple>() == 40);
-    // With what the kernel puts before it, it is one of the sizes that the kernel allocates: the next one is twice as much.
-    assert!(64 + STORAGE_AT + size_of::<Connection>() <= 2048);
 };

@@ -9,7 +9,6 @@
 extern crate std;
 
 pub mod abi;
-pub mod apart;
 pub mod calls;
 pub mod connection;
 pub mod hist;

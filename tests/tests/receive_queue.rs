@@ -148,7 +148,7 @@ fn requests_beyond_what_can_be_remembered_are_reported() {
     playing.truth();
 
     let page = assert_eventually!(agent, |page| page.histogram(RECEIVE_QUEUE).count() > 0);
-    let lost = page.counter(LOST).label("reason", "unread").value();
+    let lost = page.counter(LOST).label("reason", "pipeline_full").value();
     assert_eq!(page.histogram(RECEIVE_QUEUE).count() + lost, 20, "each is measured or reported");
     assert_eq!(lost, 4);
 }

@@ -3,8 +3,8 @@
 //! The ingress program calls [`Conn::receive`], the egress program [`Conn::transmit`], and the program that sees the
 //! connection end calls [`Conn::close`]. The two directions run on different CPUs at the same time without a lock, so
 //! each field has one writer: `rx` and `tail` belong to ingress, `tx` and `head` to egress. The outstanding requests
-//! are a single-producer, single-consumer queue between them with numbered entries; those that the server has not
-//! started to read are another queue, between ingress (`come`) and the program that sees the server read (`read`).
+//! are a single-producer queue with numbered entries and two consumers: egress (`head`) takes out what has a response, and the
+//! program that sees the server read counts what was read (`read`).
 
 mod close;
 mod observe;
@@ -20,11 +20,10 @@ use super::events::Events;
 use super::framer::{Framer, event, flag, state};
 use super::reorder::{EarlyRanges, after};
 pub use super::request::PIPELINE;
-use super::request::{Place, Request};
+use super::request::{GENERATION, Place, Stamp, generation};
 use super::usage::Usage;
 pub use super::{Payload, Sink};
-use crate::abi::{Endpoint, Protocol};
-use crate::apart::Apart;
+use crate::abi::Protocol;
 pub use running::Running;
 pub use unread::Read;
 pub use writer::Writer;
@@ -39,50 +38,56 @@ pub enum Progress {
     More,
 }
 
-/// The state of a connection: fields read by both directions, then those written by ingress, then those written by
-/// egress, then the queues between them, then those written when the server reads. Each group is in cache lines of its
-/// own, because a line that two CPUs write alternately costs more than everything else about a request: normally a
-/// request needs nothing from the other direction's group.
+/// The state of a connection. Each group is in cache lines of its own, because a line that two CPUs write alternately costs more
+/// than everything else about a request: normally a request needs nothing from the other direction's group. The offsets are
+/// checked in `crate::connection`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub struct Conn {
-    /// The client's direction is no longer parsed. Written once.
+    // Read by both directions, and almost never written.
+    /// The client's direction is no longer parsed. Written once, by ingress.
     rx_opaque: u32,
-    /// The server's direction is no longer parsed. Written once.
+    /// The server's direction is no longer parsed. Written once, by egress.
     tx_opaque: u32,
-    /// Whether the connection has ended: see `conn/close.rs`.
+    /// Whether the connection has ended, by egress: see `conn/close.rs`.
     end: u32,
     /// Once it has: up to which request all have ended.
     settled: u32,
-    _apart: Apart,
-    // Written by ingress.
-    rx: Framer,
-    rx_first_ns: u64,
-    early: EarlyRanges,
-    rx_next: u32,
+    // From here to `early`: written by ingress.
     /// Whether `rx_next` is known.
     rx_synced: u32,
-    /// Requests pushed into the queue so far.
-    tail: u32,
-    /// Ingress' cached value of `head`: refreshed only when the queue seems full.
-    head_seen: u32,
-    /// Whether the newest request is not in the queue, and more: see `conn/skipped.rs`.
-    skips: u32,
     /// Requests that are not in the queue, so far.
     skipped: u32,
-    /// Ingress' cached value of `passed`: refreshed only if it differs from `skipped`.
-    passed_seen: u32,
-    /// The client sent FIN or RST, which the server's TCP accepts. Written once, by ingress or the callback.
-    client_ended: u32,
-    protocol: u32,
-    /// Requests whose first byte has arrived so far.
-    come: u32,
     /// Sequence number up to which the server's TCP has the client's bytes in order, when ingress last read it.
     in_order: u32,
     /// Whether `in_order` is known.
     asked: u32,
-    _apart_from_rx: Apart,
+    // For each segment.
+    rx: Framer,
+    /// When the newest request's first byte arrived, and its sequence number.
+    rx_first_ns: u64,
+    rx_first_seq: u32,
+    rx_next: u32,
+    /// Requests pushed into the queue so far.
+    tail: u32,
+    /// Ingress' cached value of `head`: refreshed only when the queue seems full.
+    head_seen: u32,
+    /// Number of the last request of which `places` has the arrival.
+    noted: u32,
+    /// Whether the newest request is not in the queue, and more: see `conn/skipped.rs`.
+    skips: u32,
+    /// Ingress' cached value of `passed`: refreshed only if it differs from `skipped`.
+    passed_seen: u32,
+    protocol: u32,
+    /// The queue: written by ingress, read by egress and as the server reads.
+    places: [Place; PIPELINE],
+    /// Sequence numbers of the first bytes of these requests. Only the program that sees the server read uses them.
+    seqs: [u32; PIPELINE],
+    early: EarlyRanges,
+    /// The client sent FIN or RST, which the server's TCP accepts. Written once, by ingress or the callback.
+    client_ended: u32,
+    _to_a_line: [u32; 11],
     // Written by egress.
     tx: Framer,
     tx_first_ns: u64,
@@ -105,22 +110,16 @@ pub struct Conn {
     body_begun: u32,
     /// Sequence number up to which the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
-    /// As [`Apart`]; shorter, because `places` begin a pair of cache lines: checked in `crate::connection`.
-    _apart_from_tx: [u64; 8],
-    /// None straddles two cache lines: checked in `crate::connection`.
-    places: [Place; PIPELINE],
-    // Written as the server reads. Beside the last place alone, which is one in sixteen.
-    /// Requests that the server has started to read, or that were given up.
+    // Written as the server reads: mostly on the CPU of egress.
+    /// Requests that the server has started to read.
     read: u32,
     _reserved: u32,
 }
 
 impl Conn {
-    /// Offset of the queues, and the size of an entry.
-    pub(crate) const PLACES: (usize, usize) = (core::mem::offset_of!(Self, places), size_of::<Place>());
-
-    /// Offset of the end of what egress writes.
-    pub(crate) const TX_END: usize = core::mem::offset_of!(Self, _apart_from_tx);
+    /// Offsets of the groups: ingress', the queue's, egress'.
+    pub(crate) const GROUPS: [usize; 3] =
+        [core::mem::offset_of!(Self, rx), core::mem::offset_of!(Self, places), core::mem::offset_of!(Self, tx)];
 
     /// A connection observed from its start, the handshake. All zero, like new kernel memory.
     pub const NEW: Self = Self {
@@ -128,23 +127,25 @@ impl Conn {
         tx_opaque: 0,
         end: 0,
         settled: 0,
-        _apart: Apart::NEW,
-        rx: Framer::NEW,
-        rx_first_ns: 0,
-        early: EarlyRanges::NONE,
-        rx_next: 0,
         rx_synced: 0,
-        tail: 0,
-        head_seen: 0,
-        skips: 0,
         skipped: 0,
-        passed_seen: 0,
-        client_ended: 0,
-        protocol: Protocol::Unknown as u32,
-        come: 0,
         in_order: 0,
         asked: 0,
-        _apart_from_rx: Apart::NEW,
+        rx: Framer::NEW,
+        rx_first_ns: 0,
+        rx_first_seq: 0,
+        rx_next: 0,
+        tail: 0,
+        head_seen: 0,
+        noted: 0,
+        skips: 0,
+        passed_seen: 0,
+        protocol: Protocol::Unknown as u32,
+        places: [Place::EMPTY; PIPELINE],
+        seqs: [0; PIPELINE],
+        early: EarlyRanges::NONE,
+        client_ended: 0,
+        _to_a_line: [0; 11],
         tx: Framer::NEW,
         tx_first_ns: 0,
         tx_last_ns: 0,
@@ -157,8 +158,6 @@ impl Conn {
         passed: 0,
         body_begun: 0,
         acknowledged: 0,
-        _apart_from_tx: [0; 8],
-        places: [Place::EMPTY; PIPELINE],
         read: 0,
         _reserved: 0,
     };
@@ -274,7 +273,11 @@ impl Conn {
             self.rx_next = next.wrapping_add(used);
             self.request_event(event, now, sink);
         }
-        let taken = fresh!(self.rx_next).wrapping_sub(before);
+        let next = fresh!(self.rx_next);
+        if !after(seq.wrapping_add(len), next) && self.early.joins(next) == 0 {
+            progress = Progress::Done;
+        }
+        let taken = next.wrapping_sub(before);
         if taken == 0 {
             return progress;
         }
@@ -282,7 +285,7 @@ impl Conn {
         sink.bytes(false, taken);
         let in_message = !matches!(self.rx.state(), state::START | state::RESYNC | state::OPAQUE);
         if in_message && !self.skips_newest() {
-            self.newest().last_ns = now;
+            self.touch_newest(now, 0);
         }
         if self.rx.state() == state::OPAQUE && self.rx_opaque == 0 {
             self.rx_opaque = 1;
@@ -377,8 +380,14 @@ impl Conn {
     /// Whether a request is in the queue, for the consumer: [`Self::oldest`] is that request.
     #[inline(always)]
     fn awaits_response(&self) -> bool {
-        let head = fresh!(self.head);
-        fresh!(self.places[head as usize & (PIPELINE - 1)].request.number) == head.wrapping_add(1)
+        self.holds(fresh!(self.head).wrapping_add(1))
+    }
+
+    /// Whether the request of this number is in its place, which the one before it has left.
+    #[inline(always)]
+    fn holds(&self, number: u32) -> bool {
+        let index = number.wrapping_sub(1) as usize & (PIPELINE - 1);
+        (fresh!(self.places[index].last).mark() ^ generation(number)) & GENERATION == 0
     }
 
     /// Whether the queue is full, for the producer.
@@ -393,22 +402,17 @@ impl Conn {
     }
 
     #[inline(always)]
-    fn oldest(&mut self) -> &mut Request {
-        let index = fresh!(self.head) as usize;
-        &mut self.places[index & (PIPELINE - 1)].request
+    fn oldest(&self) -> Place {
+        let index = fresh!(self.head) as usize & (PIPELINE - 1);
+        fresh!(self.places[index])
     }
 
-    /// Place of the next request. Not a reference, because the other direction may read it at any time.
+    /// Ingress: bytes of the newest request in the queue have arrived.
     #[inline(always)]
-    fn next_place(&mut self) -> *mut Request {
-        let index = fresh!(self.tail) as usize;
-        &raw mut self.places[index & (PIPELINE - 1)].request
-    }
-
-    #[inline(always)]
-    fn newest(&mut self) -> &mut Request {
-        let index = fresh!(self.tail).wrapping_sub(1) as usize;
-        &mut self.places[index & (PIPELINE - 1)].request
+    fn touch_newest(&mut self, now: u64, complete: u32) {
+        let index = fresh!(self.tail).wrapping_sub(1) as usize & (PIPELINE - 1);
+        let last = &mut self.places[index].last;
+        *last = Stamp::new(now, last.mark() | complete);
     }
 
     /// One step: lines, or a part of one, and the part of the body after them. Of the `left` bytes at `offset`, only
@@ -464,24 +468,18 @@ impl Conn {
             self.events.begin();
             // Of those that are not in the queue, none asked for it.
             let queued = self.awaits_response();
-            let asked = if queued { self.oldest().flags & flag::ASKED } else { 0 };
-            let endpoint = if queued { self.oldest().endpoint } else { Endpoint::Other as u32 };
+            let request = if queued { self.oldest() } else { Place::EMPTY };
+            let (asked, endpoint) = (request.asked(), request.endpoint());
             self.begin_tokens(endpoint);
             self.tx.message.flags = (self.tx.message.flags & !flag::ASKED) | asked;
             return true;
-        }
-        self.rx_first_ns = now;
-        if !self.is_full() {
-            // Prefetches the entry that the request will use: it is in the cache when the request line has been read.
-            let place = self.next_place();
-            // SAFETY: the place is behind `self`.
-            unsafe { (&raw mut (*place).first_ns).write_volatile(now) };
         }
         let byte = (word & 0xff) as u8;
         let blank = matches!(byte, b'\r' | b'\n');
         // The very first byte identifies what is not HTTP, without waiting for a line end that may never come.
         if byte.is_ascii_uppercase() || blank || self.protocol != Protocol::Unknown as u32 {
-            // An empty line may precede a request, and is not one.
+            // An empty line may precede a request, and is not one. Fetches the entry that the request will use, too: it is in
+            // this CPU's cache when the request line has been read.
             if !blank {
                 self.arrive(fresh!(self.rx_next), now);
             }

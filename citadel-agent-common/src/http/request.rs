@@ -1,61 +1,122 @@
-//! The outstanding requests of a connection in its two queues: those that the server has not started to read, and those
-//! without a complete response.
+//! The requests of a connection that have arrived and have no complete response: a queue of packed entries.
 
-/// Maximum number of requests of one connection in either queue (pipelining, RFC 9112, section 9.3.2); a power of two.
+use super::framer::flag;
+
+/// Maximum number of outstanding requests of one connection (pipelining, RFC 9112, section 9.3.2); a power of two.
 pub const PIPELINE: usize = 16;
 
-/// A place in both queues. The queues have separate counters, because a request is unread from its first byte on and
-/// outstanding from the end of its request line on. But usually a request uses the same place in both: what ingress
-/// writes there moves to the server's CPU once, as a whole cache line.
+/// A request in two words, written by ingress only. Each holds a time and, in its lowest byte, what else there is to say: so one
+/// store fills in a word, and a reader on another CPU can tell from the word alone whether it is of the expected request. No
+/// counter has to move between the CPUs' caches.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(zerocopy::IntoBytes))]
 pub(super) struct Place {
-    pub(super) request: Request,
-    pub(super) arrival: Arrival,
-    _to_a_line: [u64; 2],
+    /// When the request's first byte arrived, and the lowest byte of the request's number on its connection, which starts at 1.
+    pub(super) first: Stamp,
+    /// When its last byte so far arrived, and its properties. Written once its request line is complete, and after `first`.
+    pub(super) last: Stamp,
 }
 
 impl Place {
     /// Empty: all zero, like new kernel memory.
-    pub(super) const EMPTY: Self = Self {
-        request: Request { first_ns: 0, last_ns: 0, endpoint: 0, flags: 0, number: 0, _reserved: 0 },
-        arrival: Arrival { time: 0, seq: 0, number: 0 },
-        _to_a_line: [0; 2],
-    };
-}
+    pub(super) const EMPTY: Self = Self { first: Stamp(0), last: Stamp(0) };
 
-/// An outstanding request.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(test, derive(zerocopy::IntoBytes))]
-pub(super) struct Request {
-    /// Time of its first byte.
-    pub(super) first_ns: u64,
-    /// Time of its last byte so far.
-    pub(super) last_ns: u64,
     /// An [`crate::abi::Endpoint`].
-    pub(super) endpoint: u32,
-    /// `flag::HEAD` and `flag::CONNECT` of the framer, and [`COMPLETE`].
-    pub(super) flags: u32,
-    /// Number of the request on its connection, starting at 1: the reader can tell from the entry alone whether it is
-    /// the expected one, so no counter has to move between the CPUs' caches.
-    pub(super) number: u32,
-    _reserved: u32,
+    #[inline(always)]
+    pub(super) const fn endpoint(self) -> u32 {
+        self.last.mark() & ENDPOINT
+    }
+
+    /// `flag::HEAD` and `flag::CONNECT` of the framer.
+    #[inline(always)]
+    pub(super) const fn asked(self) -> u32 {
+        (self.last.mark() >> ASKED_SHIFT) & flag::ASKED
+    }
+
+    /// Whether its last byte has arrived.
+    #[inline(always)]
+    pub(super) const fn is_complete(self) -> bool {
+        self.last.mark() & COMPLETE != 0
+    }
 }
 
-/// The request's last byte has arrived.
-pub(super) const COMPLETE: u32 = 1 << 31;
+/// The properties of a request, for [`Place::last`].
+#[inline(always)]
+pub(super) const fn mark(number: u32, endpoint: u32, flags: u32, complete: u32) -> u32 {
+    endpoint & ENDPOINT | (flags & flag::ASKED) << ASKED_SHIFT | complete | generation(number)
+}
 
-/// A request that has arrived and that the server has not started to read.
-#[repr(C)]
+/// The place of request `number` is used by every [`PIPELINE`]th one. The bit that tells a request from the one before it.
+#[inline(always)]
+pub(super) const fn generation(number: u32) -> u32 {
+    // Number 1 differs from an empty place.
+    (((number.wrapping_sub(1) / PIPELINE as u32) & 1) ^ 1) << 7
+}
+
+/// Mask of the endpoint.
+const ENDPOINT: u32 = 15;
+const ASKED_SHIFT: u32 = 4;
+/// The request's last byte has arrived.
+pub(super) const COMPLETE: u32 = 1 << 6;
+/// Mask of [`generation`].
+pub(super) const GENERATION: u32 = 1 << 7;
+
+const _: () = assert!(crate::abi::ENDPOINTS <= ENDPOINT as usize + 1 && flag::ASKED << ASKED_SHIFT < COMPLETE);
+
+/// A time of `CLOCK_MONOTONIC` in nanoseconds, modulo 2^56 (two years), and a byte.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(zerocopy::IntoBytes))]
-pub(super) struct Arrival {
-    /// When its first byte arrived, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub(super) time: u64,
-    /// That byte's sequence number.
-    pub(super) seq: u32,
-    /// Number of the arrival, starting at 1; as in [`Request`].
-    pub(super) number: u32,
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    /// `mark` has eight bits.
+    #[inline(always)]
+    pub(super) const fn new(ns: u64, mark: u32) -> Self {
+        Self(ns << 8 | mark as u64)
+    }
+
+    /// The byte.
+    #[inline(always)]
+    pub(super) const fn mark(self) -> u32 {
+        self.0 as u8 as u32
+    }
+
+    /// Nanoseconds from this time until `now`, which is less than a year away; 0 if `now` is before it.
+    #[inline(always)]
+    pub(super) const fn until(self, now: u64) -> u64 {
+        let since = (now << 8).wrapping_sub(self.0 & !0xff);
+        if (since as i64) < 0 { 0 } else { since >> 8 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_exact_over_months_and_across_the_end_of_their_range() {
+        for start in [0, 1, 123_456_789_012_345, (1 << 56) - 1, (1 << 56) + 5, u64::MAX >> 1] {
+            let stamp = Stamp::new(start, 0xa5);
+            assert_eq!(stamp.mark(), 0xa5);
+            for later in [0, 1, 999, 4_300_000_000, 78 * 3_600 * 1_000_000_000, 300 * 86_400 * 1_000_000_000] {
+                assert_eq!(stamp.until(start + later), later, "{start} + {later}");
+            }
+            assert_eq!(stamp.until(start.wrapping_sub(1)), 0, "before {start}");
+        }
+    }
+
+    #[test]
+    fn a_place_holds_what_it_was_given() {
+        for number in 1..100 {
+            let flags = flag::HEAD | flag::CONNECT | flag::CHUNKED | flag::SPEAKS_HTTP;
+            let place = Place { first: Stamp::new(7, 1), last: Stamp::new(9, mark(number, 13, flags, COMPLETE)) };
+            assert_eq!((place.endpoint(), place.asked(), place.is_complete()), (13, flag::ASKED, true));
+            assert_ne!(generation(number), generation(number + PIPELINE as u32), "it tells {number} from the next one");
+            let place = Place { last: Stamp::new(9, mark(number, 2, flag::HEAD, 0)), ..place };
+            assert_eq!((place.endpoint(), place.asked(), place.is_complete()), (2, flag::HEAD, false));
+        }
+        assert_ne!(generation(1), 0, "an empty place holds no request");
+    }
 }

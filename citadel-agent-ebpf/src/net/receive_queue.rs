@@ -9,12 +9,11 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use citadel_agent_common::abi::{Lost, ReadAt, reader_key};
+use citadel_agent_common::abi::{ReadAt, reader_key};
 use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::{PIPELINE, Read};
 
 use crate::maps::{CONNECTIONS, READERS, READERS_SHARES, RECEIVE_QUEUE};
-use crate::sink;
 use citadel_agent_ebpf::count::observe;
 use citadel_agent_ebpf::task::member;
 
@@ -62,7 +61,6 @@ fn read(connection: &mut Connection, sock: *const c_void) {
             Read::Nothing => break,
             // SAFETY: a map value; other CPUs only add atomically.
             Read::Waited(ns) => observe(unsafe { &mut *histogram }, ns),
-            Read::Missed(count) => sink::lost(Lost::Unread, count),
         }
     }
 }

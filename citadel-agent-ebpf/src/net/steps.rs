@@ -21,9 +21,6 @@ use crate::sink::Counters;
 /// Steps that are part of the programs: most segments take one.
 const FIRST_STEPS: u32 = 1;
 
-/// The same for a client's segment: the second one finds that there is no more, out of order or in it.
-const FIRST_OF_CLIENTS: u32 = 2;
-
 /// Further steps of a run, for a server's segment. With those of 33 runs, a packet may hold 16,929 chunks: more than fit into
 /// 64 KiB.
 const MORE_STEPS: u32 = 512;
@@ -44,8 +41,8 @@ pub(crate) fn receive(
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut payload = segment.payload(skb, window, now);
-    let first =
-        connection.conn.receive::<FIRST_OF_CLIENTS, _, _>(&mut payload, segment.seq, segment.len, now, counters);
+    let (seq, len) = (segment.seq, segment.len);
+    let first = connection.conn.receive::<FIRST_STEPS, _, _>(&mut payload, seq, len, now, counters);
     let progress = go_on(first, window, |index| net_received(skb, index));
     escape(connection);
     segment.recall(window);

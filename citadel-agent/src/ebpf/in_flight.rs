@@ -79,7 +79,7 @@ impl InFlight {
         let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
         let mut ages = BTreeMap::new();
         let iteration = bpf(ITER_CREATE, &Iteration { link: number(self.link.as_fd()), flags: 0 })?;
-        read(&mut File::from(iteration), |slot, running| add(&mut ages, slot, running, now))?;
+        read(&mut File::from(iteration), now, |slot, running| add(&mut ages, slot, running, now))?;
         Ok(ages)
     }
 }
@@ -94,8 +94,8 @@ fn add(ages: &mut BTreeMap<u32, Ages>, slot: u32, running: &Running, now: u64) {
 
 const SIZE: usize = size_of::<Connection>();
 
-/// Passes each running request of a list of connections, with its slot.
-fn read(list: &mut impl Read, mut each: impl FnMut(u32, &Running)) -> io::Result<()> {
+/// Passes each request of a list of connections that is running at time `now`, with its slot.
+fn read(list: &mut impl Read, now: u64, mut each: impl FnMut(u32, &Running)) -> io::Result<()> {
     // The kernel's own buffer has eight pages.
     let mut buffer = vec![0; 32 * 1024];
     let mut filled = 0;
@@ -111,7 +111,7 @@ fn read(list: &mut impl Read, mut each: impl FnMut(u32, &Running)) -> io::Result
         for bytes in buffer[..whole].chunks_exact(SIZE) {
             // SAFETY: the length is that of a connection, which consists of integers only.
             let connection = unsafe { bytes.as_ptr().cast::<Connection>().read_unaligned() };
-            if let Some(running) = connection.conn.running() {
+            if let Some(running) = connection.conn.running(now) {
                 each(connection.slot, &running);
             }
         }
@@ -164,7 +164,7 @@ mod tests {
             }
         }
         let mut seen = 0;
-        read(&mut Pieces(vec![0; 40 * SIZE + 7]), |_, _| seen += 1).unwrap();
+        read(&mut Pieces(vec![0; 40 * SIZE + 7]), 1, |_, _| seen += 1).unwrap();
         assert_eq!(seen, 0);
     }
 

@@ -340,9 +340,9 @@ impl Net {
 
 /// Kernel memory per followed connection in bytes: its state and the kernel's overhead, in allocation sizes (measured:
 /// docs/overhead.md).
-const BYTES: u64 = 2304;
+const BYTES: u64 = 1280;
 
-/// Connections without data that may have a note, per followed connection: a note takes an eighth of its memory.
+/// Connections without data that may have a note, per followed connection: a note takes a quarter of its memory.
 const NOTES: u64 = 4;
 
 /// The maximum number of followed connections: as configured, or derived from the limit on the agent's memory in bytes.

@@ -9,7 +9,7 @@ use super::{Conn, Sink};
 use crate::abi::{Phase, Protocol, Side};
 use crate::http::framer::{event, flag, state};
 use crate::http::reorder::after;
-use crate::http::request::{COMPLETE, PIPELINE};
+use crate::http::request::PIPELINE;
 
 /// `Conn::end`: the connection has ended, and up to which request is not said yet.
 const ENDING: u32 = 1;
@@ -60,12 +60,12 @@ impl Conn {
             if fresh!(self.head) == to {
                 break;
             }
-            let request = *self.oldest();
-            let waiting = if request.flags & COMPLETE != 0 { Phase::Waiting } else { Phase::Request };
+            let request = self.oldest();
+            let waiting = if request.is_complete() { Phase::Waiting } else { Phase::Request };
             let phase = response.unwrap_or(waiting);
             // The server failed, whichever side closes first.
             let side = if matches!(phase, Phase::Error) { Side::Server } else { side };
-            sink.aborted(request.endpoint, side, phase);
+            sink.aborted(request.endpoint(), side, phase);
             response = None;
             aborted += 1;
             self.head = fresh!(self.head).wrapping_add(1);

@@ -4,7 +4,7 @@ use super::Conn;
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
 use crate::http::Sink;
 use crate::http::framer::{event, flag};
-use crate::http::request::COMPLETE;
+use crate::http::request::{COMPLETE, PIPELINE, Stamp, mark};
 
 // Separate functions that are not inlined: their stack spills are gone when they return. Otherwise the verifier treats
 // leftover stack slots as different states, and follows all later code once for each path that led here. (Before 6.19 a
@@ -22,9 +22,7 @@ impl Conn {
             }
             self.push(if event & event::END != 0 { COMPLETE } else { 0 }, now, sink);
         } else if event & event::END != 0 && !self.skips_newest() {
-            let request = self.newest();
-            request.last_ns = now;
-            request.flags |= COMPLETE;
+            self.touch_newest(now, COMPLETE);
         }
         if event & event::END != 0 {
             self.rx.begin_next();
@@ -40,23 +38,22 @@ impl Conn {
         }
     }
 
-    /// Adds the request to the queue, with these flags.
+    /// Adds the request to the queue; `complete`: 0 or [`COMPLETE`].
     #[inline(always)]
-    fn push<S: Sink>(&mut self, flags: u32, now: u64, sink: &mut S) {
+    fn push<S: Sink>(&mut self, complete: u32, now: u64, sink: &mut S) {
         if self.skip(sink) {
             return;
         }
-        let (number, endpoint) = (fresh!(self.tail).wrapping_add(1), fresh!(self.rx.message.subject));
-        let place = self.next_place();
-        // Volatile and in this order: the egress program may look as soon as the entry has its number. Not read before
-        // it is written: it is in the other CPU's cache. SAFETY: the place is behind `self`.
-        unsafe {
-            (&raw mut (*place).first_ns).write_volatile(self.rx_first_ns);
-            (&raw mut (*place).last_ns).write_volatile(now);
-            (&raw mut (*place).endpoint).write_volatile(endpoint);
-            (&raw mut (*place).flags).write_volatile(self.rx.message.flags & flag::ASKED | flags);
-            (&raw mut (*place).number).write_volatile(number);
+        let number = fresh!(self.tail).wrapping_add(1);
+        if self.noted != number {
+            self.note_arrival();
         }
+        let mark = mark(number, fresh!(self.rx.message.subject), self.rx.message.flags, complete);
+        // After the arrival: the egress program may look as soon as this word is of this request. Not read before it is written:
+        // it is in the other CPU's cache.
+        let place = &raw mut self.places[number.wrapping_sub(1) as usize & (PIPELINE - 1)].last;
+        // SAFETY: the place is behind `self`.
+        unsafe { place.write_volatile(Stamp::new(now, mark)) };
         self.tail = number;
     }
 
@@ -75,32 +72,32 @@ impl Conn {
             return;
         }
         if self.awaits_response() {
-            let request = *self.oldest();
+            let request = self.oldest();
+            let endpoint = request.endpoint();
             let streamed = self.tx.message.flags & flag::STREAMED != 0;
             if event & event::HEAD != 0 {
                 let which = if streamed { Latency::FirstByteOfStream } else { Latency::FirstByte };
-                sink.latency(which, request.endpoint, self.tx_first_ns.saturating_sub(request.last_ns));
+                sink.latency(which, endpoint, request.last.until(self.tx_first_ns));
             }
             if event & event::DATA != 0 {
                 if streamed {
                     if self.body_begun == 0 {
-                        sink.latency(Latency::FirstChunk, request.endpoint, now.saturating_sub(request.last_ns));
+                        sink.latency(Latency::FirstChunk, endpoint, request.last.until(now));
                     }
                     if self.tx.message.flags & flag::CHUNKED != 0 {
-                        sink.chunk(request.endpoint);
+                        sink.chunk(endpoint);
                     }
                 }
                 self.body_begun = 1;
             }
             if streamed {
-                self.event_of_stream(event, now, &request, sink);
+                self.event_of_stream(event, now, request, sink);
             }
             if event & event::END != 0 {
                 if streamed && self.events.has_failed() {
-                    sink.aborted(request.endpoint, Side::Server, Phase::Error);
+                    sink.aborted(endpoint, Side::Server, Phase::Error);
                 } else {
-                    let duration = now.saturating_sub(request.first_ns);
-                    sink.completed(request.endpoint, fresh!(self.tx.message.subject), duration);
+                    sink.completed(endpoint, fresh!(self.tx.message.subject), request.first.until(now));
                 }
                 self.head = fresh!(self.head).wrapping_add(1);
                 sink.ended(1);

@@ -1,7 +1,7 @@
 //! The request that a connection is working on, for a reader that looks at a copy of the connection.
 
 use super::Conn;
-use crate::http::request::{COMPLETE, PIPELINE};
+use crate::http::request::Stamp;
 
 /// The oldest request of a connection without a complete response. Times are nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,19 +23,17 @@ impl Conn {
         self.tail != self.head
     }
 
-    /// The request that the server works on. The programs may have been writing while the copy was made: an entry that is not
-    /// complete is no request.
+    /// The request that the server works on, at time `now`. The programs may have been writing while the copy was made: a place
+    /// that does not hold the request yet is no request.
     #[must_use]
-    pub fn running(&self) -> Option<Running> {
-        let request = self.places[self.head as usize & (PIPELINE - 1)].request;
-        if request.number != self.head.wrapping_add(1) {
-            return None;
-        }
+    pub fn running(&self, now: u64) -> Option<Running> {
+        let request = self.awaits_response().then(|| self.oldest())?;
+        let at = |stamp: Stamp| now.saturating_sub(stamp.until(now));
         let answered = if self.response_phase().is_some() { self.tx_last_ns } else { 0 };
         Some(Running {
-            first_ns: request.first_ns,
-            waits_since_ns: (request.flags & COMPLETE != 0).then(|| answered.max(request.last_ns)),
-            endpoint: request.endpoint,
+            first_ns: at(request.first),
+            waits_since_ns: request.is_complete().then(|| answered.max(at(request.last))),
+            endpoint: request.endpoint(),
         })
     }
 }

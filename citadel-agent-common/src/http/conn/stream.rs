@@ -4,7 +4,7 @@ use super::Conn;
 use crate::abi::Latency;
 use crate::http::events::Events;
 use crate::http::framer::{event, flag};
-use crate::http::request::Request;
+use crate::http::request::Place;
 use crate::http::{Payload, Sink};
 
 impl Conn {
@@ -35,23 +35,26 @@ impl Conn {
 
     /// What a step has found in a stream. Of an unread one, each chunk counts as an event with output.
     #[inline(always)]
-    pub(super) fn event_of_stream<S: Sink>(&mut self, event: u32, now: u64, request: &Request, sink: &mut S) {
+    pub(super) fn event_of_stream<S: Sink>(&mut self, event: u32, now: u64, request: Place, sink: &mut S) {
         let chunk = event & event::DATA != 0 && self.events.is_unread();
         if event & (event::OUTPUT | event::UNREAD) != 0 || chunk {
             let before = fresh!(self.output_ns);
-            let (which, since) =
-                if before == 0 { (Latency::FirstToken, request.last_ns) } else { (Latency::InterToken, before) };
-            sink.latency(which, request.endpoint, now.saturating_sub(since));
+            let (which, ns) = if before == 0 {
+                (Latency::FirstToken, request.last.until(now))
+            } else {
+                (Latency::InterToken, now.saturating_sub(before))
+            };
+            sink.latency(which, request.endpoint(), ns);
             self.output_ns = now;
         }
         if event & event::OUTPUT != 0 {
-            sink.event(request.endpoint, true);
+            sink.event(request.endpoint(), true);
         }
         if event & event::OTHER != 0 {
-            sink.event(request.endpoint, false);
+            sink.event(request.endpoint(), false);
         }
         if event & event::UNREAD != 0 {
-            sink.unread(request.endpoint);
+            sink.unread(request.endpoint());
         }
     }
 }

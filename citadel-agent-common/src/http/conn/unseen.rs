@@ -4,7 +4,6 @@
 
 use super::Conn;
 use crate::http::framer::{event, flag, state};
-use crate::http::request::PIPELINE;
 use crate::http::start_line::begins_message;
 use crate::http::text::{keep, prefix};
 use crate::http::{Payload, Sink};
@@ -43,10 +42,10 @@ impl Conn {
             // When the first byte of the body was sent is unknown, and no later one is the first.
             self.body_begun = 1;
             if self.tx.message.flags & flag::STREAMED != 0 {
-                sink.unseen(self.oldest().endpoint, count);
+                sink.unseen(self.oldest().endpoint(), count);
                 if !self.events.is_unread() {
                     self.events.miss();
-                    sink.unread(self.oldest().endpoint);
+                    sink.unread(self.oldest().endpoint());
                 }
             }
         }
@@ -71,8 +70,7 @@ impl Conn {
     /// Whether a request is in the queue behind the oldest one.
     #[inline(always)]
     fn awaits_another(&self) -> bool {
-        let next = fresh!(self.head).wrapping_add(1);
-        fresh!(self.places[next as usize & (PIPELINE - 1)].request.number) == next.wrapping_add(1)
+        self.holds(fresh!(self.head).wrapping_add(2))
     }
 
     /// A segment of `len` bytes has ended, and with it `taken` bytes since the one before: looks for the body's end.
@@ -87,7 +85,7 @@ impl Conn {
     ) {
         let new = if taken < len { taken } else { len };
         if self.tx.message.flags & flag::STREAMED != 0 && self.awaits_response() {
-            sink.unseen(self.oldest().endpoint, new);
+            sink.unseen(self.oldest().endpoint(), new);
         }
         self.read_tail(payload, len, new, now, sink);
     }

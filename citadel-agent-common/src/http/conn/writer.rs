@@ -20,20 +20,14 @@ pub enum Writer {
 impl Writer {
     /// The bytes that it may write.
     #[must_use]
-    pub const fn bytes(self) -> [Range<usize>; 3] {
-        const NONE: Range<usize> = 0..0;
+    pub const fn bytes(self) -> [Range<usize>; 2] {
+        let of_ingress = offset_of!(Conn, rx_synced)..offset_of!(Conn, _to_a_line);
         match self {
-            Self::Ingress => [
-                offset_of!(Conn, rx_opaque)..offset_of!(Conn, tx_opaque),
-                offset_of!(Conn, rx)..offset_of!(Conn, _apart_from_rx),
-                offset_of!(Conn, places)..offset_of!(Conn, read),
-            ],
-            Self::Egress => [
-                offset_of!(Conn, tx_opaque)..offset_of!(Conn, _apart),
-                offset_of!(Conn, tx)..offset_of!(Conn, _apart_from_tx),
-                NONE,
-            ],
-            Self::Reading => [offset_of!(Conn, read)..offset_of!(Conn, _reserved), NONE, NONE],
+            Self::Ingress => [offset_of!(Conn, rx_opaque)..offset_of!(Conn, tx_opaque), of_ingress],
+            Self::Egress => {
+                [offset_of!(Conn, tx_opaque)..of_ingress.start, offset_of!(Conn, tx)..offset_of!(Conn, read)]
+            }
+            Self::Reading => [offset_of!(Conn, read)..offset_of!(Conn, _reserved), 0..0],
         }
     }
 }
