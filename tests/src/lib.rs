@@ -9,12 +9,14 @@
 //! does may not outlast.
 //!
 //! They need: the agent's binary (built before, or named by `CITADEL_AGENT_BIN`), `/dev/net/tun`, and for
-//! `real_servers.rs` Debian's `nginx`, `wrk` and `python3-venv`, and PyPI once.
+//! `real_servers.rs` Debian's `nginx`, `wrk` and `python3-venv`, and PyPI once. `llama.rs` needs a real engine, and runs only on demand:
+//! `cargo xtask test --engine`.
 
 pub mod agent;
 pub mod bpf;
 pub mod forward;
 pub mod get;
+pub mod gguf;
 pub mod http;
 pub mod limit;
 pub mod names;

@@ -35,6 +35,13 @@ pub fn program(name: &str, package: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("this test needs {name}; install it: apt-get install {package}"))
 }
 
+/// The target directory.
+fn target() -> PathBuf {
+    let test = env::current_exe().expect("the test knows its own path");
+    // target/debug/deps/real_servers-1234 -> target.
+    test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").to_owned()
+}
+
 /// The Python of a virtual environment with FastAPI and uvicorn under `target/`, made when it is not there.
 ///
 /// # Panics
@@ -42,9 +49,7 @@ pub fn program(name: &str, package: &str) -> PathBuf {
 #[must_use]
 #[track_caller]
 pub fn python() -> PathBuf {
-    let test = env::current_exe().expect("the test knows its own path");
-    // target/debug/deps/real_servers-1234 -> target.
-    let venv = test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").join("test-venv");
+    let venv = target().join("test-venv");
     let (python, installed) = (venv.join("bin/python"), venv.join("installed.txt"));
     let wanted = fs::read_to_string(REQUIREMENTS).expect("read fixtures/requirements.txt");
     if fs::read_to_string(&installed).is_ok_and(|found| found == wanted) {
@@ -60,6 +65,25 @@ pub fn python() -> PathBuf {
     ]));
     fs::write(installed, wanted).expect("note what is installed");
     python
+}
+
+/// llama.cpp's server, which `cargo xtask test --engine` puts under `target/tools`, with the libraries that it was built for: its libc
+/// is newer than this machine's.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+#[track_caller]
+pub fn llama_server() -> Command {
+    let root = target().join("tools/llama.cpp/usr");
+    let server = root.join("bin/llama-server");
+    assert!(server.is_file(), "this test needs {}; get it: cargo xtask test --engine", server.display());
+    let libraries = root.join("lib/x86_64-linux-gnu");
+    let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(format!("{0}:{0}/llama", libraries.display())).arg(server);
+    // It would look for those in /usr. This one runs on any CPU.
+    command.env("GGML_BACKEND_PATH", libraries.join("ggml/backends0/libggml-cpu-x64.so"));
+    command
 }
 
 /// Runs a command to its end and gives its standard output.

@@ -7,11 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::kernels::packages::{Apt, only};
+use crate::kernels::packages::{self, Apt, only};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The release that has them. Their binaries need no newer libc than that of Debian 12.
+/// The release that has them. Except for llama.cpp, their binaries need no newer libc than that of Debian 12.
 const RELEASE: &str = "sid";
 
 /// Packages unpacked into one folder.
@@ -49,6 +49,26 @@ pub(crate) fn find_victoria_metrics(workspace: &Workspace) -> Result<Option<Stri
 /// Downloads and unpacks them.
 pub(crate) fn provide_victoria_metrics(workspace: &Workspace) -> Result<String> {
     VICTORIA_METRICS.provide(workspace)
+}
+
+/// llama.cpp's server with all its libraries, libc included, and the loader that goes with them.
+const LLAMA: &str = "llama.cpp";
+
+/// Where llama.cpp's server is.
+pub(crate) fn find_llama(workspace: &Workspace) -> Result<Option<String>> {
+    let server = workspace.tools().join(LLAMA).join("usr/bin/llama-server");
+    Ok(server.is_file().then(|| server.display().to_string()))
+}
+
+/// Downloads and unpacks it. Whether it runs here is seen by the test, which starts it.
+pub(crate) fn provide_llama(workspace: &Workspace) -> Result<String> {
+    let folder = workspace.tools().join(LLAMA);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    packages::unpack(&folder, Some(RELEASE), &["llama.cpp-tools"], &folder)?;
+    // Package lists and archives that are not needed again.
+    fs::remove_dir_all(folder.join("apt"))?;
+    find_llama(workspace)?.with_context(|| format!("Debian {RELEASE}'s llama.cpp-tools has no llama-server"))
 }
 
 impl Unpacked {

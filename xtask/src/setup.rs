@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Dist,
     /// Build for other architectures.
     Cross,
+    /// Test against a real engine.
+    Engine,
 }
 
 /// A dependency on the machine.
@@ -174,6 +176,12 @@ const NEEDS: &[Need] = &[
         why: "uvicorn and FastAPI, the HTTP stack of vLLM, in a virtual environment",
         purpose: Purpose::Test,
         how: How::Debian(PYTHON_VENV),
+    },
+    Need {
+        name: "llama.cpp",
+        why: "a real engine that the tests measure",
+        purpose: Purpose::Engine,
+        how: How::Own { find: newer::find_llama, provide: newer::provide_llama },
     },
     Need {
         name: "python3-venv",

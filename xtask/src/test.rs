@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Also run the tests of the eBPF programs' logging, with an agent built for it.
     #[arg(long)]
     bpf_log: bool,
+    /// Also run the tests against a real engine: llama.cpp from Debian sid, with a small random model.
+    #[arg(long)]
+    engine: bool,
     /// Only tests whose name contains this.
     filter: Option<String>,
 }
@@ -57,6 +60,9 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.bpf_log {
         bpf_log(workspace, args)?;
     }
+    if args.engine {
+        engine(workspace, &agent, args)?;
+    }
     Ok(())
 }
 
@@ -77,6 +83,14 @@ fn bpf_log(workspace: &Workspace, args: &Args) -> Result<()> {
     process::run(workspace.cargo("build").args(["--locked", "--package", "citadel-agent"]).args(FEATURE))?;
     let which = [FEATURE.as_slice(), &["--test", "bpf_log"]].concat();
     process::run(on_the_kernel(workspace, &workspace.agent(false), &which)?.args(test_words(args, true)))
+}
+
+/// With their output, which docs/accuracy.md needs.
+fn engine(workspace: &Workspace, agent: &Path, args: &Args) -> Result<()> {
+    setup::ensure(workspace, &[Purpose::Engine])?;
+    let mut tests = on_the_kernel(workspace, agent, &["--features", "engine", "--test", "llama"])?;
+    tests.args(args.filter.iter()).args(["--", "--nocapture", "--test-threads=1"]);
+    process::run(&mut tests)
 }
 
 /// Runs the tests on this machine's own GPUs, or prints a line that nobody overlooks.

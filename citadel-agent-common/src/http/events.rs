@@ -60,6 +60,8 @@ mod mark {
     pub(super) const FAILED: u32 = 256;
     /// The stream's output is in lines of JSON.
     pub(super) const LINES: u32 = 512;
+    /// A chunk ended within a line of the event.
+    pub(super) const CUT: u32 = 1024;
     /// What is known of the stream.
     pub(super) const STREAM: u32 = FLOWS | UNREAD | FAILED | LINES;
 }
@@ -102,7 +104,8 @@ pub struct Events {
     found: u32,
     /// See [`super::launder`].
     scratch: u32,
-    _reserved: u32,
+    /// The chunk ends with what is to be looked at.
+    ends: u32,
 }
 
 impl Events {
@@ -121,7 +124,7 @@ impl Events {
         used: 0,
         found: 0,
         scratch: 0,
-        _reserved: 0,
+        ends: 0,
     };
 
     /// A response begins.
@@ -155,11 +158,19 @@ impl Events {
         fresh!(self.marks) & mark::FAILED != 0
     }
 
-    /// Whether the next byte is within an event that had no output so far.
+    /// Whether the next byte is within an event: `other`, one that had no output so far.
     #[inline(always)]
     #[must_use]
-    pub fn is_within_other(&self) -> bool {
-        fresh!(self.len) != 0 && fresh!(self.marks) & (mark::OUTPUT | mark::UNREAD) == 0
+    pub fn is_within(&self, other: bool) -> bool {
+        let not = mark::UNREAD | if other { mark::OUTPUT } else { 0 };
+        fresh!(self.len) != 0 && fresh!(self.marks) & not == 0
+    }
+
+    /// Whether the stream's output is in lines of JSON.
+    #[inline(always)]
+    #[must_use]
+    pub fn are_lines(&self) -> bool {
+        fresh!(self.marks) & mark::LINES != 0
     }
 
     /// How many bytes the last look took, and what it found.
@@ -180,6 +191,7 @@ impl Events {
         if self.is_unread() {
             self.used = left;
         } else if !(ends && self.glance(payload, offset, left)) {
+            self.ends = u32::from(ends);
             payload.look(self);
         }
     }
@@ -202,6 +214,10 @@ impl Events {
         }
         if self.is_unread() {
             self.used = fresh!(self.left);
+        }
+        let in_line = fresh!(self.mode) != mode::FIELD || fresh!(self.line) != 0;
+        if fresh!(self.ends) != 0 && in_line && fresh!(self.used) == fresh!(self.left) {
+            self.mark(mark::CUT);
         }
         let place = fresh!(self.place);
         if fresh!(self.found) & event::OUTPUT != 0 && place != 0 {
@@ -409,9 +425,12 @@ impl Events {
         if marks & mark::EVENT != 0 {
             let known = marks & (mark::KNOWN | mark::FAILED | mark::FLOWS) != 0;
             let other = if marks & mark::OUTPUT == 0 { event::OTHER } else { event::NONE };
-            let what = if known { event::EVENT_ENDS | other } else { event::UNREAD };
+            let cut = if marks & mark::CUT != 0 { event::CUT } else { event::NONE };
+            let what = if known { event::EVENT_ENDS | other | cut } else { event::UNREAD };
             self.found = fresh!(self.found) | what;
             self.marks = if known { marks & mark::STREAM } else { mark::UNREAD };
+        } else {
+            self.marks = marks & !mark::CUT;
         }
         self.len = 0;
     }

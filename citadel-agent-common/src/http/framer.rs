@@ -97,6 +97,8 @@ pub mod event {
     pub const EVENT_ENDS: u32 = 512;
     /// The stream's events cannot be read.
     pub const UNREAD: u32 = 1024;
+    /// The event of a stream that ended was in several chunks, of which one ended within a line.
+    pub const CUT: u32 = 2048;
 }
 
 /// The framing of one direction.

@@ -8,7 +8,10 @@
 //! Of several numbers for the same key the last one counts: continuous usage, and Anthropic's `message_start` before its
 //! `message_delta`.
 
-use super::text::{bounded, bytes_before_lowest, colons_after_quotes, digits_or_blanks, keep, leading_digits, prefix};
+mod key;
+
+use super::reorder::after;
+use super::text::{bounded, bytes_before_lowest, colons_after_quotes, digits_or_blanks, keep, leading_digits};
 use super::{Payload, launder};
 
 /// How many bytes at the end of a response or of an event are searched at most.
@@ -25,28 +28,6 @@ const LIMIT: u64 = 1 << 30;
 
 /// No digit of the number has been read.
 const NO_DIGIT: u32 = u32::MAX;
-
-/// What a number is, by its key.
-mod key {
-    /// The next byte is not part of a number.
-    pub(super) const TEXT: u32 = 0;
-    /// A number that does not matter.
-    pub(super) const OTHER: u32 = 1;
-    /// Tokens of the prompt.
-    pub(super) const PROMPT: u32 = 2;
-    /// Generated tokens.
-    pub(super) const COMPLETION: u32 = 3;
-    /// Those tokens of the prompt that were in the cache.
-    pub(super) const CACHED: u32 = 4;
-    /// Tokens from the cache, in addition to those of the prompt (Anthropic).
-    pub(super) const READ: u32 = 5;
-    /// Tokens written to the cache, in addition to those of the prompt (Anthropic).
-    pub(super) const CREATED: u32 = 6;
-    /// llama.cpp's `timings`, whose prompt excludes what was in the cache. Only if there is no usage.
-    pub(super) const TIMED_PROMPT: u32 = 7;
-    pub(super) const TIMED_COMPLETION: u32 = 8;
-    pub(super) const TIMED_CACHED: u32 = 9;
-}
 
 /// What was found.
 mod mark {
@@ -66,9 +47,30 @@ mod mark {
     pub(super) const NOTED: u32 = 64;
     /// The response is complete: what it stated is to be reported.
     pub(super) const COMPLETE: u32 = 128;
+    /// Its form is Anthropic's: the prompt excludes cached tokens, and there are two counts of these.
+    pub(super) const MESSAGES: u32 = super::MESSAGES;
+    /// Events with output are searched as well.
+    pub(super) const ALL: u32 = super::ALL;
+    /// Tokens written to the cache are known.
+    pub(super) const CREATED: u32 = 1024;
+    /// A piece of a body that is not streamed has come.
+    pub(super) const PIECE: u32 = 2048;
+    /// And another one: something may have been cut. The next bit, see [`super::Usage::piece`].
+    pub(super) const CUT: u32 = 4096;
+    /// A part of what was to be searched is missing, so a count may be an older one.
+    pub(super) const UNKNOWN: u32 = 8192;
     /// One response before this one that was not reported; there may be several.
     pub(super) const UNREPORTED: u32 = 1 << 16;
 }
+
+/// For [`Usage::begin`]: the response is not searched.
+pub const NOTHING: u32 = 0;
+/// The response is searched.
+pub const SEARCHED: u32 = mark::SEARCHED;
+/// Likewise, and it is one of Anthropic's API.
+pub const MESSAGES: u32 = 256;
+/// Likewise, and its events have counts beside output (TGI, SGLang).
+pub const ALL: u32 = 512;
 
 /// The token counts of one response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,14 +142,13 @@ impl Usage {
         scratch: 0,
     };
 
-    /// A response begins at sequence number `start`; `searched`: its endpoint states usage.
+    /// A response begins at sequence number `start`; `search`: [`NOTHING`], or [`SEARCHED`] with more.
     #[inline(always)]
-    pub fn begin(&mut self, searched: bool, start: u32) {
+    pub fn begin(&mut self, search: u32, start: u32) {
         let marks = fresh!(self.marks);
         // That of the one before, if it came in the same segment, as with pipelining.
         let unreported = (marks & mark::COMPLETE) / mark::COMPLETE * mark::UNREPORTED;
-        let searched = u32::from(searched) * mark::SEARCHED;
-        self.marks = (marks & !(mark::UNREPORTED - 1)).wrapping_add(unreported) | searched;
+        self.marks = (marks & !(mark::UNREPORTED - 1)).wrapping_add(unreported) | search;
         self.from = start;
         self.counts[CACHED] = 0;
         self.counts[CREATED] = 0;
@@ -163,12 +164,37 @@ impl Usage {
     }
 
     /// Notes bytes of an event that may state tokens: up to sequence number `until`, from `from` on or from what is noted already.
+    /// Never those before the response, which may be another's in the same segment.
     #[inline(always)]
     pub fn note(&mut self, from: u32, until: u32) {
-        if fresh!(self.marks) & mark::NOTED == 0 {
+        if fresh!(self.marks) & mark::NOTED == 0 && after(from, fresh!(self.from)) {
             self.from = from;
         }
+        // The end of it is searched.
+        if until.wrapping_sub(fresh!(self.from)) > TAIL {
+            self.cut();
+        }
         self.note_all(until);
+    }
+
+    /// What states tokens may be searched in part.
+    #[inline(always)]
+    pub fn cut(&mut self) {
+        self.marks = fresh!(self.marks) | mark::CUT;
+    }
+
+    /// What states tokens may be missing: an event in which a chunk ended, or the rest of a stream.
+    #[inline(always)]
+    pub fn miss(&mut self) {
+        self.marks = fresh!(self.marks) | mark::UNKNOWN;
+    }
+
+    /// A chunk of a response that is not streamed begins, or its body.
+    #[inline(always)]
+    pub fn piece(&mut self) {
+        const { assert!(mark::CUT == 2 * mark::PIECE) };
+        let marks = fresh!(self.marks);
+        self.marks = marks | mark::PIECE | (marks & mark::PIECE) << 1;
     }
 
     /// Notes all bytes of the response up to sequence number `until`.
@@ -208,11 +234,27 @@ impl Usage {
         fresh!(self.marks) & mark::SEARCHED != 0
     }
 
-    /// What the response stated.
+    /// Whether its events with output are searched as well.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_all_searched(&self) -> bool {
+        fresh!(self.marks) & mark::ALL != 0
+    }
+
+    /// What the response stated, as far as it is certain.
     #[inline(always)]
     #[must_use]
     pub fn tokens(&self) -> Tokens {
-        let (marks, cached) = (fresh!(self.marks), fresh!(self.counts[CACHED]));
+        let (mut marks, cached) = (fresh!(self.marks), fresh!(self.counts[CACHED]));
+        if marks & mark::UNKNOWN != 0 {
+            marks &= !(mark::PROMPT | mark::COMPLETION | mark::CACHED);
+        }
+        // Where a prompt excludes cached tokens, it is too low without them, and a cut may have hidden them.
+        let messages = marks & mark::MESSAGES != 0;
+        let all = mark::CACHED | if messages { mark::CREATED } else { 0 };
+        if marks & mark::CUT != 0 && (messages || marks & mark::USAGE == 0) && marks & all != all {
+            marks &= !mark::PROMPT;
+        }
         let adds = 0u32.wrapping_sub((marks & mark::ADDS) / mark::ADDS);
         let known = |mark, value| value & 0u32.wrapping_sub((marks & mark) / mark);
         let prompt = fresh!(self.counts[PROMPT]).wrapping_add(cached.wrapping_add(fresh!(self.counts[CREATED])) & adds);
@@ -239,6 +281,10 @@ impl Usage {
         let mut used = if len > TAIL { len.wrapping_sub(TAIL) } else { 0 };
         if used != 0 {
             self.skip();
+            // What is left out may be the rest of what states them.
+            if fresh!(self.marks) & (mark::PROMPT | mark::COMPLETION | mark::CACHED) != 0 {
+                self.cut();
+            }
         }
         for _ in 0..BLOCKS {
             used = launder(&mut self.scratch, used);
@@ -252,6 +298,7 @@ impl Usage {
             }
             used = used.wrapping_add(taken);
         }
+        self.from = fresh!(self.until);
     }
 
     /// Searches a block of the `left` bytes from `from` on. Returns how many it took.
@@ -292,7 +339,7 @@ impl Usage {
             recent = (recent >> (bits - 1) >> 1) | (word & keep(used)) << (64 - bits);
         }
         if found {
-            self.key = of(recent, earlier);
+            self.key = key::of(recent, earlier);
             self.value = NO_DIGIT;
             (recent, earlier) = (0, 0);
         }
@@ -374,62 +421,15 @@ static PLACES: [u32; KEYS] = {
 
 /// By key, what is known with its number.
 static MARKS: [u32; KEYS] = {
-    use mark::{ADDS, CACHED, COMPLETION, PROMPT, USAGE};
+    use mark::{ADDS, CACHED, COMPLETION, CREATED, PROMPT, USAGE};
     let mut marks = [0; KEYS];
     marks[key::PROMPT as usize] = USAGE | PROMPT;
     marks[key::COMPLETION as usize] = USAGE | COMPLETION;
     marks[key::CACHED as usize] = USAGE | CACHED;
     marks[key::READ as usize] = USAGE | CACHED | ADDS;
-    marks[key::CREATED as usize] = USAGE | ADDS;
+    marks[key::CREATED as usize] = USAGE | ADDS | CREATED;
     marks[key::TIMED_PROMPT as usize] = PROMPT | ADDS;
     marks[key::TIMED_COMPLETION as usize] = COMPLETION | ADDS;
     marks[key::TIMED_CACHED as usize] = CACHED | ADDS;
     marks
 };
-
-/// The key that ends here, with quote and colon: by its last bytes.
-#[inline(always)]
-const fn of(recent: u64, earlier: u64) -> u32 {
-    if recent == prefix(b"tokens\":") {
-        // OpenAI's chat and completions, SGLang.
-        if earlier == prefix(b"\"prompt_") {
-            key::PROMPT
-        } else if earlier == prefix(b"pletion_") {
-            key::COMPLETION
-        } else if earlier == prefix(b"\"cached_") {
-            key::CACHED
-        // OpenAI's responses, Anthropic's messages.
-        } else if earlier >> 8 == prefix(b"\"input_") {
-            key::PROMPT
-        } else if earlier == prefix(b"\"output_") {
-            key::COMPLETION
-        // `cache_read_input_tokens`, `cache_creation_input_tokens`.
-        } else if earlier == prefix(b"d_input_") {
-            key::READ
-        } else if earlier == prefix(b"n_input_") {
-            key::CREATED
-        // TGI's `generated_tokens`.
-        } else if earlier == prefix(b"nerated_") {
-            key::COMPLETION
-        } else {
-            key::OTHER
-        }
-    } else if recent == prefix(b"ompt_n\":") {
-        key::TIMED_PROMPT
-    } else if recent == prefix(b"cted_n\":") {
-        key::TIMED_COMPLETION
-    } else if recent == prefix(b"ache_n\":") {
-        key::TIMED_CACHED
-    } else if recent == prefix(b"_count\":") {
-        // Ollama's `prompt_eval_count`, `eval_count`.
-        if earlier == prefix(b"mpt_eval") {
-            key::PROMPT
-        } else if earlier >> 24 == prefix(b"\"eval") {
-            key::COMPLETION
-        } else {
-            key::OTHER
-        }
-    } else {
-        key::OTHER
-    }
-}

@@ -45,9 +45,9 @@ pub(super) fn kernel(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Unpacks packages of the machine's own release and all their dependencies into `root`, keeping links such as `/bin`.
-pub(super) fn unpack(folder: &Path, packages: &[&str], root: &Path) -> Result<()> {
-    let apt = Apt::of(&folder.join("apt"), None)?;
+/// Unpacks packages of `release`, or else the machine's own, and all their dependencies into `root`, keeping links such as `/bin`.
+pub(crate) fn unpack(folder: &Path, release: Option<&str>, packages: &[&str], root: &Path) -> Result<()> {
+    let apt = Apt::of(&folder.join("apt"), release)?;
     let _ = fs::remove_dir_all(folder.join("apt/cache"));
     fs::create_dir_all(folder.join("apt/cache/archives/partial"))?;
     // With an empty status file, apt considers everything missing.

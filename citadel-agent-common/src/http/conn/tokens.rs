@@ -7,7 +7,7 @@
 use super::Conn;
 use crate::abi::Endpoint;
 use crate::http::framer::{event, flag, state};
-use crate::http::usage::{TAIL, Tokens, Usage};
+use crate::http::usage::{self, TAIL, Tokens, Usage};
 use crate::http::{Payload, Sink};
 
 impl Conn {
@@ -20,28 +20,54 @@ impl Conn {
     /// A response to this request begins.
     #[inline(always)]
     pub(super) fn begin_tokens(&mut self, endpoint: u32) {
-        self.usage.begin(Endpoint::states_usage(endpoint), fresh!(self.tx_next));
+        let mut search = if Endpoint::states_usage(endpoint) { usage::SEARCHED } else { usage::NOTHING };
+        if endpoint == Endpoint::Messages as u32 {
+            search |= usage::MESSAGES;
+        } else if endpoint == Endpoint::Generate as u32 {
+            search |= usage::ALL;
+        }
+        self.usage.begin(search, fresh!(self.tx_next));
     }
 
-    /// Notes what a step has found of the response, which ends at `tx_next`: an event without output, or the end of a response
-    /// that is not streamed; and whether the response is complete.
+    /// Notes what a step has found of the response, which ends at `tx_next`: an event that may state tokens, or the end of a
+    /// response that is not streamed; and whether the response is complete.
     // Inlined: a further frame is too much for the stack on 5.10.
     #[inline(always)]
     pub(super) fn note_tokens(&mut self, event: u32, streamed: bool) {
-        if event & (event::OTHER | event::END) == 0 || !self.usage.is_searched() {
+        let beside_output = event & (event::OUTPUT | event::EVENT_ENDS) != 0 && self.states_beside_output();
+        let piece = !streamed && event & event::DATA != 0;
+        let relevant = event & (event::OTHER | event::END) != 0 || beside_output || piece;
+        if !relevant || !self.usage.is_searched() {
             return;
         }
+        if piece {
+            self.usage.piece();
+        }
         let end = fresh!(self.tx_next);
-        if !streamed {
+        if streamed {
+            if event & event::OTHER != 0 || beside_output {
+                // Not from the step's start: a long event takes several.
+                self.usage.note(end.wrapping_sub(TAIL), end);
+                if event & event::CUT != 0 {
+                    self.usage.miss();
+                }
+            }
+            if self.events.is_unread() {
+                self.usage.miss();
+            }
+        } else if event & event::END != 0 {
             self.usage.note_all(end);
-        } else if event & event::OTHER != 0 {
-            // Not from the step's start: a long event takes several.
-            self.usage.note(end.wrapping_sub(TAIL), end);
         }
         let failed = streamed && self.events.has_failed();
         if event & event::END != 0 && !failed && fresh!(self.tx.message.subject) / 100 == 2 {
             self.usage.complete();
         }
+    }
+
+    /// Whether the events of this stream may have counts beside output: those of TGI and SGLang, not Ollama's lines.
+    #[inline(always)]
+    fn states_beside_output(&self) -> bool {
+        self.usage.is_all_searched() && !self.events.are_lines()
     }
 
     /// Called after [`Conn::transmit`] has processed a segment with `len` bytes from `seq` on: whether to call
@@ -59,7 +85,7 @@ impl Conn {
             let new = sent != 0 && sent <= len;
             if new && flags & flag::STREAMED == 0 && !far {
                 self.usage.note_all(next);
-            } else if new && flags & flag::STREAMED != 0 && self.events.is_within_other() {
+            } else if new && flags & flag::STREAMED != 0 && self.events.is_within(!self.states_beside_output()) {
                 self.usage.note(seq, next);
             }
         }

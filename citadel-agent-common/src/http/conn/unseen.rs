@@ -41,6 +41,7 @@ impl Conn {
         {
             // When the first byte of the body was sent is unknown, and no later one is the first.
             self.body_begun = 1;
+            self.usage.cut();
             if self.tx.message.flags & flag::STREAMED != 0 {
                 sink.unseen(self.oldest().endpoint(), count);
                 if !self.events.is_unread() {

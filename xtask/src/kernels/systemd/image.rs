@@ -109,7 +109,7 @@ fn debian(folder: &Path, base: &Path) -> Result<()> {
         fs::create_dir_all(unfinished.join("usr").join(link))?;
         symlink(format!("usr/{link}"), unfinished.join(link))?;
     }
-    packages::unpack(folder, &PACKAGES, &unfinished)?;
+    packages::unpack(folder, None, &PACKAGES, &unfinished)?;
     for useless in USELESS {
         let _ = fs::remove_dir_all(unfinished.join(useless));
     }
