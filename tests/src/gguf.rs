@@ -106,8 +106,10 @@ pub fn write(path: &Path) -> io::Result<()> {
 /// The model's properties, each with its key.
 fn values(tokens: &[(String, i32)]) -> Vec<Vec<u8>> {
     let text = |key: &str, value: &str| [string(key), kind::STRING.to_le_bytes().into(), string(value)].concat();
-    let number = |key: &str, value: u32| [string(key), kind::U32.to_le_bytes().into(), value.to_le_bytes().into()].concat();
-    let float = |key: &str, value: f32| [string(key), kind::F32.to_le_bytes().into(), value.to_le_bytes().into()].concat();
+    let number =
+        |key: &str, value: u32| [string(key), kind::U32.to_le_bytes().into(), value.to_le_bytes().into()].concat();
+    let float =
+        |key: &str, value: f32| [string(key), kind::F32.to_le_bytes().into(), value.to_le_bytes().into()].concat();
     let array = |key: &str, kind: u32, items: Vec<Vec<u8>>| {
         let head = [kind::ARRAY.to_le_bytes(), kind.to_le_bytes()].concat();
         [string(key), head, (items.len() as u64).to_le_bytes().into(), items.concat()].concat()

@@ -115,7 +115,10 @@ fn ask(port: u16, path: &str, number: usize) -> Answer {
 /// Fails unless these means differ by no more than this share of the second, or so many seconds.
 fn assert_near(what: &str, ours: f64, theirs: f64, share: f64, seconds: f64) {
     let allowed = (theirs * share).max(seconds);
-    assert!((ours - theirs).abs() <= allowed, "{what}: {ours:.6} s by the agent, {theirs:.6} s, more than {allowed:.6} apart");
+    assert!(
+        (ours - theirs).abs() <= allowed,
+        "{what}: {ours:.6} s by the agent, {theirs:.6} s, more than {allowed:.6} apart"
+    );
 }
 
 fn mean(sum: f64, count: u64) -> f64 {
@@ -130,12 +133,17 @@ fn assert_times(page: &Page, endpoint: &str, answers: &[Answer]) {
     let (ttft, between) = (histogram(TTFT), histogram(INTER_TOKEN));
     assert_eq!((ttft.count(), between.count()), (count, gaps), "{endpoint}");
     let of = |value: fn(&Answer) -> f64| answers.iter().map(value).sum::<f64>();
-    let (ours, client, engine) = (mean(ttft.sum(), count), mean(of(|it| it.first), count), mean(of(|it| it.engine.0), count));
+    let (ours, client, engine) =
+        (mean(ttft.sum(), count), mean(of(|it| it.first), count), mean(of(|it| it.engine.0), count));
     let engine_gaps: u64 = answers.iter().map(|answer| answer.tokens.1 - 1).sum();
     let (our_gap, engine_gap) = (mean(between.sum(), gaps), mean(of(|it| it.engine.1), engine_gaps));
     println!(
         "| llama.cpp b11669, {endpoint}, {count} streams | {:.1} ms | {:.1} ms | {:.1} ms | {:.3} ms | {:.3} ms |",
-        ours * 1e3, client * 1e3, engine * 1e3, our_gap * 1e3, engine_gap * 1e3
+        ours * 1e3,
+        client * 1e3,
+        engine * 1e3,
+        our_gap * 1e3,
+        engine_gap * 1e3
     );
     assert_near(&format!("{endpoint}: first token, at the client"), ours, client, 0.02, 0.001);
     assert!(ours >= engine, "{endpoint}: first token after {ours:.6} s, but the engine took {engine:.6} s");
@@ -152,7 +160,10 @@ fn assert_counts(page: &Page, answers: &[Answer]) {
     assert_eq!(of_requests(PROMPT_TOKENS), (count, prompt as f64));
     assert_eq!(of_requests(COMPLETION_TOKENS), (count, completion as f64));
     assert_eq!(page.counter(WITH_USAGE).value(), count);
-    assert_eq!(page.counter(STREAM_EVENTS).by(["kind"]), sums([("content", sum(|it| it.events.0)), ("other", sum(|it| it.events.1))]));
+    assert_eq!(
+        page.counter(STREAM_EVENTS).by(["kind"]),
+        sums([("content", sum(|it| it.events.0)), ("other", sum(|it| it.events.1))])
+    );
 }
 
 #[test]
@@ -180,7 +191,8 @@ fn agent_client_and_engine_agree() {
     // The engine's own page, which the agent reads, says the same.
     let sum = |of: fn(&Answer) -> u64| all.iter().map(of).sum::<u64>();
     let (prompt, generated) = (sum(|it| it.tokens.0), sum(|it| it.tokens.1));
-    let page = assert_eventually!(agent, |page| page.counter(ENGINE_TOKENS).by(["kind"]).get("generated") == Some(&generated));
+    let page =
+        assert_eventually!(agent, |page| page.counter(ENGINE_TOKENS).by(["kind"]).get("generated") == Some(&generated));
     assert_eq!(page.counter(ENGINE_TOKENS).label("kind", "prompt").value(), prompt);
     let of = |value: fn(&Answer) -> f64| all.iter().map(value).sum::<f64>();
     for (phase, seconds) in [("prefill", of(|it| it.engine.0)), ("decode", of(|it| it.engine.1))] {
@@ -204,9 +216,11 @@ fn in_flight_and_aborted(agent: &Agent, port: u16, before: u64) {
             })
         })
         .collect();
-    let peers: Vec<_> = clients.into_iter().map(|client| client.join().expect("a client has its first token")).collect();
+    let peers: Vec<_> =
+        clients.into_iter().map(|client| client.join().expect("a client has its first token")).collect();
     let begun = monotonic_ns();
-    assert_eventually!(agent, |page| page.gauge(IN_FLIGHT).value() == STREAMS && page.gauge(ENGINE_RUNNING).value() == STREAMS);
+    assert_eventually!(agent, |page| page.gauge(IN_FLIGHT).value() == STREAMS
+        && page.gauge(ENGINE_RUNNING).value() == STREAMS);
     println!("in flight and running: {STREAMS} after {} ms", (monotonic_ns() - begun) / 1_000_000);
     peers.into_iter().for_each(Peer::close);
     let page = assert_eventually!(agent, |page| {

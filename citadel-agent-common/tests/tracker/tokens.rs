@@ -70,7 +70,10 @@ fn in_all_ways(path: &str, body: &str) -> Stated {
         let pieces: Vec<_> = body.as_bytes().chunks(size).map(|piece| std::str::from_utf8(piece).unwrap()).collect();
         let cut = answered(path, &in_chunks(CHUNKED, &pieces), &[]);
         let right = |cut: Option<u32>, whole: Option<u32>| cut.is_none() || cut == whole;
-        assert!(right(cut.0, whole.0) && right(cut.1, whole.1) && right(cut.2, whole.2), "in chunks of {size}: {cut:?}, {body}");
+        assert!(
+            right(cut.0, whole.0) && right(cut.1, whole.1) && right(cut.2, whole.2),
+            "in chunks of {size}: {cut:?}, {body}"
+        );
     }
     whole
 }
@@ -165,11 +168,15 @@ fn streams_state_usage_in_an_event_without_output() {
 #[test]
 fn streams_state_usage_beside_output() {
     let tgi = |text: &str, details: &str| {
-        format!("data:{{\"index\":1,\"token\":{{\"id\":5,\"text\":\"{text}\",\"logprob\":-0.5,\"special\":false}},\"generated_text\":null,\"details\":{details}}}\n\n")
+        format!(
+            "data:{{\"index\":1,\"token\":{{\"id\":5,\"text\":\"{text}\",\"logprob\":-0.5,\"special\":false}},\"generated_text\":null,\"details\":{details}}}\n\n"
+        )
     };
     let last = tgi("c", "{\"finish_reason\":\"length\",\"generated_tokens\":3,\"seed\":null,\"input_length\":7}");
     let sglang = |text: &str, count: u32| {
-        format!("data: {{\"text\": \"{text}\", \"meta_info\": {{\"id\": \"f\", \"finish_reason\": null, \"prompt_tokens\": 11, \"completion_tokens\": {count}, \"cached_tokens\": 4, \"e2e_latency\": 0.25}}}}\n\n")
+        format!(
+            "data: {{\"text\": \"{text}\", \"meta_info\": {{\"id\": \"f\", \"finish_reason\": null, \"prompt_tokens\": 11, \"completion_tokens\": {count}, \"cached_tokens\": 4, \"e2e_latency\": 0.25}}}}\n\n"
+        )
     };
     let long = "x".repeat(2000);
     let streams: [(&str, Vec<String>, Stated); 3] = [
@@ -188,7 +195,9 @@ fn streams_state_usage_beside_output() {
             *at += in_chunks("", &[event]).len() - "0\r\n\r\n".len();
             Some(*at)
         });
-        for cuts in [vec![], ends.collect(), (0..stream.len()).step_by(7).collect(), (0..stream.len()).step_by(100).collect()] {
+        for cuts in
+            [vec![], ends.collect(), (0..stream.len()).step_by(7).collect(), (0..stream.len()).step_by(100).collect()]
+        {
             assert_eq!(answered(path, &stream, &cuts), expected, "{path}, {} segments", cuts.len());
         }
     }
@@ -228,7 +237,8 @@ fn an_event_that_is_cut_states_nothing_old() {
 /// A stream that cannot be read any more has not stated what it stated at its start.
 #[test]
 fn the_rest_of_an_unread_stream_is_unknown() {
-    let start = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n";
+    let start =
+        "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n";
     let strange = format!("{}\n\n", "?".repeat(700));
     assert_eq!(answered("/v1/messages", &in_chunks(STREAM, &[start, &strange, &strange]), &[]), NOTHING);
 }
@@ -255,7 +265,11 @@ fn a_response_does_not_state_those_of_another_in_the_same_segment() {
         assert!([NOTHING, (Some(25), Some(12), None)].contains(&stated(*tokens)));
     }
     assert_eq!(tracked.tokens().len(), 2);
-    assert_eq!(tracked.tokens().iter().filter(|tokens| stated(**tokens) == NOTHING).count(), 2, "the first came with another");
+    assert_eq!(
+        tracked.tokens().iter().filter(|tokens| stated(**tokens) == NOTHING).count(),
+        2,
+        "the first came with another"
+    );
 }
 
 /// An event of more keys than are looked at in one step, with its counts in the middle.

@@ -77,23 +77,69 @@ const CHUNK_GAP: Duration = Duration::from_micros(50);
 const EVENT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\
                      \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n";
 
+/// A stream by what it takes to read its events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stream {
+    /// Events that begin alike up to their output, as most engines send them.
+    Alike,
+    /// The same, in a stream that began with what is no event: so they are chunks and nothing else.
+    Unread,
+    /// Lines with a time before their output, so that each begins differently (Ollama).
+    Different,
+    /// Events of which each states token counts beside its output (SGLang).
+    Counts,
+}
+
+impl Stream {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::Alike, Self::Unread, Self::Different, Self::Counts];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Alike | Self::Unread => "/v1/chat/completions",
+            Self::Different => "/api/chat",
+            Self::Counts => "/generate",
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        if self == Self::Different { "application/x-ndjson" } else { "text/event-stream" }
+    }
+
+    /// The event in this chunk.
+    fn event(self, number: u64) -> String {
+        match self {
+            Self::Unread if number == 0 => format!("{}\n\n", "?".repeat(EVENT.len())),
+            Self::Alike | Self::Unread => EVENT.to_owned(),
+            Self::Different => format!(
+                "{{\"model\":\"m\",\"created_at\":\"2026-11-30T12:00:00.{number:09}Z\",\"message\":{{\"role\":\"assistant\",\
+                 \"content\":\" word\"}},\"done\":false}}\n"
+            ),
+            Self::Counts => format!(
+                "data: {{\"text\": \" word\", \"output_ids\": [2], \"meta_info\": {{\"id\": \"5f3a\", \"finish_reason\": null, \
+                 \"prompt_tokens\": 25, \"completion_tokens\": {number}, \"cached_tokens\": 0}}}}\n\n"
+            ),
+        }
+    }
+}
+
 /// Streams one response of `chunks` chunks on `port`, each in its own write, to a client that reads it to the end.
-pub(super) fn stream(port: u16, chunks: u64) -> Result<()> {
+pub(super) fn stream(port: u16, kind: Stream, chunks: u64) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
         format!("port {port}, needed for a stream, is in use; stop the process that listens on it (`ss -ltnp`)")
     })?;
     // Before the server waits for it, so that a failure here leaves no thread behind.
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to the stream")?;
     thread::scope(|scope| {
-        let server = scope.spawn(|| serve(&listener, chunks));
-        let read = read_stream(client);
+        let server = scope.spawn(|| serve(&listener, kind, chunks));
+        let read = read_stream(client, kind);
         let served = server.join().map_err(|_| anyhow!("the stream's server panicked"))?;
         served.context("serving the stream")?;
         read.context("reading the stream")
     })
 }
 
-fn serve(listener: &TcpListener, chunks: u64) -> io::Result<()> {
+fn serve(listener: &TcpListener, kind: Stream, chunks: u64) -> io::Result<()> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -105,11 +151,12 @@ fn serve(listener: &TcpListener, chunks: u64) -> io::Result<()> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(head.as_bytes())?;
-    let chunk = format!("{:x}\r\n{EVENT}\r\n", EVENT.len());
+    let kind_of_content = kind.content_type();
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {kind_of_content}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     let begin = Instant::now();
     for number in 0..chunks {
+        let event = kind.event(number);
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
         while begin.elapsed() < CHUNK_GAP * u32::try_from(number).unwrap_or(u32::MAX) {
             std::hint::spin_loop();
         }
@@ -118,9 +165,9 @@ fn serve(listener: &TcpListener, chunks: u64) -> io::Result<()> {
     stream.write_all(b"0\r\n\r\n")
 }
 
-fn read_stream(mut client: TcpStream) -> io::Result<()> {
+fn read_stream(mut client: TcpStream, kind: Stream) -> io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
-    client.write_all(b"GET /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    write!(client, "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", kind.path())?;
     // The server closes the connection after the last chunk.
     io::copy(&mut client, &mut io::sink()).map(drop)
 }

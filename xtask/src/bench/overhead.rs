@@ -56,7 +56,7 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     };
     let streams = {
         let agent = Agent::start_with(stage, RANGE, NET_ALONE)?;
-        chunk_costs(&agent, MODEL_PORT, rounds, chunks)?
+        chunk_costs(&agent, MODEL_PORT, load::Stream::Alike, rounds, chunks)?
     };
     let steady = {
         let _nginx = Nginx::start(stage, MODELS.map(|(_, port)| port))?;
@@ -153,10 +153,10 @@ pub(super) fn costs(agent: &Agent, rounds: u32, mut work: impl FnMut() -> Result
 }
 
 /// The same while `chunks` chunks are streamed on `port`, which must be free.
-pub(super) fn chunk_costs(agent: &Agent, port: u16, rounds: u32, chunks: u64) -> Result<Costs> {
+pub(super) fn chunk_costs(agent: &Agent, port: u16, kind: load::Stream, rounds: u32, chunks: u64) -> Result<Costs> {
     costs(agent, rounds, || {
         let seen = chunks_seen(agent)?;
-        load::stream(port, chunks)?;
+        load::stream(port, kind, chunks)?;
         let seen = chunks_seen(agent)? - seen;
         ensure!(seen == chunks as f64, "the agent counted {seen} of {chunks} chunks");
         Ok(seen)

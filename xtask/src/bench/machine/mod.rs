@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::agent::{Agent, NET_ALONE};
 use super::empty::EmptyPair;
+use super::load::Stream;
 use super::nginx::Nginx;
 use super::{MODEL_PORT, OTHER_PORT, Stage, document, overhead, report, wrk};
 use crate::kernels::saturate;
@@ -18,8 +19,8 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask bench machine`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Rounds; each attaches everything in turn.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Rounds; each attaches everything in turn. 0: only count the instructions, and print them.
+    #[arg(long, default_value_t = 2)]
     rounds: u32,
     /// Seconds of each load.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
@@ -81,8 +82,8 @@ type Round = [[Load; LOADS.len()]; PARTS.len()];
 struct Instructions {
     /// Per small request as a whole.
     request: f64,
-    /// Per streamed chunk.
-    chunk: f64,
+    /// Per streamed chunk, for each of [`Stream::ALL`].
+    chunks: [f64; Stream::ALL.len()],
     /// Per packet of another port.
     other: f64,
     /// Per run of a program that only returns.
@@ -98,6 +99,10 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let console = saturate::boot(workspace, &stage.agent, args.rounds, args.seconds, loads)?;
     let found = section::parse(&console).context("the machine did not report all measurements")?;
     ensure!(found.rounds.len() == args.rounds as usize, "the machine reported {} rounds", found.rounds.len());
+    if found.rounds.is_empty() {
+        println!("{}", found.instructions.markdown());
+        return Ok(());
+    }
     let section = section::markdown(&report::environment()?, &found, args.seconds);
     println!("{section}");
     document::write_section(workspace, &section)
@@ -124,8 +129,9 @@ pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String>
         let numbers = loads.as_flattened().iter().map(|load| format!("{}\t{}", load.rate, load.switches));
         println!("{ROUND}{}", numbers.collect::<Vec<_>>().join("\t"));
     }
-    let Instructions { request, chunk, other, empty } = instructions(&stage, seconds)?;
-    println!("{INSTRUCTIONS}{request}\t{chunk}\t{other}\t{empty}");
+    let Instructions { request, chunks, other, empty } = instructions(&stage, seconds)?;
+    let chunks = chunks.map(|chunk| chunk.to_string()).join("\t");
+    println!("{INSTRUCTIONS}{request}\t{other}\t{empty}\t{chunks}");
     Ok(format!("{rounds} rounds"))
 }
 
@@ -192,11 +198,14 @@ fn instructions(stage: &Stage, seconds: u64) -> Result<Instructions> {
     let [request, other] = [MODEL_PORT, OTHER_PORT]
         .map(|port| overhead::costs(&agent, 1, || Ok(wrk::saturate(port, seconds)?.requests as f64)));
     let (request, other) = (request?, other?);
-    // nginx listens on the first port.
-    let chunk = overhead::chunk_costs(&agent, MODEL_PORT + 1, 1, CHUNKS)?;
+    let mut chunks = [0.0; Stream::ALL.len()];
+    for (chunk, kind) in chunks.iter_mut().zip(Stream::ALL) {
+        // nginx listens on the first port.
+        *chunk = overhead::chunk_costs(&agent, MODEL_PORT + 1, kind, 1, CHUNKS)?.each.median();
+    }
     Ok(Instructions {
         request: request.each.median(),
-        chunk: chunk.each.median(),
+        chunks,
         other: other.run.median(),
         empty: other.empty_run.median(),
     })

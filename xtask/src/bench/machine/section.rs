@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use citadel_agent_common::http::events::LOOK;
+use citadel_agent_common::http::usage::TAIL;
+
 use super::{INSTRUCTIONS, Instructions, Load, RELEASE, ROUND, Round};
 use crate::bench::report::Target;
 use crate::bench::stats::Spread;
@@ -24,7 +27,7 @@ pub(super) struct Found {
     /// The kernel release.
     release: String,
     pub(super) rounds: Vec<Round>,
-    instructions: Instructions,
+    pub(super) instructions: Instructions,
 }
 
 /// Parses the console; `None` when something is missing.
@@ -44,17 +47,18 @@ pub(super) fn parse(console: &str) -> Option<Found> {
         Some(round)
     };
     let rounds: Option<Vec<Round>> = lines(ROUND).map(round).collect();
-    let [request, chunk, other, empty] = numbers(lines(INSTRUCTIONS).next()?)?.try_into().ok()?;
+    let instructions = numbers(lines(INSTRUCTIONS).next()?)?;
+    let ([request, other, empty], chunks) = instructions.split_first_chunk()?;
     Some(Found {
         release: lines(RELEASE).next()?.to_owned(),
-        rounds: rounds.filter(|rounds| !rounds.is_empty())?,
-        instructions: Instructions { request, chunk, other, empty },
+        rounds: rounds?,
+        instructions: Instructions { request: *request, chunks: chunks.try_into().ok()?, other: *other, empty: *empty },
     })
 }
 
 /// The section as Markdown.
 pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String {
-    let Found { release, rounds, instructions: Instructions { request, chunk, other, empty } } = found;
+    let Found { release, rounds, instructions } = found;
     let mut text = format!("## In instructions\n\n{environment}.\n\n");
     text += &format!(
         "Written by `cargo xtask bench machine`: nginx and wrk as above, in a virtual machine with Linux {release} and one CPU, with \
@@ -103,18 +107,34 @@ pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String
             .map(|part| Spread::of(rounds.iter().map(|round| round[part][load].switches)).median());
         let _ = writeln!(text, "| {name} | {nothing:.3} | {net:.3} | {fentry:.3} | {raw_tp:.3} |");
     }
-    let _ = writeln!(
-        text,
-        "\nInstructions in the `net` programs, from the kernel's statistics, including the two clock reads around \
-         each run:\n\n\
-         | what | instructions |\n| --- | ---: |\n\
-         | a whole small request, all its packets | {request:.0} |\n\
-         | a streamed chunk, all its packets | {chunk:.0} |\n\
-         | a packet of another port | {other:.0} |\n\
-         | a run of an empty program | {empty:.0} |\n\n\
-         For the cost of a single system call with each form, see [kernel-support.md](kernel-support.md)."
+    text += &format!(
+        "\n{}\nFor the cost of a single system call with each form, see [kernel-support.md](kernel-support.md).\n",
+        instructions.markdown()
     );
     text
+}
+
+impl Instructions {
+    /// As a table, with what bounds them.
+    pub(super) fn markdown(&self) -> String {
+        let Self { request, chunks: [alike, unread, different, counts], other, empty } = self;
+        let reads = alike - unread;
+        format!(
+            "Instructions in the `net` programs, from the kernel's statistics, including the two clock reads around each run:\n\n\
+             | what | instructions |\n| --- | ---: |\n\
+             | a whole small request, all its packets | {request:.0} |\n\
+             | a streamed chunk, all its packets | {alike:.0} |\n\
+             | the same in a stream whose events are not read | {unread:.0} |\n\
+             | **what reading its event adds** (250 or less) | {reads:.0} |\n\
+             | a chunk whose event begins differently from the one before (Ollama's lines have a time) | {different:.0} |\n\
+             | a chunk with token counts beside output (SGLang's `/generate`), which are searched | {counts:.0} |\n\
+             | a packet of another port | {other:.0} |\n\
+             | a run of an empty program | {empty:.0} |\n\n\
+             Of an event, at most {LOOK} bytes are read. One without output until then counts as such, or makes the stream unread if \
+             no event before it was understood (`citadel_model_streams_unread_total`). At most the last {TAIL} bytes of a packet are \
+             searched for counts.\n"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +148,7 @@ mod tests {
             format!("{ROUND}{}\r\n", loads.join("\t"))
         };
         let console = format!(
-            "noise\n{RELEASE}6.12\r\n{}{}{}{INSTRUCTIONS}3300.4\t1500\t90.5\t60\r\n",
+            "noise\n{RELEASE}6.12\r\n{}{}{}{INSTRUCTIONS}3300.4\t90.5\t60\t1500\t1300\t2500\t3500\r\n",
             round([100, 98, 95, 90, 50]),
             round([200, 196, 180, 160, 120]),
             round([100, 98, 89, 88, 60])
@@ -146,6 +166,8 @@ mod tests {
             "| empty pair | 0.980 | 0.980 - 0.980 |  |  |",
             "| `SCHED_OTHER` | 0.500 | 0.500 | 0.500 | 0.500 |",
             "| a whole small request, all its packets | 3300 |",
+            "| a streamed chunk, all its packets | 1500 |",
+            "| **what reading its event adds** (250 or less) | 200 |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}: {text}");
         }
