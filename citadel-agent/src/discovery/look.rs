@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::busiest::{Busiest, Busy};
 use super::command;
 use super::engine::Engine;
 use super::holders::{Blind, Holders};
@@ -36,6 +37,7 @@ pub struct Looker {
     /// Units in which servers of several ports were seen. Remembered, because after a restart they start one by one,
     /// and their names must not change meanwhile.
     shared: BTreeSet<String>,
+    busiest: Busiest,
 }
 
 /// A known server.
@@ -80,13 +82,19 @@ impl Looker {
     /// Without any known servers. `mount` is the mount point of cgroup v2.
     #[must_use]
     pub fn new(roots: Roots, mount: Option<PathBuf>) -> Self {
-        let (holders, servers, shared) = Default::default();
-        Self { roots, mount, holders, servers, shared }
+        let (holders, servers, shared, busiest) = Default::default();
+        Self { roots, mount, holders, servers, shared, busiest }
     }
 
     /// All servers, sorted by port.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
         self.servers.values().map(|known| &known.server)
+    }
+
+    /// The busiest processes that belong to no server.
+    #[must_use]
+    pub fn busiest(&self) -> &[Busy] {
+        self.busiest.found()
     }
 
     /// Finds the servers of these listeners, and of those in other network namespaces.
@@ -140,6 +148,8 @@ impl Looker {
                 server.processes = server.processes.iter().take(MAX_TREE).copied().collect();
             }
         }
+        let is_model = |pid| found.values().any(|server| server.processes.iter().any(|process| process.pid == pid));
+        self.busiest.read(&self.roots, &table, is_model, around.now);
         self.forget_the_gone(&found, &trees, &table, around);
         for (port, server) in found {
             self.servers.insert(port, Known { server, gone: None });

@@ -3,10 +3,11 @@
 //! port -> listening socket (`host::sock_diag`, `host::net_tcp`) -> [`holders`] -> [`unit`](mod@unit) -> [`name`],
 //! using the process [`table`], the [`command`] line, which also identifies the [`engine`](mod@engine), and the
 //! server's answer to the health probes ([`ask`](mod@ask)). [`look`] combines the steps, and [`watch`] runs them
-//! periodically on its own thread and accumulates the [`usage`] of the processes; [`inventory`] is the result for the
+//! periodically on its own thread and accumulates the [`usage`] of the processes, [`busiest`] names those of nobody; [`inventory`] is the result for the
 //! rest of the agent.
 
 pub mod ask;
+pub mod busiest;
 pub mod command;
 pub mod engine;
 pub mod holders;

@@ -44,6 +44,14 @@ impl Table {
         self.stats.get(&pid)
     }
 
+    /// CPU time of each process, in clock ticks.
+    pub fn used(&self) -> impl Iterator<Item = (Process, u64)> {
+        let process = |(&pid, stat): (&Pid, &Stat)| {
+            (Process { pid, start_ticks: stat.start_ticks }, stat.used.user.saturating_add(stat.used.system))
+        };
+        self.stats.iter().map(process)
+    }
+
     /// The process that has this PID now.
     #[must_use]
     pub fn process(&self, pid: Pid) -> Option<Process> {

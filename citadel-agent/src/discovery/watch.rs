@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
+use super::busiest::Busy;
 use super::look::{Around, Looker, Unseen};
 use super::readers::NotedReaders;
 use super::server::Server;
@@ -30,6 +31,8 @@ pub struct Discovered {
     pub servers: Vec<Server>,
     /// The resource usage of each port's server.
     pub usage: BTreeMap<u16, Usage>,
+    /// The busiest processes that belong to no server, the busiest first.
+    pub busiest: Vec<Busy>,
     /// Why something is missing, if it is.
     pub problem: Option<String>,
     /// How much malformed input was skipped so far.
@@ -196,7 +199,8 @@ impl Watcher {
     fn publish(&self) {
         let servers = self.looker.servers().cloned().collect();
         let (usage, problem) = (self.usages.all(), self.problem.clone());
-        self.newest.publish(Discovered { servers, usage, problem, skipped: self.skipped.total() });
+        let busiest = self.looker.busiest().to_vec();
+        self.newest.publish(Discovered { servers, usage, busiest, problem, skipped: self.skipped.total() });
     }
 }
 

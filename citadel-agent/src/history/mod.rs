@@ -6,6 +6,7 @@
 //! in total; beyond that, the oldest minutes are dropped first. `measures` lists what is stored, `interval` encodes one
 //! interval, `store` implements retention, `disk` the file, `window` the types that readers get.
 
+mod busiest;
 mod disk;
 mod interval;
 mod measures;
@@ -22,6 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol_str::SmolStr;
 
+use self::busiest::Busiest;
+pub use self::busiest::PREFIX as PROCESS_CPUS;
 use self::measures::Reader;
 pub use self::service::Running;
 use self::store::Store;
@@ -82,6 +85,7 @@ struct Inner {
     last_ms: Option<Millis>,
     /// Models on whose port something has listened in the time that is kept.
     listened: BTreeMap<u16, SmolStr>,
+    busiest: Busiest,
 }
 
 impl History {
@@ -91,6 +95,7 @@ impl History {
         let inner = &mut *inner;
         let intervals = inner.reader.read(page, &mut inner.store.keys);
         inner.listened.extend(measures::listening(page));
+        inner.busiest.take(page, at_ms);
         match inner.last_ms.replace(at_ms) {
             Some(from_ms) if from_ms < at_ms => {
                 for (subject, (name, interval)) in intervals {
@@ -127,7 +132,13 @@ impl History {
     /// The measurements of a subject between two times; an interval counts if its middle is in between.
     #[must_use]
     pub fn window(&self, subject: &Subject, from_ms: Millis, to_ms: Millis) -> Window {
-        self.inner().store.windows(subject, from_ms, to_ms, (to_ms - from_ms).max(1)).pop().unwrap_or_default()
+        let inner = self.inner();
+        let windows = inner.store.windows(subject, from_ms, to_ms, (to_ms - from_ms).max(1));
+        let mut window = windows.into_iter().next_back().unwrap_or_default();
+        if *subject == Subject::Host {
+            window.gauges.extend(inner.busiest.window(from_ms, to_ms));
+        }
+        window
     }
 
     /// Consecutive windows of `step_ms`, which is increased if there would be more than [`MAX_WINDOWS`]. `None` as

@@ -10,7 +10,9 @@ use crate::clock::wall_ms;
 use crate::discovery::inventory::{Inventory, Model};
 use crate::discovery::usage::Usage;
 use crate::ebpf::families::Families;
-use crate::metrics::catalogue::models::{CPU, CPU_THROTTLED, GONE, INFO, MAJOR_FAULTS, MEMORY, STOPPED_ON_REQUEST};
+use crate::metrics::catalogue::models::{
+    BUSIEST_PROCESS, CPU, CPU_THROTTLED, GONE, INFO, MAJOR_FAULTS, MEMORY, STOPPED_ON_REQUEST,
+};
 use crate::metrics::family::{Page, Value};
 use crate::printable::escaped;
 
@@ -27,6 +29,9 @@ pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
         if let Some(usage) = origin.discovered.usage.get(&model.port) {
             add_usage(page, labels, usage);
         }
+    }
+    for busy in &origin.discovered.busiest {
+        page.add(&BUSIEST_PROCESS, [&busy.command, &busy.pid.to_string()], Value::Float(busy.cpus));
     }
     add_gone(origin, page);
     Ok(Outcome::Read)

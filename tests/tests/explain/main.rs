@@ -178,8 +178,11 @@ impl<'a> Host<'a> {
             let found = self.explained();
             let is_right = |case: &Case| {
                 let Some(found) = found.iter().find(|found| found["model"] == case.0) else { return false };
-                let first = found["causes"][0]["cause"].as_str().unwrap_or_default();
-                found["verdict"] == case.1 && first == case.2
+                let of_first = |key: &str| found["causes"][0][key].as_str().unwrap_or_default();
+                let (first, sentence) = (of_first("cause"), of_first("sentence"));
+                // Who takes the CPUs is said as well.
+                let named = |cause| cause != "cpu_starvation" || sentence.contains(": sh uses ");
+                found["verdict"] == case.1 && first == case.2 && named(first)
             };
             if found.iter().all(|found| found["from_ms"].as_u64() >= Some(planted_ms)) {
                 unnamed.retain(|case| !is_right(case));

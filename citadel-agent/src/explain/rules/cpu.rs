@@ -3,13 +3,14 @@
 use super::super::case::{Case, Facts, rate};
 use super::super::words::{number, percent, time};
 use super::{Finding, explains};
-use crate::history::window::Distribution;
+use crate::history::PROCESS_CPUS;
+use crate::history::window::{Distribution, Window};
 
 /// A smaller fraction of throttled time is no cause.
 const NOT_HELD_BACK: f64 = 0.05;
 
 pub(super) fn throttled(case: &Case<'_>) -> Finding {
-    let held = |window: &crate::history::window::Window| rate(window, window.sum("throttled_seconds"));
+    let held = |window: &Window| rate(window, window.sum("throttled_seconds"));
     let (now, before) = (held(case.now.window), held(case.before.window));
     if !case.now.has("throttled_seconds") {
         return Finding::Silent;
@@ -52,18 +53,23 @@ pub(super) fn starved(case: &Case<'_>) -> Finding {
     })
 }
 
-/// Who has used CPU time that it did not use before: other models by their own count, else the host's as a whole.
+/// Who has used CPU time that it did not use before: other models by their own count, and processes of no model; else the
+/// host's CPUs as a whole.
 fn takers(case: &Case<'_>) -> String {
-    let cpus = |window: &crate::history::window::Window| rate(window, window.total_of("cpu_seconds"));
-    let mut takers: Vec<_> = case.others.iter().map(|(name, now, before)| (*name, cpus(now), cpus(before))).collect();
-    takers.retain(|(_, now, before)| now - before >= 0.2);
+    let cpus = |window: &Window| rate(window, window.total_of("cpu_seconds"));
+    let models = case.others.iter().map(|(name, now, before)| (*name, cpus(now), cpus(before)));
+    let processes = case.host.now.gauges_of(PROCESS_CPUS).map(|(command, gauge)| {
+        let before = case.host.before.gauges_of(PROCESS_CPUS).find(|(other, _)| *other == command);
+        (command, gauge.mean, before.map_or(0.0, |(_, gauge)| gauge.mean))
+    });
+    let mut takers: Vec<_> = models.chain(processes).filter(|(_, now, before)| now - before >= 0.2).collect();
     takers.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let models = takers.iter().take(3).map(|(name, now, _)| format!("{name} uses {} CPUs", number(*now)));
-    let list = models.collect::<Vec<_>>();
+    let list: Vec<_> =
+        takers.iter().take(3).map(|(name, now, _)| format!("{name} uses {} CPUs", number(*now))).collect();
     if !list.is_empty() {
         return format!(": {}", list.join(", "));
     }
-    let busy = |window: &crate::history::window::Window| {
+    let busy = |window: &Window| {
         let all = window.total_of("cpu_seconds");
         let idle = window.sum("cpu_seconds.idle") + window.sum("cpu_seconds.iowait");
         if all > 0.0 { (all - idle) / all } else { 0.0 }

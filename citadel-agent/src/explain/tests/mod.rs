@@ -165,6 +165,11 @@ impl World {
         self
     }
 
+    fn host_gauge(&mut self, key: &str, value: f64) -> &mut Self {
+        self.host_now.gauges.insert(key.to_owned(), level(value));
+        self
+    }
+
     fn other_sum(&mut self, key: &str, value: f64) -> &mut Self {
         self.other_now.sums.insert(key.to_owned(), value);
         self

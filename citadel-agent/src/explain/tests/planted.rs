@@ -32,9 +32,9 @@ pub(super) const PLANTED: &[Planted] = &[
         |world| {
             world.first_token(0.4).histogram("receive_queue", spread(120, 0.1));
             world.histogram("run_queue", spread(4800, 0.008)).histogram("inter_token", spread(2400, 0.03));
-            world.other_sum("cpu_seconds.user", 55.0);
+            world.other_sum("cpu_seconds.user", 55.0).host_gauge("process_cpus.stress-ng", 3.5);
         },
-        "other uses 0.92 CPUs",
+        "stress-ng uses 3.5 CPUs, other uses 0.92 CPUs",
     ),
     (
         "cgroup_throttling",

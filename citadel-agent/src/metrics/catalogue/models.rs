@@ -83,6 +83,8 @@ catalogue! {
         "1 if the model's own metrics are relayed, 0 if relaying them failed; absent if the relay is not configured.";
     INFO: Gauge None "citadel_model_info" ["model", "port", "unit", "pid", "exe", "served_model", "protocol"]
         "Always 1 while the model is listening; the labels identify its server: systemd unit, PID and executable of the process that has been listening longest, model name reported by the server, most common protocol of its connections. Unknown labels are empty.";
+    BUSIEST_PROCESS: Gauge None "citadel_busiest_process_cpus" ["command", "pid"]
+        "CPUs used by a process that belongs to no model, between the last two readings of the process table: the at most five processes that used the most, and at least 0.1 each. The command is what the process calls itself.";
     SLOWDOWN: Gauge None "citadel_model_slowdown" ["model", "port", "latency"]
         "Mean of a latency (first_token, inter_token, receive_queue) over the last five minutes, relative to the model's usual one: that of the hour before without the times that were slow or failing themselves. 1 if the difference is too small to matter or can be chance; absent without enough requests in both.";
     GONE: Gauge None "citadel_model_gone" ["model", "port"]
