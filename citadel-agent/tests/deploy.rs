@@ -277,3 +277,62 @@ fn a_verdict_is_the_worst_alert_that_fires() {
     fs::write(&path, tests.to_string()).unwrap();
     run("promtool", &["test", "rules", path.to_str().unwrap()], "prometheus");
 }
+
+/// Three models: tokens counted by the engine, stated by all responses, and stated by nine of ten.
+#[test]
+fn energy_per_token_is_of_known_tokens_only() {
+    let rules = deploy().join("prometheus/citadel-recording.rules.yml");
+    let series = |name: &str, model: &str, more: &str, each_minute: u32| {
+        let own = format!("{name}{{instance=\"h\", job=\"j\", model=\"{model}\", port=\"1\"{more}}}");
+        serde_json::json!({"series": own, "values": format!("0+{each_minute}x20")})
+    };
+    let usage = "citadel_model_requests_with_usage_total";
+    let energy = "citadel_model_gpu_energy_joules_total";
+    let stated = "citadel_model_tokens_total";
+    let completion = ", kind=\"completion\"";
+    let input = [
+        // 10 tokens per second, 30 W of two GPUs. What its responses state is less, because of aborted requests.
+        series("citadel_engine_tokens_total", "counts", ", engine=\"vllm\", kind=\"generated\"", 600),
+        series("citadel_engine_tokens_total", "counts", ", engine=\"vllm\", kind=\"prompt\"", 9000),
+        series(stated, "counts", completion, 500),
+        series(usage, "counts", "", 30),
+        series(energy, "counts", ", gpu=\"a\"", 1200),
+        series(energy, "counts", ", gpu=\"b\"", 600),
+        // 5 tokens per second, 10 W.
+        series(stated, "states", completion, 300),
+        series(stated, "states", ", kind=\"prompt\"", 6000),
+        series(usage, "states", "", 60),
+        series(energy, "states", ", gpu=\"a\"", 600),
+        series(stated, "partly", completion, 300),
+        series(usage, "partly", "", 54),
+        series("citadel_model_requests_without_usage_total", "partly", "", 6),
+        series(energy, "partly", ", gpu=\"a\"", 600),
+    ];
+    let labels = |model: &str, source: &str| {
+        let source = if source.is_empty() { String::new() } else { format!(", source=\"{source}\"") };
+        format!("{{instance=\"h\", job=\"j\", model=\"{model}\", port=\"1\"{source}}}")
+    };
+    let sample =
+        |model: &str, source: &str, value: f64| serde_json::json!({"labels": labels(model, source), "value": value});
+    let case = |expr: &str, samples: &[serde_json::Value]| serde_json::json!({"expr": expr, "eval_time": "15m", "exp_samples": samples});
+    let tests = serde_json::json!({
+        "rule_files": [rules.canonicalize().unwrap()],
+        "evaluation_interval": "1m",
+        "tests": [{
+            "interval": "1m",
+            "input_series": input,
+            "promql_expr_test": [
+                case("citadel:usage_stated:ratio5m + 0", &[sample("counts", "", 1.0), sample("partly", "", 0.9), sample("states", "", 1.0)]),
+                case("citadel:generated_tokens:rate5m + 0", &[sample("counts", "engine", 10.0), sample("states", "responses", 5.0)]),
+                case(
+                    "citadel:gpu_energy_per_generated_token_joules:mean5m + 0",
+                    &[sample("counts", "engine", 3.0), sample("states", "responses", 2.0)],
+                ),
+            ],
+        }],
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.yml");
+    fs::write(&path, tests.to_string()).unwrap();
+    run("promtool", &["test", "rules", path.to_str().unwrap()], "prometheus");
+}

@@ -23,14 +23,19 @@ fn with(facts: &Facts<'_>, found: impl FnOnce(&Examined) -> Vec<Found>) -> Vec<F
 fn family_found(status: &FamilyStatus) -> Found {
     let FamilyStatus { family, reason, remedy, variant, programs, .. } = status;
     let names: Vec<_> = programs.iter().map(|program| program.name).collect();
-    match status.status {
-        Verdict::Ok => {
+    let broken = programs.iter().find(|program| program.status == Verdict::Broken);
+    match (status.status, broken) {
+        (Verdict::Ok, Some(program)) => warning(
+            format!("{family} can be attached without {}: {}", program.name, program.reason),
+            "report it with the kernel's version; everything else is measured",
+        ),
+        (Verdict::Ok, None) => {
             let form = variant.as_ref().map_or(String::new(), |variant| format!(" by {}", variant.form.name()));
             ok(format!("{family} can be attached{form} ({})", names.join(", ")))
         }
-        Verdict::Disabled => ok(format!("{family} is disabled")),
-        Verdict::Unsupported => error(format!("{family} cannot run here: {reason}"), remedy),
-        Verdict::Broken => error(format!("{family} failed: {reason}"), remedy),
+        (Verdict::Disabled, _) => ok(format!("{family} is disabled")),
+        (Verdict::Unsupported, _) => error(format!("{family} cannot run here: {reason}"), remedy),
+        (Verdict::Broken, _) => error(format!("{family} failed: {reason}"), remedy),
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::ebpf::family::Family;
-    use crate::ebpf::plan::Reason;
+    use crate::ebpf::plan::{Decision, Reason};
     use crate::ebpf::support::Capability;
 
     #[test]
@@ -189,6 +194,9 @@ mod tests {
         assert!(fix.contains("AmbientCapabilities=CAP_PERFMON"), "{fix}");
         let off = FamilyStatus::skipped(Family::Sched, &Reason::Disabled("sched"));
         assert_eq!(family_found(&off), ok("sched is disabled"));
+        let lacking = FamilyStatus::ok(Family::Net, &Decision::Trace).lacking(("net_tokens", "too large"));
+        let (severity, text, _) = family_found(&lacking);
+        assert_eq!((severity, text.as_str()), (Severity::Warning, "net can be attached without net_tokens: too large"));
     }
 
     #[test]

@@ -98,8 +98,9 @@ impl Families {
                     None => continue,
                 },
             };
+            let lacks = families.net.as_ref().filter(|_| *family == Family::Net).and_then(Net::lacks);
             families.statuses.push(match result {
-                Ok(()) => FamilyStatus::ok(*family, decision),
+                Ok(()) => lacks.into_iter().fold(FamilyStatus::ok(*family, decision), FamilyStatus::lacking),
                 Err(error) => FamilyStatus::broken(*family, &error),
             });
         }

@@ -66,6 +66,8 @@ pub struct Net {
     readers: Option<ReaderMap>,
     /// The list of connections with requests in flight, if that family runs.
     in_flight: Option<InFlight>,
+    /// Why the tokens of responses are not counted.
+    no_tokens: Option<String>,
     /// Usage of `readers` by model.
     reader_shares: Arc<Shares>,
     /// Receives the readers.
@@ -118,17 +120,12 @@ impl Net {
             .map_max_entries(endpoints::MAP, entries * ENDPOINTS as u32);
         readers::SHARED.size(&mut loader, slots);
         let mut ebpf = loader.load(OBJECT)?;
-        let mut counts_tokens = true;
-        for program in Family::Net.programs() {
-            match object::load(&mut ebpf, program.name) {
-                Err(error) if program.name == TOKENS => {
-                    counts_tokens = false;
-                    warn!(error = chain(&error), "tokens of responses are not counted; everything else is measured");
-                }
-                loaded => loaded?,
-            }
+        let no_tokens = load_all(|program| object::load(&mut ebpf, program))?;
+        if let Some(error) = &no_tokens {
+            warn!(error, "tokens of responses are not counted; everything else is measured");
         }
-        for (map, index, program) in CONTINUATIONS.into_iter().filter(|&(.., name)| counts_tokens || name != TOKENS) {
+        let lacks = |name: &str| name == TOKENS && no_tokens.is_some();
+        for (map, index, program) in CONTINUATIONS.into_iter().filter(|&(.., name)| !lacks(name)) {
             set_continuation(&mut ebpf, map, index, program)?;
         }
         let mut net = Self {
@@ -137,6 +134,7 @@ impl Net {
             ports: object::array(&mut ebpf, "PORTS")?,
             own: Some(object::hash(&mut ebpf, "OWN")?),
             in_flight: None,
+            no_tokens,
             reader_shares: Arc::new(readers::SHARED.open(&ebpf, slots)?),
             readers: Some(object::hash(&mut ebpf, readers::SHARED.name)?),
             told: RequestReaders::default(),
@@ -161,6 +159,12 @@ impl Net {
             attach(&mut net.ebpf, program, &directory)?;
         }
         Ok(net)
+    }
+
+    /// The program that does not run, although the family does, and why.
+    #[must_use]
+    pub fn lacks(&self) -> Option<(&'static str, &str)> {
+        self.no_tokens.as_deref().map(|error| (TOKENS, error))
     }
 
     /// Attaches the `recvq` family, which uses these programs' connections.
@@ -390,9 +394,41 @@ fn set_continuation(ebpf: &mut Ebpf, map: &'static str, index: u32, program: &'s
     continuation.set(index, &fd, 0).map_err(|error| ProbeError::Map { map, error })
 }
 
+/// Loads each of the programs. Returns why [`TOKENS`] was refused, if it was.
+///
+/// # Errors
+/// Another one is refused: without it, what is measured would be wrong.
+fn load_all(mut load: impl FnMut(&'static str) -> Result<(), ProbeError>) -> Result<Option<String>, ProbeError> {
+    let mut no_tokens = None;
+    for program in Family::Net.programs() {
+        match load(program.name) {
+            Err(error) if program.name == TOKENS => no_tokens = Some(chain(&error)),
+            loaded => loaded?,
+        }
+    }
+    Ok(no_tokens)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_alone_can_be_done_without() {
+        let refusing = |refused: &'static str| {
+            let mut tried = Vec::new();
+            let result = load_all(|program| {
+                tried.push(program);
+                let error = || ProbeError::Program { program, error: "too large".to_owned() };
+                if program == refused { Err(error()) } else { Ok(()) }
+            });
+            (result.map_err(|error| error.to_string()), tried.len())
+        };
+        let all = Family::Net.programs().len();
+        assert_eq!(refusing("none"), (Ok(None), all));
+        assert_eq!(refusing(TOKENS), (Ok(Some("the kernel refused net_tokens: too large".to_owned())), all));
+        assert_eq!(refusing("net_ingress").0, Err("the kernel refused net_ingress: too large".to_owned()));
+    }
 
     #[test]
     fn connections_take_a_quarter_of_the_memory_limit() {

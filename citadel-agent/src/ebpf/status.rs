@@ -40,8 +40,8 @@ pub struct FamilyStatus {
     /// The family's name.
     #[serde(skip)]
     pub family: &'static str,
-    /// The worst of its programs' verdicts: a family runs with all of its programs or not at all, because half of it
-    /// would count requests without their ends.
+    /// The verdict on its programs: a family runs with all of them or not at all, because half of it would count requests
+    /// without their ends. Except for `net_tokens`, which may be broken while the others run.
     pub status: Verdict,
     /// Why it is not measuring; empty if it is.
     pub reason: String,
@@ -89,6 +89,15 @@ impl FamilyStatus {
             _ => None,
         };
         Self { variant, ..Self::of(family, Verdict::Ok, String::new(), String::new()) }
+    }
+
+    /// This family, whose other programs run without this one, which failed for this reason.
+    #[must_use]
+    pub fn lacking(mut self, (program, reason): (&str, &str)) -> Self {
+        for lacked in self.programs.iter_mut().filter(|other| other.name == program) {
+            (lacked.status, lacked.reason) = (Verdict::Broken, reason.to_owned());
+        }
+        self
     }
 
     /// A family that the plan skips.

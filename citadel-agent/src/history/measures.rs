@@ -98,6 +98,8 @@ const ROWS: &[Row] = &[
     row(Of::Model, How::Count, "prefix_hits", &[], &engine::PREFIX_CACHE_HITS),
     row(Of::Model, How::Count, "preemptions", &[], &engine::PREEMPTIONS),
     row(Of::Model, How::Count, "tokens", &["kind"], &engine::TOKENS),
+    row(Of::Model, How::Count, "stated_tokens", &["kind"], &models::TOKENS),
+    row(Of::Model, How::Count, "missing_usage", &[], &models::REQUESTS_WITHOUT_USAGE),
     row(Of::Model, How::Micro, "phase_seconds", &["phase"], &engine::PHASE_SECONDS),
     row(Of::Model, How::Count, "phases", &["phase"], &engine::PHASES),
     row(Of::Model, How::Count, "log_events", &["event"], &log_events::LOG_EVENTS),

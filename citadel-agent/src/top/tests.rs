@@ -138,6 +138,12 @@ fn host() -> History {
         page.add(&engine::REQUESTS_WAITING, ["mixtral", "11400", "vllm", ""], integer(if slow { 2 } else { 0 }));
         page.add(&engine::KV_CACHE_USAGE, of_engine, Value::Float(if slow { 0.97 } else { 0.41 }));
         page.add(&engine::TOKENS, ["mixtral", "11400", "vllm", "generated"], integer(4000 * at));
+        // The engine counts aborted requests too, so it comes first. One of phi3's responses in each interval states nothing.
+        for (model, port, missing) in [("mixtral", "11400", 0), ("phi3", "11403", at), (NASTY, "11404", 0)] {
+            page.add(&models::TOKENS, [model, port, "completion"], integer(3900 * at));
+            page.add(&models::REQUESTS_WITH_USAGE, [model, port], integer(9 * at));
+            page.add(&models::REQUESTS_WITHOUT_USAGE, [model, port], integer(missing));
+        }
         for (mode, seconds) in [("user", 9.0), ("system", 1.0), ("idle", 29.0), ("iowait", 1.0)] {
             page.add(&system::CPU_SECONDS, ["0", mode], Value::Float(seconds * at as f64));
         }
@@ -229,9 +235,11 @@ fn rows_have_what_happened_in_the_time_by_second_and_by_request() {
     // 4 of 42 + 4 + 1.
     assert_eq!((phi3.error_ratio, phi3.aborted_ratio), (Some(4.0 / 47.0), Some(1.0 / 47.0)), "{phi3:?}");
     assert_eq!(phi3.detail.requests[1].what, "chat_completions 503");
-    assert_eq!(phi3.tokens_per_second, None, "its engine does not say so");
+    assert_eq!(phi3.tokens_per_second, None, "neither its engine nor all of its responses say so");
     let idle = model(11404);
     assert_eq!((idle.state, idle.requests_per_second, idle.error_ratio), (ModelState::Down, Some(0.0), None));
+    near(idle.tokens_per_second, 780.0);
+    assert_eq!(idle.joules_per_token, None, "it has no GPU");
     let gone = model(11406);
     assert_eq!((gone.state, gone.requests_per_second, gone.in_flight, gone.cpus), (ModelState::Gone, None, None, None));
     near(view.host.cpu_ratio, 0.25);

@@ -16,13 +16,14 @@ use std::{env, fs, thread};
 use citadel_agent::http::{Content, Limits};
 use citadel_agent::metrics::catalogue::agent::{PROBE_STATUS, SOURCE_SUCCESS};
 use citadel_agent::metrics::catalogue::models::{
-    INTER_TOKEN_LATENCY, MODEL_UP, REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_FIRST_TOKEN,
+    GPU_ENERGY, INTER_TOKEN_LATENCY, MODEL_UP, REQUESTS, REQUESTS_IN_FLIGHT, REQUESTS_WITHOUT_USAGE,
+    TIME_TO_FIRST_TOKEN, TOKENS,
 };
 use citadel_agent::metrics::catalogue::services::{UNIT_ACTIVE_STATE, UNIT_RESTARTS, UNIT_SUB_STATE};
 use citadel_agent::metrics::catalogue::storage::{
     FS_AVAIL, FS_DEVICE_ERROR, FS_SIZE, MD_DISKS, MD_DISKS_REQUIRED, MD_STATE, SMART_HEALTHY,
 };
-use citadel_agent::metrics::catalogue::{self, Desc};
+use citadel_agent::metrics::catalogue::{self, Desc, engine};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
 use citadel_agent_common::hist::Histogram;
 use support::client::get;
@@ -71,7 +72,15 @@ fn asked() -> Arc<Fake> {
                 histogram(&[(60_000, 1000), (100, 98 * rounds), (2000, 2 * rounds)]),
             );
             page.add(&INTER_TOKEN_LATENCY, labels, histogram(&[(20, 1000 * (rounds + 1))]));
+            page.add(&GPU_ENERGY, [model, port, "GPU-a"], Value::Integer(9000 + 1000 * rounds));
         }
+        // Of three models, one has an engine that counts its tokens, of one all responses state them, and of one not all do.
+        page.add(&engine::TOKENS, ["mixtral", "11400", "vllm", "generated"], Value::Integer(5000 + 400 * rounds));
+        page.add(&engine::TOKENS, ["mixtral", "11400", "vllm", "prompt"], Value::Integer(50_000 * rounds));
+        for (model, port) in [("mixtral", "11400"), ("phi<3>", "11403"), (NASTY[3], "11404")] {
+            page.add(&TOKENS, [model, port, "completion"], Value::Integer(200 * rounds));
+        }
+        page.add(&REQUESTS_WITHOUT_USAGE, [NASTY[3], "11404"], Value::Integer(rounds));
         for (name, state, sub) in
             [("citadel-mixtral.service", "active", "running"), ("citadel-phi3.service", "failed", "failed")]
         {
@@ -302,6 +311,23 @@ fn rates_and_quantiles_are_those_of_the_last_minute_not_of_all_time() {
     let p50: f64 = p50.trim_end_matches(" ms").parse().unwrap();
     let p99: f64 = p99.trim_end_matches(" s").parse().unwrap();
     assert!((91.0..=109.0).contains(&p50) && (1.8..=2.2).contains(&p99), "{first}");
+}
+
+#[test]
+fn tokens_are_the_engines_or_those_that_all_responses_state() {
+    let report = report(390, &[]);
+    let text = report["text"].as_str().unwrap();
+    let values: Vec<_> =
+        text.split("generated tokens\n").skip(1).map(|rest| rest.trim().lines().next().unwrap()).collect();
+    assert_eq!(values.len(), 2, "{text}");
+    for (tokens, joules) in [(80.0, 2.5), (40.0, 5.0)] {
+        let near = |text: &str, expected: f64| (text.parse::<f64>().unwrap() / expected - 1.0).abs() < 0.1;
+        let found = values.iter().any(|value| {
+            let (rate, each) = value.split_once("/s, ").unwrap_or_else(|| panic!("{values:?}"));
+            near(rate, tokens) && near(each.split_whitespace().next().unwrap(), joules)
+        });
+        assert!(found, "{tokens} tokens per second of {joules} J in {values:?}");
+    }
 }
 
 #[test]

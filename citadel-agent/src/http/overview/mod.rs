@@ -164,6 +164,16 @@ fn models(config: &Config, page: &Page, history: &History) -> Vec<Json> {
             models.add(series, &LABELS, field);
         }
     }
+    for (field, metric, kind) in [
+        ("generated", "citadel_engine_tokens_total", "generated"),
+        ("stated", "citadel_model_tokens_total", "completion"),
+        ("unstated", "citadel_model_requests_without_usage_total", ""),
+        ("joules", "citadel_model_gpu_energy_joules_total", ""),
+    ] {
+        for series in series(page, metric).filter(|series| series.label("kind") == kind) {
+            models.add(series, &LABELS, field);
+        }
+    }
     for series in series(page, "citadel_engine_kv_cache_usage_ratio") {
         models.of(series, &LABELS).insert("kv_cache".to_owned(), json!(series.number()));
     }

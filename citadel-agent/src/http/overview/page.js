@@ -204,6 +204,12 @@ function modelOrder(a, b) {
   return ORDER.indexOf(stateOf(a)[1]) - ORDER.indexOf(stateOf(b)[1]) || Number(a.port) - Number(b.port);
 }
 
+// Generated tokens per second: the engine's count, otherwise that of the responses if all of them state it.
+function tokensOf(model, old) {
+  if (has(model.generated)) return rate(model, old, "generated");
+  return rate(model, old, "unstated") > 0 ? undefined : rate(model, old, "stated");
+}
+
 function modelCard(model) {
   const old = beforeOf(model), minute = hour.models[model.port];
   const pair = ([a, b]) => seconds(a) + " / " + seconds(b);
@@ -226,6 +232,8 @@ function modelCard(model) {
     ["errors", perSecond(errors), errors > 0],
     ["aborted", perSecond(aborted), aborted > 0],
   ];
+  const tokens = tokensOf(model, old), watts = rate(model, old, "joules");
+  if (has(tokens)) rows.push(["generated tokens", perSecond(tokens) + (tokens > 0 && watts > 0 ? ", " + (watts / tokens).toFixed(2) + "\u00a0J each" : "")]);
   if (has(model.running)) rows.push(["engine: running / waiting", plain(model.running) + " / " + plain(model.waiting)]);
   if (has(model.kv_cache)) rows.push(["engine: KV cache", percent(model.kv_cache), model.kv_cache > 0.95]);
   if (has(model.unread_connections)) rows.push(["TLS or HTTP/2", "latency not measured"]);
