@@ -119,13 +119,14 @@ impl Instructions {
     pub(super) fn markdown(&self) -> String {
         let Self { request, chunks: [alike, unread, different, counts], other, empty } = self;
         let reads = alike - unread;
+        let verdict = Target::AtMost(250.0).verdict(reads);
         format!(
             "Instructions in the `net` programs, from the kernel's statistics, including the two clock reads around each run:\n\n\
              | what | instructions |\n| --- | ---: |\n\
              | a whole small request, all its packets | {request:.0} |\n\
              | a streamed chunk, all its packets | {alike:.0} |\n\
              | the same in a stream whose events are not read | {unread:.0} |\n\
-             | **what reading its event adds** (250 or less) | {reads:.0} |\n\
+             | what reading its event adds (250 or less: {verdict}) | {reads:.0} |\n\
              | a chunk whose event begins differently from the one before (Ollama's lines have a time) | {different:.0} |\n\
              | a chunk with token counts beside output (SGLang's `/generate`), which are searched | {counts:.0} |\n\
              | a packet of another port | {other:.0} |\n\
@@ -167,7 +168,7 @@ mod tests {
             "| `SCHED_OTHER` | 0.500 | 0.500 | 0.500 | 0.500 |",
             "| a whole small request, all its packets | 3300 |",
             "| a streamed chunk, all its packets | 1500 |",
-            "| **what reading its event adds** (250 or less) | 200 |",
+            "| what reading its event adds (250 or less: met) | 200 |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}: {text}");
         }
