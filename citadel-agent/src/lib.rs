@@ -15,6 +15,7 @@ mod credentials;
 pub mod discovery;
 pub mod ebpf;
 pub mod explain;
+pub mod fd_store;
 pub mod gpu;
 pub mod history;
 pub mod host;

@@ -105,6 +105,9 @@ impl Agent {
         command.env("STATE_DIRECTORY", dir.path().join("state"));
         // By default there is none, so that what runs on this host is no part of any test.
         command.env("DBUS_SYSTEM_BUS_ADDRESS", setup.bus.as_deref().unwrap_or("unix:path=/nonexistent"));
+        if let Some(store) = &setup.kept {
+            command = store.pass_to(&command);
+        }
         if let Some(procs) = &setup.cgroup {
             let mut entrance = File::options().write(true).open(procs).expect("open the cgroup");
             // SAFETY: between fork and exec the closure makes one system call and allocates nothing.

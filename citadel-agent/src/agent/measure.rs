@@ -12,6 +12,7 @@ use super::state::Agent;
 use super::{TICK, runtime};
 use crate::config::Config;
 use crate::discovery::inventory::Model;
+use crate::ebpf::handover::Handover;
 use crate::ebpf::status::FamilyStatus;
 use crate::history::History;
 use crate::host::Roots;
@@ -72,7 +73,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// Discovery cannot be started.
 pub fn examine(config: &Config) -> anyhow::Result<Examined> {
     runtime()?.block_on(async {
-        let agent = Agent::start(config.clone(), History::default()).context("cannot start discovery")?;
+        let agent =
+            Agent::start(config.clone(), History::default(), Handover::default()).context("cannot start discovery")?;
         tokio::join!(agent.refresh(None, GRACE), tokio::time::sleep(FIRST_ANSWER));
         let mut state = agent.state();
         let page = state.page(None);
@@ -88,7 +90,7 @@ pub fn examine(config: &Config) -> anyhow::Result<Examined> {
 pub fn read_once(config: &Config) -> anyhow::Result<Page> {
     let config = without_programs(config);
     runtime()?.block_on(async {
-        let agent = Agent::start(config, History::default()).context("cannot start discovery")?;
+        let agent = Agent::start(config, History::default(), Handover::default()).context("cannot start discovery")?;
         agent.refresh(None, GRACE).await;
         Ok(agent.state().page(None))
     })
@@ -120,7 +122,8 @@ pub fn measure(config: &Config, time: Duration) -> anyhow::Result<Measured> {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot install the SIGINT handler")?;
         // Enabled before the programs are attached, so that each run is counted, until it is dropped.
         let _statistics = enable_stats(Stats::RunTime).ok();
-        let agent = Agent::start(config.clone(), History::default()).context("cannot start discovery")?;
+        let agent =
+            Agent::start(config.clone(), History::default(), Handover::default()).context("cannot start discovery")?;
         let usage = || -> anyhow::Result<Usage> {
             read_own_usage(&Roots::default()).context("cannot read the agent's own resource usage")
         };

@@ -24,6 +24,7 @@ use crate::collector::Collector;
 use crate::config::watch::{Trigger, Watch};
 use crate::config::{self, Config};
 use crate::control::{self, Control};
+use crate::ebpf::handover::Handover;
 use crate::history::{self, History};
 use crate::http::{App as _, Guard};
 use crate::logging::LogHandle;
@@ -58,7 +59,8 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     let (destinations, peers) = (remote_write::prepare(config)?, alerts::prepare(config)?);
     let journal = logs::prepare(config)?;
     let history = History::default();
-    let agent = Arc::new(Agent::start(config.clone(), history.clone()).context("cannot start discovery")?);
+    let agent =
+        Arc::new(Agent::start(config.clone(), history.clone(), Handover::open()).context("cannot start discovery")?);
     // The first reading, so that the agent is ready as soon as it answers.
     agent.state().page(None);
     listeners.serve(&agent);

@@ -16,6 +16,7 @@ use crate::discovery::inventory::Inventory;
 use crate::discovery::watch::{Discovered, Discovery};
 use crate::ebpf::error::ProbeError;
 use crate::ebpf::families::{Families, Update};
+use crate::ebpf::handover::Handover;
 use crate::ebpf::own::OwnConnections;
 use crate::ebpf::readers::RequestReaders;
 use crate::ebpf::status::Verdict;
@@ -70,9 +71,9 @@ pub(super) struct AgentState {
 }
 
 impl Agent {
-    pub(super) fn start(config: Config, history: History) -> io::Result<Self> {
+    pub(super) fn start(config: Config, history: History, handover: Handover) -> io::Result<Self> {
         let roots = Roots::default();
-        let mut families = Families::attach(&config, &roots);
+        let mut families = Families::attach(&config, &roots, handover);
         let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
         families.introduce(&own, &request_readers);
         let discovery = Discovery::start(&config, &roots, request_readers.clone())?;
@@ -225,7 +226,7 @@ impl AgentState {
     }
 
     pub(super) fn commit(&mut self, update: Update) -> Result<(), ProbeError> {
-        if self.families.commit(update, &self.config.models.measured_ports())? {
+        if self.families.commit(update, &self.config.models.measured_ports(), &self.roots)? {
             // New components need everything again.
             self.followed = None;
             self.families.introduce(&self.own, &self.request_readers);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::histogram::{Buckets, Distribution};
-use super::increase::{Beside, agent_start, increases};
+use super::increase::{Beside, counted_from, increases};
 use super::window::{Key, Millis, Reading, Window};
 use crate::config::resolved::alerts::{Condition, Function, Operand, Rule};
 use crate::metrics::catalogue::Desc;
@@ -112,7 +112,8 @@ fn vector(operand: &Operand, rule: &Rule, past: Option<&mut Past>, page: &Page, 
         Function::Value => Vector::new(),
         Function::Rate { .. } => sum(&mut window.rates(now)),
         Function::Increase { .. } => {
-            sum(&mut increases(selector.metric, window, beside.as_ref(), agent_start(page), now))
+            let started = counted_from(page, selector.metric);
+            sum(&mut increases(selector.metric, window, beside.as_ref(), started, now))
         }
         Function::Predict { ahead, .. } => sum(&mut window.predictions(now, ahead)),
         Function::Quantile { quantile, .. } => {

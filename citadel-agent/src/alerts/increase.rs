@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::window::{Key, Millis, SeriesReadings, Window};
-use crate::metrics::catalogue::agent::PROCESS_START;
+use crate::metrics::catalogue::agent::{PROBE_START, PROCESS_START};
 use crate::metrics::catalogue::{Desc, Since};
 use crate::metrics::family::{Page, Value};
 
@@ -40,18 +40,23 @@ impl Beside {
     }
 }
 
-/// When the agent started, according to its own page.
-pub(super) fn agent_start(page: &Page) -> Option<Millis> {
-    let family = page.families.iter().find(|family| family.desc.name == PROCESS_START.name)?;
-    let seconds = match family.samples.first()?.value {
-        Value::Integer(seconds) => seconds as f64,
-        Value::Float(seconds) => seconds,
-        Value::Histogram(_) => return None,
-    };
-    Some((seconds * 1e3) as Millis)
+/// When a counter of the agent's own was 0, according to the page: at the agent's start, or, if the kernel programs are older, when
+/// they were attached.
+pub(super) fn counted_from(page: &Page, counter: &Desc) -> Option<Millis> {
+    let start = if counter.since == Some(Since::Programs) { gauge(page, &PROBE_START) } else { None };
+    Some((start.or_else(|| gauge(page, &PROCESS_START))? * 1e3) as Millis)
 }
 
-/// The increase of each series of a counter in the window. `started`: when the agent started, if known.
+fn gauge(page: &Page, desc: &Desc) -> Option<f64> {
+    let family = page.families.iter().find(|family| family.desc.name == desc.name)?;
+    match family.samples.first()?.value {
+        Value::Integer(seconds) => Some(seconds as f64),
+        Value::Float(seconds) => Some(seconds),
+        Value::Histogram(_) => None,
+    }
+}
+
+/// The increase of each series of a counter in the window. `started`: see [`counted_from`].
 pub(super) fn increases<'a>(
     counter: &'static Desc,
     window: &'a Window,
@@ -60,7 +65,7 @@ pub(super) fn increases<'a>(
     now: Millis,
 ) -> impl Iterator<Item = (&'a Key, f64)> {
     // Everything that such a counter has counted lies in this window.
-    let from_start = counter.since == Some(Since::Start) && started.is_some_and(|started| started > window.start(now));
+    let from_start = counter.counts_since_start() && started.is_some_and(|started| started > window.start(now));
     window.all().filter_map(move |(key, series)| {
         let new = |beside: &&Beside| !window.was_there(series, now) && beside.counter_was_zero(key, series, now);
         let growth = if from_start && let Some(value) = window.newest(series) {

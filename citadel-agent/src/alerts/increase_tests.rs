@@ -156,3 +156,16 @@ fn a_counter_that_is_missing_once_has_not_grown() {
         assert_eq!(old(counter, &steps), Some(0.0), "{}", counter.name);
     }
 }
+
+#[test]
+fn counters_of_kernel_programs_that_were_taken_over_are_older_than_the_agent() {
+    let mut page = Page::default();
+    page.add(&PROCESS_START, [], Value::Float(5000.5));
+    for counter in FROM_START {
+        assert_eq!(counted_from(&page, counter), Some(5_000_500), "{}: without programs", counter.name);
+    }
+    page.add(&PROBE_START, [], Value::Float(1400.0));
+    assert_eq!(counted_from(&page, &REQUESTS_ABORTED), Some(1_400_000));
+    assert_eq!(counted_from(&page, &EVENTS_LOST), Some(1_400_000));
+    assert_eq!(counted_from(&page, &XID_ERRORS), Some(5_000_500), "the agent itself counts them");
+}

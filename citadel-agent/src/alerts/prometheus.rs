@@ -118,9 +118,13 @@ fn increase(operand: &Operand, window: Duration) -> String {
     let (metric, selector) = (operand.selector.metric, selector_text(&operand.selector));
     let (seconds, window_text) = (window.as_secs_f64(), duration(window));
     // Labels added by Prometheus are kept in the comparison.
-    let agent_began =
-        format!("ignoring ({}) process_start_time_seconds > time() - {seconds}", metric.labels.join(", "));
-    let from_start = metric.since == Some(Since::Start);
+    let began = match metric.since {
+        // Pages without kernel programs lack the first.
+        Some(Since::Programs) => "(citadel_probe_start_time_seconds or process_start_time_seconds)",
+        _ => "process_start_time_seconds",
+    };
+    let agent_began = format!("ignoring ({}) {began} > time() - {seconds}", metric.labels.join(", "));
+    let from_start = metric.counts_since_start();
     let mut cases = Vec::new();
     if from_start {
         cases.push(format!("{selector} and {agent_began}"));

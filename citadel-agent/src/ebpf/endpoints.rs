@@ -1,11 +1,11 @@
 //! The counters of each model's endpoints. Only requested ones are mapped: a mapped entry is 16 KiB of the agent's resident
 //! memory, and most models have requests of one or two of the 14 endpoints.
 
-use aya::Ebpf;
 use aya::maps::MapData;
 use citadel_agent_common::abi::{ENDPOINTS, Endpoint, EndpointStats};
 
 use super::error::ProbeError;
+use super::handles::Handles;
 use super::mapped::{MapEntry, Mapped};
 use super::object;
 use super::slots::Slots;
@@ -23,9 +23,9 @@ pub(super) struct Endpoints {
 impl Endpoints {
     /// # Errors
     /// The object has no such map.
-    pub(super) fn of(ebpf: &mut Ebpf, slots: &Slots) -> Result<Self, ProbeError> {
+    pub(super) fn of(handles: &Handles, slots: &Slots) -> Result<Self, ProbeError> {
         let entries = (0..slots.capacity()).map(|_| Default::default()).collect();
-        Ok(Self { map: object::data(ebpf, MAP)?, entries })
+        Ok(Self { map: object::data(handles, MAP)?, entries })
     }
 
     /// The counters of those of a slot's endpoints that were requested. `begun` reads the number of the slot's requests.

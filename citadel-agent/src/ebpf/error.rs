@@ -62,6 +62,12 @@ pub enum ProbeError {
     /// There are more ports than slots.
     #[error(transparent)]
     TooManyPorts(#[from] TooManyPorts),
+    /// A file descriptor cannot be duplicated.
+    #[error("cannot duplicate a file descriptor: {0}")]
+    Descriptor(#[from] io::Error),
+    /// A map of a type that the agent does not use.
+    #[error("map {0} has an unexpected type; this build is broken")]
+    UnknownMap(String),
     /// The object lacks something required.
     #[error("the embedded eBPF object has no {0}; this build is broken")]
     Missing(&'static str),
@@ -88,7 +94,8 @@ impl ProbeError {
             }
             Self::Needs(_) => "fix the other family first",
             Self::TooManyPorts(_) => "restart the agent",
-            Self::Map { .. } | Self::Family { .. } | Self::Missing(_) | Self::Types(_) => {
+            Self::Descriptor(_) => "raise the limit of open files (LimitNOFILE)",
+            Self::UnknownMap(_) | Self::Map { .. } | Self::Family { .. } | Self::Missing(_) | Self::Types(_) => {
                 "report this with the kernel version"
             }
         }

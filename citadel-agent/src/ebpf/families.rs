@@ -9,7 +9,9 @@ use tracing::{info, warn};
 
 use super::error::ProbeError;
 use super::family::Family;
-use super::net::{self, Net};
+use super::handover::Handover;
+use super::limit;
+use super::net::Net;
 use super::object;
 use super::own::OwnConnections;
 use super::plan::{Decision, decide};
@@ -39,8 +41,10 @@ pub struct Families {
     pub syscalls: Option<Syscalls>,
     /// One per family.
     pub statuses: Vec<FamilyStatus>,
-    /// When families replaced by a reload started to count, in seconds since 1970.
-    began: BTreeMap<&'static str, f64>,
+    /// When families started to count that were replaced by a reload or taken over, in seconds since 1970.
+    pub(super) began: BTreeMap<&'static str, f64>,
+    /// Keeps them for the next process.
+    pub(super) handover: Handover,
     /// Entries of [`Self::refused`] that have been logged.
     logged: BTreeSet<(&'static str, u16, &'static str)>,
     /// Whether it was logged that some connections are not followed.
@@ -67,11 +71,25 @@ pub struct Update {
 }
 
 impl Families {
-    /// Attaches what this host supports and reports what it does not.
+    /// Takes over what the process before has left, attaches the rest of what this host supports, and reports what it does not.
     #[must_use]
-    pub fn attach(config: &Config, roots: &Roots) -> Self {
-        let slots = Slots::of(&config.models.measured_ports());
-        Self::attach_some(config, &decide(&config.ebpf, &Support::gather(roots)), roots, slots)
+    pub fn attach(config: &Config, roots: &Roots, handover: Handover) -> Self {
+        let mut plan = decide(&config.ebpf, &Support::gather(roots));
+        let mut families = Self::take_over(config, &mut plan, roots, handover);
+        let fresh = Self::attach_some(config, &plan, roots, families.slots.clone());
+        let Self { net, sched, syscalls, statuses, .. } = fresh;
+        families.net = families.net.or(net);
+        families.sched = families.sched.or(sched);
+        families.syscalls = families.syscalls.or(syscalls);
+        families.statuses.extend(statuses);
+        families.statuses.sort_by_key(|status| Family::ALL.iter().position(|family| family.name() == status.family));
+        families.hand_over(roots);
+        families
+    }
+
+    /// None yet.
+    pub(super) fn with(slots: Slots) -> Self {
+        Self { slots, ..Self::default() }
     }
 
     /// Attaches these families.
@@ -79,7 +97,7 @@ impl Families {
         let _undisturbed = object::Undisturbed::new();
         let ports = config.models.measured_ports();
         let types = plan.iter().any(|(_, decision)| decision.is_traced()).then(|| Types::read(roots));
-        let mut families = Self { slots, ..Self::default() };
+        let mut families = Self::with(slots);
         for (family, decision) in plan {
             let result = match decision {
                 Decision::Skip(reason) => {
@@ -162,15 +180,20 @@ impl Families {
     ///
     /// # Errors
     /// `recvq` cannot be attached, or a map cannot be written; then `old` are the measured ports, as before.
-    pub fn commit(&mut self, update: Update, old: &BTreeSet<u16>) -> Result<bool, ProbeError> {
+    pub fn commit(&mut self, update: Update, old: &BTreeSet<u16>, roots: &Roots) -> Result<bool, ProbeError> {
         let Update { kept, mut fresh, receive_queue, ports, max_connections } = update;
         let keeps_net = kept.contains(&Family::Net);
         let recvq = match receive_queue {
             None => None,
-            Some((decision, types)) => Some(self.change_receive_queue(&decision, types)?),
+            Some((decision, types)) => {
+                let changed = self.change_receive_queue(&decision, types);
+                self.hand_over(roots);
+                Some(changed?)
+            }
         };
         // A port that has a slot keeps it, whatever happens to the rest.
         self.slots = fresh.slots.clone();
+        self.handover.note_slots(&self.slots);
         if keeps_net
             && let Some(net) = &mut self.net
             && let Err(error) = net.measure(&ports, &self.slots)
@@ -200,6 +223,9 @@ impl Families {
                 None => self.statuses.push(status),
             }
         }
+        if replaced {
+            self.hand_over(roots);
+        }
         Ok(replaced)
     }
 
@@ -226,7 +252,8 @@ impl Families {
         Ok(status)
     }
 
-    /// When a family started to count, in seconds since 1970, if not at the agent's start.
+    /// When a family started to count, in seconds since 1970, if not at the agent's start: later after a reload, earlier if it was
+    /// taken over.
     #[must_use]
     pub fn began(&self, family: Family) -> Option<f64> {
         self.began.get(family.name()).copied()
@@ -236,6 +263,13 @@ impl Families {
     #[must_use]
     pub fn last_began(&self) -> Option<f64> {
         self.began.values().copied().reduce(f64::max)
+    }
+
+    /// When the first of the families that run started to count; `start` is the agent's start.
+    #[must_use]
+    pub fn first_began(&self, start: f64) -> Option<f64> {
+        let running = self.statuses.iter().filter(|status| status.status == Verdict::Ok);
+        running.map(|status| self.began.get(status.family).copied().unwrap_or(start)).reduce(f64::min)
     }
 
     fn is_broken(&self, family: Family) -> bool {
@@ -365,8 +399,8 @@ impl Types {
 }
 
 /// The maximum number of followed connections.
-fn max_connections(config: &Config, roots: &Roots) -> u64 {
-    net::max_connections(config.ebpf.max_connections, cgroup::read_memory_limit(roots))
+pub(super) fn max_connections(config: &Config, roots: &Roots) -> u64 {
+    limit::max_connections(config.ebpf.max_connections, cgroup::read_memory_limit(roots))
 }
 
 /// Returns the memory used for loading to the system.

@@ -3,37 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::Running;
 use rustix::time::{ClockId, clock_gettime};
 
-/// `BPF_LINK_CREATE` and `BPF_ITER_CREATE` of `enum bpf_cmd`.
-const LINK_CREATE: libc::c_long = 28;
-const ITER_CREATE: libc::c_long = 33;
-
-/// `BPF_TRACE_ITER` of `enum bpf_attach_type`.
-const TRACE_ITER: u32 = 28;
-
-/// The part of `union bpf_attr` that `BPF_LINK_CREATE` uses. aya creates links of iterators without the map that they need.
-#[repr(C)]
-struct Link {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-    info: u64,
-    info_len: u32,
-    _reserved: u32,
-}
-
-/// The part that `BPF_ITER_CREATE` uses.
-#[repr(C)]
-struct Iteration {
-    link: u32,
-    flags: u32,
-}
+use super::link;
 
 /// The iterator over the connections.
 #[derive(Debug)]
@@ -51,23 +27,12 @@ pub struct Ages {
 }
 
 impl InFlight {
-    /// Links the loaded program to the map with the connections.
+    /// Reads through this link of the iterator.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub(super) fn link(program: BorrowedFd<'_>, connections: BorrowedFd<'_>) -> io::Result<Self> {
-        // `union bpf_iter_link_info`.
-        let map = number(connections);
-        let link = Link {
-            program: number(program),
-            target: 0,
-            attach_type: TRACE_ITER,
-            flags: 0,
-            info: (&raw const map) as u64,
-            info_len: size_of_val(&map) as u32,
-            _reserved: 0,
-        };
-        Ok(Self { link: bpf(LINK_CREATE, &link)? })
+    /// The descriptor cannot be duplicated.
+    pub(super) fn through(link: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { link: link.try_clone_to_owned()? })
     }
 
     /// The ages of the requests in flight, by slot; a model without any is missing.
@@ -78,7 +43,7 @@ impl InFlight {
         let now = clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
         let mut ages = BTreeMap::new();
-        let iteration = bpf(ITER_CREATE, &Iteration { link: number(self.link.as_fd()), flags: 0 })?;
+        let iteration = link::iterate(self.link.as_fd())?;
         read(&mut File::from(iteration), now, |slot, running| add(&mut ages, slot, running, now))?;
         Ok(ages)
     }
@@ -120,21 +85,6 @@ fn read(list: &mut impl Read, now: u64, mut each: impl FnMut(u32, &Running)) -> 
     }
 }
 
-fn number(descriptor: BorrowedFd<'_>) -> u32 {
-    descriptor.as_raw_fd().cast_unsigned()
-}
-
-/// A command that creates a descriptor.
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes have the length that is passed; what they point to lives as long as they do.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor, which nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,11 +116,5 @@ mod tests {
         let mut seen = 0;
         read(&mut Pieces(vec![0; 40 * SIZE + 7]), 1, |_, _| seen += 1).unwrap();
         assert_eq!(seen, 0);
-    }
-
-    #[test]
-    fn what_is_no_program_cannot_be_linked() {
-        let file = File::open("/dev/null").unwrap();
-        assert!(InFlight::link(file.as_fd(), file.as_fd()).is_err());
     }
 }

@@ -1,15 +1,17 @@
 //! The `net` family in userspace: loads and attaches the programs, sets the ports to measure, reads the counters.
 //!
-//! Dropping [`Net`] detaches the programs and frees the maps: nothing is pinned.
+//! Dropping [`Net`] detaches the programs and frees the maps, unless systemd keeps them ([`super::handover`]).
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, SockOps};
+use aya::programs::Program;
 use aya::{Btf, Ebpf, Pod};
 use citadel_agent_common::abi::{
     self, ENDPOINTS, Endpoint, EndpointStats, LOST_CELLS, Lost, ModelStats, NO_SLOT, TokenStats, counter,
@@ -20,11 +22,15 @@ use tracing::warn;
 
 use super::endpoints::{self, Endpoints};
 use super::error::{ProbeError, chain};
-use super::family::{self, Family, Hook};
+use super::family::{Family, Hook};
+use super::handles::Handles;
+use super::handover;
 use super::in_flight::InFlight;
+use super::limit;
+use super::link;
 use super::mapped::{Cells, MapEntry, Mapped};
 use super::object;
-use super::own::{OwnConnections, OwnMap};
+use super::own::{self, OwnConnections, OwnMap};
 use super::readers::{self, ReaderMap, RequestReaders};
 use super::shares::Shares;
 use super::slots::Slots;
@@ -51,8 +57,11 @@ const VARIABLES: &str = ".bss";
 
 /// The attached programs and their maps.
 pub struct Net {
-    /// Owns programs and links.
-    ebpf: Ebpf,
+    handles: Handles,
+    /// Programs that can be loaded later; `None` if another process loaded these.
+    ebpf: Option<Ebpf>,
+    /// See [`Self::identity`].
+    identity: u64,
     /// Reads the programs' log as long as they are attached.
     #[cfg(feature = "bpf-log")]
     _log: Option<super::log::Forwarding>,
@@ -120,7 +129,9 @@ impl Net {
             .map_max_entries(endpoints::MAP, entries * ENDPOINTS as u32);
         readers::SHARED.size(&mut loader, slots);
         let mut ebpf = loader.load(OBJECT)?;
-        let no_tokens = load_all(|program| object::load(&mut ebpf, program))?;
+        let mut handles = Handles::of(&ebpf)?;
+        readers::SHARED.fill(&handles, slots)?;
+        let no_tokens = load_all(|program| object::load(&mut ebpf, &mut handles, program))?;
         if let Some(error) = &no_tokens {
             warn!(error, "tokens of responses are not counted; everything else is measured");
         }
@@ -128,35 +139,27 @@ impl Net {
         for (map, index, program) in CONTINUATIONS.into_iter().filter(|&(.., name)| !lacks(name)) {
             set_continuation(&mut ebpf, map, index, program)?;
         }
-        let mut net = Self {
-            measured: BTreeSet::new(),
-            range: object::array(&mut ebpf, VARIABLES)?,
-            ports: object::array(&mut ebpf, "PORTS")?,
-            own: Some(object::hash(&mut ebpf, "OWN")?),
-            in_flight: None,
-            no_tokens,
-            reader_shares: Arc::new(readers::SHARED.open(&ebpf, slots)?),
-            readers: Some(object::hash(&mut ebpf, readers::SHARED.name)?),
-            told: RequestReaders::default(),
-            models: object::map_into_memory(&ebpf, "MODEL_STATS", entries as usize)?,
-            endpoints: Endpoints::of(&mut ebpf, slots)?,
-            receive_queue: object::map_into_memory(&ebpf, "RECEIVE_QUEUE", entries as usize)?,
-            tokens: object::map_into_memory(&ebpf, "TOKEN_STATS", entries as usize)?,
-            lost: object::map_into_memory(&ebpf, "LOST", LOST_CELLS)?,
-            room: object::map_cells(&ebpf, "ROOM", room::CELLS)?,
-            older: Vec::new(),
-            knows_types: layout.is_some(),
-            #[cfg(feature = "bpf-log")]
-            _log: super::log::forward(Family::Net, &mut ebpf),
-            ebpf,
-        };
+        #[cfg(feature = "bpf-log")]
+        let log = super::log::forward(Family::Net, &mut ebpf);
+        let mut net = Self::of(handles, slots, identity(cgroup, &directory))?;
+        #[cfg(feature = "bpf-log")]
+        {
+            net._log = log;
+        }
+        (net.ebpf, net.knows_types, net.no_tokens) = (Some(ebpf), layout.is_some(), no_tokens);
         net.allow(max_connections);
         // Before they are attached, so that no segment is processed with an incomplete configuration.
         net.measure(ports, slots)?;
         // The callbacks count connections that open; those that are already open are listed just before.
         net.older = open_connections(|port| ports.contains(&port));
         for program in Family::Net.programs() {
-            attach(&mut net.ebpf, program, &directory)?;
+            let attach_type = match program.hook {
+                Hook::CgroupIngress => link::CGROUP_INGRESS,
+                Hook::CgroupEgress => link::CGROUP_EGRESS,
+                Hook::SockOps => link::CGROUP_SOCK_OPS,
+                _ => continue,
+            };
+            object::attach_to_cgroup(&mut net.handles, program.name, directory.as_fd(), attach_type)?;
         }
         Ok(net)
     }
@@ -167,14 +170,90 @@ impl Net {
         self.no_tokens.as_deref().map(|error| (TOKENS, error))
     }
 
+    /// Uses what another process has attached with these slots and this identity. `older`: [`Self::older`] of that process.
+    ///
+    /// # Errors
+    /// A map is missing, or cannot be used.
+    pub(super) fn take_over(
+        handles: Handles,
+        identity: u64,
+        ports: &BTreeSet<u16>,
+        slots: &Slots,
+        max_connections: u64,
+        older: Vec<Socket>,
+    ) -> Result<Self, ProbeError> {
+        let mut net = Self::of(handles, slots, identity)?;
+        for program in Family::InFlight.programs() {
+            net.in_flight = net.handles.link(program.name).map(InFlight::through).transpose()?;
+        }
+        net.older = older;
+        net.allow(max_connections);
+        // Any of them may have been measured.
+        net.measured = slots.ports().collect();
+        net.measure(ports, slots)?;
+        // The connections that the other process announced have ended with it.
+        net.own.iter_mut().for_each(own::clear);
+        Ok(net)
+    }
+
+    fn of(handles: Handles, slots: &Slots, identity: u64) -> Result<Self, ProbeError> {
+        let entries = slots.capacity() as usize;
+        Ok(Self {
+            #[cfg(feature = "bpf-log")]
+            _log: None,
+            measured: BTreeSet::new(),
+            range: object::array(&handles, VARIABLES)?,
+            ports: object::array(&handles, "PORTS")?,
+            own: Some(object::hash(&handles, "OWN")?),
+            in_flight: None,
+            // Else all programs are there.
+            no_tokens: handles.program(TOKENS).is_none().then(|| "refused when the programs were loaded".to_owned()),
+            reader_shares: Arc::new(readers::SHARED.open(&handles, slots)?),
+            readers: Some(object::hash(&handles, readers::SHARED.name)?),
+            told: RequestReaders::default(),
+            models: object::map_into_memory(&handles, "MODEL_STATS", entries)?,
+            endpoints: Endpoints::of(&handles, slots)?,
+            receive_queue: object::map_into_memory(&handles, "RECEIVE_QUEUE", entries)?,
+            tokens: object::map_into_memory(&handles, "TOKEN_STATS", entries)?,
+            lost: object::map_into_memory(&handles, "LOST", LOST_CELLS)?,
+            room: object::map_cells(&handles, "ROOM", room::CELLS)?,
+            older: Vec::new(),
+            knows_types: false,
+            ebpf: None,
+            identity,
+            handles,
+        })
+    }
+
+    /// What programs at this cgroup depend on; `None` if there is no such cgroup.
+    pub(super) fn identity(cgroup: &Path) -> Option<u64> {
+        Some(identity(cgroup, &File::open(cgroup).ok()?))
+    }
+
+    /// [`Self::identity`] of what is attached.
+    pub(super) const fn own_identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// What it has in the kernel.
+    pub(super) const fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// Open connections that are older than the programs.
+    pub(super) fn older(&self) -> &[Socket] {
+        &self.older
+    }
+
     /// Attaches the `recvq` family, which uses these programs' connections.
     ///
     /// # Errors
     /// The kernel refuses; `net` continues.
     pub fn attach_receive_queue(&mut self, btf: &Btf) -> Result<(), ProbeError> {
+        let Some(ebpf) = &mut self.ebpf else { return Err(ProbeError::Needs(Family::Net.name())) };
         for program in Family::Recvq.programs() {
             if let Hook::Tracepoint(tracepoint) = program.hook {
-                object::trace(&mut self.ebpf, program.name, tracepoint, btf)?;
+                object::trace(ebpf, &mut self.handles, program.name, tracepoint, btf)?;
             }
         }
         Ok(())
@@ -185,9 +264,11 @@ impl Net {
     /// # Errors
     /// The kernel refuses; `net` continues.
     pub fn attach_in_flight(&mut self, btf: &Btf) -> Result<(), ProbeError> {
+        let Some(ebpf) = &mut self.ebpf else { return Err(ProbeError::Needs(Family::Net.name())) };
         for program in Family::InFlight.programs() {
             if let Hook::Iterator(what) = program.hook {
-                self.in_flight = Some(object::iterate(&mut self.ebpf, program.name, what, "CONNECTIONS", btf)?);
+                object::iterate(ebpf, &mut self.handles, program.name, what, "CONNECTIONS", btf)?;
+                self.in_flight = self.handles.link(program.name).map(InFlight::through).transpose()?;
             }
         }
         Ok(())
@@ -202,18 +283,20 @@ impl Net {
     /// Detaches the `recvq` family; `net` continues.
     pub fn detach_receive_queue(&mut self) {
         for program in Family::Recvq.programs() {
-            if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(program.name) {
+            self.handles.detach(program.name);
+            if let Some(Program::BtfTracePoint(program)) =
+                self.ebpf.as_mut().and_then(|ebpf| ebpf.program_mut(program.name))
+            {
                 // A program that was not loaded needs nothing.
                 _ = program.unload();
             }
         }
     }
 
-    /// Whether [`Self::attach_receive_queue`] can be called: the kernel's types were known when the programs were
-    /// loaded.
+    /// Whether [`Self::attach_receive_queue`] can be called: this process has loaded the programs, and knew the kernel's types.
     #[must_use]
     pub const fn can_attach_receive_queue(&self) -> bool {
-        self.knows_types
+        self.knows_types && self.ebpf.is_some()
     }
 
     /// How long requests of a slot's model were in the receive queue; `None` if none was read.
@@ -286,7 +369,7 @@ impl Net {
     /// Sets the maximum number of followed connections; those already followed are kept.
     pub fn allow(&self, max_connections: u64) {
         self.room.cell(room::MAX_FOLLOWED as usize).store(max_connections, Relaxed);
-        self.room.cell(room::MAX_NOTED as usize).store(max_connections * NOTES, Relaxed);
+        self.room.cell(room::MAX_NOTED as usize).store(max_connections * limit::NOTES, Relaxed);
     }
 
     /// The counters of a slot's model.
@@ -336,28 +419,10 @@ impl Net {
 
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        stats::of(&self.ebpf, Family::Net)
-            .chain(stats::of(&self.ebpf, Family::Recvq))
-            .chain(stats::of(&self.ebpf, Family::InFlight))
+        stats::of(&self.handles, Family::Net)
+            .chain(stats::of(&self.handles, Family::Recvq))
+            .chain(stats::of(&self.handles, Family::InFlight))
     }
-}
-
-/// Kernel memory per followed connection in bytes: its state and the kernel's overhead, in allocation sizes (measured:
-/// docs/overhead.md).
-const BYTES: u64 = 1280;
-
-/// Connections without data that may have a note, per followed connection: a note takes a quarter of its memory.
-const NOTES: u64 = 4;
-
-/// The maximum number of followed connections: as configured, or derived from the limit on the agent's memory in bytes.
-#[must_use]
-pub fn max_connections(configured: Option<u64>, memory: Option<u64>) -> u64 {
-    const UNLIMITED: u64 = 65_536;
-    const FEWEST: u64 = 1024;
-    // A number above that of possible sockets is no limit.
-    const MOST: u64 = 1 << 32;
-    let fitting = memory.map_or(UNLIMITED, |bytes| (bytes / 4 / BYTES).clamp(FEWEST, UNLIMITED));
-    configured.unwrap_or(fitting).min(MOST)
 }
 
 /// The open connections on measured ports. Without them, older connections are missing from `connections_open`.
@@ -368,22 +433,9 @@ fn open_connections(measured: impl Fn(u16) -> bool) -> Vec<Socket> {
     })
 }
 
-fn attach(ebpf: &mut Ebpf, program: &family::Program, cgroup: &File) -> Result<(), ProbeError> {
-    // aya maps "Single" to a link on 5.7 and later, and the kernel still allows several at one cgroup.
-    let mode = CgroupAttachMode::Single;
-    let name = program.name;
-    let result = match (ebpf.program_mut(name).ok_or(ProbeError::Missing(name))?, program.hook) {
-        (Program::CgroupSkb(program), Hook::CgroupIngress) => {
-            CgroupSkb::attach(program, cgroup, CgroupSkbAttachType::Ingress, mode).map(drop)
-        }
-        (Program::CgroupSkb(program), Hook::CgroupEgress) => {
-            CgroupSkb::attach(program, cgroup, CgroupSkbAttachType::Egress, mode).map(drop)
-        }
-        (Program::SockOps(program), Hook::SockOps) => SockOps::attach(program, cgroup, mode).map(drop),
-        (_, Hook::TailCall) => return Ok(()),
-        _ => return Err(ProbeError::Missing(name)),
-    };
-    result.map_err(|error| object::refused(name, &error))
+/// A cgroup that was made again under the same path is another one, to which old programs are not attached.
+fn identity(path: &Path, cgroup: &File) -> u64 {
+    handover::identity(OBJECT, (path, cgroup.metadata().map_or(0, |metadata| metadata.ino())))
 }
 
 fn set_continuation(ebpf: &mut Ebpf, map: &'static str, index: u32, program: &'static str) -> Result<(), ProbeError> {
@@ -428,15 +480,5 @@ mod tests {
         assert_eq!(refusing("none"), (Ok(None), all));
         assert_eq!(refusing(TOKENS), (Ok(Some("the kernel refused net_tokens: too large".to_owned())), all));
         assert_eq!(refusing("net_ingress").0, Err("the kernel refused net_ingress: too large".to_owned()));
-    }
-
-    #[test]
-    fn connections_take_a_quarter_of_the_memory_limit() {
-        assert_eq!(max_connections(None, Some(128 << 20)), (32 << 20) / BYTES);
-        assert_eq!(max_connections(None, Some(1 << 20)), 1024, "too little for anything");
-        assert_eq!(max_connections(None, None), 65_536);
-        assert_eq!(max_connections(None, Some(1 << 40)), 65_536);
-        assert_eq!(max_connections(Some(7), Some(128 << 20)), 7);
-        assert_eq!(max_connections(Some(u64::MAX), None), 1 << 32);
     }
 }

@@ -1,14 +1,15 @@
 //! What all families do with their object: loading programs, taking maps.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use aya::programs::{Program, ProgramError};
+use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use tracing::debug;
 
 use super::error::{ProbeError, chain};
-use super::in_flight::InFlight;
+use super::handles::Handles;
+use super::link;
 use super::mapped::{Cells, Mapped, Words};
 
 /// Kernels before 5.11 charge maps to `RLIMIT_MEMLOCK`; later ones ignore it. An error shows up when the maps are
@@ -56,43 +57,45 @@ impl Drop for NoFiles {
     }
 }
 
-/// Takes a map from the object.
-pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
-    ebpf.take_map(name).ok_or(ProbeError::Missing(name))
+/// A map of the object.
+pub(super) fn take(handles: &Handles, name: &'static str) -> Result<Map, ProbeError> {
+    let map = MapData::from_fd(handles.map(name)?.try_clone_to_owned()?).and_then(Map::from_map_data);
+    map.map_err(|error| ProbeError::Map { map: name, error })
 }
 
 /// The file descriptor of an array map.
-pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
-    match take(ebpf, name)? {
+pub(super) fn data(handles: &Handles, name: &'static str) -> Result<MapData, ProbeError> {
+    match take(handles, name)? {
         Map::Array(data) => Ok(data),
         _ => Err(ProbeError::Missing(name)),
     }
 }
 
 /// An array map, read and written by system calls.
-pub(super) fn array<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, T>, ProbeError> {
-    Array::try_from(take(ebpf, name)?).map_err(|error| ProbeError::Map { map: name, error })
+pub(super) fn array<T: Pod>(handles: &Handles, name: &'static str) -> Result<Array<MapData, T>, ProbeError> {
+    Array::try_from(take(handles, name)?).map_err(|error| ProbeError::Map { map: name, error })
 }
 
 /// A hash map.
-pub(super) fn hash<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapData, K, V>, ProbeError> {
-    HashMap::try_from(take(ebpf, name)?).map_err(|error| ProbeError::Map { map: name, error })
+pub(super) fn hash<K: Pod, V: Pod>(
+    handles: &Handles,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, ProbeError> {
+    HashMap::try_from(take(handles, name)?).map_err(|error| ProbeError::Map { map: name, error })
 }
 
-/// All entries of an array map, memory-mapped. The map stays with the object, for programs that are loaded later.
+/// All entries of an array map, memory-mapped.
 pub(super) fn map_into_memory<T: Words>(
-    ebpf: &Ebpf,
+    handles: &Handles,
     name: &'static str,
     entries: usize,
 ) -> Result<Mapped<T>, ProbeError> {
-    let Some(Map::Array(map)) = ebpf.map(name) else { return Err(ProbeError::Missing(name)) };
-    map_entries(map, name, 0, entries)
+    Mapped::new(&handles.map(name)?, 0, entries).map_err(|error| ProbeError::Mmap { map: name, error })
 }
 
 /// The first words of an array map, memory-mapped for writing.
-pub(super) fn map_cells(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Cells, ProbeError> {
-    let Some(Map::Array(map)) = ebpf.map(name) else { return Err(ProbeError::Missing(name)) };
-    Cells::new(map.fd(), words).map_err(|error| ProbeError::Mmap { map: name, error })
+pub(super) fn map_cells(handles: &Handles, name: &'static str, words: usize) -> Result<Cells, ProbeError> {
+    Cells::new(&handles.map(name)?, words).map_err(|error| ProbeError::Mmap { map: name, error })
 }
 
 /// Some entries of an array map, memory-mapped.
@@ -154,68 +157,99 @@ impl Drop for Undisturbed {
 }
 
 /// Loads a program for the cgroup hooks.
-pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProbeError> {
+pub(super) fn load(ebpf: &mut Ebpf, handles: &mut Handles, name: &'static str) -> Result<(), ProbeError> {
     let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(name))? {
         Program::CgroupSkb(program) => persist(|| program.load()),
         Program::SockOps(program) => persist(|| program.load()),
         _ => return Err(ProbeError::Missing(name)),
     };
-    result.map_err(|error| refused(name, &error))
+    result.map_err(|error| refused(name, &error))?;
+    Ok(handles.loaded(name, loaded(ebpf, name)?.as_fd())?)
 }
 
 /// Loads a program for a BTF tracepoint and attaches it.
 pub(super) fn trace(
     ebpf: &mut Ebpf,
+    handles: &mut Handles,
     name: &'static str,
     tracepoint: &'static str,
     btf: &Btf,
 ) -> Result<(), ProbeError> {
     let Some(Program::BtfTracePoint(program)) = ebpf.program_mut(name) else { return Err(ProbeError::Missing(name)) };
-    let result = persist(|| program.load(tracepoint, btf)).and_then(|()| persist(|| program.attach()));
-    result.map(drop).map_err(|error| refused(name, &error))
+    persist(|| program.load(tracepoint, btf)).map_err(|error| refused(name, &error))?;
+    attach_loaded(ebpf, handles, name, name)
 }
 
 /// Loads a program for the start or the end of a kernel function and attaches it. Returns false if the kernel has no
 /// such function.
 pub(super) fn trace_function(
     ebpf: &mut Ebpf,
+    handles: &mut Handles,
     name: &str,
     shown: &'static str,
     function: &str,
     btf: &Btf,
 ) -> Result<bool, ProbeError> {
     let result = match ebpf.program_mut(name).ok_or(ProbeError::Missing(shown))? {
-        Program::FEntry(program) => {
-            persist(|| program.load(function, btf)).and_then(|()| persist(|| program.attach().map(drop)))
-        }
-        Program::FExit(program) => {
-            persist(|| program.load(function, btf)).and_then(|()| persist(|| program.attach().map(drop)))
-        }
+        Program::FEntry(program) => persist(|| program.load(function, btf)),
+        Program::FExit(program) => persist(|| program.load(function, btf)),
         _ => return Err(ProbeError::Missing(shown)),
     };
     match result {
-        Ok(()) => Ok(true),
+        Ok(()) => attach_loaded(ebpf, handles, name, shown).map(|()| true),
         Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) => Ok(false),
         Err(error) => Err(refused(shown, &error)),
     }
 }
 
+/// Attaches a loaded tracing program.
+fn attach_loaded(ebpf: &Ebpf, handles: &mut Handles, name: &str, shown: &'static str) -> Result<(), ProbeError> {
+    let program = ebpf.program(name).ok_or(ProbeError::Missing(shown))?;
+    let program = program.fd().map_err(|error| refused(shown, &error))?.as_fd();
+    let link = link::to_tracing_point(program).map_err(|error| not_attached(shown, &error))?;
+    handles.loaded(name, program)?;
+    handles.attached(name, link);
+    Ok(())
+}
+
 /// Loads an iterator over objects of this kind, and links it to the map with the objects.
 pub(super) fn iterate(
     ebpf: &mut Ebpf,
+    handles: &mut Handles,
     name: &'static str,
     what: &'static str,
     map: &'static str,
     btf: &Btf,
-) -> Result<InFlight, ProbeError> {
+) -> Result<(), ProbeError> {
     let Some(Program::Iter(program)) = ebpf.program_mut(name) else { return Err(ProbeError::Missing(name)) };
     persist(|| program.load(what, btf)).map_err(|error| refused(name, &error))?;
-    let (Some(Program::Iter(program)), Some(Map::SkStorage(map))) = (ebpf.program(name), ebpf.map(map)) else {
-        return Err(ProbeError::Missing(name));
-    };
-    let program = program.fd().map_err(|error| refused(name, &error))?;
-    InFlight::link(program.as_fd(), map.fd().as_fd())
-        .map_err(|error| ProbeError::Program { program: name, error: error.to_string() })
+    let program = loaded(ebpf, name)?;
+    let link = link::to_map(program.as_fd(), handles.map(map)?).map_err(|error| not_attached(name, &error))?;
+    handles.loaded(name, program.as_fd())?;
+    handles.attached(name, link);
+    Ok(())
+}
+
+/// Attaches a loaded program to a cgroup.
+pub(super) fn attach_to_cgroup(
+    handles: &mut Handles,
+    name: &'static str,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> Result<(), ProbeError> {
+    let program = handles.program(name).ok_or(ProbeError::Missing(name))?;
+    let link = link::to_cgroup(program, cgroup, attach_type).map_err(|error| not_attached(name, &error))?;
+    handles.attached(name, link);
+    Ok(())
+}
+
+fn loaded<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a ProgramFd, ProbeError> {
+    let program = ebpf.program(name).ok_or(ProbeError::Missing(name))?;
+    program.fd().map_err(|error| refused(name, &error))
+}
+
+fn not_attached(program: &'static str, error: &std::io::Error) -> ProbeError {
+    ProbeError::Program { program, error: format!("cannot attach it: {error}") }
 }
 
 /// The error of a program, in one line; the verifier's log is written to the debug log.

@@ -76,6 +76,15 @@ impl Drop for Announced {
     }
 }
 
+/// Removes all announced connections.
+pub(super) fn clear(map: &mut OwnMap) {
+    let keys: Vec<Key> = map.keys().filter_map(Result::ok).collect();
+    for key in &keys {
+        // One that is gone already is no failure.
+        _ = map.remove(key);
+    }
+}
+
 /// An address in the form of [`Tuple`].
 fn words(address: IpAddr) -> [u32; 4] {
     let address = match address {

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use aya::{Btf, Ebpf};
+use aya::Btf;
 use citadel_agent_common::abi::Lost;
 use citadel_agent_common::hist::Histogram;
 
 use super::error::ProbeError;
 use super::family::{Family, Hook};
+use super::handles::Handles;
+use super::handover;
 use super::mapped::Mapped;
 use super::object;
 use super::slots::Slots;
@@ -21,8 +23,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sc
 
 /// The attached programs and their maps.
 pub struct Sched {
-    /// Owns programs and links.
-    ebpf: Ebpf,
+    handles: Handles,
     tasks: Tasks,
     run_queue: Mapped<Histogram>,
     on_cpu: Mapped<u64>,
@@ -48,18 +49,40 @@ impl Sched {
             map.size(&mut loader, slots);
         }
         let mut ebpf = loader.load(OBJECT)?;
+        let mut handles = Handles::of(&ebpf)?;
+        for map in [tasks::SHARED, tasks::THREADS] {
+            map.fill(&handles, slots)?;
+        }
         for program in Family::Sched.programs() {
             if let Hook::Tracepoint(tracepoint) = program.hook {
-                object::trace(&mut ebpf, program.name, tracepoint, btf)?;
+                object::trace(&mut ebpf, &mut handles, program.name, tracepoint, btf)?;
             }
         }
-        let entries = entries as usize;
+        Self::take_over(handles, slots)
+    }
+
+    /// Uses what another process has attached with these slots.
+    ///
+    /// # Errors
+    /// A map is missing, or the kernel refuses to map it.
+    pub(super) fn take_over(handles: Handles, slots: &Slots) -> Result<Self, ProbeError> {
+        let entries = slots.capacity() as usize;
         Ok(Self {
-            tasks: Tasks::of(&mut ebpf, slots)?,
-            run_queue: object::map_into_memory(&ebpf, "RUN_QUEUE", entries)?,
-            on_cpu: object::map_into_memory(&ebpf, "ON_CPU", entries)?,
-            ebpf,
+            tasks: Tasks::of(&handles, slots)?,
+            run_queue: object::map_into_memory(&handles, "RUN_QUEUE", entries)?,
+            on_cpu: object::map_into_memory(&handles, "ON_CPU", entries)?,
+            handles,
         })
+    }
+
+    /// What the programs depend on.
+    pub(super) fn identity() -> u64 {
+        handover::identity(OBJECT, ())
+    }
+
+    /// What it has in the kernel.
+    pub(super) const fn handles(&self) -> &Handles {
+        &self.handles
     }
 
     /// Charges processes to the slots of their models. Must be called once per discovery pass.
@@ -96,6 +119,6 @@ impl Sched {
 
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        stats::of(&self.ebpf, Family::Sched)
+        stats::of(&self.handles, Family::Sched)
     }
 }

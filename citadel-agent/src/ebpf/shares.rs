@@ -6,10 +6,11 @@ use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use aya::{Ebpf, EbpfLoader};
+use aya::EbpfLoader;
 use citadel_agent_common::shares::{self, Charge, Held, Owner, Sharing};
 
 use super::error::ProbeError;
+use super::handles::Handles;
 use super::mapped::Cells;
 use super::object;
 use super::slots::Slots;
@@ -39,20 +40,27 @@ impl SharedMap {
             .map_max_entries(self.held, slots.capacity() + 1);
     }
 
-    /// Opens its account, before the programs are attached.
+    /// Opens its account.
     ///
     /// # Errors
     /// The object has no such map, or the kernel refuses to map it.
-    pub(super) fn open(self, ebpf: &Ebpf, slots: &Slots) -> Result<Shares, ProbeError> {
+    pub(super) fn open(self, handles: &Handles, slots: &Slots) -> Result<Shares, ProbeError> {
         let words = (slots.capacity() as usize + 1) * WORDS;
-        let shares = Shares {
-            held: object::map_cells(ebpf, self.held, words)?,
+        Ok(Shares {
+            held: object::map_cells(handles, self.held, words)?,
             sharing: self.sharing,
             slots: slots.capacity(),
             cpus: cpus(),
-        };
-        shares.pool().store(u64::from(self.sharing.pool(cpus())), Relaxed);
-        Ok(shares)
+        })
+    }
+
+    /// Fills the pool of a new account, before the programs are attached.
+    ///
+    /// # Errors
+    /// The object has no such map, or the kernel refuses to map it.
+    pub(super) fn fill(self, handles: &Handles, slots: &Slots) -> Result<(), ProbeError> {
+        self.open(handles, slots)?.pool().store(u64::from(self.sharing.pool(cpus())), Relaxed);
+        Ok(())
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A port keeps its slot until the agent exits, even while it is not measured: so its counters never decrease, and a
+use serde::{Deserialize, Serialize};
+
+/// A port keeps its slot until the programs are loaded again, even while it is not measured: so its counters never decrease, and a
 /// slot never has another port's counts.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub struct Slots {
     by_port: BTreeMap<u16, u32>,
     capacity: u32,

@@ -4,9 +4,8 @@ use std::io;
 use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd as _};
 
-use aya::Ebpf;
-
 use super::family::Family;
+use super::handles::Handles;
 
 /// Runs of a program and the time spent in them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,11 +25,8 @@ impl Add for RunStats {
 }
 
 /// The statistics of each program of a family.
-pub(super) fn of(ebpf: &Ebpf, family: Family) -> impl Iterator<Item = (&'static str, RunStats)> {
-    family
-        .programs()
-        .iter()
-        .filter_map(|program| Some((program.name, read(&ebpf.program(program.name)?.fd().ok()?.as_fd())?)))
+pub(super) fn of(handles: &Handles, family: Family) -> impl Iterator<Item = (&'static str, RunStats)> {
+    family.programs().iter().filter_map(|program| Some((program.name, read(&handles.program(program.name)?)?)))
 }
 
 /// The statistics of a loaded program (since Linux 5.1). `None` while there are none.

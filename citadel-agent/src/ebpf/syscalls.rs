@@ -2,10 +2,10 @@
 //! processes to models, reads the counters. Dropping [`Syscalls`] detaches them.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 
+use aya::Btf;
 use aya::maps::{HashMap, MapData};
-use aya::programs::ProgramFd;
-use aya::{Btf, Ebpf};
 use citadel_agent_common::abi::Lost;
 use citadel_agent_common::calls::{Call, CallIndex, CallIndices, Failure, NUMBERS, UNMEASURED, stride};
 use citadel_agent_common::hist::Histogram;
@@ -14,6 +14,8 @@ use tracing::info;
 
 use super::error::ProbeError;
 use super::family::{Family, Form, Hook, Moment};
+use super::handles::Handles;
+use super::handover;
 use super::mapped::Mapped;
 use super::object;
 use super::shares::{SharedMap, Shares};
@@ -33,8 +35,7 @@ const ERRORS: SharedMap = SharedMap { name: "CALL_ERRORS", held: "FAILURES_HELD"
 
 /// The attached programs and their maps.
 pub struct Syscalls {
-    /// Owns programs and links.
-    ebpf: Ebpf,
+    handles: Handles,
     form: Form,
     /// The measured calls, in the order of their places.
     calls: Vec<&'static Call>,
@@ -72,16 +73,22 @@ impl Syscalls {
             map.size(&mut loader, slots);
         }
         let mut ebpf = loader.load(OBJECT)?;
+        let mut handles = Handles::of(&ebpf)?;
+        for map in [tasks::SHARED, tasks::THREADS, ERRORS] {
+            map.fill(&handles, slots)?;
+        }
         for program in Family::Syscalls.programs() {
             match (program.hook, form) {
-                (Hook::Tracepoint(tracepoint), _) => object::trace(&mut ebpf, program.name, tracepoint, btf)?,
+                (Hook::Tracepoint(tracepoint), _) => {
+                    object::trace(&mut ebpf, &mut handles, program.name, tracepoint, btf)?;
+                }
                 (Hook::SystemCall(moment), Form::RawTp) => {
-                    object::trace(&mut ebpf, program.name, tracepoint(moment), btf)?;
+                    object::trace(&mut ebpf, &mut handles, program.name, tracepoint(moment), btf)?;
                 }
                 (Hook::SystemCall(moment), Form::Fentry) => {
                     for call in calls {
                         let (name, function) = (at_function(moment, call), format!("__x64_sys_{}", call.name));
-                        if !object::trace_function(&mut ebpf, &name, program.name, &function, btf)? {
+                        if !object::trace_function(&mut ebpf, &mut handles, &name, program.name, &function, btf)? {
                             info!(call = call.name, "this kernel does not have the system call; it is not measured");
                         }
                     }
@@ -89,16 +96,45 @@ impl Syscalls {
                 _ => return Err(ProbeError::Missing(program.name)),
             }
         }
+        Self::take_over(handles, slots, calls, form)
+    }
+
+    /// Uses what another process has attached with these slots, for these calls and in this form.
+    ///
+    /// # Errors
+    /// A map is missing, or the kernel refuses to map it.
+    pub(super) fn take_over(
+        handles: Handles,
+        slots: &Slots,
+        calls: &[&'static Call],
+        form: Form,
+    ) -> Result<Self, ProbeError> {
         Ok(Self {
             form,
             calls: calls.to_vec(),
-            tasks: Tasks::of(&mut ebpf, slots)?,
-            call_times: object::data(&mut ebpf, CALL_TIMES)?,
+            tasks: Tasks::of(&handles, slots)?,
+            call_times: object::data(&handles, CALL_TIMES)?,
             times: BTreeMap::new(),
-            error_shares: ERRORS.open(&ebpf, slots)?,
-            errors: object::hash(&mut ebpf, ERRORS.name)?,
-            ebpf,
+            error_shares: ERRORS.open(&handles, slots)?,
+            errors: object::hash(&handles, ERRORS.name)?,
+            handles,
         })
+    }
+
+    /// What the programs depend on.
+    pub(super) fn identity(calls: &[&Call], form: Form) -> u64 {
+        let calls: Vec<_> = calls.iter().map(|call| call.name).collect();
+        handover::identity(OBJECT, (calls, form.name()))
+    }
+
+    /// Identity of what is attached.
+    pub(super) fn own_identity(&self) -> u64 {
+        Self::identity(&self.calls, self.form)
+    }
+
+    /// What it has in the kernel.
+    pub(super) const fn handles(&self) -> &Handles {
+        &self.handles
     }
 
     /// Charges processes to the slots of their models. Must be called once per discovery pass.
@@ -141,7 +177,7 @@ impl Syscalls {
     #[must_use]
     pub fn missed(&self) -> u64 {
         let moments = [Moment::Begin, Moment::End].into_iter();
-        moments.flat_map(|moment| self.at_functions(moment)).filter_map(stats::missed).sum()
+        moments.flat_map(|moment| self.at_functions(moment)).filter_map(|program| stats::missed(&program)).sum()
     }
 
     /// What did not fit, by slot and reason.
@@ -166,17 +202,17 @@ impl Syscalls {
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
             Hook::SystemCall(moment) if self.form == Form::Fentry => {
-                let all = self.at_functions(moment).filter_map(stats::read);
+                let all = self.at_functions(moment).filter_map(|program| stats::read(&program));
                 Some((program.name, all.reduce(|a, b| a + b)?))
             }
             _ => None,
         });
-        stats::of(&self.ebpf, Family::Syscalls).chain(at_functions)
+        stats::of(&self.handles, Family::Syscalls).chain(at_functions)
     }
 
     /// The loaded programs at the start or end of calls' functions.
-    fn at_functions(&self, moment: Moment) -> impl Iterator<Item = &ProgramFd> {
-        self.calls.iter().filter_map(move |call| self.ebpf.program(&at_function(moment, call))?.fd().ok())
+    fn at_functions(&self, moment: Moment) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.calls.iter().filter_map(move |call| self.handles.program(&at_function(moment, call)))
     }
 
     fn map_slot(&self, slot: u32) -> Result<Mapped<Histogram>, ProbeError> {

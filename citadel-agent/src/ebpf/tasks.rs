@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use citadel_agent_common::abi::{Lost, mark};
 use citadel_agent_common::shares::{Owner, PROCESSES};
 
 use super::error::ProbeError;
+use super::handles::Handles;
 use super::object;
 use super::shares::{SharedMap, Shares};
 use super::slots::Slots;
@@ -45,16 +45,16 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Follows the processes in the maps of `ebpf`: none yet.
+    /// Follows the processes in these maps.
     ///
     /// # Errors
     /// The object has no such maps.
-    pub(super) fn of(ebpf: &mut Ebpf, slots: &Slots) -> Result<Self, ProbeError> {
+    pub(super) fn of(handles: &Handles, slots: &Slots) -> Result<Self, ProbeError> {
         Ok(Self {
-            shares: SHARED.open(ebpf, slots)?,
-            threads: THREADS.open(ebpf, slots)?,
-            map: object::hash(ebpf, MAP)?,
-            marks: object::array(ebpf, MARKS)?,
+            shares: SHARED.open(handles, slots)?,
+            threads: THREADS.open(handles, slots)?,
+            map: object::hash(handles, MAP)?,
+            marks: object::array(handles, MARKS)?,
             unfit: BTreeSet::new(),
             unseen: BTreeSet::new(),
         })

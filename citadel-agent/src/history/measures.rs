@@ -1,6 +1,6 @@
 //! Which metrics are stored, and under which key: one row per metric. Also the increase from one page to the next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use citadel_agent_common::hist::CELLS;
 use smol_str::{SmolStr, format_smolstr};
@@ -188,6 +188,8 @@ pub(super) struct Reader {
     rows: HashMap<&'static str, Vec<Row>>,
     counters: HashMap<(Subject, Key), f64>,
     histograms: HashMap<(Subject, Key), Box<[u64; CELLS]>>,
+    /// The subjects of the last page.
+    subjects: BTreeSet<Subject>,
 }
 
 /// A page's values, with the series of one key summed.
@@ -198,6 +200,8 @@ struct Values {
     levels: HashMap<(Subject, Key), f64>,
     histograms: HashMap<(Subject, Key), Box<[u64; CELLS]>>,
     calls: Vec<(Subject, SmolStr, Key, Box<[u64; CELLS]>)>,
+    /// Whether kernel programs were taken over, and so have counted before this run.
+    taken_over: bool,
 }
 
 impl Reader {
@@ -206,8 +210,10 @@ impl Reader {
         if self.rows.is_empty() {
             self.rows = rows();
         }
+        let start = page.start_seconds();
         let mut values = Values::default();
         for family in &page.families {
+            values.taken_over |= family.began.zip(start).is_some_and(|(began, start)| began < start);
             for row in self.rows.get(family.desc.name).into_iter().flatten() {
                 values.take(row, family, keys);
             }
@@ -216,6 +222,10 @@ impl Reader {
     }
 
     fn intervals(&mut self, values: Values, keys: &mut Keys) -> Intervals {
+        let subjects = values.names.keys().cloned().collect();
+        let before = std::mem::replace(&mut self.subjects, subjects);
+        // What such a subject has on a counter of the kernel programs was counted before this run.
+        let is_older = |subject: &Subject| values.taken_over && !before.contains(subject);
         let mut intervals: Intervals =
             values.names.into_iter().map(|(subject, name)| (subject, (name, Interval::default()))).collect();
         let mut add = |subject: &Subject, key: Key, cell: Cell| {
@@ -226,7 +236,10 @@ impl Reader {
         let mut counters = HashMap::with_capacity(values.counters.len());
         for ((subject, key), (now, kind, since)) in values.counters {
             let last = self.counters.get(&(subject.clone(), key)).copied();
-            let growth = growth(last, now, since);
+            let growth = match since {
+                Some(Since::Programs) if last.is_none() && is_older(&subject) => 0.0,
+                _ => growth(last, now, since),
+            };
             let growth = if kind == Kind::Micro { growth * 1e6 } else { growth };
             // Above this, not every integer is an f64.
             if (1.0..9e15).contains(&growth.round()) {
@@ -244,7 +257,7 @@ impl Reader {
         for ((subject, key), now) in values.histograms {
             let last = self.histograms.get(&(subject.clone(), key));
             let growth = Sparse::growth(last.map_or(&NOTHING, |last| last), &now);
-            if !growth.cells.is_empty() {
+            if !growth.cells.is_empty() && (last.is_some() || !is_older(&subject)) {
                 add(&subject, key, Cell::Histogram(growth));
             }
             histograms.insert((subject, key), now);
@@ -252,7 +265,9 @@ impl Reader {
         for (subject, call, key, now) in values.calls {
             let last = self.histograms.get(&(subject.clone(), key));
             let growth = Sparse::growth(last.map_or(&NOTHING, |last| last), &now);
-            if let Some(&(longest, _)) = growth.cells.last() {
+            if let Some(&(longest, _)) = growth.cells.last()
+                && (last.is_some() || !is_older(&subject))
+            {
                 let index = i16::from(longest) + super::window::ZERO_BUCKET;
                 let cells = [
                     ("syscall_seconds", Kind::Micro, Cell::Sum(growth.sum_ns / 1000)),
@@ -338,7 +353,7 @@ fn growth(last: Option<f64>, now: f64, since: Option<Since>) -> f64 {
         // It was reset.
         (Some(_), _) => now,
         // It appeared: its whole value is an increase only if it counts from the agent's start.
-        (None, Some(Since::Start)) => now,
+        (None, Some(Since::Start | Since::Programs)) => now,
         (None, _) => 0.0,
     }
 }

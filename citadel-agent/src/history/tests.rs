@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::interval::{Cell, Interval, Keys, Kind, Level, Sparse};
 use super::*;
+use crate::metrics::catalogue::agent::PROCESS_START;
 use crate::metrics::catalogue::models;
 use crate::metrics::family::Value;
 
@@ -74,6 +75,37 @@ fn a_counter_that_begins_anew_has_grown_from_nothing_and_levels_of_gpus_without_
     let at = |subject: Subject| history.window(&subject, START + 5000, START + 10_000);
     assert_eq!(at(MODEL).gauge("gpu_sm_ratio.GPU-1").unwrap().mean, 0.25);
     assert_eq!(at(Subject::Gpu("GPU-1".into())).gauge("other_gpu_sm_ratio").unwrap().mean, 0.5);
+}
+
+/// Kernel programs that another process attached an hour before this one started.
+#[test]
+fn what_was_counted_before_this_run_is_no_increase_of_a_model_that_appears() {
+    let taken_over = |began: f64, page: Option<Page>| {
+        let mut page = page.unwrap_or_default();
+        page.families.iter_mut().for_each(|family| family.began = Some(began));
+        page.add(&PROCESS_START, [], Value::Float(5000.0));
+        if page.families.len() == 1 {
+            // Another model, so that the page has something of theirs.
+            page.began = Some(began);
+            page.add(&models::REQUESTS_IN_FLIGHT, ["yi", "11450"], Value::Integer(0));
+        }
+        page
+    };
+    for (began, before) in [(1400.0, 0.0), (5001.0, 10.0)] {
+        let history = History::default();
+        history.take(&taken_over(began, None), START);
+        history.take(&taken_over(began, Some(page(10, 0, &[100; 5]))), START + 5000);
+        let appeared = history.window(&MODEL, START, START + 5000);
+        assert_eq!(appeared.total_of("requests"), before, "since {began}");
+        assert_eq!(appeared.histogram("duration.success").map_or(0, |duration| duration.count), before as u64);
+        assert_eq!(appeared.sum("syscall_calls.fsync"), before / 2.0);
+        // From then on everything is, also what is new.
+        let mut more = page(12, 0, &[100; 6]);
+        more.add(&models::REQUESTS, ["phi3", "11403", "chat_completions", "500"], Value::Integer(3));
+        history.take(&taken_over(began, Some(more)), START + 10_000);
+        let later = history.window(&MODEL, START + 5000, START + 10_000);
+        assert_eq!((later.total_of("requests"), later.histogram("duration.success").unwrap().count), (5.0, 2));
+    }
 }
 
 #[test]

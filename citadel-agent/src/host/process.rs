@@ -64,6 +64,14 @@ pub fn read_boot_time(roots: &Roots) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat has no btime"))
 }
 
+/// Reads when the agent started, in seconds since the epoch.
+///
+/// # Errors
+/// `/proc/stat` or `/proc/self/stat` cannot be read or is malformed.
+pub fn read_start(roots: &Roots) -> io::Result<f64> {
+    Ok(read_boot_time(roots)? as f64 + read_own_usage(roots)?.start_ticks as f64 / ticks_per_second())
+}
+
 /// Clock ticks per second (`USER_HZ`).
 #[must_use]
 pub fn ticks_per_second() -> f64 {

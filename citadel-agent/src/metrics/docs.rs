@@ -65,8 +65,10 @@ pub fn markdown() -> String {
     }
     text.push_str(
         "\nTwo buckets per power of two are a factor of 1.41 wide: a quantile computed from them is off by at most that factor.\n\n\
-         Histograms, and counters marked *since start*, start at 0 when the agent starts (`process_start_time_seconds`).\n\
-         OpenMetrics exposes that time as `_created`, protobuf and remote write 2.0 as the start timestamp. Counters marked\n\
+         Counters marked *since start* start at 0 when the agent starts (`process_start_time_seconds`). Histograms, and counters\n\
+         marked *since attached*, are counted by the kernel programs, and start at 0 when these are attached. When systemd restarts\n\
+         the agent, they continue ([how](architecture.md#restarts)), and `citadel_probe_start_time_seconds` stays. OpenMetrics\n\
+         exposes these times as `_created`, protobuf and remote write 2.0 as the start timestamp. Counters marked\n\
          *lifetime* are kept by a device. All other counters started earlier: when the host booted, a driver was loaded or a\n\
          process started. Counters of what remote write and logs sent are kept across restarts of the agent. What cannot be\n\
          measured is absent, never 0.\n",
@@ -96,6 +98,7 @@ fn row(text: &mut String, desc: &Desc) {
     let kind = match desc.kind {
         Kind::Counter => match desc.since {
             Some(Since::Start) => "counter, since start",
+            Some(Since::Programs) => "counter, since attached",
             Some(Since::Lifetime) => "counter, lifetime",
             Some(Since::Before) | None => "counter",
         },

@@ -16,7 +16,7 @@ pub struct Family {
     pub desc: &'static Desc,
     /// One sample per label set; label sets are unique.
     pub samples: Vec<Sample>,
-    /// When the values were 0, in seconds since 1970, if later than the agent's start.
+    /// When the values were 0, in seconds since 1970, if not at the agent's start.
     pub began: Option<f64>,
 }
 
@@ -73,15 +73,13 @@ pub struct Page {
     pub began: Option<f64>,
 }
 
-/// When a family's values were 0, if they count from the agent's start (`start`, of [`Page::start_seconds`]) or later on.
+/// When a family's values were 0, if known: at the agent's start (`start`, of [`Page::start_seconds`]), or when its kernel programs
+/// were attached.
 pub(crate) fn began(family: &Family, start: Option<f64>) -> Option<f64> {
     if !family.desc.counts_since_start() {
         return None;
     }
-    match (start, family.began) {
-        (Some(start), Some(began)) => Some(began.max(start)),
-        (start, began) => start.or(began),
-    }
+    family.began.or(start)
 }
 
 impl Page {

@@ -3,14 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::{Origin, Outcome, Reading};
+use crate::host::process::read_start;
 use crate::metrics::catalogue::agent::{
-    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, MODEL_EVENTS_LOST, PROBE_RUNS, PROBE_SECONDS, PROBE_STATUS,
+    EVENTS_LOST, MAP_CAPACITY, MAP_ENTRIES, MODEL_EVENTS_LOST, PROBE_RUNS, PROBE_SECONDS, PROBE_START, PROBE_STATUS,
 };
 use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     // What is lost is summed over them.
     page.began = origin.families.last_began();
+    // Without a start, the source of the process has failed.
+    if let Ok(start) = read_start(origin.roots)
+        && let Some(began) = origin.families.first_began(start)
+    {
+        page.add(&PROBE_START, [], Value::Float(began));
+    }
     for family in &origin.families.statuses {
         for program in &family.programs {
             let labels = [family.family, program.name, program.status.name(), &program.reason];

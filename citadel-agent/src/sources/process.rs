@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::{Origin, Outcome, Reading};
-use crate::host::process::{max_fds, read_boot_time, read_open_fds, read_own_usage, ticks_per_second};
+use crate::host::process::{max_fds, read_open_fds, read_own_usage, read_start};
 use crate::metrics::catalogue::agent::{
     BUILD_INFO, CONFIG_LOADED, CONFIG_SUCCESSFUL, PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RSS,
     PROCESS_START, PROCESS_VIRTUAL,
@@ -12,7 +12,7 @@ use crate::metrics::family::{Page, Value};
 
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     let usage = read_own_usage(origin.roots)?;
-    let start = read_boot_time(origin.roots)? as f64 + usage.start_ticks as f64 / ticks_per_second();
+    let start = read_start(origin.roots)?;
     let build = [env!("CARGO_PKG_VERSION"), env!("CITADEL_COMMIT"), env!("CITADEL_RUSTC")];
     page.add(&BUILD_INFO, build, Value::Integer(1));
     // A clock before 1970 has no such time.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Agent;
+use crate::fd_store::FdStore;
 
 /// What an agent is started with.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Setup {
     pub(super) nobody: bool,
     pub(super) nvml: Option<PathBuf>,
     pub(super) cgroup: Option<PathBuf>,
+    pub(super) kept: Option<FdStore>,
+    pub(super) ebpf: Option<String>,
 }
 
 impl Setup {
@@ -76,6 +79,20 @@ impl Setup {
         self
     }
 
+    /// Gives the agent this store, with what another agent has left in it.
+    #[must_use]
+    pub fn kept_in(mut self, store: &FdStore) -> Self {
+        self.kept = Some(store.clone());
+        self
+    }
+
+    /// Adds keys to the section `ebpf`.
+    #[must_use]
+    pub fn ebpf(mut self, keys: &str) -> Self {
+        self.ebpf = Some(keys.to_owned());
+        self
+    }
+
     /// Makes the agent expect GPUs, through the NVML at this path: so it follows the kernel's log for Xid errors.
     #[must_use]
     pub fn nvml_library(mut self, path: PathBuf) -> Self {
@@ -131,10 +148,13 @@ impl Setup {
         yaml += if self.probes { "  health_interval: 200ms\n" } else { "  health_endpoints: []\n" };
         yaml += &format!("  ask_for_names: {}\n  relay: {}\n", self.asks, self.relays);
         // Asked for, because not every machine that runs the tests takes fentry.
-        yaml += if self.no_programs {
-            "ebpf: { net: false, recvq: false, sched: false, syscalls: false }\n"
+        yaml += &if self.no_programs {
+            "ebpf: { net: false, recvq: false, sched: false, syscalls: false }\n".to_owned()
         } else {
-            "ebpf: { syscall_form: raw_tp }\n"
+            format!(
+                "ebpf: {{ {} }}\n",
+                ["syscall_form: raw_tp"].into_iter().chain(self.ebpf.as_deref()).collect::<Vec<_>>().join(", ")
+            )
         };
         if let Some(path) = &self.nvml {
             yaml += &format!("gpu: {{ nvml_library: \"{}\" }}\n", path.display());

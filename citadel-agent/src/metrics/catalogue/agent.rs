@@ -23,13 +23,15 @@ catalogue! {
         "Runs of a kernel program, while the kernel's BPF statistics are on.";
     PROBE_SECONDS: Counter(Before) Seconds "citadel_probe_seconds_total" ["program"]
         "Time spent in a kernel program, while the kernel's BPF statistics are on.";
+    PROBE_START: Gauge Seconds "citadel_probe_start_time_seconds" []
+        "When the kernel programs started to count, in seconds since the epoch: before the start of the agent if it took them over from the process before it; the earliest time if families differ.";
     MAP_ENTRIES: Gauge None "citadel_map_entries" ["map"]
         "Entries in use in a kernel map.";
     MAP_CAPACITY: Gauge None "citadel_map_capacity" ["map"]
         "Entries that a kernel map can hold.";
-    EVENTS_LOST: Counter(Start) None "citadel_events_lost_total" ["reason"]
+    EVENTS_LOST: Counter(Programs) None "citadel_events_lost_total" ["reason"]
         "Events that could not be measured, by reason; 0 as long as every request was followed.";
-    MODEL_EVENTS_LOST: Counter(Start, beside EVENTS_LOST) None "citadel_model_events_lost_total" ["model", "port", "reason"]
+    MODEL_EVENTS_LOST: Counter(Programs, beside EVENTS_LOST) None "citadel_model_events_lost_total" ["model", "port", "reason"]
         "The part of citadel_events_lost_total caused by a model that exceeds its share of a kernel map with its processes, threads, readers of requests or kinds of failing system calls. The shares of other models are not affected.";
     HTTP_DROPPED: Counter(Start) None "citadel_http_connections_dropped_total" ["listener", "reason"]
         "Connections that the listener closed early, by reason: connection_limit, memory_limit (slow readers of large responses), request_timeout or response_timeout.";

@@ -94,6 +94,8 @@ pub enum Section {
 pub enum Since {
     /// The agent's start: the whole value is growth since then. A decrease is a reset to 0.
     Start,
+    /// The attachment of the kernel programs: the agent's start, or before it if they were taken over from the process before.
+    Programs,
     /// A time unknown to the agent: the host's boot, the load of a driver, the start of a process or unit; or the count
     /// is kept across restarts of the agent. A new series is not growth, a decrease is a reset to 0.
     Before,
@@ -127,10 +129,10 @@ pub struct Desc {
 }
 
 impl Desc {
-    /// Whether values count from the agent's start, so that they were 0 at that time.
+    /// Whether values count from a time that the agent knows, so that they were 0 then.
     #[must_use]
     pub fn counts_since_start(&self) -> bool {
-        self.kind == Kind::Histogram || self.since == Some(Since::Start)
+        self.kind == Kind::Histogram || matches!(self.since, Some(Since::Start | Since::Programs))
     }
 }
 
@@ -316,7 +318,7 @@ mod tests {
             if desc.name.starts_with("DCGM_")
                 || desc.name.starts_with("citadel_remote_write_") && desc.name.contains("samples")
             {
-                assert_ne!(since, Since::Start, "{}", desc.name);
+                assert!(!desc.counts_since_start(), "{}", desc.name);
             }
         }
     }

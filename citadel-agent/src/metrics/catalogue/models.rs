@@ -5,7 +5,7 @@ use super::{Desc, Kind, Section, Since, Unit};
 catalogue! {
     Models;
 
-    REQUESTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_total" ["model", "port", "endpoint", "code"]
+    REQUESTS: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_total" ["model", "port", "endpoint", "code"]
         "Completed requests by HTTP status code; invalid if the code is outside 100 to 599.";
     REQUESTS_IN_FLIGHT: Gauge None "citadel_model_requests_in_flight" ["model", "port"]
         "Requests that have started and whose response is not complete.";
@@ -13,7 +13,7 @@ catalogue! {
         "Age of the oldest request in flight, from its first byte; 0 if there is none.";
     LONGEST_WAIT: Gauge Seconds "citadel_model_longest_wait_seconds" ["model", "port"]
         "Longest time for which a request in flight has been waiting for the next byte of its response, from the last byte of the request or of the response so far; 0 if there is none. A hung engine shows here even if its health endpoint answers; so does a client that does not read: see citadel_model_connections_held_back.";
-    REQUESTS_ABORTED: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
+    REQUESTS_ABORTED: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_aborted_total" ["model", "port", "endpoint", "side", "phase"]
         "Requests whose connection was closed or reset before the response was complete, by the side that closed first and the phase: request (still arriving), waiting (no response byte sent), headers (headers sent, no body yet), streaming, body. Also streamed responses in which the server reported an error (phase error): citadel_model_requests_total does not count these, whatever their status code.";
     REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint", "outcome"]
         "Time from the first request byte reaching the server's TCP socket to its TCP sending the last response byte, by outcome: success, client_error (status 400 to 499), server_error (500 and above). A client that reads slowly delays that.";
@@ -27,29 +27,29 @@ catalogue! {
         "Time between consecutive events with output of a streamed response. An event can contain several tokens.";
     LONGEST_TOKEN_GAP: Gauge Seconds "citadel_model_longest_token_gap_seconds" ["model", "port"]
         "Longest time between two consecutive events with output of a stream within the last minute: the upper bound of its native bucket, so up to 9 % too long. Absent without such events.";
-    STREAM_CHUNKS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
+    STREAM_CHUNKS: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_chunks_total" ["model", "port", "endpoint"]
         "HTTP body chunks of streamed responses, excluding the empty last chunk.";
-    STREAM_EVENTS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_events_total" ["model", "port", "endpoint", "kind"]
+    STREAM_EVENTS: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_stream_events_total" ["model", "port", "endpoint", "kind"]
         "Events of streamed responses, by kind: content (with output), other (roles, starts and ends of parts, usage, errors, the end marker).";
-    STREAMS_UNREAD: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_streams_unread_total" ["model", "port", "endpoint"]
+    STREAMS_UNREAD: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_streams_unread_total" ["model", "port", "endpoint"]
         "Streamed responses whose events cannot be read (compressed, of an unknown form, too long before the output, or not seen completely): each of their chunks counts as an event with output.";
-    STREAM_UNSEEN_BYTES: Counter(Start, beside REQUESTS_IN_FLIGHT) Bytes "citadel_model_stream_unseen_bytes_total" ["model", "port", "endpoint"]
+    STREAM_UNSEEN_BYTES: Counter(Programs, beside REQUESTS_IN_FLIGHT) Bytes "citadel_model_stream_unseen_bytes_total" ["model", "port", "endpoint"]
         "Bytes of streamed responses whose chunks and events were not counted, because a packet contained more than the kernel programs can parse, or was missed. The requests are counted.";
-    TOKENS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_tokens_total" ["model", "port", "kind"]
+    TOKENS: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_tokens_total" ["model", "port", "kind"]
         "Tokens as stated in the model's responses (usage, or llama.cpp's timings), by kind: prompt (including cached), completion, cached (prompt tokens found in a cache). Requests without such a statement and aborted requests are missing: see citadel_model_requests_without_usage_total. The engine's own count is citadel_engine_tokens_total.";
     REQUEST_PROMPT_TOKENS: Histogram<Tokens> None "citadel_model_request_prompt_tokens" ["model", "port"]
         "Prompt tokens by request, including cached ones, as stated in the response.";
     REQUEST_COMPLETION_TOKENS: Histogram<Tokens> None "citadel_model_request_completion_tokens" ["model", "port"]
         "Completion tokens by request, as stated in the response.";
-    REQUESTS_WITH_USAGE: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_with_usage_total" ["model", "port"]
+    REQUESTS_WITH_USAGE: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_with_usage_total" ["model", "port"]
         "Completed requests whose response stated its tokens.";
-    REQUESTS_WITHOUT_USAGE: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_without_usage_total" ["model", "port"]
+    REQUESTS_WITHOUT_USAGE: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_requests_without_usage_total" ["model", "port"]
         "Completed requests with status 2xx whose response could have stated its tokens but did not, or in which they cannot be read (compressed): most engines state the usage of streamed responses only if the request asks for it (stream_options.include_usage).";
     RECEIVE_QUEUE: Histogram<Queues> Seconds "citadel_model_receive_queue_seconds" ["model", "port"]
         "Time from the first request byte reaching the kernel to the server's first read of it: delay of accept, event loop and thread pool together.";
-    REQUEST_BYTES: Counter(Start) Bytes "citadel_model_request_bytes_total" ["model", "port"]
+    REQUEST_BYTES: Counter(Programs) Bytes "citadel_model_request_bytes_total" ["model", "port"]
         "TCP payload received from clients, excluding retransmissions.";
-    RESPONSE_BYTES: Counter(Start) Bytes "citadel_model_response_bytes_total" ["model", "port"]
+    RESPONSE_BYTES: Counter(Programs) Bytes "citadel_model_response_bytes_total" ["model", "port"]
         "TCP payload sent to clients, excluding retransmissions.";
     CONNECTIONS_OPEN: Gauge None "citadel_model_connections_open" ["model", "port"]
         "Established TCP connections to the model's port.";
@@ -59,11 +59,11 @@ catalogue! {
         "Connections that the server has not accepted yet; of several listening sockets, the fullest.";
     ACCEPT_QUEUE_LIMIT: Gauge None "citadel_model_accept_queue_limit" ["model", "port"]
         "Connections that may wait to be accepted (the backlog of that listening socket); more are turned away.";
-    CONNECTIONS: Counter(Start) None "citadel_model_connections_total" ["model", "port", "protocol"]
+    CONNECTIONS: Counter(Programs) None "citadel_model_connections_total" ["model", "port", "protocol"]
         "Connections by the protocol detected from their first bytes: http1, http2, tls, or other (including connections closed without sending a byte). upgraded: HTTP/1 connections that a response switched to another protocol or made a tunnel (101, CONNECT); these are also counted as http1.";
     TCP_RTT: Histogram<RoundTrips> Seconds "citadel_model_tcp_rtt_seconds" ["model", "port"]
         "Smoothed TCP round-trip time of the model's connections, sampled once per response.";
-    TCP_RETRANSMITS: Counter(Start) None "citadel_model_tcp_retransmits_total" ["model", "port"]
+    TCP_RETRANSMITS: Counter(Programs) None "citadel_model_tcp_retransmits_total" ["model", "port"]
         "TCP segments retransmitted by the host on the model's connections.";
     MODEL_UP: Gauge None "citadel_model_up" ["model", "port"]
         "1 if the model's health endpoint answers 2xx, or any other probed path if it has no health endpoint; else 0. Absent while the server requires an API key that the probes do not have (401, 403), because then neither is known; see citadel_model_state.";
@@ -105,7 +105,7 @@ catalogue! {
         "Time that threads of the model's processes ran on a CPU, as accounted by the kernel. Updated at each context switch.";
     SYSCALL_DURATION: Histogram<Calls> Seconds "citadel_model_syscall_duration_seconds" ["model", "port", "syscall"]
         "Duration of system calls of the model's processes, observed when each call returns. Time in calls that wait (poll, futex, epoll_wait, epoll_pwait, epoll_pwait2, accept4, io_uring_enter; if configured also select, connect, accept, ppoll) can mean idle as well as stalled; so can a read from a blocking socket or pipe.";
-    SYSCALL_ERRORS: Counter(Start, beside REQUESTS_IN_FLIGHT) None "citadel_model_syscall_errors_total" ["model", "port", "syscall", "errno"]
+    SYSCALL_ERRORS: Counter(Programs, beside REQUESTS_IN_FLIGHT) None "citadel_model_syscall_errors_total" ["model", "port", "syscall", "errno"]
         "System calls of the model's processes that failed, by the error that the kernel function returned. A call interrupted by a signal counts as ERESTARTSYS, ERESTARTNOHAND or similar, whether the process gets EINTR or the call is restarted. EAGAIN is normal for a non-blocking socket with nothing to read.";
 
     GPU_MEMORY: Gauge Bytes "citadel_model_gpu_memory_bytes" ["model", "port", "gpu"]

@@ -302,7 +302,11 @@ impl<'a> Common<'a> {
         let desc = CATALOGUE.get(name).copied();
         let v2 = message.form.protocol == Protocol::V2;
         let since = first.family.since_start && first.point != Point::Stale && v2;
-        let start_ms = if since { record.start_ms.max(first.family.began_ms) } else { 0 };
+        let start_ms = match first.family.began_ms {
+            _ if !since => 0,
+            0 => record.start_ms,
+            began_ms => began_ms,
+        };
         let mut times = Vec::new();
         number(&mut times, 2, record.time_ms);
         number(&mut times, 3, start_ms);
