@@ -87,6 +87,8 @@ impl Conn {
                     if self.tx.message.flags & flag::CHUNKED != 0 {
                         sink.chunk(endpoint);
                     }
+                } else {
+                    self.usage.piece();
                 }
                 self.body_begun = 1;
             }

@@ -34,29 +34,22 @@ impl Conn {
     // Inlined: a further frame is too much for the stack on 5.10.
     #[inline(always)]
     pub(super) fn note_tokens(&mut self, event: u32, streamed: bool) {
-        let beside_output = event & (event::OUTPUT | event::EVENT_ENDS) != 0 && self.states_beside_output();
-        let piece = !streamed && event & event::DATA != 0;
-        let relevant = event & (event::OTHER | event::END) != 0 || beside_output || piece;
-        if !relevant || !self.usage.is_searched() {
+        let beside_output = if self.states_beside_output() { event::OUTPUT | event::EVENT_ENDS } else { event::NONE };
+        let stating = event & (event::OTHER | beside_output);
+        if (stating | event & event::END) == 0 || !self.usage.is_searched() {
             return;
         }
-        if piece {
-            self.usage.piece();
-        }
         let end = fresh!(self.tx_next);
-        if streamed {
-            if event & event::OTHER != 0 || beside_output {
-                // Not from the step's start: a long event takes several.
-                self.usage.note(end.wrapping_sub(TAIL), end);
-                if event & event::CUT != 0 {
-                    self.usage.miss();
-                }
+        if !streamed {
+            if event & event::END != 0 {
+                self.usage.note_all(end);
             }
-            if self.events.is_unread() {
+        } else if stating != 0 {
+            // Not from the step's start: a long event takes several.
+            self.usage.note(end.wrapping_sub(TAIL), end);
+            if event & event::CUT != 0 {
                 self.usage.miss();
             }
-        } else if event & event::END != 0 {
-            self.usage.note_all(end);
         }
         let failed = streamed && self.events.has_failed();
         if event & event::END != 0 && !failed && fresh!(self.tx.message.subject) / 100 == 2 {
@@ -88,6 +81,10 @@ impl Conn {
             } else if new && flags & flag::STREAMED != 0 && self.events.is_within(!self.states_beside_output()) {
                 self.usage.note(seq, next);
             }
+        }
+        // The rest of a stream that is not read may have stated newer ones.
+        if self.events.is_unread() {
+            self.usage.miss();
         }
         self.usage.is_noted()
     }
