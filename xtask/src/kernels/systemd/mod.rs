@@ -6,6 +6,5 @@ pub(super) mod init;
 mod lifecycle;
 mod logs;
 mod machine;
-mod restart;
 pub(super) mod server;
 mod units;
