@@ -241,6 +241,14 @@ impl Usage {
         fresh!(self.marks) & mark::ALL != 0
     }
 
+    /// Nothing is known. Not [`Tokens::NONE`]: an atomic addition of a constant 0 becomes an `or`, which Linux before 5.12 refuses.
+    #[inline(always)]
+    #[must_use]
+    pub fn nothing(&mut self) -> Tokens {
+        let zero = launder(&mut self.scratch, 0);
+        Tokens { known: zero, prompt: zero, completion: zero, cached: zero }
+    }
+
     /// What the response stated, as far as it is certain.
     #[inline(always)]
     #[must_use]

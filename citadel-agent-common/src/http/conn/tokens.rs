@@ -7,7 +7,7 @@
 use super::Conn;
 use crate::abi::Endpoint;
 use crate::http::framer::{event, flag, state};
-use crate::http::usage::{self, TAIL, Tokens, Usage};
+use crate::http::usage::{self, TAIL, Usage};
 use crate::http::{Payload, Sink};
 
 impl Conn {
@@ -99,7 +99,8 @@ impl Conn {
             sink.tokens(tokens, 1);
         }
         if unreported != 0 {
-            sink.tokens(Tokens::NONE, unreported);
+            let nothing = self.usage.nothing();
+            sink.tokens(nothing, unreported);
         }
     }
 }
