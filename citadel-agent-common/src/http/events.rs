@@ -271,6 +271,10 @@ impl Events {
         // No field of an event has a longer name.
         if mode == mode::FIELD && fresh!(self.line) >= 8 + u32::from(stopped) {
             self.strange();
+            // The round that shows it can be the one that reads the line's end, if the name is cut.
+            if fresh!(self.recent) >> 56 == u64::from(b'\n') {
+                self.line_ends();
+            }
         } else if stopped {
             self.stops(mode);
         }
