@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::super::image::{HEALTH, METRICS, READY_WITHIN};
 use super::machine::{CPU, INFO, LATE, LAZY, MEMORY, PHI3, REQUESTS, SOON, YI, page_when, show, systemctl, value};
 use super::server::{TOUCH, WEIGHTS, ask};
-use super::{lifecycle, logs, units};
+use super::{lifecycle, logs, restart, units};
 use crate::process;
 use crate::scrape::{self, Page};
 
@@ -46,10 +46,11 @@ fn everything() -> Result<String> {
     a_unit_comes_and_goes().context("a new unit")?;
     a_socket_waits_for_its_service().context("socket activation")?;
     let changes = units::changes_are_told().context("changes of units")?;
+    let kept = restart::loses_nothing().context("a restart of the agent")?;
     lifecycle::without_programs().context("reload without kernel programs")?;
     let arrived = logs::arrive().context("logs")?;
     let life = lifecycle::to_the_end(&before)?;
-    Ok(format!("{installed}; {agent}; {tree}; {changes}; {arrived}; {life}"))
+    Ok(format!("{installed}; {agent}; {tree}; {changes}; {kept}; {arrived}; {life}"))
 }
 
 /// The agent runs with exactly what its unit grants, and its programs are attached.

@@ -6,5 +6,6 @@ pub(super) mod init;
 mod lifecycle;
 mod logs;
 mod machine;
+mod restart;
 pub(super) mod server;
 mod units;
