@@ -124,6 +124,7 @@ impl Families {
         }
         drop(types);
         give_memory_back();
+        families.note_verified();
         families.statuses.iter().for_each(report);
         families
     }
@@ -226,6 +227,7 @@ impl Families {
         if replaced {
             self.hand_over(roots);
         }
+        self.note_verified();
         Ok(replaced)
     }
 
@@ -270,6 +272,17 @@ impl Families {
     pub fn first_began(&self, start: f64) -> Option<f64> {
         let running = self.statuses.iter().filter(|status| status.status == Verdict::Ok);
         running.map(|status| self.began.get(status.family).copied().unwrap_or(start)).reduce(f64::min)
+    }
+
+    /// Writes into the statuses what the verifier followed of each program.
+    fn note_verified(&mut self) {
+        let net = self.net.iter().flat_map(Net::verified);
+        let sched = self.sched.iter().flat_map(Sched::verified);
+        let syscalls = self.syscalls.iter().flat_map(Syscalls::verified);
+        let verified: BTreeMap<_, _> = net.chain(sched).chain(syscalls).collect();
+        for program in self.statuses.iter_mut().flat_map(|status| &mut status.programs) {
+            program.verified_instructions = verified.get(program.name).copied();
+        }
     }
 
     fn is_broken(&self, family: Family) -> bool {

@@ -417,6 +417,12 @@ impl Net {
         self.reader_shares.refused().into_iter().map(|(slot, count)| (slot, Lost::ReadersFull, count))
     }
 
+    /// What the verifier followed of each program, those of the families in the same object included.
+    pub fn verified(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let families = [Family::Net, Family::Recvq, Family::InFlight].into_iter();
+        families.flat_map(|family| stats::all_verified(&self.handles, family))
+    }
+
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.handles, Family::Net)

@@ -117,6 +117,11 @@ impl Sched {
         [("sched_processes", processes, most_processes), ("sched_threads", threads, most_threads)]
     }
 
+    /// What the verifier followed of each program.
+    pub fn verified(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        stats::all_verified(&self.handles, Family::Sched)
+    }
+
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         stats::of(&self.handles, Family::Sched)

@@ -29,6 +29,17 @@ pub(super) fn of(handles: &Handles, family: Family) -> impl Iterator<Item = (&'s
     family.programs().iter().filter_map(|program| Some((program.name, read(&handles.program(program.name)?)?)))
 }
 
+/// How many instructions the verifier followed until it accepted a program (since Linux 5.16): most of the time that loading
+/// takes.
+pub(super) fn verified(program: &impl AsFd) -> Option<u32> {
+    info(program).ok().map(|info| info.verified).filter(|&verified| verified > 0)
+}
+
+/// The same for each program of a family.
+pub(super) fn all_verified(handles: &Handles, family: Family) -> impl Iterator<Item = (&'static str, u32)> {
+    family.programs().iter().filter_map(|program| Some((program.name, verified(&handles.program(program.name)?)?)))
+}
+
 /// The statistics of a loaded program (since Linux 5.1). `None` while there are none.
 #[must_use]
 pub fn read(program: &impl AsFd) -> Option<RunStats> {
@@ -55,6 +66,10 @@ struct Info {
     runs: u64,
     /// `recursion_misses`.
     missed: u64,
+    /// `verified_insns`.
+    verified: u32,
+    /// `attach_btf_obj_id`.
+    _btf: u32,
 }
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` uses.

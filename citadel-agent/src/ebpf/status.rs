@@ -78,6 +78,9 @@ pub struct ProgramStatus {
     pub status: Verdict,
     /// Why it is not running; empty if it is.
     pub reason: String,
+    /// How many instructions the verifier followed until it accepted the program (since Linux 5.16).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_instructions: Option<u32>,
 }
 
 impl FamilyStatus {
@@ -123,7 +126,12 @@ impl FamilyStatus {
         let programs = family
             .programs()
             .iter()
-            .map(|program| ProgramStatus { name: program.name, status, reason: reason.clone() })
+            .map(|program| ProgramStatus {
+                name: program.name,
+                status,
+                reason: reason.clone(),
+                verified_instructions: None,
+            })
             .collect();
         Self { family: family.name(), status, reason, remedy, variant: None, incomplete: Vec::new(), programs }
     }

@@ -198,6 +198,18 @@ impl Syscalls {
         ]
     }
 
+    /// What the verifier followed of each program; those at functions are summed, separately for start and end.
+    pub fn verified(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
+            Hook::SystemCall(moment) if self.form == Form::Fentry => {
+                let all = self.at_functions(moment).filter_map(|program| stats::verified(&program));
+                Some((program.name, all.reduce(|a, b| a + b)?))
+            }
+            _ => None,
+        });
+        stats::all_verified(&self.handles, Family::Syscalls).chain(at_functions)
+    }
+
     /// Run time of each program, if the kernel records it; those at functions are summed, separately for start and end.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {

@@ -170,6 +170,7 @@ fn chunks_seen(agent: &Agent) -> Result<f64> {
 /// Seven models, a steady load and one scrape per second.
 fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
     let agent = Agent::start(stage, RANGE)?;
+    let (started, (_, started_peak)) = (agent.cpu()?.as_secs_f64(), agent.memory()?);
     let ports = MODELS.map(|(_, port)| port);
     let scrape_each_second = |count: u64| -> Result<()> {
         let begin = Instant::now();
@@ -187,10 +188,10 @@ fn steady_load(stage: &Stage, time: Duration) -> Result<Steady> {
         let (begin, before) = (Instant::now(), agent.cpu()?);
         scrape_each_second(time.as_secs())?;
         let (seconds, used) = (begin.elapsed().as_secs_f64(), agent.cpu()? - before);
-        let (resident, peak) = agent.memory()?;
+        let (resident, _) = agent.memory()?;
         let answered = load.join().map_err(|_| anyhow::anyhow!("the steady load panicked"))??;
         let rate = answered as f64 / (time.as_secs_f64() + 2.0);
-        Ok(Steady { seconds, rate, cpu: used.as_secs_f64() / seconds, resident, peak })
+        Ok(Steady { seconds, rate, started, started_peak, cpu: used.as_secs_f64() / seconds, resident })
     })
 }
 

@@ -113,7 +113,7 @@ fn measure(agent: &mut Child, begun: Instant) -> Result<String> {
     // The server's FIN closes the connections.
     thread::sleep(Duration::from_millis(500));
     let page = Page::parse(&scrape::get(METRICS, "/metrics/models")?);
-    support::tell(&page)?;
+    support::tell(&page, &status)?;
     compare(&page, first)
         .with_context(|| format!("status {}", status.split_whitespace().collect::<Vec<_>>().join(" ")))?;
     let mean = |name| page.mean(name, &[]).unwrap_or(f64::NAN) * 1e3;
