@@ -110,6 +110,20 @@ pub enum Side {
     Server = 1,
 }
 
+impl Side {
+    /// Both, in the order of their discriminants.
+    pub const ALL: [Self; 2] = [Self::Client, Self::Server];
+
+    /// The value of the `side` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// The phase of a request when its connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -130,6 +144,25 @@ pub enum Phase {
 
 /// Number of [`Phase`]s.
 pub const PHASES: u32 = 6;
+
+impl Phase {
+    /// All phases, in the order of their discriminants.
+    pub const ALL: [Self; PHASES as usize] =
+        [Self::Request, Self::Waiting, Self::Headers, Self::Streaming, Self::Body, Self::Error];
+
+    /// The value of the `phase` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Waiting => "waiting",
+            Self::Headers => "headers",
+            Self::Streaming => "streaming",
+            Self::Body => "body",
+            Self::Error => "error",
+        }
+    }
+}
 
 /// The protocol detected from the first bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,11 +212,13 @@ pub enum Lost {
     ReadersFull = 10,
     /// Connections that are not followed, because as many as may be are ([`crate::connection::room`]).
     ConnectionsFull = 11,
+    /// Records of single requests for which the ring buffer had no room ([`crate::trace`]).
+    TraceFull = 12,
 }
 
 impl Lost {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RequestFraming,
         Self::ResponseFraming,
         Self::PipelineFull,
@@ -196,6 +231,7 @@ impl Lost {
         Self::ProcessesFull,
         Self::ReadersFull,
         Self::ConnectionsFull,
+        Self::TraceFull,
     ];
 
     /// The value of the `reason` label.
@@ -214,6 +250,7 @@ impl Lost {
             Self::ProcessesFull => "processes_full",
             Self::ReadersFull => "readers_full",
             Self::ConnectionsFull => "connections_full",
+            Self::TraceFull => "trace_full",
         }
     }
 }

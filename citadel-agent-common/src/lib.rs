@@ -15,3 +15,4 @@ pub mod hist;
 pub mod http;
 pub mod shares;
 pub mod threads;
+pub mod trace;

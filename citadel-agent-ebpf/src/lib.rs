@@ -4,6 +4,7 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 
 pub mod count;
+pub mod field;
 pub mod log;
 pub mod shares;
 pub mod task;

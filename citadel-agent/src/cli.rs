@@ -1,5 +1,7 @@
 //! The command line: parse, load the configuration, dispatch, map errors to exit codes.
 
+mod durations;
+
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -9,15 +11,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
+use self::durations::within_a_day;
 use crate::check::Severity;
 use crate::config::{self, Config, ConfigErrors, DEFAULT_PATH};
-use crate::control::{self, ControlError, LONGEST_RELEASE, Order};
+use crate::control::{self, ControlError, Order};
 use crate::logging::{self, LogError, LogHandle};
 use crate::remote_write::command::{self, CommandError};
 use crate::remote_write::encode::Protocol;
 use crate::test_mode::{self, TestModeError};
 use crate::top::{self, TopError};
-use crate::{agent, alerts, check, explain, logs};
+use crate::{agent, alerts, check, explain, logs, trace};
 
 /// Exit code for failures.
 pub const FAILED: u8 = 1;
@@ -103,6 +106,17 @@ enum Command {
         #[command(flatten)]
         what: top::What,
     },
+    /// Print finished requests, one line each: of whom, how long each part took, how it ended.
+    ///
+    /// Prints requests as they end until it is interrupted; the running agent records all requests meanwhile. With --last, prints the
+    /// newest of the slowest and the failed requests of the last hour, which are always recorded. Root and the group citadel-agent may
+    /// ask.
+    Trace {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        what: trace::command::What,
+    },
     /// Release or resume the GPUs of the running agent.
     #[command(subcommand)]
     Gpu(GpuCommand),
@@ -175,25 +189,6 @@ enum GpuCommand {
     },
     /// Reopen NVML before the release ends.
     Resume(ConfigArg),
-}
-
-/// 1s to 24h: how long a model may be measured, and GPUs may go unmeasured ([`LONGEST_RELEASE`]).
-fn within_a_day(text: &str) -> Result<Duration, String> {
-    let time = duration(text)?;
-    if time < Duration::from_secs(1) || time > LONGEST_RELEASE {
-        Err("must be between 1s and 24h".to_owned())
-    } else {
-        Ok(time)
-    }
-}
-
-/// Parses a duration as the configuration does: a plain number is in seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    match text.trim().parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; use a number of seconds, or a number with a unit such as 90s or 10m")),
-    }
 }
 
 #[derive(Args, Debug)]
@@ -392,6 +387,10 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             let (config, _) = config.load()?;
             print(top::run(what, &config.local.control_socket)?)?;
         }
+        Command::Trace { config, what } => {
+            let (config, _) = config.load()?;
+            trace::command::run(&what, &config.local.control_socket)??;
+        }
         Command::Version => print(format_args!("citadel-agent {VERSION}\n"))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -474,20 +473,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_number_is_seconds() {
-        assert_eq!(within_a_day("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(within_a_day("60"), within_a_day("60s"));
-        assert_eq!(within_a_day("1m"), within_a_day("60"));
-        assert_eq!(within_a_day("0").unwrap_err(), "must be between 1s and 24h");
-        assert_eq!(within_a_day("86401").unwrap_err(), "must be between 1s and 24h");
-        assert!(
-            within_a_day("soon")
-                .unwrap_err()
-                .ends_with("use a number of seconds, or a number with a unit such as 90s or 10m")
-        );
     }
 
     #[test]

@@ -33,3 +33,4 @@ mod state_file;
 pub mod test_mode;
 mod threads;
 pub mod top;
+pub mod trace;

@@ -1,6 +1,7 @@
 //! The agent as its users have it: a process with a configuration file, two ports, signals and a log.
 
 mod setup;
+mod trace;
 
 use std::env;
 use std::fs::{self, File, Permissions};
@@ -19,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use tempfile::TempDir;
 
 pub use self::setup::Setup;
+pub use self::trace::Trace;
 use crate::get::{Response, get};
 use crate::scrape::Page;
 use crate::truth::pause;

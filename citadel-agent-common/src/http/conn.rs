@@ -8,6 +8,7 @@
 
 mod close;
 mod observe;
+mod record;
 mod running;
 mod skipped;
 mod stream;
@@ -87,8 +88,17 @@ pub struct Conn {
     early: EarlyRanges,
     /// The client sent FIN or RST, which the server's TCP accepts. Written once, by ingress or the callback.
     client_ended: u32,
-    _to_a_line: [u32; 11],
-    // Written by egress.
+    _to_a_line: [u32; 5],
+    // From here on: written by egress. These only where a request is recorded.
+    /// When a request ended that is to be recorded, see `conn/record.rs`.
+    due_ns: u64,
+    /// When the first byte of its response was sent.
+    due_answered_ns: u64,
+    /// Its number; 0: there is none.
+    due: u32,
+    /// How it ended.
+    due_how: u32,
+    // For each segment.
     tx: Framer,
     tx_first_ns: u64,
     /// Time of the last response byte so far.
@@ -145,7 +155,11 @@ impl Conn {
         seqs: [0; PIPELINE],
         early: EarlyRanges::NONE,
         client_ended: 0,
-        _to_a_line: [0; 11],
+        _to_a_line: [0; 5],
+        due_ns: 0,
+        due_answered_ns: 0,
+        due: 0,
+        due_how: 0,
         tx: Framer::NEW,
         tx_first_ns: 0,
         tx_last_ns: 0,
@@ -180,12 +194,6 @@ impl Conn {
         }
     }
 
-    /// The client sent FIN or RST.
-    #[inline(always)]
-    pub const fn client_ends(&mut self) {
-        self.client_ended = 1;
-    }
-
     /// Called by ingress: the server's TCP has everything up to `seq`.
     #[inline(always)]
     pub const fn has_in_order(&mut self, seq: u32) {
@@ -214,13 +222,6 @@ impl Conn {
     #[must_use]
     pub fn is_next(&self, seq: u32) -> bool {
         fresh!(self.rx_next) == seq
-    }
-
-    /// Whether the server has sent bytes from `seq` on before.
-    #[inline(always)]
-    #[must_use]
-    pub fn has_sent(&self, seq: u32) -> bool {
-        self.tx_synced != 0 && after(fresh!(self.tx_next), seq)
     }
 
     /// Processes a segment from the client: `len` > 0 payload bytes from sequence number `seq` on, at time `now`, in at

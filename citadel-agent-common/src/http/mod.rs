@@ -19,11 +19,13 @@ pub mod line;
 mod pending;
 mod reorder;
 mod request;
+mod request_id;
 mod start_line;
 pub mod text;
 pub mod usage;
 
 use crate::abi::{Latency, Lost, Phase, Side};
+use crate::trace::Finished;
 pub use pending::Pending;
 pub(crate) use reorder::after;
 pub use text::Text;
@@ -100,6 +102,10 @@ pub trait Sink {
     fn tokens(&mut self, tokens: usage::Tokens, count: u32);
     /// A request whose connection ended before its response was complete.
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase);
+    /// Whether a request that took `ns` nanoseconds, or `failed`, is to be recorded: then [`Self::record`] is called.
+    fn records(&mut self, ns: u64, failed: bool) -> bool;
+    /// A request has ended.
+    fn record(&mut self, finished: Finished);
     /// Something that could not be measured.
     fn lost(&mut self, why: Lost, count: u32);
 }

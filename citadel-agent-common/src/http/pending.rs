@@ -3,6 +3,7 @@
 use super::Sink;
 use super::usage::Tokens;
 use crate::abi::{Latency, Lost, Phase, Protocol, Side};
+use crate::trace::Finished;
 
 /// Observations from before the connection existed: recorded, and reported once it does. Only a client can have sent
 /// data by then, so there are none of responses.
@@ -104,4 +105,12 @@ impl Sink for Pending {
 
     #[inline(always)]
     fn aborted(&mut self, _endpoint: u32, _side: Side, _phase: Phase) {}
+
+    #[inline(always)]
+    fn records(&mut self, _ns: u64, _failed: bool) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn record(&mut self, _finished: Finished) {}
 }

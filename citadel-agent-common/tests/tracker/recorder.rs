@@ -4,6 +4,7 @@ use citadel_agent_common::abi::{Endpoint, Latency, Lost, Phase, Protocol, Side};
 use citadel_agent_common::http::conn::{Conn, PIPELINE, Progress, Writer};
 use citadel_agent_common::http::usage::Tokens;
 use citadel_agent_common::http::{Payload, Sink, Text};
+use citadel_agent_common::trace::{COMPLETED, Finished};
 
 /// What the tracker reported, byte counts aside: where these are reported depends on the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ struct Recorder {
     request_bytes: u64,
     response_bytes: u64,
     tokens: Vec<Tokens>,
+    /// The end of a request that is to be recorded.
+    due: Option<(u64, Observation)>,
 }
 
 impl Recorder {
@@ -85,6 +88,39 @@ impl Sink for Recorder {
     }
     fn aborted(&mut self, endpoint: u32, side: Side, phase: Phase) {
         self.note(Observation::Aborted { endpoint, side, phase });
+    }
+    fn records(&mut self, ns: u64, failed: bool) -> bool {
+        // What it asks for is what it has observed just now.
+        let &(_, last) = self.seen.last().expect("a request has ended");
+        match last {
+            Observation::Completed { code, endpoint } => {
+                assert_eq!(failed, code >= 500);
+                let duration = Observation::Latency { which: Latency::Duration, endpoint, ns };
+                assert_eq!(self.seen[self.seen.len() - 2].1, duration);
+            }
+            Observation::Aborted { .. } => assert!(failed),
+            other => panic!("{other:?} ends no request"),
+        }
+        // One a step.
+        self.due.is_none() && self.due.replace((self.now, last)).is_none()
+    }
+    fn record(&mut self, finished: Finished) {
+        let (at, last) = self.due.take().expect("it asked whether it is wanted");
+        let Finished { first_ns, complete_ns, answered_ns, ended_ns, .. } = finished;
+        assert!(first_ns <= complete_ns && complete_ns <= ended_ns && answered_ns <= ended_ns, "{finished:?}");
+        assert!(ended_ns <= at, "{finished:?}");
+        match last {
+            Observation::Completed { endpoint, code } => {
+                assert_eq!((finished.endpoint, finished.code, finished.ended_by), (endpoint, code, COMPLETED));
+            }
+            Observation::Aborted { endpoint, side, phase } => {
+                let ended_by = side as u32 + 1;
+                assert_eq!((finished.endpoint, finished.ended_by, finished.phase), (endpoint, ended_by, phase as u32));
+                let answered = !matches!(phase, Phase::Request | Phase::Waiting);
+                assert!(answered || finished.answered_ns == 0, "{finished:?}");
+            }
+            other => panic!("{other:?} ends no request"),
+        }
     }
     fn lost(&mut self, why: Lost, count: u32) {
         self.note(Observation::Lost { why, count });
@@ -178,13 +214,25 @@ impl Tracked {
         self.recorder.now = now;
         let (mut payload, len) = (Bytes::new(bytes), bytes.len() as u32);
         let before = self.conn;
-        until_done(bytes.len(), || match self.steps {
-            Steps::One => self.conn.transmit::<1, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
-            Steps::Two => self.conn.transmit::<2, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
-            Steps::Eight => self.conn.transmit::<8, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder),
+        until_done(bytes.len(), || {
+            let (conn, recorder) = (&mut self.conn, &mut self.recorder);
+            let progress = match self.steps {
+                Steps::One => conn.transmit::<1, _, _>(&mut payload, seq, len, ack, now, recorder),
+                Steps::Two => conn.transmit::<2, _, _>(&mut payload, seq, len, ack, now, recorder),
+                Steps::Eight => conn.transmit::<8, _, _>(&mut payload, seq, len, ack, now, recorder),
+            };
+            self.record();
+            progress
         });
         self.search_tokens(&mut payload, seq, len);
         self.assert_written_by(Writer::Egress, &before);
+    }
+
+    /// As the program does after each step.
+    fn record(&mut self) {
+        if self.conn.has_due() {
+            self.conn.record_due(&mut self.recorder);
+        }
     }
 
     /// As the program does after each segment.
@@ -200,8 +248,10 @@ impl Tracked {
         let (mut payload, len) = (Bytes::new(bytes), bytes.len() as u32);
         let before = self.conn;
         if self.conn.transmit::<STEPS, _, _>(&mut payload, seq, len, ack, now, &mut self.recorder) == Progress::More {
+            self.record();
             self.conn.overrun(&mut payload, seq, len, now, &mut self.recorder);
         }
+        self.record();
         self.search_tokens(&mut payload, seq, len);
         self.assert_written_by(Writer::Egress, &before);
     }
@@ -241,7 +291,8 @@ impl Tracked {
         self.recorder.now = now;
         let before = self.conn;
         self.recorder.before = self.recorder.seen.len();
-        self.conn.close(orderly, otherwise, last, &mut self.recorder);
+        self.conn.close(orderly, otherwise, last, now, &mut self.recorder);
+        self.record();
         self.search_tokens(&mut Bytes::new(&[]), 0, 0);
         self.assert_written_by(Writer::Egress, &before);
     }

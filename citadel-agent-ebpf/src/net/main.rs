@@ -18,6 +18,7 @@ mod receive_queue;
 mod say;
 mod sink;
 mod steps;
+mod trace;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
@@ -25,7 +26,7 @@ use aya_ebpf::bindings::{
     BPF_TCP_LISTEN, BPF_TCP_SYN_RECV, bpf_sock, bpf_sock_ops, bpf_tcp_sock,
 };
 use aya_ebpf::helpers::generated as helpers;
-use aya_ebpf::helpers::generated::{bpf_map_update_elem, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
 use citadel_agent_common::abi::{Lost, Protocol, Side, counter};
@@ -111,6 +112,9 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     }
     let Some(connection) = connection(sock, slot, segment.len > 0) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
+    if maps::tracing() != 0 && segment.len > 0 {
+        trace::net_trace(skb);
+    }
     // A FIN comes last: with it, data that arrived out of order is settled.
     if segment.len > 0 || segment.is_fin() {
         if !connection.conn.is_next(segment.seq)
@@ -178,6 +182,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     }
     if segment.ends() {
         net_closed(skb, if segment.is_reset() { RESET } else { FIN });
+        steps::record(connection, skb);
         if connection.joined != 0 {
             connections::release(sock);
             return;
@@ -310,7 +315,9 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             // `tcp_close`). A retransmission timeout sends none: then segments are lost or being retransmitted, and it
             // is the client that has disappeared.
             let vanished = field!(retrans_out) | field!(lost_out) != 0;
-            connection.conn.close(false, if vanished { Side::Client } else { Side::Server }, true, &mut counters);
+            let side = if vanished { Side::Client } else { Side::Server };
+            // SAFETY: no arguments.
+            connection.conn.close(false, side, true, unsafe { bpf_ktime_get_ns() }, &mut counters);
         } else if counted {
             if total != 0 {
                 counters.add(counter::RETRANSMITS, total as u64);

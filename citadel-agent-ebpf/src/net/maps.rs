@@ -4,12 +4,13 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
 use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange, ReadAt, TokenStats};
 use citadel_agent_common::connection::{Connection, Early, Tuple, WINDOWS, Window, room};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::{self, Held};
+use citadel_agent_common::trace::{self, Details, Recorded, Tracing};
 use citadel_agent_ebpf::shares::Shares;
 
 /// The first 96 bits of a v4-mapped IPv6 address, as words in network byte order (RFC 4291, section 2.5.5.2).
@@ -72,6 +73,22 @@ pub(crate) static NOTES: SkStorage<u32> = SkStorage::new();
 #[map]
 pub(crate) static ROOM: Array<u64> = Array::with_max_entries(room::CELLS as u32, BPF_F_MMAPABLE);
 
+/// Slot -> which requests are recorded. Sized like `MODEL_STATS`, written by userspace too.
+#[map]
+pub(crate) static RECORDED: Array<Recorded> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Records of single requests. What finds no room is counted.
+#[map]
+pub(crate) static TRACE: RingBuf = RingBuf::with_byte_size(trace::RING, 0);
+
+/// Socket -> details of its request under way, from the first request on that begins while somebody traces. Freed with the socket.
+#[btf_map]
+pub(crate) static DETAILS: SkStorage<Details> = SkStorage::new();
+
+/// Whether details are collected: [`trace::Tracing`]. In a section, and so in a map, of its own: it has another writer in userspace.
+#[unsafe(link_section = ".data.tracing")]
+static mut TRACING: Tracing = 0;
+
 /// Windows in which runs parse payloads.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Window> = PerCpuArray::with_max_entries(WINDOWS, 0);
@@ -122,6 +139,13 @@ pub(crate) fn slot(port: u32) -> Option<u32> {
         NO_SLOT => None,
         slot => Some(slot - 1),
     }
+}
+
+/// Whether details of requests are collected; not 0 if so.
+#[inline(always)]
+pub(crate) fn tracing() -> Tracing {
+    // SAFETY: always readable. Volatile: userspace may write it at any time.
+    unsafe { (&raw const TRACING).read_volatile() }
 }
 
 /// Whether the agent itself opens this connection.

@@ -13,7 +13,8 @@ use citadel_agent_common::abi::{ReadAt, reader_key};
 use citadel_agent_common::connection::Connection;
 use citadel_agent_common::http::conn::{PIPELINE, Read};
 
-use crate::maps::{CONNECTIONS, READERS, READERS_SHARES, RECEIVE_QUEUE};
+use crate::maps::{self, CONNECTIONS, READERS, READERS_SHARES, RECEIVE_QUEUE};
+use crate::trace;
 use citadel_agent_ebpf::count::observe;
 use citadel_agent_ebpf::task::member;
 
@@ -59,8 +60,13 @@ fn read(connection: &mut Connection, sock: *const c_void) {
     for _ in 0..=PIPELINE {
         match connection.conn.next_read(copied, now) {
             Read::Nothing => break,
-            // SAFETY: a map value; other CPUs only add atomically.
-            Read::Waited(ns) => observe(unsafe { &mut *histogram }, ns),
+            Read::Waited(ns) => {
+                // SAFETY: a map value; other CPUs only add atomically.
+                observe(unsafe { &mut *histogram }, ns);
+                if maps::tracing() != 0 {
+                    trace::queued(sock, now.wrapping_sub(ns), ns);
+                }
+            }
         }
     }
 }

@@ -5,10 +5,11 @@ use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use citadel_agent_common::abi::{ENDPOINTS, EndpointStats, Latency, Lost, ModelStats, Phase, Side, counter};
 use citadel_agent_common::http::conn::Sink;
 use citadel_agent_common::http::usage::Tokens;
+use citadel_agent_common::trace::Finished;
 use citadel_agent_ebpf::count::{add, barrier, cell, observe, observe_tokens};
 
-use crate::maps::{ENDPOINT_STATS, LOST, MODEL_STATS, TOKEN_STATS};
-use crate::say;
+use crate::maps::{self, ENDPOINT_STATS, LOST, MODEL_STATS, RECORDED, TOKEN_STATS};
+use crate::{say, trace};
 
 /// Counts something that could not be measured.
 #[inline(always)]
@@ -96,6 +97,9 @@ impl Sink for Counters {
         if let Some(stats) = self.endpoint(endpoint) {
             observe(&mut stats.latencies[which as usize], ns);
         }
+        if matches!(which, Latency::FirstToken | Latency::InterToken) && maps::tracing() != 0 {
+            trace::output(self.sock, matches!(which, Latency::FirstToken), ns);
+        }
     }
 
     #[inline(always)]
@@ -147,6 +151,22 @@ impl Sink for Counters {
         if let Some(stats) = self.endpoint(endpoint) {
             add(cell(&mut stats.counters, EndpointStats::aborted(side as u32, phase as u32)), 1);
         }
+    }
+
+    #[inline(always)]
+    fn records(&mut self, ns: u64, failed: bool) -> bool {
+        // SAFETY: a map value. What another CPU takes at the same time may count once: it is a rough bound.
+        let Some(recorded) = RECORDED.get_ptr_mut(self.slot).map(|recorded| unsafe { &mut *recorded }) else { return false };
+        if recorded.left == 0 || !(failed || ns >= recorded.from_ns) {
+            return false;
+        }
+        recorded.left = recorded.left.wrapping_sub(1);
+        true
+    }
+
+    #[inline(always)]
+    fn record(&mut self, finished: Finished) {
+        trace::record(self.slot, self.sock, finished);
     }
 
     #[inline(always)]

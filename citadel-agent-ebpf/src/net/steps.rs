@@ -68,6 +68,7 @@ pub(crate) fn transmit(
     let (seq, len) = (segment.seq, segment.len);
     let mut payload = segment.payload(skb, window, now);
     let first = connection.conn.transmit::<FIRST_STEPS, _, _>(&mut payload, seq, len, segment.ack, now, counters);
+    record(connection, skb);
     let progress = go_on(first, window, |index| net_sent(skb, index));
     escape(connection);
     segment.recall(window);
@@ -188,6 +189,7 @@ pub extern "C" fn net_sent_step(skb: *mut __sk_buff, window: u32) -> u32 {
     let (seq, len, ack, now) = (window.seq, window.payload_len, window.ack, window.now);
     let mut payload = Bytes::go_on(skb, window);
     let progress = connection.conn.transmit::<1, _, _>(&mut payload, seq, len, ack, now, &mut counters);
+    record(connection, skb);
     u32::from(matches!(progress, Progress::More))
 }
 
@@ -202,7 +204,27 @@ pub extern "C" fn net_overrun(skb: *mut __sk_buff) -> u32 {
     let now = unsafe { bpf_ktime_get_ns() };
     let mut payload = segment.payload(skb, window, now);
     connection.conn.overrun(&mut payload, segment.seq, segment.len, now, &mut counters);
+    record(connection, skb);
     packet::release(window);
+    1
+}
+
+/// Records the request that a step has ended, if that is wanted.
+#[inline(always)]
+pub(crate) fn record(connection: &mut Connection, skb: *mut __sk_buff) {
+    if connection.conn.has_due() {
+        escape(connection);
+        net_record(skb);
+        escape(connection);
+    }
+}
+
+/// A function of its own because of the stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn net_record(skb: *mut __sk_buff) -> u32 {
+    let Some((connection, mut counters)) = followed(skb) else { return 0 };
+    connection.conn.record_due(&mut counters);
     1
 }
 
@@ -217,8 +239,10 @@ pub(crate) const RESET: u32 = 2;
 pub extern "C" fn net_closed(skb: *mut __sk_buff, how: u32) -> u32 {
     let Some((connection, mut counters)) = followed(skb) else { return 0 };
     let side = if how == 0 { Side::Client } else { Side::Server };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
     // No callback reports the end of a connection that is older than the programs.
-    connection.conn.close(how == FIN, side, connection.joined != 0, &mut counters);
+    connection.conn.close(how == FIN, side, connection.joined != 0, now, &mut counters);
     1
 }
 

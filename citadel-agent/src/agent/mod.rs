@@ -69,7 +69,8 @@ async fn serve(config: &Config, path: Option<&Path>, log: &LogHandle) -> anyhow:
     sinks.alerts.replace(peers, sinks.collector.pages()).await;
     sinks.logs.replace(journal).await;
     let recorded = history::Running::start(history.clone(), sinks.collector.subscribe_live(RECORDED));
-    let (desk, mut reloads) = Desk::new(agent.state().gpu_handle(), history);
+    let (gpu, tracer) = agent.state().asked();
+    let (desk, mut reloads) = Desk::new(gpu, history, tracer);
     let _control = take_orders(config, desk);
     info!(
         metrics = %listeners.metrics.address, health = %listeners.health.address,
@@ -142,7 +143,7 @@ impl Sinks {
 fn take_orders(config: &Config, desk: Desk) -> Option<Control> {
     let path = &config.local.control_socket;
     let refused = |error| {
-        warn!(%error, path = %path.display(), "cannot create the control socket; `citadel-agent reload`, `gpu`, `top` and `explain` are unavailable");
+        warn!(%error, path = %path.display(), "cannot create the control socket; `citadel-agent reload`, `gpu`, `top`, `trace` and `explain` are unavailable");
     };
     control::serve(path, Arc::new(desk)).map_err(refused).ok()
 }

@@ -1,11 +1,14 @@
-//! Control requests: those about GPUs go to the sampling thread, a reload to the main loop; queries read the history.
+//! Control requests: those about GPUs go to the sampling thread, a reload to the main loop; queries read the history and the
+//! records of single requests.
 
+use smol_str::SmolStr;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Order, Orders};
 use crate::explain::explain;
 use crate::gpu;
 use crate::history::{History, Subject};
+use crate::trace::{Filter, Tracer};
 
 /// Result of a reload.
 pub(super) type Outcome = Result<(), String>;
@@ -17,25 +20,30 @@ pub(super) type Request = oneshot::Sender<Outcome>;
 pub(super) struct Desk {
     gpu: Option<gpu::Handle>,
     history: History,
+    tracer: Tracer,
     reloads: mpsc::Sender<Request>,
 }
 
 impl Desk {
     /// A desk for these GPUs, and the receiver of its reload requests.
-    pub(super) fn new(gpu: Option<gpu::Handle>, history: History) -> (Self, mpsc::Receiver<Request>) {
+    pub(super) fn new(gpu: Option<gpu::Handle>, history: History, tracer: Tracer) -> (Self, mpsc::Receiver<Request>) {
         // Reloads are serialized; clients wait.
         let (reloads, requests) = mpsc::channel(1);
-        (Self { gpu, history, reloads }, requests)
+        (Self { gpu, history, tracer, reloads }, requests)
+    }
+
+    /// The models with their ports.
+    fn models(&self) -> impl Iterator<Item = (u16, SmolStr)> {
+        self.history.subjects().into_iter().filter_map(|(subject, name)| match subject {
+            Subject::Model(port) => Some((port, name)),
+            _ => None,
+        })
     }
 
     /// The port of a model that is named by its name or its port; `None`: all.
     fn port(&self, model: Option<&str>) -> Result<Option<u16>, String> {
         let Some(wanted) = model else { return Ok(None) };
-        let models = self.history.subjects().into_iter().filter_map(|(subject, name)| match subject {
-            Subject::Model(port) => Some((port, name)),
-            _ => None,
-        });
-        let models: Vec<_> = models.collect();
+        let models: Vec<_> = self.models().collect();
         let found = models.iter().find(|(port, name)| name == wanted || port.to_string() == wanted);
         match found {
             Some((port, _)) => Ok(Some(*port)),
@@ -43,6 +51,17 @@ impl Desk {
                 let known: Vec<_> = models.iter().map(|(port, name)| format!("{name} (port {port})")).collect();
                 Err(format!("no model '{wanted}' is known; known are: {}", known.join(", ")))
             }
+        }
+    }
+
+    fn trace(&self, port: Option<u16>, filter: &Filter, since: Option<u64>, last: Option<usize>) -> Answer {
+        let answer = match last {
+            Some(last) => self.tracer.last(last, port, filter),
+            None => self.tracer.follow(since, port, filter),
+        };
+        match answer {
+            Some(requests) => data(&requests),
+            None => Answer::Failed("requests are not measured on this host; see `citadel-agent check`".to_owned()),
         }
     }
 
@@ -75,6 +94,10 @@ impl Orders for Desk {
             }
             (Order::Explain { model, from_ms, to_ms, against }, _) => match self.port(model.as_deref()) {
                 Ok(port) => data(&explain(&self.history, port, *from_ms, *to_ms, *against)),
+                Err(error) => Answer::Failed(error),
+            },
+            (Order::Trace { model, filter, since, last }, _) => match self.port(model.as_deref()) {
+                Ok(port) => self.trace(port, filter, *since, *last),
                 Err(error) => Answer::Failed(error),
             },
             (_, Some(gpu)) => gpu.carry_out(order),

@@ -33,6 +33,7 @@ use crate::sources::background::{Context, Readers};
 use crate::sources::health::{Announce, Probes};
 use crate::sources::services::Services;
 use crate::sources::{self, CarryOver, Health, Origin};
+use crate::trace::Tracer;
 
 /// The running agent, as seen by the listeners.
 pub(super) struct Agent {
@@ -58,6 +59,8 @@ pub(super) struct AgentState {
     own: OwnConnections,
     /// The processes that read the models' requests.
     request_readers: RequestReaders,
+    /// Single requests.
+    pub(super) tracer: Tracer,
     pub(super) discovery: Discovery,
     inventory: Inventory,
     /// The discovery result last passed to the kernel programs.
@@ -75,7 +78,8 @@ impl Agent {
         let roots = Roots::default();
         let mut families = Families::attach(&config, &roots, handover);
         let (own, request_readers) = (OwnConnections::default(), RequestReaders::default());
-        families.introduce(&own, &request_readers);
+        let tracer = Tracer::start(config.ebpf.client_addresses)?;
+        families.introduce(&own, &request_readers, tracer.records());
         let discovery = Discovery::start(&config, &roots, request_readers.clone())?;
         let gpu = Gpu::start(&config.gpu, &roots).map_err(|error| warn!(%error, "GPUs are not monitored")).ok();
         let config = Arc::new(config);
@@ -97,6 +101,7 @@ impl Agent {
             carry_over: CarryOver::new(history.clone()),
             own,
             request_readers,
+            tracer,
             discovery,
             inventory: Inventory::default(),
             followed: None,
@@ -149,9 +154,9 @@ impl AgentState {
         page
     }
 
-    /// Handle for releasing the GPUs.
-    pub(super) fn gpu_handle(&self) -> Option<crate::gpu::Handle> {
-        self.gpu.as_ref().map(Gpu::handle)
+    /// What control requests are passed to: the GPUs, and the records of single requests.
+    pub(super) fn asked(&self) -> (Option<crate::gpu::Handle>, Tracer) {
+        (self.gpu.as_ref().map(Gpu::handle), self.tracer.clone())
     }
 
     /// The results together with the page that was just read.
@@ -188,6 +193,7 @@ impl AgentState {
         if let Some(gpu) = &mut self.gpu {
             gpu.configure(&config.gpu);
         }
+        self.tracer.show_addresses(config.ebpf.client_addresses);
         self.config = Arc::new(config);
         self.loaded = Loaded::now();
         self.context.config = Arc::clone(&self.config);
@@ -209,6 +215,7 @@ impl AgentState {
             }
             self.services.set_models(self.inventory.models.iter().filter_map(|model| model.unit.as_deref()));
             self.known.learn(&self.inventory);
+            self.tracer.know(self.inventory.models.iter().map(|model| (model.port, model.name.to_string())));
             self.probes.set_models(&self.inventory);
             self.followed = Some(Arc::clone(&discovered));
         }
@@ -229,7 +236,7 @@ impl AgentState {
         if self.families.commit(update, &self.config.models.measured_ports(), &self.roots)? {
             // New components need everything again.
             self.followed = None;
-            self.families.introduce(&self.own, &self.request_readers);
+            self.families.introduce(&self.own, &self.request_readers, self.tracer.records());
         }
         Ok(())
     }

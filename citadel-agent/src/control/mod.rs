@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Against;
+use crate::trace::Filter;
 
 pub use client::{Connection, ControlError, send};
 pub use server::{Control, serve};
@@ -87,6 +88,22 @@ pub enum Order {
         #[serde(default)]
         against: Against,
     },
+    /// Finished requests: the data are [`Requests`](crate::trace::Requests). While it is sent at least every 10 s without `last`, all
+    /// requests are recorded.
+    Trace {
+        /// A model's name or port; all where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        /// Which requests.
+        #[serde(default)]
+        filter: Filter,
+        /// `next` of the previous answer: those that ended since. If it is missing, there are none yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<u64>,
+        /// Instead: the newest ones, at most this many, of the slowest and the failed requests of the last hour.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<usize>,
+    },
 }
 
 impl Order {
@@ -95,7 +112,7 @@ impl Order {
         match self {
             // Closing NVML waits for the current call.
             Self::GpuRelease { .. } | Self::GpuResume {} => Duration::from_secs(15),
-            Self::History { .. } | Self::Explain { .. } => Duration::from_secs(15),
+            Self::History { .. } | Self::Explain { .. } | Self::Trace { .. } => Duration::from_secs(15),
             // The kernel may have to verify programs again, and another reload may be in progress. systemd waits for 90
             // s.
             Self::Reload {} => Duration::from_secs(85),
@@ -106,7 +123,7 @@ impl Order {
     const fn changes(&self) -> bool {
         match self {
             Self::GpuRelease { .. } | Self::GpuResume {} | Self::Reload {} => true,
-            Self::History { .. } | Self::Explain { .. } => false,
+            Self::History { .. } | Self::Explain { .. } | Self::Trace { .. } => false,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::object;
 use super::own::OwnConnections;
 use super::plan::{Decision, decide};
 use super::readers::RequestReaders;
+use super::records::RequestRecords;
 use super::sched::Sched;
 use super::slots::Slots;
 use super::stats::RunStats;
@@ -303,10 +304,11 @@ impl Families {
         Ok(())
     }
 
-    /// Passes these programs' maps to the registry of the agent's own connections, and to discovery, which reads who
-    /// reads requests.
-    pub fn introduce(&mut self, own: &OwnConnections, readers: &RequestReaders) {
+    /// Passes these programs' maps to the registry of the agent's own connections, to discovery, which reads who
+    /// reads requests, and to the records of single requests.
+    pub fn introduce(&mut self, own: &OwnConnections, readers: &RequestReaders, records: &RequestRecords) {
         if let Some(net) = &mut self.net {
+            net.tell_records(records);
             net.leave_out(own);
             net.tell_readers(readers, &self.slots);
         }

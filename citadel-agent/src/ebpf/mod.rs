@@ -20,6 +20,7 @@ mod object;
 pub mod own;
 pub mod plan;
 pub mod readers;
+pub mod records;
 pub mod sched;
 mod shares;
 pub mod slots;

@@ -32,6 +32,7 @@ use super::mapped::{Cells, MapEntry, Mapped};
 use super::object;
 use super::own::{self, OwnConnections, OwnMap};
 use super::readers::{self, ReaderMap, RequestReaders};
+use super::records::{self, RequestRecords};
 use super::shares::Shares;
 use super::slots::Slots;
 use super::stats::{self, RunStats};
@@ -73,6 +74,9 @@ pub struct Net {
     own: Option<OwnMap>,
     /// The map of readers, until it is passed on.
     readers: Option<ReaderMap>,
+    /// The maps of single requests, until they are passed on; and to whom they were.
+    records: Option<records::Maps>,
+    told_records: RequestRecords,
     /// The list of connections with requests in flight, if that family runs.
     in_flight: Option<InFlight>,
     /// Why the tokens of responses are not counted.
@@ -126,6 +130,7 @@ impl Net {
             .map_max_entries("MODEL_STATS", entries)
             .map_max_entries("RECEIVE_QUEUE", entries)
             .map_max_entries("TOKEN_STATS", entries)
+            .map_max_entries("RECORDED", entries)
             .map_max_entries(endpoints::MAP, entries * ENDPOINTS as u32);
         readers::SHARED.size(&mut loader, slots);
         let mut ebpf = loader.load(OBJECT)?;
@@ -205,6 +210,8 @@ impl Net {
             range: object::array(&handles, VARIABLES)?,
             ports: object::array(&handles, "PORTS")?,
             own: Some(object::hash(&handles, "OWN")?),
+            records: Some(records::Maps::open(&handles, slots)?),
+            told_records: RequestRecords::default(),
             in_flight: None,
             // Else all programs are there.
             no_tokens: handles.program(TOKENS).is_none().then(|| "refused when the programs were loaded".to_owned()),
@@ -326,6 +333,14 @@ impl Net {
         }
     }
 
+    /// Passes the records of single requests to `records`.
+    pub fn tell_records(&mut self, records: &RequestRecords) {
+        if let Some(maps) = self.records.take() {
+            records.attach(maps);
+            self.told_records = records.clone();
+        }
+    }
+
     /// Number of a port's open connections that are older than the programs. Only those in the agent's own network
     /// namespace are known.
     #[must_use]
@@ -355,6 +370,7 @@ impl Net {
             self.ports.set(u32::from(port), slot, 0).map_err(failed("PORTS"))?;
         }
         self.told.measure(slots);
+        self.told_records.measure(slots);
         self.measured.clone_from(ports);
         let range = match (ports.first(), ports.last()) {
             (Some(&first), Some(&last)) => {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use tracing::debug;
@@ -82,6 +82,11 @@ pub(super) fn hash<K: Pod, V: Pod>(
     name: &'static str,
 ) -> Result<HashMap<MapData, K, V>, ProbeError> {
     HashMap::try_from(take(handles, name)?).map_err(|error| ProbeError::Map { map: name, error })
+}
+
+/// A ring buffer.
+pub(super) fn ring(handles: &Handles, name: &'static str) -> Result<RingBuf<MapData>, ProbeError> {
+    RingBuf::try_from(take(handles, name)?).map_err(|error| ProbeError::Map { map: name, error })
 }
 
 /// All entries of an array map, memory-mapped.

@@ -259,6 +259,7 @@ mod tests {
         calls: Vec::new(),
         call_form: CallForm::Auto,
         max_connections: None,
+        client_addresses: true,
         cgroup: None,
     };
 

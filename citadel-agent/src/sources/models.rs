@@ -26,17 +26,6 @@ pub(super) const PROTOCOLS: [(Protocol, &str); 5] = [
     (Protocol::Upgraded, "upgraded"),
 ];
 
-const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
-
-const PHASES: [(Phase, &str); 6] = [
-    (Phase::Request, "request"),
-    (Phase::Waiting, "waiting"),
-    (Phase::Headers, "headers"),
-    (Phase::Streaming, "streaming"),
-    (Phase::Body, "body"),
-    (Phase::Error, "error"),
-];
-
 pub(super) fn read(origin: &mut Origin<'_>, page: &mut Page) -> Reading {
     page.began = origin.families.began(Family::Net);
     let Families { net: Some(net), slots, .. } = origin.families else { return Ok(Outcome::Absent) };
@@ -132,11 +121,11 @@ fn add_endpoint(page: &mut Page, labels: [&str; 3], stats: MapEntry<'_, Endpoint
     if invalid > 0 {
         page.add(&REQUESTS, [model, port, endpoint, "invalid"], Value::Integer(invalid));
     }
-    for (side, side_name) in SIDES {
-        for (phase, phase_name) in PHASES {
+    for side in Side::ALL {
+        for phase in Phase::ALL {
             let count = stats.counter(EndpointStats::aborted(side as u32, phase as u32));
             if count > 0 {
-                let labels = [model, port, endpoint, side_name, phase_name];
+                let labels = [model, port, endpoint, side.label(), phase.label()];
                 page.add(&REQUESTS_ABORTED, labels, Value::Integer(count));
             }
         }

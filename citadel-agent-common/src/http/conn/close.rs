@@ -27,12 +27,18 @@ fn set(field: &mut u32, value: u32) {
 }
 
 impl Conn {
-    /// Closes the connection: by the server's FIN (`orderly`), which also ends a body that extends to the end of the
+    /// The client sent FIN or RST.
+    #[inline(always)]
+    pub const fn client_ends(&mut self) {
+        self.client_ended = 1;
+    }
+
+    /// Closes the connection at time `now`: by the server's FIN (`orderly`), which also ends a body that extends to the end of the
     /// connection, or in any other way. Outstanding requests are aborted, by the client if it closed first, else by
     /// `otherwise`. With `last`, nothing will be called for this connection after it, but what is running already; it is
     /// counted as [`Protocol::Other`] if its protocol is still unknown.
     #[inline(always)]
-    pub fn close<S: Sink>(&mut self, orderly: bool, otherwise: Side, last: bool, sink: &mut S) {
+    pub fn close<S: Sink>(&mut self, orderly: bool, otherwise: Side, last: bool, now: u64, sink: &mut S) {
         if orderly && self.tx.state() == state::UNTIL_CLOSE && self.awaits_response() {
             self.response_event(event::END, self.tx_last_ns, sink);
         }
@@ -66,6 +72,7 @@ impl Conn {
             // The server failed, whichever side closes first.
             let side = if matches!(phase, Phase::Error) { Side::Server } else { side };
             sink.aborted(request.endpoint(), side, phase);
+            self.record_aborted(request, now, (side, phase), response.is_some(), sink);
             response = None;
             aborted += 1;
             self.head = fresh!(self.head).wrapping_add(1);

@@ -96,11 +96,14 @@ impl Conn {
                 self.event_of_stream(event, now, request, sink);
             }
             if event & event::END != 0 {
-                if streamed && self.events.has_failed() {
+                let code = fresh!(self.tx.message.subject);
+                let failed = streamed && self.events.has_failed();
+                if failed {
                     sink.aborted(endpoint, Side::Server, Phase::Error);
                 } else {
-                    sink.completed(endpoint, fresh!(self.tx.message.subject), request.first.until(now));
+                    sink.completed(endpoint, code, request.first.until(now));
                 }
+                self.note_end(request, now, code, failed, sink);
                 self.head = fresh!(self.head).wrapping_add(1);
                 sink.ended(1);
                 self.ends(sink);

@@ -25,7 +25,7 @@ impl Writer {
         match self {
             Self::Ingress => [offset_of!(Conn, rx_opaque)..offset_of!(Conn, tx_opaque), of_ingress],
             Self::Egress => {
-                [offset_of!(Conn, tx_opaque)..of_ingress.start, offset_of!(Conn, tx)..offset_of!(Conn, read)]
+                [offset_of!(Conn, tx_opaque)..of_ingress.start, offset_of!(Conn, due_ns)..offset_of!(Conn, read)]
             }
             Self::Reading => [offset_of!(Conn, read)..offset_of!(Conn, _reserved), 0..0],
         }

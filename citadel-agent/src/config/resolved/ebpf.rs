@@ -36,6 +36,9 @@ section! {
         /// connections are counted as open and closed, but not followed; this is logged and counted as lost (`connections_full`).
         /// Absent: as many as fit into a quarter of the memory limit of the agent's cgroup, or 65,536 without a limit.
         max_connections: Option<u64> = None, Optional(COUNT);
+        /// Whether `citadel-agent trace` shows the addresses of clients, to root and the group `citadel-agent` only. They are in no metric.
+        /// `false`: they are not kept.
+        client_addresses: bool = true, BOOLEAN;
         /// cgroup v2 directory to attach the programs to; absent: the root of the mounted hierarchy.
         cgroup: Option<PathBuf> = None, Optional(ABSOLUTE_PATH);
     }

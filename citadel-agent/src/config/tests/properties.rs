@@ -191,7 +191,7 @@ prop_compose! {
         };
         let services = Services { units: units.into_iter().collect() };
         let alerts = Config::default().alerts;
-        let ebpf = Ebpf { net, recvq, sched, syscalls, calls, call_form, max_connections, cgroup };
+        let ebpf = Ebpf { net, recvq, sched, syscalls, calls, call_form, max_connections, client_addresses: auto, cgroup };
         Config { local, models, remote, remote_write: RemoteWrite::default(), ebpf, gpu, alerts, storage, services, logs: Logs::default() }
     }
 }
