@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use aya::maps::{Array, MapData, ProgramArray};
+use aya::maps::{Array, MapData};
 use aya::programs::Program;
 use aya::{Btf, Ebpf, Pod};
 use citadel_agent_common::abi::{
@@ -142,7 +142,7 @@ impl Net {
         }
         let lacks = |name: &str| name == TOKENS && no_tokens.is_some();
         for (map, index, program) in CONTINUATIONS.into_iter().filter(|&(.., name)| !lacks(name)) {
-            set_continuation(&mut ebpf, map, index, program)?;
+            object::set_continuation(&mut ebpf, map, index, program)?;
         }
         #[cfg(feature = "bpf-log")]
         let log = super::log::forward(Family::Net, &mut ebpf);
@@ -458,14 +458,6 @@ fn open_connections(measured: impl Fn(u16) -> bool) -> Vec<Socket> {
 /// A cgroup that was made again under the same path is another one, to which old programs are not attached.
 fn identity(path: &Path, cgroup: &File) -> u64 {
     handover::identity(OBJECT, (path, cgroup.metadata().map_or(0, |metadata| metadata.ino())))
-}
-
-fn set_continuation(ebpf: &mut Ebpf, map: &'static str, index: u32, program: &'static str) -> Result<(), ProbeError> {
-    let loaded = ebpf.program(program).ok_or(ProbeError::Missing(program))?.fd();
-    let fd = loaded.and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| object::refused(program, &error))?;
-    let mut continuation = ProgramArray::try_from(ebpf.map_mut(map).ok_or(ProbeError::Missing(map))?)
-        .map_err(|error| ProbeError::Map { map, error })?;
-    continuation.set(index, &fd, 0).map_err(|error| ProbeError::Map { map, error })
 }
 
 /// Loads each of the programs. Returns why [`TOKENS`] was refused, if it was.

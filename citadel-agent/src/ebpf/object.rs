@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use tracing::debug;
@@ -274,6 +274,20 @@ pub(super) fn refused(program: &'static str, error: &ProgramError) -> ProbeError
         _ => chain(error),
     };
     ProbeError::Program { program, error: text }
+}
+
+/// Sets the program that a tail call through an entry of `map` continues with.
+pub(super) fn set_continuation(
+    ebpf: &mut Ebpf,
+    map: &'static str,
+    index: u32,
+    program: &'static str,
+) -> Result<(), ProbeError> {
+    let loaded = ebpf.program(program).ok_or(ProbeError::Missing(program))?.fd();
+    let fd = loaded.and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| refused(program, &error))?;
+    let mut continuation = ProgramArray::try_from(ebpf.map_mut(map).ok_or(ProbeError::Missing(map))?)
+        .map_err(|error| ProbeError::Map { map, error })?;
+    continuation.set(index, &fd, 0).map_err(|error| ProbeError::Map { map, error })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! and ingress reads the mark after it has written to the queue, both with a barrier between. Ingress that finds no mark knows
 //! that its requests will be found; else it counts only those that were. What it says of the protocol is counted likewise.
 
+use super::record::Aborted;
 use super::{Conn, Sink};
 use crate::abi::{Phase, Protocol, Side};
 use crate::http::framer::{event, flag, state};
@@ -72,7 +73,7 @@ impl Conn {
             // The server failed, whichever side closes first.
             let side = if matches!(phase, Phase::Error) { Side::Server } else { side };
             sink.aborted(request.endpoint(), side, phase);
-            self.record_aborted(request, now, (side, phase), response.is_some(), sink);
+            self.record_aborted(now, Aborted::new(side, phase, response.is_some()), sink);
             response = None;
             aborted += 1;
             self.head = fresh!(self.head).wrapping_add(1);

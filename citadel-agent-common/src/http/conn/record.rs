@@ -12,6 +12,20 @@ use crate::trace::{COMPLETED, Finished};
 /// In `Conn::due_how`, beside the status code: the stream reported an error.
 const FAILED: u32 = 1 << 31;
 
+/// How a request was aborted, in one word: BPF passes five.
+#[derive(Clone, Copy)]
+pub(super) struct Aborted(u32);
+
+impl Aborted {
+    const ANSWERED: u32 = 1 << 16;
+
+    /// By whom, in which phase; `answered`: a part of its response was sent.
+    #[inline(always)]
+    pub(super) const fn new(side: Side, phase: Phase, answered: bool) -> Self {
+        Self(side as u32 | (phase as u32) << 8 | if answered { Self::ANSWERED } else { 0 })
+    }
+}
+
 impl Conn {
     /// The response to the oldest request ends: notes it if it is to be recorded.
     #[inline(always)]
@@ -54,25 +68,21 @@ impl Conn {
         sink.record(Finished { code: how & !FAILED, ended_by, phase, ..ended });
     }
 
-    /// Records the oldest request, which is aborted, if that is wanted; `answered`: a part of its response was sent.
-    #[inline(always)]
-    pub(super) fn record_aborted<S: Sink>(
-        &mut self,
-        request: Place,
-        now: u64,
-        (side, phase): (Side, Phase),
-        answered: bool,
-        sink: &mut S,
-    ) {
+    /// Records the oldest request, which is aborted, if that is wanted. Not inlined: the
+    /// verifier would follow the rest of the loop once for each way through it.
+    #[inline(never)]
+    pub(super) fn record_aborted<S: Sink>(&self, now: u64, aborted: Aborted, sink: &mut S) {
+        let request = self.oldest();
         if !sink.records(request.first.until(now), true) {
             return;
         }
         // The status line may not be complete before the body.
-        let has_code = matches!(phase, Phase::Streaming | Phase::Body | Phase::Error);
+        let phase = aborted.0 >> 8 & 0xff;
+        let has_code = [Phase::Streaming, Phase::Body, Phase::Error].into_iter().any(|with| with as u32 == phase);
         let code = if has_code { fresh!(self.tx.message.subject) } else { 0 };
-        let answered_ns = if answered { self.tx_first_ns } else { 0 };
+        let answered_ns = if aborted.0 & Aborted::ANSWERED != 0 { self.tx_first_ns } else { 0 };
         let ended = self.finished(request, fresh!(self.head).wrapping_add(1), now, answered_ns);
-        sink.record(Finished { code, ended_by: side as u32 + 1, phase: phase as u32, ..ended });
+        sink.record(Finished { code, ended_by: (aborted.0 & 0xff) + 1, phase, ..ended });
     }
 
     #[inline(always)]
