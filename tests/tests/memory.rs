@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use citadel_agent_common::abi::EndpointStats;
 use citadel_agent_tests::agent::{Agent, Setup, free_port};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::get::get;
@@ -81,7 +82,9 @@ fn counters_of_requested_endpoints() {
             let (start, end) = line.split_once(' ')?.0.split_once('-')?;
             Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
         };
-        maps.lines().filter(|line| line.contains("bpf-map") && length(line) == Some(16 << 10)).count()
+        maps.lines()
+            .filter(|line| line.contains("bpf-map") && length(line) == Some(size_of::<EndpointStats>() as u64))
+            .count()
     };
     let before = entries();
     let requests = [("/v1/chat/completions", 1), ("/v1/embeddings", 2), ("/v1/chat/completions", 2)];

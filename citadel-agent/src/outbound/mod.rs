@@ -303,11 +303,11 @@ mod tests {
         }
     }
 
-    /// An address whose host answers nothing: a listener whose queue is full.
-    fn dead() -> (Vec<Socket>, SocketAddr) {
+    /// An address with this port whose host answers nothing: a listener whose queue is full.
+    fn dead(port: u16) -> (Vec<Socket>, SocketAddr) {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let listener = socket();
-        listener.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)).into()).unwrap();
+        listener.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port)).into()).unwrap();
         listener.listen(0).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut sockets = vec![listener];
@@ -320,10 +320,10 @@ mod tests {
         (sockets, addr.as_socket().unwrap())
     }
 
-    /// Answers one request at this port, or any where it is 0, with this, and says what it was.
-    fn server(port: u16, answer: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+    /// Answers one request with this, and says what it was.
+    fn server(answer: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
         use std::io::{Read as _, Write as _};
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -346,8 +346,8 @@ mod tests {
 
     #[test]
     fn a_name_whose_first_address_is_dead_is_reached_by_the_second() {
-        let (_sockets, dead) = dead();
-        let (alive, _) = server(dead.port(), "HTTP/1.1 204 So\r\n\r\n");
+        let (alive, _) = server("HTTP/1.1 204 So\r\n\r\n");
+        let (_sockets, dead) = dead(alive.port());
         let mut client =
             Client::new(&format!("http://receiver.test:{}/", dead.port()), &Access::default(), 2 * CONNECT).unwrap();
         client.resolver = Some(Arc::new(Names(vec![dead, alive])));
@@ -358,8 +358,7 @@ mod tests {
 
     #[test]
     fn redirects_are_answers_and_configured_headers_are_sent() {
-        let (addr, thread) =
-            server(0, "HTTP/1.1 307 So\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 2\r\n\r\nno");
+        let (addr, thread) = server("HTTP/1.1 307 So\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 2\r\n\r\nno");
         let headers = [("x-scope-orgid".to_owned(), "tenant 1".to_owned())].into();
         let access = Access { headers, ..Access::default() };
         let mut client = Client::new(&format!("http://{addr}/a?b=c"), &access, CONNECT).unwrap();

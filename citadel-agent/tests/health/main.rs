@@ -21,6 +21,7 @@ use citadel_agent::metrics::family::Page;
 use citadel_agent::metrics::format::Format;
 use citadel_agent::sources::health::{Announce, Probes};
 use citadel_agent::sources::{self, Health, Origin};
+use socket2::{Domain, Socket, Type};
 use support::origin::{Nothing, text};
 use support::text::{Parsed, parse};
 
@@ -182,10 +183,7 @@ async fn each_failure_is_told_and_none_keeps_another_from_its_answer() {
     let silent = Server::start(|_, _| None);
     let nonsense = Server::start(|_, stream| write!(stream, "SSH-2.0-OpenSSH_9.2\r\n").ok());
     let half = Server::start(|_, stream| write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").ok());
-    let closed = {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        Server { port, asked: Arc::default(), heads: Arc::default() }
-    };
+    let (closed, _held) = nobody();
     let servers = [&well, &loading, &redirecting, &silent, &nonsense, &half, &closed];
     let probes = probes(&servers, false, quiet());
     let page = until(&probes, "all servers", |page| {
@@ -199,6 +197,14 @@ async fn each_failure_is_told_and_none_keeps_another_from_its_answer() {
     let status = servers.map(|server| value(&page, server, "citadel_model_probe_status_code", &[("path", "/health")]));
     assert_eq!(status, [Some(200.0), Some(503.0), Some(302.0), None, None, None, None]);
     assert!(redirecting.asked.lock().unwrap().iter().all(|(path, _)| path != "/elsewhere"));
+}
+
+/// A port on which nobody listens. It is bound as long as the socket lives: a free one would be another test's server's next.
+fn nobody() -> (Server, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (Server { port, asked: Arc::default(), heads: Arc::default() }, socket)
 }
 
 /// The model on a port, as discovery has found it.
@@ -222,8 +228,8 @@ fn model(port: u16, listens: bool, engine: Option<Engine>) -> Inventory {
 
 #[tokio::test]
 async fn a_server_that_is_out_of_reach_is_not_called_down() {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let nobody = Server { port, asked: Arc::default(), heads: Arc::default() };
+    let (nobody, _held) = nobody();
+    let port = nobody.port;
     let probes = probes(&[&nobody], false, quiet());
     until(&probes, "the refusal", |page| value(page, &nobody, "citadel_model_up", &[]) == Some(0.0)).await;
     let up = |listens| {

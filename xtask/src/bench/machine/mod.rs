@@ -82,6 +82,8 @@ type Round = [[Load; LOADS.len()]; PARTS.len()];
 struct Instructions {
     /// Per small request as a whole.
     request: f64,
+    /// Per small request and per chunk, beyond the empty pair.
+    excess: [f64; 2],
     /// Per streamed chunk, for each of [`Stream::ALL`].
     chunks: [f64; Stream::ALL.len()],
     /// Per packet of another port.
@@ -129,9 +131,9 @@ pub(crate) fn measure(agent: &Path, rounds: u32, seconds: u64) -> Result<String>
         let numbers = loads.as_flattened().iter().map(|load| format!("{}\t{}", load.rate, load.switches));
         println!("{ROUND}{}", numbers.collect::<Vec<_>>().join("\t"));
     }
-    let Instructions { request, chunks, other, empty } = instructions(&stage, seconds)?;
+    let Instructions { request, excess, chunks, other, empty } = instructions(&stage, seconds)?;
     let chunks = chunks.map(|chunk| chunk.to_string()).join("\t");
-    println!("{INSTRUCTIONS}{request}\t{other}\t{empty}\t{chunks}");
+    println!("{INSTRUCTIONS}{request}\t{}\t{}\t{other}\t{empty}\t{chunks}", excess[0], excess[1]);
     Ok(format!("{rounds} rounds"))
 }
 
@@ -198,14 +200,15 @@ fn instructions(stage: &Stage, seconds: u64) -> Result<Instructions> {
     let [request, other] = [MODEL_PORT, OTHER_PORT]
         .map(|port| overhead::costs(&agent, 1, || Ok(wrk::saturate(port, seconds)?.requests as f64)));
     let (request, other) = (request?, other?);
-    let mut chunks = [0.0; Stream::ALL.len()];
-    for (chunk, kind) in chunks.iter_mut().zip(Stream::ALL) {
-        // nginx listens on the first port.
-        *chunk = overhead::chunk_costs(&agent, MODEL_PORT + 1, kind, 1, CHUNKS)?.each.median();
-    }
+    // nginx listens on the first port.
+    let chunks = Stream::ALL.map(|kind| overhead::chunk_costs(&agent, MODEL_PORT + 1, kind, 1, CHUNKS));
+    let chunks: Vec<_> = chunks.into_iter().collect::<Result<_>>()?;
+    let mut all = [0.0; Stream::ALL.len()];
+    all.iter_mut().zip(&chunks).for_each(|(all, costs)| *all = costs.each.median());
     Ok(Instructions {
         request: request.each.median(),
-        chunks,
+        excess: [request.excess(), chunks[0].excess()],
+        chunks: all,
         other: other.run.median(),
         empty: other.empty_run.median(),
     })

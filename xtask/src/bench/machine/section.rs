@@ -48,11 +48,17 @@ pub(super) fn parse(console: &str) -> Option<Found> {
     };
     let rounds: Option<Vec<Round>> = lines(ROUND).map(round).collect();
     let instructions = numbers(lines(INSTRUCTIONS).next()?)?;
-    let ([request, other, empty], chunks) = instructions.split_first_chunk()?;
+    let ([request, of_request, of_chunk, other, empty], chunks) = instructions.split_first_chunk()?;
     Some(Found {
         release: lines(RELEASE).next()?.to_owned(),
         rounds: rounds?,
-        instructions: Instructions { request: *request, chunks: chunks.try_into().ok()?, other: *other, empty: *empty },
+        instructions: Instructions {
+            request: *request,
+            excess: [*of_request, *of_chunk],
+            chunks: chunks.try_into().ok()?,
+            other: *other,
+            empty: *empty,
+        },
     })
 }
 
@@ -117,19 +123,28 @@ pub(super) fn markdown(environment: &str, found: &Found, seconds: u64) -> String
 impl Instructions {
     /// As a table, with what bounds them.
     pub(super) fn markdown(&self) -> String {
-        let Self { request, chunks: [alike, unread, different, counts], other, empty } = self;
-        let reads = alike - unread;
-        let verdict = Target::AtMost(250.0).verdict(reads);
+        let Self { request, excess, chunks: [alike, unread, different, counts], other, empty } = self;
+        let against = |what: &str, instructions: f64, limit: f64| {
+            let target = Target::AtMost(limit);
+            format!("| {what} ({}: {}) | {instructions:.0} |\n", target.shown(), target.verdict(instructions))
+        };
+        let request_beyond = against("a whole small request, beyond the empty pair", excess[0], 2400.0);
+        let chunk_beyond = against("a streamed chunk, beyond the empty pair", excess[1], 650.0);
+        let reads = against("what reading its event adds", alike - unread, 250.0);
+        let other_beyond = against("a packet of another port, beyond an empty program", other - empty, 15.0);
         format!(
             "Instructions in the `net` programs, from the kernel's statistics, including the two clock reads around each run:\n\n\
              | what | instructions |\n| --- | ---: |\n\
              | a whole small request, all its packets | {request:.0} |\n\
+             {request_beyond}\
              | a streamed chunk, all its packets | {alike:.0} |\n\
+             {chunk_beyond}\
              | the same in a stream whose events are not read | {unread:.0} |\n\
-             | what reading its event adds (250 or less: {verdict}) | {reads:.0} |\n\
+             {reads}\
              | a chunk whose event begins differently from the one before (Ollama's lines have a time) | {different:.0} |\n\
              | a chunk with token counts beside output (SGLang's `/generate`), which are searched | {counts:.0} |\n\
              | a packet of another port | {other:.0} |\n\
+             {other_beyond}\
              | a run of an empty program | {empty:.0} |\n\n\
              Of an event, at most {LOOK} bytes are read. One without output until then counts as such, or makes the stream unread if \
              no event before it was understood (`citadel_model_streams_unread_total`). At most the last {TAIL} bytes of a packet are \
@@ -149,7 +164,7 @@ mod tests {
             format!("{ROUND}{}\r\n", loads.join("\t"))
         };
         let console = format!(
-            "noise\n{RELEASE}6.12\r\n{}{}{}{INSTRUCTIONS}3300.4\t90.5\t60\t1500\t1300\t2500\t3500\r\n",
+            "noise\n{RELEASE}6.12\r\n{}{}{}{INSTRUCTIONS}3300.4\t3000\t600\t90.5\t60\t1500\t1300\t2500\t3500\r\n",
             round([100, 98, 95, 90, 50]),
             round([200, 196, 180, 160, 120]),
             round([100, 98, 89, 88, 60])
@@ -167,13 +182,16 @@ mod tests {
             "| empty pair | 0.980 | 0.980 - 0.980 |  |  |",
             "| `SCHED_OTHER` | 0.500 | 0.500 | 0.500 | 0.500 |",
             "| a whole small request, all its packets | 3300 |",
+            "| a whole small request, beyond the empty pair (2400 or less: **not met**) | 3000 |",
             "| a streamed chunk, all its packets | 1500 |",
+            "| a streamed chunk, beyond the empty pair (650 or less: met) | 600 |",
+            "| a packet of another port, beyond an empty program (15 or less: **not met**) | 30 |",
             "| what reading its event adds (250 or less: met) | 200 |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}: {text}");
         }
         assert_eq!(parse("noise"), None);
-        assert_eq!(parse(&format!("{RELEASE}6.12\n{ROUND}1\t2\n{INSTRUCTIONS}1\t2\t3\t4\n")), None);
+        assert_eq!(parse(&format!("{RELEASE}6.12\n{ROUND}1\t2\n{INSTRUCTIONS}1\t2\t3\t4\t5\t6\n")), None);
         assert_eq!(parse(&console.replace(INSTRUCTIONS, "")), None);
     }
 }
