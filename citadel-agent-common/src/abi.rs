@@ -387,7 +387,7 @@ pub struct TokenStats {
 }
 
 /// Indexes into [`ModelStats::counters`]. Counters written by ingress and by egress are in different pairs of cache
-/// lines, because the two run on different CPUs at the same time (see [`crate::apart`]).
+/// lines, because the two run on different CPUs at the same time, and Intel CPUs prefetch lines in pairs.
 pub mod counter {
     /// Payload bytes received.
     pub const REQUEST_BYTES: usize = 0;

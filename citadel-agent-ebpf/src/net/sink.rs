@@ -156,7 +156,9 @@ impl Sink for Counters {
     #[inline(always)]
     fn records(&mut self, ns: u64, failed: bool) -> bool {
         // SAFETY: a map value. What another CPU takes at the same time may count once: it is a rough bound.
-        let Some(recorded) = RECORDED.get_ptr_mut(self.slot).map(|recorded| unsafe { &mut *recorded }) else { return false };
+        let Some(recorded) = RECORDED.get_ptr_mut(self.slot).map(|recorded| unsafe { &mut *recorded }) else {
+            return false;
+        };
         if recorded.left == 0 || !(failed || ns >= recorded.from_ns) {
             return false;
         }

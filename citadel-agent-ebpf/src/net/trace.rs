@@ -4,12 +4,10 @@ use core::ffi::c_void;
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit, bpf_sk_storage_get,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit, bpf_sk_storage_get};
 use citadel_agent_common::abi::Lost;
-use citadel_agent_ebpf::field::word;
 use citadel_agent_common::trace::{Details, Finished, Record, UNKNOWN, flag};
+use citadel_agent_ebpf::field::word;
 
 use crate::maps::{DETAILS, TRACE, V4_MAPPED, tracing};
 use crate::packet::{self, Segment};
@@ -88,7 +86,9 @@ pub(crate) fn queued(sock: *const c_void, from: u64, ns: u64) {
 pub(crate) fn record(slot: u32, sock: *mut bpf_sock, finished: Finished) {
     // SAFETY: a valid map.
     let place = unsafe { bpf_ringbuf_reserve((&raw const TRACE).cast_mut().cast(), size_of::<Record>() as u64, 0) };
-    let Some(record) = (unsafe { place.cast::<Record>().as_mut() }) else { return sink::lost(Lost::TraceFull, 1) };
+    // SAFETY: null, or the place that was reserved, which is as long as a record.
+    let record = unsafe { place.cast::<Record>().as_mut() };
+    let Some(record) = record else { return sink::lost(Lost::TraceFull, 1) };
     record.ended_ns = finished.ended_ns;
     record.first_ns = finished.first_ns;
     record.complete_ns = finished.complete_ns;
