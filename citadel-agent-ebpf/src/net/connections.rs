@@ -105,8 +105,9 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
     };
     let Some(connection) = made else {
         give(room::FOLLOWED);
-        // It also fails if the socket's last entry is being deleted, because the connection ends.
-        if is_open(sock) {
+        // It also fails while the socket's last entry is being deleted, because the connection ends: its note is gone then. An
+        // older connection has none either, and is tried again with its next segment.
+        if self::noted(sock) & flag::OPEN != 0 {
             sink::lost(Lost::NoMemory, 1);
         }
         return None;
