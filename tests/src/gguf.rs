@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use crate::chance::Chance;
+
 /// Width of the model: large enough that a prompt of a few hundred tokens takes some 100 ms on one CPU.
 const WIDTH: u64 = 256;
 const LAYERS: u32 = 6;
@@ -85,7 +87,7 @@ pub fn write(path: &Path) -> io::Result<()> {
     head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&head)?;
-    let mut random = Random(1);
+    let mut chance = Chance(1);
     for (name, shape) in &tensors {
         let count = shape.iter().product::<u64>();
         for place in 0..count {
@@ -93,7 +95,7 @@ pub fn write(path: &Path) -> io::Result<()> {
                 _ if name.ends_with("norm.weight") => 1.0,
                 // What is no letter gets no weight, so the likeliest token is always a letter.
                 "output.weight" if place < NOT_LETTERS as u64 * WIDTH => 0.0,
-                _ => random.next() / 8.0,
+                _ => weight(&mut chance) / 8.0,
             };
             file.write_all(&f32::to_le_bytes(weight))?;
         }
@@ -138,14 +140,7 @@ fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
-/// Numbers between -1 and 1 that are the same each time (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
+/// A number between -1 and 1.
+fn weight(chance: &mut Chance) -> f32 {
+    (chance.number() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }

@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod chance;
 pub mod fd_store;
 pub mod forward;
 pub mod get;

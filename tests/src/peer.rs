@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
+use crate::http::{answer, get};
 use crate::truth::{Stamp, pause};
 
 /// How long a script waits for the other side before it fails instead of hanging.
@@ -333,6 +334,20 @@ impl Server {
             let (stream, _) = listener.accept().expect("accept a connection");
             script(Peer::over(stream))
         }))
+    }
+
+    /// Lets a client send so many requests on a connection of their own, and answers them.
+    ///
+    /// # Panics
+    /// If the connection does not let that happen.
+    pub fn exchange(&self, requests: usize) {
+        let response = answer("200 OK", "{}");
+        let playing = self.answer_each(vec![(0, response.clone()); requests]);
+        let mut client = self.connect();
+        for _ in 0..requests {
+            client.ask(get("/v1/models"), response.len());
+        }
+        playing.truth();
     }
 
     /// Accepts one connection and answers its requests in turn, each after so many milliseconds; when it answered.

@@ -13,36 +13,13 @@ use std::time::{Duration, Instant};
 
 use citadel_agent_tests::agent::Agent;
 use citadel_agent_tests::assert_eventually;
+use citadel_agent_tests::chance::Chance;
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, answer, chat, event, get, post, post_head};
 use citadel_agent_tests::names::{ABORTED, CONNECTIONS, IN_FLIGHT, LOST, OPEN};
 use citadel_agent_tests::raw::flag::{ACK, FIN, PSH, RST, SYN};
 use citadel_agent_tests::raw::{Header, SERVER, Wire};
 use citadel_agent_tests::truth::pause;
 use rustix::net::sockopt::set_socket_linger;
-
-/// Numbers that only look random (xorshift64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() >> 11) as usize % bound
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-
-    fn of<'a>(&mut self, choices: &'a [Vec<u8>]) -> &'a [u8] {
-        &choices[self.below(choices.len())]
-    }
-}
 
 /// What a client may say: whole requests, parts of them, and noise.
 fn sayings() -> Vec<Vec<u8>> {
@@ -109,7 +86,7 @@ fn accept(listener: &TcpListener, seed: u64, over: &Arc<AtomicBool>) {
     while !over.load(Ordering::Relaxed) {
         if let Ok((stream, _)) = listener.accept() {
             stream.set_nonblocking(false).expect("block");
-            let (chance, over) = (Chance(chance.next() | 1), Arc::clone(over));
+            let (chance, over) = (Chance(chance.number() | 1), Arc::clone(over));
             serving.push(thread::spawn(move || serve(stream, chance, &over)));
         } else {
             pause(1);
@@ -154,12 +131,12 @@ fn misbehave(wire: &Wire, port: u16, chance: &mut Chance, time: Duration) {
         if clients.len() < 40 || chance.one_in(8) {
             next_port = next_port.checked_add(1).unwrap_or(1024);
             let address = (Ipv4Addr::new(198, 51, 100, 2 + chance.below(200) as u8), next_port);
-            let mut client = Client { address, seq: chance.next() as u32, ack: 0 };
+            let mut client = Client { address, seq: chance.number() as u32, ack: 0 };
             match chance.below(6) {
                 // Data with the SYN, which a server without a Fast Open cookie leaves out.
                 0 => send(&client, SYN, client.seq, chance.of(&sayings)),
                 // Never a handshake at all.
-                1 => client.ack = chance.next() as u32,
+                1 => client.ack = chance.number() as u32,
                 _ => send(&client, SYN, client.seq, b""),
             }
             client.seq = client.seq.wrapping_add(1);
@@ -171,7 +148,7 @@ fn misbehave(wire: &Wire, port: u16, chance: &mut Chance, time: Duration) {
         }
         let at = chance.below(clients.len());
         let client = &mut clients[at];
-        let stray = client.seq.wrapping_add((chance.next() as u32) >> chance.below(32));
+        let stray = client.seq.wrapping_add((chance.number() as u32) >> chance.below(32));
         match chance.below(24) {
             0 => send(client, RST, client.seq, b""),
             1 => send(client, RST | ACK, stray, b""),

@@ -7,7 +7,7 @@ use citadel_agent_tests::agent::{Agent, STOP_TIME, Setup, run};
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
 use citadel_agent_tests::get::{get as fetch, get_as};
-use citadel_agent_tests::http::{answer, get};
+use citadel_agent_tests::http::get;
 use citadel_agent_tests::names::{PROBE_RUNS, PROBE_SECONDS, RECEIVE_QUEUE, REQUEST_BYTES, REQUESTS};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::{Page, sums};
@@ -17,23 +17,12 @@ use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-/// Sends so many requests on a connection of their own.
-fn send(server: &Server, requests: usize) {
-    let response = answer("200 OK", "{}");
-    let playing = server.answer_each(vec![(0, response.clone()); requests]);
-    let mut client = server.connect();
-    for _ in 0..requests {
-        client.ask(get("/v1/models"), response.len());
-    }
-    playing.truth();
-}
-
 /// Sends requests until the model's name is on the page: a reload has no visible end but its effect. How many counted.
 fn send_until_measured(agent: &Agent, server: &Server, model: &str) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(10);
     while agent.scrape().counter(REQUESTS).label("model", model).value() == 0 {
         assert!(Instant::now() < deadline, "{model} is not measured; log:\n{}", agent.log());
-        send(server, 1);
+        server.exchange(1);
         pause(50);
     }
     agent.scrape().counter(REQUESTS).label("model", model).value()
@@ -48,7 +37,7 @@ fn ports_of_the_range_are_measured_without_being_configured() {
     let before = Server::bind_discovered();
     let agent = Setup::new().discovering().start();
     agent.assert_measuring();
-    send(&before, 3);
+    before.exchange(3);
     let name = |server: &Server| format!("port-{0} {0}", server.port());
     let page = assert_eventually!(agent, |page| page.requests() == 3);
     assert_eq!(by_model(&page), sums([(&name(&before), 3)]));
@@ -56,7 +45,7 @@ fn ports_of_the_range_are_measured_without_being_configured() {
     // One that appears later is measured within one interval, which is a second here.
     let after = Server::bind_discovered();
     pause(1500);
-    send(&after, 2);
+    after.exchange(2);
     let page = assert_eventually!(agent, |page| page.requests() == 5);
     assert_eq!(by_model(&page), sums([(&name(&before), 3), (&name(&after), 2)]));
 }
@@ -66,8 +55,8 @@ fn a_port_outside_of_the_range_is_not_discovered() {
     let (inside, outside) = (Server::bind_discovered(), Server::bind());
     let agent = Setup::new().discovering().start();
     agent.assert_measuring();
-    send(&outside, 3);
-    send(&inside, 1);
+    outside.exchange(3);
+    inside.exchange(1);
     let page = assert_eventually!(agent, |page| page.requests() == 1);
     assert_eq!(page.counter(REQUESTS).label("port", &outside.port().to_string()).value(), 0);
 }
@@ -79,13 +68,13 @@ fn a_reload_adds_a_port_and_keeps_what_the_others_counted() {
     let agent = setup.clone().start();
     agent.assert_measuring();
     let held = bpf::held_by(agent.pid(), Kind::Link);
-    send(&old, 3);
+    old.exchange(3);
     assert_eventually!(agent, |page| page.requests() == 3);
 
     agent.reload(&setup.model("new", new.port()));
     let counted = send_until_measured(&agent, &new, "new");
-    send(&new, 4);
-    send(&old, 2);
+    new.exchange(4);
+    old.exchange(2);
     let page = assert_eventually!(agent, |page| page.requests() == 5 + counted + 4);
     let expected = sums([(&format!("old {}", old.port()), 5), (&format!("new {}", new.port()), counted + 4)]);
     assert_eq!(by_model(&page), expected);
@@ -98,7 +87,7 @@ fn a_reload_replaces_only_the_families_whose_keys_changed() {
     let setup = Setup::new().model("model", server.port());
     let agent = setup.clone().start();
     agent.assert_measuring();
-    send(&server, 4);
+    server.exchange(4);
     let programs = |agent: &Agent| bpf::held_by(agent.pid(), Kind::Program);
     let before = programs(&agent);
     let page = assert_eventually!(agent, |page| page.requests() == 4);
@@ -125,7 +114,7 @@ fn a_reload_replaces_only_the_families_whose_keys_changed() {
     }
     assert!(programs(&agent).intersection(&before).count() >= 4, "the programs of net are the same");
     // It goes on to count, and who reads is seen again.
-    send(&server, 3);
+    server.exchange(3);
     let page = assert_eventually!(agent, |page| page.requests() == 7);
     page.assert_nothing_lost();
     assert!(page.histogram(RECEIVE_QUEUE).count() >= 3, "recvq is back:\n{page}");
@@ -170,14 +159,14 @@ fn a_reload_removes_a_port_and_may_rename_another() {
     let (kept, gone) = (Server::bind(), Server::bind());
     let agent = Setup::new().model("before", kept.port()).model("gone", gone.port()).start();
     agent.assert_measuring();
-    send(&kept, 2);
-    send(&gone, 2);
+    kept.exchange(2);
+    gone.exchange(2);
     assert_eventually!(agent, |page| page.requests() == 4);
 
     agent.reload(&Setup::new().model("after", kept.port()));
     let counted = send_until_measured(&agent, &kept, "after");
-    send(&gone, 3);
-    send(&kept, 1);
+    gone.exchange(3);
+    kept.exchange(1);
     let page = assert_eventually!(agent, |page| page.requests() == counted + 1);
     assert_eq!(by_model(&page), sums([(&format!("after {}", kept.port()), counted + 1)]));
 }
@@ -186,14 +175,14 @@ fn a_reload_removes_a_port_and_may_rename_another() {
 fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
     let server = Server::bind();
     let agent = Agent::measuring(server.port());
-    send(&server, 2);
+    server.exchange(2);
     assert_eventually!(agent, |page| page.requests() == 2);
     let good = agent.config();
 
     agent.reload_with(&good.replace("metrics_port", "metrics_prot"));
     agent.wait_for_log("metrics_prot");
     agent.wait_for_log("metrics_port");
-    send(&server, 1);
+    server.exchange(1);
     let page = assert_eventually!(agent, |page| page.requests() == 3);
     assert_eq!(by_model(&page), sums([(&format!("model {}", server.port()), 3)]));
 
@@ -303,7 +292,7 @@ fn nothing_of_the_agent_is_left_in_the_kernel() {
     let server = Server::bind();
     for signal in [Signal::TERM, Signal::KILL] {
         let mut agent = Agent::measuring(server.port());
-        send(&server, 1);
+        server.exchange(1);
         let held = [Kind::Link, Kind::Program].map(|kind| (kind, bpf::held_by(agent.pid(), kind)));
         assert!(held.iter().any(|(_, ids)| !ids.is_empty()), "the agent holds BPF objects while it measures");
         agent.end_by(signal);
@@ -322,7 +311,7 @@ fn nothing_of_the_agent_is_left_in_the_kernel() {
     }
     // A new one measures at once.
     let agent = Agent::measuring(server.port());
-    send(&server, 2);
+    server.exchange(2);
     assert_eventually!(agent, |page| page.requests() == 2);
 }
 
@@ -330,7 +319,7 @@ fn nothing_of_the_agent_is_left_in_the_kernel() {
 fn without_privileges_the_agent_serves_what_is_left_and_says_what_is_missing() {
     let server = Server::bind();
     let agent = Setup::new().model("model", server.port()).as_nobody().start();
-    send(&server, 1);
+    server.exchange(1);
     assert_eq!(agent.health("/health").expect("GET /health").code, 200);
     assert_eq!(agent.health("/ready").expect("GET /ready").code, 200);
     let net = &agent.status()["families"]["net"];
@@ -421,7 +410,7 @@ fn what_programs_cost_is_what_the_kernel_says() {
     let agent = Setup::new().model("timed", server.port()).start();
     agent.assert_measuring();
     let _timed = bpf::time_runs();
-    send(&server, 5);
+    server.exchange(5);
     // Each scrape is packets too, which run the programs.
     let (runs_before, ns_before) = bpf::runs_held_by(agent.pid());
     let page = agent.scrape();

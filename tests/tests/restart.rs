@@ -9,22 +9,11 @@ use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::bpf::{self, Kind};
 use citadel_agent_tests::fd_store::FdStore;
 use citadel_agent_tests::get::get_as;
-use citadel_agent_tests::http::{answer, chat, get};
+use citadel_agent_tests::http::{answer, chat};
 use citadel_agent_tests::names::{DURATION, IN_FLIGHT, REQUESTS};
 use citadel_agent_tests::peer::Server;
 use citadel_agent_tests::scrape::sums;
 use rustix::process::Signal;
-
-/// Sends so many requests on a connection of their own.
-fn send(server: &Server, requests: usize) {
-    let response = answer("200 OK", "{}");
-    let playing = server.answer_each(vec![(0, response.clone()); requests]);
-    let mut client = server.connect();
-    for _ in 0..requests {
-        client.ask(get("/v1/models"), response.len());
-    }
-    playing.truth();
-}
 
 /// When the counters of requests and of the scheduler were 0, and when the agent and its programs started.
 fn times(agent: &Agent) -> [f64; 4] {
@@ -68,7 +57,7 @@ fn a_restart_loses_no_request() {
     let ([requests, lost, mut process, probes], programs) = (times(&agent), links(&agent));
     let (mut sent, mut slow) = (0, Vec::new());
     for signal in [Signal::TERM, Signal::KILL] {
-        send(&server, 3);
+        server.exchange(3);
         let (end, ended) = mpsc::channel::<()>();
         let response = answer("200 OK", "{}");
         let written = response.clone();
@@ -82,7 +71,7 @@ fn a_restart_loses_no_request() {
         assert_eventually!(agent, |page| page.requests() == sent + 3 && page.gauge(IN_FLIGHT).value() == 1);
         agent.end_by(signal);
         drop(agent);
-        send(&server, 5);
+        server.exchange(5);
         agent = setup.clone().start();
         agent.assert_measuring();
         let page = agent.scrape();
@@ -90,7 +79,7 @@ fn a_restart_loses_no_request() {
         drop(end);
         client.read(response.len());
         slow.push(asked.until(playing.truth()));
-        send(&server, 2);
+        server.exchange(2);
         sent += 11;
         let page = assert_eventually!(agent, |page| page.requests() == sent);
         page.assert_nothing_lost();
@@ -112,19 +101,19 @@ fn slots_outlive_their_process() {
     let setup = Setup::new().model("old", old.port()).kept_in(&store);
     let mut agent = setup.clone().start();
     agent.assert_measuring();
-    send(&old, 3);
+    old.exchange(3);
     let both = setup.clone().model("new", new.port());
     agent.reload(&both);
     agent.wait_for_log("configuration reloaded");
-    send(&new, 4);
+    new.exchange(4);
     assert_eventually!(agent, |page| page.requests() == 7);
     agent.end_by(Signal::KILL);
     drop(agent);
     // Only the port that came last.
     let mut agent = Setup::new().model("new", new.port()).kept_in(&store).start();
     agent.assert_measuring();
-    send(&old, 1);
-    send(&new, 1);
+    old.exchange(1);
+    new.exchange(1);
     let page = assert_eventually!(agent, |page| page.requests() == 5);
     assert_eq!(page.counter(REQUESTS).by(["model"]), sums([("new", 5)]));
     agent.end_by(Signal::TERM);
@@ -148,7 +137,7 @@ fn what_cannot_be_taken_over_is_replaced() {
     agent.assert_measuring();
     let [requests, ..] = times(&agent);
     let count = links(&agent).len();
-    send(&server, 2);
+    server.exchange(2);
     assert_eventually!(agent, |page| page.requests() == 2);
     let net = |store: &FdStore| store.names().iter().filter(|name| name.starts_with("net.")).count();
     let kept = net(&store);
@@ -176,7 +165,7 @@ fn what_cannot_be_taken_over_is_replaced() {
         assert_eq!(agent.scrape().requests(), 0, "{damage}");
         let [later, _, process, _] = times(&agent);
         assert!(later >= process && later > requests, "{damage}: since {later}, not {requests}");
-        send(&server, 2);
+        server.exchange(2);
         assert_eventually!(agent, |page| page.requests() == 2);
         assert_whole(&store);
         assert_eq!((net(&store), links(&agent).len()), (kept, count), "{damage}");

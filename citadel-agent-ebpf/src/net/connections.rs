@@ -143,11 +143,17 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
 /// Frees a socket's state.
 #[inline(always)]
 pub(crate) fn release(sock: *mut bpf_sock) {
+    free(sock);
+    remove_note(sock);
+}
+
+/// Frees the state of a socket without a note.
+#[inline(always)]
+pub(crate) fn free(sock: *mut bpf_sock) {
     // SAFETY: a valid map and socket.
     if unsafe { bpf_sk_storage_delete(connections(), sock.cast()) } == 0 {
         give(room::FOLLOWED);
     }
-    remove_note(sock);
 }
 
 /// Removes the socket's note; returns whether there was one.

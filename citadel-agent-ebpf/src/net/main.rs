@@ -325,7 +325,7 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             // No data arrived, or none was parsed.
             counters.protocol(Protocol::Other as u32);
         }
-        connections::release(sock);
+        connections::free(sock);
     }
 }
 

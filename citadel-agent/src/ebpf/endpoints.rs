@@ -1,4 +1,4 @@
-//! The counters of each model's endpoints. Only requested ones are mapped: a mapped entry is 16 KiB of the agent's resident
+//! The counters of each model's endpoints. Only requested ones are mapped: a mapped entry is 20 KiB of the agent's resident
 //! memory, and most models have requests of one or two of the 14 endpoints.
 
 use aya::maps::MapData;

@@ -117,9 +117,8 @@ impl Families {
                     None => continue,
                 },
             };
-            let lacks = families.net.as_ref().filter(|_| *family == Family::Net).and_then(Net::lacks);
             families.statuses.push(match result {
-                Ok(()) => lacks.into_iter().fold(FamilyStatus::ok(*family, decision), FamilyStatus::lacking),
+                Ok(()) => families.running(*family, decision),
                 Err(error) => FamilyStatus::broken(*family, &error),
             });
         }
@@ -273,6 +272,12 @@ impl Families {
     pub fn first_began(&self, start: f64) -> Option<f64> {
         let running = self.statuses.iter().filter(|status| status.status == Verdict::Ok);
         running.map(|status| self.began.get(status.family).copied().unwrap_or(start)).reduce(f64::min)
+    }
+
+    /// The status of a family that runs, but for a program that it lacks.
+    pub(super) fn running(&self, family: Family, decision: &Decision) -> FamilyStatus {
+        let lacks = self.net.as_ref().filter(|_| family == Family::Net).and_then(Net::lacks);
+        lacks.into_iter().fold(FamilyStatus::ok(family, decision), FamilyStatus::lacking)
     }
 
     /// Writes into the statuses what the verifier followed of each program.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -435,15 +435,17 @@ impl Net {
 
     /// What the verifier followed of each program, those of the families in the same object included.
     pub fn verified(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        let families = [Family::Net, Family::Recvq, Family::InFlight].into_iter();
-        families.flat_map(|family| stats::all_verified(&self.handles, family))
+        self.each_program(stats::verified)
     }
 
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        stats::of(&self.handles, Family::Net)
-            .chain(stats::of(&self.handles, Family::Recvq))
-            .chain(stats::of(&self.handles, Family::InFlight))
+        self.each_program(stats::read)
+    }
+
+    fn each_program<T>(&self, read: fn(BorrowedFd<'_>) -> Option<T>) -> impl Iterator<Item = (&'static str, T)> {
+        let families = [Family::Net, Family::Recvq, Family::InFlight].into_iter();
+        families.flat_map(move |family| stats::each(&self.handles, family, read))
     }
 }
 

@@ -119,11 +119,11 @@ impl Sched {
 
     /// What the verifier followed of each program.
     pub fn verified(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        stats::all_verified(&self.handles, Family::Sched)
+        stats::each(&self.handles, Family::Sched, stats::verified)
     }
 
     /// Run time of each program, if the kernel records it.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        stats::of(&self.handles, Family::Sched)
+        stats::each(&self.handles, Family::Sched, stats::read)
     }
 }

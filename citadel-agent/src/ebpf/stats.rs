@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Add;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::family::Family;
 use super::handles::Handles;
@@ -24,32 +24,31 @@ impl Add for RunStats {
     }
 }
 
-/// The statistics of each program of a family.
-pub(super) fn of(handles: &Handles, family: Family) -> impl Iterator<Item = (&'static str, RunStats)> {
-    family.programs().iter().filter_map(|program| Some((program.name, read(&handles.program(program.name)?)?)))
+/// What `read` tells of each loaded program of a family.
+pub(super) fn each<T>(
+    handles: &Handles,
+    family: Family,
+    read: fn(BorrowedFd<'_>) -> Option<T>,
+) -> impl Iterator<Item = (&'static str, T)> {
+    family.programs().iter().filter_map(move |program| Some((program.name, read(handles.program(program.name)?)?)))
 }
 
 /// How many instructions the verifier followed until it accepted a program (since Linux 5.16): most of the time that loading
 /// takes.
-pub(super) fn verified(program: &impl AsFd) -> Option<u32> {
+pub(super) fn verified(program: BorrowedFd<'_>) -> Option<u32> {
     info(program).ok().map(|info| info.verified).filter(|&verified| verified > 0)
-}
-
-/// The same for each program of a family.
-pub(super) fn all_verified(handles: &Handles, family: Family) -> impl Iterator<Item = (&'static str, u32)> {
-    family.programs().iter().filter_map(|program| Some((program.name, verified(&handles.program(program.name)?)?)))
 }
 
 /// The statistics of a loaded program (since Linux 5.1). `None` while there are none.
 #[must_use]
-pub fn read(program: &impl AsFd) -> Option<RunStats> {
+pub fn read(program: BorrowedFd<'_>) -> Option<RunStats> {
     let Info { runs, nanoseconds, .. } = info(program).ok()?;
     (runs > 0).then_some(RunStats { runs, nanoseconds })
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU (since Linux 5.12).
 #[must_use]
-pub fn missed(program: &impl AsFd) -> Option<u64> {
+pub fn missed(program: BorrowedFd<'_>) -> Option<u64> {
     Some(info(program).ok()?.missed)
 }
 
@@ -85,10 +84,10 @@ const INFO_BY_FD: libc::c_long = 15;
 
 /// Queries the kernel; much cheaper than formatting and parsing `/proc/PID/fdinfo`: a scrape queries up to a hundred
 /// programs.
-fn info(program: &impl AsFd) -> io::Result<Info> {
+fn info(program: BorrowedFd<'_>) -> io::Result<Info> {
     let mut info = Info::default();
     let ask = Ask {
-        descriptor: program.as_fd().as_raw_fd().cast_unsigned(),
+        descriptor: program.as_raw_fd().cast_unsigned(),
         length: size_of::<Info>() as u32,
         info: (&raw mut info) as u64,
     };
@@ -101,12 +100,14 @@ fn info(program: &impl AsFd) -> io::Result<Info> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::fd::AsFd as _;
 
     use super::*;
 
     #[test]
     fn what_is_no_program_has_no_statistics() {
         let file = File::open("/dev/null").unwrap();
-        assert_eq!((read(&file), missed(&file)), (None, None));
+        let file = file.as_fd();
+        assert_eq!((read(file), missed(file)), (None, None));
     }
 }

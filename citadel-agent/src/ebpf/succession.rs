@@ -79,17 +79,14 @@ impl Families {
         }
         let result = self.adopt(object, &part, handles, config, roots, &decision);
         result.map_err(|error| error.to_string())?;
-        let now = process::read_boot_time(roots).unwrap_or(part_boot(handover));
-        let shift = now as f64 - part_boot(handover) as f64;
+        let then = handover.state().boot;
+        let shift = process::read_boot_time(roots).unwrap_or(then) as f64 - then as f64;
         // The kernel's boot time varies by a second with the clock's slewing; more is a clock that was set.
         let began = if shift.abs() > 2.0 { part.began + shift } else { part.began };
         for &family in object {
             self.statuses.push(match decision(family) {
                 Decision::Skip(reason) => FamilyStatus::skipped(family, reason),
-                decision => {
-                    let lacks = self.net.as_ref().filter(|_| family == Family::Net).and_then(Net::lacks);
-                    lacks.into_iter().fold(FamilyStatus::ok(family, decision), FamilyStatus::lacking)
-                }
+                decision => self.running(family, decision),
             });
             self.began.insert(family.name(), began);
         }
@@ -159,7 +156,3 @@ impl Families {
 
 /// No plan lacks a family.
 static UNDECIDED: Decision = Decision::Skip(super::plan::Reason::Disabled("ebpf"));
-
-fn part_boot(handover: &Handover) -> u64 {
-    handover.state().boot
-}

@@ -2,6 +2,7 @@
 //! processes to models, reads the counters. Dropping [`Syscalls`] detaches them.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 use std::os::fd::BorrowedFd;
 
 use aya::Btf;
@@ -177,7 +178,7 @@ impl Syscalls {
     #[must_use]
     pub fn missed(&self) -> u64 {
         let moments = [Moment::Begin, Moment::End].into_iter();
-        moments.flat_map(|moment| self.at_functions(moment)).filter_map(|program| stats::missed(&program)).sum()
+        moments.flat_map(|moment| self.at_functions(moment)).filter_map(stats::missed).sum()
     }
 
     /// What did not fit, by slot and reason.
@@ -200,26 +201,25 @@ impl Syscalls {
 
     /// What the verifier followed of each program; those at functions are summed, separately for start and end.
     pub fn verified(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
-            Hook::SystemCall(moment) if self.form == Form::Fentry => {
-                let all = self.at_functions(moment).filter_map(|program| stats::verified(&program));
-                Some((program.name, all.reduce(|a, b| a + b)?))
-            }
-            _ => None,
-        });
-        stats::all_verified(&self.handles, Family::Syscalls).chain(at_functions)
+        self.each_program(stats::verified)
     }
 
     /// Run time of each program, if the kernel records it; those at functions are summed, separately for start and end.
     pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
-        let at_functions = Family::Syscalls.programs().iter().filter_map(|program| match program.hook {
+        self.each_program(stats::read)
+    }
+
+    fn each_program<T: Add<Output = T>>(
+        &self,
+        read: fn(BorrowedFd<'_>) -> Option<T>,
+    ) -> impl Iterator<Item = (&'static str, T)> {
+        let at_functions = Family::Syscalls.programs().iter().filter_map(move |program| match program.hook {
             Hook::SystemCall(moment) if self.form == Form::Fentry => {
-                let all = self.at_functions(moment).filter_map(|program| stats::read(&program));
-                Some((program.name, all.reduce(|a, b| a + b)?))
+                Some((program.name, self.at_functions(moment).filter_map(read).reduce(T::add)?))
             }
             _ => None,
         });
-        stats::of(&self.handles, Family::Syscalls).chain(at_functions)
+        stats::each(&self.handles, Family::Syscalls, read).chain(at_functions)
     }
 
     /// The loaded programs at the start or end of calls' functions.

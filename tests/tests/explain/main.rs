@@ -180,7 +180,7 @@ impl<'a> Host<'a> {
                 let Some(found) = found.iter().find(|found| found["model"] == case.0) else { return false };
                 let of_first = |key: &str| found["causes"][0][key].as_str().unwrap_or_default();
                 let (first, sentence) = (of_first("cause"), of_first("sentence"));
-                // Who takes the CPUs is said as well.
+                // The sentence also names the process that takes the CPUs.
                 let named = |cause| cause != "cpu_starvation" || sentence.contains(": sh uses ");
                 found["verdict"] == case.1 && first == case.2 && named(first)
             };

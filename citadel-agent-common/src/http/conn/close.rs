@@ -3,7 +3,7 @@
 //! It can end while a segment of the client is processed on another CPU: the kernel runs the ingress program before it locks the
 //! socket. So that each request is counted as begun and as ended, or as neither, the end is marked before the queue is read,
 //! and ingress reads the mark after it has written to the queue, both with a barrier between. Ingress that finds no mark knows
-//! that its requests will be found; else it counts only those that were. What it says of the protocol is counted likewise.
+//! that its requests will be found; else it counts only those that were. The protocol that it has detected is counted in the same way.
 
 use super::record::Aborted;
 use super::{Conn, Sink};
@@ -12,12 +12,12 @@ use crate::http::framer::{event, flag, state};
 use crate::http::reorder::after;
 use crate::http::request::PIPELINE;
 
-/// `Conn::end`: the connection has ended, and up to which request is not said yet.
+/// `Conn::end`: the connection has ended, and `Conn::settled` is not valid yet.
 const ENDING: u32 = 1;
-/// `Conn::end`: this plus the [`Protocol`] as which the connection was counted, once `Conn::settled` is said.
+/// `Conn::end`: `Conn::settled` is valid. The [`Protocol`] under which the connection was counted is added to this.
 const ENDED: u32 = 2;
 
-/// How often ingress looks whether `Conn::settled` is said. That is some instructions after `ENDING`.
+/// How often ingress checks whether `Conn::settled` is valid, which it is a few instructions after `ENDING`.
 const PATIENCE: u32 = 128;
 
 /// Writes a field that ingress reads on another CPU, in the order of the program.
@@ -83,8 +83,8 @@ impl Conn {
         }
     }
 
-    /// Ingress, of a connection that has ended: what of these `begun` requests, and of having said the protocol, was seen when
-    /// it ended. The rest came to a socket that was closed, as if it had come later.
+    /// For ingress, after the connection has ended: how many of the `begun` requests after number `before` were found then, and
+    /// whether the protocol was, if it was detected in this run (`spoke`). The rest reached a closed socket and is not counted.
     #[inline(never)]
     pub(super) fn before_the_end(&self, before: u32, begun: u32, spoke: bool) -> (u32, bool) {
         let mut end = ENDING;
@@ -97,8 +97,8 @@ impl Conn {
         if end == ENDING {
             return (0, false);
         }
-        let seen = fresh!(self.settled).wrapping_sub(before);
-        let seen = if after(before, fresh!(self.settled)) { 0 } else { seen };
+        let settled = fresh!(self.settled);
+        let seen = if after(before, settled) { 0 } else { settled.wrapping_sub(before) };
         (if seen < begun { seen } else { begun }, spoke && end - ENDED != Protocol::Unknown as u32)
     }
 

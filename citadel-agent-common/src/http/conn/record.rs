@@ -12,7 +12,7 @@ use crate::trace::{COMPLETED, Finished};
 /// In `Conn::due_how`, beside the status code: the stream reported an error.
 const FAILED: u32 = 1 << 31;
 
-/// How a request was aborted, in one word: BPF passes five.
+/// How a request was aborted, in one word, because a function of BPF has at most five arguments.
 #[derive(Clone, Copy)]
 pub(super) struct Aborted(u32);
 
@@ -68,8 +68,8 @@ impl Conn {
         sink.record(Finished { code: how & !FAILED, ended_by, phase, ..ended });
     }
 
-    /// Records the oldest request, which is aborted, if that is wanted. Not inlined: the
-    /// verifier would follow the rest of the loop once for each way through it.
+    /// Records the oldest request, which is aborted, if that is wanted. Not inlined: the verifier would follow the rest of the loop
+    /// once for each way through it.
     #[inline(never)]
     pub(super) fn record_aborted<S: Sink>(&self, now: u64, aborted: Aborted, sink: &mut S) {
         let request = self.oldest();
