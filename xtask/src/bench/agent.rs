@@ -1,12 +1,16 @@
 //! The agent under measurement.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::Stage;
+use super::cgroup::Limited;
 use super::stats::Runs;
 use crate::build;
 use crate::group::{self, Group};
@@ -47,6 +51,25 @@ impl Agent {
 
     /// Like `start`, with these additional lines of configuration.
     pub(super) fn start_with(stage: &Stage, discover: &str, more: &str) -> Result<Self> {
+        Self::start_prepared(stage, discover, more, |_| Ok(()))
+    }
+
+    /// Starts the agent with the seven models in this cgroup.
+    pub(super) fn start_in(stage: &Stage, cgroup: &Limited) -> Result<Self> {
+        Self::start_prepared(stage, "none", "", |command| {
+            let mut entrance = cgroup.entrance()?;
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe { command.pre_exec(move || entrance.write_all(b"0")) };
+            Ok(())
+        })
+    }
+
+    fn start_prepared(
+        stage: &Stage,
+        discover: &str,
+        more: &str,
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let (port, health) = (free_port()?, free_port()?);
         let models: Vec<_> = MODELS.iter().map(|(name, port)| format!("{name}: {port}")).collect();
         let text = format!(
@@ -57,6 +80,7 @@ impl Agent {
         let config = stage.folder.join("agent.yaml");
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = build::agent_command(&stage.agent, Some(&config))?;
+        prepare(&mut command)?;
         let mut group = Group::spawn("the agent", &mut command, group::log(&stage.folder, "agent"), false)?;
         group.wait_until(READY_WITHIN, || scrape::get(health, "/ready").is_ok())?;
         Ok(Self { group, port, health })
@@ -85,6 +109,11 @@ impl Agent {
     /// Scrapes the models' page.
     pub(super) fn page(&self) -> Result<Page> {
         Ok(Page::parse(&self.text()?))
+    }
+
+    /// Scrapes all metrics.
+    pub(super) fn everything(&self) -> Result<Page> {
+        Ok(Page::parse(&scrape::get(self.port, "/metrics").context("scraping the agent")?))
     }
 
     /// Runs and run time of each of [`PROGRAMS`] since BPF statistics were switched on.

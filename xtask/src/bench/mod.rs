@@ -2,6 +2,8 @@
 //! is started stops with the benchmark.
 
 mod agent;
+mod cgroup;
+mod connections;
 mod document;
 mod empty;
 mod families;
@@ -12,6 +14,7 @@ mod logs;
 pub(crate) mod machine;
 mod nginx;
 mod overhead;
+mod pairs;
 mod remote_write;
 mod report;
 mod requests;
@@ -55,6 +58,9 @@ enum What {
     Gpu(gpu::Args),
     /// Many requests from wrk to nginx: wrk, nginx and the agent must count the same number.
     Requests(requests::Args),
+    /// Kernel memory of 100,000 idle and 20,000 streaming connections, and whether all is counted; writes its section of
+    /// docs/overhead.md.
+    Connections(connections::Args),
     /// Remote write through an outage, compared with Prometheus in agent mode; writes its section of docs/overhead.md.
     RemoteWrite(remote_write::Args),
     /// What the `syscalls` family adds to a system call; writes its section of docs/overhead.md.
@@ -72,6 +78,11 @@ enum What {
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if let What::RemoteWrite(args) = &args.what {
         return remote_write::main(workspace, args);
+    }
+    if let What::Connections(args) = &args.what
+        && let Some(held) = args.hold()
+    {
+        return held;
     }
     let agent = match &args.agent {
         Some(agent) => agent.canonicalize().with_context(|| format!("no agent at {}", agent.display()))?,
@@ -93,6 +104,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Families(args) => families::main(workspace, &stage, args),
         What::Gpu(args) => gpu::main(workspace, &stage, args),
         What::Requests(args) => requests::main(&stage, args),
+        What::Connections(args) => connections::main(workspace, &stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),
         What::Syscalls(args) => syscalls::main(workspace, &stage, args),
         What::Machine(args) => machine::main(workspace, &stage, args),
