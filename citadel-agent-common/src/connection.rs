@@ -1,8 +1,8 @@
 //! The kernel's state of each connection, and of data that arrives before the connection exists.
 
 use crate::http::Pending;
-use crate::http::Text;
 use crate::http::conn::Conn;
+use crate::http::{Text, after};
 
 /// Payload bytes in a [`Window`]: the head of most messages; a power of two.
 pub const WINDOW: usize = 512;
@@ -43,12 +43,76 @@ pub struct Window {
 /// Windows a CPU: a run may be interrupted by a softirq, and on a kernel that preempts by other tasks' runs.
 pub const WINDOWS: u32 = 6;
 
-/// What is noted of a socket on which nothing came yet: the value of the `NOTES` map, a set of flags.
+/// What is kept of a socket whose connection has no [`Connection`]: the value of the `NOTES` map. Either nothing has come yet, or
+/// what comes is not parsed and only counted. Aligned to eight bytes for the reason given at [`Tuple`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
+pub struct Note {
+    /// The client's bytes, if they are not parsed. Written by ingress.
+    pub received: Counted,
+    /// The server's bytes, likewise. Written by egress.
+    pub sent: Counted,
+    /// The socket's retransmitted segments that have been counted.
+    pub retransmits: u32,
+    /// See [`note`]. The last field: what is zero in a new note is then in whole words.
+    pub flags: u32,
+}
+
+impl Note {
+    /// A note with these flags, of a connection of which nothing has been counted.
+    #[must_use]
+    pub const fn new(flags: u32) -> Self {
+        Self { received: Counted::NONE, sent: Counted::NONE, retransmits: 0, flags }
+    }
+}
+
+/// How many bytes of one direction have been counted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
+pub struct Counted {
+    /// Whether the direction is counted here, and no longer in its [`Connection`].
+    pub here: u32,
+    /// Sequence number of the first byte that has not been counted.
+    pub next: u32,
+}
+
+impl Counted {
+    /// Nothing.
+    pub const NONE: Self = Self { here: 0, next: 0 };
+
+    /// Counts what is new in a segment of `len` bytes from `seq` on. Everything up to `has` has been sent before, whether it was seen
+    /// here or not. What comes before the bytes that precede it is left out: it is counted when `has` tells that it has arrived.
+    #[inline(always)]
+    pub const fn count(&mut self, seq: u32, len: u32, has: u32) -> u32 {
+        let (end, mut to) = (seq.wrapping_add(len), self.next);
+        if after(has, to) {
+            to = has;
+        }
+        if !after(seq, to) && after(end, to) {
+            to = end;
+        }
+        let new = to.wrapping_sub(self.next);
+        self.next = to;
+        new
+    }
+}
+
+/// Flags of a [`Note`].
 pub mod note {
     /// The programs saw the connection begin, and count it as open; callbacks will tell its end.
     pub const OPEN: u32 = 1;
     /// Not measured: the agent itself opened the connection, or it was not accepted by a listener of the port.
     pub const IGNORED: u32 = 2;
+    /// What the connection carries is not parsed (TLS, HTTP/2, upgraded, unintelligible).
+    pub const OPAQUE: u32 = 4;
+    /// Ingress made it, of a connection that is not parsed.
+    pub const BY_INGRESS: u32 = 8;
+    /// Egress did.
+    pub const BY_EGRESS: u32 = 16;
+    /// Both.
+    pub const MAKERS: u32 = BY_INGRESS | BY_EGRESS;
 }
 
 /// Indices into the `ROOM` map: how many sockets have state in the kernel's memory, which counts as the agent's, and how many
@@ -58,7 +122,7 @@ pub mod room {
     pub const FOLLOWED: u32 = 0;
     /// How many may be.
     pub const MAX_FOLLOWED: u32 = 1;
-    /// Sockets on which nothing came yet: entries of `NOTES`.
+    /// Sockets of which only a note is kept: entries of `NOTES`.
     pub const NOTED: u32 = 2;
     /// How many may be.
     pub const MAX_NOTED: u32 = 3;
@@ -147,7 +211,7 @@ const STORAGE_AT: usize = 72;
 
 const _: () = {
     // The kernel allocates powers of two, at a multiple of them: one more byte would cost another KiB.
-    assert!(STORAGE_AT + size_of::<Connection>() <= 1024);
+    assert!(STORAGE_AT + size_of::<Connection>() <= 1024 && STORAGE_AT + size_of::<Note>() <= 96);
     // What ingress writes is not in a pair of cache lines with what both directions read, nor with what egress writes: CPUs
     // prefetch lines in pairs. A request's place does not straddle two lines.
     let at = STORAGE_AT + core::mem::offset_of!(Connection, conn);
@@ -155,3 +219,24 @@ const _: () = {
     assert!((at + rx).is_multiple_of(128) && (at + places).is_multiple_of(16) && (at + tx).is_multiple_of(64));
     assert!(size_of::<Tuple>() == 40);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_not_parsed_count_once() {
+        let mut counted = Counted { here: 1, next: u32::MAX - 9 };
+        let mut count = |offset: u32, len, has: u32| {
+            let start = u32::MAX - 9;
+            counted.count(start.wrapping_add(offset), len, start.wrapping_add(has))
+        };
+        assert_eq!(count(0, 20, 0), 20);
+        assert_eq!(count(0, 20, 20), 0, "again");
+        assert_eq!(count(10, 15, 20), 5, "partly again");
+        assert_eq!(count(35, 10, 25), 0, "before what precedes it");
+        assert_eq!(count(25, 10, 25), 10, "what preceded it");
+        assert_eq!(count(45, 5, 45), 15, "with what had come before");
+        assert_eq!(count(60, 0, 60), 10, "what was not seen");
+    }
+}

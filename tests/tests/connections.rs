@@ -7,7 +7,7 @@ use citadel_agent_tests::agent::Setup;
 use citadel_agent_tests::assert_eventually;
 use citadel_agent_tests::http::{LAST_CHUNK, STREAM_HEAD, chat, event};
 use citadel_agent_tests::limit::{MEMORY_MAX, MemoryLimit};
-use citadel_agent_tests::names::{CONNECTIONS, LOST, MAP_CAPACITY, MAP_ENTRIES, OPEN};
+use citadel_agent_tests::names::{CONNECTIONS, LOST, MAP_CAPACITY, MAP_ENTRIES, OPEN, REQUEST_BYTES, RESPONSE_BYTES};
 use citadel_agent_tests::scrape::Page;
 use citadel_agent_tests::truth::pause;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -47,6 +47,19 @@ impl Pairs {
             let mut request = [0; 4096];
             assert!(server.read(&mut request).expect("be asked") > 0);
             server.write_all(format!("{STREAM_HEAD}{}", event("a")).as_bytes()).expect("begin to answer");
+        }
+    }
+
+    /// What a TLS handshake and some data look like from outside: `ROUNDS` records in each direction.
+    fn speak_tls(&mut self, which: std::ops::Range<usize>) {
+        for (client, server) in &mut self.pairs[which] {
+            for round in 0..ROUNDS {
+                let record = [22, 3, 1, 0, 5, round as u8, 0, 1, 2, 3];
+                client.write_all(&record).expect("send");
+                server.read_exact(&mut [0; 10]).expect("receive");
+                server.write_all(&record[..7]).expect("answer");
+                client.read_exact(&mut [0; 7]).expect("get the answer");
+            }
         }
     }
 
@@ -104,6 +117,68 @@ fn a_connection_takes_little_until_something_comes_and_then_not_much() {
     let page = assert_eventually!(agent, |page| page.gauge(OPEN).value() == 0 && all(page) == IDLE as u64);
     assert_eq!((entries(&page, "idle_connections"), entries(&page, "connections")), (0, 0), "{page}");
     assert_eq!(limit.kills(), 0);
+}
+
+const ROUNDS: usize = 4;
+
+#[test]
+fn a_connection_that_is_not_parsed_gives_its_memory_back_and_its_bytes_count() {
+    const COUNT: usize = 3_000;
+    let mut pairs = Pairs::new();
+    let limit = MemoryLimit::new(MEMORY_MAX);
+    let agent = Setup::new().model("model", pairs.address().port()).within(limit.entrance()).start();
+    agent.assert_measuring();
+    let before = settled(&limit);
+    let all = pairs.open(COUNT);
+    pairs.speak_tls(all.clone());
+    let page = assert_eventually!(agent, |page| entries(page, "connections") == 0);
+    assert_eq!(entries(&page, "idle_connections"), COUNT as u64, "{page}");
+    let each = settled(&limit).saturating_sub(before) / COUNT as u64;
+    println!("a connection that is not parsed: {each} bytes");
+    assert!(each <= 384, "{each} bytes a connection that is not parsed");
+
+    // What comes later is not parsed either, and not counted twice.
+    pairs.speak_tls(all);
+    drop(pairs);
+    let page = assert_eventually!(agent, |page| page.counter(CONNECTIONS).label("protocol", "tls").value()
+        == COUNT as u64
+        && page.gauge(OPEN).value() == 0);
+    assert_eq!(entries(&page, "idle_connections"), 0, "{page}");
+    let records = (2 * ROUNDS * COUNT) as u64;
+    assert_eq!(page.counter(REQUEST_BYTES).value(), 10 * records, "{page}");
+    assert_eq!(page.counter(RESPONSE_BYTES).value(), 7 * records, "{page}");
+    assert_eq!(page.counter(CONNECTIONS).by(["protocol"]).values().sum::<u64>(), COUNT as u64, "{page}");
+    page.assert_no_request_invented();
+    page.assert_nothing_lost();
+}
+
+#[test]
+fn connections_older_than_the_agent_that_are_upgraded_give_their_memory_back_too() {
+    const COUNT: usize = 20;
+    const UPGRADE: &str = "GET /v1/realtime HTTP/1.1\r\nHost: m\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let mut pairs = Pairs::new();
+    let all = pairs.open(COUNT);
+    let agent = Setup::new().model("model", pairs.address().port()).start();
+    agent.assert_measuring();
+    for (client, server) in &mut pairs.pairs {
+        client.write_all(UPGRADE.as_bytes()).expect("ask");
+        server.read_exact(&mut [0; UPGRADE.len()]).expect("be asked");
+        server.write_all(SWITCHING.as_bytes()).expect("switch");
+        client.read_exact(&mut [0; SWITCHING.len()]).expect("be told");
+    }
+    pairs.speak_tls(all);
+    let page = assert_eventually!(agent, |page| entries(page, "connections") == 0);
+    assert_eq!(entries(&page, "idle_connections"), COUNT as u64, "{page}");
+
+    drop(pairs);
+    let page = assert_eventually!(agent, |page| entries(page, "idle_connections") == 0);
+    assert_eq!(entries(&page, "connections"), 0, "{page}");
+    assert_eq!(page.counter(CONNECTIONS).label("protocol", "upgraded").value(), COUNT as u64, "{page}");
+    assert_eq!(page.counter(REQUEST_BYTES).value(), (COUNT * (UPGRADE.len() + 10 * ROUNDS)) as u64, "{page}");
+    assert_eq!(page.counter(RESPONSE_BYTES).value(), (COUNT * (SWITCHING.len() + 7 * ROUNDS)) as u64, "{page}");
+    assert_eq!(page.requests(), COUNT as u64, "{page}");
+    page.assert_nothing_lost();
 }
 
 /// Bytes of a connection on which requests came.

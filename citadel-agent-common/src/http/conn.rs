@@ -8,6 +8,7 @@
 
 mod close;
 mod observe;
+mod opaque;
 mod record;
 mod running;
 mod skipped;
@@ -364,9 +365,8 @@ impl Conn {
         if next.wrapping_sub(seq) >= len { Progress::Done } else { Progress::More }
     }
 
-    /// Egress: takes all requests out of the queue, and returns how many there were. `tail` is read once, because ingress can
-    /// add a request at any time. It can be behind `head`: a request can be answered as soon as its entry has a number, before
-    /// `tail` has it.
+    /// Egress: takes all requests out of the queue, and returns how many there were. `tail` is read once, because ingress can add
+    /// one at any time. It can be behind `head`: a request can be answered as soon as its entry has a number, before `tail` has it.
     #[inline(always)]
     fn give_up(&mut self) -> u32 {
         let tail = fresh!(self.tail);

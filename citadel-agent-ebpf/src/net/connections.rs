@@ -1,8 +1,8 @@
 //! Per-socket state, and limits on it: its memory is charged to the agent's cgroup, and anybody can open connections.
 //!
-//! Until the first payload byte, a connection has a note of four bytes; after it the complete state, and no note. A
-//! connection beyond the limits in `ROOM` has neither: it is still counted as open and closed, because callbacks report
-//! that, but it is not followed.
+//! Until the first payload byte, a connection has a note of 24 bytes; after it the complete state, and no note. Once it is clear
+//! that it is not to be parsed, it has a note again (`opaque.rs`). A connection beyond the limits in `ROOM` has neither: it is
+//! still counted as open and closed, because callbacks report that, but it is not followed.
 
 use core::ffi::c_void;
 
@@ -11,7 +11,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use citadel_agent_common::abi::Lost;
-use citadel_agent_common::connection::{Connection, note as flag, room};
+use citadel_agent_common::connection::{Connection, Note, note as flag, room};
 use citadel_agent_ebpf::count::add;
 
 use crate::maps::{CONNECTIONS, NOTES, ROOM};
@@ -35,28 +35,50 @@ pub(crate) fn find(sock: *mut bpf_sock) -> Option<&'static mut Connection> {
     unsafe { bpf_sk_storage_get(connections(), sock.cast(), core::ptr::null_mut(), 0).cast::<Connection>().as_mut() }
 }
 
+/// The socket's note, if there is one.
+#[inline(always)]
+pub(crate) fn note_of(sock: *mut bpf_sock) -> Option<&'static mut Note> {
+    // SAFETY: a valid map and socket. As in `find`.
+    unsafe { bpf_sk_storage_get(notes(), sock.cast(), core::ptr::null_mut(), 0).cast::<Note>().as_mut() }
+}
+
 /// The flags in the socket's note.
 #[inline(always)]
 pub(crate) fn noted(sock: *mut bpf_sock) -> u32 {
-    // SAFETY: a valid map and socket.
-    unsafe { bpf_sk_storage_get(notes(), sock.cast(), core::ptr::null_mut(), 0).cast::<u32>().as_ref() }
-        .map_or(0, |note| *note)
+    flags_and_retransmits(sock).0
 }
 
-/// Sets the flags in the socket's note; returns false if there is no room.
+/// The flags in the socket's note, and the retransmitted segments that have been counted in it. Volatile: else the compiler computes
+/// the address of a field before it knows that there is a note, which 5.10 refuses.
 #[inline(always)]
-pub(crate) fn note(sock: *mut bpf_sock, flags: u32) -> bool {
+pub(crate) fn flags_and_retransmits(sock: *mut bpf_sock) -> (u32, u32) {
+    if let Some(note) = note_of(sock) {
+        // SAFETY: behind a reference.
+        return unsafe { ((&raw const note.flags).read_volatile(), (&raw const note.retransmits).read_volatile()) };
+    }
+    (0, 0)
+}
+
+/// Creates the socket's note; returns false if there is no room.
+#[inline(always)]
+pub(crate) fn note(sock: *mut bpf_sock, mut note: Note) -> bool {
     if !take(room::NOTED, room::MAX_NOTED) {
         return false;
     }
-    // SAFETY: a valid map and socket; the value belongs to the socket.
-    let note =
-        unsafe { bpf_sk_storage_get(notes(), sock.cast(), core::ptr::null_mut(), CREATE).cast::<u32>().as_mut() };
-    let Some(note) = note else {
+    let made = unsafe {
+        // SAFETY: a valid map, socket and value.
+        bpf_sk_storage_get(notes(), sock.cast(), (&raw mut note).cast(), CREATE).cast::<Note>().as_ref()
+    };
+    let Some(made) = made else {
         give(room::NOTED);
         return false;
     };
-    *note = flags;
+    // SAFETY: behind a reference. Volatile for 5.10, as above.
+    let flags = unsafe { (&raw const made.flags).read_volatile() };
+    if (flags ^ note.flags) & flag::MAKERS != 0 {
+        // The other direction has made it, on another CPU.
+        give(room::NOTED);
+    }
     true
 }
 
@@ -81,7 +103,7 @@ pub(crate) fn begin(sock: *mut bpf_sock, first: *mut Connection) -> Option<&'sta
 #[inline(never)]
 pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Connection> {
     let noted = noted(sock);
-    if noted & flag::IGNORED != 0 {
+    if noted & (flag::IGNORED | flag::OPAQUE) != 0 {
         return None;
     }
     // After the server has closed it, nothing that counts follows.
@@ -140,16 +162,16 @@ pub(crate) fn follow(sock: *mut bpf_sock, slot: u32) -> Option<&'static mut Conn
     Some(connection)
 }
 
-/// Frees a socket's state.
+/// Frees a socket's state and note.
 #[inline(always)]
 pub(crate) fn release(sock: *mut bpf_sock) {
-    free(sock);
+    unfollow(sock);
     remove_note(sock);
 }
 
-/// Frees the state of a socket without a note.
+/// Frees a socket's state.
 #[inline(always)]
-pub(crate) fn free(sock: *mut bpf_sock) {
+pub(crate) fn unfollow(sock: *mut bpf_sock) {
     // SAFETY: a valid map and socket.
     if unsafe { bpf_sk_storage_delete(connections(), sock.cast()) } == 0 {
         give(room::FOLLOWED);

@@ -13,6 +13,7 @@
 mod connections;
 mod in_flight;
 mod maps;
+mod opaque;
 mod packet;
 mod receive_queue;
 mod say;
@@ -30,10 +31,11 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_map_update_elem, bpf_so
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
 use citadel_agent_common::abi::{Lost, Protocol, Side, counter};
-use citadel_agent_common::connection::{Connection, Early, Tuple, note};
+use citadel_agent_common::connection::{Connection, Early, Note, Tuple, note};
 use citadel_agent_common::http::Sink;
 
 use maps::{BLANK, EARLY, EARLY_INGRESS, EGRESS_PROGRAMS, INGRESS_PROGRAMS, TOKENS, V4_MAPPED};
+use opaque::net_opaque;
 use packet::Segment;
 use sink::Counters;
 use steps::{FIN, RESET, net_closed, receive, receive_early, transmit};
@@ -110,7 +112,7 @@ fn ingress(skb: *mut __sk_buff, slot: u32) {
     if segment.is_bare() {
         return;
     }
-    let Some(connection) = connection(sock, slot, segment.len > 0) else { return };
+    let Some(connection) = connection::<false>(skb, sock, slot, segment.len > 0) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
     if maps::tracing() != 0 && segment.len > 0 {
         trace::net_trace(skb);
@@ -170,7 +172,7 @@ fn egress(skb: *mut __sk_buff, slot: u32) {
     if sock.is_null() {
         return;
     }
-    let Some(connection) = connection(sock, slot, segment.len > 0) else { return };
+    let Some(connection) = connection::<true>(skb, sock, slot, segment.len > 0) else { return };
     let Some(mut counters) = Counters::of(slot, sock) else { return };
     if (segment.ends() || connection.conn.has_sent(segment.seq))
         && let Some(tcp) = tcp_sock(sock)
@@ -233,7 +235,7 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
         unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
     };
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
-        if connections::note(sock, note::IGNORED) {
+        if connections::note(sock, Note::new(note::IGNORED)) {
             call_back(BPF_SOCK_OPS_STATE_CB_FLAG);
         }
     } else if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
@@ -248,7 +250,7 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             tuple.local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         }
         if maps::is_own(&mut tuple) {
-            if connections::note(sock, note::IGNORED) {
+            if connections::note(sock, Note::new(note::IGNORED)) {
                 call_back(BPF_SOCK_OPS_STATE_CB_FLAG);
             }
             return;
@@ -268,12 +270,12 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
                 return;
             }
         }
-        if !connections::note(sock, note::OPEN) {
+        if !connections::note(sock, Note::new(note::OPEN)) {
             call_back(NOT_NOTED);
         }
     } else {
         let (old, new) = (field!(__bindgen_anon_1.args[0]), field!(__bindgen_anon_1.args[1]));
-        let noted = connections::noted(sock);
+        let (noted, retransmits) = connections::flags_and_retransmits(sock);
         if noted & note::IGNORED != 0 {
             if new == BPF_TCP_CLOSE {
                 connections::release(sock);
@@ -286,6 +288,7 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             connections::remove_note(sock);
         }
         let mut connection = connections::find(sock);
+        let had_state = connection.is_some();
         // A connection older than the programs has callbacks only if another program requested them, and was not
         // counted as open.
         let mut counted = noted & note::OPEN != 0 || field!(bpf_sock_ops_cb_flags) & NOT_NOTED != 0;
@@ -298,6 +301,9 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
                 connection.joined = 0;
             }
             counted = connection.joined == 0;
+            if noted & note::OPAQUE != 0 {
+                connection.retransmits = retransmits;
+            }
         }
         // Open for as long as the server's application has it open. A connection enters the first of these states right
         // after it was counted, and with TCP Fast Open may be closed in it.
@@ -319,13 +325,20 @@ fn sockops(ops: *mut bpf_sock_ops, slot: u32) {
             // SAFETY: no arguments.
             connection.conn.close(false, side, true, unsafe { bpf_ktime_get_ns() }, &mut counters);
         } else if counted {
-            if total != 0 {
-                counters.add(counter::RETRANSMITS, total as u64);
+            let new = total.wrapping_sub(retransmits);
+            if new != 0 {
+                counters.add(counter::RETRANSMITS, new as u64);
             }
-            // No data arrived, or none was parsed.
-            counters.protocol(Protocol::Other as u32);
+            if noted & note::OPAQUE == 0 {
+                // No data arrived, or none was parsed.
+                counters.protocol(Protocol::Other as u32);
+            }
         }
-        connections::free(sock);
+        connections::unfollow(sock);
+        if had_state {
+            // The other CPU may have made a note of it meanwhile (`opaque.rs`): it looks for the state after that.
+            connections::remove_note(sock);
+        }
     }
 }
 
@@ -336,12 +349,25 @@ const NOT_NOTED: u32 = BPF_SOCK_OPS_RTO_CB_FLAG;
 /// `AF_INET6` from `<linux/socket.h>`.
 const AF_INET6: u32 = 10;
 
-/// The connection's state; `None` for one that is not measured. It is created when a segment has a payload.
+/// The connection's state; `None` for one that is not measured, or not parsed. It is created when a segment has a payload.
 #[inline(always)]
-fn connection(sock: *mut bpf_sock, slot: u32, carries: bool) -> Option<&'static mut Connection> {
-    match connections::find(sock) {
+fn connection<const RESPONSE: bool>(
+    skb: *mut __sk_buff,
+    sock: *mut bpf_sock,
+    slot: u32,
+    carries: bool,
+) -> Option<&'static mut Connection> {
+    let found = match connections::find(sock) {
         None if carries => connections::follow(sock, slot),
         found => found,
+    };
+    match found {
+        Some(connection) if connection.conn.is_opaque() && net_opaque(skb, u32::from(RESPONSE)) != 0 => None,
+        None => {
+            net_opaque(skb, u32::from(RESPONSE));
+            None
+        }
+        followed => followed,
     }
 }
 

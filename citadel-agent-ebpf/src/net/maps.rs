@@ -7,7 +7,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
 use citadel_agent_common::abi::{EndpointStats, LOST_CELLS, ModelStats, NO_SLOT, PortRange, ReadAt, TokenStats};
-use citadel_agent_common::connection::{Connection, Early, Tuple, WINDOWS, Window, room};
+use citadel_agent_common::connection::{Connection, Early, Note, Tuple, WINDOWS, Window, room};
 use citadel_agent_common::hist::Histogram;
 use citadel_agent_common::shares::{self, Held};
 use citadel_agent_common::trace::{self, Details, Recorded, Tracing};
@@ -64,10 +64,9 @@ pub(crate) static LOST: Array<u64> = Array::with_max_entries(LOST_CELLS as u32, 
 #[btf_map]
 pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
-/// Socket -> `connection::note`, until the first payload byte: the minimum size of socket storage. Limited in the same
-/// way.
+/// Socket -> what is noted of it, until the first payload byte, and once what it carries is not parsed. Limited in the same way.
 #[btf_map]
-pub(crate) static NOTES: SkStorage<u32> = SkStorage::new();
+pub(crate) static NOTES: SkStorage<Note> = SkStorage::new();
 
 /// Number of entries of both, and their limits: `connection::room`.
 #[map]
