@@ -151,6 +151,37 @@ pub struct Connection {
     pub conn: Conn,
 }
 
+/// The client of a [`Connection`], in the list of those with requests in flight.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(zerocopy::IntoBytes))]
+pub struct Client {
+    /// Its address in network byte order, as in [`Tuple`].
+    pub address: [u32; 4],
+    /// Its port.
+    pub port: u32,
+    _reserved: u32,
+}
+
+impl Client {
+    /// The client at this address and port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: [u32; 4], port: u32) -> Self {
+        Self { address, port, _reserved: 0 }
+    }
+}
+
+/// An element of the list of connections with requests in flight.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Listed {
+    /// Whose connection it is.
+    pub client: Client,
+    /// As it is in the map.
+    pub connection: Connection,
+}
+
 /// Data of a segment to a listener for a connection that does not exist yet, and may never exist: the value of `EARLY`.
 /// The connection is created from it in the same softirq, on the same CPU, or not at all: so one entry per CPU
 /// suffices, and an unused entry is not counted.

@@ -40,9 +40,8 @@ pub enum Progress {
     More,
 }
 
-/// The state of a connection. Each group is in cache lines of its own, because a line that two CPUs write alternately costs more
-/// than everything else about a request: normally a request needs nothing from the other direction's group. The offsets are
-/// checked in `crate::connection`.
+/// The state of a connection. Each group is in cache lines of its own: a line that two CPUs write alternately costs more than
+/// everything else about a request. The offsets are checked in `crate::connection`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(zerocopy::IntoBytes))]
@@ -121,10 +120,11 @@ pub struct Conn {
     body_begun: u32,
     /// Sequence number up to which the server's TCP has acknowledged the client's bytes.
     acknowledged: u32,
+    /// Events with output of the response under way, if `output_ns` is not 0.
+    outputs: u32,
     // Written as the server reads: mostly on the CPU of egress.
     /// Requests that the server has started to read.
     read: u32,
-    _reserved: u32,
 }
 
 impl Conn {
@@ -174,7 +174,7 @@ impl Conn {
         body_begun: 0,
         acknowledged: 0,
         read: 0,
-        _reserved: 0,
+        outputs: 0,
     };
 
     /// Turns [`Self::NEW`] into a connection that was open before the programs were attached: nothing is parsed until a

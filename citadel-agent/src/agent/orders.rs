@@ -61,7 +61,15 @@ impl Desk {
         };
         match answer {
             Some(requests) => data(&requests),
-            None => Answer::Failed("requests are not measured on this host; see `citadel-agent check`".to_owned()),
+            None => unmeasured(),
+        }
+    }
+
+    fn requests(&self, port: Option<u16>) -> Answer {
+        match self.tracer.of_models(port) {
+            Ok(Some(requests)) => data(&requests),
+            Ok(None) => unmeasured(),
+            Err(error) => Answer::Failed(format!("cannot list requests in flight: {error}")),
         }
     }
 
@@ -96,6 +104,10 @@ impl Orders for Desk {
                 Ok(port) => data(&explain(&self.history, port, *from_ms, *to_ms, *against)),
                 Err(error) => Answer::Failed(error),
             },
+            (Order::Requests { model }, _) => match self.port(model.as_deref()) {
+                Ok(port) => self.requests(port),
+                Err(error) => Answer::Failed(error),
+            },
             (Order::Trace { model, filter, since, last }, _) => match self.port(model.as_deref()) {
                 Ok(port) => self.trace(port, filter, *since, *last),
                 Err(error) => Answer::Failed(error),
@@ -104,6 +116,10 @@ impl Orders for Desk {
             (_, None) => Answer::Failed("this agent is not monitoring GPUs; see its log".to_owned()),
         }
     }
+}
+
+fn unmeasured() -> Answer {
+    Answer::Failed("requests are not measured on this host; see `citadel-agent check`".to_owned())
 }
 
 /// An answer of these data.

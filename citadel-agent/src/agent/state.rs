@@ -33,7 +33,7 @@ use crate::sources::background::{Context, Readers};
 use crate::sources::health::{Announce, Probes};
 use crate::sources::services::Services;
 use crate::sources::{self, CarryOver, Health, Origin};
-use crate::trace::Tracer;
+use crate::trace::{ModelRequests, Tracer};
 
 /// The running agent, as seen by the listeners.
 pub(super) struct Agent {
@@ -271,6 +271,11 @@ impl App for Agent {
 
     fn history(&self) -> History {
         self.state().history.clone()
+    }
+
+    fn requests(&self) -> Vec<ModelRequests> {
+        let tracer = self.state().tracer.clone();
+        tracer.for_the_page()
     }
 
     fn active_alerts(&self) -> serde_json::Value {

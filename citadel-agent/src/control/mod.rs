@@ -88,6 +88,13 @@ pub enum Order {
         #[serde(default)]
         against: Against,
     },
+    /// The oldest requests in flight and the slowest ones of the last hour: the data are a list of
+    /// [`ModelRequests`](crate::trace::ModelRequests). Those in flight are read from the kernel for each order.
+    Requests {
+        /// A model's name or port; all where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+    },
     /// Finished requests: the data are [`Requests`](crate::trace::Requests). While it is sent at least every 10 s without `last`, all
     /// requests are recorded.
     Trace {
@@ -112,7 +119,9 @@ impl Order {
         match self {
             // Closing NVML waits for the current call.
             Self::GpuRelease { .. } | Self::GpuResume {} => Duration::from_secs(15),
-            Self::History { .. } | Self::Explain { .. } | Self::Trace { .. } => Duration::from_secs(15),
+            Self::History { .. } | Self::Explain { .. } | Self::Requests { .. } | Self::Trace { .. } => {
+                Duration::from_secs(15)
+            }
             // The kernel may have to verify programs again, and another reload may be in progress. systemd waits for 90
             // s.
             Self::Reload {} => Duration::from_secs(85),
@@ -123,7 +132,7 @@ impl Order {
     const fn changes(&self) -> bool {
         match self {
             Self::GpuRelease { .. } | Self::GpuResume {} | Self::Reload {} => true,
-            Self::History { .. } | Self::Explain { .. } | Self::Trace { .. } => false,
+            Self::History { .. } | Self::Explain { .. } | Self::Requests { .. } | Self::Trace { .. } => false,
         }
     }
 }

@@ -3,18 +3,43 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 
-use citadel_agent_common::connection::Connection;
+use aya::EbpfLoader;
+use citadel_agent_common::connection::{Client, Listed};
 use citadel_agent_common::http::conn::Running;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::family::Family;
+use super::handles::Handles;
 use super::link;
+use crate::host::kernel_types::Layout;
+
+/// Tells the iterator where the client's address is in a socket.
+pub(super) fn know<'a>(loader: &mut EbpfLoader<'a>, layout: &'a Layout) {
+    loader
+        .override_global("PEER_V4", &layout.peer_v4, true)
+        .override_global("PEER_V6", &layout.peer_v6, true)
+        .override_global("PEER_PORT", &layout.peer_port, true)
+        .override_global("SOCK_FAMILY", &layout.sock_family, true);
+}
 
 /// The iterator over the connections.
 #[derive(Debug)]
 pub struct InFlight {
     link: OwnedFd,
+}
+
+/// A request in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InFlightRequest {
+    /// The request.
+    pub running: Running,
+    /// Whose it is.
+    pub client: Client,
+    /// When the list was read, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub now_ns: u64,
 }
 
 /// The requests of a model that are in flight.
@@ -27,12 +52,13 @@ pub struct Ages {
 }
 
 impl InFlight {
-    /// Reads through this link of the iterator.
+    /// Reads through the iterator's link; `None` if it has none.
     ///
     /// # Errors
     /// The descriptor cannot be duplicated.
-    pub(super) fn through(link: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self { link: link.try_clone_to_owned()? })
+    pub(super) fn of(handles: &Handles) -> io::Result<Option<Arc<Self>>> {
+        let link = Family::InFlight.programs().iter().find_map(|program| handles.link(program.name));
+        link.map(|link| Ok(Arc::new(Self { link: link.try_clone_to_owned()? }))).transpose()
     }
 
     /// The ages of the requests in flight, by slot; a model without any is missing.
@@ -40,12 +66,19 @@ impl InFlight {
     /// # Errors
     /// The kernel refuses.
     pub fn ages(&self) -> io::Result<BTreeMap<u32, Ages>> {
+        let mut ages = BTreeMap::new();
+        self.requests(|slot, request| add(&mut ages, slot, &request.running, request.now_ns))?;
+        Ok(ages)
+    }
+
+    /// Calls `each` with each request in flight and its slot. The kernel goes through all connections.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn requests(&self, each: impl FnMut(u32, &InFlightRequest)) -> io::Result<()> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
-        let mut ages = BTreeMap::new();
-        let iteration = link::iterate(self.link.as_fd())?;
-        read(&mut File::from(iteration), now, |slot, running| add(&mut ages, slot, running, now))?;
-        Ok(ages)
+        read(&mut File::from(link::iterate(self.link.as_fd())?), now, each)
     }
 }
 
@@ -57,10 +90,10 @@ fn add(ages: &mut BTreeMap<u32, Ages>, slot: u32, running: &Running, now: u64) {
     known.longest_wait_ns = known.longest_wait_ns.max(running.waits_since_ns.map_or(0, since));
 }
 
-const SIZE: usize = size_of::<Connection>();
+const SIZE: usize = size_of::<Listed>();
 
 /// Passes each request of a list of connections that is running at time `now`, with its slot.
-fn read(list: &mut impl Read, now: u64, mut each: impl FnMut(u32, &Running)) -> io::Result<()> {
+fn read(list: &mut impl Read, now: u64, mut each: impl FnMut(u32, &InFlightRequest)) -> io::Result<()> {
     // The kernel's own buffer has eight pages.
     let mut buffer = vec![0; 32 * 1024];
     let mut filled = 0;
@@ -74,10 +107,10 @@ fn read(list: &mut impl Read, now: u64, mut each: impl FnMut(u32, &Running)) -> 
         filled += count;
         let whole = filled / SIZE * SIZE;
         for bytes in buffer[..whole].chunks_exact(SIZE) {
-            // SAFETY: the length is that of a connection, which consists of integers only.
-            let connection = unsafe { bytes.as_ptr().cast::<Connection>().read_unaligned() };
+            // SAFETY: the length is that of an element, which consists of integers only.
+            let Listed { client, connection } = unsafe { bytes.as_ptr().cast::<Listed>().read_unaligned() };
             if let Some(running) = connection.conn.running(now) {
-                each(connection.slot, &running);
+                each(connection.slot, &InFlightRequest { running, client, now_ns: now });
             }
         }
         buffer.copy_within(whole..filled, 0);
@@ -87,12 +120,20 @@ fn read(list: &mut impl Read, now: u64, mut each: impl FnMut(u32, &Running)) -> 
 
 #[cfg(test)]
 mod tests {
+    use citadel_agent_common::abi::Phase;
+
     use super::*;
 
     #[test]
     fn the_oldest_and_the_longest_waiting_request_may_be_different_ones() {
         let mut ages = BTreeMap::new();
-        let request = |first_ns, waits_since_ns| Running { first_ns, waits_since_ns, endpoint: 1 };
+        let request = |first_ns, waits_since_ns| Running {
+            first_ns,
+            waits_since_ns,
+            endpoint: 1,
+            phase: Phase::Waiting,
+            outputs: 0,
+        };
         for running in [request(100, Some(900)), request(500, Some(600)), request(50, None)] {
             add(&mut ages, 3, &running, 1000);
         }

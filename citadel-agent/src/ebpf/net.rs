@@ -25,7 +25,7 @@ use super::error::{ProbeError, chain};
 use super::family::{Family, Hook};
 use super::handles::Handles;
 use super::handover;
-use super::in_flight::InFlight;
+use super::in_flight::{self, InFlight};
 use super::limit;
 use super::link;
 use super::mapped::{Cells, MapEntry, Mapped};
@@ -78,7 +78,7 @@ pub struct Net {
     records: Option<records::Maps>,
     told_records: RequestRecords,
     /// The list of connections with requests in flight, if that family runs.
-    in_flight: Option<InFlight>,
+    in_flight: Option<Arc<InFlight>>,
     /// Why the tokens of responses are not counted.
     no_tokens: Option<String>,
     /// Usage of `readers` by model.
@@ -107,7 +107,7 @@ unsafe impl Pod for Range {}
 
 impl Net {
     /// Loads the programs with these slots, and attaches them to `cgroup` to measure `ports`, following at most
-    /// `max_connections` connections at a time. `layout` is for [`Self::attach_receive_queue`].
+    /// `max_connections` connections at a time. `layout` is for [`Self::attach_receive_queue`] and [`Self::attach_in_flight`].
     ///
     /// # Errors
     /// Any step fails; then nothing stays attached.
@@ -122,16 +122,17 @@ impl Net {
         let directory =
             File::open(cgroup).map_err(|error| ProbeError::Cgroup { path: cgroup.display().to_string(), error })?;
         let entries = slots.capacity();
-        let (copied_seq, lock_owned) = layout.map_or((0, 0), |layout| (layout.copied_seq, layout.lock_owned));
+        let offsets = layout.copied().unwrap_or_default();
         let mut loader = object::loader();
         loader
-            .override_global("COPIED_SEQ", &copied_seq, true)
-            .override_global("LOCK_OWNED", &lock_owned, true)
+            .override_global("COPIED_SEQ", &offsets.copied_seq, true)
+            .override_global("LOCK_OWNED", &offsets.lock_owned, true)
             .map_max_entries("MODEL_STATS", entries)
             .map_max_entries("RECEIVE_QUEUE", entries)
             .map_max_entries("TOKEN_STATS", entries)
             .map_max_entries("RECORDED", entries)
             .map_max_entries(endpoints::MAP, entries * ENDPOINTS as u32);
+        in_flight::know(&mut loader, &offsets);
         readers::SHARED.size(&mut loader, slots);
         let mut ebpf = loader.load(OBJECT)?;
         let mut handles = Handles::of(&ebpf)?;
@@ -188,9 +189,7 @@ impl Net {
         older: Vec<Socket>,
     ) -> Result<Self, ProbeError> {
         let mut net = Self::of(handles, slots, identity)?;
-        for program in Family::InFlight.programs() {
-            net.in_flight = net.handles.link(program.name).map(InFlight::through).transpose()?;
-        }
+        net.in_flight = InFlight::of(&net.handles)?;
         net.older = older;
         net.allow(max_connections);
         // Any of them may have been measured.
@@ -275,16 +274,16 @@ impl Net {
         for program in Family::InFlight.programs() {
             if let Hook::Iterator(what) = program.hook {
                 object::iterate(ebpf, &mut self.handles, program.name, what, "CONNECTIONS", btf)?;
-                self.in_flight = self.handles.link(program.name).map(InFlight::through).transpose()?;
             }
         }
+        self.in_flight = InFlight::of(&self.handles)?;
         Ok(())
     }
 
     /// The list of connections with requests in flight, if that family runs.
     #[must_use]
-    pub const fn in_flight(&self) -> Option<&InFlight> {
-        self.in_flight.as_ref()
+    pub fn in_flight(&self) -> Option<&InFlight> {
+        self.in_flight.as_deref()
     }
 
     /// Detaches the `recvq` family; `net` continues.
@@ -333,12 +332,13 @@ impl Net {
         }
     }
 
-    /// Passes the records of single requests to `records`.
+    /// Passes the records of single requests, and the list of those in flight, to `records`.
     pub fn tell_records(&mut self, records: &RequestRecords) {
         if let Some(maps) = self.records.take() {
             records.attach(maps);
             self.told_records = records.clone();
         }
+        records.list(self.in_flight.clone());
     }
 
     /// Number of a port's open connections that are older than the programs. Only those in the agent's own network

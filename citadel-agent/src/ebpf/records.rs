@@ -1,6 +1,7 @@
 //! Records of single requests, as the `net` programs write them into a ring buffer.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::mem::size_of;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use tracing::warn;
 
 use super::error::ProbeError;
 use super::handles::Handles;
+use super::in_flight::{InFlight, InFlightRequest};
 use super::mapped::{Cells, Mapped};
 use super::object;
 use super::slots::Slots;
@@ -34,6 +36,8 @@ pub(super) struct Maps {
     ports: BTreeMap<u32, u16>,
     /// What was lost with programs before these.
     lost_before: u64,
+    /// The list of connections with requests in flight, if that family runs.
+    in_flight: Option<Arc<InFlight>>,
 }
 
 impl Maps {
@@ -51,6 +55,7 @@ impl Maps {
             lost: object::map_into_memory(handles, "LOST", LOST_CELLS)?,
             ports: ports(slots),
             lost_before: 0,
+            in_flight: None,
         })
     }
 
@@ -88,6 +93,31 @@ impl RequestRecords {
         if let Some(maps) = self.maps().as_mut() {
             maps.ports = ports(slots);
         }
+    }
+
+    /// Lists requests in flight through this from now on.
+    pub(super) fn list(&self, in_flight: Option<Arc<InFlight>>) {
+        if let Some(maps) = self.maps().as_mut() {
+            maps.in_flight = in_flight;
+        }
+    }
+
+    /// Reads all requests in flight from the kernel: calls `each` with the port of its model. `None` if the kernel cannot list them.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn running(&self, mut each: impl FnMut(u16, &InFlightRequest)) -> Option<io::Result<()>> {
+        // Nothing else waits while the kernel goes through its connections.
+        let (in_flight, ports) = {
+            let maps = self.maps();
+            let maps = maps.as_ref()?;
+            (maps.in_flight.clone()?, maps.ports.clone())
+        };
+        Some(in_flight.requests(|slot, request| {
+            if let Some(&port) = ports.get(&slot) {
+                each(port, request);
+            }
+        }))
     }
 
     /// Whether there are programs that record.

@@ -16,13 +16,21 @@ pub(crate) fn path(roots: &Roots) -> PathBuf {
     roots.sys.join("kernel/btf/vmlinux")
 }
 
-/// Offsets in bytes of the members that programs read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Offsets in bytes of the members that programs read. All 0: not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Layout {
     /// `tcp_sock.copied_seq`.
     pub(crate) copied_seq: u32,
     /// `sock.sk_lock.owned`.
     pub(crate) lock_owned: u32,
+    /// `sock.skc_daddr`.
+    pub(crate) peer_v4: u32,
+    /// `sock.skc_v6_daddr`; 0 if the kernel has no IPv6.
+    pub(crate) peer_v6: u32,
+    /// `sock.skc_dport`.
+    pub(crate) peer_port: u32,
+    /// `sock.skc_family`.
+    pub(crate) sock_family: u32,
     /// `task_struct.pid`.
     pub(crate) task_pid: u32,
     /// `task_struct.tgid`.
@@ -124,6 +132,11 @@ pub(crate) fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
         Member::of("sock", "sk_lock"),
         // After a spinlock, which is longer with PREEMPT_RT and with lock debugging, or before it, as Linux 7.x has it.
         Member::of("socket_lock_t", "owned"),
+        Member::of("sock", "__sk_common"),
+        Member::of("sock_common", "skc_daddr"),
+        Member::of("sock_common", "skc_v6_daddr"),
+        Member::of("sock_common", "skc_dport"),
+        Member::of("sock_common", "skc_family"),
         Member::of("task_struct", "pid"),
         Member::of("task_struct", "tgid"),
         Member::of("task_struct", "__state"),
@@ -132,10 +145,16 @@ pub(crate) fn parse(btf: &[u8]) -> Result<Layout, LayoutError> {
         Member::of("sched_entity", "sum_exec_runtime"),
     ];
     find(btf, &mut members)?;
-    let [copied_seq, lock, owned, task_pid, task_tgid, state, old_state, entity, on_cpu] = members;
+    let [copied_seq, lock, owned, common, v4, v6, port, family, task_pid, task_tgid, state, old_state, entity, on_cpu] =
+        members;
+    let common = common.found()?;
     Ok(Layout {
         copied_seq: copied_seq.found()?,
         lock_owned: lock.found()? + owned.found()?,
+        peer_v4: common + v4.found()?,
+        peer_v6: v6.offset.map_or(0, |v6| common + v6),
+        peer_port: common + port.found()?,
+        sock_family: common + family.found()?,
         task_pid: task_pid.found()?,
         task_tgid: task_tgid.found()?,
         task_state: state.offset.map_or_else(|| old_state.found(), Ok)?,
@@ -320,6 +339,8 @@ mod tests {
         }
         let layout = read(&roots).unwrap().layout;
         assert_eq!(layout.task_tgid, layout.task_pid + 4, "include/linux/sched.h declares them one after the other");
+        assert_eq!(layout.peer_v4, 0, "include/net/sock.h: the first member");
+        assert!(layout.peer_port < layout.sock_family && layout.sock_family < layout.peer_v6);
         assert!(
             layout.copied_seq > 0 && layout.task_state < layout.task_on_cpu && layout.task_on_cpu < layout.task_pid
         );

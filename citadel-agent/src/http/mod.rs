@@ -34,6 +34,7 @@ use crate::config::resolved::Config;
 use crate::history::History;
 use crate::metrics::catalogue::Section;
 use crate::metrics::family::Page;
+use crate::trace::ModelRequests;
 
 use budget::Budget;
 use connections::Connections;
@@ -63,6 +64,9 @@ pub trait App: Send + Sync + 'static {
 
     /// The history of the last day.
     fn history(&self) -> History;
+
+    /// Single requests of each model, without anything that identifies clients. May block, unlike the others: called on another thread.
+    fn requests(&self) -> Vec<ModelRequests>;
 
     /// The pending and firing alerts, a list; as `alerts.active` in `/status`.
     fn active_alerts(&self) -> serde_json::Value;

@@ -107,6 +107,9 @@ fn router(endpoints: &Endpoints, mut served: Served) -> Router {
 /// Path from which the overview's script fetches the last hour.
 const LAST_HOUR: &str = "/last-hour";
 
+/// Path from which it fetches single requests.
+const REQUESTS: &str = "/requests";
+
 fn metrics(endpoints: &Endpoints, served: &Served) -> Vec<Route> {
     vec![
         route("/", "Overview", by_own_name(get(overview), served)),
@@ -114,6 +117,11 @@ fn metrics(endpoints: &Endpoints, served: &Served) -> Vec<Route> {
             LAST_HOUR,
             "The last hour of each model, for the plots of the overview",
             by_own_name(get(last_hour), served),
+        ),
+        route(
+            REQUESTS,
+            "The oldest requests in flight and the slowest ones of the last hour, for the overview",
+            by_own_name(get(requests), served),
         ),
         route("/metrics", "All metrics", page(None)),
         route(&endpoints.models, "Models", page(Some(Section::Models))),
@@ -190,6 +198,17 @@ async fn last_hour(State(served): State<Served>, headers: HeaderMap) -> Result<R
     let hour = overview::last_hour(&served.app.history(), wall_ms());
     let coding = Coding::negotiate(&headers);
     let body = served.pages.body(hour.to_string().into_bytes(), coding).map_err(NoPage::from)?;
+    Ok(coded(JSON, coding, body))
+}
+
+/// Single requests of each model.
+async fn requests(State(served): State<Served>, headers: HeaderMap) -> Result<Response, Failure> {
+    let app = Arc::clone(&served.app);
+    // The kernel goes through all connections.
+    let requests = tokio::task::spawn_blocking(move || app.requests()).await.unwrap_or_default();
+    let coding = Coding::negotiate(&headers);
+    let text = serde_json::to_vec(&requests).unwrap_or_default();
+    let body = served.pages.body(text, coding).map_err(NoPage::from)?;
     Ok(coded(JSON, coding, body))
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::requests::Answered;
 use super::span::Span;
 use super::trend::Trend;
 use super::view::View;
@@ -10,6 +11,7 @@ use crate::control::{Connection, ControlError, Order};
 use crate::explain::{Against, Explanation};
 use crate::history::Millis;
 use crate::history::window::SubjectHistory;
+use crate::trace::ModelRequests;
 
 /// The window of verdicts: the default of `explain`.
 const EXPLAINED_MS: Millis = 5 * 60 * 1000;
@@ -21,8 +23,10 @@ pub(super) struct Wish {
     pub(super) span: Span,
     /// Only this model: its name or port.
     pub(super) model: Option<String>,
-    /// Port of the model whose trend is requested.
-    pub(super) trend_of: Option<u16>,
+    /// Port of the model whose trend and single requests are requested.
+    pub(super) plots_of: Option<u16>,
+    /// Single requests of all models.
+    pub(super) all_requests: bool,
 }
 
 /// The response.
@@ -32,6 +36,8 @@ pub(super) struct Fetched {
     pub(super) view: View,
     /// A trend, and the port of its model.
     pub(super) trend: Option<(u16, Trend)>,
+    /// Requests, and the port of their model.
+    pub(super) requests: Option<(u16, Answered)>,
 }
 
 /// Opens a new connection for each request, so that a restart of the agent does not affect later requests.
@@ -51,15 +57,37 @@ pub(super) fn fetch(socket: &Path, wish: &Wish) -> Result<Fetched, ControlError>
         Some(model) => only(view, model)?,
         None => view,
     };
-    let mut fetched = Fetched { view, trend: None };
-    if let Some(port) = wish.trend_of {
+    let mut fetched = Fetched { view, ..Fetched::default() };
+    if wish.all_requests {
+        // Without them, everything else is as true.
+        if let Ok(requests) = requests(&mut connection, None)? {
+            fetched.view.list(requests);
+        }
+    }
+    if let Some(port) = wish.plots_of {
         let (from_ms, step_ms) = (to_ms - wish.span.trend_ms(), wish.span.step_ms());
         let order = Order::History { subject: Some(port.to_string()), from_ms, to_ms, step_ms: Some(step_ms) };
         let series: Vec<SubjectHistory> = connection.data(&order)?;
         let windows = series.first().map_or(&[][..], |series| &series.windows);
         fetched.trend = Some((port, Trend::of(windows, from_ms, to_ms, step_ms)));
+        let answered = requests(&mut connection, Some(port))?;
+        let of_model =
+            |mut all: Vec<ModelRequests>| all.pop().ok_or_else(|| "the model is not measured now".to_owned());
+        fetched.requests = Some((port, answered.and_then(of_model)));
     }
     Ok(fetched)
+}
+
+/// Single requests of a model, or of all; the inner error is why the agent has none.
+fn requests(
+    connection: &mut Connection,
+    port: Option<u16>,
+) -> Result<Result<Vec<ModelRequests>, String>, ControlError> {
+    match connection.data(&Order::Requests { model: port.map(|port| port.to_string()) }) {
+        Ok(requests) => Ok(Ok(requests)),
+        Err(ControlError::Failed(why)) => Ok(Err(why)),
+        Err(error) => Err(error),
+    }
 }
 
 fn only(view: View, model: &str) -> Result<View, ControlError> {

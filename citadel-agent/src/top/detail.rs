@@ -8,6 +8,7 @@ use ratatui::widgets::Paragraph;
 
 use super::columns::Level;
 use super::look::Look;
+use super::requests::{self, Answered};
 use super::span::words;
 use super::trend::{Point, Times, Trend, heat};
 use super::units::{bytes, percent, seconds, short, whole};
@@ -24,6 +25,9 @@ const TWO_MAPS: u16 = 160;
 /// Minimum number of lines of a heat map, including its heading.
 const LEAST_MAP: u16 = 4;
 
+/// Up to how many lines below the figures may all be single requests.
+const MOST_REQUESTS: u16 = 8;
+
 /// Maximum number of causes shown.
 const MOST_CAUSES: usize = 3;
 
@@ -35,12 +39,28 @@ const MAPS: [(&str, Times); 2] =
     [("Time to first token", |point| &point.first_token), ("Time between chunks", |point| &point.inter_token)];
 
 /// Draws the model; what does not fit is omitted from the bottom up, the figures last.
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, trend: Option<&Trend>, look: Look) {
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &Model,
+    requests: Option<&Answered>,
+    trend: Option<&Trend>,
+    look: Look,
+) {
     let mut figures = figures(model, look);
     drop(figures.splice(1..1, explained(model, usize::from(area.width), look)));
     let figures_height = u16::try_from(figures.len()).unwrap_or(u16::MAX);
     let [top, rest] = Layout::vertical([Constraint::Length(figures_height), Constraint::Min(0)]).areas(area);
     frame.render_widget(Paragraph::new(figures), top);
+    let mut rest = rest;
+    if let Some(answered) = requests {
+        // What happens now comes before what was; but of a large screen most is for the plots.
+        let room = if rest.height > MOST_REQUESTS { rest.height * 2 / 5 } else { rest.height };
+        let height = requests::height(answered, rest.width, room);
+        let [list, plots] = Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(rest);
+        requests::draw(frame, list, answered, look);
+        rest = plots;
+    }
     let Some(trend) = trend else { return };
     let columns = usize::from(rest.width.saturating_sub(LABEL + MAXIMUM)).min(trend.points.len());
     let points = trend.newest(columns);

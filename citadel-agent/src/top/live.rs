@@ -99,6 +99,7 @@ impl Live {
                 let shown = Shown {
                     view: &self.newest.view,
                     trend: self.newest.trend.as_ref(),
+                    requests: self.newest.requests.as_ref(),
                     state: &self.state,
                     failed: self.failed.as_deref(),
                     look,
@@ -124,7 +125,7 @@ impl Live {
     fn ask(&mut self) {
         let rows = self.state.rows(&self.newest.view);
         let selected = self.state.selected(&rows).and_then(|at| rows.get(at)).map(|model| model.port);
-        let wish = Wish { span: self.state.span, model: self.model.clone(), trend_of: selected };
+        let wish = Wish { span: self.state.span, model: self.model.clone(), plots_of: selected, all_requests: false };
         self.stale = false;
         // The thread ends with this.
         self.asking = self.wishes.send(wish).is_ok();

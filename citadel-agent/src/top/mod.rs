@@ -1,7 +1,7 @@
 //! `citadel-agent top`: what each model does now, live or once.
 //!
 //! `ask` queries the history of the running agent through its control socket, `view` and `trend` compute figures from it, `columns`
-//! defines the table, `text` prints it to a pipe; `state` is what keys change, `screen` and `detail` draw, `live` handles the
+//! defines the table, `text` prints it to a pipe; `state` is what keys change, `screen`, `detail` and `requests` draw, `live` handles the
 //! terminal. All modules but `ask` and `live` are pure.
 
 mod ask;
@@ -9,6 +9,7 @@ mod columns;
 mod detail;
 mod live;
 mod look;
+mod requests;
 mod screen;
 mod span;
 mod state;
@@ -99,9 +100,12 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// See [`TopError`].
 pub fn run(what: What, socket: &Path) -> Result<String, TopError> {
-    let first = fetch(socket, &Wish { span: what.last, model: what.model.clone(), trend_of: None })?;
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    if what.once || what.format.is_some() || dumb || !io::stdout().is_terminal() {
+    let once = what.once || what.format.is_some() || dumb || !io::stdout().is_terminal();
+    let requests = what.format == Some(Format::Json);
+    let wish = Wish { span: what.last, model: what.model.clone(), plots_of: None, all_requests: requests };
+    let first = fetch(socket, &wish)?;
+    if once {
         return Ok(match what.format.unwrap_or(Format::Table) {
             Format::Table => text::table(&first.view),
             Format::Json => format!("{}\n", serde_json::to_string_pretty(&first.view)?),

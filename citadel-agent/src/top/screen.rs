@@ -9,10 +9,12 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 use super::columns::{COLUMNS, Level, that_fit};
 use super::detail;
 use super::look::Look;
+use super::requests::Answered;
 use super::state::State;
 use super::trend::Trend;
 use super::units::{bytes, percent, whole};
 use super::view::{Gpu, Model, View};
+use crate::clock::time_of_day;
 
 /// Maximum width of a name in cells.
 const NAME: u16 = 28;
@@ -52,6 +54,8 @@ pub(super) struct Shown<'a> {
     pub(super) view: &'a View,
     /// The selected model's trend, with its port.
     pub(super) trend: Option<&'a (u16, Trend)>,
+    /// The selected model's requests, with its port.
+    pub(super) requests: Option<&'a (u16, Answered)>,
     /// What is shown of them.
     pub(super) state: &'a State,
     /// Error of the last request to the agent.
@@ -127,19 +131,17 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, rows: &[&Model], selected: Opti
 
 fn draw_model(frame: &mut Frame<'_>, area: Rect, model: &Model, shown: &Shown<'_>) {
     let trend = shown.trend.filter(|(port, _)| *port == model.port).map(|(_, trend)| trend);
-    detail::draw(frame, area, model, trend, shown.look);
+    let requests = shown.requests.filter(|(port, _)| *port == model.port).map(|(_, requests)| requests);
+    detail::draw(frame, area, model, requests, trend, shown.look);
 }
 
 fn title(shown: &Shown<'_>) -> Line<'static> {
     let View { at_ms, host, .. } = shown.view;
-    let of_day = at_ms.div_euclid(1000).rem_euclid(24 * 60 * 60);
     let State { sort, reversed, filter, paused, span, .. } = shown.state;
     let mut line = format!(
-        "citadel-agent top  {}  {:02}:{:02}:{:02} UTC  last {}  by {}",
+        "citadel-agent top  {}  {} UTC  last {}  by {}",
         host.name,
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60,
+        time_of_day(*at_ms),
         span.words(),
         COLUMNS.get(*sort).map_or("", |column| column.title),
     );

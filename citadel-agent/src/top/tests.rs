@@ -14,6 +14,8 @@ use ratatui::style::Color;
 
 use super::columns::COLUMNS;
 use super::look::Look;
+use super::requests::Answered;
+use super::requests::tests::requests;
 use super::screen::{Shown, draw};
 use super::span::Span;
 use super::state::{Effect, State};
@@ -160,6 +162,7 @@ fn host() -> History {
 struct Recorded {
     view: View,
     trend: (u16, Trend),
+    requests: (u16, Answered),
 }
 
 fn span() -> Span {
@@ -172,12 +175,14 @@ fn recorded() -> Recorded {
     let view = view.explained(explain(&history, None, END - 5 * 60 * 1000, END, Against::Before));
     let (from, step) = (END - span.trend_ms(), span.step_ms());
     let series = history.series(Some(&Subject::Model(11400)), from, END, step);
-    Recorded { view, trend: (11400, Trend::of(&series[0].windows, from, END, step)) }
+    let trend = Trend::of(&series[0].windows, from, END, step);
+    Recorded { view, trend: (11400, trend), requests: (11400, Ok(requests(END))) }
 }
 
 fn drawn(recorded: &Recorded, state: &State, look: Look, (width, height): (u16, u16)) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    let shown = Shown { view: &recorded.view, trend: Some(&recorded.trend), state, failed: None, look };
+    let Recorded { view, trend, requests } = recorded;
+    let shown = Shown { view, trend: Some(trend), requests: Some(requests), state, failed: None, look };
     terminal.draw(|frame| draw(frame, &shown)).unwrap();
     terminal.backend().buffer().clone()
 }
@@ -289,12 +294,13 @@ fn every_size_has_the_table_and_colours_only_colour_it() {
                     "slow: The time to first token is 979 ms, 131 ms before",
                     "- The KV cache is 97 % full",
                     "chat_completions 200 1.98/s",
-                    "Time to first token (darkest",
                 ] {
                     assert!(text.contains(part), "{size:?}: {part}: {text}");
                 }
-                // In the smallest the reasons take the place of the last curves.
+                // In the smallest the reasons take the place of the curves, or the requests of one model that of all plots.
                 assert_eq!(text.contains("max 14"), size.1 > 24, "{text}");
+                assert_eq!(text.contains("Time to first token (darkest"), size.1 > 24, "{text}");
+                assert!(text.contains("Running requests: 14"), "{text}");
             }
             if !detail {
                 let shown = COLUMNS.iter().filter(|column| text.contains(column.title)).count();
@@ -338,7 +344,7 @@ fn no_size_is_too_small() {
             drawn(&recorded, state, COLOURED, size);
         }
     }
-    let empty = Recorded { view: View::default(), trend: (1, Trend::default()) };
+    let empty = Recorded { view: View::default(), trend: (1, Trend::default()), requests: (1, Err(String::new())) };
     let text = lines(&drawn(&empty, &states[0], PLAIN, (80, 24))).join("\n");
     assert!(text.contains("No models found"), "{text}");
 }

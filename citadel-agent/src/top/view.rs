@@ -8,6 +8,7 @@ use crate::explain::{Explanation, Verdict};
 use crate::history::Millis;
 use crate::history::window::{Gauge, SubjectHistory, Window};
 use crate::printable::without_hidden;
+use crate::trace::ModelRequests;
 
 /// Longest name.
 const LONGEST_NAME: usize = 128;
@@ -146,6 +147,9 @@ pub(super) struct Model {
     pub(super) explanation: Option<Explanation>,
     /// What does not fit into the row.
     pub(super) detail: Detail,
+    /// Its single requests, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<ModelRequests>,
 }
 
 /// More about a model.
@@ -230,6 +234,17 @@ impl View {
 }
 
 impl View {
+    /// Adds single requests.
+    pub(super) fn list(&mut self, requests: Vec<ModelRequests>) {
+        for mut requests in requests {
+            if let Some(model) = self.models.iter_mut().find(|model| model.port == requests.port) {
+                requests.model.clone_from(&model.name);
+                requests.slowest.iter_mut().for_each(|request| request.model.clone_from(&model.name));
+                model.requests = Some(requests);
+            }
+        }
+    }
+
     /// Adds the verdicts on the models.
     #[must_use]
     pub(super) fn explained(mut self, explanations: Vec<Explanation>) -> Self {
@@ -324,6 +339,7 @@ impl Model {
             joules_per_token: joules.zip(tokens).map(|(joules, tokens)| joules / tokens),
             explanation: None,
             detail: Detail::of(window),
+            requests: None,
         }
     }
 

@@ -37,10 +37,7 @@ impl Kept {
 
     /// The client's address; `None` if it is not kept.
     pub(super) fn client(&self) -> Option<SocketAddr> {
-        let bytes = self.record.client.map(u32::to_ne_bytes).concat();
-        let address = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
-        let port = u16::try_from(self.record.client_port).ok()?;
-        (!address.is_unspecified()).then(|| SocketAddr::new(IpAddr::V6(address).to_canonical(), port))
+        socket_address(self.record.client, self.record.client_port)
     }
 
     /// Forgets the client's address.
@@ -139,7 +136,16 @@ pub struct Requests {
     pub lost: u64,
 }
 
-const NS: f64 = 1e-9;
+/// Seconds.
+pub(super) const NS: f64 = 1e-9;
+
+/// An address as the programs write it; `None` if it is not known.
+pub(super) fn socket_address(address: [u32; 4], port: u32) -> Option<SocketAddr> {
+    let bytes = address.map(u32::to_ne_bytes).concat();
+    let address = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
+    let port = u16::try_from(port).ok()?;
+    (!address.is_unspecified()).then(|| SocketAddr::new(IpAddr::V6(address).to_canonical(), port))
+}
 
 impl Request {
     /// The request of a record.

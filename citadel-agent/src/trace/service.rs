@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use citadel_agent_common::trace::Tracing;
 use rustix::time::{ClockId, clock_gettime};
+use tracing::warn;
 
 use super::filter::Filter;
 use super::request::{Kept, Request, Requests};
+use super::running::{ModelRequests, Oldest};
 use super::store::{Since, Store};
 use crate::clock::wall_ms;
 use crate::ebpf::records::{FEW, RequestRecords};
@@ -21,6 +23,12 @@ const TRACED: Duration = Duration::from_millis(40);
 
 /// The same while nobody does.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Slowest requests of a model in an answer.
+const SLOWEST: usize = 10;
+
+/// For how long the page is answered the same.
+const SHOWN: Duration = Duration::from_secs(1);
 
 /// How long all requests are recorded after somebody has asked for them.
 const LEASE: Duration = Duration::from_secs(10);
@@ -38,6 +46,8 @@ struct Shared {
     names: Mutex<BTreeMap<u16, String>>,
     kept: Mutex<State>,
     thread: OnceLock<Thread>,
+    /// What the page was answered last, and when.
+    shown: Mutex<Option<(Instant, Vec<ModelRequests>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +69,7 @@ impl Tracer {
             names: Mutex::default(),
             kept: Mutex::default(),
             thread: OnceLock::new(),
+            shown: Mutex::default(),
         });
         let weak = Arc::downgrade(&shared);
         let thread = thread::Builder::new().name("trace".to_owned()).spawn(move || run(&weak))?;
@@ -74,7 +85,7 @@ impl Tracer {
 
     /// Learns the models' names, by port.
     pub fn know(&self, names: impl Iterator<Item = (u16, String)>) {
-        *self.0.names.lock().unwrap_or_else(PoisonError::into_inner) = names.collect();
+        *self.0.names() = names.collect();
     }
 
     /// Whether the addresses of clients are kept from now on; if not, those that were are forgotten.
@@ -121,8 +132,58 @@ impl Tracer {
         Some(self.answer(&state.store.last(last, port, filter), state.store.end(), 0))
     }
 
+    /// Of each model, or of one port: the oldest requests in flight, read now, and the slowest ones of the last hour. `None` if nothing
+    /// records them.
+    ///
+    /// # Errors
+    /// The kernel refuses to list those in flight.
+    pub fn of_models(&self, port: Option<u16>) -> io::Result<Option<Vec<ModelRequests>>> {
+        if !self.0.records.are_attached() {
+            return Ok(None);
+        }
+        let mut oldest: BTreeMap<u16, Oldest> = BTreeMap::new();
+        let listed =
+            self.0.records.running(|port, request| oldest.entry(port).or_default().add(request)).transpose()?;
+        let addresses = self.0.addresses.load(Relaxed);
+        let mut state = self.0.kept();
+        let traced = state.is_traced();
+        self.0.take(&mut state, traced);
+        let names = self.0.names();
+        let model = |port: u16| {
+            let name = names.get(&port).map_or("", String::as_str);
+            let running = oldest.remove(&port).unwrap_or_default();
+            ModelRequests {
+                model: name.to_owned(),
+                port,
+                in_flight: listed.map(|()| running.count()),
+                running: running.requests(addresses),
+                slowest: state.store.slowest(port, SLOWEST).iter().map(|kept| Request::of(kept, name)).collect(),
+            }
+        };
+        let wanted = |measured: &u16| port.is_none_or(|port| port == *measured);
+        Ok(Some(self.0.records.ports().into_iter().filter(wanted).map(model).collect()))
+    }
+
+    /// [`Self::of_models`] for everybody: without addresses and IDs, and read at most once a second however many ask. Empty if the
+    /// kernel refuses.
+    #[must_use]
+    pub fn for_the_page(&self) -> Vec<ModelRequests> {
+        let mut shown = self.0.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shown {
+            Some((at, requests)) if at.elapsed() < SHOWN => requests.clone(),
+            _ => {
+                let requests =
+                    self.of_models(None).inspect_err(|error| warn!(%error, "cannot list requests in flight"));
+                let requests = requests.ok().flatten().unwrap_or_default();
+                let requests: Vec<_> = requests.into_iter().map(ModelRequests::anonymous).collect();
+                *shown = Some((Instant::now(), requests.clone()));
+                requests
+            }
+        }
+    }
+
     fn answer(&self, requests: &[Kept], next: u64, missed: u64) -> Requests {
-        let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.0.names();
         let name = |port: u16| names.get(&port).map_or("", String::as_str);
         let requests = requests.iter().map(|kept| Request::of(kept, name(kept.port))).collect();
         Requests { requests, next, missed, lost: self.0.records.lost() }
@@ -136,6 +197,10 @@ impl State {
 }
 
 impl Shared {
+    fn names(&self) -> MutexGuard<'_, BTreeMap<u16, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn kept(&self) -> MutexGuard<'_, State> {
         // Consistent between statements.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,6 @@
 //! What is kept of the records. Pure.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::filter::Filter;
@@ -98,6 +99,17 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The `most` slowest requests of a port in the last hour that did not fail, the slowest first.
+    pub(super) fn slowest(&self, port: u16, most: usize) -> Vec<Kept> {
+        let all = self.hours.get(&port).into_iter().flat_map(Hour::requests).filter(|kept| !kept.failed());
+        let mut all: Vec<_> = all.copied().collect();
+        all.sort_by_key(|kept| Reverse(kept.duration_ns()));
+        all.truncate(most);
+        all
+    }
+}
+
 fn wants(kept: &Kept, port: Option<u16>, filter: &Filter) -> bool {
     port.is_none_or(|port| port == kept.port) && filter.wants(kept)
 }
@@ -138,6 +150,19 @@ mod tests {
         assert_eq!(seen, (100..all).filter(|n| n % 2 == 1).collect::<Vec<_>>());
         assert!(store.since(0, Some(1), &Filter::default()).requests.is_empty(), "of another port");
         assert_eq!(store.since(u64::MAX, None, &Filter::default()).next, all as u64, "of an agent before");
+    }
+
+    #[test]
+    fn the_slowest_of_the_hour_are_of_one_model_and_did_not_fail() {
+        let mut store = Store::default();
+        for n in 0..50 {
+            store.add(ended(n, n.unsigned_abs() * 7 % 50, if n % 10 == 9 { 500 } else { 200 }), false);
+        }
+        let durations: Vec<_> = store.slowest(11401, 3).iter().map(Kept::duration_ns).collect();
+        // 49 is n = 7, 48 is n = 14, 47 is n = 21.
+        assert_eq!(durations, [49, 48, 47]);
+        assert!(store.slowest(11402, 3).is_empty());
+        assert!(store.slowest(11401, 100).iter().all(|kept| !kept.failed()));
     }
 
     #[test]

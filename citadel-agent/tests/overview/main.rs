@@ -25,6 +25,7 @@ use citadel_agent::metrics::catalogue::storage::{
 };
 use citadel_agent::metrics::catalogue::{self, Desc, engine};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
+use citadel_agent::trace::ModelRequests;
 use citadel_agent_common::hist::Histogram;
 use support::client::get;
 use support::{Fake, NASTY, Server};
@@ -51,7 +52,30 @@ fn host() -> Arc<Fake> {
         "labels": {"alertname": "ModelTimeToFirstTokenHigh", "severity": "warning", "model": "phi<3>", "port": "11403"},
         "annotations": {"summary": "phi<3> is slow to its first token", "description": "<b>99 % of the last hour</b>"},
     }]);
+    // Of the one that is down, and of one that is well.
+    *host.requests.lock().unwrap() = vec![requests(11403, 7, 184.25, now), requests(11400, 2, 184.25, now)];
     host
+}
+
+/// So many requests of a model in flight, the oldest of which has waited for `oldest` seconds, and one that was slow.
+fn requests(port: u16, in_flight: usize, oldest: f64, now_ms: i64) -> ModelRequests {
+    let running = (0..in_flight).map(|n| {
+        serde_json::json!({
+            "endpoint": "chat_completions",
+            "phase": if n == 0 { "waiting" } else { "streaming" },
+            "elapsed": if n == 0 { oldest } else { (oldest - 0.1).min(8.0) / n as f64 },
+            "waiting": if n == 0 { oldest } else { 0.021 },
+            "events": (n > 0).then_some(170 - n),
+        })
+    });
+    let slow = serde_json::json!({
+        "ended_ms": now_ms - 400_000, "model": "", "port": port, "endpoint": "completions", "code": 200, "duration": 31.5,
+        "time_to_first_byte": 1.25,
+    });
+    let all = serde_json::json!({
+        "model": "", "port": port, "in_flight": in_flight, "running": running.collect::<Vec<_>>(), "slowest": [slow],
+    });
+    serde_json::from_value(all).unwrap()
 }
 
 fn asked() -> Arc<Fake> {
@@ -157,6 +181,7 @@ setTimeout(() => {
     back: getComputedStyle(inner.body).backgroundColor, text: inner.body.innerText, loads: performance.getEntriesByType("resource").length,
     plots: [...inner.querySelectorAll(".plot")].map((plot) => ({ says: plot.getAttribute("aria-label"), drawn: drawn(plot.querySelector("canvas")) })),
     refused: inner.defaultView.refused,
+    lists: [...inner.querySelectorAll("details")].map((list) => list.open),
     others: inner.defaultView.performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith(location.origin)),
   });
 }, 16000)</script>"##;
@@ -293,6 +318,25 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+/// What is wrong is open: of a model that is well, the reader opens the list.
+#[test]
+fn requests_of_a_model_that_is_down_are_listed_the_oldest_first() {
+    let report = report(390, &[]);
+    let text = report["text"].as_str().unwrap().replace('\u{a0}', " ");
+    let listed = text.split("Running: ").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(listed.starts_with("the oldest 5 of 7"), "{text}");
+    let at = |what: &str| listed.find(what).unwrap_or_else(|| panic!("{what} in {text}"));
+    assert!(at("184.3 s") < at("8.00 s") && at("8.00 s") < at("4.00 s"), "{text}");
+    for part in
+        ["waiting", "streaming, 169 events", "21.0 ms", "Slowest of the last hour", "31.5 s", "1.25 s", "completions"]
+    {
+        assert!(listed.contains(part), "{part} in {text}");
+    }
+    assert!(!listed.contains("1.60 s"), "the sixth: {text}");
+    assert_eq!(text.matches("Running: ").count(), 1, "of the other one the list is closed: {text}");
+    assert_eq!(report["lists"], serde_json::json!([true, false]));
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) fn host() -> Arc<Fake> {
         "labels": {"alertname": "ModelTimeToFirstTokenHigh", "severity": "warning", "model": SLOW, "port": "11401"},
         "annotations": {"summary": "hermes is slow to its first token", "description": "The 99th percentile of the last five minutes is 2.1 s."},
     }]);
+    *host.requests.lock().unwrap() = vec![crate::requests(11401, 5, 2.1, now)];
     let mut config = host.config.lock().unwrap();
     config.models.ports = MODELS.iter().map(|model| (model.1.parse().unwrap(), model.0.to_owned())).collect();
     drop(config);

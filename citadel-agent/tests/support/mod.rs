@@ -34,6 +34,7 @@ use citadel_agent::history::History;
 use citadel_agent::http::{self, App, CollectError, Content, Dropped, Guard, Limits, Listener};
 use citadel_agent::metrics::catalogue::{self, Kind, Section};
 use citadel_agent::metrics::family::{Family, Page, Sample, Value};
+use citadel_agent::trace::ModelRequests;
 use citadel_agent_common::hist::Histogram;
 use tokio::sync::{oneshot, watch};
 
@@ -115,6 +116,8 @@ pub struct Fake {
     pub history: History,
     /// Those that are pending or firing, as `/status` has them.
     pub alerts: Mutex<serde_json::Value>,
+    /// Single requests.
+    pub requests: Mutex<Vec<ModelRequests>>,
 }
 
 impl Fake {
@@ -126,6 +129,7 @@ impl Fake {
             gate: watch::Sender::new(1),
             history: History::default(),
             alerts: Mutex::new(serde_json::json!([])),
+            requests: Mutex::default(),
         })
     }
 }
@@ -146,6 +150,10 @@ impl App for Fake {
 
     fn history(&self) -> History {
         self.history.clone()
+    }
+
+    fn requests(&self) -> Vec<ModelRequests> {
+        self.requests.lock().unwrap().clone()
     }
 
     fn active_alerts(&self) -> serde_json::Value {

@@ -1,6 +1,7 @@
 //! `citadel-agent trace` while it runs.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -32,6 +33,25 @@ impl Agent {
         let said = complaints.recv_timeout(SOON).expect("the command says that it records");
         assert!(said.starts_with("recording all requests"), "{said}");
         Trace { child, lines, complaints }
+    }
+}
+
+impl Agent {
+    /// The answer to an order on the control socket.
+    ///
+    /// # Panics
+    /// If the agent does not answer with data.
+    #[must_use]
+    #[track_caller]
+    pub fn order(&self, order: &Value) -> Value {
+        let mut stream = UnixStream::connect(self.dir.path().join("control")).expect("connect to the control socket");
+        stream.set_read_timeout(Some(SOON)).expect("set a read timeout");
+        writeln!(stream, "{}", serde_json::json!({"version": 1, "order": order})).expect("send an order");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("read the answer");
+        let mut answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON: {error}: {line}"));
+        assert!(answer["data"].is_array() || answer["data"].is_object(), "{answer:#}");
+        answer["data"].take()
     }
 }
 

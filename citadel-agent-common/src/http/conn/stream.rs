@@ -39,11 +39,12 @@ impl Conn {
         let chunk = event & event::DATA != 0 && self.events.is_unread();
         if event & (event::OUTPUT | event::UNREAD) != 0 || chunk {
             let before = fresh!(self.output_ns);
-            let (which, ns) = if before == 0 {
-                (Latency::FirstToken, request.last.until(now))
+            let (which, ns, outputs) = if before == 0 {
+                (Latency::FirstToken, request.last.until(now), 0)
             } else {
-                (Latency::InterToken, now.saturating_sub(before))
+                (Latency::InterToken, now.saturating_sub(before), fresh!(self.outputs))
             };
+            self.outputs = outputs.wrapping_add(1);
             sink.latency(which, request.endpoint(), ns);
             self.output_ns = now;
         }

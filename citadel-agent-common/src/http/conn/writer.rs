@@ -27,7 +27,7 @@ impl Writer {
             Self::Egress => {
                 [offset_of!(Conn, tx_opaque)..of_ingress.start, offset_of!(Conn, due_ns)..offset_of!(Conn, read)]
             }
-            Self::Reading => [offset_of!(Conn, read)..offset_of!(Conn, _reserved), 0..0],
+            Self::Reading => [offset_of!(Conn, read)..size_of::<Conn>(), 0..0],
         }
     }
 }

@@ -122,6 +122,7 @@ fn different_paths(endpoints: &Endpoints, section: &Section<'_>, mistakes: &mut 
     let mut taken = BTreeMap::from([
         ("/metrics", "the page with all metrics".to_owned()),
         ("/last-hour", "the plots of the overview page".to_owned()),
+        ("/requests", "the requests on the overview page".to_owned()),
     ]);
     for (name, path) in pages {
         if !section.is_right(name, mistakes) {

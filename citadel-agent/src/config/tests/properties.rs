@@ -65,7 +65,9 @@ prop_compose! {
 fn local(metrics_port: u16, health_check_port: u16) -> BoxedStrategy<Local> {
     let levels = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
     let pages = prop::collection::btree_set("(/[a-zA-Z0-9_~-][a-zA-Z0-9._~-]{0,5}){1,4}", 5)
-        .prop_filter("those are taken", |pages| !pages.contains("/metrics") && !pages.contains("/last-hour"))
+        .prop_filter("those are taken", |pages| {
+            ["/metrics", "/last-hour", "/requests"].into_iter().all(|path| !pages.contains(path))
+        })
         .prop_map(|pages| pages.into_iter().collect::<Vec<_>>())
         .prop_shuffle();
     let formats = [LogFormat::Auto, LogFormat::Text, LogFormat::Json];

@@ -2,6 +2,9 @@
 const PERIOD = 5000, WINDOW = 60000, FIRST_CELL = -159, HOUR_PERIOD = 60000;
 const history = [];
 let hour = { models: {} };
+let requests = new Map();
+// Lists of requests that the reader has opened or closed, by port.
+const opened = new Map();
 const byId = (id) => document.getElementById(id);
 
 // Adds text only as text nodes: names of models and disks never become markup.
@@ -210,6 +213,37 @@ function tokensOf(model, old) {
   return rate(model, old, "unstated") > 0 ? undefined : rate(model, old, "stated");
 }
 
+function table(caption, titles, rows) {
+  const cells = (row, tag) => element("tr", "", ...row.map((text) => {
+    const cell = element(tag, "", text);
+    if (tag === "th") cell.scope = "col";
+    return cell;
+  }));
+  return element("table", "", element("caption", "", caption), element("thead", "", cells(titles, "th")), element("tbody", "", ...rows.map((row) => cells(row, "td"))));
+}
+
+// Requests in flight and the slowest ones; open if something is wrong, until the reader says otherwise.
+const LISTED = 5;
+function requestsOf(port, wrong) {
+  const known = requests.get(port);
+  if (!known || !(known.running.length || known.slowest.length)) return [];
+  const tables = [];
+  if (known.running.length) {
+    const rows = known.running.slice(0, LISTED).map((request) => [
+      seconds(request.elapsed), seconds(request.waiting), request.phase + (has(request.events) ? ", " + plain(request.events) + " events" : ""), request.endpoint]);
+    tables.push(table("Running: " + (known.in_flight > rows.length ? "the oldest " + rows.length + " of " + known.in_flight : known.in_flight), ["for", "silent for", "phase", "endpoint"], rows));
+  }
+  if (known.slowest.length) {
+    const rows = known.slowest.slice(0, LISTED).map((request) => [
+      seconds(request.duration), seconds(request.time_to_first_byte), new Date(request.ended_ms).toLocaleTimeString(), request.endpoint]);
+    tables.push(table("Slowest of the last hour", ["took", "first byte", "ended", "endpoint"], rows));
+  }
+  const list = element("details", "", element("summary", "", "requests"), ...tables);
+  list.open = opened.has(port) ? opened.get(port) : wrong;
+  list.firstChild.addEventListener("click", () => opened.set(port, !list.open));
+  return [list];
+}
+
 function modelCard(model) {
   const old = beforeOf(model), minute = hour.models[model.port];
   const pair = ([a, b]) => seconds(a) + " / " + seconds(b);
@@ -241,6 +275,7 @@ function modelCard(model) {
   const made = card(model.model, state, mood, rows);
   const said = saidOf(model);
   if (said && (mood === "bad" || mood === "warn") && VERDICTS[said.verdict] !== "good") made.insertBefore(element("p", "", said.text), made.children[1]);
+  made.append(...requestsOf(model.port, mood === "bad" || mood === "warn"));
   for (const { figure } of plots.get(model.port) || []) made.append(figure);
   return made;
 }
@@ -360,7 +395,9 @@ async function poll() {
     // The host's time, which may differ from the browser's.
     const date = answer.headers.get("date");
     if (date) byId("time").textContent = new Date(date).toLocaleString();
-    take(await answer.json());
+    const data = await answer.json();
+    await fetchRequests();
+    take(data);
     byId("live").textContent = "live";
     byId("live").className = "good";
   } catch (error) {
@@ -368,6 +405,12 @@ async function poll() {
     byId("live").className = "bad";
   }
   setTimeout(poll, PERIOD);
+}
+
+async function fetchRequests() {
+  const answer = await fetch("/requests", { cache: "no-store" });
+  if (!answer.ok) throw new Error("status " + answer.status);
+  requests = new Map((await answer.json()).map((model) => [String(model.port), model]));
 }
 
 async function pollHour() {
@@ -387,5 +430,6 @@ async function pollHour() {
 }
 
 take(JSON.parse(byId("data").textContent));
+fetchRequests().then(show, console.warn);
 setTimeout(poll, PERIOD);
 pollHour();
