@@ -171,6 +171,41 @@ fn pipelined_requests_keep_their_own_endpoints_and_kinds_of_answer() {
 }
 
 #[test]
+fn heads_among_more_requests_than_the_agent_remembers_do_not_end_the_tracking() {
+    let server = Server::bind();
+    let agent = Agent::measuring(server.port());
+    // Every third of forty is HEAD, which counts as another endpoint, and has a response without the body that its header announces.
+    let (head, whole) = ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", answer("200 OK", "[]"));
+    let is_head = |index: &usize| index.is_multiple_of(3);
+    let asked = |index| if is_head(&index) { "HEAD /v1/models HTTP/1.1\r\n\r\n".to_owned() } else { get("/v1/models") };
+    let requests: String = (0..40).map(asked).collect();
+    let responses: String = (0..40).map(|index| if is_head(&index) { head } else { whole.as_str() }).collect();
+    let (length, expected, after) = (requests.len(), responses.len(), whole.len());
+    let playing = server.serve(move |mut peer| {
+        peer.read(length);
+        peer.write(responses);
+        for _ in 0..3 {
+            peer.read_message();
+            peer.write(&whole);
+        }
+    });
+    let mut client = server.connect();
+    client.ask(requests, expected);
+    for _ in 0..3 {
+        client.ask(get("/health"), after);
+    }
+    playing.truth();
+
+    let page = assert_eventually!(agent, |page| page.counter(REQUESTS).label("endpoint", "health").value() == 3);
+    assert_eq!(
+        page.counter(REQUESTS).by(["endpoint", "code"]),
+        sums([("models 200", 10), ("other 200", 6), ("health 200", 3)])
+    );
+    assert_eq!(page.counter(LOST).by(["reason"]), sums([("pipeline_full", 24)]));
+    assert_eq!(page.gauge(IN_FLIGHT).value(), 0, "{page}");
+}
+
+#[test]
 fn more_outstanding_requests_than_the_agent_remembers_are_reported_lost_and_not_measured_wrong() {
     let server = Server::bind();
     let agent = Agent::measuring(server.port());

@@ -88,7 +88,9 @@ pub struct Conn {
     early: EarlyRanges,
     /// The client sent FIN or RST, which the server's TCP accepts. Written once, by ingress or the callback.
     client_ended: u32,
-    _to_a_line: [u32; 5],
+    /// Which of the newest requests that are not in the queue are HEAD, a bit each.
+    heads: [u32; 2],
+    _to_a_line: [u32; 3],
     // From here on: written by egress. These only where a request is recorded.
     /// When a request ended that is to be recorded, see `conn/record.rs`.
     due_ns: u64,
@@ -156,7 +158,8 @@ impl Conn {
         seqs: [0; PIPELINE],
         early: EarlyRanges::NONE,
         client_ended: 0,
-        _to_a_line: [0; 5],
+        heads: [0; 2],
+        _to_a_line: [0; 3],
         due_ns: 0,
         due_answered_ns: 0,
         due: 0,
@@ -177,16 +180,14 @@ impl Conn {
         outputs: 0,
     };
 
-    /// Turns [`Self::NEW`] into a connection that was open before the programs were attached: nothing is parsed until a
-    /// segment starts like a request.
+    /// Turns [`Self::NEW`] into one that is older than the programs: nothing is parsed until a segment starts like a request.
     #[inline(always)]
     pub const fn join(&mut self) {
         self.rx.join();
         self.tx.join();
     }
 
-    /// Sets the sequence number of the client's first byte, unless bytes have arrived already: so that even a first
-    /// segment that is out of order can be placed.
+    /// Sets the sequence number of the client's first byte, unless bytes have arrived: a first segment may be out of order.
     #[inline(always)]
     pub const fn expect_first(&mut self, seq: u32) {
         if self.rx_synced == 0 {
@@ -217,8 +218,7 @@ impl Conn {
         to
     }
 
-    /// Whether `seq` is exactly the client's next sequence number, which a RST must have to be valid (RFC 5961, section
-    /// 3.2).
+    /// Whether `seq` is exactly the client's next sequence number, which a valid RST has (RFC 5961, section 3.2).
     #[inline(always)]
     #[must_use]
     pub fn is_next(&self, seq: u32) -> bool {
@@ -467,10 +467,10 @@ impl Conn {
             self.body_begun = 0;
             self.output_ns = 0;
             self.events.begin();
-            // Of those that are not in the queue, none asked for it.
             let queued = self.awaits_response();
             let request = if queued { self.oldest() } else { Place::EMPTY };
-            let (asked, endpoint) = (request.asked(), request.endpoint());
+            let asked = if queued { request.asked() } else { self.asked_by_skipped() };
+            let endpoint = request.endpoint();
             self.begin_tokens(endpoint);
             self.tx.message.flags = (self.tx.message.flags & !flag::ASKED) | asked;
             return true;

@@ -132,17 +132,52 @@ fn requests_beyond_the_pipeline_are_lost_and_said_to_be() {
     }
 }
 
-/// What a response to HEAD has after its header depends on the request, which nobody remembers.
-#[test]
-fn a_head_beyond_the_pipeline_ends_the_tracking() {
-    let mut tracked = pipeline(PIPELINE, MODELS);
-    let head = b"HEAD /v1/models HTTP/1.1\r\n\r\n";
-    let seqs = [1 + (PIPELINE * MODELS.len()) as u32, 1 + (PIPELINE * RESPONSE.len()) as u32];
-    let requests = [&MODELS.repeat(PIPELINE)[..], head, MODELS].concat();
-    tracked.client(seqs[0], &requests, 30);
-    tracked.server(seqs[1], &RESPONSE.repeat(PIPELINE), 1, 40);
-    tracked.client(seqs[0] + requests.len() as u32, MODELS, 50);
+const HEAD: &[u8] = b"HEAD /v1/models HTTP/1.1\r\n\r\n";
+/// What follows depends on the request.
+const RESPONSE_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+
+/// Fills the pipeline, sends these requests besides, and then the responses to all; then one more request, and its response. Returns
+/// the tracker after it.
+fn beyond_the_pipeline(more: &[&[u8]]) -> Tracked {
+    let mut tracked = Tracked::new();
+    let requests = [&MODELS.repeat(PIPELINE)[..], &more.concat()].concat();
+    let answers: Vec<_> = more.iter().map(|request| if *request == HEAD { RESPONSE_HEAD } else { RESPONSE }).collect();
+    let responses = [&RESPONSE.repeat(PIPELINE)[..], &answers.concat()].concat();
+    tracked.client(1, &requests, 10);
+    tracked.server(1, &responses, 1, 20);
+    tracked.client(1 + requests.len() as u32, MODELS, 30);
+    tracked.server(1 + responses.len() as u32, RESPONSE, 1, 40);
     tracked.check();
-    assert_eq!((tracked.begun(), tracked.under_way()), (2 * PIPELINE as u64, 0));
-    assert_eq!(tracked.lost(Lost::PipelineFull), 3);
+    tracked
+}
+
+proptest! {
+    /// What a response to HEAD has after its header depends on the request.
+    #[test]
+    fn heads_beyond_the_pipeline_are_remembered(heads in prop::collection::vec(any::<bool>(), 1..=64)) {
+        let more: Vec<_> = heads.iter().map(|&head| if head { HEAD } else { MODELS }).collect();
+        let tracked = beyond_the_pipeline(&more);
+        prop_assert_eq!(tracked.begun(), PIPELINE as u64 + 1);
+        prop_assert_eq!(tracked.lost(Lost::PipelineFull), heads.len() as u64);
+        prop_assert_eq!(tracked.under_way(), 0);
+        let completed = |seen: &Observation| matches!(seen, Observation::Completed { code: 200, .. });
+        prop_assert_eq!(tracked.observed().filter(completed).count(), PIPELINE + 1);
+    }
+}
+
+#[test]
+fn a_connection_of_which_a_request_is_not_known_is_not_followed() {
+    const CONNECT: &[u8] = b"CONNECT m:80 HTTP/1.1\r\n\r\n";
+    let one_too_many = [&[MODELS; 64][..], &[HEAD]].concat();
+    for more in [&one_too_many[..], &[CONNECT]] {
+        let tracked = beyond_the_pipeline(more);
+        assert_eq!((tracked.begun(), tracked.under_way()), (PIPELINE as u64, 0));
+        assert!(tracked.lost(Lost::PipelineFull) >= more.len() as u64);
+    }
+    // As long as they are alike, it is known.
+    for request in [MODELS, HEAD] {
+        let tracked = beyond_the_pipeline(&[request; 200]);
+        assert_eq!((tracked.begun(), tracked.under_way()), (PIPELINE as u64 + 1, 0));
+        assert_eq!(tracked.lost(Lost::PipelineFull), 200);
+    }
 }
