@@ -1,6 +1,6 @@
-//! The wall clock.
+//! The wall clock, and durations on the command line.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Wall-clock time in milliseconds since the epoch.
 #[must_use]
@@ -14,4 +14,30 @@ pub fn wall_ms() -> i64 {
 pub fn time_of_day(ms: i64) -> String {
     let second = ms.div_euclid(1000).rem_euclid(24 * 60 * 60);
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// Parses a duration as the configuration does: a plain number is in seconds. All options of the command line use it.
+///
+/// # Errors
+/// The text is neither a number nor a number with a unit; the message says what to write.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match text.trim().parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; use a number of seconds, or a number with a unit such as 90s or 10m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_number_is_in_seconds() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("1m"), duration("60"));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        let error = duration("soon").unwrap_err();
+        assert!(error.ends_with("use a number of seconds, or a number with a unit such as 90s or 10m"), "{error}");
+    }
 }

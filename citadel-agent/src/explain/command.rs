@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 
 use super::{Against, Explanation, text};
-use crate::clock::wall_ms;
+use crate::clock::{duration, wall_ms};
 use crate::control::{Connection, ControlError, Order};
 use crate::history::Millis;
 
@@ -22,8 +22,8 @@ pub struct What {
     /// Middle of the window: 14:05 or 14:05:30 (UTC, the most recent one), or 2026-11-30T14:05:00Z. By default the window ends now.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<At>,
-    /// Length of the window: 30s, 15m, 2h.
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    /// Length of the window, such as 30s, 15m or 2h; a plain number is in seconds.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     last: Duration,
     /// What to compare with: the hour before, or the same time yesterday.
     #[arg(long, value_enum, default_value = "before")]

@@ -30,6 +30,7 @@ use self::ask::{Wish, fetch};
 use self::look::Look;
 use self::span::Span;
 use self::state::State;
+use crate::clock::duration;
 use crate::control::ControlError;
 
 /// What is to be shown.
@@ -86,11 +87,11 @@ const fn start(error: &ControlError) -> &'static str {
 }
 
 fn span(text: &str) -> Result<Span, String> {
-    Span::of(humantime::parse_duration(text).map_err(|error| error.to_string())?)
+    Span::of(duration(text)?)
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = duration(text)?;
     let limits = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
     if limits.contains(&time) { Ok(time) } else { Err("must be between 1s and 1h".to_owned()) }
 }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use super::filter::{self, Filter, Network};
 use super::request::{Request, Requests};
 use super::text;
+use crate::clock::duration;
 use crate::control::{Connection, ControlError, Order};
 
 /// How often the agent is asked.
@@ -21,8 +22,8 @@ pub struct What {
     /// Only this model: its name, or its port.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Only requests that took at least this long, such as 2s or 500ms.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// Only requests that took at least this long, such as 2s or 500ms; a plain number is in seconds.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     slower_than: Option<Duration>,
     /// Only requests that were aborted, or answered with a status code of 400 or above.
     #[arg(long)]

@@ -31,8 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 type Case = (&'static str, &'static str, &'static str);
 
 /// Causes that do not disturb other models.
-const SIDE_BY_SIDE: [Case; 11] = [
+const SIDE_BY_SIDE: [Case; 12] = [
     ("blocked", "slow", "event_loop"),
+    ("stalls", "slow", "event_loop"),
     ("lossy", "slow", "network_loss"),
     ("reader", "slow", "slow_reader"),
     ("thinks", "slow", "model_itself"),
@@ -137,6 +138,7 @@ impl<'a> Host<'a> {
             let (case, model) = &mut self.models[at];
             match case.0 {
                 "blocked" => model.tell("block 0.8"),
+                "stalls" => model.tell("stall 0.15"),
                 "starved" => held.push(Box::new(Busy::on_cpu(0, 4))),
                 "lossy" => held.push(Box::new(Loss::from_port(model.port))),
                 "reader" => model.behave(Habit::ReadsSlowly),
@@ -156,7 +158,7 @@ impl<'a> Host<'a> {
         for &at in group {
             let (case, model) = &mut self.models[at];
             model.behave(Habit::Reads);
-            for line in ["block 0", "think 0.03", "errors 0"] {
+            for line in ["block 0", "stall 0", "think 0.03", "errors 0"] {
                 model.tell(line);
             }
             match case.0 {

@@ -1,10 +1,65 @@
-//! The server does not read its requests: its event loop, or all its threads, are busy with something else.
+//! The server does not read its requests, or does not go on with its responses: its event loop, or all its threads, are busy with
+//! something else.
 
-use super::super::case::{Case, DISK_CALLS, Facts};
+use super::super::case::{Case, DISK_CALLS, Facts, rate};
 use super::super::words::{percent, time};
 use super::{Finding, explains};
 
+/// The calls in which an event loop waits for events.
+const LOOP_CALLS: [&str; 6] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select"];
+
 pub(super) fn judge(case: &Case<'_>) -> Finding {
+    let queue = case.share(case.excess(Facts::receive_queue));
+    let away = away(case).filter(|away| case.share(away.seconds) > queue);
+    away.and_then(|away| explains(case, away.seconds, 0.8, 0.1, || away.sentence(case))).unwrap_or_else(|| unread(case))
+}
+
+/// For how long the loop does nothing that is measured.
+struct Away {
+    /// Of the window, and of the time before.
+    now: f64,
+    before: f64,
+    /// By request.
+    seconds: f64,
+}
+
+impl Away {
+    fn sentence(&self, case: &Case<'_>) -> String {
+        let what = case.slow.map_or("response", |slow| slow.what.words());
+        format!(
+            "Its event loop is blocked {} of the time, {} before, in something that neither needs a CPU nor is a measured system call \
+             (a sleep, a lock): the {what} is longer by {}, the run queue is normal ({}).",
+            percent(self.now),
+            percent(self.before),
+            time(case.slow.map_or(0.0, |slow| slow.excess)),
+            time(case.now.run_queue()),
+        )
+    }
+}
+
+/// A loop that is blocked in the middle of responses, while no other request arrives that would have to wait.
+fn away(case: &Case<'_>) -> Option<Away> {
+    let (now, before) = (blocked_part(&case.now)?, blocked_part(&case.before)?);
+    let part = (now - before).max(0.0);
+    // If it is blocked at any time, a request has that part of its duration of it; if only while it serves one, all of it.
+    let seconds = part * case.now.mean("duration.success")?.max(1.0 / case.now.per_second());
+    Some(Away { now, before, seconds })
+}
+
+/// The part of the time in which no thread waits for events, runs, waits for a CPU or is in a system call that works; `None` if
+/// the server has no event loop: one that turns at least once for each request. Other threads make the part smaller.
+fn blocked_part(facts: &Facts<'_>) -> Option<f64> {
+    let window = facts.window;
+    let sum = |what: &str| LOOP_CALLS.iter().map(|call| window.sum(&format!("{what}.{call}"))).sum::<f64>();
+    if !facts.enough() || sum("syscall_calls") < facts.requests() {
+        return None;
+    }
+    let by_request = facts.on_cpu() + facts.run_queue() + facts.calls().map(|(_, seconds)| seconds).sum::<f64>();
+    Some((1.0 - rate(window, sum("syscall_seconds")) - by_request * facts.per_second()).clamp(0.0, 1.0))
+}
+
+/// Requests that wait in the receive queue.
+fn unread(case: &Case<'_>) -> Finding {
     if !case.now.has("receive_queue") && !case.before.has("receive_queue") {
         return Finding::NotMeasured(
             "how long requests wait before the server reads them (the recvq program is not running)".to_owned(),

@@ -60,6 +60,7 @@ pub(super) fn healthy(seconds: f64) -> Window {
         ("syscall_seconds.fsync", 0.002),
         ("syscall_calls.fsync", 1.0),
         ("syscall_seconds.epoll_wait", 0.5),
+        ("syscall_calls.epoll_wait", 25.0),
         ("phase_seconds.queue", 0.002),
         ("phase_seconds.prefill", 0.1),
         ("phases.queue", 1.0),

@@ -26,6 +26,29 @@ pub(super) const PLANTED: &[Planted] = &[
         },
         "computing",
     ),
+    // In the middle of responses: 300 ms each, and no other request comes meanwhile.
+    (
+        "event_loop",
+        Verdict::Slow,
+        |world| {
+            world
+                .histogram("inter_token", mixed(120, 0.319, 2280, 0.019))
+                .histogram("duration.success", spread(120, 0.8));
+            world.sum("syscall_seconds.epoll_wait", 60.0 - 36.0 - 2.0);
+        },
+        "blocked 60 % of the time",
+    ),
+    // The engine in another process takes as much longer: the loop waits for it.
+    (
+        "model_itself",
+        Verdict::Slow,
+        |world| {
+            world
+                .histogram("inter_token", mixed(120, 0.319, 2280, 0.019))
+                .histogram("duration.success", spread(120, 0.8));
+        },
+        "The model itself takes longer",
+    ),
     (
         "cpu_starvation",
         Verdict::Slow,

@@ -18,7 +18,7 @@ catalogue! {
     REQUEST_DURATION: Histogram<Requests> Seconds "citadel_model_request_duration_seconds" ["model", "port", "endpoint", "outcome"]
         "Time from the first request byte reaching the server's TCP socket to its TCP sending the last response byte, by outcome: success, client_error (status 400 to 499), server_error (500 and above). A client that reads slowly delays that.";
     TIME_TO_FIRST_BYTE: Histogram<Requests> Seconds "citadel_model_time_to_first_byte_seconds" ["model", "port", "endpoint", "response"]
-        "Time from the last request byte received to the first response byte sent, by response: plain, or stream, whose header is often sent before any work is done. 1xx responses are not counted.";
+        "Time from the last request byte received to the first response byte sent, by response: plain, or stream, whose header is often sent before any work is done. 1xx responses are not counted. Failed requests are included: the time is taken before the status code is read. citadel_model_request_duration_seconds has them apart.";
     TIME_TO_FIRST_TOKEN: Histogram<Requests> Seconds "citadel_model_time_to_first_token_seconds" ["model", "port", "endpoint"]
         "Time from the last request byte received to the first event with output sent (text, reasoning, arguments of a tool call, audio or image data), for streamed responses only (text/event-stream, application/x-ndjson). Where events cannot be read, to the first chunk: see citadel_model_streams_unread_total.";
     TIME_TO_FIRST_CHUNK: Histogram<Requests> Seconds "citadel_model_time_to_first_chunk_seconds" ["model", "port", "endpoint"]
