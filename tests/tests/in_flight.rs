@@ -28,12 +28,16 @@ struct Unanswered {
 impl Unanswered {
     fn ask(server: &Server) -> Self {
         let (end, ended) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
         let playing = server.serve(move |mut peer| {
             peer.read_message();
+            tell.send(()).expect("the test waits");
             _ = ended.recv();
         });
         let mut client = server.connect();
         let asked = client.write(chat());
+        // Else the next one's thread could accept this connection, and this one the next.
+        told.recv().expect("the server reads");
         Self { end, playing, client, asked }
     }
 }
