@@ -20,6 +20,7 @@ mod report;
 mod requests;
 mod stats;
 mod syscalls;
+mod trace;
 mod wrk;
 
 use std::env;
@@ -65,6 +66,8 @@ enum What {
     RemoteWrite(remote_write::Args),
     /// What the `syscalls` family adds to a system call; writes its section of docs/overhead.md.
     Syscalls(syscalls::Args),
+    /// What `citadel-agent trace` costs, and whether each request is shown or counted as missed; writes its section of docs/overhead.md.
+    Trace(trace::Args),
     /// nginx at saturation in an emulated machine, with all families and either form of `syscalls`; writes its section
     /// of docs/overhead.md.
     Machine(machine::Args),
@@ -107,6 +110,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         What::Connections(args) => connections::main(workspace, &stage, args),
         What::RemoteWrite(args) => remote_write::main(workspace, args),
         What::Syscalls(args) => syscalls::main(workspace, &stage, args),
+        What::Trace(args) => trace::main(workspace, &stage, args),
         What::Machine(args) => machine::main(workspace, &stage, args),
         What::Host(args) => host::main(workspace, &stage, args),
         What::Logs(args) => logs::main(workspace, &stage, args),

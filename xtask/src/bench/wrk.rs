@@ -1,5 +1,6 @@
 //! wrk, the load generator.
 
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -22,6 +23,15 @@ pub(super) struct Outcome {
 
 /// Saturates `port` for some seconds, from the second CPU if there is one: nginx runs on the first.
 pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
+    load(port, seconds, None)
+}
+
+/// Like [`saturate`], with what a script of wrk says.
+pub(super) fn paced(port: u16, seconds: u64, script: &Path) -> Result<Outcome> {
+    load(port, seconds, Some(script))
+}
+
+fn load(port: u16, seconds: u64, script: Option<&Path>) -> Result<Outcome> {
     go_on()?;
     let mut wrk = command()?;
     // The emulated machine has one CPU, and no taskset.
@@ -29,6 +39,9 @@ pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
         let mut pinned = Command::new("taskset");
         pinned.args(["--cpu-list", "1"]).arg(wrk.get_program());
         wrk = pinned;
+    }
+    if let Some(script) = script {
+        wrk.arg("-s").arg(script);
     }
     wrk.arg("-t1").arg(format!("-c{CONNECTIONS}")).arg(format!("-d{seconds}s")).arg(nginx::url(port));
     let text = process::output(&mut wrk)?;
