@@ -65,10 +65,9 @@ pub(crate) fn note(sock: *mut bpf_sock, mut note: Note) -> bool {
     if !take(room::NOTED, room::MAX_NOTED) {
         return false;
     }
-    let made = unsafe {
-        // SAFETY: a valid map, socket and value.
-        bpf_sk_storage_get(notes(), sock.cast(), (&raw mut note).cast(), CREATE).cast::<Note>().as_ref()
-    };
+    // SAFETY: a valid map, socket and value.
+    let made =
+        unsafe { bpf_sk_storage_get(notes(), sock.cast(), (&raw mut note).cast(), CREATE).cast::<Note>().as_ref() };
     let Some(made) = made else {
         give(room::NOTED);
         return false;
