@@ -107,7 +107,7 @@ fn waits(call: &str) -> bool {
 impl<'a> Facts<'a> {
     pub(super) fn of(window: &'a Window) -> Self {
         let mut facts = Self { window, ended: 0.0, aborted: window.total_of("aborted"), server_errors: 0.0 };
-        for (key, count) in window.sums_of("requests") {
+        for (key, count) in window.requests_of_users() {
             facts.ended += count;
             let code = key.rsplit('.').next().and_then(|code| code.parse::<u16>().ok());
             if code.is_some_and(|code| code >= 500) {

@@ -66,6 +66,9 @@ pub struct Distribution {
     pub buckets: Vec<(i16, u64)>,
 }
 
+/// Values of the label `endpoint` for requests that are no user's.
+pub(crate) const CHECKED: [&str; 3] = ["health", "metrics", "models"];
+
 /// Index of the bucket of everything shorter than a microsecond.
 pub const ZERO_BUCKET: i16 = (FIRST_INDEX - 1) as i16;
 
@@ -174,6 +177,19 @@ impl Window {
     #[must_use]
     pub fn total_of(&self, prefix: &str) -> f64 {
         self.sums_of(prefix).map(|(_, value)| value).sum()
+    }
+
+    /// Requests by endpoint and code, without the endpoints that health checks, load balancers and scrapers ask: where those
+    /// count, a model without users has requests, and a failing health check is an error of theirs.
+    pub(crate) fn requests_of_users(&self) -> impl Iterator<Item = (&str, f64)> {
+        let checked = |key: &str| CHECKED.contains(&key.split('.').next().unwrap_or_default());
+        self.sums_of("requests").filter(move |(key, _)| !checked(key))
+    }
+
+    /// How many of them there are.
+    #[must_use]
+    pub(crate) fn count_of_users(&self) -> f64 {
+        self.requests_of_users().map(|(_, count)| count).sum()
     }
 
     /// A gauge.

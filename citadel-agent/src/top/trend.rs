@@ -65,7 +65,7 @@ impl Point {
         let times = |key: &str| window.histogram(key).cloned().unwrap_or_default();
         let sm = window.gauges_of("gpu_sm_ratio").map(|(_, gauge)| gauge.mean).reduce(|a, b| a + b);
         Self {
-            requests: by_second(window.total_of("requests")),
+            requests: by_second(window.count_of_users()),
             in_flight: window.gauge("in_flight").map(|gauge| gauge.mean),
             failed: by_second(errors(window) + window.total_of("aborted")),
             cpus: by_second(window.total_of("cpu_seconds")),

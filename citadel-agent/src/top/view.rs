@@ -305,7 +305,7 @@ impl Model {
         // Exported for each model whose packets are seen: without it, requests are not counted.
         let seen = window.gauge("in_flight");
         let counted = |count: f64| seen.map(|_| count / seconds);
-        let (ended, aborted, errors) = (window.total_of("requests"), window.total_of("aborted"), errors(window));
+        let (ended, aborted, errors) = (window.count_of_users(), window.total_of("aborted"), errors(window));
         let part = |count: f64| (ended + aborted > 0.0).then(|| count / (ended + aborted));
         let quantile = |key: &str, q: f64| window.histogram(key).and_then(|histogram| histogram.quantile(q));
         let tokens = generated(window);
@@ -382,10 +382,10 @@ impl Detail {
     }
 }
 
-/// Requests that ended with 5xx or without a valid status.
+/// Users' requests that ended with 5xx or without a valid status.
 pub(super) fn errors(window: &Window) -> f64 {
     let code = |key: &str| key.rsplit('.').next().is_some_and(|code| code.starts_with('5') || code == "invalid");
-    window.sums_of("requests").filter(|(key, _)| code(key)).map(|(_, count)| count).sum()
+    window.requests_of_users().filter(|(key, _)| code(key)).map(|(_, count)| count).sum()
 }
 
 /// Tokens generated in the window. Counters that do not grow are absent, so an idle engine looks like one that does not count them.

@@ -129,6 +129,7 @@ pub(super) const CASES: &[Case] = &[
             WELL_ANSWERED,
             (REQUESTS, "endpoint=completions,code=503", Appears(4.0)),
             (REQUESTS, "endpoint=health,code=503", AppearsAndGrows(10.0)),
+            (REQUESTS, "endpoint=models,code=503", AppearsAndGrows(10.0)),
         ],
     },
     case(
@@ -158,6 +159,7 @@ pub(super) const CASES: &[Case] = &[
             WELL_ANSWERED,
             (ABORTED, "side=client,phase=waiting", AppearsAndGrows(5.0)),
             (ABORTED, "side=client,phase=streaming", AppearsAndGrows(50.0)),
+            (ABORTED, "endpoint=health,side=client,phase=waiting", AppearsAndGrows(50.0)),
         ],
     },
     case(

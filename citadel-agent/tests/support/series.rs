@@ -53,7 +53,7 @@ const LABELS: [(&str, &[&str]); 19] = [
     ("endpoint", &["chat_completions", "health"]),
     ("code", &["200", "503"]),
     ("side", &["server", "client"]),
-    ("phase", &["waiting", "streaming"]),
+    ("phase", &["streaming", "waiting"]),
     ("status", &["broken"]),
     ("sensor", &["gpu", "memory"]),
     ("xid", &["13", "79"]),

@@ -26,7 +26,7 @@ pub(super) fn server_errors(case: &Case<'_>) -> Finding {
         };
     }
     let mut codes: Vec<(&str, f64)> = Vec::new();
-    for (key, count) in case.now.window.sums_of("requests") {
+    for (key, count) in case.now.window.requests_of_users() {
         let code = key.rsplit('.').next().unwrap_or_default();
         if code.starts_with('5') {
             match codes.iter_mut().find(|(known, _)| *known == code) {

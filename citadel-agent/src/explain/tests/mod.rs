@@ -240,6 +240,20 @@ fn where_nothing_is_wrong_nothing_is_named() {
 }
 
 #[test]
+fn health_checks_and_scrapes_are_no_requests_of_users() {
+    // As many as users' requests, and all of them fail.
+    let mut world = World::well();
+    for endpoint in ["health", "metrics", "models"] {
+        world.sum(&format!("requests.{endpoint}.503"), 120.0);
+    }
+    let explanation = world.explained();
+    assert_eq!((explanation.verdict, explanation.causes), (Verdict::Well, vec![]));
+    // Nor do they hide that users' requests stopped.
+    world.sum("requests.chat_completions.200", 0.0);
+    assert_eq!(world.explained().verdict, Verdict::Starved);
+}
+
+#[test]
 fn a_fault_that_lasts_does_not_become_normal() {
     // A quarter of the hour before was slow already.
     let mut world = World::well();

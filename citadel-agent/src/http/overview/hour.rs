@@ -57,7 +57,7 @@ fn plots(name: &str, windows: &[&Window]) -> Json {
     json!({
         "model": name,
         "t": windows.iter().map(|window| window.to_ms / 1000).collect::<Vec<_>>(),
-        "requests": per_second(|window| window.total_of("requests")),
+        "requests": per_second(Window::count_of_users),
         "failed": per_second(failed),
         "in_flight": curve(&|window| window.gauge("in_flight").map(|level| level.max)),
         "parts": divided(windows),
@@ -66,10 +66,10 @@ fn plots(name: &str, windows: &[&Window]) -> Json {
     })
 }
 
-/// Failed requests: errors and aborts.
+/// Failed requests of users: errors and aborts.
 fn failed(window: &Window) -> f64 {
     let code = |key: &str| key.rsplit('.').next().is_some_and(|code| !code.starts_with(['1', '2', '3']));
-    let errors: f64 = window.sums_of("requests").filter(|(key, _)| code(key)).map(|(_, count)| count).sum();
+    let errors: f64 = window.requests_of_users().filter(|(key, _)| code(key)).map(|(_, count)| count).sum();
     errors + window.total_of("aborted")
 }
 

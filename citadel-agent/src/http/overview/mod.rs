@@ -16,6 +16,7 @@ use serde_json::{Map, Value as Json, json};
 
 pub(super) use self::hour::last_hour;
 use crate::config::resolved::Config;
+use crate::history::window::CHECKED;
 use crate::history::{History, Subject};
 use crate::metrics::family::{Page, Sample, Value};
 
@@ -185,14 +186,15 @@ fn models(config: &Config, page: &Page, history: &History) -> Vec<Json> {
     {
         models.add(series, &LABELS, "unread_connections");
     }
-    for series in series(page, "citadel_model_requests_total") {
+    let of_users = |series: &LabelledSample<'_>| !CHECKED.contains(&series.label("endpoint"));
+    for series in series(page, "citadel_model_requests_total").filter(of_users) {
         models.add(series, &LABELS, "requests");
         // An invalid status ("invalid") counts as an error too.
         if !series.label("code").starts_with(['1', '2', '3']) {
             models.add(series, &LABELS, "errors");
         }
     }
-    for series in series(page, "citadel_model_requests_aborted_total") {
+    for series in series(page, "citadel_model_requests_aborted_total").filter(of_users) {
         models.add(series, &LABELS, "aborted");
     }
     // Memory of other processes has no port; it is shown with the GPU.
@@ -393,11 +395,15 @@ mod tests {
     use citadel_agent_common::hist::Histogram;
 
     #[test]
-    fn a_models_endpoints_are_added_up() {
+    fn a_models_endpoints_are_added_up_without_those_of_health_checks() {
         let mut page = Page::default();
-        for (endpoint, code, count) in
-            [("models", "200", 3), ("chat_completions", "200", 4), ("chat_completions", "503", 2)]
-        {
+        for (endpoint, code, count) in [
+            ("models", "200", 3),
+            ("health", "503", 5),
+            ("completions", "200", 1),
+            ("chat_completions", "200", 4),
+            ("chat_completions", "503", 2),
+        ] {
             page.add(&REQUESTS, ["phi3", "11403", endpoint, code], Value::Integer(count));
         }
         for endpoint in ["completions", "chat_completions"] {
@@ -408,7 +414,7 @@ mod tests {
         let overview = overview(&Config::default(), &[], &page, &History::default(), &Json::Null);
         let models = overview["models"].as_array().unwrap();
         let phi3 = models.iter().find(|model| model["model"] == "phi3").unwrap();
-        assert_eq!((&phi3["requests"], &phi3["errors"]), (&json!(9.0), &json!(2.0)));
+        assert_eq!((&phi3["requests"], &phi3["errors"]), (&json!(7.0), &json!(2.0)));
         let cells: Vec<_> = phi3["first_token"].as_object().unwrap().values().collect();
         assert_eq!(cells, [&json!(2)]);
         // Configured models are listed before their first request.
