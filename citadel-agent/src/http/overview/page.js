@@ -75,7 +75,7 @@ function card(title, state, mood, rows, share) {
     list.append(element("div", "bar", fill));
   }
   for (const [name, value, bad] of rows) list.append(element("dt", "", name), element("dd", bad ? "bad" : "", value));
-  return element("section", "card", element("h3", "", element("span", "", title), element("span", mood, state)), list);
+  return element("section", "card", element("h3", "", element("span", "", ...[title].flat()), element("span", mood, state)), list);
 }
 
 // Plots are kept while the cards around them are replaced.
@@ -213,9 +213,14 @@ function tokensOf(model, old) {
   return rate(model, old, "unstated") > 0 ? undefined : rate(model, old, "stated");
 }
 
+// A name's words, between which a narrow card may break it.
+function words(name) {
+  return name.split(/(?<=[a-z])(?=[A-Z])|(?<=_)/).flatMap((word) => [word, element("wbr")]);
+}
+
 function table(caption, titles, rows) {
   const cells = (row, tag) => element("tr", "", ...row.map((text) => {
-    const cell = element(tag, "", text);
+    const cell = element(tag, "", ...words(text));
     if (tag === "th") cell.scope = "col";
     return cell;
   }));
@@ -284,7 +289,7 @@ function alertCard(alert) {
   const about = ["model", "name", "gpu", "device", "mountpoint"].map((label) => others[label]).filter(has).join(" ");
   const mood = alert.state !== "firing" ? "dim" : severity === "critical" ? "bad" : "warn";
   const since = new Date(alert.since_ms).toLocaleTimeString();
-  const made = card(alertname + (about ? " \u00b7 " + about : ""), alert.state + " since " + since, mood, []);
+  const made = card([...words(alertname), about ? " \u00b7 " + about : ""], alert.state + " since " + since, mood, []);
   for (const text of [alert.annotations.summary, alert.annotations.description]) {
     if (text) made.append(element("p", "", text));
   }
@@ -407,10 +412,16 @@ async function poll() {
   setTimeout(poll, PERIOD);
 }
 
+// Without them, everything else is as true.
 async function fetchRequests() {
-  const answer = await fetch("/requests", { cache: "no-store" });
-  if (!answer.ok) throw new Error("status " + answer.status);
-  requests = new Map((await answer.json()).map((model) => [String(model.port), model]));
+  try {
+    const answer = await fetch("/requests", { cache: "no-store" });
+    if (!answer.ok) throw new Error("status " + answer.status);
+    requests = new Map((await answer.json()).map((model) => [String(model.port), model]));
+  } catch (error) {
+    requests = new Map();
+    console.warn(error);
+  }
 }
 
 async function pollHour() {
@@ -430,6 +441,6 @@ async function pollHour() {
 }
 
 take(JSON.parse(byId("data").textContent));
-fetchRequests().then(show, console.warn);
+fetchRequests().then(show);
 setTimeout(poll, PERIOD);
 pollHour();
