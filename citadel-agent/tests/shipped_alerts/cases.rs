@@ -9,6 +9,7 @@ const ROOT: &str = "fstype=ext4,mountpoint=/";
 
 const REQUESTS: &str = "citadel_model_requests_total";
 const ABORTED: &str = "citadel_model_requests_aborted_total";
+const SLOWDOWN: &str = "citadel_model_slowdown";
 const IN_FLIGHT: Series = ("citadel_model_requests_in_flight", "", Is(1.0));
 const WELL_ANSWERED: Series = (REQUESTS, "endpoint=completions,code=200", Grows(0.0, 60.0, 60.0));
 const EVENTS: &str = "citadel_model_log_events_total";
@@ -113,11 +114,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "ModelTokensSlow",
-        &[("citadel_model_slowdown", "latency=inter_token", Then(1.0, 3.0))],
-        &[
-            ("citadel_model_slowdown", "latency=inter_token", Then(1.0, 1.8)),
-            ("citadel_model_slowdown", "latency=receive_queue", Then(1.0, 3.0)),
-        ],
+        &[(SLOWDOWN, "latency=inter_token", Then(1.0, 3.0))],
+        &[(SLOWDOWN, "latency=inter_token", Then(1.0, 1.8)), (SLOWDOWN, "latency=receive_queue", Then(1.0, 3.0))],
     ),
     Case {
         rule: "ModelErrors",
@@ -164,11 +162,8 @@ pub(super) const CASES: &[Case] = &[
     },
     case(
         "ModelServerLags",
-        &[("citadel_model_slowdown", "latency=receive_queue", Then(1.0, 9.0))],
-        &[
-            ("citadel_model_slowdown", "latency=receive_queue", Then(1.0, 3.0)),
-            ("citadel_model_slowdown", "latency=inter_token", Then(1.0, 9.0)),
-        ],
+        &[(SLOWDOWN, "latency=receive_queue", Then(1.0, 9.0))],
+        &[(SLOWDOWN, "latency=receive_queue", Then(1.0, 3.0)), (SLOWDOWN, "latency=inter_token", Then(1.0, 9.0))],
     ),
     case("GpuLost", &[("citadel_gpu_up", "", Then(1.0, 0.0))], &[GPU, ("citadel_gpu_released", "", Is(1.0))]),
     case(
