@@ -1,12 +1,20 @@
-//! The wall clock, and durations on the command line.
+//! The clocks, and durations on the command line.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Wall-clock time in milliseconds since the epoch.
 #[must_use]
 pub fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the kernel programs (`bpf_ktime_get_ns`).
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 /// Time of day of a moment in milliseconds since the epoch: `13:55:00`, in UTC.

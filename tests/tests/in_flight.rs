@@ -40,6 +40,18 @@ impl Unanswered {
         told.recv().expect("the server reads");
         Self { end, playing, client, asked }
     }
+
+    /// Half a request.
+    fn half(server: &Server) -> Self {
+        let (end, ended) = mpsc::channel();
+        let playing = server.serve(move |peer| {
+            _ = ended.recv();
+            drop(peer);
+        });
+        let mut client = server.connect();
+        let asked = client.write(post_head("/v1/completions", 100) + "half of the body");
+        Self { end, playing, client, asked }
+    }
 }
 
 #[test]
@@ -91,13 +103,7 @@ fn a_stream_waits_since_its_last_byte_and_is_as_old_as_its_first() {
 fn a_request_that_still_arrives_is_old_and_waits_for_nothing() {
     let server = Server::bind();
     let agent = Agent::measuring(server.port());
-    let (end, ended) = mpsc::channel::<()>();
-    let playing = server.serve(move |peer| {
-        _ = ended.recv();
-        drop(peer);
-    });
-    let mut client = server.connect();
-    let begun = client.write(post_head("/v1/completions", 100) + "half of the body");
+    let Unanswered { end, playing, client: _client, asked: begun } = Unanswered::half(&server);
     let page = assert_eventually!(agent, |page| page.gauge(OLDEST_REQUEST).number() > 0.2);
     assert_eq!(page.gauge(LONGEST_WAIT).number(), 0.0);
     assert_since(&agent, OLDEST_REQUEST, begun);
@@ -188,13 +194,7 @@ fn each_request_in_flight_is_listed_as_client_and_server_know_it() {
     // No more than what TCP sends at once: ten segments, of which one has the head.
     let streams: Vec<_> = [1, 3, 9].into_iter().map(|events| (events, Streamed::ask(&server, events))).collect();
     let hanging: Vec<_> = (0..4).map(|_| Unanswered::ask(&server)).collect();
-    let (end, ended) = mpsc::channel::<()>();
-    let playing = server.serve(move |peer| {
-        _ = ended.recv();
-        drop(peer);
-    });
-    let mut arriving = server.connect();
-    let begun = arriving.write(post_head("/v1/completions", 100) + "half of the body");
+    let Unanswered { end, playing, client: arriving, asked: begun } = Unanswered::half(&server);
     assert_eventually!(agent, |page| page.gauge(IN_FLIGHT).value() == 8);
     let (listed, now) = Stamp::of(|| listed(&agent));
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use aya::EbpfLoader;
 use citadel_agent_common::connection::{Client, Listed};
 use citadel_agent_common::http::conn::Running;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::family::Family;
 use super::handles::Handles;
 use super::link;
+use crate::clock::monotonic_ns;
 use crate::host::kernel_types::Layout;
 
 /// Tells the iterator where the client's address is in a socket.
@@ -76,8 +76,7 @@ impl InFlight {
     /// # Errors
     /// The kernel refuses.
     pub(super) fn requests(&self, each: impl FnMut(u32, &InFlightRequest)) -> io::Result<()> {
-        let now = clock_gettime(ClockId::Monotonic);
-        let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
+        let now = monotonic_ns();
         read(&mut File::from(link::iterate(self.link.as_fd())?), now, each)
     }
 }

@@ -8,14 +8,13 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use citadel_agent_common::trace::Tracing;
-use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
 use super::filter::Filter;
 use super::request::{Kept, Request, Requests};
 use super::running::{ModelRequests, Oldest};
 use super::store::{Since, Store};
-use crate::clock::wall_ms;
+use crate::clock::{monotonic_ns, wall_ms};
 use crate::ebpf::records::{FEW, RequestRecords};
 
 /// How often records are taken while somebody traces: the ring buffer holds 2,000.
@@ -255,9 +254,4 @@ fn run(shared: &Weak<Shared>) {
 /// A number that no tracing before had, not even one of another process: it begins in another second.
 fn number_of_now() -> Tracing {
     ((monotonic_ns() / 1_000_000_000) as Tracing).max(1)
-}
-
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }

@@ -97,9 +97,7 @@ impl Store {
         all.sort_by_key(|kept| (kept.ended_ms, kept.record.ended_ns));
         all.split_off(all.len().saturating_sub(last.min(IN_ANSWER)))
     }
-}
 
-impl Store {
     /// The `most` slowest requests of a port in the last hour that did not fail, the slowest first.
     pub(super) fn slowest(&self, port: u16, most: usize) -> Vec<Kept> {
         let all = self.hours.get(&port).into_iter().flat_map(Hour::requests).filter(|kept| !kept.failed());

@@ -34,9 +34,7 @@ impl Agent {
         assert!(said.starts_with("recording all requests"), "{said}");
         Trace { child, lines, complaints }
     }
-}
 
-impl Agent {
     /// The answer to an order on the control socket.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,11 +67,11 @@ pub(super) fn main(workspace: &Workspace, stage: &Stage, args: &Args) -> Result<
     let mut agent = Agent::start(stage, "none")?;
     agent.wait_until_known(nginx.pid())?;
     let mut rows = String::new();
-    for (load, paced) in [("saturated", false), ("paced", true)] {
+    for (load, script) in [("saturated", None), ("paced", Some(script.as_path()))] {
         let mut all: [Vec<One>; 2] = Default::default();
         for _ in 0..args.rounds {
             for traced in [false, true] {
-                all[usize::from(traced)].push(one(stage, &nginx, &agent, args.seconds, paced, traced)?);
+                all[usize::from(traced)].push(one(stage, &nginx, &agent, args.seconds, script, traced)?);
             }
             thread::sleep(RECORDS_FOR);
         }
@@ -129,14 +130,11 @@ impl Runs {
     }
 }
 
-fn one(stage: &Stage, nginx: &Nginx, agent: &Agent, seconds: u64, paced: bool, traced: bool) -> Result<One> {
+fn one(stage: &Stage, nginx: &Nginx, agent: &Agent, seconds: u64, script: Option<&Path>, traced: bool) -> Result<One> {
     go_on()?;
     let reader = traced.then(|| Reader::start(stage)).transpose()?;
     let (before, cpu) = (nginx.requests()?, agent.cpu()?);
-    let outcome = match paced {
-        true => wrk::paced(MODEL_PORT, seconds, &stage.folder.join("paced.lua"))?,
-        false => wrk::saturate(MODEL_PORT, seconds)?,
-    };
+    let outcome = wrk::load(MODEL_PORT, seconds, script)?;
     let agent = (agent.cpu()? - cpu).as_secs_f64() / seconds as f64;
     // Less the query itself.
     let handled = nginx.requests()? - before - 1;
@@ -152,7 +150,7 @@ fn one(stage: &Stage, nginx: &Nginx, agent: &Agent, seconds: u64, paced: bool, t
 struct Reader {
     group: Group,
     shown: Arc<AtomicU64>,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Reader {

@@ -26,12 +26,8 @@ pub(super) fn saturate(port: u16, seconds: u64) -> Result<Outcome> {
     load(port, seconds, None)
 }
 
-/// Like [`saturate`], with what a script of wrk says.
-pub(super) fn paced(port: u16, seconds: u64, script: &Path) -> Result<Outcome> {
-    load(port, seconds, Some(script))
-}
-
-fn load(port: u16, seconds: u64, script: Option<&Path>) -> Result<Outcome> {
+/// Like [`saturate`], with what a script of wrk says, if one is given.
+pub(super) fn load(port: u16, seconds: u64, script: Option<&Path>) -> Result<Outcome> {
     go_on()?;
     let mut wrk = command()?;
     // The emulated machine has one CPU, and no taskset.

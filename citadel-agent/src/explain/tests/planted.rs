@@ -5,6 +5,11 @@ use super::*;
 /// A cause, the verdict with it, what it changes, and words that its sentence has.
 pub(super) type Planted = (&'static str, Verdict, fn(&mut World), &'static str);
 
+/// Each response stops for 300 ms in its middle.
+fn stalls(world: &mut World) {
+    world.histogram("inter_token", mixed(120, 0.319, 2280, 0.019)).histogram("duration.success", spread(120, 0.8));
+}
+
 pub(super) const PLANTED: &[Planted] = &[
     // 800 ms now and then, during which the loop sleeps.
     (
@@ -31,24 +36,13 @@ pub(super) const PLANTED: &[Planted] = &[
         "event_loop",
         Verdict::Slow,
         |world| {
-            world
-                .histogram("inter_token", mixed(120, 0.319, 2280, 0.019))
-                .histogram("duration.success", spread(120, 0.8));
+            stalls(world);
             world.sum("syscall_seconds.epoll_wait", 60.0 - 36.0 - 2.0);
         },
         "blocked 60 % of the time",
     ),
     // The engine in another process takes as much longer: the loop waits for it.
-    (
-        "model_itself",
-        Verdict::Slow,
-        |world| {
-            world
-                .histogram("inter_token", mixed(120, 0.319, 2280, 0.019))
-                .histogram("duration.success", spread(120, 0.8));
-        },
-        "The model itself takes longer",
-    ),
+    ("model_itself", Verdict::Slow, stalls, "The model itself takes longer"),
     (
         "cpu_starvation",
         Verdict::Slow,
